@@ -1,0 +1,1 @@
+//! Tokens, roles, origins, rate limits.

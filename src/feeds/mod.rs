@@ -1,0 +1,8 @@
+//! Bus bytes to publications: parse, normalise, cache, encode once.
+//!
+//! One feed per process. Each is the only place that knows the bus side of its contract's JSON;
+//! none knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
+
+mod bus;
+
+pub use bus::{BusEvent, BusMessage, Fault, StreamPosition};

@@ -1,0 +1,267 @@
+//! Shared frames: a payload is encoded once, and every send queue holds a reference.
+//!
+//! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
+//! payload stand in one allocation; the deflated encoding is made at most once, by the first
+//! client that needs it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::Now;
+use crate::wire::encode::{self, HEADER_BYTES_MAX};
+
+/// One encoding of a frame: a WebSocket header and its payload in one allocation.
+#[derive(Debug)]
+pub struct Encoded {
+    bytes: Vec<u8>,
+    /// Where the header begins: it stands right before the body.
+    start: u8,
+    /// Where the payload begins.
+    body_at: u8,
+}
+
+impl Encoded {
+    /// Header and payload, as they go to a client whose frame has no lead.
+    pub fn whole(&self) -> &[u8] {
+        &self.bytes[self.start as usize..]
+    }
+
+    /// The payload alone, for frames whose header and lead are rendered per connection.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at as usize..]
+    }
+}
+
+/// What stands before the shared body, rendered per connection at write time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// Nothing: all clients get the same bytes.
+    None,
+    /// This text, then the queue entry's number in decimal.
+    Seq(&'static str),
+}
+
+/// What may be done to a frame when its client is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// May be conflated (with a key) or shed (by a rate).
+    Data,
+    /// Answers what the client asked: neither conflated nor shed.
+    Answer,
+}
+
+/// Frames of one topic with equal keys replace each other in a conflating queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConflationKey(pub u64);
+
+/// Bytes of all frames alive, each counted once however many queues hold it.
+#[derive(Clone, Debug, Default)]
+pub struct FrameBytes(Arc<AtomicU64>);
+
+impl FrameBytes {
+    /// Bytes alive now.
+    pub fn alive(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A message to clients, encoded once.
+#[derive(Debug)]
+pub struct Frame {
+    plain: Encoded,
+    lead: Lead,
+    class: Class,
+    key: Option<ConflationKey>,
+    received: Now,
+    deflated: OnceLock<Option<Encoded>>,
+    alive: FrameBytes,
+}
+
+impl Frame {
+    /// Starts a text frame; the payload is written to the builder.
+    pub fn text(alive: &FrameBytes) -> FrameBuilder {
+        FrameBuilder::new(encode::OPCODE_TEXT, alive)
+    }
+
+    /// Starts a binary frame.
+    pub fn binary(alive: &FrameBytes) -> FrameBuilder {
+        FrameBuilder::new(encode::OPCODE_BINARY, alive)
+    }
+
+    /// The encoding without compression.
+    pub fn plain(&self) -> &Encoded {
+        &self.plain
+    }
+
+    /// The payload, without header and lead.
+    pub fn body(&self) -> &[u8] {
+        self.plain.body()
+    }
+
+    /// What goes before the body for each connection.
+    pub fn lead(&self) -> Lead {
+        self.lead
+    }
+
+    /// What may be done to the frame when a client is slow.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The conflation key; only [`Class::Data`] has one.
+    pub fn key(&self) -> Option<ConflationKey> {
+        self.key
+    }
+
+    /// When the message that this frame carries arrived from the bus.
+    pub fn received(&self) -> Now {
+        self.received
+    }
+
+    /// Bytes that this frame counts for in a send queue: those of its plain encoding.
+    pub fn queue_bytes(&self) -> usize {
+        self.plain.whole().len()
+    }
+
+    /// The deflated encoding, if one was made already and was worth it.
+    pub fn deflated(&self) -> Option<&Encoded> {
+        self.deflated.get().and_then(Option::as_ref)
+    }
+
+    /// The deflated encoding, made by `deflate` at the first call (raw DEFLATE of the body, with
+    /// the trailing empty block removed, RFC 7692 §7.2.1; `None` when it is not worth it).
+    pub fn deflated_with(
+        &self,
+        deflate: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<&Encoded> {
+        let made = self.deflated.get_or_init(|| {
+            let body = deflate(self.body())?;
+            let mut builder = FrameBuilder::new(self.opcode() | encode::RSV1, &self.alive);
+            builder.bytes.extend_from_slice(&body);
+            let encoded = builder.encode();
+            self.alive
+                .0
+                .fetch_add(encoded.bytes.capacity() as u64, Ordering::Relaxed);
+            Some(encoded)
+        });
+        made.as_ref()
+    }
+
+    /// The opcode of the frame (RFC 6455 §5.2).
+    pub fn opcode(&self) -> u8 {
+        self.plain.bytes[self.plain.start as usize] & 0x0f
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let deflated = self.deflated().map_or(0, |e| e.bytes.capacity());
+        let bytes = self.plain.bytes.capacity() + deflated;
+        self.alive.0.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A frame being written: room for the header, then the payload.
+#[derive(Debug)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+    first_byte: u8,
+    lead: Lead,
+    class: Class,
+    key: Option<ConflationKey>,
+    received: Now,
+    alive: FrameBytes,
+}
+
+impl FrameBuilder {
+    fn new(opcode: u8, alive: &FrameBytes) -> Self {
+        Self {
+            bytes: vec![0; HEADER_BYTES_MAX],
+            first_byte: encode::FIN | opcode,
+            lead: Lead::None,
+            class: Class::Data,
+            key: None,
+            received: Now::default(),
+            alive: alive.clone(),
+        }
+    }
+
+    /// Makes room for a payload of `bytes`, so that writing it allocates once.
+    #[must_use]
+    pub fn with_capacity(mut self, bytes: usize) -> Self {
+        self.bytes.reserve_exact(bytes);
+        self
+    }
+
+    /// Sets what is rendered before the body for each connection.
+    #[must_use]
+    pub fn lead(mut self, lead: Lead) -> Self {
+        self.lead = lead;
+        self
+    }
+
+    /// Marks the frame as an answer: it is neither conflated nor shed.
+    #[must_use]
+    pub fn answer(mut self) -> Self {
+        self.class = Class::Answer;
+        self.key = None;
+        self
+    }
+
+    /// Sets the conflation key.
+    #[must_use]
+    pub fn key(mut self, key: ConflationKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets when the message arrived from the bus.
+    #[must_use]
+    pub fn received(mut self, at: Now) -> Self {
+        self.received = at;
+        self
+    }
+
+    /// The payload so far is appended to here; what is there already stays.
+    pub fn payload(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends to the payload.
+    #[must_use]
+    pub fn body(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
+    /// Writes the header before the payload; from here on the frame does not change.
+    pub fn finish(mut self) -> Arc<Frame> {
+        let plain = self.encode();
+        self.alive
+            .0
+            .fetch_add(plain.bytes.capacity() as u64, Ordering::Relaxed);
+        Arc::new(Frame {
+            plain,
+            lead: self.lead,
+            class: self.class,
+            key: self.key,
+            received: self.received,
+            deflated: OnceLock::new(),
+            alive: self.alive,
+        })
+    }
+
+    fn encode(&mut self) -> Encoded {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let payload_len = (bytes.len() - HEADER_BYTES_MAX) as u64;
+        let mut header = [0; HEADER_BYTES_MAX];
+        let header_len = encode::header(&mut header, self.first_byte, payload_len);
+        let start = HEADER_BYTES_MAX - header_len;
+        bytes[start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
+        Encoded {
+            bytes,
+            start: start as u8,
+            body_at: HEADER_BYTES_MAX as u8,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a feed hands to the hub.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{Frame, Now};
+
+/// The name of a topic. Feeds make names, gateways join them; the hub only compares.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(pub Cow<'static, str>);
+
+impl TopicName {
+    /// A name known at compile time; costs no allocation.
+    pub const fn fixed(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for TopicName {
+    fn from(name: String) -> Self {
+        Self(Cow::Owned(name))
+    }
+}
+
+/// What a publication does to the frame that its topic keeps for newcomers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retain {
+    /// Leaves it as it is.
+    Keep,
+    /// This frame is the first thing that a newcomer gets.
+    Set,
+    /// Newcomers get nothing until the next frame.
+    Clear,
+}
+
+/// One frame for one topic.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Whom it is for.
+    pub topic: TopicName,
+    /// What they get.
+    pub frame: Arc<Frame>,
+    /// `false`: only what is retained changes (quiet catch-up); members get nothing now.
+    pub deliver: bool,
+    /// What newcomers get from now on.
+    pub retain: Retain,
+}
+
+/// What a feed has seen, for health and metrics. Counters only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedStats {
+    /// Per subject or channel family, in the feed's own order.
+    pub subjects: Vec<SubjectStats>,
+    /// Unix milliseconds of the newest good message.
+    pub last_message_unix_ms: Option<i64>,
+    /// The cache was warmed, or found empty, at least once.
+    pub caught_up: bool,
+    /// Losses that the bus told of.
+    pub gaps: u64,
+}
+
+/// Counters of one subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectStats {
+    /// The subject, or a family's name where subjects are without bound.
+    pub subject: String,
+    /// Messages taken.
+    pub messages: u64,
+    /// Messages refused: no broadcast, state unchanged.
+    pub messages_bad: u64,
+    /// Messages not taken because a newer one of the same stream was there already.
+    pub messages_old: u64,
+}
+
+/// Turns bus events into publications. One per process; pure: no clock, no socket, no thread.
+pub trait Feed: Send {
+    /// What the bus thread sends.
+    type Event: Send;
+
+    /// Takes one event and appends what follows from it to `out`.
+    fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);
+
+    /// What was seen so far.
+    fn stats(&self) -> &FeedStats;
+}

@@ -1,0 +1,27 @@
+//! weirgate: one process between a message bus and WebSocket clients.
+//!
+//! Three words for the style: pure core, thin shell, named limits. The map:
+//!
+//! | module | owns | must never | called by |
+//! | --- | --- | --- | --- |
+//! | [`hub`] | sessions, topics, send queues, shared frames, deadlines | make a system call, read a clock, know a contract | [`reactor`] |
+//! | [`feeds`] | bus bytes to publications, one feed a process | know a client, a socket, a broker | [`reactor`], through [`hub::Feed`] |
+//! | [`gateways`] | the client side of each contract | know a socket, a broker | [`hub`], through [`hub::Gateway`] |
+//! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`http`] |
+//! | [`auth`] | tokens, roles, origins, rate limits | hold a session | [`gateways`], [`hub`] |
+//! | [`reactor`] | every system call of the socket side | know a gateway or a feed | `main` |
+//! | [`sources`] | bus threads | parse a payload | `main` |
+//! | [`http`] | plain HTTP on a side thread: pages, health, metrics | make the loop wait | `main`, [`reactor`] |
+//! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
+//! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
+
+pub mod auth;
+pub mod feeds;
+pub mod gateways;
+pub mod http;
+pub mod hub;
+pub mod reactor;
+pub mod settings;
+pub mod sources;
+pub mod telemetry;
+pub mod wire;

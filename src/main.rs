@@ -1,0 +1,2 @@
+//! Parse, run one subcommand, exit code.
+fn main() {}

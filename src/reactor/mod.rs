@@ -1,0 +1,1 @@
+//! The loop: every system call of the socket side is here.

@@ -1,0 +1,1 @@
+//! Flags and env: one table, typed, then resolved.

@@ -1,0 +1,76 @@
+//! Bus threads: each source blocks on its broker, stamps what comes and hands it over.
+//!
+//! A source owns its connection and its retries; it never parses a payload and never touches a
+//! client. The channel is bounded: a full one makes the source wait, and what that means for the
+//! bus is said in each source.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{SendError, Sender};
+
+use crate::feeds::BusEvent;
+use crate::hub::Now;
+
+/// A blocking connection to a bus, run on a thread of its own until the process ends.
+pub trait Source: Send {
+    /// Connects, subscribes and hands over events until the other end of `link` is gone.
+    fn run(self: Box<Self>, link: SourceLink);
+}
+
+/// The way from a source thread into the loop: a bounded channel, and a call that wakes the loop
+/// (once, however many events wait).
+pub struct SourceLink {
+    events: Sender<BusEvent>,
+    wake: Box<dyn Fn() + Send>,
+    clock: Clock,
+}
+
+impl SourceLink {
+    /// `wake` is called after each event that was put in the channel.
+    pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
+        Self {
+            events,
+            wake,
+            clock,
+        }
+    }
+
+    /// Puts an event in the channel, waiting while it is full, and wakes the loop.
+    ///
+    /// # Errors
+    /// The loop is gone: the source ends.
+    pub fn send(&self, event: BusEvent) -> Result<(), SendError<BusEvent>> {
+        self.events.send(event)?;
+        (self.wake)();
+        Ok(())
+    }
+
+    /// The instant now, on the clocks that the loop uses.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+}
+
+/// The process's clocks. One origin for all threads, so that stamps can be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts the monotonic clock at one second, so that "a while ago" never underflows.
+    pub fn start() -> Self {
+        Self {
+            origin: Instant::now(),
+        }
+    }
+
+    /// Reads both clocks.
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        Now {
+            mono_us: 1_000_000 + self.origin.elapsed().as_micros() as u64,
+            unix_ms: unix.map_or(0, |d| d.as_millis() as i64),
+        }
+    }
+}

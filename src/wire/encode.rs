@@ -1,0 +1,32 @@
+//! Server frames (RFC 6455 §5.2): never masked, never fragmented.
+
+/// Longest header of an unmasked frame: two bytes and a 64-bit length.
+pub const HEADER_BYTES_MAX: usize = 10;
+/// The last (here: only) fragment of a message.
+pub const FIN: u8 = 0x80;
+/// The payload is deflated (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
+/// A text message.
+pub const OPCODE_TEXT: u8 = 0x1;
+/// A binary message.
+pub const OPCODE_BINARY: u8 = 0x2;
+/// A ping.
+pub const OPCODE_PING: u8 = 0x9;
+
+/// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`; returns
+/// its length: 2, 4 or 10 bytes, the shortest form that holds the length (§5.2).
+pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) -> usize {
+    out[0] = first_byte;
+    if payload_len < 126 {
+        out[1] = payload_len as u8;
+        2
+    } else if let Ok(len) = u16::try_from(payload_len) {
+        out[1] = 126;
+        out[2..4].copy_from_slice(&len.to_be_bytes());
+        4
+    } else {
+        out[1] = 127;
+        out[2..10].copy_from_slice(&payload_len.to_be_bytes());
+        10
+    }
+}
