@@ -1,1 +1,5 @@
 //! Metric names, histograms, log set-up.
+
+mod bus_status;
+
+pub use bus_status::{BusStatus, ConsumerStatus};

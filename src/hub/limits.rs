@@ -1,0 +1,78 @@
+//! The named limits that the core keeps. Values are handed in; every one has a counter or a
+//! close reason that shows when it was hit.
+
+/// Limits of one send queue (DESIGN of the queue: see `send_queue`).
+#[derive(Clone, Debug)]
+pub struct SendQueueLimits {
+    /// Past this many bytes a queue of keyed frames turns conflating; without keys the client has
+    /// `soft_for_us` to get below it again.
+    pub soft_bytes: usize,
+    /// A queue without keys that would wait with more bytes than this drops its client.
+    pub hard_bytes: usize,
+    /// How long a queue without keys may stay past `soft_bytes`.
+    pub soft_for_us: u64,
+    /// A keyed queue whose oldest whole frame is older than this turns conflating.
+    pub conflate_after_us: u64,
+    /// No byte accepted by the kernel for this long drops the client.
+    pub stall_us: u64,
+    /// Bytes of pongs that may wait; over it the client is not read until they are out.
+    pub control_bytes_max: usize,
+}
+
+impl Default for SendQueueLimits {
+    fn default() -> Self {
+        Self {
+            soft_bytes: 256 * 1024,
+            hard_bytes: 1024 * 1024,
+            soft_for_us: 10_000_000,
+            conflate_after_us: 1_000_000,
+            stall_us: 30_000_000,
+            control_bytes_max: 16 * 1024,
+        }
+    }
+}
+
+/// All limits of the core.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// One send queue.
+    pub send_queue: SendQueueLimits,
+    /// All frames alive together, each counted once; over it the clients with the largest queues go.
+    pub frame_bytes_max: u64,
+    /// Request head: bytes (RFC 9112; 431 beyond).
+    pub head_bytes_max: usize,
+    /// Request head: header lines.
+    pub head_headers_max: usize,
+    /// From accept to the whole head.
+    pub handshake_us: u64,
+    /// One message from a client, over fragments and after inflating; larger closes 1009.
+    pub message_bytes_max: usize,
+    /// Connections at once, those handed to HTTP included; `usize::MAX` for none.
+    pub connections_max: usize,
+    /// Between pings; 0 sends none.
+    pub ping_interval_us: u64,
+    /// From a ping that has left for the kernel to its pong.
+    pub pong_timeout_us: u64,
+    /// From our close frame to the end of the socket.
+    pub close_timeout_us: u64,
+    /// Bytes handed to one socket in one write.
+    pub write_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            send_queue: SendQueueLimits::default(),
+            frame_bytes_max: 512 * 1024 * 1024,
+            head_bytes_max: 16 * 1024,
+            head_headers_max: 100,
+            handshake_us: 10_000_000,
+            message_bytes_max: 1024 * 1024,
+            connections_max: usize::MAX,
+            ping_interval_us: 20_000_000,
+            pong_timeout_us: 20_000_000,
+            close_timeout_us: 5_000_000,
+            write_bytes_max: 128 * 1024,
+        }
+    }
+}

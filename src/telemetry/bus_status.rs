@@ -1,0 +1,111 @@
+//! What a source says of its bus, for `/health`, `/ready` and metrics: atomics, written by the
+//! source's threads, read by anyone.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// The state of one bus connection.
+#[derive(Debug)]
+pub struct BusStatus {
+    connected: AtomicBool,
+    subscribed: AtomicBool,
+    /// Unix milliseconds of the moment at which the bus went away; 0 while it is there.
+    away_since_unix_ms: AtomicI64,
+    reconnects: AtomicU64,
+    consumers: Vec<ConsumerStatus>,
+}
+
+/// The state of one consumer (one subscription).
+#[derive(Debug)]
+pub struct ConsumerStatus {
+    name: String,
+    subject: String,
+    /// Messages that the server holds for it; -1 while unknown.
+    lag: AtomicI64,
+}
+
+impl BusStatus {
+    /// A bus that was not reached yet; `consumers` are (name, subject) pairs.
+    pub fn new(consumers: &[(&str, &str)], now_unix_ms: i64) -> Self {
+        let consumer = |&(name, subject): &(&str, &str)| ConsumerStatus {
+            name: name.to_owned(),
+            subject: subject.to_owned(),
+            lag: AtomicI64::new(-1),
+        };
+        Self {
+            connected: AtomicBool::new(false),
+            subscribed: AtomicBool::new(false),
+            away_since_unix_ms: AtomicI64::new(now_unix_ms),
+            reconnects: AtomicU64::new(0),
+            consumers: consumers.iter().map(consumer).collect(),
+        }
+    }
+
+    /// The bus answers.
+    pub fn connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// The bus answers and every subscription stands.
+    pub fn subscribed(&self) -> bool {
+        self.subscribed.load(Relaxed)
+    }
+
+    /// Since when the bus is away, Unix milliseconds; `None` while it is there.
+    pub fn away_since_unix_ms(&self) -> Option<i64> {
+        Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
+    }
+
+    /// How often a connection was made again after the first.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Relaxed)
+    }
+
+    /// The consumers, in the order in which they were given.
+    pub fn consumers(&self) -> &[ConsumerStatus] {
+        &self.consumers
+    }
+
+    /// Source: the bus answers; `subscribed` once every subscription stands.
+    pub fn set_up(&self, subscribed: bool) {
+        self.connected.store(true, Relaxed);
+        self.subscribed.store(subscribed, Relaxed);
+        self.away_since_unix_ms.store(0, Relaxed);
+    }
+
+    /// Source: the bus is away. The moment of the first call since it was there counts.
+    pub fn set_down(&self, now_unix_ms: i64) {
+        self.connected.store(false, Relaxed);
+        self.subscribed.store(false, Relaxed);
+        let _ = self
+            .away_since_unix_ms
+            .compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
+    }
+
+    /// Source: a connection was made again.
+    pub fn count_reconnect(&self) {
+        self.reconnects.fetch_add(1, Relaxed);
+    }
+}
+
+impl ConsumerStatus {
+    /// The consumer's name, as `/health` shows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The subject that it filters.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Messages that the server holds for it, if known.
+    pub fn lag(&self) -> Option<u64> {
+        u64::try_from(self.lag.load(Relaxed)).ok()
+    }
+
+    /// Source: what the server said last, or that it is not known.
+    pub fn set_lag(&self, lag: Option<u64>) {
+        let value = lag.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
+        self.lag.store(value, Relaxed);
+    }
+}
