@@ -20,7 +20,7 @@ pub mod feeds;
 pub mod gateways;
 pub mod http;
 pub mod hub;
-pub mod reactor;
+//pub mod reactor;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;

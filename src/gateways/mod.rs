@@ -1,1 +1,7 @@
-//! The client side of each contract.
+//! The client side of each contract: who may connect, what they get at once, what they may say.
+//!
+//! A gateway acts on the hub's core and knows nothing of sockets, brokers or HTTP.
+
+mod levels;
+
+pub use levels::LevelsGateway;

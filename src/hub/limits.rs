@@ -57,6 +57,12 @@ pub struct Limits {
     pub close_timeout_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
+    /// permessage-deflate is accepted when a client offers it.
+    pub deflate: bool,
+    /// Compression level, 1 to 9.
+    pub deflate_level: u32,
+    /// Payloads below this go plain.
+    pub deflate_bytes_min: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +79,9 @@ impl Default for Limits {
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,
             write_bytes_max: 128 * 1024,
+            deflate: true,
+            deflate_level: 2,
+            deflate_bytes_min: 256,
         }
     }
 }

@@ -1,1 +1,17 @@
 //! The loop: every system call of the socket side is here.
+//!
+//! One turn: socket events, what the bus channel held at entry (in parts), due deadlines, one
+//! flush, effects. Each step has a budget, and what is left over waits in a list of its own, since
+//! no second edge comes. The loop serves any gateway and any feed: it knows only their traits.
+
+mod listener;
+mod report;
+mod signals;
+mod sockets;
+mod turn;
+mod wake;
+
+pub use listener::ListenSettings;
+pub use report::{CLOSE_REASONS, CONNECTION_OUTCOMES};
+pub use turn::{Outside, Reactor, ReactorSettings, Seams, TurnBudgets};
+pub use wake::Wake;

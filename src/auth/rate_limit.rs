@@ -1,0 +1,63 @@
+//! A token bucket on a clock that is handed in.
+
+/// Full at the start, holds `per_second` tokens at the most and gains as many per second.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    /// In millionths of a token, so that a microsecond's share is a whole number.
+    micro_tokens: u64,
+    capacity: u64,
+    per_second: u64,
+    filled_at_us: u64,
+}
+
+impl TokenBucket {
+    /// A full bucket for `per_second` tokens a second, and as many at once.
+    pub fn new(per_second: u32, now_us: u64) -> Self {
+        let capacity = u64::from(per_second) * 1_000_000;
+        Self {
+            micro_tokens: capacity,
+            capacity,
+            per_second: u64::from(per_second),
+            filled_at_us: now_us,
+        }
+    }
+
+    /// Takes one token if there is one.
+    pub fn take(&mut self, now_us: u64) -> bool {
+        let gained = now_us
+            .saturating_sub(self.filled_at_us)
+            .saturating_mul(self.per_second);
+        self.micro_tokens = self.micro_tokens.saturating_add(gained).min(self.capacity);
+        self.filled_at_us = self.filled_at_us.max(now_us);
+        let Some(left) = self.micro_tokens.checked_sub(1_000_000) else {
+            return false;
+        };
+        self.micro_tokens = left;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TokenBucket;
+
+    #[test]
+    fn a_second_gives_exactly_its_tokens() {
+        let mut bucket = TokenBucket::new(10, 0);
+        assert_eq!((0..100).filter(|_| bucket.take(0)).count(), 10);
+        assert!(!bucket.take(99_999));
+        assert!(bucket.take(100_000));
+        let taken = (0..1_000_000)
+            .step_by(1_000)
+            .filter(|us| bucket.take(100_000 + us))
+            .count();
+        assert_eq!(taken, 9);
+    }
+
+    #[test]
+    fn never_holds_more_than_a_second_and_zero_gives_none() {
+        let mut bucket = TokenBucket::new(3, 0);
+        assert_eq!((0..9).filter(|_| bucket.take(u64::MAX / 2)).count(), 3);
+        assert!(!TokenBucket::new(0, 0).take(u64::MAX));
+    }
+}

@@ -1,0 +1,114 @@
+//! The table of sessions, and what a publish does to one of them.
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::send_queue::{Encoding, Pushed};
+use super::session::Session;
+use super::{Class, CloseReason, Frame, HubStats, Limits, Now, SessionKey};
+
+/// Sessions by slot, those to be flushed, and those to be dropped.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) sessions: Slab<Session>,
+    /// Sessions with something to send that the kernel may take: plain ones, then deflated ones.
+    pub(super) dirty: [Vec<SessionKey>; 2],
+    /// A publish never closes: who is over a limit is reaped after the loop.
+    pub(super) over: Vec<(SessionKey, CloseReason)>,
+    /// Sessions whose queue went over its soft limit: to be armed.
+    pub(super) over_soft: Vec<SessionKey>,
+    pub(super) stats: HubStats,
+}
+
+impl Clients {
+    pub(super) fn session(&self, key: SessionKey) -> Option<&Session> {
+        let session = self.sessions.get(key.slot as usize)?;
+        (session.generation == key.generation).then_some(session)
+    }
+
+    pub(super) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(key.slot as usize)?;
+        (session.generation == key.generation).then_some(session)
+    }
+
+    /// Puts a frame in one send queue.
+    pub(super) fn deliver(
+        &mut self,
+        now: Now,
+        limits: &Limits,
+        key: SessionKey,
+        frame: &Arc<Frame>,
+    ) {
+        // Not through `session_mut`: the other fields are needed beside the session.
+        let Some(session) = self.sessions.get_mut(key.slot as usize) else {
+            return;
+        };
+        if session.generation != key.generation || !session.flags.takes_data {
+            return;
+        }
+        if session.flags.rate_limited && frame.class() == Class::Data {
+            let rate = session.cold.rate.as_mut();
+            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
+                session.queue.shed(frame);
+                self.stats.messages_queued += 1;
+                self.stats.messages_shed += 1;
+                return;
+            }
+        }
+        match session.queue.push(now, frame, &limits.send_queue) {
+            Pushed::Over(reason) => {
+                self.stats.messages_dropped += 1;
+                self.stats.messages_queued += 1;
+                if !session.flags.over {
+                    session.flags.over = true;
+                    self.over.push((key, reason));
+                }
+                return;
+            }
+            Pushed::Conflated { frames, bytes } => {
+                self.stats.messages_conflated += u64::from(frames);
+                self.stats.count_removed(frames, bytes);
+            }
+            Pushed::QueuedOverSoft => self.over_soft.push(key),
+            Pushed::Queued => {}
+        }
+        self.stats.messages_queued += 1;
+        self.stats.messages_waiting += 1;
+        self.stats.send_queue_bytes += frame.queue_bytes() as u64;
+        if !session.flags.dirty && !session.flags.blocked {
+            session.flags.dirty = true;
+            let deflated = session.queue.encoding() != Encoding::Plain;
+            self.dirty[usize::from(deflated)].push(key);
+        }
+    }
+
+    /// Puts a session in the list of the next flush, if it has something that may go.
+    pub(super) fn mark_dirty(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else {
+            return;
+        };
+        if session.flags.dirty || session.flags.blocked || session.queue.is_empty() {
+            return;
+        }
+        session.flags.dirty = true;
+        let deflated = session.queue.encoding() != Encoding::Plain;
+        self.dirty[usize::from(deflated)].push(key);
+    }
+
+    /// Counters balance, and every queue is whole.
+    pub(super) fn check_invariants(&self) {
+        let (mut waiting, mut bytes) = (0, 0);
+        for (_, session) in &self.sessions {
+            session.queue.check_invariants();
+            waiting += session.queue.frames() as u64;
+            bytes += session.queue.bytes() as u64;
+        }
+        let s = &self.stats;
+        assert_eq!(s.messages_waiting, waiting, "messages waiting");
+        assert_eq!(s.send_queue_bytes, bytes, "send queue bytes");
+        let kept_back = s.messages_conflated + s.messages_shed + s.messages_dropped;
+        let out = s.messages_sent + kept_back + waiting;
+        assert_eq!(s.messages_queued, out, "message counters balance");
+    }
+}

@@ -1,0 +1,419 @@
+//! What a gateway acts on: sessions, topics, closes, deadlines. The gateway itself is beside it in
+//! [`super::Hub`], so that a callback may change anything here at once.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::clients::Clients;
+use super::deadlines::{Deadlines, NEVER};
+use super::drain::Drain;
+use super::flush::Scratch;
+use super::gateway::{Call, Effect, Permit};
+use super::session::{Pause, Phase, Session};
+use super::topics::{Join, Topics};
+use super::{
+    CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
+    SessionKey, TopicName,
+};
+use crate::wire::deflate::Deflater;
+use crate::wire::frame_reader::FrameScratch;
+
+/// The state of one hub without its gateway.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) now: Now,
+    pub(super) limits: Limits,
+    pub(super) clients: Clients,
+    pub(super) topics: Topics,
+    pub(super) deadlines: Deadlines,
+    pub(super) effects: VecDeque<Effect>,
+    /// Opened sessions that ended and whose gateway was not told yet.
+    pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
+    /// Sessions whose reading goes on.
+    pub(super) resumed: Vec<SessionKey>,
+    pub(super) drain: Option<Drain>,
+    pub(super) frame_scratch: FrameScratch,
+    pub(super) deflater: Deflater,
+    pub(super) scratch: Scratch,
+    /// One count per connection, those handed to HTTP included.
+    pub(super) places: Arc<()>,
+    next_generation: u32,
+    frame_bytes: FrameBytes,
+    random: u64,
+}
+
+/// How a client that ended looked, for the log line.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Who it was.
+    pub peer: SocketAddr,
+    /// How long the connection lived, microseconds.
+    pub age_us: u64,
+    /// Bytes from the client, the request head included.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took for it.
+    pub bytes_out: u64,
+}
+
+impl Core {
+    /// `frame_bytes` counts the frames of feed and gateways together; `seed` decides the jitter.
+    pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
+        Self {
+            deflater: Deflater::new(limits.deflate_level),
+            limits,
+            now: Now::default(),
+            clients: Clients::default(),
+            topics: Topics::default(),
+            deadlines: Deadlines::default(),
+            effects: VecDeque::new(),
+            ended: VecDeque::new(),
+            resumed: Vec::new(),
+            drain: None,
+            frame_scratch: FrameScratch::new(),
+            scratch: Scratch::default(),
+            places: Arc::new(()),
+            next_generation: 0,
+            frame_bytes,
+            random: seed,
+        }
+    }
+
+    // ---- getters
+
+    /// The instant of the call that the gateway is in.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> &HubStats {
+        &self.clients.stats
+    }
+
+    /// What new frames are counted in.
+    pub fn frame_bytes(&self) -> &FrameBytes {
+        &self.frame_bytes
+    }
+
+    /// The peer's address, while the session exists.
+    pub fn peer(&self, key: SessionKey) -> Option<SocketAddr> {
+        self.clients.session(key).map(|s| s.cold.peer)
+    }
+
+    /// The session is open and takes data.
+    pub fn is_open(&self, key: SessionKey) -> bool {
+        let session = self.clients.session(key);
+        session.is_some_and(|s| s.flags.takes_data)
+    }
+
+    /// Members of a topic.
+    pub fn member_count(&self, topic: &TopicName) -> usize {
+        self.topics.member_count(topic)
+    }
+
+    /// Topics with members or a retained frame.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Topics of one session.
+    pub fn joined_count(&self, key: SessionKey) -> usize {
+        self.topics.joined_count(key.slot)
+    }
+
+    /// Connections, those handed to HTTP included.
+    pub fn connections(&self) -> usize {
+        Permit::taken(&self.places)
+    }
+
+    /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    // ---- commands
+
+    /// Puts a frame in one client's queue. Nothing happens if the client is gone or closing.
+    pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
+        self.clients.deliver(self.now, &self.limits, key, frame);
+    }
+
+    /// Puts the same frame in the queue of every member, and keeps it for newcomers if it says so.
+    pub fn publish(&mut self, publication: &Publication) {
+        self.clients.stats.publications += 1;
+        self.topics.retain(publication);
+        if !publication.deliver {
+            return;
+        }
+        for key in self.topics.members(&publication.topic) {
+            self.clients
+                .deliver(self.now, &self.limits, key, &publication.frame);
+        }
+    }
+
+    /// Makes the client a member; the topic's retained frame is the first thing that it gets.
+    /// `false` if it was one already, or is not open.
+    pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+        if !self.is_open(key) {
+            return false;
+        }
+        let Join::New { first, retained } = self.topics.join(key, topic) else {
+            return false;
+        };
+        if first {
+            self.interest(topic.clone(), true);
+        }
+        if let Some(frame) = retained {
+            self.send(key, &frame);
+        }
+        true
+    }
+
+    /// The client is no member any more; keyed frames of the topic that wait for it go.
+    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+        let current = self.clients.session(key).is_some();
+        let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
+            return false;
+        };
+        if let Some(session) = self.clients.session_mut(key) {
+            let (frames, bytes) = session.queue.remove(|k| keys.contains(&k));
+            self.clients.stats.messages_conflated += u64::from(frames);
+            self.clients.stats.count_removed(frames, bytes);
+        }
+        if last {
+            self.interest(topic.clone(), false);
+        }
+        true
+    }
+
+    /// Closes an open client. The first close counts.
+    pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
+        self.begin_close(key, code, reason, how);
+    }
+
+    /// Asks for one call of [`super::Gateway::deadline`] at `at_us`; a later call replaces it.
+    pub fn set_deadline(&mut self, key: SessionKey, at_us: Option<u64>) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.cold.gateway_due = at_us.unwrap_or(NEVER);
+            self.arm(key);
+        }
+    }
+
+    /// Stops reading the client: what it sends waits in the kernel, then at the client.
+    pub fn pause_reading(&mut self, key: SessionKey) {
+        self.pause(key, Pause::Gateway);
+    }
+
+    /// Reads on.
+    pub fn resume_reading(&mut self, key: SessionKey) {
+        self.resume(key, Pause::Gateway);
+    }
+
+    /// Asks a service; the answer comes to [`super::Gateway::reply`].
+    pub fn call(&mut self, call: Call) {
+        self.effects.push_back(Effect::Call(call));
+    }
+
+    // ---- inside
+
+    pub(super) fn insert(&mut self, peer: SocketAddr) -> SessionKey {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let permit = Permit::new(&self.places);
+        let session = Session::new(generation, peer, self.now, permit);
+        let slot = self.clients.sessions.insert(session) as u32;
+        let key = SessionKey { slot, generation };
+        self.clients.stats.accepted += 1;
+        self.clients.stats.heads += 1;
+        self.arm(key);
+        key
+    }
+
+    fn interest(&mut self, topic: TopicName, wanted: bool) {
+        self.effects.push_back(Effect::Interest { topic, wanted });
+    }
+
+    /// Puts the session's earliest deadline in the heap, if it is earlier than the one there.
+    pub(super) fn arm(&mut self, key: SessionKey) {
+        let limits = &self.limits;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let at = session.next_deadline(limits);
+        if at < session.cold.armed_at {
+            session.cold.armed_at = at;
+            self.deadlines.arm(at, key);
+        }
+    }
+
+    pub(super) fn pause(&mut self, key: SessionKey, why: Pause) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.cold.paused |= why as u8;
+        }
+    }
+
+    pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let before = session.cold.paused;
+        session.cold.paused &= !(why as u8);
+        if before != 0 && session.cold.paused == 0 {
+            self.resumed.push(key);
+        }
+    }
+
+    /// An open session is open no more: no member, no data, told to the gateway.
+    fn leave_open(&mut self, key: SessionKey, reason: CloseReason) {
+        for topic in self.topics.leave_all(key.slot) {
+            self.interest(topic, false);
+        }
+        self.clients.stats.count_close(reason);
+        self.ended.push_back((key, reason));
+    }
+
+    pub(super) fn begin_close(
+        &mut self,
+        key: SessionKey,
+        code: CloseCode,
+        reason: CloseReason,
+        how: Closing,
+    ) {
+        let due = self.now.mono_us + self.limits.close_timeout_us;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let Phase::Open(open) = &mut session.cold.phase else {
+            return;
+        };
+        if how == Closing::Graceful && !session.queue.data_is_empty() {
+            if session.flags.takes_data {
+                session.flags.takes_data = false;
+                open.graceful = Some((code, reason));
+                session.cold.close_due = due;
+                for topic in self.topics.leave_all(key.slot) {
+                    self.interest(topic, false);
+                }
+                self.arm(key);
+            }
+            return;
+        }
+        session.write_close(self.now, code);
+        self.start_closing(key, reason);
+    }
+
+    /// The last control bytes are in the queue: what waits behind the frame that was begun goes,
+    /// and the session only lives until they are out and the peer has ended.
+    pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
+        let due = self.now.mono_us + self.limits.close_timeout_us;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let was_head = matches!(session.cold.phase, Phase::Head { .. });
+        session.flags.takes_data = false;
+        session.cold.phase = Phase::Closing {
+            due,
+            half_closed: false,
+        };
+        session.cold.close_due = NEVER;
+        session.cold.pending = Vec::new();
+        session.cold.paused = 0;
+        let (frames, bytes) = session.queue.discard_waiting();
+        let stats = &mut self.clients.stats;
+        stats.messages_dropped += u64::from(frames);
+        stats.count_removed(frames, bytes);
+        stats.closing += 1;
+        if was_head {
+            stats.heads -= 1;
+            stats.count_close(reason);
+        } else {
+            stats.open -= 1;
+            self.leave_open(key, reason);
+        }
+        self.clients.mark_dirty(key);
+        self.arm(key);
+    }
+
+    /// Ends a session at once, whatever waits.
+    pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        match session.cold.phase {
+            Phase::Gone => return,
+            Phase::Closing { .. } => {}
+            Phase::Head { .. } => {
+                let stats = &mut self.clients.stats;
+                stats.heads -= 1;
+                stats.closing += 1;
+                stats.count_close(reason);
+            }
+            Phase::Open(_) => {
+                let stats = &mut self.clients.stats;
+                stats.open -= 1;
+                stats.closing += 1;
+                self.leave_open(key, reason);
+            }
+        }
+        self.release(key, reset);
+    }
+
+    /// Tells the shell to end the socket; the slot stays taken until it has.
+    pub(super) fn release(&mut self, key: SessionKey, reset: bool) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.cold.phase = Phase::Gone;
+        session.flags.takes_data = false;
+        let (frames, bytes) = (session.queue.frames() as u32, session.queue.bytes());
+        session.queue.clear();
+        let stats = &mut self.clients.stats;
+        stats.messages_dropped += u64::from(frames);
+        stats.count_removed(frames, bytes);
+        stats.closing -= 1;
+        self.effects.push_back(Effect::Release { key, reset });
+    }
+
+    /// How the session looked; asked by the gateway when it has ended.
+    pub fn ended(&self, key: SessionKey) -> Option<Ended> {
+        let session = self.clients.session(key)?;
+        Some(Ended {
+            peer: session.cold.peer,
+            age_us: self.now.mono_us - session.cold.accepted.mono_us,
+            bytes_in: session.cold.bytes_in,
+            bytes_out: session.queue.bytes_out(),
+        })
+    }
+
+    /// Drops those that are over a limit, and the largest queues while all frames together are.
+    pub(super) fn reap(&mut self) {
+        for key in std::mem::take(&mut self.clients.over_soft) {
+            self.arm(key);
+        }
+        while let Some((key, reason)) = self.clients.over.pop() {
+            self.end(key, reason, true);
+        }
+        while self.frame_bytes.alive() > self.limits.frame_bytes_max {
+            let sessions = self.clients.sessions.iter();
+            let largest = sessions.max_by_key(|(_, s)| s.queue.bytes());
+            let Some((slot, session)) = largest.filter(|(_, s)| s.queue.bytes() > 0) else {
+                return;
+            };
+            let key = SessionKey {
+                slot: slot as u32,
+                generation: session.generation,
+            };
+            self.end(key, CloseReason::FrameMemory, true);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A stop in phases: still accepting for a while, then closes spread over a while.
+
+use super::core::Core;
+use super::session::Phase;
+use super::{CloseCode, CloseReason, Closing, SessionKey};
+
+/// How a stop goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DrainPlan {
+    /// Not ready any more, but newcomers are still accepted: load balancers take notice.
+    pub delay_us: u64,
+    /// The closes are spread over this, so that clients do not come back in one second.
+    pub spread_us: u64,
+}
+
+/// A stop under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    plan: DrainPlan,
+    closes_at: u64,
+    pub(super) closing: bool,
+}
+
+impl Core {
+    pub(super) fn begin_drain(&mut self, plan: DrainPlan, code: CloseCode) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.drain = Some(Drain {
+            plan,
+            closes_at: self.now.mono_us + plan.delay_us,
+            closing: false,
+        });
+        self.advance_drain(code);
+    }
+
+    /// When the drain needs the core again.
+    pub(super) fn drain_deadline(&self) -> Option<u64> {
+        self.drain.filter(|d| !d.closing).map(|d| d.closes_at)
+    }
+
+    /// Starts the closes when the delay is over.
+    pub(super) fn advance_drain(&mut self, code: CloseCode) {
+        let now = self.now.mono_us;
+        let Some(drain) = &mut self.drain else {
+            return;
+        };
+        if drain.closing || now < drain.closes_at {
+            return;
+        }
+        drain.closing = true;
+        let spread_us = drain.plan.spread_us;
+        let sessions = self.clients.sessions.iter();
+        let open = sessions.filter(|(_, s)| matches!(s.cold.phase, Phase::Open(_)));
+        let keys: Vec<_> = open
+            .map(|(slot, s)| SessionKey {
+                slot: slot as u32,
+                generation: s.generation,
+            })
+            .collect();
+        for key in keys {
+            if spread_us == 0 {
+                self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
+                continue;
+            }
+            let at = now + self.random() % spread_us;
+            if let Some(session) = self.clients.session_mut(key) {
+                session.cold.close_due = session.cold.close_due.min(at);
+            }
+            self.arm(key);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One write per client and turn, in batches of three passes: plan, borrow, apply.
+//!
+//! The plan makes what the write needs (deflated encodings, leads). The borrow collects slices of
+//! the queues themselves, no byte of a shared frame is copied here. The shell tries each write
+//! once, and the apply moves the queues by what the kernel took. The vectors live on from batch to
+//! batch, so that a flush allocates nothing.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+use super::clients::Clients;
+use super::core::Core;
+use super::gateway::{Transmit, Write};
+use super::send_queue::Encoding;
+use super::session::{Pause, Phase};
+use super::{CloseReason, Closing, Effect, Limits, SessionKey};
+use crate::wire::deflate::Deflater;
+
+/// Sessions in one batch.
+const BATCH_SESSIONS: usize = 128;
+
+/// Vectors that are empty between batches and keep their memory.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    keys: Vec<SessionKey>,
+    plans: Vec<Plan>,
+    leads: Vec<u8>,
+    slices: Vec<IoSlice<'static>>,
+    writes: Vec<Write<'static>>,
+    wrote: Vec<io::Result<usize>>,
+    /// Turns so far: where the next flush starts.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Plan {
+    key: SessionKey,
+    leads: Range<usize>,
+    bytes: usize,
+}
+
+impl Core {
+    /// Gives every session with something to send one write. `true`: some have more.
+    pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) -> bool {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.turn = scratch.turn.wrapping_add(1);
+        for deflated in [false, true] {
+            let list = &mut self.clients.dirty[usize::from(deflated)];
+            if list.is_empty() {
+                continue;
+            }
+            let mut keys = std::mem::take(&mut scratch.keys);
+            std::mem::swap(&mut keys, list);
+            // Nobody is always last: the start moves on by a prime each turn.
+            let start = scratch.turn.wrapping_mul(7919) % keys.len();
+            keys.rotate_left(start);
+            for batch in keys.chunks(BATCH_SESSIONS) {
+                self.flush_batch(batch, &mut scratch, tx);
+            }
+            keys.clear();
+            scratch.keys = keys;
+        }
+        self.scratch = scratch;
+        self.clients.dirty.iter().any(|list| !list.is_empty())
+    }
+
+    fn flush_batch(&mut self, batch: &[SessionKey], scratch: &mut Scratch, tx: &mut dyn Transmit) {
+        scratch.plans.clear();
+        scratch.leads.clear();
+        scratch.wrote.clear();
+        for &key in batch {
+            let plan = plan(
+                &mut self.clients,
+                &self.limits,
+                &mut self.deflater,
+                &mut scratch.leads,
+                key,
+            );
+            scratch.plans.extend(plan);
+        }
+
+        let mut slices = recycle(std::mem::take(&mut scratch.slices));
+        let bytes_max = self.limits.write_bytes_max;
+        for plan in &mut scratch.plans {
+            let from = slices.len();
+            if let Some(session) = self.clients.session(plan.key) {
+                let leads = &scratch.leads[plan.leads.clone()];
+                session.queue.gather(bytes_max, leads, &mut slices);
+            }
+            plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
+            // From here on the range says which slices are this plan's.
+            plan.leads = from..slices.len();
+        }
+        let mut writes = recycle_writes(std::mem::take(&mut scratch.writes));
+        writes.extend(scratch.plans.iter().map(|plan| Write {
+            key: plan.key,
+            slices: &slices[plan.leads.clone()],
+        }));
+        tx.send(&writes, &mut scratch.wrote);
+        debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
+        scratch.writes = recycle_writes(writes);
+        scratch.slices = recycle(slices);
+
+        let outcomes = scratch.plans.drain(..).zip(scratch.wrote.drain(..));
+        for (plan, outcome) in outcomes {
+            self.apply(plan.key, plan.bytes, outcome);
+        }
+    }
+
+    /// Moves one queue by what the kernel took.
+    fn apply(&mut self, key: SessionKey, bytes: usize, outcome: io::Result<usize>) {
+        let now = self.now;
+        let stats = &mut self.clients.stats;
+        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
+            return;
+        };
+        stats.writes += 1;
+        let taken = match outcome {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                stats.send_errors += 1;
+                self.end(key, CloseReason::SocketError, true);
+                return;
+            }
+        };
+        let wrote = session.queue.wrote(now, taken);
+        stats.bytes_sent += taken as u64;
+        stats.messages_sent += u64::from(wrote.frames);
+        stats.count_removed(wrote.frames, wrote.bytes);
+        if taken < bytes {
+            stats.writes_short += 1;
+            session.flags.blocked = true;
+        }
+        let done = session.queue.is_empty();
+        if wrote.control_out || !done || !session.flags.takes_data {
+            self.after_write(key, wrote.control_out);
+        }
+    }
+
+    /// What the common case, an open session with an empty queue, never needs.
+    fn after_write(&mut self, key: SessionKey, control_out: bool) {
+        let now = self.now;
+        let pong_due = now.mono_us + self.limits.pong_timeout_us;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if control_out && session.cold.ping_sent && session.cold.pong_due > pong_due {
+            session.cold.pong_due = pong_due;
+        }
+        let (waiting, data_out) = (!session.queue.is_empty(), session.queue.data_is_empty());
+        match &mut session.cold.phase {
+            Phase::Open(open) if data_out => {
+                if let Some((code, reason)) = open.graceful.take() {
+                    self.begin_close(key, code, reason, Closing::Now);
+                }
+            }
+            Phase::Closing { half_closed, .. } if !waiting && !*half_closed => {
+                *half_closed = true;
+                if session.cold.peer_ended {
+                    self.release(key, false);
+                } else {
+                    self.effects.push_back(Effect::HalfClose(key));
+                }
+            }
+            _ => {}
+        }
+        if control_out {
+            self.resume(key, Pause::Control);
+        }
+        self.clients.mark_dirty(key);
+        self.arm(key);
+    }
+}
+
+/// Makes what the write of one session needs; `None` if there is nothing to write.
+fn plan(
+    clients: &mut Clients,
+    limits: &Limits,
+    deflater: &mut Deflater,
+    leads: &mut Vec<u8>,
+    key: SessionKey,
+) -> Option<Plan> {
+    let session = clients.sessions.get_mut(key.slot as usize)?;
+    if session.generation != key.generation {
+        return None;
+    }
+    session.flags.dirty = false;
+    if session.flags.blocked || session.queue.is_empty() {
+        return None;
+    }
+    let bytes_max = limits.write_bytes_max;
+    if session.queue.encoding() != Encoding::Plain {
+        for frame in session.queue.next_frames(bytes_max) {
+            frame.deflated_with(|body| {
+                if body.len() < limits.deflate_bytes_min {
+                    return None;
+                }
+                clients.stats.frames_deflated += 1;
+                deflater
+                    .deflate(body)
+                    .filter(|deflated| deflated.len() < body.len())
+            });
+        }
+    }
+    let from = leads.len();
+    session.queue.render_leads(bytes_max, leads);
+    Some(Plan {
+        key,
+        leads: from..leads.len(),
+        bytes: 0,
+    })
+}
+
+/// An empty vector of the same memory, for slices of another lifetime: collecting in place keeps
+/// the allocation.
+fn recycle<'a>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'a>> {
+    slices.clear();
+    slices.into_iter().map(|_| IoSlice::new(&[])).collect()
+}
+
+/// The same for writes.
+fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
+    writes.clear();
+    let none = |write: Write<'_>| Write {
+        key: write.key,
+        slices: &[],
+    };
+    writes.into_iter().map(none).collect()
+}

@@ -1,0 +1,170 @@
+//! From the first byte to the 101, or to whatever else the head deserves.
+
+use super::core::Core;
+use super::gateway::{Accepted, Admission, Effect, Gateway};
+use super::hub::{Hub, RETRY};
+use super::send_queue::Encoding;
+use super::session::{Open, Phase};
+use super::{CloseReason, Closing, SessionKey};
+use crate::auth::TokenBucket;
+use crate::wire::head::{self, HeadError, RequestHead};
+use crate::wire::response;
+use crate::wire::upgrade::UpgradeError;
+
+impl Core {
+    /// Collects the request head; returns it once it is whole, and leaves what follows it in
+    /// `input`. A head over its limit is refused here.
+    pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
+        let bytes_max = self.limits.head_bytes_max;
+        let session = self.clients.session_mut(key)?;
+        let Phase::Head { read, scanner } = &mut session.cold.phase else {
+            return None;
+        };
+        let before = read.len();
+        let room = (bytes_max + 1).saturating_sub(before);
+        read.extend_from_slice(&input[..input.len().min(room)]);
+        match scanner.end(read) {
+            Some(end) if end <= bytes_max => {
+                let mut read = std::mem::take(read);
+                read.truncate(end);
+                *input = &input[end - before..];
+                Some(read)
+            }
+            None if read.len() <= bytes_max => {
+                *input = &[];
+                None
+            }
+            _ => {
+                *input = &[];
+                let error = HeadError::too_large(read);
+                self.refuse_head(key, error);
+                None
+            }
+        }
+    }
+
+    /// Answers with a status and a `{"detail":…}` body, then closes.
+    pub(super) fn refuse(
+        &mut self,
+        key: SessionKey,
+        status: u16,
+        headers: &[(&str, &str)],
+        detail: &str,
+        reason: CloseReason,
+    ) {
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        response::refusal(session.queue.control(now), status, headers, detail);
+        self.clients.stats.refused += 1;
+        self.start_closing(key, reason);
+    }
+
+    fn refuse_head(&mut self, key: SessionKey, error: HeadError) {
+        let reason = CloseReason::BadRequest;
+        self.refuse(key, error.status(), &[], error.reason(), reason);
+    }
+
+    fn refuse_upgrade(&mut self, key: SessionKey, error: UpgradeError) {
+        let reason = CloseReason::BadRequest;
+        self.refuse(key, error.status(), error.headers(), error.reason(), reason);
+    }
+
+    fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
+        read.extend_from_slice(input);
+        *input = &[];
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.cold.phase = Phase::Gone;
+        let permit = session.cold.permit.take();
+        self.clients.stats.heads -= 1;
+        self.clients.stats.to_http += 1;
+        if let Some(permit) = permit {
+            self.effects.push_back(Effect::ToHttp { key, read, permit });
+        }
+    }
+
+    /// Writes the 101 and opens the session.
+    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: &Accepted) -> bool {
+        let upgrade = match head.upgrade() {
+            Ok(upgrade) => upgrade,
+            Err(error) => {
+                self.refuse_upgrade(key, error);
+                return false;
+            }
+        };
+        let now = self.now;
+        let offers = self.limits.deflate.then(|| upgrade.negotiate_deflate());
+        let params = offers.flatten();
+        let ping_us = self.limits.ping_interval_us;
+        // The first ping comes after half an interval to a whole one: ten thousand clients of one
+        // second are not pinged in one millisecond.
+        let jitter = self.random() % (ping_us / 2).max(1);
+        let limits = &self.limits;
+        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
+            return false;
+        };
+        let protocol = accepted.protocol.as_deref();
+        let control = session.queue.control(now);
+        response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
+        if let Some(params) = &params {
+            let window_bits = params.server_window_bits();
+            session
+                .queue
+                .set_encoding(Encoding::Deflate { window_bits });
+        }
+        session.cold.phase = Phase::Open(Open::new(limits, params.is_some()));
+        session.flags.takes_data = true;
+        if let Some(per_second) = accepted.outbound_per_second {
+            session.flags.rate_limited = true;
+            session.cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
+        }
+        if ping_us > 0 {
+            session.cold.ping_at = now.mono_us + ping_us / 2 + jitter;
+        }
+        let stats = &mut self.clients.stats;
+        stats.heads -= 1;
+        stats.open += 1;
+        stats.opened += 1;
+        self.clients.mark_dirty(key);
+        self.arm(key);
+        true
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Decides on a whole request head; `input` is what came behind it.
+    pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
+        let core = &mut self.core;
+        let head = match head::parse(&read, core.limits.head_headers_max) {
+            Ok(head) => head,
+            Err(error) => {
+                core.refuse_head(key, error);
+                return;
+            }
+        };
+        let draining = core.drain.is_some_and(|d| d.closing);
+        if draining && head.asks_upgrade() {
+            core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
+            return;
+        }
+        match self.gateway.upgrade(core, key, &head) {
+            Admission::Accept(accepted) => {
+                if core.open(key, &head, &accepted) {
+                    self.gateway.opened(core, key);
+                }
+            }
+            Admission::AcceptThenClose(accepted, code) => {
+                if core.open(key, &head, &accepted) {
+                    core.begin_close(key, code, CloseReason::Policy, Closing::Now);
+                }
+            }
+            Admission::Refuse { status, detail } => {
+                core.refuse(key, status, &[], detail, CloseReason::Policy);
+            }
+            Admission::ToHttp => core.hand_to_http(key, read, input),
+        }
+    }
+}

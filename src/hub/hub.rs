@@ -1,0 +1,334 @@
+//! The core with its gateway: every way in, and the few ways out.
+//!
+//! Methods are of four kinds, and their names say which. *Inputs* tell what happened
+//! (`accept`, `received`, `writable`, `ended`, `released`, `published`, `reply`, `command`,
+//! `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
+//! (`flush`, `next_effect`, `next_deadline`); the rest are getters. After any input: flush, then
+//! effects until there are none.
+
+use std::net::SocketAddr;
+
+use tungstenite::Message;
+
+use super::core::Core;
+use super::deadlines::NEVER;
+use super::drain::DrainPlan;
+use super::due::Codes;
+use super::gateway::{Effect, Gateway, Incoming, Reply, Transmit};
+use super::session::{Pause, Phase, Step};
+use super::{CloseReason, Closing, HubStats, Now, Publication, SessionKey};
+
+/// For a 503: come back, but not at once.
+pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hub<G> {
+    pub(super) core: Core,
+    pub(super) gateway: G,
+    /// Calls so far: the whole state is checked now and then in debug builds.
+    #[cfg(debug_assertions)]
+    calls: u64,
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Puts a gateway on a core.
+    pub fn new(core: Core, gateway: G) -> Self {
+        Self {
+            core,
+            gateway,
+            #[cfg(debug_assertions)]
+            calls: 0,
+        }
+    }
+
+    // ---- inputs
+
+    /// A connection was accepted. Its key names it until `released`.
+    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
+        self.core.now = now;
+        let key = self.core.insert(peer);
+        if self.core.connections() > self.core.limits.connections_max {
+            let reason = CloseReason::ConnectionLimit;
+            self.core
+                .refuse(key, 503, RETRY, "Too many connections", reason);
+        }
+        self.settle();
+        key
+    }
+
+    /// Bytes that a client sent, as they came.
+    pub fn received(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
+        self.core.now = now;
+        self.take_input(key, bytes);
+        self.settle();
+    }
+
+    /// The kernel takes bytes for this client again.
+    pub fn writable(&mut self, now: Now, key: SessionKey) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.flags.blocked = false;
+            self.core.clients.mark_dirty(key);
+        }
+    }
+
+    /// The peer's side ended: `failed` by an error, otherwise in order.
+    pub fn ended(&mut self, now: Now, key: SessionKey, failed: bool) {
+        self.core.now = now;
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        session.cold.peer_ended = true;
+        let waits = matches!(
+            session.cold.phase,
+            Phase::Closing {
+                half_closed: false,
+                ..
+            }
+        );
+        if failed {
+            self.core.end(key, CloseReason::SocketError, false);
+        } else if !waits {
+            self.core.end(key, CloseReason::PeerGone, false);
+        }
+        self.settle();
+    }
+
+    /// The socket is gone; the slot may be taken again.
+    pub fn released(&mut self, key: SessionKey) {
+        if self.core.clients.session(key).is_some() {
+            debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
+            self.core.clients.sessions.remove(key.slot as usize);
+        }
+    }
+
+    /// A publication of the feed.
+    pub fn published(&mut self, now: Now, publication: &Publication) {
+        self.core.now = now;
+        self.gateway.published(&mut self.core, publication);
+        self.settle();
+    }
+
+    /// The answer to a call.
+    pub fn reply(&mut self, now: Now, reply: Reply) {
+        self.core.now = now;
+        self.gateway.reply(&mut self.core, reply);
+        self.settle();
+    }
+
+    /// A command from outside.
+    pub fn command(&mut self, now: Now, command: G::Command) {
+        self.core.now = now;
+        self.gateway.command(&mut self.core, command);
+        self.settle();
+    }
+
+    /// Time has passed: everything due is done.
+    pub fn tick(&mut self, now: Now) {
+        self.core.now = now;
+        let stop_code = self.gateway.stop_code();
+        self.core.advance_drain(stop_code);
+        while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
+            let Some(session) = self.core.clients.session_mut(key) else {
+                continue;
+            };
+            if session.cold.armed_at == at {
+                session.cold.armed_at = NEVER;
+                self.session_due(key);
+                self.core.arm(key);
+            }
+        }
+        self.settle();
+    }
+
+    // ---- commands
+
+    /// Begins a stop; `tick` carries it on.
+    pub fn drain(&mut self, now: Now, plan: DrainPlan) {
+        self.core.now = now;
+        let stop_code = self.gateway.stop_code();
+        self.core.begin_drain(plan, stop_code);
+        self.settle();
+    }
+
+    // ---- outputs
+
+    /// Gives every client with something to send one write; `true`: some have more.
+    pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
+        self.core.now = now;
+        let more = self.core.flush_dirty(tx);
+        self.settle();
+        more || self.core.clients.dirty.iter().any(|list| !list.is_empty())
+    }
+
+    /// What the shell has to do, in order.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.core.effects.pop_front()
+    }
+
+    /// When `tick` is wanted next, microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let drain = self.core.drain_deadline();
+        self.core.deadlines.next().into_iter().chain(drain).min()
+    }
+
+    // ---- getters
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> &HubStats {
+        self.core.stats()
+    }
+
+    /// The core, to look at.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The gateway, to look at.
+    pub fn gateway(&self) -> &G {
+        &self.gateway
+    }
+
+    /// A stop was asked for.
+    pub fn is_draining(&self) -> bool {
+        self.core.drain.is_some()
+    }
+
+    /// A stop was asked for and no WebSocket is left.
+    pub fn is_drained(&self) -> bool {
+        let stats = self.core.stats();
+        let closes_begun = self.core.drain.is_some_and(|d| d.closing);
+        closes_begun && stats.open == 0 && stats.closing == 0
+    }
+
+    /// The shell may read this client's socket.
+    pub fn wants_read(&self, key: SessionKey) -> bool {
+        let session = self.core.clients.session(key);
+        session.is_some_and(|s| s.cold.paused == 0 && !matches!(s.cold.phase, Phase::Gone))
+    }
+
+    /// Everything that must always hold; panics otherwise. For simulations and tests.
+    pub fn check_invariants(&self) {
+        self.core.clients.check_invariants();
+        self.core.topics.check_invariants();
+        let stats = self.core.stats();
+        let gone = |(_, s): &(usize, &super::session::Session)| matches!(s.cold.phase, Phase::Gone);
+        let sessions = self.core.clients.sessions.iter();
+        let live = sessions.filter(|s| !gone(s)).count() as u64;
+        assert_eq!(
+            stats.heads + stats.open + stats.closing,
+            live,
+            "sessions by phase"
+        );
+    }
+
+    // ---- inside
+
+    fn take_input(&mut self, key: SessionKey, bytes: &[u8]) {
+        let mut input = bytes;
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        session.cold.bytes_in += bytes.len() as u64;
+        self.core.clients.stats.received_bytes += bytes.len() as u64;
+        if let Some(head) = self.core.read_head(key, &mut input) {
+            self.judge_head(key, head, &mut input);
+        }
+        self.take_frames(key, &mut input);
+    }
+
+    /// Messages come out one by one, so that a gateway may close or pause between them.
+    fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
+        loop {
+            let core = &mut self.core;
+            // Not through `session_mut`: the scratch is needed beside the session.
+            let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
+                return;
+            };
+            if session.generation != key.generation {
+                return;
+            }
+            if session.queue.control_bytes() > core.limits.send_queue.control_bytes_max {
+                session.cold.paused |= Pause::Control as u8;
+            }
+            if session.cold.paused != 0 {
+                session.cold.pending.extend_from_slice(input);
+                return;
+            }
+            let step = session.step(core.now, input, &mut core.frame_scratch);
+            core.clients.mark_dirty(key);
+            match step {
+                Step::Starved => return,
+                Step::Pong => core.pong(key),
+                Step::PeerClosed => core.start_closing(key, CloseReason::PeerClosed),
+                Step::Violation(code, reason) => {
+                    core.begin_close(key, code, reason, Closing::Now);
+                }
+                Step::Message(message) => self.take_message(key, &message),
+            }
+        }
+    }
+
+    fn take_message(&mut self, key: SessionKey, message: &Message) {
+        self.core.clients.stats.received_messages += 1;
+        // A client that is about to be closed is heard no more.
+        if !self.core.is_open(key) {
+            return;
+        }
+        let incoming = match message {
+            Message::Text(text) => Incoming::Text(text),
+            Message::Binary(bytes) => Incoming::Binary(bytes),
+            _ => return,
+        };
+        self.gateway.message(&mut self.core, key, incoming);
+    }
+
+    fn session_due(&mut self, key: SessionKey) {
+        let codes = Codes {
+            pong_timeout: self.gateway.pong_timeout_code(),
+            stop: self.gateway.stop_code(),
+        };
+        self.core.client_due(key, codes);
+        let now = self.core.now.mono_us;
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        if session.flags.takes_data && session.cold.gateway_due <= now {
+            session.cold.gateway_due = NEVER;
+            self.gateway.deadline(&mut self.core, key);
+        }
+    }
+
+    /// Carries out what the call has left behind: drops, ends, reading that goes on.
+    fn settle(&mut self) {
+        loop {
+            self.core.reap();
+            if let Some((key, reason)) = self.core.ended.pop_front() {
+                self.gateway.closed(&mut self.core, key, reason);
+            } else if let Some(key) = self.core.resumed.pop() {
+                self.read_on(key);
+            } else {
+                break;
+            }
+        }
+        #[cfg(debug_assertions)]
+        {
+            self.calls += 1;
+            if self.calls.is_multiple_of(1024) {
+                self.check_invariants();
+            }
+        }
+    }
+
+    fn read_on(&mut self, key: SessionKey) {
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        let pending = std::mem::take(&mut session.cold.pending);
+        self.take_frames(key, &mut pending.as_slice());
+        if self.wants_read(key) {
+            self.core.effects.push_back(Effect::Resume(key));
+        }
+    }
+}

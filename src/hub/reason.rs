@@ -1,0 +1,109 @@
+//! Every end of a connection has a reason that someone can read: it is the label of the metric,
+//! the word in the log line, and it decides the close code.
+
+/// Why a connection ended. The first reason counts; what follows from it changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The client sent a close frame.
+    PeerClosed,
+    /// The client's side ended without a close frame.
+    PeerGone,
+    /// The socket failed.
+    SocketError,
+    /// The request head was not complete in time.
+    HandshakeTimeout,
+    /// The request head was refused (status 4xx or 5xx).
+    BadRequest,
+    /// The gateway refused the handshake, or closed the connection by its contract.
+    Policy,
+    /// The peer broke RFC 6455 or RFC 7692: 1002.
+    ProtocolError,
+    /// Text that is no UTF-8: 1007.
+    BadUtf8,
+    /// A message over the limit: 1009.
+    MessageTooBig,
+    /// No pong: 1011 (or as the gateway says).
+    PongTimeout,
+    /// The kernel accepted no byte for the stall limit.
+    SendStalled,
+    /// The send queue was past its soft limit for too long.
+    SendQueueSoft,
+    /// The send queue would have passed its hard limit.
+    SendQueueHard,
+    /// All frames together passed their limit, and this client held the most.
+    FrameMemory,
+    /// More connections than allowed.
+    ConnectionLimit,
+    /// This process is stopping: 1012 (or as the gateway says).
+    ShuttingDown,
+}
+
+impl CloseReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::PeerClosed,
+        Self::PeerGone,
+        Self::SocketError,
+        Self::HandshakeTimeout,
+        Self::BadRequest,
+        Self::Policy,
+        Self::ProtocolError,
+        Self::BadUtf8,
+        Self::MessageTooBig,
+        Self::PongTimeout,
+        Self::SendStalled,
+        Self::SendQueueSoft,
+        Self::SendQueueHard,
+        Self::FrameMemory,
+        Self::ConnectionLimit,
+        Self::ShuttingDown,
+    ];
+
+    /// The metric label and log word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::PeerGone => "peer_gone",
+            Self::SocketError => "socket_error",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::BadRequest => "bad_request",
+            Self::Policy => "policy",
+            Self::ProtocolError => "protocol_error",
+            Self::BadUtf8 => "bad_utf8",
+            Self::MessageTooBig => "message_too_big",
+            Self::PongTimeout => "pong_timeout",
+            Self::SendStalled => "send_stalled",
+            Self::SendQueueSoft => "send_queue_soft",
+            Self::SendQueueHard => "send_queue_hard",
+            Self::FrameMemory => "frame_memory",
+            Self::ConnectionLimit => "connection_limit",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// A close code and its reason text (RFC 6455 §7.4), as they go into the close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode {
+    /// The status code.
+    pub code: u16,
+    /// At most 123 bytes; may be empty.
+    pub text: &'static str,
+}
+
+impl CloseCode {
+    /// A code without a text.
+    pub const fn bare(code: u16) -> Self {
+        Self { code, text: "" }
+    }
+}
+
+/// How much the client still gets before the close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The close frame goes out at the next frame boundary; what waits is discarded and counted.
+    Now,
+    /// What waits goes out first; nothing new is queued.
+    Graceful,
+}

@@ -1,0 +1,530 @@
+//! What waits for one client: a control part that goes first, and shared frames behind it.
+//!
+//! Three rules hold the queue together. A frame that was begun is finished before anything else
+//! goes out. Whole control frames go before whole data frames, so that a pong never stands behind
+//! a backlog. Only [`SendQueue::wrote`] moves the queue: a short write moves an offset, no bytes.
+//!
+//! Frames with a conflation key make a slow client skip, never fall behind: past the soft limit,
+//! or when the oldest whole frame is old, only the newest frame per key stays, until the queue is
+//! empty once. Frames without a key are never skipped; a client that cannot keep up with them is
+//! dropped by the soft or the hard limit.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::limits::SendQueueLimits;
+use super::queue::Queue;
+use super::{CloseReason, ConflationKey, Encoded, Frame, Lead, Now};
+use crate::wire::deflate::{self, STORED_HEADER_BYTES, WINDOW_BITS};
+use crate::wire::encode::{self, HEADER_BYTES_MAX};
+
+/// Slices in one write: what one `writev` takes (IOV_MAX is 1,024 on Linux).
+const SLICES_MAX: usize = 512;
+
+/// How a client wants its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As they are.
+    Plain,
+    /// permessage-deflate, with the largest window that the client inflates (9 to 15 bits).
+    Deflate {
+        /// `server_max_window_bits`.
+        window_bits: u8,
+    },
+}
+
+/// One frame in one queue: 16 bytes, whatever the frame's size.
+#[derive(Debug)]
+struct Entry {
+    frame: Arc<Frame>,
+    /// The number that [`Lead::Seq`] shows; 0 for frames without.
+    seq: u64,
+}
+
+/// The first data frame was begun.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    deflated: bool,
+    /// Bytes of it that the kernel has: header, lead and body counted together.
+    offset: u32,
+}
+
+/// What became of a pushed frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits, and with it the queue went over its soft limit: a clock starts.
+    QueuedOverSoft,
+    /// It waits, and this many older ones went for it.
+    Conflated {
+        /// Frames removed.
+        frames: u32,
+        /// Their queue bytes.
+        bytes: usize,
+    },
+    /// A limit is passed; the frame was not queued and the client is to be dropped.
+    Over(CloseReason),
+}
+
+/// What a write moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wrote {
+    /// Frames that are out whole.
+    pub(super) frames: u32,
+    /// Their queue bytes.
+    pub(super) bytes: usize,
+    /// Control bytes left the queue and none is left.
+    pub(super) control_out: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct SendQueue {
+    control: Vec<u8>,
+    data: Queue<Entry>,
+    encoding: Encoding,
+    begun: Option<Begun>,
+    /// Queue bytes of `data`.
+    bytes: usize,
+    next_seq: u64,
+    conflating: bool,
+    over_soft_since: Option<u64>,
+    /// When the kernel last took a byte, or the queue last became non-empty.
+    progress_at: u64,
+    bytes_out: u64,
+}
+
+impl SendQueue {
+    pub(super) fn new() -> Self {
+        Self {
+            control: Vec::new(),
+            data: Queue::default(),
+            encoding: Encoding::Plain,
+            begun: None,
+            bytes: 0,
+            next_seq: 1,
+            conflating: false,
+            over_soft_since: None,
+            progress_at: 0,
+            bytes_out: 0,
+        }
+    }
+
+    pub(super) fn set_encoding(&mut self, encoding: Encoding) {
+        debug_assert!(
+            self.data.is_empty(),
+            "the encoding is chosen at the handshake"
+        );
+        self.encoding = encoding;
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Whole control frames, and the answer to the handshake, are appended here.
+    pub(super) fn control(&mut self, now: Now) -> &mut Vec<u8> {
+        if self.is_empty() {
+            self.progress_at = now.mono_us;
+        }
+        &mut self.control
+    }
+
+    pub(super) fn control_bytes(&self) -> usize {
+        self.control.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.data.is_empty()
+    }
+
+    /// Frames that wait or were begun.
+    pub(super) fn frames(&self) -> usize {
+        self.data.len()
+    }
+
+    pub(super) fn data_is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that the kernel took so far.
+    pub(super) fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    pub(super) fn progress_at(&self) -> u64 {
+        self.progress_at
+    }
+
+    pub(super) fn over_soft_since(&self) -> Option<u64> {
+        self.over_soft_since
+    }
+
+    /// Queues a frame, or says why not.
+    pub(super) fn push(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Pushed {
+        let outcome = match frame.key() {
+            Some(key) => self.make_way(now, key, limits),
+            None => self.check_limits(now, limits),
+        };
+        if let Pushed::Over(_) = outcome {
+            return outcome;
+        }
+        if self.is_empty() {
+            self.progress_at = now.mono_us;
+        }
+        let seq = self.number(frame);
+        self.bytes += frame.queue_bytes();
+        self.data.push_back(Entry {
+            frame: Arc::clone(frame),
+            seq,
+        });
+        outcome
+    }
+
+    /// A frame that is not sent keeps its number: a gap always means a loss.
+    pub(super) fn shed(&mut self, frame: &Frame) {
+        self.number(frame);
+    }
+
+    fn number(&mut self, frame: &Frame) -> u64 {
+        if frame.lead() == Lead::None {
+            return 0;
+        }
+        self.next_seq += 1;
+        self.next_seq - 1
+    }
+
+    /// Keyed frames: past the soft limit, or when the oldest whole frame is old, the queue turns
+    /// conflating; only the stall limit drops its client.
+    fn make_way(&mut self, now: Now, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+        let (frames, bytes) = if self.conflating {
+            self.remove(|k| k == key)
+        } else if self.is_slow(now, limits) {
+            self.conflating = true;
+            self.keep_newest(key)
+        } else {
+            (0, 0)
+        };
+        if frames == 0 {
+            return Pushed::Queued;
+        }
+        Pushed::Conflated { frames, bytes }
+    }
+
+    fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
+        let oldest = self.data.iter().nth(usize::from(self.begun.is_some()));
+        let age = oldest.map_or(0, |e| {
+            now.mono_us.saturating_sub(e.frame.received().mono_us)
+        });
+        self.bytes > limits.soft_bytes || age > limits.conflate_after_us
+    }
+
+    /// Frames without a key: what waits behind the first frame is bounded. The first does not
+    /// count, so that an empty queue takes a frame of any size.
+    fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
+        let first = self.data.front().map_or(0, |e| e.frame.queue_bytes());
+        let behind = self.bytes - first;
+        if behind > limits.hard_bytes {
+            return Pushed::Over(CloseReason::SendQueueHard);
+        }
+        if behind <= limits.soft_bytes {
+            self.over_soft_since = None;
+            return Pushed::Queued;
+        }
+        match self.over_soft_since {
+            None => {
+                self.over_soft_since = Some(now.mono_us);
+                Pushed::QueuedOverSoft
+            }
+            Some(since) if now.mono_us - since > limits.soft_for_us => {
+                Pushed::Over(CloseReason::SendQueueSoft)
+            }
+            Some(_) => Pushed::Queued,
+        }
+    }
+
+    /// The queue is below its soft limit again, or it is not. Asked when the clock runs out.
+    pub(super) fn is_over_soft(&self, limits: &SendQueueLimits) -> bool {
+        let first = self.data.front().map_or(0, |e| e.frame.queue_bytes());
+        self.bytes - first > limits.soft_bytes
+    }
+
+    pub(super) fn forget_soft(&mut self) {
+        self.over_soft_since = None;
+    }
+
+    /// Of each key the newest frame stays; of `replaced`, which is about to be pushed, none.
+    fn keep_newest(&mut self, replaced: ConflationKey) -> (u32, usize) {
+        let mut newest: HashMap<ConflationKey, usize, RandomState> = HashMap::default();
+        for (index, entry) in self.data.iter().enumerate() {
+            if let Some(key) = entry.frame.key() {
+                newest.insert(key, index);
+            }
+        }
+        newest.insert(replaced, usize::MAX);
+        let mut index = usize::from(self.begun.is_some());
+        self.retain(|entry| {
+            let at = index;
+            index += 1;
+            entry.frame.key().is_none_or(|key| newest[&key] == at)
+        })
+    }
+
+    /// Removes the keyed frames that were not begun and whose key is one of these; frames, bytes.
+    pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
+        self.retain(|entry| !entry.frame.key().is_some_and(&gone))
+    }
+
+    /// Forgets everything: the socket ends.
+    pub(super) fn clear(&mut self) {
+        let (next_seq, bytes_out) = (self.next_seq, self.bytes_out);
+        *self = Self::new();
+        self.next_seq = next_seq;
+        self.bytes_out = bytes_out;
+    }
+
+    /// Discards what was not begun: the client is closed at the next frame boundary.
+    pub(super) fn discard_waiting(&mut self) -> (u32, usize) {
+        self.retain(|_| false)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) -> (u32, usize) {
+        let mut bytes = 0;
+        let fixed = usize::from(self.begun.is_some());
+        let frames = self.data.retain_after(fixed, |entry| {
+            let kept = keep(entry);
+            if !kept {
+                bytes += entry.frame.queue_bytes();
+            }
+            kept
+        });
+        self.bytes -= bytes;
+        (frames as u32, bytes)
+    }
+
+    /// The frames that the next write of this many bytes touches: what has to be deflated first.
+    pub(super) fn next_frames(&self, bytes_max: usize) -> impl Iterator<Item = &Arc<Frame>> {
+        let mut left = bytes_max;
+        self.data.iter().map_while(move |entry| {
+            let wanted = left > 0;
+            left = left.saturating_sub(entry.frame.queue_bytes());
+            wanted.then_some(&entry.frame)
+        })
+    }
+
+    /// Renders the leads of the next write, in order, behind what is in the arena.
+    pub(super) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+        for part in self.outgoing(bytes_max) {
+            if let Lead::Seq(text) = part.entry.frame.lead() {
+                render_lead(part.entry, text, part.deflated, arena);
+            }
+        }
+    }
+
+    /// The next write: borrowed slices of control bytes, of `leads` (as
+    /// [`Self::render_leads`] wrote them) and of shared frames.
+    pub(super) fn gather<'a>(
+        &'a self,
+        bytes_max: usize,
+        mut leads: &'a [u8],
+        out: &mut Vec<IoSlice<'a>>,
+    ) {
+        if self.begun.is_none() && !self.control.is_empty() {
+            out.push(IoSlice::new(&self.control));
+        }
+        for part in self.outgoing(bytes_max) {
+            let (lead, rest) = leads.split_at(part.lead_bytes());
+            leads = rest;
+            let body = part.body();
+            if part.skip < lead.len() {
+                out.push(IoSlice::new(&lead[part.skip..]));
+                out.push(IoSlice::new(body));
+            } else {
+                out.push(IoSlice::new(&body[part.skip - lead.len()..]));
+            }
+            if part.skip > 0 && !self.control.is_empty() {
+                out.push(IoSlice::new(&self.control));
+            }
+        }
+    }
+
+    /// The kernel took `n` bytes of what [`Self::gather`] gave.
+    pub(super) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
+        let mut wrote = Wrote::default();
+        let mut left = n;
+        if left > 0 {
+            self.progress_at = now.mono_us;
+            self.bytes_out += left as u64;
+        }
+        if self.begun.is_some() {
+            left = self.advance(left, &mut wrote);
+        }
+        if self.begun.is_none() && !self.control.is_empty() {
+            let taken = left.min(self.control.len());
+            left -= taken;
+            self.control.drain(..taken);
+            if self.control.is_empty() {
+                self.control = Vec::new();
+                wrote.control_out = true;
+            }
+        }
+        while left > 0 && self.control.is_empty() && !self.data.is_empty() {
+            left = self.advance(left, &mut wrote);
+        }
+        debug_assert_eq!(left, 0, "more was written than was gathered");
+        if self.data.is_empty() {
+            self.conflating = false;
+            self.over_soft_since = None;
+        }
+        wrote
+    }
+
+    /// Moves into the first frame by at most `left` bytes; returns what is left of them.
+    fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
+        let Some(part) = self.outgoing(1).next() else {
+            return left;
+        };
+        let (deflated, skip) = (part.deflated, part.skip);
+        let remaining = part.lead_bytes() + part.body().len() - skip;
+        if left < remaining {
+            self.begun = (skip + left > 0).then_some(Begun {
+                deflated,
+                offset: (skip + left) as u32,
+            });
+            return 0;
+        }
+        self.begun = None;
+        if let Some(entry) = self.data.pop_front() {
+            let bytes = entry.frame.queue_bytes();
+            self.bytes -= bytes;
+            wrote.frames += 1;
+            wrote.bytes += bytes;
+        }
+        left - remaining
+    }
+
+    /// The frames of the next write: at least one, then as many as `bytes_max` holds.
+    fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
+        let mut begun = self.begun;
+        let mut left = bytes_max;
+        self.data
+            .iter()
+            .take(SLICES_MAX / 2)
+            .map_while(move |entry| {
+                if left == 0 {
+                    return None;
+                }
+                let started = begun.take();
+                let part = Outgoing {
+                    entry,
+                    deflated: started.map_or_else(|| self.deflates(&entry.frame), |b| b.deflated),
+                    skip: started.map_or(0, |b| b.offset as usize),
+                };
+                left = left.saturating_sub(part.body().len());
+                Some(part)
+            })
+    }
+
+    /// The deflated encoding serves a client whose window is as large as the one it was made
+    /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
+    fn deflates(&self, frame: &Frame) -> bool {
+        let Encoding::Deflate { window_bits } = self.encoding else {
+            return false;
+        };
+        let fits = window_bits >= WINDOW_BITS || frame.body().len() <= 1 << window_bits;
+        fits && frame.deflated().is_some()
+    }
+
+    /// What must always hold; the simulation and debug builds ask after each step.
+    pub(super) fn check_invariants(&self) {
+        let bytes: usize = self.data.iter().map(|e| e.frame.queue_bytes()).sum();
+        assert_eq!(bytes, self.bytes, "queue bytes");
+        assert!(
+            self.begun.is_none() || !self.data.is_empty(),
+            "begun nothing"
+        );
+        assert!(self.begun.is_none_or(|b| b.offset > 0), "begun at 0");
+    }
+}
+
+/// One frame of a write.
+struct Outgoing<'a> {
+    entry: &'a Entry,
+    deflated: bool,
+    /// Bytes of it that are out already.
+    skip: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    fn encoded(&self) -> &'a Encoded {
+        let plain = self.entry.frame.plain();
+        let deflated = self.deflated.then(|| self.entry.frame.deflated()).flatten();
+        deflated.unwrap_or(plain)
+    }
+
+    /// What follows the lead: the whole frame where there is none.
+    fn body(&self) -> &'a [u8] {
+        match self.entry.frame.lead() {
+            Lead::None => self.encoded().whole(),
+            Lead::Seq(_) => self.encoded().body(),
+        }
+    }
+
+    fn lead_bytes(&self) -> usize {
+        let Lead::Seq(text) = self.entry.frame.lead() else {
+            return 0;
+        };
+        let text = self.lead_text_bytes(text);
+        encode::header_bytes((text + self.encoded().body().len()) as u64) + text
+    }
+
+    fn lead_text_bytes(&self, text: &str) -> usize {
+        let stored = if self.deflated {
+            STORED_HEADER_BYTES
+        } else {
+            0
+        };
+        stored + text.len() + decimal_digits(self.entry.seq)
+    }
+}
+
+fn decimal_digits(n: u64) -> usize {
+    n.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Header, then the lead: as text, or as a stored block that deflated blocks may follow.
+fn render_lead(entry: &Entry, text: &str, deflated: bool, arena: &mut Vec<u8>) {
+    use std::io::Write;
+
+    let part = Outgoing {
+        entry,
+        deflated,
+        skip: 0,
+    };
+    let payload = part.lead_text_bytes(text) + part.encoded().body().len();
+    let rsv = if deflated { encode::RSV1 } else { 0 };
+    let mut header = [0; HEADER_BYTES_MAX];
+    let first_byte = encode::FIN | rsv | entry.frame.opcode();
+    let len = encode::header(&mut header, first_byte, payload as u64);
+    arena.extend_from_slice(&header[..len]);
+    if deflated {
+        let stored = text.len() + decimal_digits(entry.seq);
+        deflate::stored_header(arena, stored as u16);
+    }
+    arena.extend_from_slice(text.as_bytes());
+    // Writing to a Vec cannot fail.
+    let _ = write!(arena, "{}", entry.seq);
+}

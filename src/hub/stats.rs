@@ -1,0 +1,73 @@
+//! What the core counts: plain numbers, read by the shell once a turn. Counters only grow.
+
+use super::CloseReason;
+
+/// Counters and gauges of one hub.
+///
+/// The message counters balance at any time:
+/// `queued = sent + conflated + shed + dropped + waiting`.
+#[derive(Clone, Debug, Default)]
+pub struct HubStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Handshakes that ended in a 101.
+    pub opened: u64,
+    /// Connections handed to HTTP.
+    pub to_http: u64,
+    /// Handshakes refused with a status.
+    pub refused: u64,
+    /// Gauge: sessions whose request head is not complete.
+    pub heads: u64,
+    /// Gauge: open WebSockets, from the 101 to the close.
+    pub open: u64,
+    /// Gauge: sessions that only wait for their socket to end.
+    pub closing: u64,
+    /// Ends of connections by reason, in the order of [`CloseReason::ALL`].
+    pub closes: [u64; CloseReason::ALL.len()],
+    /// Messages meant for clients, one for each client.
+    pub messages_queued: u64,
+    /// Messages whose last byte the kernel took.
+    pub messages_sent: u64,
+    /// Messages that a newer one of the same key replaced.
+    pub messages_conflated: u64,
+    /// Messages over a client's outbound rate: not sent.
+    pub messages_shed: u64,
+    /// Messages that were waiting when their client went.
+    pub messages_dropped: u64,
+    /// Gauge: messages in send queues.
+    pub messages_waiting: u64,
+    /// Gauge: bytes in send queues, shared frames counted once per queue.
+    pub send_queue_bytes: u64,
+    /// Bytes that the kernel took.
+    pub bytes_sent: u64,
+    /// Writes handed to the kernel.
+    pub writes: u64,
+    /// Writes of which the kernel took a part or nothing.
+    pub writes_short: u64,
+    /// Writes that failed.
+    pub send_errors: u64,
+    /// Frames deflated.
+    pub frames_deflated: u64,
+    /// Messages from clients.
+    pub received_messages: u64,
+    /// Bytes from clients.
+    pub received_bytes: u64,
+    /// Publications taken from the feed.
+    pub publications: u64,
+}
+
+impl HubStats {
+    pub(super) fn count_close(&mut self, reason: CloseReason) {
+        self.closes[reason as usize] += 1;
+    }
+
+    pub(super) fn count_removed(&mut self, frames: u32, bytes: usize) {
+        self.messages_waiting -= u64::from(frames);
+        self.send_queue_bytes -= bytes as u64;
+    }
+
+    /// Ends with this reason.
+    pub fn closes_for(&self, reason: CloseReason) -> u64 {
+        self.closes[reason as usize]
+    }
+}

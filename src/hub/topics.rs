@@ -1,0 +1,223 @@
+//! Who gets what: topics, their members, and the frame that newcomers get.
+//!
+//! Both directions are kept, so that a client leaves all its topics without a search: a member
+//! knows where its session's list names the topic, and the list knows where the member stands.
+//! Join and publish are O(1) per member; leave and drop are O(own topics).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+use super::keys::TopicKey;
+use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName};
+
+/// A session in a topic.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    session: SessionKey,
+    /// Index in `joined[session.slot]`.
+    joined_at: u32,
+}
+
+/// A topic in a session's list.
+#[derive(Clone, Copy, Debug)]
+struct Joined {
+    topic: TopicKey,
+    /// Index in the topic's members.
+    member_at: u32,
+}
+
+#[derive(Debug)]
+struct Topic {
+    name: TopicName,
+    members: Vec<Member>,
+    retained: Option<Arc<Frame>>,
+    /// Conflation keys seen on it: what a client that leaves is no longer owed.
+    keys: Vec<ConflationKey>,
+}
+
+/// All topics. A topic exists while it has members or a retained frame.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    topics: Slab<Topic>,
+    by_name: HashMap<TopicName, TopicKey, RandomState>,
+    joined: Vec<Vec<Joined>>,
+}
+
+/// What joining a topic did.
+pub(super) enum Join {
+    /// It is a member now; `first` if the topic had none before.
+    New {
+        first: bool,
+        retained: Option<Arc<Frame>>,
+    },
+    /// It was a member already.
+    Held,
+}
+
+impl Topics {
+    pub(super) fn join(&mut self, session: SessionKey, name: &TopicName) -> Join {
+        let key = self.key_or_insert(name);
+        let slot = session.slot as usize;
+        if self.joined.len() <= slot {
+            self.joined.resize_with(slot + 1, Vec::new);
+        }
+        let joined = &mut self.joined[slot];
+        if joined.iter().any(|j| j.topic == key) {
+            return Join::Held;
+        }
+        let topic = &mut self.topics[key.0 as usize];
+        joined.push(Joined {
+            topic: key,
+            member_at: topic.members.len() as u32,
+        });
+        topic.members.push(Member {
+            session,
+            joined_at: joined.len() as u32 - 1,
+        });
+        Join::New {
+            first: topic.members.len() == 1,
+            retained: topic.retained.clone(),
+        }
+    }
+
+    /// Leaves one topic; the topic's conflation keys and whether it was the last member, or
+    /// `None` if it was no member.
+    pub(super) fn leave(
+        &mut self,
+        session: SessionKey,
+        name: &TopicName,
+    ) -> Option<(Vec<ConflationKey>, bool)> {
+        let key = *self.by_name.get(name)?;
+        let joined = self.joined.get(session.slot as usize)?;
+        let at = joined.iter().position(|j| j.topic == key)?;
+        let keys = self.topics[key.0 as usize].keys.clone();
+        let last = self.remove(session.slot, at);
+        Some((keys, last.is_some()))
+    }
+
+    /// Leaves all topics; the names of those that lost their last member.
+    pub(super) fn leave_all(&mut self, slot: u32) -> Vec<TopicName> {
+        let mut emptied = Vec::new();
+        let Some(count) = self.joined.get(slot as usize).map(Vec::len) else {
+            return emptied;
+        };
+        for at in (0..count).rev() {
+            emptied.extend(self.remove(slot, at));
+        }
+        self.joined[slot as usize] = Vec::new();
+        emptied
+    }
+
+    /// Takes entry `at` out of the session's list and out of the topic, mending the one entry on
+    /// each side that moved into the gap. Returns the name if the topic has no member left.
+    fn remove(&mut self, slot: u32, at: usize) -> Option<TopicName> {
+        let gone = self.joined[slot as usize].swap_remove(at);
+        if let Some(moved) = self.joined[slot as usize].get(at) {
+            let members = &mut self.topics[moved.topic.0 as usize].members;
+            members[moved.member_at as usize].joined_at = at as u32;
+        }
+        let topic = &mut self.topics[gone.topic.0 as usize];
+        topic.members.swap_remove(gone.member_at as usize);
+        if let Some(moved) = topic.members.get(gone.member_at as usize) {
+            let list = &mut self.joined[moved.session.slot as usize];
+            list[moved.joined_at as usize].member_at = gone.member_at;
+        }
+        if !topic.members.is_empty() {
+            return None;
+        }
+        let name = topic.name.clone();
+        self.forget_if_unused(gone.topic);
+        Some(name)
+    }
+
+    /// Keeps or clears the retained frame and remembers the conflation key.
+    pub(super) fn retain(&mut self, publication: &Publication) {
+        let known = self.by_name.get(&publication.topic).copied();
+        let key = match (known, publication.retain) {
+            (Some(key), _) => key,
+            (None, Retain::Set) => self.key_or_insert(&publication.topic),
+            (None, Retain::Keep | Retain::Clear) => return,
+        };
+        let topic = &mut self.topics[key.0 as usize];
+        match publication.retain {
+            Retain::Keep => {}
+            Retain::Set => topic.retained = Some(Arc::clone(&publication.frame)),
+            Retain::Clear => topic.retained = None,
+        }
+        if let Some(conflation) = publication.frame.key()
+            && !topic.keys.contains(&conflation)
+        {
+            topic.keys.push(conflation);
+        }
+        self.forget_if_unused(key);
+    }
+
+    /// The members of a topic, in no order that anyone may lean on.
+    pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
+        let topic = self
+            .by_name
+            .get(name)
+            .map(|key| &self.topics[key.0 as usize]);
+        topic
+            .into_iter()
+            .flat_map(|t| t.members.iter().map(|m| m.session))
+    }
+
+    pub(super) fn member_count(&self, name: &TopicName) -> usize {
+        let key = self.by_name.get(name);
+        key.map_or(0, |key| self.topics[key.0 as usize].members.len())
+    }
+
+    /// Topics with at least one member or a retained frame.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Topics that a session is a member of.
+    pub(super) fn joined_count(&self, slot: u32) -> usize {
+        self.joined.get(slot as usize).map_or(0, Vec::len)
+    }
+
+    fn key_or_insert(&mut self, name: &TopicName) -> TopicKey {
+        if let Some(key) = self.by_name.get(name) {
+            return *key;
+        }
+        let key = TopicKey(self.topics.insert(Topic {
+            name: name.clone(),
+            members: Vec::new(),
+            retained: None,
+            keys: Vec::new(),
+        }) as u32);
+        self.by_name.insert(name.clone(), key);
+        key
+    }
+
+    fn forget_if_unused(&mut self, key: TopicKey) {
+        let topic = &self.topics[key.0 as usize];
+        if topic.members.is_empty() && topic.retained.is_none() {
+            let topic = self.topics.remove(key.0 as usize);
+            self.by_name.remove(&topic.name);
+        }
+    }
+
+    /// Both directions agree, everywhere.
+    pub(super) fn check_invariants(&self) {
+        for (key, topic) in &self.topics {
+            assert!(!topic.members.is_empty() || topic.retained.is_some());
+            assert_eq!(self.by_name[&topic.name].0 as usize, key);
+            for (at, member) in topic.members.iter().enumerate() {
+                let joined = self.joined[member.session.slot as usize][member.joined_at as usize];
+                assert_eq!(
+                    (joined.topic.0 as usize, joined.member_at as usize),
+                    (key, at)
+                );
+            }
+        }
+        let members: usize = self.topics.iter().map(|(_, t)| t.members.len()).sum();
+        let joined: usize = self.joined.iter().map(Vec::len).sum();
+        assert_eq!(members, joined);
+    }
+}

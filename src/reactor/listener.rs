@@ -1,0 +1,131 @@
+//! Accepting, and not accepting: a process without descriptors waits and says so once a second,
+//! instead of spinning on a socket that stays readable.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::hub::Now;
+
+/// First wait after a failed accept, doubling to the last.
+const RETRY_MIN_US: u64 = 10_000;
+const RETRY_MAX_US: u64 = 500_000;
+
+/// Settings of the listening socket and of those it accepts.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// Where to listen; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Handshakes that the kernel holds until they are accepted.
+    pub backlog: i32,
+    /// Unsent bytes above which the kernel takes no more: what it holds cannot be conflated.
+    pub notsent_lowat_bytes: u32,
+}
+
+/// A listening socket, its edge and its back-off.
+#[derive(Debug)]
+pub(super) struct Listener {
+    inner: TcpListener,
+    notsent_lowat_bytes: u32,
+    /// Connections may wait: the edge came and `accept` did not say "would block" since.
+    ready: bool,
+    /// After a failure: not before this.
+    retry_at_us: u64,
+    retry_us: u64,
+    pub(super) errors: u64,
+    logged_at_us: u64,
+}
+
+impl Listener {
+    pub(super) fn bind(
+        settings: &ListenSettings,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let domain = Domain::for_address(settings.addr);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if settings.addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&settings.addr.into())?;
+        socket.listen(settings.backlog)?;
+        socket.set_nonblocking(true)?;
+        let mut inner = TcpListener::from_std(socket.into());
+        registry.register(&mut inner, token, Interest::READABLE)?;
+        Ok(Self {
+            inner,
+            notsent_lowat_bytes: settings.notsent_lowat_bytes,
+            ready: false,
+            retry_at_us: 0,
+            retry_us: RETRY_MIN_US,
+            errors: 0,
+            logged_at_us: 0,
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    /// The poll said that connections wait.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// When to come back for connections that wait with no new edge; `None`: at the next edge.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.ready.then_some(self.retry_at_us)
+    }
+
+    /// Takes the next connection, if one waits and accepting is not backed off.
+    pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, SocketAddr)> {
+        while self.ready && now.mono_us >= self.retry_at_us {
+            match self.inner.accept() {
+                Ok((stream, peer)) => {
+                    self.retry_us = RETRY_MIN_US;
+                    self.prepare(&stream);
+                    return Some((stream, peer));
+                }
+                Err(error) => self.failed(now, &error),
+            }
+        }
+        None
+    }
+
+    fn failed(&mut self, now: Now, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.ready = false,
+            // The peer went before it was accepted: the next one, then.
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted => {}
+            _ => {
+                self.errors += 1;
+                self.retry_at_us = now.mono_us + self.retry_us;
+                self.retry_us = (self.retry_us * 2).min(RETRY_MAX_US);
+                if self.errors == 1 || now.mono_us >= self.logged_at_us + 1_000_000 {
+                    self.logged_at_us = now.mono_us;
+                    tracing::warn!(
+                        %error, failures = self.errors,
+                        "cannot accept connections; trying again (raise the open files limit?)"
+                    );
+                }
+            }
+        }
+    }
+
+    fn prepare(&self, stream: &TcpStream) {
+        // Either fails only on a connection that is gone already; the first read will say so.
+        let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        if self.notsent_lowat_bytes > 0 {
+            let _ = SockRef::from(stream).set_tcp_notsent_lowat(self.notsent_lowat_bytes);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (self.notsent_lowat_bytes, SockRef::from(stream));
+    }
+}

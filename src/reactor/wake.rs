@@ -1,0 +1,46 @@
+//! Waking the loop once, however many threads have something for it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mio::{Registry, Token, Waker};
+
+/// A handle that wakes the loop. Between two turns only the first call costs a system call.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pending: AtomicBool,
+    waker: Waker,
+}
+
+impl Wake {
+    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+        let inner = Inner {
+            pending: AtomicBool::new(false),
+            waker: Waker::new(registry, token)?,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Wakes the loop. Call it after the thing to be found was put in its channel.
+    pub fn wake(&self) {
+        if !self.inner.pending.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.inner.waker.wake()
+        {
+            tracing::error!(%error, "the loop could not be woken");
+        }
+    }
+
+    /// The loop is awake. Called before the channels are looked at, so that what comes later
+    /// wakes it again.
+    pub(super) fn awake(&self) {
+        self.inner.pending.store(false, Ordering::Release);
+    }
+}
