@@ -1,0 +1,266 @@
+//! A whole gateway without a socket: a hub, simulated clients and a clock that only moves when it
+//! is told to. Everything random comes from the seed that the test prints.
+
+pub(crate) mod client;
+pub(crate) mod toys;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+
+use weirgate::hub::{
+    Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, TopicName, Transmit,
+    Write,
+};
+
+use client::Client;
+
+/// splitmix64: small, seeded, good enough to choose what happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What the kernel would do with a client's bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Socket {
+    pub(crate) client: Client,
+    /// Bytes that the kernel still takes before it says "would block".
+    pub(crate) room: usize,
+    /// The kernel said "would block" or took less; it owes a `writable`.
+    pub(crate) blocked: bool,
+    pub(crate) half_closed: bool,
+    pub(crate) released: Option<bool>,
+    /// The next write fails.
+    pub(crate) broken: bool,
+    /// Bytes that the hub did not want to read yet.
+    pub(crate) unread: VecDeque<u8>,
+}
+
+/// Simulated sockets by key.
+#[derive(Debug, Default)]
+pub(crate) struct Net {
+    pub(crate) sockets: BTreeMap<SessionKey, Socket>,
+    pub(crate) writes: u64,
+}
+
+impl Transmit for Net {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        for write in batch {
+            assert!(!write.slices.is_empty(), "an empty write");
+            assert!(write.slices.iter().all(|s| !s.is_empty()), "an empty slice");
+            self.writes += 1;
+            wrote.push(self.write(write));
+        }
+    }
+}
+
+impl Net {
+    fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
+        let socket = self
+            .sockets
+            .get_mut(&write.key)
+            .expect("a write to a socket that exists");
+        assert!(socket.released.is_none(), "a write after the release");
+        assert!(!socket.half_closed, "a write after the half-close");
+        assert!(!socket.blocked, "a write to a blocked socket");
+        if socket.broken {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let bytes: Vec<u8> = write
+            .slices
+            .iter()
+            .flat_map(|s| s.iter().copied())
+            .collect();
+        let taken = bytes.len().min(socket.room);
+        socket.room -= taken;
+        socket.blocked = taken < bytes.len();
+        socket.client.received(&bytes[..taken]);
+        if taken == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(taken)
+    }
+}
+
+/// A hub, its sockets and its clock.
+pub(crate) struct World<G: Gateway> {
+    pub(crate) hub: Hub<G>,
+    pub(crate) net: Net,
+    pub(crate) now: Now,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) interest: BTreeMap<String, bool>,
+    pub(crate) to_http: Vec<Vec<u8>>,
+    pub(crate) frame_bytes: FrameBytes,
+}
+
+impl<G: Gateway> World<G> {
+    pub(crate) fn new(limits: Limits, gateway: G, seed: u64) -> Self {
+        let frame_bytes = FrameBytes::default();
+        let core = Core::new(limits, frame_bytes.clone(), seed);
+        Self {
+            hub: Hub::new(core, gateway),
+            net: Net::default(),
+            now: Now {
+                mono_us: 1_000_000,
+                unix_ms: 1_715_629_300_000,
+            },
+            calls: Vec::new(),
+            interest: BTreeMap::new(),
+            to_http: Vec::new(),
+            frame_bytes,
+        }
+    }
+
+    /// A connection whose kernel takes `room` bytes at first.
+    pub(crate) fn accept(&mut self, room: usize) -> SessionKey {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let key = self.hub.accept(self.now, peer);
+        let socket = Socket {
+            room,
+            ..Socket::default()
+        };
+        assert!(
+            self.net.sockets.insert(key, socket).is_none(),
+            "a key was given twice"
+        );
+        self.settle();
+        key
+    }
+
+    /// A client that has connected to `target`, `deflate` with a window of so many bits.
+    pub(crate) fn connect(&mut self, target: &str, deflate: Option<u8>) -> SessionKey {
+        let key = self.accept(usize::MAX);
+        let request = client::request(target, deflate);
+        self.send(key, &request);
+        let socket = &self.net.sockets[&key];
+        assert!(socket.client.is_open(), "no 101: {:?}", socket.client);
+        key
+    }
+
+    /// The client sends bytes; what the hub does not want to read waits in the kernel.
+    pub(crate) fn send(&mut self, key: SessionKey, bytes: &[u8]) {
+        let Some(socket) = self.net.sockets.get_mut(&key) else {
+            return;
+        };
+        socket.unread.extend(bytes);
+        self.pump(key);
+        self.settle();
+    }
+
+    pub(crate) fn text(&mut self, key: SessionKey, text: &str) {
+        self.send(key, &client::frame(0x81, text.as_bytes()));
+    }
+
+    fn pump(&mut self, key: SessionKey) {
+        while self.hub.wants_read(key) {
+            let Some(socket) = self.net.sockets.get_mut(&key) else {
+                return;
+            };
+            if socket.unread.is_empty() {
+                return;
+            }
+            let bytes: Vec<u8> = socket.unread.drain(..).collect();
+            self.hub.received(self.now, key, &bytes);
+        }
+    }
+
+    /// The kernel takes `room` more bytes of this client.
+    pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
+        let Some(socket) = self.net.sockets.get_mut(&key) else {
+            return;
+        };
+        socket.room = socket.room.saturating_add(room);
+        if socket.blocked && room > 0 {
+            socket.blocked = false;
+            self.hub.writable(self.now, key);
+        }
+        self.settle();
+    }
+
+    /// The peer's side ends.
+    pub(crate) fn end(&mut self, key: SessionKey, failed: bool) {
+        self.hub.ended(self.now, key, failed);
+        self.settle();
+    }
+
+    pub(crate) fn advance(&mut self, us: u64) {
+        self.now = self.now.plus_us(us);
+        self.hub.tick(self.now);
+        self.settle();
+    }
+
+    /// Flush and effects until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let more = self.hub.flush(self.now, &mut self.net);
+            let mut any = false;
+            while let Some(effect) = self.hub.next_effect() {
+                any = true;
+                self.carry_out(effect);
+            }
+            if !more && !any {
+                break;
+            }
+        }
+        self.hub.check_invariants();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::HalfClose(key) => {
+                let socket = self.net.sockets.get_mut(&key).expect("it exists");
+                assert!(!socket.half_closed, "half-closed twice");
+                socket.half_closed = true;
+                if socket.client.hangs_up {
+                    self.hub.ended(self.now, key, false);
+                }
+            }
+            Effect::Release { key, reset } => {
+                let socket = self.net.sockets.get_mut(&key).expect("it exists");
+                assert!(socket.released.is_none(), "released twice");
+                socket.released = Some(reset);
+                self.hub.released(key);
+            }
+            Effect::ToHttp { key, read, permit } => {
+                drop(permit);
+                self.to_http.push(read);
+                let socket = self.net.sockets.get_mut(&key).expect("it exists");
+                socket.released = Some(false);
+                self.hub.released(key);
+            }
+            Effect::Resume(key) => self.pump(key),
+            Effect::Call(call) => self.calls.push(call),
+            Effect::Interest { topic, wanted } => {
+                let TopicName(name) = topic;
+                self.interest.insert(name.into_owned(), wanted);
+            }
+        }
+    }
+
+    pub(crate) fn client(&self, key: SessionKey) -> &Client {
+        &self.net.sockets[&key].client
+    }
+
+    /// Takes the text messages that a client got since the last call.
+    pub(crate) fn texts(&mut self, key: SessionKey) -> Vec<String> {
+        let socket = self.net.sockets.get_mut(&key).expect("a client");
+        std::mem::take(&mut socket.client.texts)
+    }
+}
