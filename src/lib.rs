@@ -18,9 +18,11 @@
 pub mod auth;
 pub mod feeds;
 pub mod gateways;
+pub mod health_check;
 pub mod http;
 pub mod hub;
 pub mod reactor;
+pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
