@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
+use super::kind::Kind;
 use super::resolved::{Checked, DemoSettings, LevelsSettings};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
@@ -31,8 +32,8 @@ pub enum Invocation {
 /// The end of the process, without anything having been started.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit status: 0 for help, 2 for wrong settings or wrong use. For `health` 1 instead of
-    /// 2, which is all that a container's health check may say.
+    /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health`
+    /// are 1: to a container's health check 2 means nothing.
     pub status: u8,
     /// What to show: on standard output with status 0, else on standard error.
     pub text: String,
@@ -61,8 +62,8 @@ where
     let args = args.into_iter().map(Into::into).collect();
     let args = with_subcommand(args, &env)?;
     let matches = command()
-        .try_get_matches_from(args)
-        .map_err(|error| Exit::from_clap(&error))?;
+        .try_get_matches_from(&args)
+        .map_err(|error| Exit::from_clap(&error, &args))?;
     match matches.subcommand() {
         Some(("health", matches)) => health(matches, &env),
         Some(("version", _)) => Ok(Invocation::Version(format!("weirgate {}", version()))),
@@ -95,7 +96,7 @@ fn env_gateway(env: &Env) -> Result<Option<Subcommand>, SettingsError> {
 fn named_gateway(name: &str, value: &str) -> Result<Subcommand, SettingsError> {
     Subcommand::gateway(value.trim()).ok_or_else(|| SettingsError::Value {
         name: name.to_owned(),
-        value: format!("\"{}\"", value.trim().escape_debug()),
+        value: Kind::Text.shown_when_wrong(value),
         allowed: Subcommand::GATEWAYS.map(Subcommand::name).join(" or "),
     })
 }
@@ -161,8 +162,16 @@ fn report(subcommand: Subcommand, checked: &Checked, warnings: &[Warning]) -> St
 }
 
 impl Exit {
-    fn from_clap(error: &clap::Error) -> Self {
-        let text = error.to_string();
+    /// The parser repeats what it does not know, and that may be a URL in the wrong place: of
+    /// arguments with an `@`, nothing is shown.
+    fn from_clap(error: &clap::Error, args: &[OsString]) -> Self {
+        let mut text = error.to_string();
+        for arg in args.iter().map(|arg| arg.to_string_lossy()) {
+            let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
+            if value.contains('@') {
+                text = text.replace(arg.as_ref(), "***").replace(value, "***");
+            }
+        }
         let status = match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
             _ => 2,

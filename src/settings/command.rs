@@ -42,7 +42,6 @@ pub(super) fn command() -> Command {
         .max_term_width(100)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .subcommand_value_name("COMMAND")
         .subcommand_help_heading("Commands");
     let root = Subcommand::GATEWAYS

@@ -150,12 +150,13 @@ impl Kind {
         }
     }
 
-    /// What an error may show of a value that was not allowed. A broken URL with an `@` may hold a
-    /// password anywhere, so nothing of it is shown.
+    /// What an error may show of a value that was not allowed. One with an `@` may hold a password,
+    /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
     pub(super) fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) if text.contains(['@', '?']) => "***".into(),
+            Self::Urls(_) if text.contains('?') => "***".into(),
             Self::Secret => "***".into(),
+            _ if text.contains('@') => "***".into(),
             _ => format!("\"{}\"", text.trim().escape_debug()),
         }
     }
@@ -198,7 +199,8 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
         };
         url.is_ok_and(|url| {
             let host = url.host_str().is_some_and(|host| !host.is_empty());
-            host && schemes.contains(&url.scheme()) && url.port() != Some(0)
+            let bare = matches!(url.path(), "" | "/") && url.query().is_none();
+            host && bare && schemes.contains(&url.scheme()) && url.port() != Some(0)
         })
     };
     text.split(',')
@@ -296,6 +298,8 @@ mod tests {
             "nats://h:70000",
             "nats://h:0",
             "nats://a,",
+            "http//nats:4222",
+            "nats://h?x",
             "",
         ] {
             assert!(kind.parse(bad).is_none(), "{bad}");
@@ -342,6 +346,7 @@ mod tests {
     fn a_broken_url_shows_nothing_that_may_be_a_password() {
         let kind = Kind::Urls(&["nats"]);
         assert_eq!(kind.shown_when_wrong("nats://u:p@h:x"), "***");
+        assert_eq!(Kind::Addr.shown_when_wrong("nats://u:p@h"), "***");
         assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
         assert_eq!(kind.shown_when_wrong("http//h"), "\"http//h\"");
         assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");

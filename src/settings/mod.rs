@@ -18,6 +18,8 @@ pub mod resolved;
 mod secret;
 mod setting;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod typed;
 
 pub use cli::{Exit, Invocation, parse};

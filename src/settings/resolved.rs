@@ -132,6 +132,8 @@ pub struct DemoSettings {
     pub rate_hz: u32,
     /// Start of the random numbers.
     pub seed: u64,
+    /// Minutes from the open at which `bars_since_open` stops.
+    pub session_length_min: u32,
 }
 
 impl LimitSettings {
@@ -312,6 +314,7 @@ impl Checked {
             levels: self.number("levels"),
             rate_hz: self.number("rate-hz"),
             seed: self.number("seed"),
+            session_length_min: self.number("session-length-min"),
         }
     }
 

@@ -189,7 +189,10 @@ fn is_service_address(value: &str) -> bool {
     let schemes = ["tcp://", "udp://", "sctp://"];
     let rest = schemes.iter().find_map(|s| value.trim().strip_prefix(s));
     let port = rest.and_then(|rest| rest.rsplit_once(':'));
-    port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    port.is_some_and(|(host, port)| {
+        !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok()
+    })
 }
 
 /// The other names that Kubernetes sets for a service called `weirgate…`.
