@@ -1,2 +1,47 @@
-//! Parse, run one subcommand, exit code.
-fn main() {}
+//! Parse, run one subcommand, exit code: 0 after a signal, 1 after a failure, 2 for settings.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use weirgate::run;
+use weirgate::settings::{Invocation, parse};
+
+fn main() -> ExitCode {
+    match parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(Invocation::Levels(settings)) => ended(run::levels(*settings)),
+        Ok(Invocation::Demo(settings)) => ended(run::demo(*settings)),
+        Ok(Invocation::Health(check)) => ended(check.run()),
+        Ok(Invocation::Check(text) | Invocation::Version(text)) => {
+            show(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(exit) => {
+            let text = exit.text.trim_end();
+            match exit.status {
+                0 => show(text),
+                _ => complain(text),
+            }
+            ExitCode::from(exit.status)
+        }
+    }
+}
+
+fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that has gone away (`weirgate --help | head -1`) is no failure, and no panic.
+fn show(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -60,7 +60,7 @@ impl Core {
     /// `frame_bytes` counts the frames of feed and gateways together; `seed` decides the jitter.
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
-            deflater: Deflater::new(limits.deflate_level),
+            deflater: Deflater::new(limits.deflate_level.max(1)),
             limits,
             now: Now::default(),
             clients: Clients::default(),

@@ -193,7 +193,7 @@ fn plan(
     if session.queue.encoding() != Encoding::Plain {
         for frame in session.queue.next_frames(bytes_max) {
             frame.deflated_with(|body| {
-                if body.len() < limits.deflate_bytes_min {
+                if body.len() < limits.deflate_min_bytes {
                     return None;
                 }
                 clients.stats.frames_deflated += 1;

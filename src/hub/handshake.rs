@@ -96,7 +96,7 @@ impl Core {
             }
         };
         let now = self.now;
-        let offers = self.limits.deflate.then(|| upgrade.negotiate_deflate());
+        let offers = (self.limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
         let params = offers.flatten();
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole one: ten thousand clients of one

@@ -57,12 +57,10 @@ pub struct Limits {
     pub close_timeout_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
-    /// permessage-deflate is accepted when a client offers it.
-    pub deflate: bool,
-    /// Compression level, 1 to 9.
+    /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
     /// Payloads below this go plain.
-    pub deflate_bytes_min: usize,
+    pub deflate_min_bytes: usize,
 }
 
 impl Default for Limits {
@@ -79,9 +77,8 @@ impl Default for Limits {
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,
             write_bytes_max: 128 * 1024,
-            deflate: true,
             deflate_level: 2,
-            deflate_bytes_min: 256,
+            deflate_min_bytes: 256,
         }
     }
 }

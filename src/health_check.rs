@@ -1,0 +1,186 @@
+//! `weirgate health`: one `GET /health`, for a container that holds nothing else to ask with.
+//!
+//! A blocking client of its own few lines, in a process of its own; the loop never sees it. Called
+//! by `main`.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// As much of the answer as is looked at: the status line is the first few bytes.
+const ANSWER_BYTES_MAX: usize = 1024;
+
+/// Where to ask, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    addrs: Vec<SocketAddr>,
+    timeout_ms: u64,
+}
+
+/// Why the gateway does not count as healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthCheckError {
+    /// No answer: nobody listens, or it took too long.
+    #[error("no answer from http://{addr}/health: {error}")]
+    NoAnswer {
+        /// Who was asked last.
+        addr: SocketAddr,
+        /// What happened.
+        error: io::Error,
+    },
+    /// An answer other than 200.
+    #[error("http://{addr}/health answered: {answer}")]
+    Unhealthy {
+        /// Who was asked.
+        addr: SocketAddr,
+        /// The status line, bounded.
+        answer: String,
+    },
+}
+
+impl HealthCheck {
+    /// Asks a gateway that listens on `listen`; where that stands for all addresses, over
+    /// loopback. `timeout_ms` is for the whole of it.
+    pub fn new(listen: SocketAddr, timeout_ms: u64) -> Self {
+        let loopback: &[IpAddr] = match listen.ip() {
+            ip if !ip.is_unspecified() => &[ip],
+            IpAddr::V4(_) => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            // `[::]` takes IPv4 too, where the system maps it.
+            IpAddr::V6(_) => &[
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ],
+        };
+        let addr = |&ip| SocketAddr::new(ip, listen.port());
+        Self {
+            addrs: loopback.iter().map(addr).collect(),
+            timeout_ms,
+        }
+    }
+
+    /// Asks each address until one answers 200.
+    ///
+    /// # Errors
+    /// None did: the last reason.
+    pub fn run(&self) -> Result<(), HealthCheckError> {
+        let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
+        let mut result = Ok(());
+        for &addr in &self.addrs {
+            result = match ask(addr, deadline) {
+                Ok(answer) if is_200(&answer) => return Ok(()),
+                Ok(answer) => Err(HealthCheckError::Unhealthy { addr, answer }),
+                Err(error) => Err(HealthCheckError::NoAnswer { addr, error }),
+            };
+        }
+        result
+    }
+}
+
+/// The status line of the answer.
+fn ask(addr: SocketAddr, deadline: Instant) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    let request = format!("GET /health HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; ANSWER_BYTES_MAX];
+    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            n => answer.extend(buffer.iter().take(n)),
+        }
+    }
+    let line = answer.split(|&b| b == b'\n').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).trim_end().to_owned())
+}
+
+/// The time to `deadline`, which a timeout of zero would turn into "for ever".
+fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+fn is_200(status_line: &str) -> bool {
+    let mut words = status_line.split(' ');
+    words.next().is_some_and(|v| v.starts_with("HTTP/1.")) && words.next() == Some("200")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Runs a check against a listener that reads the request, then sends `parts` one by one.
+    fn answered(parts: &'static [&'static str], timeout_ms: u64) -> Result<(), HealthCheckError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let check = HealthCheck::new(listener.local_addr().unwrap(), timeout_ms);
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                request.push(byte[0]);
+            }
+            for part in parts {
+                stream.write_all(part.as_bytes()).unwrap();
+                thread::sleep(Duration::from_millis(5));
+            }
+            if parts.is_empty() {
+                // Silent until the client has given up.
+                let _ = stream.read(&mut byte);
+            }
+            String::from_utf8(request).unwrap()
+        });
+        let result = check.run();
+        let request = server.join().unwrap();
+        assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"));
+        result
+    }
+
+    #[test]
+    fn only_200_is_healthy() {
+        assert!(answered(&["HTTP/1.1 200 OK\r\n\r\n{}"], 5000).is_ok());
+        assert!(answered(&["HTTP/1", ".1 20", "0 OK\r\n"], 5000).is_ok());
+        for answer in [
+            &["HTTP/1.1 503 Service Unavailable\r\n\r\n"],
+            &["HTTP/1.1 2000 OK\r\n\r\n"],
+            &["hello\n"],
+        ] {
+            let error = answered(answer, 5000).unwrap_err();
+            assert!(
+                matches!(error, HealthCheckError::Unhealthy { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn silence_and_a_closed_port_end_in_time() {
+        let started = Instant::now();
+        let error = answered(&[], 50).unwrap_err();
+        assert!(
+            matches!(error, HealthCheckError::NoAnswer { .. }),
+            "{error}"
+        );
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let error = HealthCheck::new(addr, 1000).run().unwrap_err();
+        assert!(error.to_string().contains("/health"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn an_address_for_all_is_asked_over_loopback() {
+        let addrs = |listen: &str| HealthCheck::new(listen.parse().unwrap(), 1).addrs;
+        assert_eq!(addrs("0.0.0.0:80"), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(addrs("10.1.1.1:80"), ["10.1.1.1:80".parse().unwrap()]);
+        let both: [SocketAddr; 2] = ["[::1]:80".parse().unwrap(), "127.0.0.1:80".parse().unwrap()];
+        assert_eq!(addrs("[::]:80"), both);
+    }
+}

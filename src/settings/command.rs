@@ -1,0 +1,116 @@
+//! The command line, generated from the table.
+
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::kind::Kind;
+use super::setting::{Setting, Subcommand};
+use super::typed::{GATEWAY_ENV, rows};
+
+/// What `weirgate health` takes of the gateway that it asks.
+pub(super) const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
+
+const START_WITH: &str = "\
+Start with:
+  weirgate demo       then open http://localhost:8000/
+  weirgate levels     with NATS_URL set
+
+Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
+WEIRGATE_GATEWAY names the subcommand where none is given.";
+
+const SOURCES: &str = "\
+A flag goes over an [env: …] name, that over WEIRGATE_*, that over the default; an empty value is
+unset. Every flag has a WEIRGATE_* name: --log-format is WEIRGATE_LOG_FORMAT.";
+
+/// Version and features.
+pub(super) fn version() -> String {
+    let features = [("nats", cfg!(feature = "nats"))];
+    let on: Vec<_> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
+    let features = match on.is_empty() {
+        true => "none".to_owned(),
+        false => on.join(", "),
+    };
+    format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
+}
+
+/// The whole command line.
+pub(super) fn command() -> Command {
+    let root = Command::new("weirgate")
+        .about("One process between a message bus and WebSocket clients")
+        .version(version())
+        .after_help(START_WITH)
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand_value_name("COMMAND")
+        .subcommand_help_heading("Commands");
+    let root = Subcommand::GATEWAYS
+        .into_iter()
+        .fold(root, |root, g| root.subcommand(gateway(g)));
+    root.subcommand(health())
+        .subcommand(Command::new("version").about("Show the version and the features"))
+}
+
+fn gateway(subcommand: Subcommand) -> Command {
+    let check = Arg::new("check")
+        .long("check")
+        .action(ArgAction::SetTrue)
+        .help("Check the settings, show them with their sources, and exit");
+    Command::new(subcommand.name())
+        .about(subcommand.about())
+        .after_help(SOURCES)
+        .args_override_self(true)
+        .arg(check)
+        .args(rows(subcommand).map(arg))
+}
+
+fn health() -> Command {
+    let names = Subcommand::GATEWAYS.map(Subcommand::name).join(", ");
+    let which = Arg::new("gateway").value_name("GATEWAY").help(format!(
+        "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: levels]"
+    ));
+    let of_gateway = rows(Subcommand::Levels).filter(|s| HEALTH_TAKES.contains(&s.flag));
+    Command::new(Subcommand::Health.name())
+        .about(Subcommand::Health.about())
+        .after_help("Reads the address and the port as the gateway does, from the same env.")
+        .args_override_self(true)
+        .arg(which)
+        .args(of_gateway.chain(rows(Subcommand::Health)).map(arg))
+}
+
+fn arg(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.flag)
+        .long(setting.flag)
+        .value_name(setting.kind.placeholder())
+        .help_heading(setting.heading.title())
+        .allow_negative_numbers(true)
+        .help(help(setting, false))
+        .long_help(help(setting, true));
+    match setting.kind {
+        // `--ephemeral` alone is on; `--ephemeral=false` overrides an env value.
+        Kind::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+fn help(setting: &Setting, long: bool) -> StyledStr {
+    let mut text = setting.help.to_owned();
+    if long && !setting.more.is_empty() {
+        text = format!("{text}. {}", setting.more);
+    }
+    if !setting.original_env.is_empty() {
+        text = format!("{text} [env: {}]", setting.original_env.join(", "));
+    }
+    if !setting.default.is_empty() && !matches!(setting.kind, Kind::Switch) {
+        text = format!("{text} [default: {}]", setting.default);
+    }
+    text.into()
+}
+
+/// The text of a flag, if it was typed. Only of flags that the subcommand has.
+pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
+    matches.get_one::<String>(flag).cloned()
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with settings, in words for the person who typed them.
+
+use super::typed::Source;
+
+/// One wrong setting. Its text never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A value that is not allowed.
+    #[error("{name} is {value}; allowed: {allowed}")]
+    Value {
+        /// The flag or the env name that holds it.
+        name: String,
+        /// The value, quoted; `***` where it may be secret.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// An env value that is no UTF-8.
+    #[error("{name} is not UTF-8 text")]
+    NotText {
+        /// The env name.
+        name: String,
+    },
+    /// Two values that do not fit together.
+    #[error(
+        "--{low} is {low_value} ({low_from}); allowed: at most --{high}, {high_value} ({high_from})"
+    )]
+    Order {
+        /// The flag that is too large.
+        low: &'static str,
+        /// Its value.
+        low_value: u64,
+        /// Where that came from.
+        low_from: Source,
+        /// The flag that limits it.
+        high: &'static str,
+        /// Its value.
+        high_value: u64,
+        /// Where that came from.
+        high_from: Source,
+    },
+}
+
+/// Something that does not stop the start, but should be read. For the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// An address that Kubernetes injects for a service of that name.
+    #[error(
+        "{name}={value} is ignored: Kubernetes sets it for a service; set a port number, or rename the service"
+    )]
+    ServiceAddress {
+        /// The env name.
+        name: String,
+        /// The value, such as `tcp://10.0.0.1:80`.
+        value: String,
+    },
+    /// An env name with our prefix that is no setting.
+    #[error("{name} is no setting and is ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    Unknown {
+        /// The env name.
+        name: String,
+        /// The setting that was probably meant.
+        nearest: Option<String>,
+    },
+}

@@ -1,0 +1,354 @@
+//! What a value may be: reading it, saying what is allowed, showing it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use url::Url;
+
+use super::secret::{SecretText, SecretUrl};
+
+/// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A bare number of something.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Milliseconds,
+    /// Minutes.
+    Minutes,
+    /// Times a second.
+    Hertz,
+}
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number, both ends of the range included.
+    Number {
+        /// Its unit.
+        unit: Unit,
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// A TCP port; 0 takes a free one. In env, `tcp://HOST:PORT` counts as unset.
+    Port,
+    /// An IP address, or `localhost`.
+    Addr,
+    /// URLs with commas between them. The first scheme is meant where none is typed.
+    Urls(&'static [&'static str]),
+    /// On or off.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Web origins with commas between them; empty or `*` for any.
+    Origins,
+    /// Any text.
+    Text,
+    /// Any text, never shown.
+    Secret,
+}
+
+/// A value that was read and is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Of [`Kind::Number`] and [`Kind::Port`].
+    Number(u64),
+    /// Of [`Kind::Addr`].
+    Addr(IpAddr),
+    /// Of [`Kind::Urls`].
+    Urls(SecretUrl),
+    /// Of [`Kind::Switch`].
+    Switch(bool),
+    /// Of [`Kind::Choice`]: the word as the table spells it.
+    Choice(&'static str),
+    /// Of [`Kind::Origins`], as browsers write them; empty for any.
+    Origins(Vec<String>),
+    /// Of [`Kind::Text`].
+    Text(String),
+    /// Of [`Kind::Secret`].
+    Secret(SecretText),
+}
+
+impl Kind {
+    /// A number of `unit` in `range`, both ends included.
+    pub(super) const fn number(unit: Unit, range: (u64, u64)) -> Self {
+        Self::Number {
+            unit,
+            min: range.0,
+            max: range.1,
+        }
+    }
+
+    /// Reads a value; `None` when it is not allowed. Space around it does not count.
+    pub fn parse(self, text: &str) -> Option<Value> {
+        let text = text.trim();
+        match self {
+            Self::Number { min, max, .. } => {
+                let n = text.parse().ok()?;
+                (min..=max).contains(&n).then_some(Value::Number(n))
+            }
+            Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
+            Self::Addr => parse_addr(text).map(Value::Addr),
+            Self::Urls(schemes) => parse_urls(text, schemes),
+            Self::Switch => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
+                "false" | "0" | "no" | "off" => Some(Value::Switch(false)),
+                _ => None,
+            },
+            Self::Choice(words) => {
+                let word = words.iter().find(|w| w.eq_ignore_ascii_case(text))?;
+                Some(Value::Choice(word))
+            }
+            Self::Origins => parse_origins(text),
+            Self::Text => Some(Value::Text(text.to_owned())),
+            Self::Secret => Some(Value::Secret(SecretText::new(text))),
+        }
+    }
+
+    /// What is allowed, for an error: "a whole number from 0 to 9".
+    pub fn allowed(self) -> String {
+        match self {
+            Self::Number { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
+            Self::Addr => {
+                "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
+            }
+            Self::Urls(schemes) => {
+                let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
+                format!("{}, several with commas between them", forms.join(" or "))
+            }
+            Self::Switch => "true or false".into(),
+            Self::Choice(words) => words.join(" or "),
+            Self::Origins => {
+                "origins such as https://example.com with commas between them, or * for any".into()
+            }
+            Self::Text | Self::Secret => "text".into(),
+        }
+    }
+
+    /// What stands for the value in `--help`.
+    pub fn placeholder(self) -> String {
+        match self {
+            Self::Number { unit, .. } => match unit {
+                Unit::Count => "N".into(),
+                Unit::Bytes => "BYTES".into(),
+                Unit::Milliseconds => "MS".into(),
+                Unit::Minutes => "MIN".into(),
+                Unit::Hertz => "HZ".into(),
+            },
+            Self::Port => "PORT".into(),
+            Self::Addr => "ADDR".into(),
+            Self::Urls(_) => "URL".into(),
+            Self::Switch => "true|false".into(),
+            Self::Choice(words) => words.join("|"),
+            Self::Origins => "ORIGINS".into(),
+            Self::Text | Self::Secret => "TEXT".into(),
+        }
+    }
+
+    /// What an error may show of a value that was not allowed. One with an `@` may hold a password,
+    /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
+    pub(super) fn shown_when_wrong(self, text: &str) -> String {
+        match self {
+            Self::Urls(_) if text.contains('?') => "***".into(),
+            Self::Secret => "***".into(),
+            _ if text.contains('@') => "***".into(),
+            _ => format!("\"{}\"", text.trim().escape_debug()),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(n) => n.fmt(f),
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Urls(urls) => urls.fmt(f),
+            Self::Switch(on) => on.fmt(f),
+            Self::Choice(word) => f.write_str(word),
+            Self::Origins(origins) if origins.is_empty() => f.write_str("any"),
+            Self::Origins(origins) => f.write_str(&origins.join(",")),
+            Self::Text(text) => f.write_str(text),
+            Self::Secret(text) => text.fmt(f),
+        }
+    }
+}
+
+fn parse_addr(text: &str) -> Option<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    match inner {
+        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
+    let good = |part: &str| {
+        let part = part.trim();
+        let scheme = schemes.first().copied().unwrap_or("");
+        let url = match part.contains("://") {
+            true => Url::parse(part),
+            false => Url::parse(&format!("{scheme}://{part}")),
+        };
+        url.is_ok_and(|url| {
+            let host = url.host_str().is_some_and(|host| !host.is_empty());
+            let bare = matches!(url.path(), "" | "/") && url.query().is_none();
+            host && bare && schemes.contains(&url.scheme()) && url.port() != Some(0)
+        })
+    };
+    text.split(',')
+        .all(good)
+        .then(|| Value::Urls(SecretUrl::new(text)))
+}
+
+/// Origins as a browser writes them: lower case, without the scheme's own port.
+fn parse_origins(text: &str) -> Option<Value> {
+    if text.is_empty() || text == "*" {
+        return Some(Value::Origins(Vec::new()));
+    }
+    let origin = |part: &str| {
+        let part = part.trim();
+        if part == "null" {
+            return Some("null".to_owned());
+        }
+        let url = Url::parse(part).ok()?;
+        let host = url.host_str().filter(|h| !h.is_empty())?;
+        // A `*` inside would look like a pattern and match nothing.
+        let bare = matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && !host.contains('*');
+        let origin = url.origin();
+        match (bare, origin.is_tuple()) {
+            (false, _) => None,
+            (true, true) => Some(origin.ascii_serialization()),
+            // Schemes of apps and extensions, which the URL standard calls opaque.
+            (true, false) => Some(part.trim_end_matches('/').to_ascii_lowercase()),
+        }
+    };
+    let origins: Option<Vec<_>> = text.split(',').map(origin).collect();
+    origins.map(Value::Origins)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(kind: Kind, text: &str) -> Option<String> {
+        kind.parse(text).map(|v| v.to_string())
+    }
+
+    #[test]
+    fn numbers_keep_their_range() {
+        let kind = Kind::number(Unit::Count, (2, 9));
+        for good in ["2", "9", " 3 "] {
+            assert_eq!(shown(kind, good).as_deref(), Some(good.trim()));
+        }
+        for bad in ["1", "10", "-2", "3.0", "3k", "", "18446744073709551616"] {
+            assert_eq!(shown(kind, bad), None, "{bad}");
+        }
+        let seed = Kind::number(Unit::Count, (0, u64::MAX));
+        assert!(seed.parse("18446744073709551615").is_some());
+    }
+
+    #[test]
+    fn ports_and_addresses() {
+        assert_eq!(Kind::Port.parse("65535"), Some(Value::Number(65535)));
+        assert_eq!(Kind::Port.parse("65536"), None);
+        assert_eq!(Kind::Port.parse("tcp://10.0.0.1:80"), None);
+        for (typed, addr) in [
+            ("0.0.0.0", "0.0.0.0"),
+            ("[::]", "::"),
+            ("::1", "::1"),
+            ("localhost", "127.0.0.1"),
+        ] {
+            assert_eq!(shown(Kind::Addr, typed).as_deref(), Some(addr));
+        }
+        for bad in ["0.0.0.0:80", "example.com", "[0.0.0.0]", "[::"] {
+            assert_eq!(shown(Kind::Addr, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_need_a_scheme_that_fits_and_a_host() {
+        let kind = Kind::Urls(&["nats", "tls"]);
+        for good in [
+            "nats://nats:4222",
+            "nats",
+            "nats:4222",
+            "10.0.0.1:4222",
+            "tls://u:p@h",
+            "nats://a,nats://b:1",
+        ] {
+            assert!(kind.parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "http://h",
+            "nats://",
+            "nats://h:port",
+            "nats://h:70000",
+            "nats://h:0",
+            "nats://a,",
+            "http//nats:4222",
+            "nats://h?x",
+            "",
+        ] {
+            assert!(kind.parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        for (typed, value) in [
+            ("*", "any"),
+            ("https://Example.com:443/", "https://example.com"),
+            ("http://a:8080, null", "http://a:8080,null"),
+            ("chrome-extension://AbC", "chrome-extension://abc"),
+        ] {
+            assert_eq!(shown(Kind::Origins, typed).as_deref(), Some(value));
+        }
+        for bad in [
+            "example.com",
+            "https://a/path",
+            "https://*.a",
+            "https://u@a",
+            "a,",
+        ] {
+            assert_eq!(shown(Kind::Origins, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn switches_choices_and_text() {
+        for (text, on) in [("TRUE", true), ("1", true), ("off", false), ("no", false)] {
+            assert_eq!(Kind::Switch.parse(text), Some(Value::Switch(on)));
+        }
+        assert_eq!(Kind::Switch.parse("maybe"), None);
+        let choice = Kind::Choice(&["text", "json"]);
+        assert_eq!(choice.parse("JSON"), Some(Value::Choice("json")));
+        assert_eq!(choice.parse("jsn"), None);
+        assert_eq!(shown(Kind::Text, " a b ").as_deref(), Some("a b"));
+        let secret = Kind::Secret.parse("s3cret");
+        assert!(!format!("{secret:?}").contains("s3cret"));
+        assert_eq!(shown(Kind::Secret, "s3cret").as_deref(), Some("***"));
+    }
+
+    #[test]
+    fn a_broken_url_shows_nothing_that_may_be_a_password() {
+        let kind = Kind::Urls(&["nats"]);
+        assert_eq!(kind.shown_when_wrong("nats://u:p@h:x"), "***");
+        assert_eq!(Kind::Addr.shown_when_wrong("nats://u:p@h"), "***");
+        assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
+        assert_eq!(kind.shown_when_wrong("http//h"), "\"http//h\"");
+        assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");
+    }
+}

@@ -1,0 +1,381 @@
+//! What the program takes: plain structs, read, checked against each other, units in the names.
+//!
+//! The second stage. [`Checked`] holds the values of one subcommand with their sources (that is
+//! what `--check` prints); the structs are made from it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::error::{SettingsError, Warning};
+use super::kind::Value;
+use super::secret::SecretUrl;
+use super::setting::Setting;
+use super::typed::{Source, Typed};
+use crate::hub;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What every gateway has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommonSettings {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections that may wait to be accepted.
+    pub listen_backlog: i32,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// At a stop: how long to go on accepting while `/ready` says 503.
+    pub drain_delay_ms: u64,
+    /// At a stop: the closes are spread over this time.
+    pub drain_ms: u64,
+    /// At a stop: the longest time for it, `drain_delay_ms` and `drain_ms` apart.
+    pub stop_timeout_ms: u64,
+    /// How long the bus may be away before `/ready` says 503.
+    pub ready_bus_grace_ms: u64,
+    /// Age of the last turn of the loop from which `/ready` says 503.
+    pub loop_stall_ms: u64,
+    /// Origins that may connect, as browsers write them; empty for any.
+    pub allowed_origins: Vec<String>,
+    /// `TCP_NOTSENT_LOWAT`; 0 leaves the kernel's default.
+    pub tcp_notsent_lowat_bytes: u32,
+    /// Everything that can grow.
+    pub limits: LimitSettings,
+    /// What to log once there is a log.
+    pub warnings: Vec<Warning>,
+}
+
+/// The limits of one client's send queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendQueueSettings {
+    /// Waiting bytes from which a client counts as slow.
+    pub soft_bytes: usize,
+    /// How long a queue that cannot be conflated may stay over `soft_bytes`.
+    pub soft_for_ms: u64,
+    /// Waiting bytes from which a queue that cannot be conflated drops its client.
+    pub hard_bytes: usize,
+    /// Age of the oldest waiting frame from which a queue is conflated.
+    pub conflate_after_ms: u64,
+    /// A client that takes no byte for this long is dropped.
+    pub stall_ms: u64,
+    /// Bytes of waiting pongs; over it the client is not read.
+    pub control_bytes_max: usize,
+}
+
+/// Everything that can grow, and the deadlines of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// One send queue.
+    pub send_queue: SendQueueSettings,
+    /// All frames in memory together, each counted once.
+    pub frame_bytes_max: u64,
+    /// One request head.
+    pub head_bytes_max: usize,
+    /// Header lines of a request head.
+    pub head_headers_max: usize,
+    /// From accept to the whole request head.
+    pub handshake_timeout_ms: u64,
+    /// One message from a client, inflated.
+    pub message_bytes_max: usize,
+    /// Connections at once, HTTP included; `None` for no limit.
+    pub connections_max: Option<usize>,
+    /// Between pings; 0 sends none.
+    pub ping_interval_ms: u64,
+    /// From a ping to its pong.
+    pub pong_timeout_ms: u64,
+    /// From our close frame to the end of the connection.
+    pub close_timeout_ms: u64,
+    /// Bytes handed to one client in one write.
+    pub write_bytes_max: usize,
+    /// zlib level of permessage-deflate, 1 to 9; 0 refuses the offers.
+    pub deflate_level: u32,
+    /// Messages below this are not compressed.
+    pub deflate_min_bytes: usize,
+    /// Bytes read from one client in one turn.
+    pub read_bytes_per_turn_max: usize,
+    /// Connections accepted in one turn.
+    pub accepts_per_turn_max: usize,
+    /// Bytes of publications queued before a flush; at most half of the soft limit.
+    pub turn_publication_bytes_max: usize,
+    /// Messages between the bus and the loop.
+    pub bus_queue_messages_max: usize,
+    /// One message from the bus.
+    pub bus_message_bytes_max: usize,
+    /// Nesting of JSON.
+    pub json_depth_max: usize,
+}
+
+/// `weirgate levels`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LevelsSettings {
+    /// What every gateway has.
+    pub common: CommonSettings,
+    /// NATS servers, with commas between them; shown without the secret.
+    pub nats_url: SecretUrl,
+    /// Unnamed consumers instead of the durables.
+    pub ephemeral: bool,
+    /// Minutes from the open at which `bars_since_open` stops.
+    pub session_length_min: u32,
+}
+
+/// `weirgate demo`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemoSettings {
+    /// What every gateway has.
+    pub common: CommonSettings,
+    /// Price levels in each message.
+    pub levels: usize,
+    /// Messages a second.
+    pub rate_hz: u32,
+    /// Start of the random numbers.
+    pub seed: u64,
+    /// Minutes from the open at which `bars_since_open` stops.
+    pub session_length_min: u32,
+}
+
+impl LimitSettings {
+    /// The limits of the core, which counts in microseconds.
+    pub fn core(&self) -> hub::Limits {
+        let queue = &self.send_queue;
+        hub::Limits {
+            send_queue: hub::SendQueueLimits {
+                soft_bytes: queue.soft_bytes,
+                hard_bytes: queue.hard_bytes,
+                soft_for_us: queue.soft_for_ms * 1000,
+                conflate_after_us: queue.conflate_after_ms * 1000,
+                stall_us: queue.stall_ms * 1000,
+                control_bytes_max: queue.control_bytes_max,
+            },
+            frame_bytes_max: self.frame_bytes_max,
+            head_bytes_max: self.head_bytes_max,
+            head_headers_max: self.head_headers_max,
+            handshake_us: self.handshake_timeout_ms * 1000,
+            message_bytes_max: self.message_bytes_max,
+            connections_max: self.connections_max.unwrap_or(usize::MAX),
+            ping_interval_us: self.ping_interval_ms * 1000,
+            pong_timeout_us: self.pong_timeout_ms * 1000,
+            close_timeout_us: self.close_timeout_ms * 1000,
+            write_bytes_max: self.write_bytes_max,
+            deflate_level: self.deflate_level,
+            deflate_min_bytes: self.deflate_min_bytes,
+        }
+    }
+}
+
+/// Values that must not be larger than others.
+const ORDERS: &[(&str, &str)] = &[
+    ("send-queue-soft-bytes", "send-queue-hard-bytes"),
+    ("send-queue-hard-bytes", "frame-bytes-max"),
+    ("bus-message-bytes-max", "frame-bytes-max"),
+    ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
+];
+
+/// The values of one subcommand, each allowed, and fitting together.
+#[derive(Debug)]
+pub struct Checked(Vec<CheckedValue>);
+
+/// One value and its source.
+#[derive(Debug)]
+pub struct CheckedValue {
+    /// The row of the table.
+    pub setting: &'static Setting,
+    /// The value; it shows itself without secrets.
+    pub value: Value,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl Checked {
+    /// Reads everything that was typed.
+    ///
+    /// # Errors
+    /// All values that are not allowed, or else all that do not fit together.
+    pub fn new(typed: Vec<Typed>) -> Result<Self, Vec<SettingsError>> {
+        let mut values = Vec::new();
+        let mut errors = Vec::new();
+        for typed in typed {
+            match typed.read() {
+                Ok(value) => values.push(CheckedValue {
+                    setting: typed.setting,
+                    value,
+                    source: typed.source,
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut checked = Self(values);
+        if errors.is_empty() {
+            errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        checked.lower_to_half("turn-publication-bytes-max", "send-queue-soft-bytes");
+        Ok(checked)
+    }
+
+    /// The values in the table's order, for `--check`.
+    pub fn values(&self) -> &[CheckedValue] {
+        &self.0
+    }
+
+    fn order(&self, (low, high): (&'static str, &'static str)) -> Option<SettingsError> {
+        let (low, high) = (self.find(low)?, self.find(high)?);
+        let (&Value::Number(low_value), &Value::Number(high_value)) = (&low.value, &high.value)
+        else {
+            return None;
+        };
+        (low_value > high_value).then(|| SettingsError::Order {
+            low: low.setting.flag,
+            low_value,
+            low_from: low.source.clone(),
+            high: high.setting.flag,
+            high_value,
+            high_from: high.source.clone(),
+        })
+    }
+
+    /// More in one part of a turn than half the soft limit would make every client slow at once.
+    fn lower_to_half(&mut self, flag: &str, of: &'static str) {
+        let half = match self.find(of) {
+            Some(CheckedValue {
+                value: Value::Number(n),
+                ..
+            }) => n / 2,
+            _ => return,
+        };
+        let lowered = self.0.iter_mut().find(|v| v.setting.flag == flag);
+        if let Some(lowered) = lowered
+            && matches!(lowered.value, Value::Number(n) if n > half)
+        {
+            lowered.value = Value::Number(half);
+            lowered.source = Source::HalfOf(of);
+        }
+    }
+
+    fn find(&self, flag: &str) -> Option<&CheckedValue> {
+        self.0.iter().find(|v| v.setting.flag == flag)
+    }
+
+    fn value(&self, flag: &str) -> &Value {
+        match self.find(flag) {
+            Some(found) => &found.value,
+            None => unreachable!("the table has no row for --{flag} on this subcommand"),
+        }
+    }
+
+    /// A number; the table's range keeps it within `T`, which the tests hold.
+    fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
+        match self.value(flag) {
+            &Value::Number(n) => match T::try_from(n) {
+                Ok(n) => n,
+                Err(_) => unreachable!("the range of --{flag} is wider than its type"),
+            },
+            other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
+    fn switch(&self, flag: &str) -> bool {
+        matches!(self.value(flag), Value::Switch(true))
+    }
+
+    /// The address to listen on, with its port.
+    pub fn listen(&self) -> SocketAddr {
+        let addr = match self.value("listen") {
+            &Value::Addr(addr) => addr,
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(addr, self.number("port"))
+    }
+
+    /// How long a health check waits.
+    pub fn health_timeout_ms(&self) -> u64 {
+        self.number("health-timeout-ms")
+    }
+
+    /// The settings of `weirgate levels`.
+    pub fn levels(&self, warnings: Vec<Warning>) -> LevelsSettings {
+        LevelsSettings {
+            common: self.common(warnings),
+            nats_url: match self.value("nats-url") {
+                Value::Urls(urls) => urls.clone(),
+                other => unreachable!("--nats-url is no URL: {other:?}"),
+            },
+            ephemeral: self.switch("ephemeral"),
+            session_length_min: self.number("session-length-min"),
+        }
+    }
+
+    /// The settings of `weirgate demo`.
+    pub fn demo(&self, warnings: Vec<Warning>) -> DemoSettings {
+        DemoSettings {
+            common: self.common(warnings),
+            levels: self.number("levels"),
+            rate_hz: self.number("rate-hz"),
+            seed: self.number("seed"),
+            session_length_min: self.number("session-length-min"),
+        }
+    }
+
+    fn common(&self, warnings: Vec<Warning>) -> CommonSettings {
+        CommonSettings {
+            listen: self.listen(),
+            listen_backlog: self.number("listen-backlog"),
+            log_format: match self.value("log-format") {
+                Value::Choice("json") => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            drain_delay_ms: self.number("drain-delay-ms"),
+            drain_ms: self.number("drain-ms"),
+            stop_timeout_ms: self.number("stop-timeout-ms"),
+            ready_bus_grace_ms: self.number("ready-bus-grace-ms"),
+            loop_stall_ms: self.number("loop-stall-ms"),
+            allowed_origins: match self.value("allowed-origins") {
+                Value::Origins(origins) => origins.clone(),
+                other => unreachable!("--allowed-origins is no list: {other:?}"),
+            },
+            tcp_notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
+            limits: self.limits(),
+            warnings,
+        }
+    }
+
+    fn limits(&self) -> LimitSettings {
+        LimitSettings {
+            send_queue: SendQueueSettings {
+                soft_bytes: self.number("send-queue-soft-bytes"),
+                soft_for_ms: self.number("send-queue-soft-for-ms"),
+                hard_bytes: self.number("send-queue-hard-bytes"),
+                conflate_after_ms: self.number("send-queue-conflate-after-ms"),
+                stall_ms: self.number("send-queue-stall-ms"),
+                control_bytes_max: self.number("control-bytes-max"),
+            },
+            frame_bytes_max: self.number("frame-bytes-max"),
+            head_bytes_max: self.number("head-bytes-max"),
+            head_headers_max: self.number("head-headers-max"),
+            handshake_timeout_ms: self.number("handshake-timeout-ms"),
+            message_bytes_max: self.number("message-bytes-max"),
+            connections_max: match self.number("connections-max") {
+                0 => None,
+                n => Some(n),
+            },
+            ping_interval_ms: self.number("ping-interval-ms"),
+            pong_timeout_ms: self.number("pong-timeout-ms"),
+            close_timeout_ms: self.number("close-timeout-ms"),
+            write_bytes_max: self.number("write-bytes-max"),
+            deflate_level: self.number("deflate-level"),
+            deflate_min_bytes: self.number("deflate-min-bytes"),
+            read_bytes_per_turn_max: self.number("read-bytes-per-turn-max"),
+            accepts_per_turn_max: self.number("accepts-per-turn-max"),
+            turn_publication_bytes_max: self.number("turn-publication-bytes-max"),
+            bus_queue_messages_max: self.number("bus-queue-messages-max"),
+            bus_message_bytes_max: self.number("bus-message-bytes-max"),
+            json_depth_max: self.number("json-depth-max"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Values that must not be shown.
+
+use std::fmt;
+
+/// A key, a password, a token: shown as `***`, whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// Keeps the text.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text itself; never for a log, an error or an answer.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(***)")
+    }
+}
+
+/// One URL, or several with commas between them. [`fmt::Display`] and [`fmt::Debug`] hide the
+/// password (or the token that stands alone) and the query; only [`SecretUrl::expose`] shows them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// Keeps the text as it was typed, without the space around it.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The whole text, to connect with; never for a log, an error or an answer.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, url) in self.0.split(',').enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(&masked(url.trim()))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretUrl({self})")
+    }
+}
+
+/// Hides what stands before the last `@`, but for a user name that has a password, and the query.
+/// The last `@` of the whole text: a password that was not percent-encoded may hold `@`, `/`, `?`.
+fn masked(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (user_info, host) = match rest.rsplit_once('@') {
+        Some((user_info, host)) => (Some(user_info), host),
+        None => (None, rest),
+    };
+    let host = match host.split_once('?') {
+        Some((host, _)) => format!("{host}?***"),
+        None => host.to_owned(),
+    };
+    match user_info.map(|info| info.split_once(':')) {
+        None => format!("{scheme}{host}"),
+        Some(None) => format!("{scheme}***@{host}"),
+        Some(Some((user, _))) => format!("{scheme}{user}:***@{host}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_secret_part_is_hidden() {
+        for (typed, shown) in [
+            ("nats://nats:4222", "nats://nats:4222"),
+            ("nats:4222", "nats:4222"),
+            ("nats://ann:s3cret@nats:4222", "nats://ann:***@nats:4222"),
+            ("nats://:s3cret@nats", "nats://:***@nats"),
+            ("nats://s3cret@nats", "nats://***@nats"),
+            ("ann:s3cret@nats:4222", "ann:***@nats:4222"),
+            ("nats://ann:s3c@s3cret@nats", "nats://ann:***@nats"),
+            ("nats://ann:s3c/ret?s3cret@nats", "nats://ann:***@nats"),
+            ("nats://nats/?auth=s3cret", "nats://nats/?***"),
+            ("nats://a:s3cret@h, s3cret@i", "nats://a:***@h,***@i"),
+        ] {
+            let url = SecretUrl::new(typed);
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("s3c"), "{url:?}");
+            assert_eq!(url.expose(), typed);
+        }
+    }
+}

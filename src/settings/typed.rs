@@ -1,0 +1,231 @@
+//! What was typed, and by whom: the first stage.
+//!
+//! Takes the table, the flags and the environment; gives each setting of a subcommand its text and
+//! the source of it. Nothing is read as a number here but for one thing: a port that Kubernetes
+//! injected counts as unset, so the next source is looked at.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+use super::error::{SettingsError, Warning};
+use super::kind::{Kind, Value};
+use super::setting::{Setting, Subcommand};
+use super::table::SETTINGS;
+
+/// The env name that stands in for the subcommand.
+pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
+const PREFIX: &str = "WEIRGATE_";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// The environment, under this name.
+    Env(String),
+    /// The table.
+    Default,
+    /// Lowered to half of another flag.
+    HalfOf(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::Default => f.write_str("default"),
+            Self::HalfOf(flag) => write!(f, "half of --{flag}"),
+        }
+    }
+}
+
+/// The environment, handed in. Names that are no UTF-8 cannot be settings and are left out.
+#[derive(Debug, Default)]
+pub struct Env(BTreeMap<String, OsString>);
+
+impl Env {
+    /// From pairs, such as `std::env::vars_os()`.
+    pub fn new<K: Into<OsString>, V: Into<OsString>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let named = |(name, value): (K, V)| Some((name.into().into_string().ok()?, value.into()));
+        Self(pairs.into_iter().filter_map(named).collect())
+    }
+
+    /// The value of `name`; `None` when it is unset, empty, or only space.
+    ///
+    /// # Errors
+    /// It is no UTF-8.
+    pub fn value(&self, name: &str) -> Result<Option<&str>, SettingsError> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let text = value.to_str().ok_or_else(|| SettingsError::NotText {
+            name: name.to_owned(),
+        })?;
+        Ok(Some(text).filter(|text| !text.trim().is_empty()))
+    }
+
+    /// Warns of names with our prefix that are no setting of any subcommand.
+    pub fn unknown_names(&self) -> Vec<Warning> {
+        let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
+        let unknown = ours.filter(|name| {
+            *name != GATEWAY_ENV
+                && !is_service_link(name)
+                && !self.is_service_address(name)
+                && SETTINGS.iter().all(|s| s.weirgate_env() != **name)
+        });
+        unknown
+            .map(|name| Warning::Unknown {
+                name: name.clone(),
+                nearest: nearest(name),
+            })
+            .collect()
+    }
+
+    fn is_service_address(&self, name: &str) -> bool {
+        let value = self.0.get(name).and_then(|value| value.to_str());
+        name.ends_with("_PORT") && value.is_some_and(is_service_address)
+    }
+}
+
+/// One setting with its text and source.
+#[derive(Debug)]
+pub struct Typed {
+    /// The row of the table.
+    pub setting: &'static Setting,
+    /// The text as it was typed. It may be secret: only [`Typed::read`] looks at it.
+    text: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl Typed {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// The value is not allowed.
+    pub fn read(&self) -> Result<Value, SettingsError> {
+        let kind = self.setting.kind;
+        kind.parse(&self.text).ok_or_else(|| SettingsError::Value {
+            name: match &self.source {
+                Source::Env(name) => name.clone(),
+                _ => format!("--{}", self.setting.flag),
+            },
+            value: kind.shown_when_wrong(&self.text),
+            allowed: kind.allowed(),
+        })
+    }
+}
+
+/// The rows of a subcommand, in the table's order.
+pub fn rows(subcommand: Subcommand) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(move |s| s.on.contains(&subcommand))
+}
+
+/// Finds the text of each row: flag, over env in the order of its names, over default.
+///
+/// # Errors
+/// An env value that would be used is no UTF-8.
+pub fn collect(
+    rows: impl IntoIterator<Item = &'static Setting>,
+    flag: impl Fn(&str) -> Option<String>,
+    env: &Env,
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<Typed>, Vec<SettingsError>> {
+    let mut all = Vec::new();
+    let mut errors = Vec::new();
+    for setting in rows {
+        let typed = flag(setting.flag).filter(|text| !text.trim().is_empty());
+        let found = match typed {
+            Some(text) => Ok(Some((text, Source::Flag))),
+            None => from_env(setting, env, warnings),
+        };
+        match found {
+            Ok(found) => {
+                let default = || (setting.default.to_owned(), Source::Default);
+                let (text, source) = found.unwrap_or_else(default);
+                all.push(Typed {
+                    setting,
+                    text,
+                    source,
+                });
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(all),
+        false => Err(errors),
+    }
+}
+
+fn from_env(
+    setting: &'static Setting,
+    env: &Env,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<(String, Source)>, SettingsError> {
+    for name in setting.env_names() {
+        let Some(value) = env.value(&name)? else {
+            continue;
+        };
+        if matches!(setting.kind, Kind::Port) && is_service_address(value) {
+            warnings.push(Warning::ServiceAddress {
+                name,
+                value: value.trim().to_owned(),
+            });
+            continue;
+        }
+        return Ok(Some((value.to_owned(), Source::Env(name))));
+    }
+    Ok(None)
+}
+
+/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` in every container for each service `NAME` of the
+/// namespace (also `udp`, `sctp`), so a service that is called `gateway` would set `GATEWAY_PORT`.
+fn is_service_address(value: &str) -> bool {
+    let schemes = ["tcp://", "udp://", "sctp://"];
+    let rest = schemes.iter().find_map(|s| value.trim().strip_prefix(s));
+    let port = rest.and_then(|rest| rest.rsplit_once(':'));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    port.is_some_and(|(host, port)| {
+        !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok()
+    })
+}
+
+/// The other names that Kubernetes sets for a service called `weirgate…`.
+fn is_service_link(name: &str) -> bool {
+    let numbered = |(_, rest): (&str, &str)| rest.starts_with(|c: char| c.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT_").is_some_and(numbered)
+}
+
+/// The setting that was probably meant: one whose name differs by a few letters, one that goes on
+/// where this ends (a missing unit), or an original's name with our prefix.
+fn nearest(unknown: &str) -> Option<String> {
+    let typed = unknown.strip_prefix(PREFIX)?;
+    if typed.is_empty() {
+        return None;
+    }
+    let original = SETTINGS.iter().find(|s| s.original_env.contains(&typed));
+    if original.is_some() {
+        return Some(typed.to_owned());
+    }
+    let names = SETTINGS.iter().map(Setting::weirgate_env);
+    let distance = |name: &str| {
+        let known = name.strip_prefix(PREFIX).unwrap_or(name);
+        match known.strip_prefix(typed) {
+            Some(rest) if rest.starts_with('_') => 1,
+            _ => strsim::damerau_levenshtein(known, typed),
+        }
+    };
+    names
+        .chain([GATEWAY_ENV.to_owned()])
+        .map(|name| (distance(&name), name))
+        .filter(|(distance, name)| *distance <= (name.len() - PREFIX.len()).div_ceil(4))
+        .min()
+        .map(|(_, name)| name)
+}

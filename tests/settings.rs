@@ -1,0 +1,190 @@
+//! The command line from outside: the real binary, its output and its exit status.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
+
+/// What a run of the binary gave.
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the binary with these arguments and nothing else in its environment. It has no terminal,
+/// so help is wrapped at its largest width.
+fn weirgate(args: &[&str], env: &[(&str, &str)]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Run {
+        status: output.status.code().expect("it ended by itself"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Standard output of a run that must succeed and complain of nothing.
+fn shown(args: &[&str], env: &[(&str, &str)]) -> String {
+    let run = weirgate(args, env);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{args:?}");
+    run.stdout
+}
+
+/// Standard error of a run that must end with status 2 and show nothing else.
+fn refused(args: &[&str], env: &[(&str, &str)]) -> String {
+    let run = weirgate(args, env);
+    assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}");
+    run.stderr
+}
+
+/// Arguments and environment.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
+#[test]
+fn help() {
+    insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
+    insta::assert_snapshot!("help_levels", shown(&["levels", "--help"], &[]));
+    insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
+    insta::assert_snapshot!("help_demo", shown(&["demo", "--help"], &[]));
+    insta::assert_snapshot!("help_health", shown(&["health", "--help"], &[]));
+    assert_eq!(
+        shown(&["help", "levels"], &[]),
+        shown(&["levels", "--help"], &[])
+    );
+}
+
+#[test]
+fn without_a_command_the_help_is_an_error() {
+    assert_eq!(refused(&[], &[]), shown(&["-h"], &[]));
+}
+
+#[test]
+fn check() {
+    insta::assert_snapshot!("check_levels_defaults", shown(&["levels", "--check"], &[]));
+    insta::assert_snapshot!("check_demo_defaults", shown(&["demo", "--check"], &[]));
+    let env = [
+        ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
+        ("PORT", "9000"),
+        ("WEIRGATE_LISTEN", "[::]"),
+        ("NATS_URL", "nats://ann:s3cret@a:4222,nats://s3cret@b"),
+        ("WEIRGATE_LOG_FORMAT", ""),
+        ("WEIRGATE_EPHEMERAL", "yes"),
+        ("WEIRGATE_PING_INTERVAL", "5000"),
+    ];
+    let args = [
+        "levels",
+        "--check",
+        "--send-queue-soft-bytes=65536",
+        "--allowed-origins=https://Example.com,http://a:8080",
+    ];
+    insta::assert_snapshot!("check_levels_sources", shown(&args, &env));
+}
+
+#[test]
+fn wrong_values() {
+    let cases: &[Case] = &[
+        (&["levels", "--ping-interval-ms", "20s"], &[]),
+        (&["levels", "--drain-ms", "-1"], &[]),
+        (&["levels", "--deflate-level", "10"], &[]),
+        (&["levels"], &[("WEIRGATE_MESSAGE_BYTES_MAX", "1MiB")]),
+        (&["levels"], &[("WEIRGATE_SESSION_LENGTH_MIN", "6.5")]),
+        (&["demo", "--rate-hz", "0"], &[]),
+        (&["demo", "--seed", "18446744073709551616"], &[]),
+        (&["levels"], &[("GATEWAY_PORT", "80000")]),
+        (&["levels"], &[("PORT", "http")]),
+        (&["levels", "--listen", "0.0.0.0:9000"], &[]),
+        (&["levels"], &[("NATS_URL", "http//nats:4222")]),
+        (&["levels"], &[("NATS_URL", "http://ann:s3cret@nats")]),
+        (&["levels", "--listen", "nats://ann:s3cret@nats"], &[]),
+        (&["levels"], &[("WEIRGATE_EPHEMERAL", "maybe")]),
+        (&["levels", "--log-format", "xml"], &[]),
+        (&["levels", "--allowed-origins", "example.com"], &[]),
+        (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
+        (&[], &[("WEIRGATE_GATEWAY", "level")]),
+    ];
+    let tell = |&(args, env): &Case| {
+        let env_shown: String = env.iter().map(|(k, v)| format!("{k}={v} ")).collect();
+        let typed = format!("$ {env_shown}weirgate {}", args.join(" "));
+        let typed = typed.replace("s3cret", "PASSWORD");
+        format!("{typed}\n{}\n", refused(args, env))
+    };
+    let told: String = cases.iter().map(tell).collect();
+    assert!(!told.contains("s3cret"), "{told}");
+    insta::assert_snapshot!("wrong_values", told);
+}
+
+#[test]
+fn wrong_use() {
+    let cases: &[&[&str]] = &[
+        &["levles"],
+        &["levels", "--prot", "1"],
+        &["levels", "--seed", "1"],
+        &["levels", "--port"],
+        &["levels", "nats://nats:4222"],
+        &["demo", "--nats-url", "nats://nats:4222"],
+    ];
+    let told: String = cases
+        .iter()
+        .map(|args| format!("$ weirgate {}\n{}\n", args.join(" "), refused(args, &[])))
+        .collect();
+    insta::assert_snapshot!("wrong_use", told);
+}
+
+#[test]
+fn version_and_features() {
+    let version = shown(&["version"], &[]);
+    assert!(version.starts_with(concat!(
+        "weirgate ",
+        env!("CARGO_PKG_VERSION"),
+        " (features: "
+    )));
+    assert_eq!(version.contains("nats"), cfg!(feature = "nats"));
+    assert_eq!(shown(&["--version"], &[]), version);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+        .args(["levels", "--help"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{}", output.status);
+}
+
+#[test]
+fn health_exits_with_what_was_answered() {
+    for (status_line, status) in [("HTTP/1.1 200 OK", 0), ("HTTP/1.1 503 Unavailable", 1)] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                request.extend(byte);
+            }
+            let answer = format!("{status_line}\r\nContent-Length: 2\r\n\r\n{{}}");
+            stream.write_all(answer.as_bytes()).expect("sent");
+        });
+        let run = weirgate(&["health"], &[("GATEWAY_PORT", &port)]);
+        server.join().expect("the server ends");
+        assert_eq!(run.status, status, "{}", run.stderr);
+        assert_eq!(run.stderr.is_empty(), status == 0);
+    }
+    // A container's health check knows 0 and 1 only.
+    assert_eq!(weirgate(&["health"], &[("GATEWAY_PORT", "x")]).status, 1);
+}
