@@ -93,8 +93,8 @@ impl Durations {
 pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Writer<'_> {
-    fn family<'s>(
-        &'s mut self,
+    fn family(
+        &mut self,
         metric: &MetricName,
         samples: impl FnOnce(MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
