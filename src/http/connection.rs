@@ -119,7 +119,9 @@ async fn run(
             stopped = true;
             Pin::new(&mut *http).graceful_shutdown();
         }
-        match http.poll_without_shutdown(cx) {
+        // Not `poll_without_shutdown`: that one may be ready while the last answer is still in its
+        // buffer.
+        match Pin::new(&mut *http).poll(cx) {
             Poll::Ready(_) if stopped => return Poll::Ready(End::Stopped),
             Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
@@ -138,7 +140,8 @@ async fn run(
 /// unread bytes resets it, and a reset can overtake the last answer (RFC 9112 §9.6).
 async fn linger(mut stream: TcpStream, settings: &HttpSettings) {
     let drain = async {
-        poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await?;
+        // After a fault hyper has not done it; twice does no harm.
+        let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
         let mut scratch = vec![0; 4096];
         let mut left = settings.linger_bytes_max;
         while left > 0 {

@@ -14,13 +14,13 @@ use weirgate::sources::Clock;
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 
 /// Bytes of the answer at `/large`.
-pub const LARGE: usize = 3_000_000;
+pub(crate) const LARGE: usize = 3_000_000;
 
 /// Counts the places taken in the connection limits.
-pub struct Permit(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
-    pub fn take(taken: &Arc<AtomicUsize>) -> Box<Self> {
+    pub(crate) fn take(taken: &Arc<AtomicUsize>) -> Box<Self> {
         taken.fetch_add(1, SeqCst);
         Box::new(Self(Arc::clone(taken)))
     }
@@ -32,20 +32,20 @@ impl Drop for Permit {
     }
 }
 
-pub struct Fixture {
-    pub plane: HttpPlane,
-    pub handle: HttpHandle,
-    pub listener: TcpListener,
-    pub permits: Arc<AtomicUsize>,
-    pub telemetry: Arc<Telemetry>,
+pub(crate) struct Fixture {
+    pub(crate) plane: HttpPlane,
+    pub(crate) handle: HttpHandle,
+    pub(crate) listener: TcpListener,
+    pub(crate) permits: Arc<AtomicUsize>,
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(HttpSettings::default())
     }
 
-    pub fn with(settings: HttpSettings) -> Self {
+    pub(crate) fn with(settings: HttpSettings) -> Self {
         let clock = Clock::start();
         let build = Build {
             version: "1.2.3",
@@ -75,10 +75,13 @@ impl Fixture {
     }
 
     /// A new connection, of which `read` was read before it is handed over.
-    pub fn connect(&self, read: impl AsRef<[u8]>) -> Client {
+    pub(crate) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
         accepted.set_nonblocking(true).unwrap();
+        // The kernel would take megabytes at once and then nothing for a long while.
+        let small = socket2::SockRef::from(&accepted).set_send_buffer_size(64 * 1024);
+        small.unwrap();
         self.handle.serve(Handover {
             stream: accepted,
             read: read.as_ref().to_vec(),
@@ -94,7 +97,7 @@ impl Fixture {
         }
     }
 
-    pub fn wait_for_permits(&self, taken: usize) {
+    pub(crate) fn wait_for_permits(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(5);
         while self.permits.load(SeqCst) != taken {
             assert!(Instant::now() < end, "{:?} places taken", self.permits);
@@ -103,33 +106,33 @@ impl Fixture {
     }
 }
 
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     buffered: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Client {
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
@@ -140,7 +143,7 @@ impl Client {
         n
     }
 
-    pub fn take(&mut self, bytes: usize) -> Vec<u8> {
+    pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         while self.buffered.len() < bytes {
             assert_ne!(self.more(), 0, "the connection ended too early");
         }
@@ -148,7 +151,7 @@ impl Client {
     }
 
     /// The head of the next answer.
-    pub fn head(&mut self) -> Reply {
+    pub(crate) fn head(&mut self) -> Reply {
         let end = loop {
             if let Some(at) = self.buffered.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
@@ -165,20 +168,20 @@ impl Client {
     }
 
     /// The next answer.
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         let mut reply = self.head();
         let length = reply.header("content-length").map(str::parse);
         reply.body = self.take(length.transpose().unwrap().unwrap_or(0));
         reply
     }
 
-    pub fn ask(&mut self, request: &str) -> Reply {
+    pub(crate) fn ask(&mut self, request: &str) -> Reply {
         self.send(request);
         self.reply()
     }
 
     /// Waits for the end of the connection; what came before it.
-    pub fn end(&mut self) -> Vec<u8> {
+    pub(crate) fn end(&mut self) -> Vec<u8> {
         let mut chunk = [0; 16 * 1024];
         loop {
             match self.stream.read(&mut chunk) {
@@ -192,10 +195,10 @@ impl Client {
     }
 }
 
-pub fn request(method: &str, path: &str) -> String {
+pub(crate) fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
-pub fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     request("GET", path)
 }

@@ -137,7 +137,7 @@ fn a_slow_reader_may_take_longer_than_the_idle_limit() {
         idle_timeout_ms: 500,
         ..HttpSettings::default()
     });
-    // Twice, so that the kernel's buffers cannot hold it all.
+    // More than the client's receive buffer can hold.
     let mut client = fixture.connect(get("/large").repeat(4));
     let began = Instant::now();
     for _ in 0..4 {
