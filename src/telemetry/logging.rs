@@ -18,7 +18,7 @@ pub enum LogFormat {
 pub enum LoggingError {
     /// Settings: `RUST_LOG` is no list of directives.
     #[error("RUST_LOG: {0}")]
-    Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Us: it was set up before.
     #[error("logging is set up already")]
     Again,
@@ -30,9 +30,8 @@ pub enum LoggingError {
 /// # Errors
 /// `RUST_LOG` cannot be read as directives, or logging was set up before.
 pub fn init(format: LogFormat) -> Result<(), LoggingError> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env()?;
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = filter(&directives)?;
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stdout)
         .with_env_filter(filter);
@@ -41,4 +40,33 @@ pub fn init(format: LogFormat) -> Result<(), LoggingError> {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
     .map_err(|_| LoggingError::Again)
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(directives)?;
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(directives: &str) -> Option<LevelFilter> {
+        filter(directives).unwrap().max_level_hint()
+    }
+
+    #[test]
+    fn directives_choose_the_level_and_none_mean_info() {
+        assert_eq!(level(""), Some(LevelFilter::INFO));
+        assert_eq!(level("warn"), Some(LevelFilter::WARN));
+        assert_eq!(level("weirgate::http=debug"), Some(LevelFilter::DEBUG));
+    }
+
+    #[test]
+    fn a_wrong_filter_is_told_with_its_name() {
+        let error = filter("weirgate=loud").unwrap_err();
+        assert!(error.to_string().starts_with("RUST_LOG: "), "{error}");
+    }
 }
