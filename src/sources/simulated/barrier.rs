@@ -41,7 +41,7 @@ impl Barrier {
 
     /// Moves on by `dt_s` seconds with the spot at `distance` points.
     pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut Random) {
-        if random.chance(dt_s / 18.0) {
+        if random.chance(dt_s / 14.0) {
             let draw = random.uniform();
             self.intent = if draw < 0.3 {
                 random.between(0.1, 0.35)

@@ -142,7 +142,7 @@ impl Level {
         let sweep = if self.is_swept(tape) { 10.0 } else { 0.0 };
         let worn = (self.touches.min(4) as f64) * 1.5;
         let lean = barrier + fuel + worn + (flow + approach + sweep) * (0.3 + self.proximity());
-        let raw = 47.5 + lean * (0.35 + 0.65 * self.proximity()) + 2.0 * random.normal();
+        let raw = 47.5 + lean * (0.5 + 0.5 * self.proximity()) + 2.0 * random.normal();
         self.score_raw = raw.clamp(0.0, 100.0);
         self.score_smooth += (self.score_raw - self.score_smooth) * (1.0 - (-dt_s / 2.5).exp());
     }
@@ -186,10 +186,10 @@ impl Level {
     /// What a person would say of it.
     pub(super) fn note(&self) -> Option<&'static str> {
         match (self.signal, self.barrier.state) {
-            ("BREAK", "VACUUM") => Some("Thin book, price runs through"),
-            ("BREAK", "CONSUMED") => Some("Resting orders traded through"),
-            ("REJECT", "WALL") => Some("Large resting orders hold"),
-            ("REJECT", "ABSORPTION") => Some("Orders refill as fast as they trade"),
+            ("BREAK", "VACUUM") => Some("Thin book ahead"),
+            ("BREAK", "CONSUMED") => Some("Orders used up"),
+            ("REJECT", "WALL") => Some("Large orders hold"),
+            ("REJECT", "ABSORPTION") => Some("Orders refill"),
             _ => None,
         }
     }

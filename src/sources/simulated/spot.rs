@@ -14,7 +14,7 @@ const REVERSION_PER_S: f64 = 1.0 / 350.0;
 /// The velocity that is shown is a mean over about this time.
 const VELOCITY_TAU_S: f64 = 6.0;
 
-/// What the market is up to for a minute or so.
+/// What the market is up to for half a minute or so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Regime {
     Quiet,
@@ -27,9 +27,9 @@ impl Regime {
     /// Drift in points per second, volatility in points per square root of a second.
     const fn drift_and_volatility(self) -> (f64, f64) {
         match self {
-            Self::Quiet => (0.0, 0.35),
-            Self::Up => (0.13, 0.55),
-            Self::Down => (-0.13, 0.55),
+            Self::Quiet => (0.0, 0.4),
+            Self::Up => (0.2, 0.6),
+            Self::Down => (-0.2, 0.6),
             Self::Wild => (0.0, 1.15),
         }
     }
@@ -66,7 +66,7 @@ impl Spot {
         Self {
             mid,
             regime: Regime::Quiet,
-            regime_left_s: 10.0,
+            regime_left_s: 5.0,
             velocity: 0.0,
             at_ask: true,
             session_high: OPEN + 7.75,
@@ -103,16 +103,16 @@ impl Spot {
         // A stretched market turns rather than runs on, which keeps it off the edge of the band.
         let stretch = (self.mid - OPEN) / 40.0;
         let draw = random.uniform();
-        self.regime = if draw < 0.25 {
+        self.regime = if draw < 0.15 {
             Regime::Quiet
-        } else if draw < 0.40 {
+        } else if draw < 0.35 {
             Regime::Wild
         } else if random.chance((0.5 - stretch / 2.0).clamp(0.05, 0.95)) {
             Regime::Up
         } else {
             Regime::Down
         };
-        self.regime_left_s = random.between(20.0, 90.0);
+        self.regime_left_s = random.between(12.0, 50.0);
     }
 
     /// The best bid, on the tick grid.
