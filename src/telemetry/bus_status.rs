@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 pub struct BusStatus {
     connected: AtomicBool,
     subscribed: AtomicBool,
-    /// Unix milliseconds of the moment at which the bus went away; 0 while it is there.
+    /// Unix milliseconds of the moment at which the bus went away; 0 while the subscriptions stand.
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
     consumers: Vec<ConsumerStatus>,
@@ -50,7 +50,8 @@ impl BusStatus {
         self.subscribed.load(Relaxed)
     }
 
-    /// Since when the bus is away, Unix milliseconds; `None` while it is there.
+    /// Since when the bus is away, Unix milliseconds; `None` while its subscriptions stand. A bus
+    /// that answers without them delivers nothing, so it counts as away.
     pub fn away_since_unix_ms(&self) -> Option<i64> {
         Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
     }
@@ -69,7 +70,9 @@ impl BusStatus {
     pub fn set_up(&self, subscribed: bool) {
         self.connected.store(true, Relaxed);
         self.subscribed.store(subscribed, Relaxed);
-        self.away_since_unix_ms.store(0, Relaxed);
+        if subscribed {
+            self.away_since_unix_ms.store(0, Relaxed);
+        }
     }
 
     /// Source: the bus is away. The moment of the first call since it was there counts.
@@ -107,5 +110,36 @@ impl ConsumerStatus {
     pub fn set_lag(&self, lag: Option<u64>) {
         let value = lag.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
         self.lag.store(value, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bus_is_away_from_the_first_fault_until_its_subscriptions_stand() {
+        let bus = BusStatus::new(&[], 10);
+        assert_eq!(bus.away_since_unix_ms(), Some(10));
+        bus.set_up(true);
+        assert_eq!(bus.away_since_unix_ms(), None);
+        bus.set_down(20);
+        bus.set_down(30);
+        bus.set_up(false);
+        assert!(bus.connected() && !bus.subscribed());
+        assert_eq!(bus.away_since_unix_ms(), Some(20));
+        bus.set_up(true);
+        assert_eq!(bus.away_since_unix_ms(), None);
+    }
+
+    #[test]
+    fn a_lag_is_unknown_until_the_server_tells_it() {
+        let bus = BusStatus::new(&[("a", "b")], 0);
+        let consumer = &bus.consumers()[0];
+        assert_eq!(consumer.lag(), None);
+        consumer.set_lag(Some(u64::MAX));
+        assert_eq!(consumer.lag(), Some(i64::MAX as u64));
+        consumer.set_lag(None);
+        assert_eq!(consumer.lag(), None);
     }
 }

@@ -1,5 +1,138 @@
 //! Metric names, histograms, log set-up.
+//!
+//! Owns what the process tells of itself. Decides nothing, and nothing here makes a writer wait:
+//! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
 
 mod bus_status;
+mod log_budget;
+pub mod logging;
+mod loop_metrics;
+pub mod names;
+mod process;
+mod values;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus};
+pub use log_budget::{LogBudget, LogLine};
+pub use loop_metrics::{LoopLabels, LoopMetrics, Phase, Stage};
+pub use process::ProcessStats;
+pub use values::{Durations, Stored, StoredByLabel};
+
+use crate::hub::Now;
+use values::Writer;
+
+/// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
+pub const OPEN_METRICS_CONTENT_TYPE: &str =
+    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The program that runs, for `weirgate_build_info` and `/stats`.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The program's version.
+    pub version: &'static str,
+    /// The gateway that was started: the subcommand.
+    pub gateway: &'static str,
+    /// Cargo features built in, with commas.
+    pub features: String,
+}
+
+/// Everything that the process tells of itself, shared by its threads.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// What the event loop stores.
+    pub event_loop: LoopMetrics,
+    build: Build,
+    bus: Option<Arc<BusStatus>>,
+    started: Now,
+}
+
+impl Telemetry {
+    /// All at 0; `bus` is absent where a gateway has none.
+    pub fn new(
+        build: Build,
+        labels: &LoopLabels,
+        bus: Option<Arc<BusStatus>>,
+        now: Now,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            event_loop: LoopMetrics::new(labels, now),
+            build,
+            bus,
+            started: now,
+        })
+    }
+
+    /// The program that runs.
+    pub fn build(&self) -> &Build {
+        &self.build
+    }
+
+    /// The bus, where the gateway has one.
+    pub fn bus(&self) -> Option<&BusStatus> {
+        self.bus.as_deref()
+    }
+
+    /// Whole seconds since the start.
+    pub fn uptime_seconds(&self, now: Now) -> u64 {
+        now.mono_us.saturating_sub(self.started.mono_us) / 1_000_000
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn open_metrics(self: &Arc<Self>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self)));
+        let mut out = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut out, &registry);
+        out
+    }
+
+    fn write_bus(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let Some(bus) = self.bus() else {
+            return Ok(());
+        };
+        out.number(&names::BUS_CONNECTED, bus.connected().into())?;
+        out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
+        let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
+        out.by_label(&names::CONSUMER_LAG, bus.consumers().iter().filter_map(lag))
+    }
+}
+
+impl Collector for Telemetry {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        self.event_loop.write(&mut out)?;
+        self.write_bus(&mut out)?;
+        let Build {
+            version,
+            gateway,
+            features,
+        } = &self.build;
+        out.info(&names::BUILD, &[version, gateway, features])?;
+        write_process(&mut out, &ProcessStats::read())
+    }
+}
+
+fn write_process(out: &mut Writer<'_>, process: &ProcessStats) -> fmt::Result {
+    out.seconds(&names::PROCESS_CPU, process.cpu_seconds)?;
+    for (metric, value) in [
+        (names::PROCESS_RESIDENT_MEMORY, process.resident_bytes),
+        (names::PROCESS_OPEN_FDS, process.open_fds),
+        (names::PROCESS_MAX_FDS, process.max_fds),
+    ] {
+        match value {
+            Some(value) => out.number(&metric, value)?,
+            None => out.by_label(&metric, std::iter::empty())?,
+        }
+    }
+    out.seconds(&names::PROCESS_START_TIME, process.start_time_seconds)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! JSON objects whose keys stand in the order in which they are written, as the contracts want.
+
+/// Writes one object.
+#[derive(Debug)]
+pub(super) struct ObjectWriter {
+    text: String,
+}
+
+impl ObjectWriter {
+    pub(super) fn new() -> Self {
+        Self {
+            text: String::from("{"),
+        }
+    }
+
+    fn key(&mut self, key: &str) -> &mut String {
+        if self.text.len() > 1 {
+            self.text.push(',');
+        }
+        self.text.push_str(&quoted(key));
+        self.text.push(':');
+        &mut self.text
+    }
+
+    pub(super) fn string(&mut self, key: &str, value: &str) {
+        self.key(key).push_str(&quoted(value));
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key).push_str(if value { "true" } else { "false" });
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: impl Into<i128>) {
+        self.key(key).push_str(&value.into().to_string());
+    }
+
+    /// A number, or `null` where there is none.
+    pub(super) fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => self.key(key).push_str("null"),
+        }
+    }
+
+    pub(super) fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
+        let values: Vec<String> = values.map(quoted).collect();
+        let list = format!("[{}]", values.join(","));
+        self.key(key).push_str(&list);
+    }
+
+    /// An object in the object.
+    pub(super) fn object(&mut self, key: &str, inner: Self) {
+        self.key(key).push_str(&inner.finish());
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        self.text.push('}');
+        self.text
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // A string always has a JSON form; the empty string stands in for an error that cannot come.
+    sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_their_order_and_text_is_escaped() {
+        let mut inner = ObjectWriter::new();
+        inner.boolean("ok", true);
+        inner.boolean("bad", false);
+        let mut object = ObjectWriter::new();
+        object.string("z", "a\"b\\c\n\u{1}<é>");
+        object.number("n", -5i64);
+        object.maybe_number("none", None::<u64>);
+        object.maybe_number("some", Some(u64::MAX));
+        object.strings("list", ["x", "\""].into_iter());
+        object.object("a", inner);
+        assert_eq!(
+            object.finish(),
+            r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false}}"#
+        );
+        assert_eq!(ObjectWriter::new().finish(), "{}");
+    }
+}

@@ -1,0 +1,168 @@
+//! The pages that tell of the process: `/health`, `/ready`, `/stats`, `/metrics`, and the headers
+//! of the page at `/`.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderValue};
+
+use super::json::ObjectWriter;
+use super::readiness::{ReadyLimits, not_ready};
+use super::site::{Answer, Route};
+use crate::sources::Clock;
+use crate::telemetry::{OPEN_METRICS_CONTENT_TYPE, Telemetry};
+
+/// `/ready`, `/stats` and `/metrics`: what every gateway has.
+pub fn status_routes(telemetry: &Arc<Telemetry>, clock: Clock, limits: ReadyLimits) -> Vec<Route> {
+    let [for_ready, for_stats, for_metrics] = [(); 3].map(|()| Arc::clone(telemetry));
+    vec![
+        Route::get("/ready", move |_| ready(&for_ready, clock, &limits)),
+        Route::get("/stats", move |_| stats(&for_stats, clock, &limits)),
+        Route::get("/metrics", move |_| {
+            let text = for_metrics.open_metrics();
+            Answer::new(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text).no_store()
+        }),
+    ]
+}
+
+/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
+/// its password must be hidden already.
+pub fn levels_health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
+    let telemetry = Arc::clone(telemetry);
+    Route::get("/health", move |_| levels_health(&telemetry, &nats_url))
+}
+
+fn levels_health(telemetry: &Telemetry, nats_url: &str) -> Answer {
+    let event_loop = &telemetry.event_loop;
+    let mut health = ObjectWriter::new();
+    health.string("service", "gateway");
+    health.string("status", "healthy");
+    health.string("nats_url", nats_url);
+    health.number("connections", event_loop.clients.load());
+    let bus = telemetry.bus();
+    health.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
+    health.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
+    let mut lag = ObjectWriter::new();
+    for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
+        lag.maybe_number(consumer.name(), consumer.lag());
+    }
+    health.object("consumer_lag", lag);
+    Answer::json(StatusCode::OK, health.finish()).no_store()
+}
+
+fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
+    let reasons = not_ready(telemetry, clock.now(), limits);
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut object = ObjectWriter::new();
+    object.boolean("ready", reasons.is_empty());
+    object.strings("reasons", reasons.iter().map(|reason| reason.as_str()));
+    Answer::json(status, object.finish()).no_store()
+}
+
+/// The counters that a person looks at first; `/metrics` has all.
+fn stats(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
+    let now = clock.now();
+    let event_loop = &telemetry.event_loop;
+    let build = telemetry.build();
+    let mut object = ObjectWriter::new();
+    object.string("gateway", build.gateway);
+    object.string("version", build.version);
+    object.number("uptime_seconds", telemetry.uptime_seconds(now));
+    object.boolean("ready", not_ready(telemetry, now, limits).is_empty());
+    object.number("clients", event_loop.clients.load());
+    object.object("connections", numbers(event_loop.connections()));
+    object.object("outcomes", numbers(event_loop.client_connections.iter()));
+    object.object("closes", numbers(event_loop.client_closes.iter()));
+    object.object("messages", messages(telemetry));
+    object.object("bus", bus(telemetry));
+    object.object("loop", event_loop_age(telemetry, clock));
+    Answer::json(StatusCode::OK, object.finish()).no_store()
+}
+
+fn numbers<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> ObjectWriter {
+    let mut object = ObjectWriter::new();
+    for (name, value) in values {
+        object.number(name, value);
+    }
+    object
+}
+
+fn messages(telemetry: &Telemetry) -> ObjectWriter {
+    let event_loop = &telemetry.event_loop;
+    let values = [
+        ("queued", &event_loop.messages_queued),
+        ("sent", &event_loop.frames_sent),
+        ("sent_bytes", &event_loop.bytes_sent),
+        ("conflated", &event_loop.messages_conflated),
+        ("shed", &event_loop.messages_shed),
+        ("dropped", &event_loop.messages_dropped),
+        ("waiting", &event_loop.messages_waiting),
+        ("waiting_bytes", &event_loop.send_queue_bytes),
+        ("frame_bytes_alive", &event_loop.frame_bytes_alive),
+        ("received", &event_loop.received_messages),
+        ("received_bytes", &event_loop.received_bytes),
+    ];
+    numbers(values.into_iter().map(|(name, value)| (name, value.load())))
+}
+
+fn bus(telemetry: &Telemetry) -> ObjectWriter {
+    let event_loop = &telemetry.event_loop;
+    let mut object = ObjectWriter::new();
+    if let Some(bus) = telemetry.bus() {
+        object.boolean("connected", bus.connected());
+        object.boolean("subscribed", bus.subscribed());
+        object.number("reconnects", bus.reconnects());
+    }
+    object.boolean("caught_up", event_loop.caught_up());
+    object.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
+    object.number("gaps", event_loop.bus_gaps());
+    let mut subjects = ObjectWriter::new();
+    for (subject, [taken, bad, old]) in event_loop.bus_messages() {
+        let counts = [("messages", taken), ("bad", bad), ("old", old)];
+        subjects.object(subject, numbers(counts.into_iter()));
+    }
+    object.object("subjects", subjects);
+    object
+}
+
+fn event_loop_age(telemetry: &Telemetry, clock: Clock) -> ObjectWriter {
+    let event_loop = &telemetry.event_loop;
+    let age_ms = event_loop.last_turn_age_ms(clock.now());
+    numbers([("turns", event_loop.turns()), ("last_turn_age_ms", age_ms)].into_iter())
+}
+
+/// The HTML page. Scripts and styles inside it run only where it has some; nothing is loaded from
+/// elsewhere, and nobody may frame it.
+pub(super) fn page(html: &'static str) -> Answer {
+    let own = |tag: &str| {
+        if html.contains(tag) {
+            "'self' 'unsafe-inline'"
+        } else {
+            "'self'"
+        }
+    };
+    let policy = format!(
+        "default-src 'self'; script-src {}; style-src {}; connect-src 'self' ws: wss:; \
+         img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+         object-src 'none'",
+        own("<script>"),
+        own("<style>")
+    );
+    let answer = Answer::new(StatusCode::OK, "text/html; charset=utf-8", html)
+        .with(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let answer = answer.with(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    match HeaderValue::try_from(policy) {
+        Ok(policy) => answer.with(header::CONTENT_SECURITY_POLICY, policy),
+        Err(_) => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use super::*;
+use crate::hub::{FeedStats, SubjectStats};
+use crate::telemetry::{Build, BusStatus, LoopLabels};
+
+fn telemetry(clock: Clock) -> Arc<Telemetry> {
+    let consumers = [
+        ("gateway_levels", "levels.signals"),
+        ("gateway_flow", "market.flow"),
+    ];
+    let build = Build {
+        version: "1.2.3",
+        gateway: "levels",
+        features: "nats".to_owned(),
+    };
+    let labels = LoopLabels {
+        connection_outcomes: &["accepted"],
+        close_reasons: &["peer"],
+        subjects: vec!["levels.signals".to_owned()],
+    };
+    let bus = BusStatus::new(&consumers, clock.now().unix_ms);
+    Telemetry::new(build, &labels, Some(Arc::new(bus)), clock.now())
+}
+
+fn text(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).unwrap()
+}
+
+#[test]
+fn levels_health_keeps_the_order_of_the_contract() {
+    let telemetry = telemetry(Clock::start());
+    let url = "nats://u:***@nats:4222";
+    assert_eq!(
+        text(&levels_health(&telemetry, url)),
+        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
+    );
+    telemetry.event_loop.clients.store(3);
+    telemetry.event_loop.store_feed(&FeedStats {
+        last_message_unix_ms: Some(1_700_000_000_000),
+        ..FeedStats::default()
+    });
+    let bus = telemetry.bus().unwrap();
+    bus.set_up(true);
+    bus.consumers()[1].set_lag(Some(7));
+    assert_eq!(
+        text(&levels_health(&telemetry, url)),
+        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":3,"nats_connected":true,"last_message_ts":1700000000000,"consumer_lag":{"gateway_levels":null,"gateway_flow":7}}"#
+    );
+}
+
+#[test]
+fn ready_says_why_it_is_not() {
+    let clock = Clock::start();
+    let telemetry = telemetry(clock);
+    let limits = ReadyLimits::default();
+    let answer = ready(&telemetry, clock, &limits);
+    assert_eq!(answer.status, 503);
+    assert_eq!(text(&answer), r#"{"ready":false,"reasons":["starting"]}"#);
+    telemetry.event_loop.set_caught_up();
+    let answer = ready(&telemetry, clock, &limits);
+    assert_eq!(answer.status, 200);
+    assert_eq!(text(&answer), r#"{"ready":true,"reasons":[]}"#);
+    assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+    telemetry.event_loop.set_draining();
+    assert_eq!(ready(&telemetry, clock, &limits).status, 503);
+}
+
+#[test]
+fn stats_is_json_with_the_numbers_of_the_loop() {
+    let clock = Clock::start();
+    let telemetry = telemetry(clock);
+    telemetry.event_loop.frames_sent.store(42);
+    telemetry.event_loop.store_feed(&FeedStats {
+        subjects: vec![SubjectStats {
+            messages: 5,
+            messages_bad: 1,
+            ..SubjectStats::default()
+        }],
+        ..FeedStats::default()
+    });
+    let answer = stats(&telemetry, clock, &ReadyLimits::default());
+    let value: sonic_rs::Value = sonic_rs::from_str(text(&answer)).unwrap();
+    let number = |path: &[&str]| {
+        let found = path
+            .iter()
+            .try_fold(&value, |at, key| sonic_rs::JsonValueTrait::get(at, *key));
+        found.and_then(sonic_rs::JsonValueTrait::as_u64)
+    };
+    assert_eq!(number(&["messages", "sent"]), Some(42));
+    assert_eq!(
+        number(&["bus", "subjects", "levels.signals", "bad"]),
+        Some(1)
+    );
+    assert_eq!(number(&["connections", "http"]), Some(0));
+    assert_eq!(number(&["loop", "turns"]), Some(0));
+}
+
+#[test]
+fn the_page_may_run_only_its_own_scripts() {
+    let policy = |html| {
+        let answer = page(html);
+        let value = answer.headers[header::CONTENT_SECURITY_POLICY].to_str();
+        value.unwrap().to_owned()
+    };
+    let plain = policy("<p>x</p>");
+    assert!(plain.contains("script-src 'self';") && plain.contains("style-src 'self';"));
+    let inline = policy("<style>p{}</style><script>1</script>");
+    assert!(inline.contains("script-src 'self' 'unsafe-inline';"));
+    assert!(inline.contains("style-src 'self' 'unsafe-inline';"));
+}

@@ -1,0 +1,148 @@
+//! Whether this process should get traffic, and why not. Pure: all is read from telemetry.
+
+use crate::hub::Now;
+use crate::telemetry::Telemetry;
+
+/// A reason to send no traffic here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// It is stopping.
+    Draining,
+    /// The event loop has not turned for too long.
+    LoopStalled,
+    /// The bus was not reached yet, or the backlog at start is not in the cache yet.
+    Starting,
+    /// The bus is away for too long.
+    BusAway,
+}
+
+impl NotReady {
+    /// The reason as `/ready` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::LoopStalled => "loop_stalled",
+            Self::Starting => "starting",
+            Self::BusAway => "bus_away",
+        }
+    }
+}
+
+/// The limits of readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyLimits {
+    /// The loop wakes at least every 500 ms; older than this many milliseconds, its last turn
+    /// says that it hangs.
+    pub loop_stall_ms: u64,
+    /// How many milliseconds the bus may be away (contract row `/ready`).
+    pub bus_grace_ms: u64,
+}
+
+impl Default for ReadyLimits {
+    fn default() -> Self {
+        Self {
+            loop_stall_ms: 2_000,
+            bus_grace_ms: 30_000,
+        }
+    }
+}
+
+/// All reasons to send no traffic here; none means ready.
+pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -> Vec<NotReady> {
+    let event_loop = &telemetry.event_loop;
+    let away_ms = telemetry
+        .bus()
+        .and_then(|bus| bus.away_since_unix_ms())
+        .map_or(0, |since| now.unix_ms.saturating_sub(since));
+    let grace_ms = i64::try_from(limits.bus_grace_ms).unwrap_or(i64::MAX);
+    let reasons = [
+        (NotReady::Draining, event_loop.draining()),
+        (
+            NotReady::LoopStalled,
+            event_loop.last_turn_age_ms(now) > limits.loop_stall_ms,
+        ),
+        (NotReady::Starting, !event_loop.caught_up()),
+        (NotReady::BusAway, away_ms > grace_ms),
+    ];
+    let holds = |(reason, holds): (NotReady, bool)| holds.then_some(reason);
+    reasons.into_iter().filter_map(holds).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Build, BusStatus, LoopLabels};
+    use std::sync::Arc;
+
+    const START: Now = Now {
+        mono_us: 1_000_000,
+        unix_ms: 1_700_000_000_000,
+    };
+
+    fn telemetry(bus: Option<Arc<BusStatus>>) -> Arc<Telemetry> {
+        let build = Build {
+            version: "0",
+            gateway: "levels",
+            features: String::new(),
+        };
+        Telemetry::new(build, &LoopLabels::default(), bus, START)
+    }
+
+    fn reasons(telemetry: &Telemetry, ms: u64) -> Vec<NotReady> {
+        not_ready(
+            telemetry,
+            START.plus_us(ms * 1_000),
+            &ReadyLimits::default(),
+        )
+    }
+
+    #[test]
+    fn starting_until_caught_up_once() {
+        let telemetry = telemetry(None);
+        assert_eq!(reasons(&telemetry, 0), [NotReady::Starting]);
+        telemetry.event_loop.set_caught_up();
+        assert_eq!(reasons(&telemetry, 0), []);
+    }
+
+    #[test]
+    fn a_loop_that_does_not_turn_is_told() {
+        let telemetry = telemetry(None);
+        telemetry.event_loop.set_caught_up();
+        assert_eq!(reasons(&telemetry, 2_000), []);
+        assert_eq!(reasons(&telemetry, 2_001), [NotReady::LoopStalled]);
+        telemetry.event_loop.turn_ended(START.plus_us(2_001_000));
+        assert_eq!(reasons(&telemetry, 2_001), []);
+    }
+
+    #[test]
+    fn the_bus_may_be_away_for_its_grace() {
+        let bus = Arc::new(BusStatus::new(&[], START.unix_ms));
+        let telemetry = telemetry(Some(Arc::clone(&bus)));
+        telemetry.event_loop.set_caught_up();
+        let at = |ms: u64| {
+            telemetry.event_loop.turn_ended(START.plus_us(ms * 1_000));
+            reasons(&telemetry, ms)
+        };
+        assert_eq!(at(30_000), []);
+        assert_eq!(at(30_001), [NotReady::BusAway]);
+        bus.set_up(true);
+        assert_eq!(at(90_000), []);
+        bus.set_down(START.unix_ms + 95_000);
+        assert_eq!(at(125_000), []);
+        assert_eq!(at(125_001), [NotReady::BusAway]);
+    }
+
+    #[test]
+    fn draining_is_told_with_all_other_reasons() {
+        let bus = Arc::new(BusStatus::new(&[], START.unix_ms - 60_000));
+        let telemetry = telemetry(Some(bus));
+        telemetry.event_loop.set_draining();
+        let all = [
+            NotReady::Draining,
+            NotReady::LoopStalled,
+            NotReady::Starting,
+            NotReady::BusAway,
+        ];
+        assert_eq!(reasons(&telemetry, 9_000), all);
+    }
+}

@@ -1,0 +1,196 @@
+//! One level: how the market comes to it, and what that says about a break.
+
+use super::barrier::Barrier;
+use super::random::Random;
+use super::spot::Spot;
+use super::tape::Tape;
+
+/// Nearer than this the market is at the level, in points.
+const TOUCH: f64 = 0.75;
+/// The market has left a level when it is farther away than this, in points.
+const LEFT: f64 = 3.0;
+/// Farther away than this a level signals nothing, in points.
+pub(super) const REACH: f64 = 12.0;
+
+/// One price that the market watches, and its state.
+#[derive(Clone, Debug)]
+pub(super) struct Level {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    /// Points.
+    pub(super) price: f64,
+    /// Below the spot: a support. Changes only once the spot is clearly on the other side.
+    pub(super) is_support: bool,
+    /// Points from the spot, never negative.
+    pub(super) distance: f64,
+    pub(super) barrier: Barrier,
+    /// Net gamma of the dealers here, in contracts' delta per point.
+    pub(super) gamma: f64,
+    /// −1 to 1: the tape as seen near this level.
+    pub(super) imbalance: f64,
+    pub(super) touches: i64,
+    has_left: bool,
+    /// The farthest that the market was before the approach under way, in points.
+    farthest: f64,
+    /// Points per second towards the level.
+    pub(super) approach_velocity: f64,
+    pub(super) approach_s: f64,
+    /// 0 to 100.
+    pub(super) score_raw: f64,
+    pub(super) score_smooth: f64,
+    pub(super) signal: &'static str,
+}
+
+impl Level {
+    pub(super) fn new(id: String, kind: &'static str, price: f64, random: &mut Random) -> Self {
+        Self {
+            id,
+            kind,
+            price,
+            is_support: false,
+            distance: 0.0,
+            barrier: Barrier::new(random),
+            gamma: 120_000.0 * random.normal(),
+            imbalance: 0.0,
+            touches: random.between(0.0, 3.0) as i64,
+            has_left: false,
+            farthest: 0.0,
+            approach_velocity: 0.0,
+            approach_s: 0.0,
+            score_raw: 50.0,
+            score_smooth: 50.0,
+            signal: "NEUTRAL",
+        }
+    }
+
+    /// Sets the side without the memory of the other one: for a level that just appeared.
+    pub(super) fn settle(&mut self, spot: f64) {
+        self.is_support = self.price < spot;
+        self.distance = (self.price - spot).abs();
+        self.farthest = self.distance;
+    }
+
+    /// Moves on by `dt_s` seconds, after the spot and the tape did.
+    pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut Random) {
+        let last = spot.last();
+        self.distance = (self.price - last).abs();
+        if self.distance > TOUCH {
+            self.is_support = self.price < last;
+        }
+        self.barrier.advance(dt_s, self.distance, random);
+        self.gamma =
+            (self.gamma + 4_000.0 * dt_s.sqrt() * random.normal()).clamp(-400_000.0, 400_000.0);
+        let local = 0.12 * random.normal() * dt_s.sqrt().min(1.0);
+        self.imbalance = (self.imbalance * 0.8 + tape.imbalance * 0.2 + local).clamp(-1.0, 1.0);
+        self.follow_approach(dt_s, spot);
+        self.score(dt_s, tape, random);
+        self.signal = self.next_signal();
+    }
+
+    fn follow_approach(&mut self, dt_s: f64, spot: &Spot) {
+        self.approach_velocity = self.outward() * spot.velocity;
+        if self.distance <= TOUCH && self.has_left {
+            self.touches += 1;
+            self.has_left = false;
+        } else if self.distance > LEFT {
+            self.has_left = true;
+        }
+        if self.approach_velocity > 0.02 {
+            self.approach_s += dt_s;
+            self.farthest = self.farthest.max(self.distance);
+        } else if self.approach_velocity < -0.02 {
+            self.approach_s = 0.0;
+            self.farthest = self.distance;
+        }
+    }
+
+    /// 1 where a break means up, −1 where it means down.
+    const fn outward(&self) -> f64 {
+        if self.is_support { -1.0 } else { 1.0 }
+    }
+
+    /// 1 at the level, towards 0 away from it.
+    pub(super) fn proximity(&self) -> f64 {
+        (-self.distance / 6.0).exp()
+    }
+
+    /// Points that the approach under way has covered.
+    pub(super) fn approach_distance(&self) -> f64 {
+        (self.farthest - self.distance).max(0.0)
+    }
+
+    /// The sweep under way runs into this level.
+    pub(super) fn is_swept(&self, tape: &Tape) -> bool {
+        self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
+    }
+
+    fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut Random) {
+        let barrier = match self.barrier.state {
+            "VACUUM" => 16.0,
+            "CONSUMED" => 22.0,
+            "WALL" => -20.0,
+            "ABSORPTION" => -16.0,
+            _ => 0.0,
+        };
+        let fuel = match self.fuel_effect() {
+            "AMPLIFY" => 8.0,
+            "DAMPEN" => -8.0,
+            _ => 0.0,
+        };
+        let flow = self.imbalance * self.outward() * 18.0;
+        let approach = (self.approach_velocity * 1.5).tanh() * 26.0;
+        let sweep = if self.is_swept(tape) { 10.0 } else { 0.0 };
+        let worn = (self.touches.min(4) as f64) * 1.5;
+        let lean = barrier + fuel + worn + (flow + approach + sweep) * (0.3 + self.proximity());
+        let raw = 47.5 + lean * (0.5 + 0.5 * self.proximity()) + 2.0 * random.normal();
+        self.score_raw = raw.clamp(0.0, 100.0);
+        self.score_smooth += (self.score_raw - self.score_smooth) * (1.0 - (-dt_s / 2.5).exp());
+    }
+
+    /// Entered at one score and left at another, so that a signal does not flicker.
+    fn next_signal(&self) -> &'static str {
+        let score = self.score_smooth;
+        match self.signal {
+            _ if self.distance > REACH + 1.0 => "NEUTRAL",
+            "BREAK" if score > 58.0 => "BREAK",
+            "REJECT" if score < 44.0 => "REJECT",
+            _ if score > 65.0 && self.distance < REACH => "BREAK",
+            _ if score < 38.0 && self.distance < REACH => "REJECT",
+            "CONTESTED" if self.distance < 6.0 => "CONTESTED",
+            _ if self.distance < 5.0 => "CONTESTED",
+            _ => "NEUTRAL",
+        }
+    }
+
+    pub(super) fn confidence(&self) -> &'static str {
+        let conviction = (self.score_smooth - 50.0).abs() * (0.5 + 0.5 * self.proximity());
+        if conviction > 19.0 {
+            "HIGH"
+        } else if conviction > 9.0 {
+            "MEDIUM"
+        } else {
+            "LOW"
+        }
+    }
+
+    pub(super) fn fuel_effect(&self) -> &'static str {
+        if self.gamma < -60_000.0 {
+            "AMPLIFY"
+        } else if self.gamma > 60_000.0 {
+            "DAMPEN"
+        } else {
+            "NEUTRAL"
+        }
+    }
+
+    /// What a person would say of it.
+    pub(super) fn note(&self) -> Option<&'static str> {
+        match (self.signal, self.barrier.state) {
+            ("BREAK", "VACUUM") => Some("Thin book ahead"),
+            ("BREAK", "CONSUMED") => Some("Orders used up"),
+            ("REJECT", "WALL") => Some("Large orders hold"),
+            ("REJECT", "ABSORPTION") => Some("Orders refill"),
+            _ => None,
+        }
+    }
+}

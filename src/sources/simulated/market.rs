@@ -1,0 +1,186 @@
+//! The simulated market: what it is made of and how its parts move together.
+
+use super::flow_text;
+use super::level::Level;
+use super::levels_text;
+use super::random::Random;
+use super::spot::{OPEN, Spot, TICK};
+use super::tape::Tape;
+
+/// More levels than this are not made.
+pub(super) const LEVELS_MAX: usize = 1_000;
+/// Points between strikes.
+const STRIKE_STEP: f64 = 5.0;
+/// A level that is shown stays until another is nearer by this much, in points.
+const STAY: f64 = 4.0;
+/// A level that is no strike is worth this much distance, in points.
+const NAMED: f64 = 9.0;
+/// A gap between two clock values counts as no more than this, in seconds: after a pause the
+/// market goes on from where it was.
+const STEP_MAX_S: f64 = 1.0;
+
+/// What a simulated market is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimulatedSettings {
+    /// How many levels a message carries: 1 to 1,000, others are brought into that range.
+    pub levels: usize,
+    /// The same seed and the same clock values give the same texts.
+    pub seed: u64,
+}
+
+/// A plausible session of the ES future, as the JSON texts of the subjects `levels.signals` and
+/// `market.flow` (the input side of the levels contract). Pure: no clock, no other randomness
+/// than its seed. Floating-point functions of the platform are used, so texts of one seed may
+/// differ between platforms in their last digit.
+#[derive(Clone, Debug)]
+pub struct SimulatedMarket {
+    levels_shown: usize,
+    random: Random,
+    last_unix_ms: Option<i64>,
+    spot: Spot,
+    tape: Tape,
+    vwap: f64,
+    /// Sorted by price.
+    levels: Vec<Level>,
+}
+
+/// Where a level can be.
+struct Candidate {
+    kind: &'static str,
+    price: f64,
+}
+
+impl Candidate {
+    fn id(&self) -> String {
+        match self.kind {
+            "STRIKE" => format!("STRIKE_{:.0}", self.price),
+            kind => kind.to_owned(),
+        }
+    }
+}
+
+impl SimulatedMarket {
+    /// A market just before its first message.
+    pub fn new(settings: SimulatedSettings) -> Self {
+        let mut random = Random::new(settings.seed);
+        let spot = Spot::new(&mut random);
+        let tape = Tape::new(&mut random);
+        Self {
+            levels_shown: settings.levels.clamp(1, LEVELS_MAX),
+            random,
+            last_unix_ms: None,
+            spot,
+            tape,
+            vwap: OPEN - 1.5,
+            levels: Vec::new(),
+        }
+    }
+
+    /// Moves on to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that
+    /// moment. A clock that stands still or goes back moves nothing.
+    pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
+        self.advance(unix_ms);
+        levels_text::write(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
+    }
+
+    /// Moves on to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
+    /// moment.
+    pub fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
+        self.advance(unix_ms);
+        flow_text::write(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
+    }
+
+    /// Moves on to `unix_ms` (Unix milliseconds) without writing anything.
+    pub(super) fn advance(&mut self, unix_ms: i64) {
+        let last = self.last_unix_ms.replace(unix_ms);
+        let gap_s = last.map_or(0.0, |at| unix_ms.saturating_sub(at) as f64 / 1_000.0);
+        let dt_s = gap_s.clamp(0.0, STEP_MAX_S);
+        self.spot
+            .advance(dt_s, self.tape.imbalance, &mut self.random);
+        self.tape
+            .advance(dt_s, unix_ms, &self.spot, &mut self.random);
+        self.vwap += (self.spot.last() - self.vwap) * (dt_s / 600.0);
+        self.choose_levels();
+        for level in &mut self.levels {
+            level.advance(dt_s, &self.spot, &self.tape, &mut self.random);
+        }
+    }
+
+    /// Keeps the nearest candidates: levels leave as the spot moves away and others appear. A
+    /// level that stays keeps its state, and takes the new price if it is one that moves.
+    fn choose_levels(&mut self) {
+        let spot = self.spot.last();
+        let mut ranked: Vec<(f64, Candidate, Option<usize>)> = self
+            .candidates()
+            .into_iter()
+            .map(|candidate| {
+                let shown = self.position(&candidate);
+                let named = if candidate.kind == "STRIKE" {
+                    0.0
+                } else {
+                    NAMED
+                };
+                let stay = if shown.is_some() { STAY } else { 0.0 };
+                (
+                    (candidate.price - spot).abs() - named - stay,
+                    candidate,
+                    shown,
+                )
+            })
+            .collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked.truncate(self.levels_shown);
+        let mut old: Vec<Option<Level>> = self.levels.drain(..).map(Some).collect();
+        for (_, candidate, shown) in ranked {
+            let kept = shown.and_then(|i| old.get_mut(i)).and_then(Option::take);
+            let level = match kept {
+                Some(mut level) => {
+                    level.price = candidate.price;
+                    level
+                }
+                None => self.appear(&candidate),
+            };
+            self.levels.push(level);
+        }
+        self.levels
+            .sort_by(|a, b| a.price.total_cmp(&b.price).then_with(|| a.id.cmp(&b.id)));
+    }
+
+    fn appear(&mut self, candidate: &Candidate) -> Level {
+        let id = candidate.id();
+        let mut level = Level::new(id, candidate.kind, candidate.price, &mut self.random);
+        level.settle(self.spot.last());
+        level
+    }
+
+    fn position(&self, candidate: &Candidate) -> Option<usize> {
+        let strike = candidate.kind == "STRIKE";
+        self.levels
+            .iter()
+            .position(|l| l.kind == candidate.kind && (!strike || l.price == candidate.price))
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let on_grid = |price: f64| (price / TICK).round() * TICK;
+        let named = [
+            ("PM_HIGH", OPEN + 17.25),
+            ("PM_LOW", OPEN - 21.5),
+            ("OR_HIGH", OPEN + 6.5),
+            ("OR_LOW", OPEN - 7.25),
+            ("PRIOR_CLOSE", OPEN + 2.25),
+            ("SESSION_HIGH", self.spot.session_high),
+            ("SESSION_LOW", self.spot.session_low),
+            ("VWAP", on_grid(self.vwap)),
+            ("SMA_200", on_grid(self.spot.slow_mean)),
+        ];
+        let middle = (self.spot.last() / STRIKE_STEP).round();
+        let each_side = self.levels_shown as i32 / 2 + 2;
+        let strikes =
+            (-each_side..=each_side).map(|i| ("STRIKE", (middle + f64::from(i)) * STRIKE_STEP));
+        named
+            .into_iter()
+            .chain(strikes)
+            .map(|(kind, price)| Candidate { kind, price })
+            .collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! A market made up inside the process, for the demo, tests and load: no broker needed.
+//!
+//! [`SimulatedMarket`] is pure and writes the texts that a bus would carry; [`SimulatedSource`]
+//! sends them at a steady rate. A full channel makes it wait, and what it then missed is never
+//! made up: the next message is the newest state. Called by `main`.
+
+mod barrier;
+mod flow_text;
+mod level;
+mod levels_text;
+mod market;
+mod random;
+mod schedule;
+mod spot;
+mod tape;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::SendError;
+
+pub use market::{SimulatedMarket, SimulatedSettings};
+
+use crate::feeds::{BusEvent, BusMessage, StreamPosition};
+use crate::hub::Now;
+use crate::sources::{Source, SourceLink};
+use crate::telemetry::BusStatus;
+use schedule::Schedule;
+
+/// The consumers that a [`BusStatus`] of this source shows: names and subjects, as in the levels
+/// contract.
+pub const CONSUMERS: [(&str, &str); 2] = [
+    ("gateway_levels", "levels.signals"),
+    ("gateway_flow", "market.flow"),
+];
+
+/// The slowest rate, in messages of each subject a second.
+pub const RATE_HZ_MIN: f64 = 0.1;
+/// The fastest rate, in messages of each subject a second.
+pub const RATE_HZ_MAX: f64 = 10_000.0;
+
+/// Sends a simulated market: `rate_hz` messages a second of `levels.signals`, and as many of
+/// `market.flow` half-way between them.
+pub struct SimulatedSource {
+    market: SimulatedMarket,
+    rate_hz: f64,
+    status: Arc<BusStatus>,
+}
+
+impl SimulatedSource {
+    /// `rate_hz` is brought into [`RATE_HZ_MIN`] to [`RATE_HZ_MAX`] (one that is no number: the
+    /// slowest); `status` is set to up when the source runs, and is made with [`CONSUMERS`].
+    pub fn new(settings: SimulatedSettings, rate_hz: f64, status: Arc<BusStatus>) -> Self {
+        Self {
+            market: SimulatedMarket::new(settings),
+            rate_hz: if rate_hz.is_nan() {
+                RATE_HZ_MIN
+            } else {
+                rate_hz.clamp(RATE_HZ_MIN, RATE_HZ_MAX)
+            },
+            status,
+        }
+    }
+
+    fn send_all(mut self, link: &SourceLink) -> Result<(), SendError<BusEvent>> {
+        let start = link.now();
+        self.status.set_up(true);
+        for consumer in self.status.consumers() {
+            consumer.set_lag(Some(0));
+        }
+        link.send(BusEvent::Up)?;
+        link.send(BusEvent::CaughtUp)?;
+        let stream_created_unix_ns = start.unix_ms.saturating_mul(1_000_000);
+        let subjects: [Arc<str>; 2] = CONSUMERS.map(|(_, subject)| Arc::from(subject));
+        let mut schedule = Schedule::new(start.mono_us, 2.0 * self.rate_hz);
+        for sent in 0_u64.. {
+            let wait_us = schedule.wait_us(link.now().mono_us);
+            if wait_us > 0 {
+                thread::sleep(Duration::from_micros(wait_us));
+            }
+            let received = link.now();
+            let is_flow = sent % 2 == 1;
+            let position = StreamPosition {
+                stream_created_unix_ns,
+                sequence: sent / 2 + 1,
+            };
+            let subject = &subjects[usize::from(is_flow)];
+            let message = self.message(is_flow, Arc::clone(subject), position, received);
+            link.send(BusEvent::Message(message))?;
+        }
+        Ok(())
+    }
+
+    fn message(
+        &mut self,
+        is_flow: bool,
+        subject: Arc<str>,
+        position: StreamPosition,
+        received: Now,
+    ) -> BusMessage {
+        let payload = if is_flow {
+            self.market.market_flow(received.unix_ms)
+        } else {
+            self.market.levels_signals(received.unix_ms)
+        };
+        BusMessage {
+            subject,
+            pattern: None,
+            payload,
+            position: Some(position),
+            received,
+            quiet: false,
+        }
+    }
+}
+
+impl Source for SimulatedSource {
+    fn run(self: Box<Self>, link: SourceLink) {
+        // The only error is that the loop is gone, and then this thread is done.
+        let _ = self.send_all(&link);
+    }
+}

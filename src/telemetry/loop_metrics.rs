@@ -1,0 +1,266 @@
+//! What the event loop tells of itself: it stores its own counters here once a turn, and never
+//! waits for whoever reads them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use super::names;
+use super::values::{Durations, Stored, StoredByLabel, Writer};
+use crate::hub::{FeedStats, Now};
+
+/// The phase of a connection, as `weirgate_connections` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its request head is being read.
+    Head,
+    /// An open WebSocket.
+    Open,
+    /// A WebSocket that is being closed.
+    Closing,
+    /// Handed to the HTTP thread and not ended yet.
+    Http,
+}
+
+const PHASES: [&str; 4] = ["head", "open", "closing", "http"];
+
+/// A stage on the way of one bus message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From the message's arrival until the feed takes it.
+    BusToFeed,
+    /// In the feed: parse, normalise, encode.
+    Feed,
+    /// From the feed's end until every client that can take it has it.
+    Fanout,
+}
+
+const STAGES: [&str; 3] = ["bus_to_feed", "feed", "fanout"];
+
+/// The label values that are fixed at the start, in the order of the indices that are stored.
+#[derive(Clone, Debug, Default)]
+pub struct LoopLabels {
+    /// What a request can lead to, for `weirgate_client_connections_total`.
+    pub connection_outcomes: &'static [&'static str],
+    /// Why a WebSocket can end, for `weirgate_client_closes_total`.
+    pub close_reasons: &'static [&'static str],
+    /// The feed's subjects, or families of subjects, in the feed's own order.
+    pub subjects: Vec<String>,
+}
+
+/// The loop's counters and gauges, stored absolute. Counters only grow.
+#[derive(Debug)]
+pub struct LoopMetrics {
+    /// Open WebSockets.
+    pub clients: Stored,
+    connections: StoredByLabel,
+    /// By index into [`LoopLabels::connection_outcomes`].
+    pub client_connections: StoredByLabel,
+    /// By index into [`LoopLabels::close_reasons`].
+    pub client_closes: StoredByLabel,
+    /// Frames that the kernel took whole.
+    pub frames_sent: Stored,
+    /// Bytes that the kernel took for WebSocket clients.
+    pub bytes_sent: Stored,
+    /// Messages for a client, counted once per client.
+    pub messages_queued: Stored,
+    /// Messages replaced by a newer one.
+    pub messages_conflated: Stored,
+    /// Messages kept back by a rate.
+    pub messages_shed: Stored,
+    /// Messages lost with their connection.
+    pub messages_dropped: Stored,
+    /// Messages in all send queues now.
+    pub messages_waiting: Stored,
+    /// Bytes in all send queues now.
+    pub send_queue_bytes: Stored,
+    /// Bytes of all frames alive, each counted once.
+    pub frame_bytes_alive: Stored,
+    /// Writes that failed for good.
+    pub send_errors: Stored,
+    /// Accepts that failed.
+    pub accept_errors: Stored,
+    /// Frames deflated.
+    pub deflated_frames: Stored,
+    /// Messages from clients.
+    pub received_messages: Stored,
+    /// Bytes from clients.
+    pub received_bytes: Stored,
+    turns: AtomicU64,
+    last_turn_mono_us: AtomicU64,
+    last_turn_unix_ms: AtomicI64,
+    draining: AtomicBool,
+    caught_up: AtomicBool,
+    bus_messages: StoredByLabel,
+    bus_messages_bad: StoredByLabel,
+    bus_messages_old: StoredByLabel,
+    bus_gaps: Stored,
+    /// Unix milliseconds; the smallest number while there is none.
+    last_message_unix_ms: AtomicI64,
+    stages: [Durations; STAGES.len()],
+}
+
+impl LoopMetrics {
+    /// All at 0. The age of the last turn counts from `now` until the first turn.
+    pub fn new(labels: &LoopLabels, now: Now) -> Self {
+        Self {
+            clients: Stored::default(),
+            connections: StoredByLabel::new(&PHASES),
+            client_connections: StoredByLabel::new(labels.connection_outcomes),
+            client_closes: StoredByLabel::new(labels.close_reasons),
+            frames_sent: Stored::default(),
+            bytes_sent: Stored::default(),
+            messages_queued: Stored::default(),
+            messages_conflated: Stored::default(),
+            messages_shed: Stored::default(),
+            messages_dropped: Stored::default(),
+            messages_waiting: Stored::default(),
+            send_queue_bytes: Stored::default(),
+            frame_bytes_alive: Stored::default(),
+            send_errors: Stored::default(),
+            accept_errors: Stored::default(),
+            deflated_frames: Stored::default(),
+            received_messages: Stored::default(),
+            received_bytes: Stored::default(),
+            turns: AtomicU64::new(0),
+            last_turn_mono_us: AtomicU64::new(now.mono_us),
+            last_turn_unix_ms: AtomicI64::new(now.unix_ms),
+            draining: AtomicBool::new(false),
+            caught_up: AtomicBool::new(false),
+            bus_messages: StoredByLabel::new(&labels.subjects),
+            bus_messages_bad: StoredByLabel::new(&labels.subjects),
+            bus_messages_old: StoredByLabel::new(&labels.subjects),
+            bus_gaps: Stored::default(),
+            last_message_unix_ms: AtomicI64::new(i64::MIN),
+            stages: Default::default(),
+        }
+    }
+
+    /// Stores how many connections are in a phase.
+    pub fn store_connections(&self, phase: Phase, connections: u64) {
+        self.connections.store(phase as usize, connections);
+    }
+
+    /// Ends a turn: call it last in every turn, at least every 500 ms.
+    pub fn turn_ended(&self, now: Now) {
+        self.turns.store(self.turns.load(Relaxed) + 1, Relaxed);
+        self.last_turn_mono_us.store(now.mono_us, Relaxed);
+        self.last_turn_unix_ms.store(now.unix_ms, Relaxed);
+    }
+
+    /// How long ago the last turn ended, in milliseconds.
+    pub fn last_turn_age_ms(&self, now: Now) -> u64 {
+        now.mono_us
+            .saturating_sub(self.last_turn_mono_us.load(Relaxed))
+            / 1_000
+    }
+
+    /// Says that the process drains: from the first stop signal on.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// The process drains.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Says that the backlog at start is in the cache (or that there is none to wait for). It
+    /// stays so.
+    pub fn set_caught_up(&self) {
+        self.caught_up.store(true, Relaxed);
+    }
+
+    /// The backlog at start is in the cache.
+    pub fn caught_up(&self) -> bool {
+        self.caught_up.load(Relaxed)
+    }
+
+    /// Stores what the feed has seen; its subjects are those of [`LoopLabels::subjects`].
+    pub fn store_feed(&self, feed: &FeedStats) {
+        for (index, subject) in feed.subjects.iter().enumerate() {
+            self.bus_messages.store(index, subject.messages);
+            self.bus_messages_bad.store(index, subject.messages_bad);
+            self.bus_messages_old.store(index, subject.messages_old);
+        }
+        self.bus_gaps.store(feed.gaps);
+        let last = feed.last_message_unix_ms.unwrap_or(i64::MIN);
+        self.last_message_unix_ms.store(last, Relaxed);
+        if feed.caught_up {
+            self.set_caught_up();
+        }
+    }
+
+    /// Unix milliseconds of the newest good message, if there was one.
+    pub fn last_message_unix_ms(&self) -> Option<i64> {
+        Some(self.last_message_unix_ms.load(Relaxed)).filter(|&at| at != i64::MIN)
+    }
+
+    /// Records how long one bus message took in a stage: once per message, not per client.
+    pub fn observe_stage_us(&self, stage: Stage, us: u64) {
+        if let Some(durations) = self.stages.get(stage as usize) {
+            durations.observe_us(us);
+        }
+    }
+
+    /// Connections by phase.
+    pub fn connections(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.connections.iter()
+    }
+
+    /// Bus messages by subject: taken, refused, too old.
+    pub fn bus_messages(&self) -> impl Iterator<Item = (&str, [u64; 3])> {
+        let bad = self.bus_messages_bad.iter();
+        let old = self.bus_messages_old.iter();
+        self.bus_messages
+            .iter()
+            .zip(bad.zip(old))
+            .map(|((subject, taken), ((_, bad), (_, old)))| (subject, [taken, bad, old]))
+    }
+
+    /// Losses that the bus told of.
+    pub fn bus_gaps(&self) -> u64 {
+        self.bus_gaps.load()
+    }
+
+    /// Turns so far.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Relaxed)
+    }
+
+    pub(super) fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.number(&names::CLIENTS, self.clients.load())?;
+        out.by_label(&names::CONNECTIONS, self.connections.iter())?;
+        out.by_label(&names::CLIENT_CONNECTIONS, self.client_connections.iter())?;
+        out.by_label(&names::CLIENT_CLOSES, self.client_closes.iter())?;
+        out.by_label(&names::BUS_MESSAGES, self.bus_messages.iter())?;
+        out.by_label(&names::BUS_MESSAGES_BAD, self.bus_messages_bad.iter())?;
+        out.by_label(&names::BUS_MESSAGES_OLD, self.bus_messages_old.iter())?;
+        out.number(&names::BUS_GAPS, self.bus_gaps.load())?;
+        let last_message = self.last_message_unix_ms().map(|ms| ms as f64 / 1e3);
+        out.seconds(&names::BUS_LAST_MESSAGE, last_message)?;
+        for (metric, value) in [
+            (names::FRAMES_SENT, &self.frames_sent),
+            (names::BYTES_SENT, &self.bytes_sent),
+            (names::MESSAGES_QUEUED, &self.messages_queued),
+            (names::MESSAGES_CONFLATED, &self.messages_conflated),
+            (names::MESSAGES_SHED, &self.messages_shed),
+            (names::MESSAGES_DROPPED, &self.messages_dropped),
+            (names::MESSAGES_WAITING, &self.messages_waiting),
+            (names::SEND_QUEUE_BYTES, &self.send_queue_bytes),
+            (names::FRAME_BYTES_ALIVE, &self.frame_bytes_alive),
+            (names::SEND_ERRORS, &self.send_errors),
+            (names::ACCEPT_ERRORS, &self.accept_errors),
+            (names::DEFLATED_FRAMES, &self.deflated_frames),
+            (names::RECEIVED_MESSAGES, &self.received_messages),
+            (names::RECEIVED_BYTES, &self.received_bytes),
+        ] {
+            out.number(&metric, value.load())?;
+        }
+        out.number(&names::LOOP_TURNS, self.turns.load(Relaxed))?;
+        let last_turn = self.last_turn_unix_ms.load(Relaxed) as f64 / 1e3;
+        out.seconds(&names::LOOP_LAST_TURN, Some(last_turn))?;
+        out.durations(&names::STAGE_DURATION, STAGES.into_iter().zip(&self.stages))?;
+        out.number(&names::CAUGHT_UP, self.caught_up().into())?;
+        out.number(&names::DRAINING, self.draining().into())
+    }
+}

@@ -1,0 +1,222 @@
+//! Every metric name, its kind, labels and help text, in one place. Names follow SemVer: a
+//! dashboard depends on them.
+//!
+//! Prometheus naming rules hold: base units (seconds, bytes), `_total` on counters only, labels
+//! with few and known values (never a client, symbol or channel).
+
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution in fixed buckets.
+    Histogram,
+    /// Labels with the value 1.
+    Info,
+}
+
+/// One metric as it is written out.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricName {
+    /// The full name, as a query uses it (histograms: without `_bucket`, `_sum`, `_count`).
+    pub name: &'static str,
+    /// What it counts.
+    pub kind: Kind,
+    /// Label names, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// One sentence for people.
+    pub help: &'static str,
+}
+
+impl MetricName {
+    /// The family's name without its unit and its kind's suffix, and the unit: the encoder puts
+    /// both back.
+    pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
+        let family = match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total"),
+            Kind::Info => self.name.strip_suffix("_info"),
+            Kind::Gauge | Kind::Histogram => None,
+        }
+        .unwrap_or(self.name);
+        if let Some(stem) = family.strip_suffix("_seconds") {
+            (stem, Some(Unit::Seconds))
+        } else if let Some(stem) = family.strip_suffix("_bytes") {
+            (stem, Some(Unit::Bytes))
+        } else {
+            (family, None)
+        }
+    }
+
+    /// The kind in the encoder's terms.
+    pub(super) fn metric_type(&self) -> MetricType {
+        match self.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+            Kind::Info => MetricType::Info,
+        }
+    }
+}
+
+macro_rules! metric_names {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: MetricName = MetricName {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// All metrics, in the order in which they are written.
+        pub const ALL: &[MetricName] = &[$($id),*];
+    };
+}
+
+metric_names! {
+    CLIENTS = Gauge "weirgate_clients" []
+        "WebSocket connections that are open: from their 101 until the close is answered.";
+    CONNECTIONS = Gauge "weirgate_connections" ["phase"]
+        "Connections by phase: request head, open WebSocket, closing, plain HTTP.";
+    CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
+        "Connections by what their request led to.";
+    CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
+        "WebSocket connections that ended, by reason.";
+    BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
+        "Messages taken from the bus.";
+    BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]
+        "Messages refused: logged and skipped, nothing sent to clients.";
+    BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
+        "Messages not taken because a newer one of the same stream was there already.";
+    BUS_GAPS = Counter "weirgate_bus_gaps_total" []
+        "Losses that the bus told of.";
+    BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
+        "Unix time of the newest good message; absent before the first.";
+    FRAMES_SENT = Counter "weirgate_frames_sent_total" []
+        "Frames that the kernel took whole, counted once per client.";
+    BYTES_SENT = Counter "weirgate_bytes_sent_total" []
+        "Bytes that the kernel took for WebSocket clients.";
+    MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
+        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped or still waits.";
+    MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
+        "Queued messages replaced by a newer one of the same key because their client was slow.";
+    MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
+        "Messages kept from a client by a rate that it asked for or was given.";
+    MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
+        "Queued messages lost because their connection ended first.";
+    MESSAGES_WAITING = Gauge "weirgate_messages_waiting" []
+        "Messages in all send queues now.";
+    SEND_QUEUE_BYTES = Gauge "weirgate_send_queue_bytes" []
+        "Bytes in all send queues; a frame counts once for each queue that holds it.";
+    FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
+        "Memory of all frames in bytes; a frame counts once, however many queues hold it.";
+    SEND_ERRORS = Counter "weirgate_send_errors_total" []
+        "Writes to a socket that failed for good.";
+    ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
+        "Connections that could not be accepted, for want of descriptors for example.";
+    DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
+        "Frames compressed; each at most once, for all clients.";
+    RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
+        "WebSocket messages from clients.";
+    RECEIVED_BYTES = Counter "weirgate_received_bytes_total" []
+        "Bytes read from clients.";
+    LOOP_TURNS = Counter "weirgate_loop_turns_total" []
+        "Turns of the event loop.";
+    LOOP_LAST_TURN = Gauge "weirgate_loop_last_turn_timestamp_seconds" []
+        "Unix time of the end of the event loop's last turn; it turns at least every 500 ms.";
+    STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
+        "Time per bus message: from its arrival to the feed, in the feed, in the fan-out to the sockets.";
+    CAUGHT_UP = Gauge "weirgate_caught_up" []
+        "1 once the backlog at start is in the cache.";
+    DRAINING = Gauge "weirgate_draining" []
+        "1 from the first stop signal on.";
+    BUS_CONNECTED = Gauge "weirgate_bus_connected" []
+        "1 while the bus answers.";
+    BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
+        "Connections to the bus made again after the first.";
+    CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
+        "Messages that the bus still holds for a consumer; absent while unknown.";
+    BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]
+        "The program that runs.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "User and system CPU time spent, in seconds.";
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
+        "Resident memory size in bytes.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "Most file descriptors that the process may open.";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" []
+        "Start of the process, Unix time in seconds.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_naming_rules() {
+        let not_base = [
+            "ms",
+            "us",
+            "ns",
+            "milliseconds",
+            "minutes",
+            "kb",
+            "kib",
+            "mb",
+            "mib",
+        ];
+        let not_said = ["count", "num", "counter", "gauge", "number"];
+        for metric in ALL {
+            let name = metric.name;
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(plain), "{name}");
+            let ours = name.starts_with("weirgate_") || name.starts_with("process_");
+            assert!(ours, "{name} has no prefix");
+            for word in name.split('_') {
+                assert!(!not_base.contains(&word), "{name} is not in a base unit");
+                assert!(!not_said.contains(&word), "{name} repeats its kind");
+            }
+            let total = name.ends_with("_total");
+            assert_eq!(total, metric.kind == Kind::Counter, "{name}: _total");
+            let info = name.ends_with("_info");
+            assert_eq!(info, metric.kind == Kind::Info, "{name}: _info");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_one_sentence_of_help_and_a_name_of_its_own() {
+        let mut seen = std::collections::HashSet::new();
+        for metric in ALL {
+            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+            assert!(
+                metric.help.len() > 10 && metric.help.ends_with('.'),
+                "{}",
+                metric.name
+            );
+            assert!(!metric.help.contains(['\n', '\\', '"']), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_stem_with_its_unit_and_suffix_is_the_name_again() {
+        for metric in ALL {
+            let (stem, unit) = metric.stem();
+            let unit = unit.map_or(String::new(), |u| format!("_{}", u.as_str()));
+            let suffix = match metric.kind {
+                Kind::Counter => "_total",
+                Kind::Info => "_info",
+                Kind::Gauge | Kind::Histogram => "",
+            };
+            assert_eq!(format!("{stem}{unit}{suffix}"), metric.name);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use super::*;
+use crate::hub::{FeedStats, SubjectStats};
+
+const NOW: Now = Now {
+    mono_us: 10_000_000,
+    unix_ms: 1_700_000_000_500,
+};
+
+fn telemetry() -> Arc<Telemetry> {
+    let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.unix_ms);
+    let build = Build {
+        version: "1.2.3",
+        gateway: "levels",
+        features: "nats".to_owned(),
+    };
+    let labels = LoopLabels {
+        connection_outcomes: &["accepted", "http"],
+        close_reasons: &["peer", "stalled"],
+        subjects: vec!["levels.signals".to_owned(), "a\"b\\c".to_owned()],
+    };
+    Telemetry::new(build, &labels, Some(Arc::new(bus)), NOW)
+}
+
+/// The `# TYPE` lines as (name, type).
+fn types(text: &str) -> Vec<(String, String)> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect()
+}
+
+#[test]
+fn what_is_written_is_what_is_named_in_the_same_order() {
+    let written = types(&telemetry().open_metrics());
+    let named: Vec<_> = names::ALL
+        .iter()
+        .map(|metric| {
+            let family = metric
+                .name
+                .trim_end_matches("_total")
+                .trim_end_matches("_info");
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            (family.to_owned(), kind)
+        })
+        .collect();
+    assert_eq!(written, named);
+}
+
+#[test]
+fn every_family_has_help_and_every_sample_its_labels() {
+    let text = telemetry().open_metrics();
+    for metric in names::ALL {
+        let (stem, unit) = metric.stem();
+        let unit = unit.map_or(String::new(), |unit| format!("_{}", unit.as_str()));
+        let help = format!("# HELP {stem}{unit} {}\n", metric.help);
+        assert!(text.contains(&help), "{}", metric.name);
+        for label in metric.labels {
+            let known_labels = metric.name == names::CONSUMER_LAG.name
+                || text.lines().any(|line| {
+                    line.starts_with(metric.name) && line.contains(&format!("{label}=\""))
+                });
+            assert!(known_labels, "{} without {label}", metric.name);
+        }
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn names_and_types_stay_as_they_are() {
+    let lines: Vec<_> = types(&telemetry().open_metrics())
+        .into_iter()
+        .map(|(name, kind)| format!("{name} {kind}"))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn stored_values_are_written_absolute() {
+    let telemetry = telemetry();
+    let metrics = &telemetry.event_loop;
+    for frames in [5, 9] {
+        metrics.frames_sent.store(frames);
+    }
+    metrics.clients.store(3);
+    metrics.client_closes.store(1, 4);
+    metrics.store_connections(Phase::Http, 2);
+    metrics.observe_stage_us(Stage::Feed, 30);
+    metrics.store_feed(&FeedStats {
+        subjects: vec![
+            SubjectStats::default(),
+            SubjectStats {
+                subject: "a\"b\\c".to_owned(),
+                messages: 7,
+                messages_bad: 1,
+                messages_old: 2,
+            },
+        ],
+        last_message_unix_ms: Some(1_700_000_000_123),
+        caught_up: true,
+        gaps: 1,
+    });
+    metrics.turn_ended(NOW);
+    let text = telemetry.open_metrics();
+    for line in [
+        "weirgate_frames_sent_total 9",
+        "weirgate_clients 3",
+        "weirgate_client_closes_total{reason=\"stalled\"} 4",
+        "weirgate_connections{phase=\"http\"} 2",
+        "weirgate_stage_duration_seconds_bucket{le=\"0.00005\",stage=\"feed\"} 1",
+        "weirgate_stage_duration_seconds_sum{stage=\"feed\"} 0.00003",
+        "weirgate_bus_messages_total{subject=\"a\\\"b\\\\c\"} 7",
+        "weirgate_bus_messages_old_total{subject=\"a\\\"b\\\\c\"} 2",
+        "weirgate_bus_gaps_total 1",
+        "weirgate_bus_last_message_timestamp_seconds 1700000000.123",
+        "weirgate_loop_turns_total 1",
+        "weirgate_loop_last_turn_timestamp_seconds 1700000000.5",
+        "weirgate_caught_up 1",
+        "weirgate_draining 0",
+        "weirgate_bus_connected 0",
+        "weirgate_build_info{version=\"1.2.3\",gateway=\"levels\",features=\"nats\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn what_is_not_known_has_no_sample() {
+    let telemetry = telemetry();
+    let text = telemetry.open_metrics();
+    let sample = |name: &str| text.lines().any(|line| line.starts_with(name));
+    assert!(!sample("weirgate_consumer_lag_messages{"));
+    assert!(!sample("weirgate_bus_last_message_timestamp_seconds "));
+    telemetry.bus().unwrap().consumers()[0].set_lag(Some(12));
+    let lag = "weirgate_consumer_lag_messages{consumer=\"gateway_levels\"} 12\n";
+    assert!(telemetry.open_metrics().contains(lag));
+}
+
+#[test]
+fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
+    let telemetry = telemetry();
+    let metrics = &telemetry.event_loop;
+    assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 2_500);
+    metrics.turn_ended(NOW.plus_us(2_000_000));
+    assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 500);
+    assert_eq!(metrics.last_turn_age_ms(NOW), 0);
+}
