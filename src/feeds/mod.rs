@@ -4,5 +4,6 @@
 //! none knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
 
 mod bus;
+pub mod levels;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition};

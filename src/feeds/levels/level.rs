@@ -1,0 +1,353 @@
+//! One level: its fields, and the contract's table that makes the output of them.
+
+use std::io::Write;
+
+use sonic_rs::LazyValue;
+
+use super::bad::BadMessage;
+use super::fields::{Values, fields};
+use super::predictions::Predictions;
+use super::session::SessionContext;
+use super::text::{self, raw};
+use super::truth::{Kind, is_string, is_truthy};
+
+fields! {
+    /// Everything that is read of a level, by the object that it stands in.
+    Field {
+        level {
+            Id = "id",
+            Price = "price",
+            LevelKind = "kind",
+            Direction = "direction",
+            Distance = "distance",
+            WallRatio = "wall_ratio",
+            ApproachVelocity = "approach_velocity",
+            ApproachBars = "approach_bars",
+            ApproachDistance = "approach_distance",
+            PriorTouches = "prior_touches",
+            BreakScoreRaw = "break_score_raw",
+            BreakScoreSmooth = "break_score_smooth",
+            Signal = "signal",
+            Confidence = "confidence",
+            Note = "note",
+            ConfluenceCount = "confluence_count",
+            ConfluencePressure = "confluence_pressure",
+            ConfluenceAlignment = "confluence_alignment",
+            ConfluenceLevel = "confluence_level",
+            ConfluenceLevelName = "confluence_level_name",
+        }
+        barrier {
+            BarrierState = "state",
+            BarrierDeltaLiq = "delta_liq",
+            BarrierReplenishmentRatio = "replenishment_ratio",
+            BarrierDepthInZone = "depth_in_zone",
+        }
+        tape {
+            TapeImbalance = "imbalance",
+            TapeVelocity = "velocity",
+            TapeBuyVol = "buy_vol",
+            TapeSellVol = "sell_vol",
+        }
+        sweep {
+            SweepDetected = "detected",
+        }
+        fuel {
+            FuelNetDealerGamma = "net_dealer_gamma",
+            FuelEffect = "effect",
+        }
+    }
+}
+
+/// How an output value follows from the input.
+enum Rule {
+    /// The value's text; this when it is missing. `null` passes.
+    Copy(Field, &'static str),
+    /// The value's text; when it is missing or null, that of the second field; then this.
+    CopyOr(Field, Field, &'static str),
+    /// The first word becomes the second, other values pass; this when the value is not truthy.
+    Map(Field, &'static [(&'static str, &'static str)], &'static str),
+    /// Whether the value is truthy.
+    Truth(Field),
+    /// `wall_ratio`, or what follows from the depth in the zone.
+    WallRatio,
+    /// From the session clock.
+    IsFirst15m,
+    /// From the session clock.
+    BarsSinceOpen,
+}
+
+/// An output key, with the punctuation around it, and its rule.
+struct Row(&'static str, Rule);
+
+macro_rules! row {
+    ($key:literal, $rule:expr) => {
+        Row(concat!(",\"", $key, "\":"), $rule)
+    };
+}
+
+const DIRECTIONS: &[(&str, &str)] = &[("SUPPORT", "\"DOWN\""), ("RESISTANCE", "\"UP\"")];
+
+const SIGNALS: &[(&str, &str)] = &[
+    ("REJECT", "\"BOUNCE\""),
+    ("CONTESTED", "\"NO_TRADE\""),
+    ("NEUTRAL", "\"NO_TRADE\""),
+];
+
+/// The contract's table "Each level, in this order", row by row.
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    row!("id",                          Rule::Copy(Field::Id, "\"\"")),
+    row!("level_price",                 Rule::Copy(Field::Price, "0.0")),
+    row!("level_kind_name",             Rule::Copy(Field::LevelKind, "\"UNKNOWN\"")),
+    row!("direction",                   Rule::Map(Field::Direction, DIRECTIONS, "\"UP\"")),
+    row!("distance",                    Rule::Copy(Field::Distance, "0.0")),
+    row!("is_first_15m",                Rule::IsFirst15m),
+    row!("barrier_state",               Rule::Copy(Field::BarrierState, "\"NEUTRAL\"")),
+    row!("barrier_delta_liq",           Rule::Copy(Field::BarrierDeltaLiq, "0.0")),
+    row!("barrier_replenishment_ratio", Rule::Copy(Field::BarrierReplenishmentRatio, "0.0")),
+    row!("wall_ratio",                  Rule::WallRatio),
+    row!("tape_imbalance",              Rule::Copy(Field::TapeImbalance, "0.0")),
+    row!("tape_velocity",               Rule::Copy(Field::TapeVelocity, "0.0")),
+    row!("tape_buy_vol",                Rule::Copy(Field::TapeBuyVol, "0")),
+    row!("tape_sell_vol",               Rule::Copy(Field::TapeSellVol, "0")),
+    row!("sweep_detected",              Rule::Truth(Field::SweepDetected)),
+    row!("gamma_exposure",              Rule::Copy(Field::FuelNetDealerGamma, "0.0")),
+    row!("fuel_effect",                 Rule::Copy(Field::FuelEffect, "\"NEUTRAL\"")),
+    row!("approach_velocity",           Rule::Copy(Field::ApproachVelocity, "0.0")),
+    row!("approach_bars",               Rule::Copy(Field::ApproachBars, "0")),
+    row!("approach_distance",           Rule::Copy(Field::ApproachDistance, "0.0")),
+    row!("prior_touches",               Rule::Copy(Field::PriorTouches, "0")),
+    row!("bars_since_open",             Rule::BarsSinceOpen),
+    row!("break_score_raw",             Rule::Copy(Field::BreakScoreRaw, "0.0")),
+    row!("break_score_smooth",          Rule::CopyOr(Field::BreakScoreSmooth, Field::BreakScoreRaw, "0.0")),
+    row!("signal",                      Rule::Map(Field::Signal, SIGNALS, "\"CHOP\"")),
+    row!("confidence",                  Rule::Copy(Field::Confidence, "\"LOW\"")),
+    row!("note",                        Rule::Copy(Field::Note, "null")),
+    row!("confluence_count",            Rule::Copy(Field::ConfluenceCount, "0")),
+    row!("confluence_pressure",         Rule::Copy(Field::ConfluencePressure, "0.0")),
+    row!("confluence_alignment",        Rule::Copy(Field::ConfluenceAlignment, "0")),
+    row!("confluence_level",            Rule::Copy(Field::ConfluenceLevel, "0")),
+    row!("confluence_level_name",       Rule::Copy(Field::ConfluenceLevelName, "\"UNDEFINED\"")),
+];
+
+/// An object within a level. One of a wrong type makes the message bad.
+#[derive(Clone, Copy)]
+enum Part {
+    Barrier,
+    Tape,
+    Sweep,
+    Fuel,
+}
+
+impl Part {
+    const NAMES: [&str; 4] = ["barrier", "tape", "tape.sweep", "fuel"];
+
+    fn in_level(key: &str) -> Option<Self> {
+        match key {
+            "barrier" => Some(Self::Barrier),
+            "tape" => Some(Self::Tape),
+            "fuel" => Some(Self::Fuel),
+            _ => None,
+        }
+    }
+
+    fn field(self, key: &str) -> Option<Field> {
+        match self {
+            Self::Barrier => Field::barrier(key),
+            Self::Tape => Field::tape(key),
+            Self::Sweep => Field::sweep(key),
+            Self::Fuel => Field::fuel(key),
+        }
+    }
+}
+
+/// The raw values of one level.
+#[derive(Debug)]
+pub(super) struct Level<'a> {
+    values: Values<'a, { Field::COUNT }>,
+    /// By [`Part`]: the last value under its key is neither an object nor empty.
+    wrong_parts: [bool; 4],
+}
+
+impl<'a> Level<'a> {
+    /// Reads a level, whole: what is wrong anywhere in it makes the message bad.
+    pub(super) fn read(level: LazyValue<'a>) -> Result<Self, BadMessage> {
+        let mut read = Self {
+            values: Values::new(),
+            wrong_parts: [false; 4],
+        };
+        text::fields(level, |key, value| {
+            if let Some(field) = Field::level(&key) {
+                read.values.set(field as usize, raw(&value)?);
+            } else if let Some(part) = Part::in_level(&key) {
+                read.read_part(part, value)?;
+            }
+            Ok(())
+        })?;
+        read.check()?;
+        Ok(read)
+    }
+
+    fn read_part(&mut self, part: Part, object: LazyValue<'a>) -> Result<(), BadMessage> {
+        self.clear_part(part);
+        let text = raw(&object)?;
+        if Kind::of(text) != Kind::Object {
+            self.wrong_parts[part as usize] = is_truthy(text);
+            return Ok(());
+        }
+        text::fields(object, |key, value| {
+            if let Some(field) = part.field(&key) {
+                self.values.set(field as usize, raw(&value)?);
+            } else if matches!(part, Part::Tape) && key == "sweep" {
+                self.read_part(Part::Sweep, value)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets an earlier object under the same key; a tape takes its sweep along.
+    fn clear_part(&mut self, part: Part) {
+        let (first, last) = match part {
+            Part::Barrier => (Field::BarrierState, Field::BarrierDepthInZone),
+            Part::Tape => (Field::TapeImbalance, Field::SweepDetected),
+            Part::Sweep => (Field::SweepDetected, Field::SweepDetected),
+            Part::Fuel => (Field::FuelNetDealerGamma, Field::FuelEffect),
+        };
+        self.values.clear(first as usize..last as usize + 1);
+        self.wrong_parts[part as usize] = false;
+        if matches!(part, Part::Tape) {
+            self.wrong_parts[Part::Sweep as usize] = false;
+        }
+    }
+
+    fn check(&self) -> Result<(), BadMessage> {
+        if let Some(part) = self.wrong_parts.iter().position(|&wrong| wrong) {
+            return Err(BadMessage::wrong(Part::NAMES[part]));
+        }
+        for (field, name) in [(Field::Id, "id"), (Field::Signal, "signal")] {
+            if let Some(Kind::Array | Kind::Object) = self.value(field).map(Kind::of) {
+                return Err(BadMessage::wrong(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&self, field: Field) -> Option<&'a str> {
+        self.values.at(field as usize)
+    }
+
+    fn value_not_null(&self, field: Field) -> Option<&'a str> {
+        self.value(field).filter(|&raw| Kind::of(raw) != Kind::Null)
+    }
+
+    /// Appends the level's output object.
+    pub(super) fn write(
+        &self,
+        session: SessionContext,
+        predictions: &Predictions<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadMessage> {
+        let start = out.len();
+        for Row(key, rule) in TABLE {
+            out.extend_from_slice(key.as_bytes());
+            self.write_value(rule, session, out)?;
+        }
+        // The first row's comma makes place for the brace.
+        if let Some(comma) = out.get_mut(start) {
+            *comma = b'{';
+        }
+        predictions.write_for(self.value(Field::Id), out)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn write_value(
+        &self,
+        rule: &Rule,
+        session: SessionContext,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadMessage> {
+        let text = match *rule {
+            Rule::Copy(field, default) => self.value(field).unwrap_or(default),
+            Rule::CopyOr(field, other, default) => self
+                .value_not_null(field)
+                .or_else(|| self.value(other))
+                .unwrap_or(default),
+            Rule::Map(field, words, default) => match self.value(field).filter(|r| is_truthy(r)) {
+                Some(raw) => mapped(raw, words),
+                None => default,
+            },
+            Rule::Truth(field) => bool_text(self.value(field).is_some_and(is_truthy)),
+            Rule::IsFirst15m => bool_text(session.is_first_15m),
+            Rule::BarsSinceOpen => {
+                // Writing to a Vec cannot fail.
+                let _ = write!(out, "{}", session.bars_since_open);
+                return Ok(());
+            }
+            Rule::WallRatio => match self.value_not_null(Field::WallRatio) {
+                Some(raw) => raw,
+                None => return self.write_wall_ratio(out),
+            },
+        };
+        out.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    fn write_wall_ratio(&self, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+        let depth = self.value(Field::BarrierDepthInZone).unwrap_or("null");
+        let ratio = match Kind::of(depth) {
+            Kind::True => 1.0 / 5000.0,
+            Kind::Number if is_truthy(depth) => {
+                five_thousandth(depth).ok_or(BadMessage::DepthInZoneOutOfRange)?
+            }
+            _ => 0.0,
+        };
+        // The shortest text that reads back as the same double, always valid JSON when finite.
+        let _ = write!(out, "{ratio:?}");
+        Ok(())
+    }
+}
+
+const fn bool_text(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn mapped<'a>(raw: &'a str, words: &[(&str, &'static str)]) -> &'a str {
+    let word = words.iter().find(|(word, _)| is_string(raw, word));
+    word.map_or(raw, |(_, output)| output)
+}
+
+/// A JSON number divided by 5000, as the nearest double; `None` when no double holds the number.
+fn five_thousandth(number: &str) -> Option<f64> {
+    let value: f64 = number.parse().ok().filter(|v: &f64| v.is_finite())?;
+    let is_integer = number.bytes().all(|b| matches!(b, b'-' | b'0'..=b'9'));
+    if is_integer && value.abs() >= 9_007_199_254_740_992.0 {
+        // A double no longer holds every integer here, and rounding twice can miss the nearest
+        // one. n / 5000 = 2n / 10000, which parsing rounds once.
+        return (doubled(number) + "e-4").parse().ok();
+    }
+    Some(value / 5000.0)
+}
+
+/// Twice an integer of any length, in decimal.
+fn doubled(integer: &str) -> String {
+    let (sign, digits) = match integer.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", integer),
+    };
+    let mut reversed = String::with_capacity(digits.len() + 2);
+    let mut carry = 0;
+    for digit in digits.bytes().rev() {
+        let twice = (digit - b'0') * 2 + carry;
+        reversed.push(char::from(b'0' + twice % 10));
+        carry = twice / 10;
+    }
+    if carry > 0 {
+        reversed.push('1');
+    }
+    sign.chars().chain(reversed.chars().rev()).collect()
+}
+
+#[cfg(test)]
+#[path = "level_tests.rs"]
+mod tests;

@@ -1,0 +1,255 @@
+//! `levels.signals` to the object that clients get under `levels`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use sonic_rs::LazyValue;
+
+use super::bad::BadMessage;
+use super::level::Level;
+use super::predictions::Predictions;
+use super::session::{SessionClock, SessionContext};
+use super::text::{self, raw};
+use super::truth::{Kind, is_truthy};
+
+/// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
+/// limit on bus messages alone does not bound it.
+const NORMALISED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// `ts` beyond this, either way, is bad: as nanoseconds it does not fit 64 bits.
+const TS_MS_MAX: i64 = 9_223_372_036_854;
+
+const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
+
+/// Turns `levels.signals` messages into what clients get (contract: "Normalisation").
+#[derive(Clone, Debug)]
+pub struct Normaliser {
+    json_depth_max: usize,
+    session: SessionClock,
+}
+
+impl Normaliser {
+    /// `json_depth_max`: levels of nesting allowed; `session_length_min`: the most that
+    /// `bars_since_open` says.
+    pub fn new(json_depth_max: usize, session_length_min: u32) -> Self {
+        Self {
+            json_depth_max,
+            session: SessionClock::new(session_length_min),
+        }
+    }
+
+    /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if it has
+    /// one that is not null. `now_unix_ms` stands in for a `ts` that is missing or empty.
+    ///
+    /// # Errors
+    /// The message is bad; `out` then holds a part of it.
+    pub fn normalise<'a>(
+        &mut self,
+        message: &'a [u8],
+        now_unix_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<&'a str>, BadMessage> {
+        let message = Message::read(text::check(message, self.json_depth_max)?)?;
+        let ts = Timestamp::read(message.ts, now_unix_ms)?;
+        let session = self.context(&ts)?;
+        let viewport = message.viewport.as_ref().map(raw).transpose()?;
+        let predictions = message
+            .viewport
+            .map_or_else(|| Ok(Predictions::default()), Predictions::read)?;
+
+        out.extend_from_slice(b"{\"ts\":");
+        out.extend_from_slice(ts.text.as_bytes());
+        out.extend_from_slice(b",\"spy\":");
+        out.extend_from_slice(message.spy.unwrap_or(SPY_UNKNOWN).as_bytes());
+        message.instruments.write(out);
+        out.extend_from_slice(b",\"levels\":[");
+        if let Some(levels) = message.levels {
+            write_levels(levels, session, &predictions, out)?;
+        }
+        out.extend_from_slice(b"]}");
+        Ok(viewport.filter(|text| Kind::of(text) != Kind::Null))
+    }
+
+    fn context(&mut self, ts: &Timestamp<'_>) -> Result<SessionContext, BadMessage> {
+        self.session.context(ts.ms).ok_or(BadMessage::TsOutOfRange)
+    }
+}
+
+fn write_levels<'a>(
+    levels: LazyValue<'a>,
+    session: SessionContext,
+    predictions: &Predictions<'a>,
+    out: &mut Vec<u8>,
+) -> Result<(), BadMessage> {
+    let start = out.len();
+    text::entries(levels, |entry| {
+        if Kind::of(raw(&entry)?) != Kind::Object {
+            return Ok(());
+        }
+        if out.len() > start {
+            out.push(b',');
+        }
+        Level::read(entry)?.write(session, predictions, out)?;
+        if out.len() > NORMALISED_BYTES_MAX {
+            return Err(BadMessage::NormalisedTooLarge {
+                bytes_max: NORMALISED_BYTES_MAX,
+            });
+        }
+        Ok(())
+    })
+}
+
+/// The top-level fields of a message; of repeated keys the last.
+struct Message<'a> {
+    ts: Option<&'a str>,
+    /// Only when it is an object.
+    spy: Option<&'a str>,
+    /// The array of levels, if there is one.
+    levels: Option<LazyValue<'a>>,
+    viewport: Option<LazyValue<'a>>,
+    instruments: Instruments<'a>,
+}
+
+impl<'a> Message<'a> {
+    fn read(message: LazyValue<'a>) -> Result<Self, BadMessage> {
+        if Kind::of(message.as_raw_str()) != Kind::Object {
+            return Err(BadMessage::NotAnObject);
+        }
+        let (mut ts, mut spy, mut levels, mut viewport) = (None, None, None, None);
+        let mut instruments = Instruments::default();
+        text::fields(message, |key, value| {
+            match &*key {
+                "ts" => ts = Some(raw(&value)?),
+                "spy" => spy = Some(raw(&value)?),
+                "levels" => levels = Some(value),
+                "viewport" => viewport = Some(value),
+                "flow" => {}
+                _ => instruments.read(key, value)?,
+            }
+            Ok(())
+        })?;
+        Ok(Self {
+            ts,
+            spy: spy.filter(|text| Kind::of(text) == Kind::Object),
+            levels: levels.map_or(Ok(None), levels_array)?,
+            viewport,
+            instruments,
+        })
+    }
+}
+
+/// The array of levels: the value itself, or `levels` within it, once.
+fn levels_array(levels: LazyValue<'_>) -> Result<Option<LazyValue<'_>>, BadMessage> {
+    match Kind::of(raw(&levels)?) {
+        Kind::Array => return Ok(Some(levels)),
+        Kind::Object => {}
+        Kind::String => return Ok(None),
+        Kind::Null | Kind::True | Kind::False | Kind::Number => {
+            return Err(BadMessage::wrong("levels"));
+        }
+    }
+    let mut nested = None;
+    text::fields(levels, |key, value| {
+        if key == "levels" {
+            nested = Some(value);
+        }
+        Ok(())
+    })?;
+    match nested {
+        Some(nested) if Kind::of(raw(&nested)?) == Kind::Array => Ok(Some(nested)),
+        _ => Ok(None),
+    }
+}
+
+/// Instruments other than `spy`: objects with a `spot`, in the order in which they came.
+#[derive(Default)]
+struct Instruments<'a> {
+    /// With the order in which each came first.
+    by_key: BTreeMap<Cow<'a, str>, (usize, &'a str)>,
+    seen: usize,
+}
+
+impl<'a> Instruments<'a> {
+    fn read(&mut self, key: Cow<'a, str>, value: LazyValue<'a>) -> Result<(), BadMessage> {
+        let text = raw(&value)?;
+        let mut has_spot = false;
+        text::fields(value, |key, _| {
+            has_spot |= key == "spot";
+            Ok(())
+        })?;
+        if has_spot {
+            self.seen += 1;
+            self.by_key.entry(key).or_insert((self.seen, text)).1 = text;
+        } else if !self.by_key.is_empty() {
+            // The last value under a key counts, and this one is no instrument.
+            self.by_key.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut in_order: Vec<_> = self.by_key.iter().collect();
+        in_order.sort_unstable_by_key(|(_, (order, _))| *order);
+        for (key, (_, text)) in in_order {
+            out.push(b',');
+            write_string(key, out);
+            out.push(b':');
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+/// Appends `text` as a JSON string.
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for c in text.chars() {
+        // Writing to a Vec cannot fail.
+        let _ = match c {
+            '"' | '\\' => write!(out, "\\{c}"),
+            '\0'..='\x1f' => write!(out, "\\u{:04x}", u32::from(c)),
+            _ => write!(out, "{c}"),
+        };
+    }
+    out.push(b'"');
+}
+
+/// The moment of a message: its text, and the millisecond that the session clock sees.
+struct Timestamp<'a> {
+    text: Cow<'a, str>,
+    ms: i64,
+}
+
+impl<'a> Timestamp<'a> {
+    fn read(ts: Option<&'a str>, now_unix_ms: i64) -> Result<Self, BadMessage> {
+        let Some(text) = ts.filter(|text| is_truthy(text)) else {
+            return Ok(Self {
+                text: now_unix_ms.to_string().into(),
+                ms: now_unix_ms,
+            });
+        };
+        if Kind::of(text) != Kind::Number {
+            return Err(BadMessage::wrong("ts"));
+        }
+        let ms = match text.parse::<i64>() {
+            Ok(ms) => Some(ms).filter(|ms| (-TS_MS_MAX..=TS_MS_MAX).contains(ms)),
+            Err(_) => fractional_ms(text),
+        };
+        Ok(Self {
+            text: text.into(),
+            ms: ms.ok_or(BadMessage::TsOutOfRange)?,
+        })
+    }
+}
+
+/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as the gateway
+/// did that this one stands in for.
+fn fractional_ms(text: &str) -> Option<i64> {
+    let ms: f64 = text.parse().ok()?;
+    // Exact: a double holds every integer of this size.
+    (ms.abs() <= TS_MS_MAX as f64).then_some(ms as i64)
+}
+
+#[cfg(test)]
+#[path = "normalise_tests.rs"]
+mod tests;

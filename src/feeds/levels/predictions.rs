@@ -1,0 +1,221 @@
+//! The viewport's predictions: found by level id, written as `ml_predictions`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use sonic_rs::LazyValue;
+
+use super::bad::BadMessage;
+use super::fields::{Values, fields};
+use super::text::{self, raw};
+use super::truth::{Kind, is_truthy, string};
+
+fields! {
+    /// What is read of a viewport target for `ml_predictions`.
+    Field {
+        target {
+            PTradeable2 = "p_tradeable_2",
+            PNoTrade = "p_no_trade",
+            PBreak = "p_break",
+            PBounce = "p_bounce",
+            StrengthSigned = "strength_signed",
+            StrengthAbs = "strength_abs",
+            UtilityScore = "utility_score",
+            Stage = "stage",
+            TimeToThreshold = "time_to_threshold",
+            Retrieval = "retrieval",
+        }
+    }
+}
+
+/// The output keys in the contract's order, with the punctuation before them, and the defaults.
+const TABLE: [(&str, Field, &str); Field::COUNT] = [
+    (
+        ",\"ml_predictions\":{\"p_tradeable_2\":",
+        Field::PTradeable2,
+        "0.0",
+    ),
+    (",\"p_no_trade\":", Field::PNoTrade, "0.0"),
+    (",\"p_break\":", Field::PBreak, "0.0"),
+    (",\"p_bounce\":", Field::PBounce, "0.0"),
+    (",\"strength_signed\":", Field::StrengthSigned, "0.0"),
+    (",\"strength_abs\":", Field::StrengthAbs, "0.0"),
+    (",\"utility_score\":", Field::UtilityScore, "0.0"),
+    (",\"stage\":", Field::Stage, "\"stage_a\""),
+    (",\"time_to_threshold\":", Field::TimeToThreshold, "{}"),
+    (",\"retrieval\":", Field::Retrieval, "{}"),
+];
+
+/// A level's id as a value: equal whatever the escapes in its text or the way its number is put.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Id<'a> {
+    Text(Cow<'a, str>),
+    /// Digits without zeros at either end, times ten to the exponent.
+    Number {
+        negative: bool,
+        digits: String,
+        exponent: i64,
+    },
+    True,
+}
+
+impl<'a> Id<'a> {
+    /// `None` for what is empty (null, false, zero, the empty string), and for what is no id
+    /// (arrays and objects).
+    fn of(raw: &'a str) -> Option<Self> {
+        match Kind::of(raw) {
+            _ if !is_truthy(raw) => None,
+            Kind::String => Some(Self::Text(string(raw))),
+            Kind::Number => Some(Self::number(raw)),
+            Kind::True => Some(Self::True),
+            _ => None,
+        }
+    }
+
+    fn number(raw: &str) -> Self {
+        let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
+        // Exponents that no i64 holds are as good as infinite; all of them are alike.
+        let exponent = exponent.parse().unwrap_or(i64::MAX / 2);
+        let unsigned = mantissa.trim_start_matches('-');
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        let all = [whole, fraction].concat();
+        let digits = all.trim_end_matches('0');
+        let shift = all.len() as i64 - digits.len() as i64 - fraction.len() as i64;
+        Self::Number {
+            negative: mantissa.starts_with('-'),
+            digits: digits.trim_start_matches('0').to_owned(),
+            exponent: exponent.saturating_add(shift),
+        }
+    }
+}
+
+/// The targets of one viewport by the level that they are for.
+#[derive(Debug, Default)]
+pub(super) struct Predictions<'a> {
+    by_level: BTreeMap<Id<'a>, LazyValue<'a>>,
+}
+
+impl<'a> Predictions<'a> {
+    /// Reads the targets of a viewport, checking what the contract calls bad.
+    pub(super) fn read(viewport: LazyValue<'a>) -> Result<Self, BadMessage> {
+        let text = raw(&viewport)?;
+        if Kind::of(text) != Kind::Object {
+            return match is_truthy(text) {
+                true => Err(BadMessage::wrong("viewport")),
+                false => Ok(Self::default()),
+            };
+        }
+        let mut targets = None;
+        text::fields(viewport, |key, value| {
+            if key == "targets" {
+                targets = Some(value);
+            }
+            Ok(())
+        })?;
+        targets.map_or_else(|| Ok(Self::default()), Self::read_targets)
+    }
+
+    fn read_targets(targets: LazyValue<'a>) -> Result<Self, BadMessage> {
+        match Kind::of(raw(&targets)?) {
+            Kind::Null | Kind::True | Kind::False | Kind::Number => {
+                return Err(BadMessage::wrong("viewport.targets"));
+            }
+            Kind::String | Kind::Array | Kind::Object => {}
+        }
+        let mut read = Self::default();
+        text::entries(targets, |target| {
+            if let Some(level_id) = level_id(target.clone())? {
+                read.by_level.insert(level_id, target);
+            }
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// Appends `,"ml_predictions":{…}` when there is a target for the level with this id.
+    pub(super) fn write_for(&self, id: Option<&str>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+        if self.by_level.is_empty() {
+            return Ok(());
+        }
+        let Some(target) = id.and_then(Id::of).and_then(|id| self.by_level.get(&id)) else {
+            return Ok(());
+        };
+        let mut values: Values<'_, { Field::COUNT }> = Values::new();
+        text::fields(target.clone(), |key, value| {
+            if let Some(field) = Field::target(&key) {
+                values.set(field as usize, raw(&value)?);
+            }
+            Ok(())
+        })?;
+        for (key, field, default) in TABLE {
+            let text = values.at(field as usize).unwrap_or(default);
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// The non-empty `level_id` of a target; what is no object has none.
+fn level_id<'a>(target: LazyValue<'a>) -> Result<Option<Id<'a>>, BadMessage> {
+    let mut level_id = None;
+    text::fields(target, |key, value| {
+        if key == "level_id" {
+            level_id = Some(raw(&value)?);
+        }
+        Ok(())
+    })?;
+    let Some(text) = level_id.filter(|text| is_truthy(text)) else {
+        return Ok(None);
+    };
+    match Kind::of(text) {
+        Kind::Array | Kind::Object => Err(BadMessage::wrong("level_id")),
+        _ => Ok(Id::of(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_compare_by_value() {
+        for (one, other) in [
+            (r#""a""#, r#""\u0061""#),
+            (r#""a/b""#, r#""a\/b""#),
+            ("7", "7.0"),
+            ("70", "7e1"),
+            ("-0.5", "-5E-1"),
+            ("1000", "1.000e+3"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890.0",
+            ),
+        ] {
+            assert_eq!(Id::of(one), Id::of(other), "{one} {other}");
+            assert!(Id::of(one).is_some());
+        }
+        for (one, other) in [
+            (r#""a""#, r#""A""#),
+            ("7", "\"7\""),
+            ("1", "true"),
+            ("\"true\"", "true"),
+            ("7", "-7"),
+            ("7", "70"),
+            ("9007199254740993", "9007199254740992"),
+            ("1e400", "1e401"),
+        ] {
+            assert_ne!(Id::of(one), Id::of(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_empty_is_no_id() {
+        for raw in ["null", "false", "0", "-0.0", "\"\"", "[]", "{}", "[1]"] {
+            assert_eq!(Id::of(raw), None, "{raw}");
+        }
+        assert!(Id::of("1e99999999999999999999").is_some());
+        assert!(Id::of("-1.5e-99999999999999999999").is_some());
+    }
+}
