@@ -4,6 +4,9 @@
 //! client. The channel is bounded: a full one makes the source wait, and what that means for the
 //! bus is said in each source.
 
+#[cfg(feature = "nats")]
+pub mod nats;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{SendError, Sender};
