@@ -29,8 +29,8 @@ pub(super) struct Standing {
     pub(super) messages: nats::Subscription,
     /// Its name on the server.
     pub(super) consumer: String,
-    /// Whether it is unnamed, and ours alone.
-    pub(super) ephemeral: bool,
+    /// The subject that it delivers to.
+    pub(super) deliver_subject: String,
     /// The last stream sequence that went out to whoever listened.
     pub(super) delivered: u64,
     /// Messages that it still has to deliver.
@@ -103,24 +103,22 @@ impl Link {
 
     /// Subscribes to an existing durable, at its own deliver subject, which is kept as it is: this
     /// process, the next one, or another client find each other's consumer that way.
+    ///
+    /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
+    /// comes after `info.delivered` comes to us.
     pub(super) fn join(
         &self,
         spec: &SubscriptionSpec,
         info: &ConsumerInfo,
     ) -> Result<Standing, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
-        let subject = info.config.deliver_subject.as_deref().unwrap_or_default();
+        let deliver_subject = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
-        let messages = self.subscribe(subject, group).map_err(failed)?;
-        // Asked after subscribing: what is delivered from here on comes to us.
-        let info = self
-            .jetstream
-            .consumer_info(&spec.stream, &spec.durable)
-            .map_err(failed)?;
+        let messages = self.subscribe(&deliver_subject, group).map_err(failed)?;
         Ok(Standing {
             messages,
-            consumer: info.name,
-            ephemeral: false,
+            consumer: info.name.clone(),
+            deliver_subject,
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
@@ -143,7 +141,7 @@ impl Link {
         let made = self.jetstream.add_consumer(
             &spec.stream,
             ConsumerConfig {
-                deliver_subject: Some(inbox),
+                deliver_subject: Some(inbox.clone()),
                 durable_name: durable.map(str::to_owned),
                 deliver_policy: DeliverPolicy::ByStartSeq,
                 opt_start_seq: Some(start.max(1)),
@@ -166,7 +164,7 @@ impl Link {
         Ok(Some(Standing {
             messages,
             consumer: info.name,
-            ephemeral: durable.is_none(),
+            deliver_subject: inbox,
             delivered: start.saturating_sub(1),
             pending: info.num_pending,
             ack_pending: 0,

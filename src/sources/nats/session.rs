@@ -197,10 +197,12 @@ impl Session<'_> {
 
     fn watched(&self) -> Vec<Watched> {
         let watched = |(index, s): (usize, &Subscription)| {
+            let standing = s.standing()?;
             Some(Watched {
                 index,
                 spec: s.spec().clone(),
-                consumer: s.standing()?.consumer.clone(),
+                consumer: standing.consumer.clone(),
+                deliver_subject: standing.deliver_subject.clone(),
                 awaits_durable: s.awaits_durable(),
             })
         };

@@ -26,6 +26,8 @@ pub(super) struct Watched {
     pub(super) spec: SubscriptionSpec,
     /// The name of the consumer that is read from.
     pub(super) consumer: String,
+    /// Where it delivers to. A consumer of the same name that delivers elsewhere is another one.
+    pub(super) deliver_subject: String,
     /// Whether to look for the durable of `spec` too.
     pub(super) awaits_durable: bool,
 }
@@ -102,6 +104,9 @@ fn ask(jetstream: &JetStream, watched: &Watched) -> Vec<Report> {
     let consumer = watched.consumer.clone();
     let mut reports = Vec::new();
     match jetstream.consumer_info(&watched.spec.stream, &consumer) {
+        Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
+            reports.push(Report::Gone { index, consumer });
+        }
         Ok(info) => reports.push(Report::Pending {
             index,
             consumer,
