@@ -23,7 +23,7 @@ pub mod gateways;
 pub mod health_check;
 pub mod http;
 pub mod hub;
-//pub mod reactor;
+pub mod reactor;
 pub mod run;
 pub mod settings;
 pub mod sources;

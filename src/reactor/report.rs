@@ -31,7 +31,10 @@ pub(super) fn store<G: Gateway, F: Feed>(
     metrics.store_connections(Phase::Open, stats.open);
     metrics.store_connections(Phase::Closing, stats.closing);
     metrics.store_connections(Phase::Http, http);
-    for (index, count) in [stats.opened, stats.to_http, stats.refused].into_iter().enumerate() {
+    for (index, count) in [stats.opened, stats.to_http, stats.refused]
+        .into_iter()
+        .enumerate()
+    {
         metrics.client_connections.store(index, count);
     }
     for (index, count) in stats.closes.iter().enumerate() {
@@ -45,7 +48,9 @@ pub(super) fn store<G: Gateway, F: Feed>(
     metrics.messages_dropped.store(stats.messages_dropped);
     metrics.messages_waiting.store(stats.messages_waiting);
     metrics.send_queue_bytes.store(stats.send_queue_bytes);
-    metrics.frame_bytes_alive.store(hub.core().frame_bytes().alive());
+    metrics
+        .frame_bytes_alive
+        .store(hub.core().frame_bytes().alive());
     metrics.send_errors.store(stats.send_errors);
     metrics.accept_errors.store(accept_errors);
     metrics.deflated_frames.store(stats.frames_deflated);

@@ -10,7 +10,6 @@ use signal_hook_mio::v1_0::Signals;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StopRequests(pub(super) u32);
 
-#[derive(Debug)]
 pub(super) struct StopSignals {
     inner: Signals,
 }

@@ -84,7 +84,9 @@ impl Sockets {
 
     fn take(&mut self, key: SessionKey) -> Option<TcpStream> {
         self.stream(key)?;
-        self.slots[key.slot as usize].take().map(|socket| socket.stream)
+        self.slots[key.slot as usize]
+            .take()
+            .map(|socket| socket.stream)
     }
 
     fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
@@ -112,7 +114,9 @@ fn write_slices(
         return stream.write_vectored(slices);
     }
     joined.clear();
-    slices.iter().for_each(|slice| joined.extend_from_slice(slice));
+    slices
+        .iter()
+        .for_each(|slice| joined.extend_from_slice(slice));
     stream.write(joined)
 }
 

@@ -21,7 +21,7 @@ use crate::hub::{
     TopicName,
 };
 use crate::sources::Clock;
-use crate::telemetry::{LoopMetrics, Stage};
+use crate::telemetry::{Stage, Telemetry};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -83,7 +83,7 @@ pub struct Seams<G: Gateway, F: Feed> {
     /// Takes over sockets that speak plain HTTP.
     pub http: HttpHandle,
     /// What others may see of the loop.
-    pub metrics: Arc<LoopMetrics>,
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// The loop with everything it owns.
@@ -184,7 +184,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return Duration::ZERO;
         }
         let now = self.clock.now().mono_us;
-        let dues = [self.hub.next_deadline(), self.listener.due_us(), self.stop_at_us];
+        let dues = [
+            self.hub.next_deadline(),
+            self.listener.due_us(),
+            self.stop_at_us,
+        ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
         Duration::from_micros(due.saturating_sub(now).min(IDLE_TURN_US))
     }
@@ -200,8 +204,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.tick(self.clock.now());
         self.flush();
         self.effects();
-        report::store(&self.seams.metrics, &self.hub, &self.feed, self.listener.errors);
-        self.seams.metrics.turn_ended(self.clock.now());
+        report::store(
+            &self.seams.telemetry.event_loop,
+            &self.hub,
+            &self.feed,
+            self.listener.errors,
+        );
+        self.seams.telemetry.event_loop.turn_ended(self.clock.now());
     }
 
     fn event(&mut self, now: Now, event: &Event) {
@@ -233,7 +242,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             tracing::info!(clients = self.hub.stats().open, "stopping");
             let phases = plan.delay_us + plan.spread_us;
             self.stop_at_us = Some(now.mono_us + phases + self.settings.stop_timeout_us);
-            self.seams.metrics.set_draining();
+            self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }
     }
@@ -319,7 +328,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             for publication in self.publications.drain(..) {
                 let received_us = publication.frame.received().mono_us;
                 let waited_us = now.mono_us.saturating_sub(received_us);
-                self.seams.metrics.observe_stage_us(Stage::BusToFeed, waited_us);
+                self.seams
+                    .telemetry
+                    .event_loop
+                    .observe_stage_us(Stage::BusToFeed, waited_us);
                 bytes += publication.frame.queue_bytes();
                 self.hub.published(now, &publication);
             }
@@ -335,7 +347,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.more_to_flush = self.hub.flush(from, &mut self.sockets);
         if self.hub.stats().writes > writes {
             let took_us = self.clock.now().mono_us - from.mono_us;
-            self.seams.metrics.observe_stage_us(Stage::Fanout, took_us);
+            self.seams
+                .telemetry
+                .event_loop
+                .observe_stage_us(Stage::Fanout, took_us);
         }
     }
 

@@ -4,6 +4,8 @@
 //! client. The channel is bounded: a full one makes the source wait, and what that means for the
 //! bus is said in each source.
 
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod simulated;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

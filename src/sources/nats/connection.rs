@@ -1,0 +1,257 @@
+//! Making and leaving connections: the only file that touches the crate's connect options.
+//!
+//! The `nats` crate has no timeout for connecting, flushing or closing, and goes on by itself after
+//! a loss. Here every connection is used once: when it is lost, or silent, it is left to a
+//! throw-away thread and a new one is made. That also leads out of half-open TCP connections, which
+//! the crate notices after four minutes at the earliest.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nats::jetstream::JetStream;
+use nats::{Connection, Options};
+
+use super::error::NatsError;
+use super::settings::{Auth, Endpoint};
+
+/// How long a server may take to accept a TCP connection and to send its first line.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// What the crate keeps of acknowledgements while it is cut off. They are worth nothing on the next
+/// connection, which is a new one, so little is enough.
+const RECONNECT_BUFFER_BYTES: usize = 64 * 1024;
+/// The crate's own attempts after a loss wait this long; by then the connection was left.
+const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+/// Server errors logged per connection; the rest would say the same.
+const ERRORS_LOGGED_MAX: u32 = 8;
+
+/// One connection to one server, used until it is lost.
+pub(super) struct Link {
+    connection: Connection,
+    /// JetStream on this connection.
+    pub(super) jetstream: JetStream,
+    /// Says once that the server or the network ended it.
+    pub(super) lost: Receiver<()>,
+}
+
+impl Link {
+    /// Connects, within [`PROBE_TIMEOUT`] and [`HANDSHAKE_TIMEOUT`].
+    ///
+    /// A server that was stopped (SIGSTOP) still accepts, in its kernel, and then says nothing, and
+    /// the crate would wait for ever. So the first line is awaited on a plain socket with a
+    /// timeout, and only a server that sent it is given to the crate, in a thread of its own.
+    pub(super) fn open(endpoint: &Endpoint, name: &str) -> Result<Self, NatsError> {
+        probe(endpoint)?;
+        let (lost_sender, lost) = bounded(1);
+        let options = options(endpoint, name, lost_sender);
+        let (sender, receiver) = bounded(1);
+        let url = endpoint.url();
+        let refused = |reason: String| NatsError::Refused {
+            url: endpoint.url(),
+            reason,
+        };
+        spawn("nats-connect", move || {
+            // Nobody waits any more when this comes late: what was made is closed again.
+            if let Err(late) = sender.send(options.connect(url))
+                && let Ok(connection) = late.into_inner()
+            {
+                leave(connection);
+            }
+        })
+        .map_err(|e| refused(e.to_string()))?;
+        let connection = receiver
+            .recv_timeout(HANDSHAKE_TIMEOUT)
+            .map_err(|_| refused("it did not finish the handshake in time".into()))?
+            .map_err(|e| refused(reason(&e)))?;
+        Ok(Self {
+            jetstream: nats::jetstream::new(connection.clone()),
+            connection,
+            lost,
+        })
+    }
+
+    /// A subject of our own, which nobody else can guess.
+    pub(super) fn new_inbox(&self) -> String {
+        self.connection.new_inbox()
+    }
+
+    /// Subscribes to a subject that a consumer delivers to.
+    ///
+    /// This is a plain subscription and not the crate's push subscription: that one deletes what it
+    /// made when it is dropped, and it mistakes every idle heartbeat of a consumer that has them
+    /// (another client's, say) for a gap, mutes itself and makes a second consumer.
+    pub(super) fn subscribe(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+    ) -> io::Result<nats::Subscription> {
+        match group {
+            Some(group) => self.connection.queue_subscribe(subject, group),
+            None => self.connection.subscribe(subject),
+        }
+    }
+
+    /// Publishes an empty message: the answer to a consumer that asks whether we still listen.
+    pub(super) fn answer(&self, subject: &str) {
+        // An error means that the connection is gone, which is seen elsewhere.
+        let _ = self.connection.publish(subject, b"");
+    }
+
+    /// Leaves the connection and what is subscribed on it. Never blocks: even to unsubscribe can
+    /// wait for a server that reads nothing.
+    pub(super) fn abandon(self, subscriptions: Vec<nats::Subscription>) {
+        let left = spawn("nats-leave", move || {
+            drop(subscriptions);
+            drop(self.jetstream);
+            leave(self.connection);
+        });
+        if let Err(error) = left {
+            tracing::warn!(%error, "no thread to leave a NATS connection in; it was dropped");
+        }
+    }
+}
+
+/// Drops a connection so that its threads and its socket go too.
+///
+/// The crate's `close` waits without a limit for a server that may be gone. A dropped connection
+/// ends when the next thing comes from the server, which may take two minutes; a message to
+/// ourselves makes it come at once.
+fn leave(connection: Connection) {
+    let inbox = connection.new_inbox();
+    let echo = connection.subscribe(&inbox);
+    let _ = connection.publish(&inbox, b"");
+    drop(connection);
+    drop(echo);
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map(drop)
+}
+
+fn options(endpoint: &Endpoint, name: &str, lost: Sender<()>) -> Options {
+    let options = match &endpoint.auth {
+        Auth::None => Options::new(),
+        Auth::Token(token) => Options::with_token(token),
+        Auth::UserPassword(user, password) => Options::with_user_pass(user, password),
+    };
+    let first = AtomicBool::new(true);
+    let errors = AtomicU32::new(0);
+    options
+        .with_name(name)
+        .max_reconnects(1)
+        .reconnect_buffer_size(RECONNECT_BUFFER_BYTES)
+        .reconnect_delay_callback(move |_| match first.swap(false, Relaxed) {
+            true => Duration::ZERO,
+            false => OWN_RECONNECT_DELAY,
+        })
+        .disconnect_callback(move || {
+            let _ = lost.try_send(());
+        })
+        .error_callback(move |error| {
+            if errors.fetch_add(1, Relaxed) < ERRORS_LOGGED_MAX {
+                tracing::warn!(%error, "nats-server reported an error");
+            }
+        })
+}
+
+/// Waits for the server's first bytes on a connection that is closed again.
+fn probe(endpoint: &Endpoint) -> Result<(), NatsError> {
+    let unreachable = |source| NatsError::Unreachable {
+        url: endpoint.url(),
+        source,
+    };
+    let addresses = (endpoint.host.as_str(), endpoint.port)
+        .to_socket_addrs()
+        .map_err(unreachable)?;
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PROBE_TIMEOUT).and_then(greeting) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(unreachable(last))
+}
+
+fn greeting(mut stream: TcpStream) -> io::Result<()> {
+    let until = Instant::now() + PROBE_TIMEOUT;
+    let mut line = [0; 5];
+    let mut have = 0;
+    while let Some(rest) = line.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        let left = until.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(rest) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => have += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let silent = "it accepted the connection and says nothing";
+                return Err(io::Error::new(ErrorKind::TimedOut, silent));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if &line == b"INFO " {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is no NATS server",
+        ))
+    }
+}
+
+/// The server's own words out of the crate's, where it has them.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text
+        .split_once("Err(\"")
+        .and_then(|(_, rest)| rest.split_once("\")"));
+    words.map_or(text.clone(), |(words, _)| words.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_servers_words_are_taken_out() {
+        let error =
+            io::Error::other("unexpected line while connecting: Err(\"Authorization Violation\")");
+        assert_eq!(reason(&error), "Authorization Violation");
+        assert_eq!(
+            reason(&io::Error::other("no certificate")),
+            "no certificate"
+        );
+    }
+
+    #[test]
+    fn a_silent_server_and_another_protocol_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
+        // Nobody accepts: the kernel does.
+        let silent = probe(&endpoint).unwrap_err().to_string();
+        assert!(silent.contains("says nothing"), "{silent}");
+        let other = thread::spawn(move || {
+            for _ in 0..2 {
+                use std::io::Write;
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+            }
+        });
+        let wrong = probe(&endpoint).unwrap_err().to_string();
+        assert!(wrong.contains("no NATS server"), "{wrong}");
+        other.join().unwrap();
+    }
+}

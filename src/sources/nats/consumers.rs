@@ -1,0 +1,213 @@
+//! Streams and consumers: made when missing, taken as they are when present.
+
+use std::io;
+use std::time::Duration;
+
+use nats::jetstream::{
+    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ErrorCode, JetStream, StreamConfig,
+    StreamMessage,
+};
+
+use super::connection::Link;
+use super::error::NatsError;
+use super::position::StreamState;
+use super::settings::{StreamSpec, SubscriptionSpec};
+
+/// Messages that may be on their way to us without our acknowledgement. Acknowledgements leave in
+/// batches every 5 ms, so this allows some 100,000 messages a second; it bounds what the crate's
+/// unbounded channel can hold.
+const ACK_PENDING_MAX: i64 = 512;
+/// Deliveries of one message at most: a message whose headers the crate cannot read costs the
+/// connection each time, and must not do so for as long as the stream keeps it.
+const DELIVERIES_MAX: i64 = 5;
+/// How long the server keeps an unnamed consumer that nobody listens to.
+const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// A consumer that delivers to us.
+pub(super) struct Standing {
+    /// What it delivers.
+    pub(super) messages: nats::Subscription,
+    /// Its name on the server.
+    pub(super) consumer: String,
+    /// The subject that it delivers to.
+    pub(super) deliver_subject: String,
+    /// The last stream sequence that went out to whoever listened.
+    pub(super) delivered: u64,
+    /// Messages that it still has to deliver.
+    pub(super) pending: u64,
+    /// Messages that went out and were not acknowledged.
+    pub(super) ack_pending: u64,
+}
+
+/// What a durable consumer's name stands for on the server.
+pub(super) enum Durable {
+    /// Nothing: it can be made.
+    Missing,
+    /// A push consumer of our subject that nobody listens to.
+    Free(Box<ConsumerInfo>),
+    /// Somebody listens to it. The server lets several; each would get every message and
+    /// acknowledge for the others, so we keep away.
+    Taken,
+    /// Something that we cannot read from, and why.
+    Unusable(&'static str),
+}
+
+/// The JetStream side of one connection.
+impl Link {
+    /// Makes the stream if it is missing, and tells how it stands.
+    pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
+        let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
+        let info = match self.jetstream.stream_info(&spec.name) {
+            Ok(info) => info,
+            Err(error) if code(&error) == Some(ErrorCode::StreamNotFound) => {
+                let made = self.jetstream.add_stream(StreamConfig {
+                    name: spec.name.clone(),
+                    subjects: spec.subjects.clone(),
+                    max_age: Duration::from_secs(spec.max_age_s),
+                    ..StreamConfig::default()
+                });
+                if made.is_ok() {
+                    tracing::info!(stream = spec.name, "made the missing stream");
+                }
+                made.map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(StreamState {
+            created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
+            last_sequence: info.state.last_seq,
+        })
+    }
+
+    /// The last message of the subject, if the stream has one.
+    pub(super) fn last_message(
+        &self,
+        spec: &SubscriptionSpec,
+    ) -> Result<Option<StreamMessage>, NatsError> {
+        match self.jetstream.get_last_message(&spec.stream, &spec.subject) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if code(&error) == Some(ErrorCode::NoMessageFound) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                tracing::warn!(
+                    subject = spec.subject,
+                    "the last message has headers that are no headers; not used to warm the cache"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(asked(
+                format!("give the last message of {}", spec.subject),
+                error,
+            )),
+        }
+    }
+
+    /// Subscribes to an existing durable, at its own deliver subject, which is kept as it is: this
+    /// process, the next one, or another client find each other's consumer that way.
+    ///
+    /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
+    /// comes after `info.delivered` comes to us.
+    pub(super) fn join(
+        &self,
+        spec: &SubscriptionSpec,
+        info: &ConsumerInfo,
+    ) -> Result<Standing, NatsError> {
+        let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
+        let deliver_subject = info.config.deliver_subject.clone().unwrap_or_default();
+        let group = info.config.deliver_group.as_deref();
+        let messages = self.subscribe(&deliver_subject, group).map_err(failed)?;
+        Ok(Standing {
+            messages,
+            consumer: info.name.clone(),
+            deliver_subject,
+            delivered: info.delivered.stream_seq,
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending as u64,
+        })
+    }
+
+    /// Makes a consumer that delivers from stream sequence `start` on; unnamed when `durable` is
+    /// `None`. `Ok(None)`: somebody else made one of that name meanwhile.
+    pub(super) fn make_consumer(
+        &self,
+        spec: &SubscriptionSpec,
+        durable: Option<&str>,
+        start: u64,
+    ) -> Result<Option<Standing>, NatsError> {
+        let name = durable.unwrap_or("without a name");
+        let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
+        let inbox = self.new_inbox();
+        // First the subscription: a consumer without a listener may be removed, or deliver to none.
+        let messages = self.subscribe(&inbox, None).map_err(failed)?;
+        let made = self.jetstream.add_consumer(
+            &spec.stream,
+            ConsumerConfig {
+                deliver_subject: Some(inbox.clone()),
+                durable_name: durable.map(str::to_owned),
+                deliver_policy: DeliverPolicy::ByStartSeq,
+                opt_start_seq: Some(start.max(1)),
+                ack_policy: AckPolicy::Explicit,
+                filter_subject: spec.subject.clone(),
+                max_ack_pending: ACK_PENDING_MAX,
+                max_deliver: DELIVERIES_MAX,
+                inactive_threshold: match durable {
+                    Some(_) => Duration::ZERO,
+                    None => EPHEMERAL_IDLE_MAX,
+                },
+                ..ConsumerConfig::default()
+            },
+        );
+        let info = match made {
+            Ok(info) => info,
+            Err(error) if code(&error) == Some(ErrorCode::ConsumerNameExist) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Some(Standing {
+            messages,
+            consumer: info.name,
+            deliver_subject: inbox,
+            delivered: start.saturating_sub(1),
+            pending: info.num_pending,
+            ack_pending: 0,
+        }))
+    }
+}
+
+/// Looks a durable up. Errors are the crate's own.
+pub(super) fn look_up(jetstream: &JetStream, spec: &SubscriptionSpec) -> io::Result<Durable> {
+    let info = match jetstream.consumer_info(&spec.stream, &spec.durable) {
+        Ok(info) => info,
+        Err(error) if is_missing(&error) => return Ok(Durable::Missing),
+        Err(error) => return Err(error),
+    };
+    Ok(if info.config.deliver_subject.is_none() {
+        Durable::Unusable("it is a pull consumer")
+    } else if info.config.filter_subject != spec.subject {
+        Durable::Unusable("it filters another subject")
+    } else if info.config.headers_only {
+        Durable::Unusable("it delivers headers only")
+    } else if info.push_bound {
+        Durable::Taken
+    } else {
+        Durable::Free(Box::new(info))
+    })
+}
+
+/// Whether the server says that the consumer or its stream is not there.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        code(error),
+        Some(ErrorCode::ConsumerNotFound | ErrorCode::StreamNotFound)
+    )
+}
+
+/// What JetStream answered instead of what was asked.
+pub(super) fn asked(action: String, source: io::Error) -> NatsError {
+    NatsError::JetStream { action, source }
+}
+
+fn code(error: &io::Error) -> Option<ErrorCode> {
+    let inner = error.get_ref()?;
+    inner
+        .downcast_ref::<nats::jetstream::Error>()
+        .map(nats::jetstream::Error::error_code)
+}

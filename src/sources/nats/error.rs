@@ -1,0 +1,76 @@
+//! What can go wrong between this process and NATS, by whose fault it is, in words for a log line.
+
+use std::io;
+
+/// Why NATS is away or cannot be used. The texts never hold a password or a token.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// The settings: the URL cannot be used.
+    #[error("{url} is no NATS URL: {reason}; write nats://host:4222 in NATS_URL")]
+    BadUrl {
+        /// The URL, secrets hidden.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The network or the server: nobody answers there.
+    #[error("cannot reach NATS at {url} ({source}); check NATS_URL, and that the server runs")]
+    Unreachable {
+        /// The URL, secrets hidden.
+        url: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The settings or the server: it answers and lets us not in.
+    #[error(
+        "NATS at {url} refused the connection ({reason}); check the user, password or token in NATS_URL"
+    )]
+    Refused {
+        /// The URL, secrets hidden.
+        url: String,
+        /// What the server or the TLS library said.
+        reason: String,
+    },
+    /// The server or the network: a connection that stood is gone.
+    #[error("the connection to NATS was lost")]
+    Lost,
+    /// The server or the network: a connection stands, and nothing comes back.
+    #[error("NATS has not answered for {silent_ms} ms; giving this connection up")]
+    Silent {
+        /// For how long, milliseconds.
+        silent_ms: u64,
+    },
+    /// The server: JetStream said no, or nothing.
+    #[error(
+        "JetStream did not {action} ({source}); check that nats-server runs with JetStream (-js) \
+         and that this user may use it"
+    )]
+    JetStream {
+        /// What was asked of it.
+        action: String,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+impl NatsError {
+    /// Whether both tell of the same kind of trouble, so that one log line is enough for both.
+    pub(super) fn same_class(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// Why work on a connection ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// NATS is away or cannot be used: connect again.
+    Bus(NatsError),
+    /// The loop that takes the events is gone: end the source.
+    LoopGone,
+}
+
+impl From<NatsError> for Stop {
+    fn from(error: NatsError) -> Self {
+        Self::Bus(error)
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection from its set-up to its loss: the messages of all subscriptions, in turns.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Select;
+
+use super::connection::Link;
+use super::error::{NatsError, Stop};
+use super::settings::NatsSettings;
+use super::subscription::Subscription;
+use super::watchdog::{Report, Watchdog, Watched};
+use crate::feeds::BusEvent;
+use crate::sources::SourceLink;
+use crate::telemetry::BusStatus;
+
+/// Messages of one subscription that are handed over before the others are looked at.
+const TURN_MESSAGES_MAX: usize = 64;
+
+/// What a session works with, beside its connection.
+pub(super) struct Session<'a> {
+    pub(super) settings: &'a NatsSettings,
+    pub(super) status: &'a BusStatus,
+    pub(super) link: &'a SourceLink,
+    pub(super) subscriptions: &'a mut [Subscription],
+    pub(super) bus: &'a Link,
+}
+
+/// What there is to do.
+enum Ready {
+    Lost,
+    Reports,
+    Messages(usize),
+    Nothing,
+}
+
+impl Session<'_> {
+    /// Makes every stream and consumer stand and warms the cache.
+    pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
+        for stream in &self.settings.streams {
+            self.bus.ensure_stream(stream)?;
+        }
+        for subscription in self.subscriptions.iter_mut() {
+            subscription.attach(self.bus, self.settings, self.link)?;
+        }
+        let jetstream = self.bus.jetstream.clone();
+        let watchdog = Watchdog::start(jetstream, self.interval());
+        let watchdog = watchdog.map_err(|source| NatsError::JetStream {
+            action: "get a thread to be watched from".into(),
+            source,
+        })?;
+        watchdog.watch(self.watched());
+        Ok(watchdog)
+    }
+
+    /// Relays until the connection is lost or silent, or the loop is gone.
+    pub(super) fn run(&mut self, watchdog: &Watchdog) -> Stop {
+        match self.relay_all(watchdog) {
+            Err(stop) => stop,
+            Ok(never) => match never {},
+        }
+    }
+
+    fn relay_all(&mut self, watchdog: &Watchdog) -> Result<std::convert::Infallible, Stop> {
+        let mut answered = Instant::now();
+        let mut told_caught_up = false;
+        self.relay_gaps()?;
+        loop {
+            let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
+            if caught_up && !told_caught_up {
+                self.send(BusEvent::CaughtUp)?;
+            }
+            told_caught_up = caught_up;
+            match self.wait(watchdog) {
+                Ready::Lost => return Err(NatsError::Lost.into()),
+                Ready::Messages(index) => self.relay_turn(index)?,
+                Ready::Reports | Ready::Nothing => {}
+            }
+            while let Ok(report) = watchdog.reports.try_recv() {
+                answered = Instant::now();
+                self.take_in(report, watchdog)?;
+            }
+            self.check_silence(answered)?;
+        }
+    }
+
+    fn wait(&self, watchdog: &Watchdog) -> Ready {
+        let mut select = Select::new();
+        select.recv(&self.bus.lost);
+        select.recv(&watchdog.reports);
+        let mut indices = Vec::with_capacity(self.subscriptions.len());
+        for (index, subscription) in self.subscriptions.iter().enumerate() {
+            if let Some(standing) = subscription.standing() {
+                select.recv(standing.messages.receiver());
+                indices.push(index);
+            }
+        }
+        match select.ready_timeout(self.interval()) {
+            Err(_) => Ready::Nothing,
+            Ok(0) => Ready::Lost,
+            Ok(1) => Ready::Reports,
+            Ok(n) => indices
+                .get(n - 2)
+                .map_or(Ready::Nothing, |&i| Ready::Messages(i)),
+        }
+    }
+
+    fn relay_turn(&mut self, index: usize) -> Result<(), Stop> {
+        for _ in 0..TURN_MESSAGES_MAX {
+            let Some(subscription) = self.subscriptions.get_mut(index) else {
+                return Ok(());
+            };
+            let next = subscription
+                .standing()
+                .map(|s| s.messages.receiver().try_recv());
+            let Some(Ok(message)) = next else {
+                return Ok(());
+            };
+            subscription.relay(message, self.bus, self.link)?;
+        }
+        Ok(())
+    }
+
+    fn relay_gaps(&mut self) -> Result<(), Stop> {
+        for subscription in self.subscriptions.iter_mut() {
+            for message in subscription.take_gap() {
+                subscription.relay(message, self.bus, self.link)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<(), Stop> {
+        let reads_from = |s: &Subscription, name: &str| {
+            s.standing()
+                .is_some_and(|standing| standing.consumer == name)
+        };
+        let (Report::Pending { index, .. } | Report::Gone { index, .. } | Report::Free { index }) =
+            report;
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        match report {
+            Report::Pending {
+                consumer, pending, ..
+            } if reads_from(subscription, &consumer) => {
+                set_lag(self.status, subscription, Some(pending));
+                if pending == 0 {
+                    subscription.nothing_pending();
+                }
+            }
+            Report::Gone { consumer, .. } if reads_from(subscription, &consumer) => {
+                tracing::warn!(
+                    consumer,
+                    "a consumer is gone from the server; making it again"
+                );
+                self.attach_again(index, watchdog)?;
+            }
+            Report::Free { .. } if subscription.awaits_durable() => {
+                subscription.take_over(self.bus, self.link)?;
+                watchdog.watch(self.watched());
+            }
+            // of a consumer that is not read from any more
+            Report::Pending { .. } | Report::Gone { .. } | Report::Free { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+        // What has come already is relayed first: it is older than what the next consumer gives.
+        loop {
+            let waiting = |s: &Subscription| {
+                s.standing()
+                    .is_some_and(|s| !s.messages.receiver().is_empty())
+            };
+            if !self.subscriptions.get(index).is_some_and(waiting) {
+                break;
+            }
+            self.relay_turn(index)?;
+        }
+        if let Some(subscription) = self.subscriptions.get_mut(index) {
+            subscription.attach(self.bus, self.settings, self.link)?;
+        }
+        watchdog.watch(self.watched());
+        self.relay_gaps()
+    }
+
+    fn check_silence(&self, answered: Instant) -> Result<(), Stop> {
+        let silent = answered.elapsed();
+        if self.subscriptions.is_empty()
+            || silent <= self.interval() * (self.settings.watchdog_misses.max(1) + 1)
+        {
+            return Ok(());
+        }
+        let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+        Err(NatsError::Silent { silent_ms }.into())
+    }
+
+    fn watched(&self) -> Vec<Watched> {
+        let watched = |(index, s): (usize, &Subscription)| {
+            let standing = s.standing()?;
+            Some(Watched {
+                index,
+                spec: s.spec().clone(),
+                consumer: standing.consumer.clone(),
+                deliver_subject: standing.deliver_subject.clone(),
+                awaits_durable: s.awaits_durable(),
+            })
+        };
+        let all = self.subscriptions.iter().enumerate();
+        all.filter_map(watched).collect()
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.settings.watchdog_interval_ms.max(10))
+    }
+
+    fn send(&self, event: BusEvent) -> Result<(), Stop> {
+        self.link.send(event).map_err(|_| Stop::LoopGone)
+    }
+}
+
+/// Writes what is known of a subscription's lag where `/health` reads it.
+pub(super) fn set_lag(status: &BusStatus, subscription: &Subscription, lag: Option<u64>) {
+    let subject = &subscription.spec().subject;
+    let consumer = status.consumers().iter().find(|c| c.subject() == subject);
+    if let Some(consumer) = consumer {
+        consumer.set_lag(lag);
+    }
+}

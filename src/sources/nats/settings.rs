@@ -1,0 +1,274 @@
+//! What a NATS source needs to know, and the reading of NATS URLs.
+
+use super::error::NatsError;
+
+/// The port of a NATS URL that names none.
+const DEFAULT_PORT: u16 = 4222;
+
+/// Everything that can be set on a [`super::NatsSource`].
+#[derive(Clone, Debug)]
+pub struct NatsSettings {
+    /// One NATS URL or several, separated by commas: `nats://[user:password@|token@]host[:port]`
+    /// or `tls://…`. They are tried in turn. Percent signs in user, password and token are decoded.
+    pub urls: String,
+    /// Streams that are created when missing and never altered when present.
+    pub streams: Vec<StreamSpec>,
+    /// What is relayed: one consumer each.
+    pub subscriptions: Vec<SubscriptionSpec>,
+    /// Use unnamed consumers only, so that several processes each get every message.
+    pub ephemeral: bool,
+    /// Delay before the first attempt to connect again, milliseconds (contract row "bus away": 100).
+    pub reconnect_delay_min_ms: u64,
+    /// The delay that doubling ends at, milliseconds (contract row "bus away": 2,000).
+    pub reconnect_delay_max_ms: u64,
+    /// How often the server is asked about the consumers, milliseconds.
+    pub watchdog_interval_ms: u64,
+    /// Unanswered intervals after which the server counts as away.
+    pub watchdog_misses: u32,
+    /// A backlog of more messages than this is quiet: it updates the cache, without one broadcast
+    /// each (levels contract: 4).
+    pub backlog_quiet_min: u64,
+}
+
+/// A stream as it is created when it is missing: file storage, limits retention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// The stream's name.
+    pub name: String,
+    /// The subjects that it stores.
+    pub subjects: Vec<String>,
+    /// How long it keeps a message, seconds.
+    pub max_age_s: u64,
+}
+
+/// One subject of one stream that is relayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionSpec {
+    /// The stream that holds the subject.
+    pub stream: String,
+    /// The subject, without wildcards: its last message warms the cache.
+    pub subject: String,
+    /// The name of the durable consumer.
+    pub durable: String,
+}
+
+/// One server: where it is, and as whom to go there. Has no `Debug`, for it holds the password.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) tls: bool,
+    /// Without the brackets of an IPv6 address.
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) auth: Auth,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Auth {
+    None,
+    Token(String),
+    UserPassword(String, String),
+}
+
+impl NatsSettings {
+    /// The servers of `urls`, each on its own, so that a bad one does not hide a good one.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
+        let urls: Vec<&str> = split(&self.urls).collect();
+        let urls = if urls.is_empty() { vec![""] } else { urls };
+        urls.into_iter().map(Endpoint::parse)
+    }
+}
+
+impl Endpoint {
+    pub(super) fn parse(url: &str) -> Result<Self, NatsError> {
+        let bad = |reason| NatsError::BadUrl {
+            url: redacted(url),
+            reason,
+        };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+        let tls = match scheme {
+            "nats" => false,
+            "tls" => true,
+            "ws" | "wss" => return Err(bad("NATS over WebSocket is not supported")),
+            _ => return Err(bad("the scheme is neither nats nor tls")),
+        };
+        let (user_info, place) = match rest.rsplit_once('@') {
+            Some((user_info, place)) => (Some(user_info), place),
+            None => (None, rest),
+        };
+        let place = place.split(['/', '?', '#']).next().unwrap_or_default();
+        let (host, port) = host_and_port(place).ok_or_else(|| bad("the port is no number"))?;
+        if host.is_empty() {
+            return Err(bad("it names no host"));
+        }
+        Ok(Self {
+            tls,
+            host: host.to_owned(),
+            port,
+            auth: user_info.map_or(Auth::None, Auth::parse),
+        })
+    }
+
+    /// The URL without user, password or token.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.tls { "tls" } else { "nats" };
+        let port = self.port;
+        if self.host.contains(':') {
+            format!("{scheme}://[{}]:{port}", self.host)
+        } else {
+            format!("{scheme}://{}:{port}", self.host)
+        }
+    }
+}
+
+impl Auth {
+    fn parse(user_info: &str) -> Self {
+        match user_info.split_once(':') {
+            Some((user, password)) => {
+                Self::UserPassword(percent_decoded(user), percent_decoded(password))
+            }
+            None => Self::Token(percent_decoded(user_info)),
+        }
+    }
+}
+
+/// The URLs with every password and token shown as `***`, for banner, logs and `/health`.
+///
+/// Errs on the side of hiding: what looks like half of a password that holds a comma goes too.
+pub fn redacted(urls: &str) -> String {
+    let shown: Vec<String> = urls.split(',').map(redacted_one).collect();
+    shown.join(",")
+}
+
+fn redacted_one(url: &str) -> String {
+    let (scheme, rest) = match url.find("://") {
+        Some(at) => url.split_at(at + 3),
+        None => ("", url),
+    };
+    match rest.rsplit_once('@') {
+        Some((user_info, place)) => match user_info.split_once(':') {
+            Some((user, _)) => format!("{scheme}{user}:***@{place}"),
+            None => format!("{scheme}***@{place}"),
+        },
+        None if host_and_port(rest.split(['/', '?', '#']).next().unwrap_or_default()).is_some() => {
+            url.to_owned()
+        }
+        None => format!("{scheme}***"),
+    }
+}
+
+fn split(urls: &str) -> impl Iterator<Item = &str> {
+    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+}
+
+/// `None` when what stands in the place of the port is no port.
+fn host_and_port(place: &str) -> Option<(&str, u16)> {
+    if let Some(v6) = place.strip_prefix('[') {
+        let (host, rest) = v6.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, port.parse().ok()?)),
+            None => rest.is_empty().then_some((host, DEFAULT_PORT)),
+        };
+    }
+    match place.split_once(':') {
+        Some((host, port)) => Some((host, port.parse().ok()?)),
+        None => Some((place, DEFAULT_PORT)),
+    }
+}
+
+/// `%41` becomes `A`; a percent sign that starts no such pair stays.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let pair = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
+        let value = pair
+            .filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(value.unwrap_or(byte));
+        at += if value.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden() {
+        for (url, want) in [
+            ("nats://nats:4222", "nats://nats:4222"),
+            ("nats", "nats"),
+            ("nats://u:p@h:4222", "nats://u:***@h:4222"),
+            ("u:p@h", "u:***@h"),
+            ("tls://t0ken@h/x", "tls://***@h/x"),
+            ("nats://u:p@ss@h", "nats://u:***@h"),
+            ("nats://u:p/s@h", "nats://u:***@h"),
+            ("nats://u:p@h,nats://b:1", "nats://u:***@h,nats://b:1"),
+            ("nats://u:pa,ss@h", "nats://***,***@h"),
+            ("nats://[::1]:4222", "nats://[::1]:4222"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted(url), want);
+        }
+    }
+
+    fn parsed(url: &str) -> (String, Auth) {
+        let endpoint = Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
+        (endpoint.url(), endpoint.auth)
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let pair = |u: &str, p: &str| Auth::UserPassword(u.into(), p.into());
+        for (url, want, auth) in [
+            ("nats", "nats://nats:4222", Auth::None),
+            ("nats://h:1/", "nats://h:1", Auth::None),
+            ("tls://[::1]", "tls://[::1]:4222", Auth::None),
+            ("nats://u:p%40^s@h", "nats://h:4222", pair("u", "p@^s")),
+            ("nats://u:a%zz%@h", "nats://h:4222", pair("u", "a%zz%")),
+            ("nats://u:@h", "nats://h:4222", pair("u", "")),
+            ("nats://tok@h", "nats://h:4222", Auth::Token("tok".into())),
+        ] {
+            let got = parsed(url);
+            assert!(got == (want.to_owned(), auth), "{url}: {}", got.0);
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_told_without_their_secrets() {
+        for url in [
+            "http://h",
+            "nats://",
+            "nats://u:secret@",
+            "nats://u:secret@h:x",
+            "ws://h",
+            "",
+        ] {
+            let error = Endpoint::parse(url).err().map(|e| e.to_string());
+            let error = error.unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn several_urls_are_separate() {
+        let settings = |urls: &str| NatsSettings {
+            urls: urls.into(),
+            streams: Vec::new(),
+            subscriptions: Vec::new(),
+            ephemeral: false,
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            watchdog_interval_ms: 1_000,
+            watchdog_misses: 2,
+            backlog_quiet_min: 4,
+        };
+        let some = settings("nats://a:1, http://b,,c");
+        let good: Vec<bool> = some.endpoints().map(|e| e.is_ok()).collect();
+        assert_eq!(good, [true, false, true]);
+        assert_eq!(settings(" ").endpoints().filter(Result::is_err).count(), 1);
+    }
+}

@@ -1,0 +1,352 @@
+//! One relayed subject: which consumer it reads from, how far it has come, what is quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nats::jetstream::StreamMessage;
+
+use super::connection::Link;
+use super::consumers::{self, Durable, Standing, asked};
+use super::error::{NatsError, Stop};
+use super::position::{AckSubject, Cursor};
+use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use crate::feeds::{BusEvent, BusMessage};
+use crate::sources::SourceLink;
+
+/// How long one message of a gap may take; they are in the stream already.
+const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// One relayed subject, over all connections.
+pub(super) struct Subscription {
+    spec: SubscriptionSpec,
+    stream: StreamSpec,
+    subject: Arc<str>,
+    cursor: Cursor,
+    /// The consumer that it reads from on this connection.
+    standing: Option<Standing>,
+    /// Reading from an unnamed consumer until the durable is free.
+    awaits_durable: bool,
+    /// Messages of a gap between two connections, to be relayed before anything else.
+    gap: Vec<nats::Message>,
+    /// Messages up to this stream sequence are backlog.
+    quiet_until: Option<u64>,
+    /// The last thing that was logged of the durable, so that it is logged once.
+    told: Option<Told>,
+}
+
+/// What can be told of a durable consumer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Made,
+    Resumed,
+    /// Why it is not ours to read from.
+    NotOurs(&'static str),
+}
+
+impl Subscription {
+    /// `stream` is the one that `spec` names, or one without subjects when the settings have none
+    /// of that name.
+    pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
+        let stream = settings.streams.iter().find(|s| s.name == spec.stream);
+        Self {
+            stream: stream.cloned().unwrap_or_else(|| StreamSpec {
+                name: spec.stream.clone(),
+                subjects: vec![spec.subject.clone()],
+                max_age_s: 0,
+            }),
+            subject: spec.subject.as_str().into(),
+            spec,
+            cursor: Cursor::default(),
+            standing: None,
+            awaits_durable: false,
+            gap: Vec::new(),
+            quiet_until: None,
+            told: None,
+        }
+    }
+
+    pub(super) fn spec(&self) -> &SubscriptionSpec {
+        &self.spec
+    }
+
+    /// The consumer that it reads from, while it stands.
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    pub(super) fn awaits_durable(&self) -> bool {
+        self.awaits_durable
+    }
+
+    /// Whether its backlog has been handed over.
+    pub(super) fn caught_up(&self) -> bool {
+        self.quiet_until.is_none()
+    }
+
+    /// The server says that nothing is pending, and nothing waits here: the end of the backlog was
+    /// deleted from the stream meanwhile.
+    pub(super) fn nothing_pending(&mut self) {
+        let waits = |s: &Standing| !s.messages.receiver().is_empty();
+        if !self.standing.as_ref().is_some_and(waits) {
+            self.quiet_until = None;
+        }
+    }
+
+    /// The connection is gone: gives back what was subscribed on it.
+    pub(super) fn detach(&mut self) -> Option<nats::Subscription> {
+        self.gap.clear();
+        self.quiet_until = None;
+        self.awaits_durable = false;
+        self.standing.take().map(|s| s.messages)
+    }
+
+    /// Finds or makes stream and consumer, warms the cache where that is due, and decides what of
+    /// the backlog is quiet.
+    ///
+    /// What counts as backlog comes from consumer and stream, once, and its end is a stream
+    /// sequence. The pending count that each message carries would be the simpler end, but under
+    /// steady traffic it need never be zero.
+    pub(super) fn attach(
+        &mut self,
+        bus: &Link,
+        settings: &NatsSettings,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        let stream = bus.ensure_stream(&self.stream)?;
+        self.cursor.observe(stream);
+        let last = bus.last_message(&self.spec)?;
+        let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
+        let start = match (self.cursor.reached(), &last) {
+            (Some(reached), _) => reached + 1,
+            (None, Some(warm)) => warm.sequence + 1,
+            (None, None) => stream.last_sequence + 1,
+        };
+        let standing = self.stand(bus, settings, start)?;
+        let first = self.cursor.reached().is_none();
+        let reached = self.cursor.reached().unwrap_or(standing.delivered);
+        let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
+        let quiet = unseen > settings.backlog_quiet_min;
+        if first || quiet {
+            self.warm(last, link)?;
+        }
+        self.cursor.reach(reached);
+        self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
+        self.standing = Some(standing);
+        Ok(())
+    }
+
+    /// Changes over from an unnamed consumer to the durable, if that is still free.
+    ///
+    /// Both run for a moment. What the durable has delivered to others before is awaited from the
+    /// unnamed one; what both bring is known by its sequence.
+    pub(super) fn take_over(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
+        let start = self.cursor.reached().unwrap_or(0) + 1;
+        let Some(durable) = self.stand_on_durable(bus, start)? else {
+            return Ok(());
+        };
+        self.awaits_durable = false;
+        let delivered = durable.delivered;
+        let Some(unnamed) = self.standing.replace(durable) else {
+            return Ok(());
+        };
+        while self.cursor.reached().is_none_or(|r| r < delivered) {
+            match unnamed.messages.next_timeout(GAP_MESSAGE_TIMEOUT) {
+                Ok(message) => self.relay(message, bus, link)?,
+                Err(_) => break,
+            }
+        }
+        // It goes by itself after a while; asking now keeps the server's lists short.
+        let stream = &self.spec.stream;
+        let _ = bus.jetstream.delete_consumer(stream, &unnamed.consumer);
+        Ok(())
+    }
+
+    /// Subscribes to the durable, or to an unnamed consumer where that is not ours to have.
+    fn stand(
+        &mut self,
+        bus: &Link,
+        settings: &NatsSettings,
+        start: u64,
+    ) -> Result<Standing, NatsError> {
+        if !settings.ephemeral {
+            if let Some(durable) = self.stand_on_durable(bus, start)? {
+                self.awaits_durable = false;
+                return Ok(durable);
+            }
+            self.awaits_durable = true;
+        }
+        let made = bus.make_consumer(&self.spec, None, start)?;
+        made.ok_or_else(|| {
+            let source = std::io::Error::other("the name of an unnamed consumer is in use");
+            asked("make an unnamed consumer".into(), source)
+        })
+    }
+
+    /// `None` when the durable is not ours to have.
+    fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
+        let durable = self.spec.durable.clone();
+        let look_up = |spec: &SubscriptionSpec| {
+            consumers::look_up(&bus.jetstream, spec)
+                .map_err(|e| asked(format!("find the consumer {durable}"), e))
+        };
+        let mut found = look_up(&self.spec)?;
+        if let Durable::Missing = found {
+            if let Some(made) = bus.make_consumer(&self.spec, Some(&durable), start)? {
+                self.tell(Told::Made);
+                return Ok(Some(made));
+            }
+            // another process was quicker
+            found = look_up(&self.spec)?;
+        }
+        match found {
+            Durable::Free(info) => {
+                self.tell(Told::Resumed);
+                return bus.join(&self.spec, &info).map(Some);
+            }
+            Durable::Unusable(why) => self.tell(Told::NotOurs(why)),
+            Durable::Taken | Durable::Missing => {
+                self.tell(Told::NotOurs("another client is bound to it"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many messages the stream holds that this process has not handed over. When they are few
+    /// and some of them went out to a connection that is gone, or to another client, fetches those.
+    fn unseen(
+        &mut self,
+        bus: &Link,
+        standing: &Standing,
+        last_sequence: u64,
+        few: u64,
+    ) -> Result<u64, NatsError> {
+        self.gap.clear();
+        let Some(reached) = self.cursor.reached() else {
+            return Ok(standing.pending + standing.ack_pending);
+        };
+        if last_sequence <= reached {
+            return Ok(0);
+        }
+        if standing.delivered == reached {
+            return Ok(standing.pending);
+        }
+        // The consumer's count has another start than ours: a consumer of our own counts for us.
+        let Some(counted) = bus.make_consumer(&self.spec, None, reached + 1)? else {
+            return Ok(standing.pending);
+        };
+        if counted.pending <= few {
+            for _ in 0..counted.pending {
+                match counted.messages.next_timeout(GAP_MESSAGE_TIMEOUT) {
+                    Ok(message) => self.gap.push(message),
+                    Err(_) => break,
+                }
+            }
+        }
+        let _ = bus
+            .jetstream
+            .delete_consumer(&self.spec.stream, &counted.consumer);
+        Ok(counted.pending)
+    }
+
+    fn warm(&self, last: Option<StreamMessage>, link: &SourceLink) -> Result<(), Stop> {
+        let Some(last) = last else { return Ok(()) };
+        self.hand_over(last.data, last.sequence, true, link)
+    }
+
+    /// Takes the messages of the gap, which are to be relayed before those of the consumer.
+    pub(super) fn take_gap(&mut self) -> Vec<nats::Message> {
+        std::mem::take(&mut self.gap)
+    }
+
+    /// Hands a message over and then acknowledges it, so that what the loop has no room for stays
+    /// with the server. Whatever its size: a message that is too big is the feed's to refuse and
+    /// count, and it is acknowledged like any other.
+    pub(super) fn relay(
+        &mut self,
+        mut message: nats::Message,
+        bus: &Link,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        if is_control(&message) {
+            answer_control(&message, bus);
+            return Ok(());
+        }
+        let Some(ack) = message.reply.as_deref().and_then(AckSubject::parse) else {
+            return Ok(());
+        };
+        // Delivered again, or known from the consumer that was read before this one.
+        let news = self
+            .cursor
+            .reached()
+            .is_none_or(|r| ack.stream_sequence > r);
+        if news {
+            let data = std::mem::take(&mut message.data);
+            let quiet = self.quiet_until.is_some();
+            self.hand_over(data, ack.stream_sequence, quiet, link)?;
+            self.cursor.reach(ack.stream_sequence);
+        }
+        let ends = |until: u64| ack.stream_sequence >= until || ack.pending == 0;
+        if self.quiet_until.is_some_and(ends) {
+            self.quiet_until = None;
+        }
+        // An error means that the connection is gone; the server then sends the message again.
+        let _ = message.ack();
+        Ok(())
+    }
+
+    fn hand_over(
+        &self,
+        payload: Vec<u8>,
+        sequence: u64,
+        quiet: bool,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        let message = BusMessage {
+            subject: Arc::clone(&self.subject),
+            pattern: None,
+            payload,
+            position: Some(self.cursor.position(sequence)),
+            received: link.now(),
+            quiet,
+        };
+        link.send(BusEvent::Message(message))
+            .map_err(|_| Stop::LoopGone)
+    }
+
+    /// Logs what became of the durable, unless that was the last thing logged of it.
+    fn tell(&mut self, what: Told) {
+        if self.told.replace(what) == Some(what) {
+            return;
+        }
+        let (consumer, stream) = (&self.spec.durable, &self.spec.stream);
+        match what {
+            Told::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
+            Told::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
+            Told::NotOurs(why) => tracing::warn!(
+                consumer,
+                stream,
+                why,
+                "the durable consumer cannot be read from; relaying from an unnamed one until it \
+                 can. Stop the other client, delete the consumer, or run with --ephemeral"
+            ),
+        }
+    }
+}
+
+/// Whether it is a heartbeat or flow control message of the consumer and no message of the stream.
+fn is_control(message: &nats::Message) -> bool {
+    let status = |h: &nats::HeaderMap| h.get("Status").is_some_and(|s| s == "100");
+    message.data.is_empty() && message.headers.as_ref().is_some_and(status)
+}
+
+/// Flow control is answered on its reply subject, and so is a heartbeat that says that the consumer
+/// is stalled. Consumers that we make have neither; those of other clients may.
+fn answer_control(message: &nats::Message, bus: &Link) {
+    let stalled = message
+        .headers
+        .as_ref()
+        .and_then(|h| h.get("Nats-Consumer-Stalled"));
+    if let Some(subject) = message.reply.as_ref().or(stalled) {
+        bus.answer(subject);
+    }
+}

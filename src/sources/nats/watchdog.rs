@@ -1,0 +1,124 @@
+//! Asks the server about the consumers, again and again, on a thread of its own.
+//!
+//! A push consumer that is gone, and a server that is silent, look the same to who waits for
+//! messages: nothing comes. The questions go over the connection that the messages come by, so an
+//! answer proves that very connection. Whether answers come at all is judged by the session, since
+//! a question may wait for five seconds inside the crate.
+
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use nats::jetstream::JetStream;
+
+use super::consumers::{Durable, is_missing, look_up};
+use super::settings::SubscriptionSpec;
+
+/// Reports that may wait while the session waits for the loop; more are dropped, for the next
+/// round says the same again.
+const REPORTS_MAX: usize = 64;
+
+/// A consumer to look after.
+#[derive(Clone)]
+pub(super) struct Watched {
+    /// Which subscription it belongs to.
+    pub(super) index: usize,
+    pub(super) spec: SubscriptionSpec,
+    /// The name of the consumer that is read from.
+    pub(super) consumer: String,
+    /// Where it delivers to. A consumer of the same name that delivers elsewhere is another one.
+    pub(super) deliver_subject: String,
+    /// Whether to look for the durable of `spec` too.
+    pub(super) awaits_durable: bool,
+}
+
+/// What the server said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// The consumer stands; messages that it has still to deliver.
+    Pending {
+        index: usize,
+        consumer: String,
+        pending: u64,
+    },
+    /// The consumer or its stream is gone.
+    Gone { index: usize, consumer: String },
+    /// The durable can be had, or made.
+    Free { index: usize },
+}
+
+/// The session's end of the watchdog. Dropping it ends the thread after its current question.
+pub(super) struct Watchdog {
+    watch: Sender<Vec<Watched>>,
+    /// What the server said.
+    pub(super) reports: Receiver<Report>,
+}
+
+impl Watchdog {
+    /// Starts the thread.
+    pub(super) fn start(jetstream: JetStream, interval: Duration) -> std::io::Result<Self> {
+        let (watch, orders) = unbounded();
+        let (sender, reports) = bounded(REPORTS_MAX);
+        thread::Builder::new()
+            .name("nats-watchdog".into())
+            .spawn(move || run(&jetstream, interval, &orders, &sender))?;
+        Ok(Self { watch, reports })
+    }
+
+    /// From now on looks after these, and no others.
+    pub(super) fn watch(&self, consumers: Vec<Watched>) {
+        // The thread is gone only if it could not go on; the silence is then noticed.
+        let _ = self.watch.send(consumers);
+    }
+}
+
+fn run(
+    jetstream: &JetStream,
+    interval: Duration,
+    orders: &Receiver<Vec<Watched>>,
+    reports: &Sender<Report>,
+) {
+    let mut watched = Vec::new();
+    loop {
+        match orders.recv_timeout(interval) {
+            Ok(order) => {
+                watched = order;
+                continue;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for consumer in &watched {
+            for report in ask(jetstream, consumer) {
+                if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Empty when the server did not answer, or not to the point.
+fn ask(jetstream: &JetStream, watched: &Watched) -> Vec<Report> {
+    let index = watched.index;
+    let consumer = watched.consumer.clone();
+    let mut reports = Vec::new();
+    match jetstream.consumer_info(&watched.spec.stream, &consumer) {
+        Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
+            reports.push(Report::Gone { index, consumer });
+        }
+        Ok(info) => reports.push(Report::Pending {
+            index,
+            consumer,
+            pending: info.num_pending,
+        }),
+        Err(error) if is_missing(&error) => reports.push(Report::Gone { index, consumer }),
+        Err(error) => tracing::debug!(%error, consumer, "no answer about a consumer"),
+    }
+    if watched.awaits_durable
+        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(jetstream, &watched.spec)
+    {
+        reports.push(Report::Free { index });
+    }
+    reports
+}

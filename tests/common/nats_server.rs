@@ -1,0 +1,155 @@
+//! A real nats-server with JetStream on a free loopback port, for one test.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running (or killed, or stopped) nats-server; killed when dropped.
+pub struct NatsServer {
+    port: u16,
+    directory: TempDir,
+    store: u32,
+    config: String,
+    child: Option<Child>,
+}
+
+#[allow(dead_code)] // each test file uses its part
+impl NatsServer {
+    /// Starts a server with an empty store.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with further lines of configuration, such as `max_payload: 16MB`.
+    pub fn start_with(config: &str) -> Self {
+        let mut server = Self::reserve(config);
+        server.restart();
+        server
+    }
+
+    /// Finds a port for a server that is started later, with [`Self::restart`].
+    pub fn reserve(config: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self {
+            port: listener.local_addr().expect("an address").port(),
+            directory: tempfile::tempdir().expect("a directory"),
+            store: 0,
+            config: config.to_owned(),
+            child: None,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The URL with `user:password` or a token.
+    pub fn url_as(&self, user_info: &str) -> String {
+        format!("nats://{user_info}@127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends it in good order (SIGTERM), everything written.
+    pub fn shut_down(&mut self) {
+        self.signal("-TERM");
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Starts it again on the same port with the same store; waits until it answers.
+    pub fn restart(&mut self) {
+        self.kill();
+        let config = self.directory.path().join("server.conf");
+        std::fs::write(&config, &self.config).expect("a configuration file");
+        let child = Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js"])
+            .arg("-sd")
+            .arg(self.store_path())
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match child {
+            Ok(child) => self.child = Some(child),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                panic!("nats-server is missing: apt-get install nats-server")
+            }
+            Err(error) => panic!("nats-server does not start: {error}"),
+        }
+        self.wait_until_it_answers();
+    }
+
+    /// Starts it again on the same port with nothing in its store.
+    pub fn restart_empty(&mut self) {
+        self.store += 1;
+        self.restart();
+    }
+
+    /// Starts it again with other configuration.
+    pub fn restart_with(&mut self, config: &str) {
+        self.config = config.to_owned();
+        self.restart();
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.directory.path().join(format!("store-{}", self.store))
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(child) = &self.child else { return };
+        let pid = child.id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status();
+        assert!(done.is_ok_and(|s| s.success()), "kill {signal} {pid}");
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let until = Instant::now() + START_TIMEOUT;
+        while Instant::now() < until {
+            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+                let mut first = [0; 5];
+                if stream.read_exact(&mut first).is_ok() && &first == b"INFO " {
+                    return;
+                }
+            }
+            let ended = self
+                .child
+                .as_mut()
+                .and_then(|c| c.try_wait().ok().flatten());
+            assert!(ended.is_none(), "nats-server ended: {ended:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("nats-server does not answer on port {}", self.port);
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
