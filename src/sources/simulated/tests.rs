@@ -88,6 +88,10 @@ fn check_level(level: &Value) {
     one_of(&level["fuel"], "effect", &["AMPLIFY", "DAMPEN", "NEUTRAL"]);
     assert!(level["note"].is_null() || level["note"].is_str());
     assert!(level["tape"]["sweep"]["detected"].is_boolean());
+    check_level_numbers(level);
+}
+
+fn check_level_numbers(level: &Value) {
     in_range(
         level,
         &[
