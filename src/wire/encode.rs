@@ -6,12 +6,20 @@ pub const HEADER_BYTES_MAX: usize = 10;
 pub const FIN: u8 = 0x80;
 /// The payload is deflated (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
+/// The next fragment of a message.
+pub const OPCODE_CONTINUATION: u8 = 0x0;
 /// A text message.
 pub const OPCODE_TEXT: u8 = 0x1;
 /// A binary message.
 pub const OPCODE_BINARY: u8 = 0x2;
+/// A close; opcodes from here on are control frames (§5.5).
+pub const OPCODE_CLOSE: u8 = 0x8;
 /// A ping.
 pub const OPCODE_PING: u8 = 0x9;
+/// A pong.
+pub const OPCODE_PONG: u8 = 0xa;
+/// Longest payload of a control frame (§5.5).
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
 /// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`; returns
 /// its length: 2, 4 or 10 bytes, the shortest form that holds the length (§5.2).

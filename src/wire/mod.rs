@@ -1,5 +1,25 @@
 //! Pure codecs: request head, frame reader, frame encoding, deflate, JSON guard.
 //!
 //! Bytes in, values out, and back. A codec keeps no connection and knows no hub.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`head`] | the request head: where it ends, and what it says |
+//! | [`upgrade`] | what a WebSocket upgrade asks for (RFC 6455 §4.2.1) |
+//! | [`response`] | the 101 and refusals |
+//! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
+//! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
+//! | [`encode`] | headers of server frames |
+//! | [`close`] | close frames |
+//! | [`json`] | the guard before anything that parses JSON |
 
+pub mod close;
+pub mod deflate;
 pub mod encode;
+pub mod frame_reader;
+pub mod head;
+pub mod json;
+pub mod response;
+pub mod upgrade;
+
+mod utf8;

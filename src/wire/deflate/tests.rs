@@ -1,0 +1,303 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn header_value(params: DeflateParams) -> String {
+    let mut out = Vec::new();
+    params.write_header_value(&mut out);
+    String::from_utf8(out).expect("ASCII")
+}
+
+fn inflate(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
+    let mut out = Vec::new();
+    Inflater::new().inflate(compressed, &mut out, bytes_max)?;
+    Ok(out)
+}
+
+/// Inflates with a window of `window_bits`, as a client would, without our own code.
+fn inflate_as_client(compressed: &[u8], window_bits: u8) -> Vec<u8> {
+    let mut state = Decompress::new_with_window_bits(false, window_bits);
+    let mut out = Vec::with_capacity(1 << 21);
+    let input = [compressed, &[0, 0, 0xff, 0xff]].concat();
+    state
+        .decompress_vec(&input, &mut out, FlushDecompress::Sync)
+        .expect("DEFLATE");
+    assert_eq!(state.total_in(), input.len() as u64);
+    out
+}
+
+/// Text that deflates well, and whose repeats lie near and far.
+fn sample(bytes: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut n = 1_u64;
+    while text.len() < bytes {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.extend_from_slice(format!("[\"{}\",\"0.{}\"],", n % 977, n >> 50).as_bytes());
+    }
+    text.truncate(bytes);
+    text
+}
+
+#[test]
+fn offers_and_answers() {
+    let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    for (offer, bits) in [
+        ("permessage-deflate", None),
+        ("Permessage-Deflate", None),
+        ("permessage-deflate; client_max_window_bits", None),
+        ("permessage-deflate;client_max_window_bits=8", None),
+        ("permessage-deflate; client_max_window_bits=\"15\"", None),
+        (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            None,
+        ),
+        ("permessage-deflate; server_max_window_bits=9", Some(9)),
+        (
+            "permessage-deflate ;\tserver_max_window_bits=\"10\"",
+            Some(10),
+        ),
+        ("permessage-deflate; server_max_window_bits=15", Some(15)),
+        ("x-a, permessage-deflate", None),
+        (
+            "x-a; p=\"a, permessage-deflate; \\\" q\", permessage-deflate; server_max_window_bits=12",
+            Some(12),
+        ),
+        (
+            "permessage-deflate; unknown, permessage-deflate; server_max_window_bits=11",
+            Some(11),
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=8, permessage-deflate",
+            None,
+        ),
+        (",, permessage-deflate ,", None),
+    ] {
+        let params = negotiate([offer]).unwrap_or_else(|| panic!("declined: {offer}"));
+        let expected = bits.map_or(answer.to_owned(), |bits| {
+            format!("{answer}; server_max_window_bits={bits}")
+        });
+        assert_eq!(header_value(params), expected, "{offer}");
+        assert_eq!(params.server_window_bits(), bits.unwrap_or(15), "{offer}");
+    }
+}
+
+#[test]
+fn offers_that_are_declined() {
+    for offer in [
+        "",
+        "x-webkit-deflate-frame",
+        "permessage-deflate2",
+        "permessage-deflate; unknown_parameter",
+        "permessage-deflate; permessage-deflate",
+        "permessage-deflate;",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; server_max_window_bits=",
+        "permessage-deflate; server_max_window_bits=7",
+        "permessage-deflate; server_max_window_bits=8",
+        "permessage-deflate; server_max_window_bits=08",
+        "permessage-deflate; server_max_window_bits=+9",
+        "permessage-deflate; server_max_window_bits=16",
+        "permessage-deflate; server_max_window_bits=265",
+        "permessage-deflate; server_max_window_bits=abc",
+        "permessage-deflate; server_max_window_bits=\"",
+        "permessage-deflate; server_max_window_bits=\"10",
+        "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+        "permessage-deflate; client_max_window_bits=99",
+        "permessage-deflate; client_max_window_bits=7",
+        "permessage-deflate; client_max_window_bits; client_max_window_bits=10",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; client_no_context_takeover=\"\"",
+        "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+        ",,;;,=;",
+        "__proto__, constructor; toString=1",
+        "\"permessage-deflate\"",
+    ] {
+        assert_eq!(negotiate([offer]), None, "{offer}");
+    }
+    for nonsense in [
+        "permessage-deflate;".repeat(300),
+        "\"".repeat(2001),
+        "\"\\".repeat(1000),
+    ] {
+        assert_eq!(negotiate([nonsense.as_str()]), None);
+    }
+}
+
+#[test]
+fn offers_stand_in_several_lines_and_in_great_number() {
+    let lines = [
+        "x-a, permessage-deflate; nope",
+        "permessage-deflate; server_max_window_bits=10",
+    ];
+    assert_eq!(
+        negotiate(lines).map(DeflateParams::server_window_bits),
+        Some(10)
+    );
+    let many = "x-a, ".repeat(499) + "permessage-deflate";
+    assert!(negotiate([many.as_str()]).is_some());
+}
+
+#[test]
+fn a_small_window_takes_small_bodies_only() {
+    let bits = |n| negotiate([format!("permessage-deflate; server_max_window_bits={n}").as_str()]);
+    let nine = bits(9).expect("accepted");
+    assert!(nine.can_inflate(512) && !nine.can_inflate(513));
+    assert!(bits(12).expect("accepted").can_inflate(1 << 20));
+    assert!(DeflateParams::default().can_inflate(1 << 20));
+}
+
+#[test]
+fn deflated_bodies_fit_the_windows_that_were_promised() {
+    let mut deflater = Deflater::new(3);
+    for bytes in [300, 512, 4096, 8800, 70_000, 1 << 20] {
+        let body = sample(bytes);
+        let deflated = deflater.deflate(&body).expect("it gets smaller");
+        assert_eq!(deflated.capacity(), deflated.len());
+        assert!(inflate_as_client(&deflated, WINDOW_BITS) == body, "{bytes}");
+        if bytes <= 512 {
+            assert!(inflate_as_client(&deflated, 9) == body, "{bytes}");
+        }
+        assert!(inflate(&deflated, bytes).as_ref() == Ok(&body), "{bytes}");
+    }
+}
+
+#[test]
+fn what_does_not_get_smaller_stays_plain() {
+    let mut deflater = Deflater::new(2);
+    let noise: Vec<u8> = (0..5000_u64)
+        .map(|n| {
+            (n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(23)
+                .wrapping_mul(n | 1)
+                >> 40) as u8
+        })
+        .collect();
+    assert_eq!(deflater.deflate(&noise), None);
+    assert_eq!(deflater.deflate(b""), None);
+    assert_eq!(deflater.deflate(b"a"), None);
+    let body = sample(3000);
+    let deflated = deflater.deflate(&body).expect("smaller, also after these");
+    assert_eq!(inflate(&deflated, 3000), Ok(body));
+}
+
+#[test]
+fn a_stored_lead_stands_before_shared_blocks() {
+    let mut deflater = Deflater::new(3);
+    for bytes in [200, 8800, 70_000] {
+        let body = sample(bytes);
+        let shared = deflater.deflate(&body).expect("it gets smaller");
+        for lead in [
+            &b"{\"seq\":18446744073709551615,"[..],
+            b"",
+            &sample(65_535),
+            &sample(150_000),
+        ] {
+            let mut frame = Vec::new();
+            stored_block(&mut frame, lead);
+            if lead.len() <= 65_535 && !lead.is_empty() {
+                assert_eq!(frame.len(), lead.len() + 5);
+            }
+            frame.extend_from_slice(&shared);
+            let whole = [lead, &body].concat();
+            assert!(inflate_as_client(&frame, WINDOW_BITS) == whole);
+            assert!(inflate(&frame, whole.len()).as_ref() == Ok(&whole));
+        }
+    }
+}
+
+#[test]
+fn examples_of_rfc_7692_inflate() {
+    // §7.2.3.1 to §7.2.3.6.
+    for (compressed, text) in [
+        (&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..], "Hello"),
+        (
+            &[
+                0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
+            ],
+            "Hello",
+        ),
+        (&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], "Hello"),
+        (
+            &[
+                0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00,
+            ],
+            "Hello",
+        ),
+        (&[0x00], ""),
+        (&[], ""),
+    ] {
+        assert_eq!(inflate(compressed, 5), Ok(text.into()), "{compressed:x?}");
+    }
+    // As §7.2.3.4, by a sender that leaves the empty block out.
+    assert_eq!(
+        inflate(&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5),
+        Ok("Hello".into())
+    );
+}
+
+#[test]
+fn damaged_data_is_refused() {
+    let whole = Deflater::new(3).deflate(&sample(5000)).expect("smaller");
+    for bad in [
+        &[0xff; 50][..],
+        b"\x07",
+        b"\x03\x00\xde\xad\xbe\xef",
+        b"\x00\x05\x00\xfa\xffHel",
+        &whole[..whole.len() / 2],
+        &whole[..whole.len() - 20],
+    ] {
+        assert_eq!(
+            inflate(bad, 1 << 20),
+            Err(InflateError::Corrupt),
+            "{bad:x?}"
+        );
+    }
+}
+
+#[test]
+fn the_bound_holds_while_inflating() {
+    let body = vec![b'a'; 8 << 20];
+    let bomb = Deflater::new(9).deflate(&body).expect("smaller");
+    assert!(bomb.len() < 16_000);
+    let mut inflater = Inflater::new();
+    let mut out = b"kept".to_vec();
+    assert_eq!(
+        inflater.inflate(&bomb, &mut out, 1 << 20),
+        Err(InflateError::TooBig)
+    );
+    assert!(out.capacity() <= (1 << 20) + 16, "{}", out.capacity());
+    let exact = Deflater::new(9).deflate(&body[..1000]).expect("smaller");
+    assert_eq!(inflate(&exact, 999), Err(InflateError::TooBig));
+    assert_eq!(inflate(&exact, 1000), Ok(vec![b'a'; 1000]));
+    // The same inflater serves the next message as if nothing had been.
+    let mut out = b"kept".to_vec();
+    assert_eq!(inflater.inflate(&exact, &mut out, 1000), Ok(()));
+    assert_eq!(out.len(), 1004);
+    assert!(out.starts_with(b"kepta"));
+}
+
+proptest! {
+    #[test]
+    fn inflate_undoes_deflate(
+        body in prop::collection::vec(prop_oneof![5 => b'a'..=b'f', 1 => any::<u8>()], 0..6000),
+        level in 1_u32..=9,
+    ) {
+        if let Some(deflated) = Deflater::new(level).deflate(&body) {
+            prop_assert!(deflated.len() < body.len());
+            prop_assert_eq!(&inflate_as_client(&deflated, WINDOW_BITS), &body);
+            prop_assert_eq!(inflate(&deflated, body.len()), Ok(body));
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic_nor_pass_the_bound(bytes in prop::collection::vec(any::<u8>(), 0..300), bytes_max in 0_usize..2000) {
+        if let Ok(out) = inflate(&bytes, bytes_max) {
+            prop_assert!(out.len() <= bytes_max);
+        }
+    }
+
+    #[test]
+    fn random_offers_never_panic(line in "([a-z=;, \"\\\\é]|permessage-deflate|server_max_window_bits=1){0,30}") {
+        let _ = negotiate([line.as_str()]);
+    }
+}

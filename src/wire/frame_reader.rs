@@ -1,0 +1,504 @@
+//! Client bytes to whole, bounded, inflated frames (RFC 6455 §5, RFC 7692 §6).
+//!
+//! Stands before the WebSocket state machine on every connection. What it hands out is unmasked,
+//! has no reserved bits, is not over the message limit, and comes in one piece; so nothing behind
+//! it keeps a buffer for half a frame. Memory grows with bytes that arrived, never with a length
+//! that was announced, and none is kept between messages.
+
+use super::deflate::{InflateError, Inflater};
+use super::encode::{
+    self, CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
+    OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
+};
+use super::utf8::{BadUtf8, Utf8Check};
+
+/// Largest limit for messages, in bytes; a larger one is lowered to it.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
+/// Header of a masked frame: two bytes, a 64-bit length, four bytes of mask (§5.2).
+const HEAD_BYTES_MAX: usize = 14;
+const RSV2_AND_RSV3: u8 = 0x30;
+const MASKED: u8 = 0x80;
+/// A scratch buffer over this is given back after its frame.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+/// Why a connection is read no further. Its fault is always the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A message over the limit, on the wire or inflated.
+    #[error("the message is too big")]
+    TooBig,
+    /// Not RFC 6455, or not what was negotiated.
+    #[error("{0}")]
+    Protocol(&'static str),
+    /// Text that is not UTF-8 (§8.1).
+    #[error("text is not UTF-8")]
+    BadUtf8,
+    /// A compressed message that cannot be inflated.
+    #[error("the compressed data is damaged")]
+    BadDeflate,
+}
+
+impl FrameError {
+    /// The code to close with (§7.4.1; contracts/common.md, row closing).
+    pub fn close_code(self) -> u16 {
+        match self {
+            Self::TooBig => 1009,
+            Self::Protocol(_) => 1002,
+            Self::BadUtf8 | Self::BadDeflate => 1007,
+        }
+    }
+}
+
+impl From<InflateError> for FrameError {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::TooBig => Self::TooBig,
+            InflateError::Corrupt => Self::BadDeflate,
+        }
+    }
+}
+
+impl From<BadUtf8> for FrameError {
+    fn from(BadUtf8: BadUtf8) -> Self {
+        Self::BadUtf8
+    }
+}
+
+/// One frame as a server would send it: unmasked, shortest header, no reserved bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeFrame<'a> {
+    bytes: &'a [u8],
+    payload_at: usize,
+}
+
+impl<'a> WholeFrame<'a> {
+    /// Header and payload.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The payload alone.
+    pub fn payload(self) -> &'a [u8] {
+        &self.bytes[self.payload_at..]
+    }
+
+    /// Text, binary, continuation, or a control opcode.
+    pub fn opcode(self) -> u8 {
+        self.bytes[0] & 0x0f
+    }
+
+    /// Whether the message ends here.
+    pub fn is_final(self) -> bool {
+        self.bytes[0] & FIN != 0
+    }
+}
+
+/// What all readers of a reactor share: the inflater, and the frame handed out last.
+#[derive(Debug, Default)]
+pub struct FrameScratch {
+    inflater: Inflater,
+    /// Room for a header, then the payload.
+    frame: Vec<u8>,
+    start: usize,
+}
+
+impl FrameScratch {
+    /// Takes about 50 KB, and the frame handed out last; of that, 64 KiB are kept for the next.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Empties the frame, down to the room for its header.
+    fn begin(&mut self) {
+        self.frame.clear();
+        if self.frame.capacity() > SCRATCH_BYTES_KEPT {
+            self.frame = Vec::new();
+        }
+        self.frame.extend_from_slice(&[0; HEADER_BYTES_MAX]);
+    }
+
+    /// Writes the header right before the payload.
+    fn finish(&mut self, first_byte: u8) {
+        let payload_len = self.frame.len() - HEADER_BYTES_MAX;
+        let mut header = [0; HEADER_BYTES_MAX];
+        let header_len = encode::header(&mut header, first_byte, payload_len as u64);
+        self.start = HEADER_BYTES_MAX - header_len;
+        self.frame[self.start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
+    }
+
+    fn whole(&self) -> WholeFrame<'_> {
+        WholeFrame {
+            bytes: &self.frame[self.start..],
+            payload_at: HEADER_BYTES_MAX - self.start,
+        }
+    }
+}
+
+/// A fragmented message whose end has not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OpenMessage {
+    text: bool,
+    deflated: bool,
+}
+
+/// The header of the frame that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    first_byte: u8,
+    payload_len: u64,
+    mask: [u8; 4],
+    text: bool,
+    deflated: bool,
+}
+
+impl Head {
+    fn is_final(&self) -> bool {
+        self.first_byte & FIN != 0
+    }
+
+    fn opcode(&self) -> u8 {
+        self.first_byte & 0x0f
+    }
+
+    fn is_control(&self) -> bool {
+        self.opcode() >= OPCODE_CLOSE
+    }
+}
+
+/// Reads one connection's frames. 64 bytes, and no heap between messages.
+#[derive(Debug)]
+pub struct FrameReader {
+    /// Room for a header, then what arrived of a deflated message, then of the frame being read.
+    buffer: Vec<u8>,
+    message_bytes_max: u32,
+    /// Payload bytes of the open message's frames before the one being read.
+    message_bytes: u32,
+    /// Payload bytes that arrived of the frame being read.
+    received: u32,
+    head: [u8; HEAD_BYTES_MAX],
+    head_len: u8,
+    message: Option<OpenMessage>,
+    utf8: Utf8Check,
+    deflate: bool,
+    ended: bool,
+}
+
+impl FrameReader {
+    /// `message_bytes_max`: payload bytes of a message, inflated, over all its fragments; at most
+    /// [`MESSAGE_BYTES_MAX`]. `deflate`: permessage-deflate was negotiated.
+    pub fn new(message_bytes_max: usize, deflate: bool) -> Self {
+        Self {
+            buffer: Vec::new(),
+            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u32,
+            message_bytes: 0,
+            received: 0,
+            head: [0; HEAD_BYTES_MAX],
+            head_len: 0,
+            message: None,
+            utf8: Utf8Check::default(),
+            deflate,
+            ended: false,
+        }
+    }
+
+    /// Takes bytes off the front of `input` up to the end of one frame, and hands it out. `None`:
+    /// all of `input` was taken and more is needed.
+    ///
+    /// Frames of a message that is not compressed come one by one, fragments as they are; a
+    /// compressed message comes as one frame. After an error, and after a close frame (§5.5.1),
+    /// the rest is taken and nothing handed out any more.
+    pub fn read<'s>(
+        &mut self,
+        input: &mut &[u8],
+        scratch: &'s mut FrameScratch,
+    ) -> Result<Option<WholeFrame<'s>>, FrameError> {
+        if self.ended {
+            *input = &[];
+            return Ok(None);
+        }
+        match self.advance(input, scratch) {
+            Ok(true) => Ok(Some(scratch.whole())),
+            Ok(false) => Ok(None),
+            Err(error) => {
+                self.ended = true;
+                self.buffer = Vec::new();
+                *input = &[];
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether no frame and no fragmented message is open, so that the WebSocket state behind
+    /// this reader may be replaced by a fresh one.
+    pub fn between_messages(&self) -> bool {
+        self.message.is_none() && self.head_len == 0
+    }
+
+    /// Whether there is nothing more to come: a close frame or an error was handed out.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether a frame was finished in `scratch`.
+    fn advance(
+        &mut self,
+        input: &mut &[u8],
+        scratch: &mut FrameScratch,
+    ) -> Result<bool, FrameError> {
+        loop {
+            let Some(head) = self.take_head(input)? else {
+                return Ok(false);
+            };
+            let missing = head.payload_len - u64::from(self.received);
+            let arrived = usize::try_from(missing).map_or(input.len(), |n| n.min(input.len()));
+            let (part, rest) = input.split_at(arrived);
+            *input = rest;
+            let whole_at_once = self.received == 0 && arrived as u64 == missing;
+            if whole_at_once && !head.deflated {
+                scratch.begin();
+                append_unmasked(&mut scratch.frame, part, head.mask, 0);
+                self.check_text(&head, &scratch.frame[HEADER_BYTES_MAX..])?;
+            } else {
+                self.keep(&head, part, missing)?;
+                if (arrived as u64) < missing {
+                    return Ok(false);
+                }
+                if !self.complete(&head, scratch)? {
+                    self.end_frame(&head)?;
+                    continue;
+                }
+            }
+            self.end_frame(&head)?;
+            scratch.finish(self.first_byte(&head));
+            return Ok(true);
+        }
+    }
+
+    /// The header, once all of it is there. Checks it on the way, before any payload is kept.
+    fn take_head(&mut self, input: &mut &[u8]) -> Result<Option<Head>, FrameError> {
+        loop {
+            let have = usize::from(self.head_len);
+            let needed = self.head_bytes_needed();
+            if have == needed {
+                return Ok(Some(self.decode_head()));
+            }
+            let taken = input.len().min(needed - have);
+            let (part, rest) = input.split_at(taken);
+            *input = rest;
+            self.head[have..have + taken].copy_from_slice(part);
+            self.head_len += taken as u8;
+            if have + taken < needed {
+                return Ok(None);
+            }
+            if needed == 2 {
+                self.check_first_bytes()?;
+            } else {
+                self.check_length()?;
+            }
+        }
+    }
+
+    /// Two bytes tell how long the header is.
+    fn head_bytes_needed(&self) -> usize {
+        match self.head[1] & !MASKED {
+            _ if self.head_len < 2 => 2,
+            126 => 8,
+            127 => HEAD_BYTES_MAX,
+            _ => 6,
+        }
+    }
+
+    fn decode_head(&self) -> Head {
+        let head = &self.head;
+        let (payload_len, mask_at) = match head[1] & !MASKED {
+            126 => (u64::from(u16::from_be_bytes([head[2], head[3]])), 4),
+            127 => {
+                let [_, _, length @ .., _, _, _, _] = *head;
+                (u64::from_be_bytes(length), 10)
+            }
+            short => (u64::from(short), 2),
+        };
+        let opcode = head[0] & 0x0f;
+        let open = self.message.filter(|_| opcode == OPCODE_CONTINUATION);
+        Head {
+            first_byte: head[0],
+            payload_len,
+            mask: [
+                head[mask_at],
+                head[mask_at + 1],
+                head[mask_at + 2],
+                head[mask_at + 3],
+            ],
+            text: opcode == OPCODE_TEXT || open.is_some_and(|message| message.text),
+            deflated: head[0] & RSV1 != 0 || open.is_some_and(|message| message.deflated),
+        }
+    }
+
+    /// What the first two bytes say (§5.2, §5.4, §5.5; RFC 7692 §6).
+    fn check_first_bytes(&self) -> Result<(), FrameError> {
+        let [first, second, ..] = self.head;
+        let opcode = first & 0x0f;
+        let control = opcode >= OPCODE_CLOSE;
+        let refusal = if matches!(opcode, 3..=7) || opcode > OPCODE_PONG {
+            "reserved opcode"
+        } else if first & RSV2_AND_RSV3 != 0 {
+            "reserved bit set"
+        } else if first & RSV1 != 0 && !self.deflate {
+            "compressed frame, but compression was not negotiated"
+        } else if first & RSV1 != 0 && (control || opcode == OPCODE_CONTINUATION) {
+            "reserved bit set on a control or continuation frame"
+        } else if second & MASKED == 0 {
+            "frame is not masked"
+        } else if control && first & FIN == 0 {
+            "fragmented control frame"
+        } else if control && usize::from(second & !MASKED) > CONTROL_PAYLOAD_BYTES_MAX {
+            "control frame over 125 bytes"
+        } else if opcode == OPCODE_CONTINUATION && self.message.is_none() {
+            "continuation of no message"
+        } else if !control && opcode != OPCODE_CONTINUATION && self.message.is_some() {
+            "new message inside a fragmented one"
+        } else {
+            return Ok(());
+        };
+        Err(FrameError::Protocol(refusal))
+    }
+
+    /// The announced length, with what the message has already. Longer forms than needed pass.
+    fn check_length(&self) -> Result<(), FrameError> {
+        let head = self.decode_head();
+        if head.is_control() {
+            return Ok(());
+        }
+        if head.payload_len >> 63 != 0 {
+            return Err(FrameError::Protocol("frame length over 63 bits"));
+        }
+        let mut bytes_max = u64::from(self.message_bytes_max);
+        if head.deflated {
+            // Deflate may lengthen what it cannot shorten by some bytes a block.
+            bytes_max += bytes_max / 64 + 64;
+        }
+        if u64::from(self.message_bytes) + head.payload_len > bytes_max {
+            return Err(FrameError::TooBig);
+        }
+        Ok(())
+    }
+
+    /// Appends a part of the payload to the buffer, unmasked and checked.
+    fn keep(&mut self, head: &Head, part: &[u8], missing: u64) -> Result<(), FrameError> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        if self.buffer.is_empty() {
+            self.buffer.reserve_exact(HEADER_BYTES_MAX + part.len());
+            self.buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
+        }
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if part.len() > spare && !head.deflated {
+            // Doubling, but never past the end of the frame.
+            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            self.buffer
+                .reserve_exact(self.buffer.len().max(part.len()).min(most));
+        }
+        let start = self.buffer.len();
+        append_unmasked(&mut self.buffer, part, head.mask, self.received);
+        self.received += part.len() as u32;
+        if head.text && !head.deflated {
+            self.utf8.feed(&self.buffer[start..])?;
+        }
+        Ok(())
+    }
+
+    /// Checks a payload that came at once.
+    fn check_text(&mut self, head: &Head, payload: &[u8]) -> Result<(), FrameError> {
+        if head.text {
+            self.utf8.feed(payload)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the frame whose payload is now whole in the buffer to `scratch`. `false`: it is a
+    /// fragment of a deflated message that goes on.
+    fn complete(&mut self, head: &Head, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
+        if head.is_control() {
+            let start = self.buffer.len() - head.payload_len as usize;
+            scratch.begin();
+            scratch.frame.extend_from_slice(&self.buffer[start..]);
+            self.buffer.truncate(start);
+            // What is left belongs to a deflated message; of others, it is the header's room.
+            if start <= HEADER_BYTES_MAX {
+                self.buffer = Vec::new();
+            }
+            return Ok(true);
+        }
+        if !head.deflated {
+            scratch.frame = std::mem::take(&mut self.buffer);
+            return Ok(true);
+        }
+        if !head.is_final() {
+            return Ok(false);
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let compressed = buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
+        let bytes_max = self.message_bytes_max as usize;
+        scratch.begin();
+        scratch
+            .inflater
+            .inflate(compressed, &mut scratch.frame, bytes_max)?;
+        if head.text {
+            self.utf8.feed(&scratch.frame[HEADER_BYTES_MAX..])?;
+        }
+        Ok(true)
+    }
+
+    /// The first byte of the frame handed out: no reserved bits, and a deflated message's opcode
+    /// in place of its last fragment's.
+    fn first_byte(&self, head: &Head) -> u8 {
+        if !head.deflated {
+            return head.first_byte;
+        }
+        FIN | if head.text {
+            OPCODE_TEXT
+        } else {
+            OPCODE_BINARY
+        }
+    }
+
+    fn end_frame(&mut self, head: &Head) -> Result<(), FrameError> {
+        self.head_len = 0;
+        self.received = 0;
+        if head.is_control() {
+            self.ended = head.opcode() == OPCODE_CLOSE;
+        } else if head.is_final() {
+            self.message = None;
+            self.message_bytes = 0;
+            self.utf8.end()?;
+        } else {
+            self.message_bytes += head.payload_len as u32;
+            self.message = Some(OpenMessage {
+                text: head.text,
+                deflated: head.deflated,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Appends `part`, whose first byte is number `offset` of its payload, unmasked (§5.3).
+fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
+    mask.rotate_left((offset % 4) as usize);
+    let start = out.len();
+    out.extend_from_slice(part);
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = out[start..].as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+#[cfg(test)]
+mod tests;

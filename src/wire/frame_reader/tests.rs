@@ -1,0 +1,505 @@
+use proptest::prelude::*;
+
+use super::super::deflate::{Deflater, stored_block};
+use super::super::encode::OPCODE_PING;
+use super::*;
+
+const LIMIT: usize = 1 << 20;
+
+/// A client's frame, written without the code under test.
+fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+    announced(first_byte, payload, payload.len() as u64, 0x80)
+}
+
+fn announced(first_byte: u8, payload: &[u8], len: u64, masked: u8) -> Vec<u8> {
+    let mut out = vec![first_byte];
+    match len {
+        0..126 => out.push(masked | len as u8),
+        126..65536 => {
+            out.push(masked | 126);
+            out.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(masked | 127);
+            out.extend(len.to_be_bytes());
+        }
+    }
+    let mask = if masked == 0 {
+        [0; 4]
+    } else {
+        [0x37, 0xfa, 0x21, 0x3d]
+    };
+    if masked != 0 {
+        out.extend(mask);
+    }
+    out.extend(payload.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]));
+    out
+}
+
+/// What a server would send for the same: the frames that the reader is to hand out.
+fn plain(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+    announced(first_byte, payload, payload.len() as u64, 0)
+}
+
+/// Deflated by stored blocks: longer than the body, whatever it is.
+fn stored(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    stored_block(&mut out, body);
+    out.push(0);
+    out
+}
+
+type Frames = (Vec<Vec<u8>>, Option<FrameError>);
+
+fn read_in(reader: &mut FrameReader, pieces: &[&[u8]]) -> Frames {
+    let mut scratch = FrameScratch::new();
+    let mut frames = Vec::new();
+    let mut failed = None;
+    for piece in pieces {
+        let mut input = *piece;
+        loop {
+            match reader.read(&mut input, &mut scratch) {
+                Ok(Some(frame)) => frames.push(frame.bytes().to_vec()),
+                Ok(None) => break,
+                Err(error) => assert_eq!(failed.replace(error), None, "told once"),
+            }
+        }
+        assert!(input.is_empty(), "all is taken when nothing is handed out");
+    }
+    (frames, failed)
+}
+
+fn read(deflate: bool, bytes: &[u8]) -> Frames {
+    let by_byte: Vec<_> = bytes.chunks(1).collect();
+    let at_once = read_in(&mut FrameReader::new(LIMIT, deflate), &[bytes]);
+    let split = read_in(&mut FrameReader::new(LIMIT, deflate), &by_byte);
+    assert_eq!(at_once, split, "pieces do not matter");
+    at_once
+}
+
+fn refused(deflate: bool, bytes: &[u8]) -> FrameError {
+    let (frames, error) = read(deflate, &[bytes, &frame(0x89, b"late")].concat());
+    assert_eq!(frames, Vec::<Vec<u8>>::new(), "{}", bytes.escape_ascii());
+    error.unwrap_or_else(|| panic!("taken: {}", bytes.escape_ascii()))
+}
+
+#[test]
+fn frames_come_out_unmasked_and_whole() {
+    for len in [0, 1, 3, 4, 7, 8, 9, 125, 126, 300, 65_535, 65_536, 100_000] {
+        let payload: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+        let (frames, error) = read(false, &frame(0x82, &payload));
+        assert_eq!(
+            (frames, error),
+            (vec![plain(0x82, &payload)], None),
+            "{len} bytes"
+        );
+    }
+    let mut scratch = FrameScratch::new();
+    let bytes = [frame(0x81, b"hi"), frame(0x89, b"")].concat();
+    let mut input = &bytes[..];
+    let mut reader = FrameReader::new(LIMIT, false);
+    let first = reader
+        .read(&mut input, &mut scratch)
+        .expect("good")
+        .expect("whole");
+    assert_eq!(
+        (first.opcode(), first.is_final(), first.payload()),
+        (OPCODE_TEXT, true, &b"hi"[..])
+    );
+    assert_eq!(input.len(), 6, "the second frame is left");
+}
+
+#[test]
+fn longer_length_forms_than_needed_pass() {
+    for form in [
+        &[0x82, 0xfe, 0, 1][..],
+        &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 1],
+    ] {
+        let bytes = [form, &[0, 0, 0, 0, b'x']].concat();
+        assert_eq!(read(false, &bytes), (vec![plain(0x82, b"x")], None));
+    }
+}
+
+#[test]
+fn violations_are_refused() {
+    let open = frame(0x01, b"");
+    let mut cases: Vec<(&str, Vec<u8>)> = vec![
+        ("unmasked", plain(0x81, b"hi")),
+        ("RSV1 without deflate", frame(0xc1, b"x")),
+        ("control of 126 bytes", frame(0x89, &[0; 126])),
+        ("control of 65,536 bytes", frame(0x8a, &[0; 65_536])),
+        ("fragmented close", frame(0x08, b"")),
+        ("fragmented ping", frame(0x09, b"")),
+        ("fragmented pong", frame(0x0a, b"")),
+        ("continuation of nothing", frame(0x80, b"x")),
+        ("open continuation of nothing", frame(0x00, b"x")),
+        ("length 2^63", announced(0x82, b"x", 1 << 63, 0x80)),
+        ("length 2^64-1", announced(0x82, b"x", u64::MAX, 0x80)),
+        (
+            "length 2^64-14, open",
+            announced(0x02, b"x", u64::MAX - 13, 0x80),
+        ),
+    ];
+    for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+        cases.push(("reserved opcode", frame(0x80 | opcode, b"x")));
+    }
+    for rsv in [0x10, 0x20, 0x30, 0x50, 0x70] {
+        for opcode in [1, 2, 9] {
+            cases.push(("reserved bits", frame(0x80 | rsv | opcode, b"x")));
+        }
+    }
+    for (what, bytes) in cases {
+        for deflate in [false, true] {
+            if what != "RSV1 without deflate" || !deflate {
+                let error = refused(deflate, &bytes);
+                assert!(matches!(error, FrameError::Protocol(_)), "{what}: {error}");
+                assert_eq!(error.close_code(), 1002);
+            }
+        }
+    }
+    for bad in [
+        frame(0x81, b"b"),
+        frame(0x02, b"b"),
+        frame(0xc1, b"b"),
+        frame(0xc0, b"b"),
+        frame(0xc9, b""),
+    ] {
+        let (frames, error) = read(true, &[&open[..], &bad].concat());
+        assert_eq!(frames, [plain(0x01, b"")]);
+        assert!(matches!(error, Some(FrameError::Protocol(_))));
+    }
+}
+
+#[test]
+fn what_is_too_big_is_refused_before_it_is_kept() {
+    for len in [LIMIT as u64 + 1, 1 << 31, 1 << 40, 1 << 62, (1 << 63) - 1] {
+        assert_eq!(
+            refused(false, &announced(0x82, b"x", len, 0x80)),
+            FrameError::TooBig
+        );
+        assert_eq!(
+            refused(true, &announced(0xc2, b"x", len + 20_000, 0x80)),
+            FrameError::TooBig
+        );
+    }
+    assert_eq!(FrameError::TooBig.close_code(), 1009);
+    let whole = vec![7; LIMIT];
+    let mut reader = FrameReader::new(LIMIT, false);
+    assert_eq!(read_in(&mut reader, &[&frame(0x82, &whole)]).1, None);
+    let half = &whole[..LIMIT / 2];
+    let sums = [
+        frame(0x02, half),
+        frame(0x00, half),
+        frame(0x89, b"x"),
+        frame(0x80, b"x"),
+    ]
+    .concat();
+    let (frames, error) = read_in(&mut reader, &[&sums]);
+    assert_eq!((frames.len(), error), (3, Some(FrameError::TooBig)));
+}
+
+#[test]
+fn an_announced_length_costs_no_memory() {
+    let mut reader = FrameReader::new(LIMIT, true);
+    let start = announced(0x82, &[0; 64], LIMIT as u64, 0x80);
+    assert_eq!(read_in(&mut reader, &[&start]), (vec![], None));
+    assert!(
+        reader.buffer.capacity() < 128,
+        "{}",
+        reader.buffer.capacity()
+    );
+    assert!(!reader.between_messages());
+    let rest = vec![0; LIMIT - 64];
+    let mut most = 0;
+    for part in rest.chunks(60_000) {
+        most = most.max(reader.buffer.capacity());
+        let frames = read_in(&mut reader, &[part]).0;
+        assert_eq!(frames.is_empty(), !reader.between_messages());
+    }
+    assert!(
+        most <= LIMIT + HEADER_BYTES_MAX,
+        "never past the frame: {most}"
+    );
+    assert!(reader.between_messages());
+}
+
+#[test]
+fn an_idle_reader_is_small_and_keeps_nothing() {
+    assert!(
+        size_of::<FrameReader>() <= 64,
+        "{}",
+        size_of::<FrameReader>()
+    );
+    let mut deflater = Deflater::new(2);
+    let compressed = deflater.deflate(&[b'a'; 50_000]).expect("smaller");
+    let mut reader = FrameReader::new(LIMIT, true);
+    for bytes in [
+        frame(0x82, &[7; 5000]),
+        frame(0x81, b"small"),
+        frame(0xc1, &compressed),
+        frame(0x89, b"ping"),
+    ] {
+        let pieces: Vec<_> = bytes.chunks(3).collect();
+        assert_eq!(read_in(&mut reader, &pieces).0.len(), 1);
+        assert!(reader.between_messages());
+        assert_eq!(reader.buffer.capacity(), 0);
+    }
+    let mut scratch = FrameScratch::new();
+    for bytes in [frame(0x82, &vec![7; LIMIT]), frame(0x82, b"x")] {
+        assert!(
+            reader
+                .read(&mut &bytes[..], &mut scratch)
+                .expect("good")
+                .is_some()
+        );
+    }
+    assert!(scratch.frame.capacity() <= SCRATCH_BYTES_KEPT);
+}
+
+#[test]
+fn fragments_pass_and_control_frames_between_them() {
+    let sent = [
+        (0x01, &b"a"[..]),
+        (0x89, b"ping"),
+        (0x00, b""),
+        (0x8a, b""),
+        (0x80, b"b"),
+        (0x82, b"c"),
+    ];
+    let bytes: Vec<u8> = sent
+        .iter()
+        .flat_map(|(first, payload)| frame(*first, payload))
+        .collect();
+    let expected: Vec<_> = sent
+        .iter()
+        .map(|(first, payload)| plain(*first, payload))
+        .collect();
+    assert_eq!(read(false, &bytes), (expected, None));
+    let mut reader = FrameReader::new(LIMIT, false);
+    read_in(&mut reader, &[&frame(0x01, b"a")]);
+    assert!(!reader.between_messages());
+}
+
+#[test]
+fn a_compressed_message_comes_as_one_frame() {
+    let body = "hello, world; ".repeat(500);
+    let compressed = Deflater::new(3).deflate(body.as_bytes()).expect("smaller");
+    let whole = plain(0x81, body.as_bytes());
+    assert_eq!(
+        read(true, &frame(0xc1, &compressed)),
+        (vec![whole.clone()], None)
+    );
+    for cut in [0, 1, compressed.len() / 2, compressed.len()] {
+        let (a, b) = compressed.split_at(cut);
+        let bytes = [
+            frame(0x41, a),
+            frame(0x89, b"between"),
+            frame(0x00, b""),
+            frame(0x80, b),
+        ]
+        .concat();
+        let expected = vec![plain(0x89, b"between"), whole.clone()];
+        assert_eq!(read(true, &bytes), (expected, None), "cut at {cut}");
+    }
+    let empty = [
+        frame(0xc2, b"\0"),
+        frame(0xc2, b""),
+        frame(0x42, b""),
+        frame(0x80, b""),
+    ]
+    .concat();
+    assert_eq!(read(true, &empty), (vec![plain(0x82, b""); 3], None));
+    // Compression is a choice for each message.
+    let mixed = [
+        frame(0xc1, &compressed),
+        frame(0x81, b"plain"),
+        frame(0xc1, &compressed),
+    ]
+    .concat();
+    assert_eq!(
+        read(true, &mixed).0,
+        [whole.clone(), plain(0x81, b"plain"), whole]
+    );
+}
+
+#[test]
+fn compressed_messages_keep_the_limit() {
+    let bomb = Deflater::new(9)
+        .deflate(&vec![0; 4 * LIMIT])
+        .expect("smaller");
+    assert_eq!(refused(true, &frame(0xc2, &bomb)), FrameError::TooBig);
+    let mut reader = FrameReader::new(LIMIT, true);
+    let most = stored(&vec![7; LIMIT]);
+    assert!(most.len() > LIMIT);
+    let frames = read_in(&mut reader, &[&frame(0xc2, &most)]);
+    assert_eq!((frames.0.len(), frames.1), (1, None));
+    let over = stored(&vec![7; LIMIT + 1]);
+    assert_eq!(
+        read_in(&mut reader, &[&frame(0xc2, &over)]).1,
+        Some(FrameError::TooBig)
+    );
+    // Collected, and never ended.
+    let mut reader = FrameReader::new(1000, true);
+    let flood = [frame(0x42, b"x"), frame(0x00, &[0; 100]).repeat(20)].concat();
+    assert_eq!(read_in(&mut reader, &[&flood]).1, Some(FrameError::TooBig));
+    assert_eq!(reader.buffer.capacity(), 0);
+}
+
+#[test]
+fn unfinished_fragments_cost_what_they_hold() {
+    let mut reader = FrameReader::new(LIMIT, true);
+    let flood = [
+        frame(0x42, b""),
+        frame(0x00, b"").repeat(100_000),
+        frame(0x00, b"x").repeat(16_000),
+    ]
+    .concat();
+    assert_eq!(read_in(&mut reader, &[&flood]), (vec![], None));
+    assert!(
+        reader.buffer.capacity() <= 40_000,
+        "{}",
+        reader.buffer.capacity()
+    );
+}
+
+#[test]
+fn damaged_compressed_data_is_refused() {
+    for bad in [&[0xff; 50][..], b"\x07", b"\x03\x00\xde\xad\xbe\xef"] {
+        assert_eq!(refused(true, &frame(0xc2, bad)), FrameError::BadDeflate);
+    }
+    assert_eq!(FrameError::BadDeflate.close_code(), 1007);
+}
+
+#[test]
+fn text_is_utf_8_at_once() {
+    for bad in [
+        &b"\xff"[..],
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"abc\xe2\x82",
+    ] {
+        assert_eq!(refused(false, &frame(0x81, bad)), FrameError::BadUtf8);
+        assert_eq!(
+            refused(true, &frame(0xc1, &stored(bad))),
+            FrameError::BadUtf8
+        );
+        assert_eq!(read(false, &frame(0x82, bad)).1, None, "binary is free");
+    }
+    assert_eq!(FrameError::BadUtf8.close_code(), 1007);
+    let split = [
+        frame(0x01, b"\xe2\x82"),
+        frame(0x89, b"\xff"),
+        frame(0x80, b"\xac"),
+    ]
+    .concat();
+    assert_eq!(read(false, &split).1, None);
+    let broken = [frame(0x01, b"\xe2\x82"), frame(0x00, b"x")].concat();
+    assert_eq!(
+        read(false, &broken),
+        (vec![plain(0x01, b"\xe2\x82")], Some(FrameError::BadUtf8))
+    );
+    // The next message starts afresh.
+    let next = [frame(0x81, b"ok"), frame(0x82, b"\xe2"), frame(0x81, b"ok")].concat();
+    assert_eq!(read(false, &next).0.len(), 3);
+    // Within a frame: the rest of it has not arrived.
+    let mut reader = FrameReader::new(LIMIT, false);
+    let frame = frame(0x81, b"long \xf4\x90 and more");
+    assert_eq!(
+        read_in(&mut reader, &[&frame[..12], &frame[12..13]]),
+        (vec![], Some(FrameError::BadUtf8))
+    );
+}
+
+#[test]
+fn nothing_comes_after_a_close_or_an_error() {
+    let junk = [frame(0x89, b"late"), frame(0x83, b"junk"), vec![0xff; 300]].concat();
+    let (frames, error) = read(false, &[frame(0x88, b"\x03\xe8"), junk.clone()].concat());
+    assert_eq!((frames, error), (vec![plain(0x88, b"\x03\xe8")], None));
+    let (frames, error) = read(false, &[frame(0x83, b""), junk].concat());
+    assert_eq!(
+        (frames.len(), error.map(FrameError::close_code)),
+        (0, Some(1002))
+    );
+}
+
+/// Legal messages as a client may cut them: fragments, pings between, compression.
+fn messages() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<Vec<u8>>)>> {
+    let message = (
+        any::<bool>(),
+        any::<bool>(),
+        "\\PC{0,60}",
+        prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        0_usize..4,
+    );
+    prop::collection::vec(
+        message.prop_map(|(text, deflated, body, cuts, pings)| {
+            let opcode = if text { OPCODE_TEXT } else { OPCODE_BINARY };
+            let body = body.into_bytes();
+            let sent = if deflated {
+                stored(&body)
+            } else {
+                body.clone()
+            };
+            let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(sent.len() + 1)).collect();
+            ends.push(sent.len());
+            ends.sort_unstable();
+            let (mut bytes, mut expected, mut start) = (Vec::new(), Vec::new(), 0);
+            for (n, &end) in ends.iter().enumerate() {
+                let last = if n + 1 == ends.len() { FIN } else { 0 };
+                let first = last | if n == 0 { opcode } else { OPCODE_CONTINUATION };
+                let rsv1 = if deflated && n == 0 { RSV1 } else { 0 };
+                bytes.extend(frame(first | rsv1, &sent[start..end]));
+                if !deflated {
+                    expected.push(plain(first, &sent[start..end]));
+                }
+                if n < pings && last == 0 {
+                    bytes.extend(frame(FIN | OPCODE_PING, &body[..body.len().min(5)]));
+                    expected.push(plain(FIN | OPCODE_PING, &body[..body.len().min(5)]));
+                }
+                start = end;
+            }
+            if deflated {
+                expected.push(plain(FIN | opcode, &body));
+            }
+            (bytes, expected)
+        }),
+        0..6,
+    )
+}
+
+proptest! {
+    #[test]
+    fn reading_undoes_writing_in_any_pieces(
+        messages in messages(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let bytes: Vec<u8> = messages.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+        let expected: Vec<_> = messages.into_iter().flat_map(|(_, expected)| expected).collect();
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+        let mut start = 0;
+        let pieces: Vec<_> = ends.iter().map(|&end| &bytes[std::mem::replace(&mut start, end)..end]).collect();
+        let mut reader = FrameReader::new(LIMIT, true);
+        prop_assert_eq!(read_in(&mut reader, &pieces), (expected, None));
+        prop_assert!(reader.between_messages());
+        prop_assert_eq!(reader.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn random_frames_never_confuse_it(
+        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..20)), 0..10),
+        noise in prop::collection::vec(any::<u8>(), 0..40),
+        deflate in any::<bool>(),
+    ) {
+        let mut bytes: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
+        bytes.extend(noise);
+        // `read` asserts that the pieces do not matter, errors included.
+        for frame in read(deflate, &bytes).0 {
+            prop_assert_eq!(frame[0] & 0x70, 0);
+            prop_assert_eq!(frame[1] & 0x80, 0);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The request head (RFC 9112 §2, §3, §5): where it ends, and what it says.
+//!
+//! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space
+//! before a colon, folded lines, unclear body lengths are refused. The same parser serves the
+//! event loop and the HTTP side, so the same rules hold on both.
+
+use std::net::Ipv6Addr;
+
+use httparse::{EMPTY_HEADER, Header, Request, Status};
+
+/// Finds the end of a head that arrives in pieces, looking at each byte once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadScanner {
+    scanned: u32,
+}
+
+impl HeadScanner {
+    /// Where the head ends, after its empty line. `buf` is all that arrived so far, from the
+    /// first byte on.
+    pub fn end(&mut self, buf: &[u8]) -> Option<usize> {
+        // The last three bytes may be the beginning of the end.
+        let from = (self.scanned as usize).saturating_sub(3).min(buf.len());
+        let found = buf[from..].windows(4).position(|w| w == b"\r\n\r\n");
+        self.scanned = u32::try_from(buf.len()).unwrap_or(u32::MAX);
+        found.map(|at| from + at + 4)
+    }
+}
+
+/// Why a head is refused. The client's fault, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
+pub enum HeadError {
+    /// Not HTTP/1 (RFC 9112 §2.1).
+    Syntax(&'static str),
+    /// An HTTP version that is neither 1.0 nor 1.1.
+    Version,
+    /// A request target that makes no URL with its host (§3.2).
+    Target,
+    /// No `Host`, more than one, or one that names no host (§3.2).
+    Host(&'static str),
+    /// The length of the body is unclear (§6).
+    Body(&'static str),
+    /// The request line alone is over the limit for heads.
+    TargetTooLong,
+    /// The head is over the limit for heads.
+    TooLarge,
+    /// More header lines than allowed.
+    TooManyHeaders,
+}
+
+impl HeadError {
+    /// For bytes that reached the limit for heads without an end.
+    pub fn too_large(received: &[u8]) -> Self {
+        if received.contains(&b'\n') {
+            Self::TooLarge
+        } else {
+            Self::TargetTooLong
+        }
+    }
+
+    /// The status to answer with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Syntax(_) | Self::Target | Self::Host(_) | Self::Body(_) => 400,
+            Self::TargetTooLong => 414,
+            Self::TooLarge | Self::TooManyHeaders => 431,
+            Self::Version => 505,
+        }
+    }
+
+    /// What is wrong, for the client to read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Syntax(what) | Self::Host(what) | Self::Body(what) => what,
+            Self::Version => "HTTP version must be 1.1 or 1.0",
+            Self::Target => "request target makes no URL",
+            Self::TargetTooLong => "request target is too long",
+            Self::TooLarge => "request head is too large",
+            Self::TooManyHeaders => "too many request headers",
+        }
+    }
+}
+
+/// A request head; everything in it is a slice of the bytes it was parsed from.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'a> {
+    method: &'a str,
+    target: &'a str,
+    path: &'a str,
+    query: Option<&'a str>,
+    minor_version: u8,
+    headers: Vec<Header<'a>>,
+}
+
+/// Parses `head`, which ends where [`HeadScanner::end`] said, with at most `headers_max` lines.
+pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadError> {
+    check_line_ends(head)?;
+    // Never more room than there are lines: each connection in its handshake pays for it.
+    let lines = head.iter().filter(|&&b| b == b'\n').count();
+    let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
+    let mut request = Request::new(&mut headers);
+    let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;
+    if parsed != Status::Complete(head.len()) {
+        return Err(HeadError::Syntax("request head has no end"));
+    }
+    let (Some(method), Some(target), Some(minor_version)) =
+        (request.method, request.path, request.version)
+    else {
+        return Err(HeadError::Syntax("request line is malformed"));
+    };
+    let count = request.headers.len();
+    headers.truncate(count);
+    let (path, query) = path_and_query(method, target).ok_or(HeadError::Target)?;
+    let head = RequestHead {
+        method,
+        target,
+        path,
+        query,
+        minor_version,
+        headers,
+    };
+    head.check_host()?;
+    head.check_body_length()?;
+    Ok(head)
+}
+
+/// Lines end with CR LF: who takes a bare LF for an end sees other headers than who does not.
+fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
+    let mut previous = 0;
+    for &byte in head {
+        if byte == b'\n' && previous != b'\r' {
+            return Err(HeadError::Syntax("line ends without CR"));
+        }
+        previous = byte;
+    }
+    Ok(())
+}
+
+fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
+    use httparse::Error;
+    match error {
+        Error::TooManyHeaders => HeadError::TooManyHeaders,
+        Error::Version if names_http_version(head) => HeadError::Version,
+        Error::Version | Error::Token | Error::NewLine | Error::Status => {
+            HeadError::Syntax("request line is malformed")
+        }
+        Error::HeaderName | Error::HeaderValue => HeadError::Syntax("header line is malformed"),
+    }
+}
+
+/// Whether the request line ends with a version of HTTP, if not with one we know.
+fn names_http_version(head: &[u8]) -> bool {
+    let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);
+    line.and_then(|line| line.rsplit(|&b| b == b' ').next())
+        .and_then(|version| version.strip_prefix(b"HTTP/"))
+        .is_some_and(|v| matches!(v, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit()))
+}
+
+/// Path and query of a target in origin or absolute form (§3.2.1, §3.2.2), and of `OPTIONS *`.
+fn path_and_query<'a>(method: &str, target: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+    if target == "*" {
+        return (method == "OPTIONS").then_some((target, None));
+    }
+    let local = if target.starts_with('/') {
+        target
+    } else {
+        let (scheme, rest) = target.split_once("://")?;
+        if !["http", "https", "ws", "wss"]
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+        {
+            return None;
+        }
+        let authority_len = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, local) = rest.split_at(authority_len);
+        if !is_host_and_port(authority.as_bytes()) {
+            return None;
+        }
+        local
+    };
+    // A fragment is never sent; what sends one means the path before it.
+    let local = local.split('#').next().unwrap_or_default();
+    let (path, query) = match local.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (local, None),
+    };
+    Some((if path.is_empty() { "/" } else { path }, query))
+}
+
+/// `host [":" port]` (RFC 3986 §3.2.2): a name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host_and_port(value: &[u8]) -> bool {
+    let (host_is_good, rest) = if let Some(inner) = value.strip_prefix(b"[") {
+        let len = inner.iter().position(|&b| b == b']').unwrap_or(inner.len());
+        let address = std::str::from_utf8(&inner[..len]).ok();
+        let good = address.is_some_and(|a| a.parse::<Ipv6Addr>().is_ok());
+        (good, inner.get(len + 1..))
+    } else {
+        let len = value.iter().position(|&b| b == b':').unwrap_or(value.len());
+        (is_registered_name(&value[..len]), value.get(len..))
+    };
+    host_is_good
+        && match rest {
+            Some([]) => true,
+            Some([b':', port @ ..]) => {
+                port.is_empty() || decimal(port).is_some_and(|port| port <= u64::from(u16::MAX))
+            }
+            _ => false,
+        }
+}
+
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'%', [a, b, after @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => after,
+            (b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')', _) => after,
+            (b'*' | b'+' | b',' | b';' | b'=', _) => after,
+            (byte, _) if byte.is_ascii_alphanumeric() => after,
+            _ => return false,
+        };
+    }
+    !name.is_empty()
+}
+
+/// Digits only, without a sign, that fit.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method, in the client's letter case.
+    pub fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The request target as it was sent.
+    pub fn target(&self) -> &'a str {
+        self.target
+    }
+
+    /// The target's path, not decoded; `/` when an absolute target has none.
+    pub fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// The target's query without its `?`, not decoded. Never to be logged: tokens stand in it.
+    pub fn query(&self) -> Option<&'a str> {
+        self.query
+    }
+
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub fn minor_version(&self) -> u8 {
+        self.minor_version
+    }
+
+    /// The first header of this name, in any letter case. A value that is not UTF-8 reads as
+    /// U+FFFD, so that it neither counts as missing nor equals anything.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.header_values(name).next()
+    }
+
+    /// All headers of this name in their order, as [`Self::header`] reads them.
+    pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a str> + 'h {
+        self.raw_values(name)
+            .map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
+    }
+
+    /// All headers in their order: names in the client's letter case, values without the white
+    /// space around them.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
+        self.headers
+            .iter()
+            .map(|header| (header.name, header.value))
+    }
+
+    /// Whether a comma-separated header (RFC 9110 §5.6.1) has `token`, over all its lines, in any
+    /// letter case.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.header_values(name)
+            .flat_map(list_items)
+            .any(|item| item.eq_ignore_ascii_case(token))
+    }
+
+    fn raw_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {
+        self.headers()
+            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    fn check_host(&self) -> Result<(), HeadError> {
+        let mut hosts = self.raw_values("host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) if self.minor_version == 0 => Ok(()),
+            (None, _) => Err(HeadError::Host("no Host header")),
+            (Some(_), Some(_)) => Err(HeadError::Host("more than one Host header")),
+            (Some(host), None) if is_host_and_port(host) => Ok(()),
+            (Some(_), None) => Err(HeadError::Host("Host header names no host")),
+        }
+    }
+
+    /// One reading of the body's length only (§6.1, §6.3): two would let a request hide in it.
+    fn check_body_length(&self) -> Result<(), HeadError> {
+        let mut length = None;
+        for value in self.raw_values("content-length") {
+            let value = decimal(value).ok_or(HeadError::Body("Content-Length is no number"))?;
+            if length.is_some_and(|length| length != value) {
+                return Err(HeadError::Body("Content-Length headers differ"));
+            }
+            length = Some(value);
+        }
+        let Some(coding) = self.raw_values("transfer-encoding").last() else {
+            return Ok(());
+        };
+        if length.is_some() {
+            return Err(HeadError::Body("Content-Length with Transfer-Encoding"));
+        }
+        if self.minor_version == 0 {
+            return Err(HeadError::Body("Transfer-Encoding in HTTP/1.0"));
+        }
+        let last = coding.rsplit(|&b| b == b',').next().unwrap_or_default();
+        if !last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::Body(
+                "Transfer-Encoding does not end with chunked",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Items of a comma-separated value, without white space around them; empty ones are skipped.
+pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
+    value
+        .split(',')
+        .map(|item| item.trim_matches([' ', '\t']))
+        .filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

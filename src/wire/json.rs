@@ -1,0 +1,216 @@
+//! The guard before anything that parses JSON from outside.
+//!
+//! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack:
+//! [`check_depth`] comes first, always. sonic-rs's lazy paths also let lone surrogate escapes
+//! and, at the end of an iterated object, trailing bytes through; [`check_json`] and
+//! [`object_entries`] do not (contracts/common.md, row JSON).
+
+use std::borrow::Cow;
+
+use sonic_rs::{LazyValue, ObjectJsonIter};
+
+/// A text nests arrays and objects deeper than the limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("JSON nests deeper than {depth_max} levels at byte {offset}")]
+pub struct TooDeep {
+    /// Where the first bracket over the limit stands, in bytes.
+    pub offset: usize,
+    /// The limit.
+    pub depth_max: usize,
+}
+
+/// Why a text is not the JSON that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// Deeper than the limit.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// No JSON text (RFC 8259 §2).
+    #[error("not JSON at byte {offset}: {what}")]
+    Syntax {
+        /// Where, in bytes.
+        offset: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A `\u` escape of half a surrogate pair (RFC 8259 §8.2).
+    #[error("not JSON at byte {offset}: a lone surrogate escape")]
+    LoneSurrogate {
+        /// Where the escape begins, in bytes.
+        offset: usize,
+    },
+    /// JSON may be, but no object.
+    #[error("not a JSON object: it does not begin with {{")]
+    NotAnObject,
+}
+
+impl From<sonic_rs::Error> for JsonError {
+    fn from(error: sonic_rs::Error) -> Self {
+        // What follows the position is an excerpt of the text, which has no place in a log line.
+        let what = error.to_string();
+        let what = what.split(" at line ").next().unwrap_or_default();
+        Self::Syntax {
+            offset: error.offset(),
+            what: what.trim().to_owned(),
+        }
+    }
+}
+
+/// Refuses a text that nests deeper than `depth_max` levels. Looks at brackets outside strings
+/// only; whether the text is JSON is for the parser to say.
+pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
+    // Most texts have fewer brackets than levels are allowed: counting them is vectorised.
+    // `[` and `{` differ in one bit.
+    let openings = text.iter().filter(|&&b| b & 0xdf == b'[').count();
+    if openings <= depth_max {
+        return Ok(());
+    }
+    let mut depth = 0_usize;
+    let mut offset = 0;
+    while let Some(&byte) = text.get(offset) {
+        match byte {
+            b'"' => {
+                offset = after_string(text, offset + 1);
+                continue;
+            }
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > depth_max {
+                    return Err(TooDeep { offset, depth_max });
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        offset += 1;
+    }
+    Ok(())
+}
+
+/// The offset after the closing quote of a string whose text begins at `offset`.
+fn after_string(text: &[u8], mut offset: usize) -> usize {
+    loop {
+        match text.get(offset) {
+            Some(b'\\') => offset += 2,
+            Some(b'"') | None => return offset + 1,
+            Some(_) => offset += 1,
+        }
+    }
+}
+
+/// Whether the whole text is one JSON value: UTF-8, no byte-order mark, at most `depth_max`
+/// levels deep, no lone surrogate escapes, nothing after it but white space.
+pub fn check_json(text: &[u8], depth_max: usize) -> Result<(), JsonError> {
+    check_depth(text, depth_max)?;
+    sonic_rs::from_slice::<LazyValue<'_>>(text)?;
+    check_surrogates(text)
+}
+
+/// Refuses `\u` escapes of surrogates that make no pair. In JSON a backslash stands only in
+/// strings; what else may be wrong with an escape is for the parser to say.
+fn check_surrogates(text: &[u8]) -> Result<(), JsonError> {
+    if !text.contains(&b'\\') {
+        return Ok(());
+    }
+    let mut offset = 0;
+    while let Some(&byte) = text.get(offset) {
+        offset += match (byte, escaped_unit(text, offset)) {
+            (b'\\', Some(0xd800..=0xdbff)) => match escaped_unit(text, offset + 6) {
+                Some(0xdc00..=0xdfff) => 12,
+                _ => return Err(JsonError::LoneSurrogate { offset }),
+            },
+            (b'\\', Some(0xdc00..=0xdfff)) => return Err(JsonError::LoneSurrogate { offset }),
+            (b'\\', Some(_)) => 6,
+            (b'\\', None) => 2,
+            _ => 1,
+        };
+    }
+    Ok(())
+}
+
+/// The UTF-16 code unit that a `\uXXXX` at `offset` stands for.
+fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
+    let digits = text.get(offset..offset + 6)?.strip_prefix(b"\\u")?;
+    digits.iter().try_fold(0, |unit, &digit| {
+        Some(unit << 4 | char::from(digit).to_digit(16)?)
+    })
+}
+
+/// The entries of an object in their order, repeated keys and all, each value as its own text.
+/// Checks as [`check_json`] does; syntax errors come at the entry where they are, and bytes
+/// after the object's end as a last error. Nothing may be acted on before the iterator ended.
+pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>, JsonError> {
+    check_depth(text, depth_max)?;
+    let start = skip_space(text, 0);
+    if text.get(start) != Some(&b'{') {
+        return Err(JsonError::NotAnObject);
+    }
+    check_surrogates(text)?;
+    Ok(ObjectEntries {
+        text,
+        entries: sonic_rs::to_object_iter(text),
+        seen: start + 1,
+        ended: false,
+    })
+}
+
+/// See [`object_entries`].
+pub struct ObjectEntries<'a> {
+    text: &'a [u8],
+    entries: ObjectJsonIter<'a>,
+    /// The offset after the last value.
+    seen: usize,
+    ended: bool,
+}
+
+impl<'a> ObjectEntries<'a> {
+    /// What stands between the last value and the text's end: one brace, and white space.
+    fn check_end(&self) -> Result<(), JsonError> {
+        let brace = skip_space(self.text, self.seen);
+        let end = skip_space(self.text, brace + 1);
+        if end >= self.text.len() {
+            return Ok(());
+        }
+        Err(JsonError::Syntax {
+            offset: end,
+            what: "more after the end of the object".to_owned(),
+        })
+    }
+}
+
+impl<'a> Iterator for ObjectEntries<'a> {
+    type Item = Result<(Cow<'a, str>, LazyValue<'a>), JsonError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        match self.entries.next() {
+            Some(Ok((key, value))) => {
+                // Values are slices of the text, which tells how far the parser has come.
+                let raw = value.as_raw_str();
+                let offset = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
+                self.seen = offset.wrapping_add(raw.len());
+                Some(Ok((key, value)))
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                Some(Err(error.into()))
+            }
+            None => {
+                self.ended = true;
+                self.check_end().err().map(Err)
+            }
+        }
+    }
+}
+
+fn skip_space(text: &[u8], mut offset: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\r' | b'\n') = text.get(offset) {
+        offset += 1;
+    }
+    offset
+}
+
+#[cfg(test)]
+mod tests;

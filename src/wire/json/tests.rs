@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DEPTH_MAX: usize = 512;
+
+fn nested(depth: usize) -> String {
+    "[".repeat(depth) + &"]".repeat(depth)
+}
+
+fn entries(text: &str) -> Result<Vec<(String, String)>, JsonError> {
+    object_entries(text.as_bytes(), DEPTH_MAX)?
+        .map(|entry| entry.map(|(key, value)| (key.into_owned(), value.as_raw_str().to_owned())))
+        .collect()
+}
+
+#[test]
+fn depth_is_counted_outside_strings() {
+    assert_eq!(check_depth(nested(512).as_bytes(), 512), Ok(()));
+    let too_deep = check_depth(nested(513).as_bytes(), 512);
+    assert_eq!(
+        too_deep,
+        Err(TooDeep {
+            offset: 512,
+            depth_max: 512
+        })
+    );
+    let quoted = format!(r#"["\"{}\\","{{"]"#, "[".repeat(600));
+    assert_eq!(check_depth(quoted.as_bytes(), 2), Ok(()));
+    assert!(check_depth(br#"["\\",[["#, 2).is_err());
+    let flat = "[[],{}],".repeat(1000);
+    assert_eq!(check_depth(flat.as_bytes(), 2), Ok(()));
+    assert!(check_depth(flat.as_bytes(), 1).is_err());
+}
+
+#[test]
+fn depth_survives_texts_that_are_no_json() {
+    for text in ["", "\"", "\"\\", "]]]}", "\"\\\"", "[\"", "[[[\"[[["] {
+        let _ = check_depth(text.as_bytes(), 1);
+        let _ = check_json(text.as_bytes(), 1);
+        let _ = entries(text);
+    }
+    assert!(check_depth(b"]]]][[[", 2).is_err());
+}
+
+#[test]
+fn a_deep_text_is_refused_before_the_stack_overflows() {
+    let text = "{\"a\":".to_owned() + &"[".repeat(1_000_000);
+    assert!(matches!(
+        check_json(text.as_bytes(), DEPTH_MAX),
+        Err(JsonError::TooDeep(_))
+    ));
+    assert!(matches!(entries(&text), Err(JsonError::TooDeep(_))));
+}
+
+#[test]
+fn json_is_what_rfc_8259_says() {
+    for good in [
+        "0",
+        " [1, -0, 1.50, 1E400, 1.10000000000000000000001] ",
+        "{}",
+        r#""\u00e9\ud83d\ude00\\ud800""#,
+        r#"{"a":1,"a":2}"#,
+        "\"\u{10ffff}\"",
+        "null\n",
+    ] {
+        assert_eq!(check_json(good.as_bytes(), DEPTH_MAX), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        " ",
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "\u{feff}{}",
+        "{} {}",
+        "{}x",
+        "[1,]",
+        "{\"a\":1,}",
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "'a'",
+        "{a:1}",
+        "[1 2]",
+        "\"\t\"",
+        "\"\\x41\"",
+        "\"\\u12\"",
+        "tru",
+        "[",
+        "{\"a\"}",
+        "\"a",
+        "{}\0",
+    ] {
+        assert!(check_json(bad.as_bytes(), DEPTH_MAX).is_err(), "{bad:?}");
+    }
+    for bad in [
+        &b"\"\xff\""[..],
+        b"{\"\xc0\xaf\":1}",
+        b"[\"\xed\xa0\x80\"]",
+        b"{}\xff",
+    ] {
+        assert!(check_json(bad, DEPTH_MAX).is_err(), "{bad:?}");
+        assert!(
+            object_entries(bad, DEPTH_MAX).map_or(true, |mut e| e.any(|entry| entry.is_err())),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn lone_surrogate_escapes_are_refused() {
+    for (bad, offset) in [
+        (r#"{"a":"\ud800"}"#, 6),
+        (r#"{"a":"\uDC00"}"#, 6),
+        (r#"{"a":"\ud800\u0041"}"#, 6),
+        (r#"{"a":"\ud800x\udc00"}"#, 6),
+        (r#"{"\udbff":1}"#, 2),
+        (r#"{"a":"\\\ud800"}"#, 8),
+    ] {
+        let lone = Err(JsonError::LoneSurrogate { offset });
+        assert_eq!(check_json(bad.as_bytes(), DEPTH_MAX), lone, "{bad}");
+        assert_eq!(entries(bad).map(|_| ()), lone, "{bad}");
+    }
+}
+
+#[test]
+fn an_error_says_what_and_where_on_one_line() {
+    let error = check_json(b"[1,\n oops]", DEPTH_MAX).expect_err("not JSON");
+    let text = error.to_string();
+    assert!(text.starts_with("not JSON at byte "), "{text}");
+    assert!(!text.contains('\n') && !text.contains("oops"), "{text}");
+}
+
+#[test]
+fn entries_keep_order_repeats_and_number_text() {
+    let got = entries(" {\"b\" : 1.50, \"\\u0061\":[1, 2] ,\"b\":{}, \"c\":null}\n").expect("JSON");
+    let expected = [("b", "1.50"), ("a", "[1, 2]"), ("b", "{}"), ("c", "null")];
+    let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(got, expected);
+    assert_eq!(entries("{}"), Ok(Vec::new()));
+    assert_eq!(entries("\t{ } \r\n"), Ok(Vec::new()));
+}
+
+#[test]
+fn entries_refuse_what_is_no_object_or_goes_on_after_it() {
+    for text in ["", "[]", "1", "\"{}\"", "\u{feff}{}"] {
+        assert_eq!(entries(text), Err(JsonError::NotAnObject), "{text:?}");
+    }
+    for text in [
+        "{}x",
+        "{} {}",
+        "{\"a\":1}}",
+        "{\"a\":1} ,",
+        "{\"a\":{}}}",
+        "{\"a\":1}\0",
+    ] {
+        let error = entries(text).expect_err(text);
+        assert!(error.to_string().contains("more after"), "{text}: {error}");
+    }
+    for text in [
+        "{",
+        "{\"a\"",
+        "{\"a\":1",
+        "{\"a\":1,}",
+        "{,}",
+        "{\"a\":1 \"b\":2}",
+    ] {
+        assert!(
+            matches!(entries(text), Err(JsonError::Syntax { .. })),
+            "{text}"
+        );
+    }
+}
+
+/// JSON texts with white space, escapes and brackets in strings.
+fn json_text() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        any::<i64>().prop_map(|n| n.to_string()),
+        "-?(0|[1-9][0-9]{0,20})\\.[0-9]{1,20}([eE][+-]?[0-9]{1,3})?",
+        "\"([a-z\\[\\]{}, é]|\\\\n|\\\\\"|\\\\\\\\|\\\\u0041|\\\\ud83d\\\\ude00){0,8}\"",
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6)
+                .prop_map(|items| format!("[ {} ]", items.join(" , "))),
+            prop::collection::vec(("[a-z]{0,3}", inner), 0..6).prop_map(|entries| {
+                let entries: Vec<_> = entries
+                    .into_iter()
+                    .map(|(key, value)| format!("\"{key}\" :{value}"))
+                    .collect();
+                format!("{{{}}}", entries.join(",\n"))
+            }),
+        ]
+    })
+}
+
+/// Depth by the book: a plain state machine without the shortcuts.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match (in_string, escaped, byte) {
+            (true, true, _) => escaped = false,
+            (true, false, b'\\') => escaped = true,
+            (_, false, b'"') => in_string = !in_string,
+            (false, _, b'[' | b'{') => depth += 1,
+            (false, _, b']' | b'}') => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+proptest! {
+    #[test]
+    fn generated_json_is_json_and_its_depth_exact(text in json_text()) {
+        let depth = depth(&text);
+        prop_assert_eq!(check_json(text.as_bytes(), depth), Ok(()));
+        if depth > 0 {
+            prop_assert!(check_depth(text.as_bytes(), depth - 1).is_err());
+        }
+    }
+
+    #[test]
+    fn entries_agree_with_the_check(text in json_text(), cut in any::<Option<prop::sample::Index>>(), more in "[ x}\\]]{0,2}") {
+        let mut bytes = text.into_bytes();
+        if let (Some(cut), false) = (cut, bytes.is_empty()) {
+            bytes.remove(cut.index(bytes.len()));
+        }
+        bytes.extend_from_slice(more.as_bytes());
+        let checked = check_json(&bytes, DEPTH_MAX);
+        let iterated = object_entries(&bytes, DEPTH_MAX).and_then(|mut e| e.try_for_each(|entry| entry.map(|_| ())));
+        match iterated {
+            Err(JsonError::NotAnObject) => {}
+            iterated => prop_assert_eq!(iterated.is_ok(), checked.is_ok(), "{:?} {:?}", iterated, checked),
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(br#"[]{}",:\u0d8"#.to_vec())], 0..200)) {
+        let _ = check_depth(&bytes, 3);
+        let _ = check_json(&bytes, 100);
+        if let Ok(mut entries) = object_entries(&bytes, 100) {
+            let _ = entries.try_for_each(|entry| entry.map(|_| ()));
+        }
+    }
+}

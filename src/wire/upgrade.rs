@@ -1,0 +1,282 @@
+//! What a WebSocket upgrade asks for (RFC 6455 §4.2.1; contracts/common.md, row upgrade).
+
+use tungstenite::handshake::derive_accept_key;
+
+use super::deflate::{self, DeflateParams};
+use super::head::{RequestHead, decimal, list_items};
+
+/// Why an upgrade is refused. The client's fault, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
+pub enum UpgradeError {
+    /// The method is not GET.
+    Method,
+    /// HTTP/1.0 knows no upgrade (RFC 9110 §7.8).
+    HttpVersion,
+    /// `Upgrade` or `Connection` does not ask for it.
+    NotAsked,
+    /// `Sec-WebSocket-Version` is not 13, or missing.
+    Version,
+    /// `Sec-WebSocket-Key` is missing, repeated, or not the base64 of 16 bytes.
+    Key,
+    /// A body is announced, whose bytes would be taken for frames.
+    Body,
+}
+
+impl UpgradeError {
+    /// The status to answer with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Method => 405,
+            Self::NotAsked | Self::Version => 426,
+            Self::HttpVersion | Self::Key | Self::Body => 400,
+        }
+    }
+
+    /// What is wrong, for the client to read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Method => "a WebSocket upgrade is a GET",
+            Self::HttpVersion => "a WebSocket upgrade needs HTTP/1.1",
+            Self::NotAsked => "a WebSocket upgrade is needed here",
+            Self::Version => "Sec-WebSocket-Version must be 13",
+            Self::Key => "Sec-WebSocket-Key must be one base64 text of 16 bytes",
+            Self::Body => "a WebSocket upgrade has no body",
+        }
+    }
+
+    /// Headers that belong to the answer.
+    pub fn headers(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Method => &[("Allow", "GET")],
+            Self::NotAsked => &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+            Self::Version => &[("Sec-WebSocket-Version", "13")],
+            Self::HttpVersion | Self::Key | Self::Body => &[],
+        }
+    }
+}
+
+/// An upgrade that may be accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Upgrade<'h> {
+    head: &'h RequestHead<'h>,
+    key: &'h str,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Whether the client wants a WebSocket, well-formed or not; otherwise this is plain HTTP.
+    pub fn asks_upgrade(&self) -> bool {
+        self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
+    }
+
+    /// What the upgrade asks for, if nothing is wrong with it.
+    pub fn upgrade(&self) -> Result<Upgrade<'_>, UpgradeError> {
+        if !self.asks_upgrade() {
+            return Err(UpgradeError::NotAsked);
+        }
+        if self.method() != "GET" {
+            return Err(UpgradeError::Method);
+        }
+        if self.minor_version() == 0 {
+            return Err(UpgradeError::HttpVersion);
+        }
+        // Equal lengths were checked for every head, so the first tells.
+        let length = self.header("content-length").map(str::as_bytes);
+        if self.header("transfer-encoding").is_some() || length.and_then(decimal).unwrap_or(0) > 0 {
+            return Err(UpgradeError::Body);
+        }
+        let only = |name| {
+            let mut values = self.header_values(name);
+            values.next().filter(|_| values.next().is_none())
+        };
+        if only("sec-websocket-version") != Some("13") {
+            return Err(UpgradeError::Version);
+        }
+        let key = only("sec-websocket-key").filter(|key| is_key(key.as_bytes()));
+        let key = key.ok_or(UpgradeError::Key)?;
+        Ok(Upgrade { head: self, key })
+    }
+}
+
+/// 16 bytes in base64 are 22 characters and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let digit = |&b: &u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
+    matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(digit))
+}
+
+/// Visible ASCII without separators (RFC 9110 §5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    let special = |b| b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || special(b))
+}
+
+impl<'h> Upgrade<'h> {
+    /// The value of `Sec-WebSocket-Accept` (§4.2.2).
+    pub fn accept_key(&self) -> String {
+        derive_accept_key(self.key.as_bytes())
+    }
+
+    /// The `Sec-WebSocket-Extensions` lines.
+    pub fn extension_offers(&self) -> impl Iterator<Item = &'h str> {
+        self.head.header_values("sec-websocket-extensions")
+    }
+
+    /// The answer to the offers of permessage-deflate, if one can be met.
+    pub fn negotiate_deflate(&self) -> Option<DeflateParams> {
+        deflate::negotiate(self.extension_offers())
+    }
+
+    /// The offered subprotocols in the client's order, over all lines. What is not a token
+    /// (§4.1) is left out: it could not be echoed.
+    pub fn protocols(&self) -> impl Iterator<Item = &'h str> {
+        self.head
+            .header_values("sec-websocket-protocol")
+            .flat_map(list_items)
+            .filter(|name| is_token(name))
+    }
+
+    /// The page that asks, if a browser sent it (§10.2).
+    pub fn origin(&self) -> Option<&'h str> {
+        self.head.header("origin")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::parse;
+    use super::*;
+
+    /// A good upgrade, with `from` replaced.
+    fn request(from: &str, to: &str) -> Vec<u8> {
+        let good = "GET /ws?a=b HTTP/1.1\r\nHost: example.com:8000\r\nUpgrade: websocket\r\n\
+                    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                    Sec-WebSocket-Version: 13\r\n\r\n";
+        assert!(good.contains(from), "{from}");
+        good.replacen(from, to, 1).into_bytes()
+    }
+
+    fn with(lines: &str) -> Vec<u8> {
+        request("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"))
+    }
+
+    fn outcome(request: &[u8]) -> Result<String, UpgradeError> {
+        let head = parse(request, 100).expect("a good head");
+        head.upgrade().map(|upgrade| upgrade.accept_key())
+    }
+
+    #[test]
+    fn the_example_of_rfc_6455_is_accepted() {
+        let accept = outcome(&request("", "")).expect("an upgrade");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn tokens_stand_in_lists_lines_and_any_letter_case() {
+        for good in [
+            request("Upgrade: websocket", "upgrade: WebSocket"),
+            request("Upgrade: websocket", "Upgrade: h2c, websocket"),
+            request("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: websocket"),
+            request("Connection: Upgrade", "CONNECTION: keep-alive, uPGRADE"),
+            request(
+                "Connection: Upgrade",
+                "Connection: keep-alive\r\nConnection: ,upgrade ,",
+            ),
+            request("Sec-WebSocket-Key", "sec-websocket-KEY"),
+            with("Content-Length: 0"),
+        ] {
+            assert!(outcome(&good).is_ok(), "{}", good.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn each_thing_wrong_is_told() {
+        use UpgradeError::*;
+        let twice = "Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==";
+        for (bad, error, status) in [
+            (request("Upgrade: websocket", "Upgrade: h2c"), NotAsked, 426),
+            (
+                request("Upgrade: websocket", "Upgrade: websockets"),
+                NotAsked,
+                426,
+            ),
+            (
+                request("Connection: Upgrade", "Connection: close"),
+                NotAsked,
+                426,
+            ),
+            (request("GET", "POST"), Method, 405),
+            (request("GET", "get"), Method, 405),
+            (request("HTTP/1.1", "HTTP/1.0"), HttpVersion, 400),
+            (request("Version: 13", "Version: 8"), Version, 426),
+            (request("Version: 13", "Version: 14"), Version, 426),
+            (request("Version: 13", "Version: 13x"), Version, 426),
+            (request("Version: 13", "Version: "), Version, 426),
+            (request("Sec-WebSocket-Version", "X-Version"), Version, 426),
+            (with("Sec-WebSocket-Version: 13"), Version, 426),
+            (request("Sec-WebSocket-Key", "X-Key"), Key, 400),
+            (request("dGhlIHNhbXBsZSBub25jZQ==", ""), Key, 400),
+            (request("dGhlIHNhbXBsZSBub25jZQ==", "short"), Key, 400),
+            (
+                request("dGhlIHNhbXBsZSBub25jZQ==", &"!".repeat(24)),
+                Key,
+                400,
+            ),
+            (
+                request("dGhlIHNhbXBsZSBub25jZQ==", "eHh4eHh4eHh4eHh4eHh4"),
+                Key,
+                400,
+            ),
+            (
+                request("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZWE="),
+                Key,
+                400,
+            ),
+            (with(twice), Key, 400),
+            (with("Content-Length: 5"), Body, 400),
+            (with("Transfer-Encoding: chunked"), Body, 400),
+        ] {
+            assert_eq!(outcome(&bad), Err(error), "{}", bad.escape_ascii());
+            assert_eq!(error.status(), status);
+            assert!(!error.to_string().is_empty());
+        }
+        assert!(Version.headers().contains(&("Sec-WebSocket-Version", "13")));
+    }
+
+    #[test]
+    fn a_plain_request_asks_for_no_upgrade() {
+        let head = request("Upgrade: websocket", "Accept: */*");
+        assert!(!parse(&head, 100).expect("a good head").asks_upgrade());
+        let old = request("HTTP/1.1", "HTTP/1.0");
+        assert!(parse(&old, 100).expect("a good head").asks_upgrade());
+    }
+
+    #[test]
+    fn protocols_come_in_order_and_only_tokens() {
+        let lines = "Sec-WebSocket-Protocol: bearer, aa.bb-c_d ,, two words\r\nOrigin: null\r\n\
+                     Sec-WebSocket-Protocol: \"q\",v1";
+        let request = with(lines);
+        let head = parse(&request, 100).expect("a good head");
+        let upgrade = head.upgrade().expect("an upgrade");
+        let protocols: Vec<_> = upgrade.protocols().collect();
+        assert_eq!(protocols, ["bearer", "aa.bb-c_d", "v1"]);
+        assert_eq!(upgrade.origin(), Some("null"));
+        assert_eq!(upgrade.negotiate_deflate(), None);
+        let spaces = with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(32_000)));
+        let head = parse(&spaces, 100).expect("a good head");
+        assert_eq!(head.upgrade().expect("an upgrade").protocols().count(), 0);
+    }
+
+    #[test]
+    fn deflate_is_negotiated_over_all_lines() {
+        let request = with(
+            "Sec-WebSocket-Extensions: x-a\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10",
+        );
+        let head = parse(&request, 100).expect("a good head");
+        let params = head.upgrade().expect("an upgrade").negotiate_deflate();
+        assert_eq!(params.map(DeflateParams::server_window_bits), Some(10));
+    }
+}
