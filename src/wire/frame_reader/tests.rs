@@ -426,3 +426,4 @@ fn nothing_comes_after_a_close_or_an_error() {
 }
 
 mod properties;
+mod tungstenite_takes_it;
