@@ -197,9 +197,7 @@ fn plan(
                     return None;
                 }
                 clients.stats.frames_deflated += 1;
-                deflater
-                    .deflate(body)
-                    .filter(|deflated| deflated.len() < body.len())
+                deflater.deflate(body)
             });
         }
     }

@@ -297,7 +297,7 @@ pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Bytes of [`stored_header`].
 pub const STORED_HEADER_BYTES: usize = 5;
 
-/// Appends the header of a stored block of `len` bytes, which the caller appends next.
+/// Appends the header of one stored block, whose `len` bytes the caller appends.
 pub fn stored_header(out: &mut Vec<u8>, len: u16) {
     out.push(0);
     out.extend_from_slice(&len.to_le_bytes());

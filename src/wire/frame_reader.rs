@@ -5,12 +5,17 @@
 //! it keeps a buffer for half a frame. Memory grows with bytes that arrived, never with a length
 //! that was announced, and none is kept between messages.
 
-use super::deflate::{InflateError, Inflater};
+use super::deflate::InflateError;
 use super::encode::{
-    self, CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
+    CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
     OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
 };
 use super::utf8::{BadUtf8, Utf8Check};
+
+mod scratch;
+
+use scratch::append_unmasked;
+pub use scratch::{FrameScratch, WholeFrame};
 
 /// Largest limit for messages, in bytes; a larger one is lowered to it.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
@@ -19,8 +24,6 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 const HEAD_BYTES_MAX: usize = 14;
 const RSV2_AND_RSV3: u8 = 0x30;
 const MASKED: u8 = 0x80;
-/// A scratch buffer over this is given back after its frame.
-const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
 /// Why a connection is read no further. Its fault is always the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,76 +65,6 @@ impl From<InflateError> for FrameError {
 impl From<BadUtf8> for FrameError {
     fn from(BadUtf8: BadUtf8) -> Self {
         Self::BadUtf8
-    }
-}
-
-/// One frame as a server would send it: unmasked, shortest header, no reserved bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WholeFrame<'a> {
-    bytes: &'a [u8],
-    payload_at: usize,
-}
-
-impl<'a> WholeFrame<'a> {
-    /// Header and payload.
-    pub fn bytes(self) -> &'a [u8] {
-        self.bytes
-    }
-
-    /// The payload alone.
-    pub fn payload(self) -> &'a [u8] {
-        &self.bytes[self.payload_at..]
-    }
-
-    /// Text, binary, continuation, or a control opcode.
-    pub fn opcode(self) -> u8 {
-        self.bytes[0] & 0x0f
-    }
-
-    /// Whether the message ends here.
-    pub fn is_final(self) -> bool {
-        self.bytes[0] & FIN != 0
-    }
-}
-
-/// What all readers of a reactor share: the inflater, and the frame handed out last.
-#[derive(Debug, Default)]
-pub struct FrameScratch {
-    inflater: Inflater,
-    /// Room for a header, then the payload.
-    frame: Vec<u8>,
-    start: usize,
-}
-
-impl FrameScratch {
-    /// Takes about 50 KB, and the frame handed out last; of that, 64 KiB are kept for the next.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Empties the frame, down to the room for its header.
-    fn begin(&mut self) {
-        self.frame.clear();
-        if self.frame.capacity() > SCRATCH_BYTES_KEPT {
-            self.frame = Vec::new();
-        }
-        self.frame.extend_from_slice(&[0; HEADER_BYTES_MAX]);
-    }
-
-    /// Writes the header right before the payload.
-    fn finish(&mut self, first_byte: u8) {
-        let payload_len = self.frame.len() - HEADER_BYTES_MAX;
-        let mut header = [0; HEADER_BYTES_MAX];
-        let header_len = encode::header(&mut header, first_byte, payload_len as u64);
-        self.start = HEADER_BYTES_MAX - header_len;
-        self.frame[self.start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
-    }
-
-    fn whole(&self) -> WholeFrame<'_> {
-        WholeFrame {
-            bytes: &self.frame[self.start..],
-            payload_at: HEADER_BYTES_MAX - self.start,
-        }
     }
 }
 
@@ -481,22 +414,6 @@ impl FrameReader {
             });
         }
         Ok(())
-    }
-}
-
-/// Appends `part`, whose first byte is number `offset` of its payload, unmasked (§5.3).
-fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
-    mask.rotate_left((offset % 4) as usize);
-    let start = out.len();
-    out.extend_from_slice(part);
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = out[start..].as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
-        *byte ^= mask;
     }
 }
 

@@ -148,12 +148,15 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the request line ends with a version of HTTP, if not with one we know.
+/// Whether the request line is one of HTTP, but of a version we do not know.
 fn names_http_version(head: &[u8]) -> bool {
     let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);
-    line.and_then(|line| line.rsplit(|&b| b == b' ').next())
-        .and_then(|version| version.strip_prefix(b"HTTP/"))
-        .is_some_and(|v| matches!(v, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit()))
+    let mut parts = line.unwrap_or_default().split(|&b| b == b' ').skip(2);
+    let (version, more) = (parts.next(), parts.next());
+    more.is_none()
+        && version
+            .and_then(|version| version.strip_prefix(b"HTTP/"))
+            .is_some_and(|v| matches!(v, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit()))
 }
 
 /// Path and query of a target in origin or absolute form (§3.2.1, §3.2.2), and of `OPTIONS *`.

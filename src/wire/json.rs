@@ -33,6 +33,12 @@ pub enum JsonError {
         /// What is wrong there.
         what: String,
     },
+    /// Not UTF-8 (RFC 8259 §8.1).
+    #[error("not JSON at byte {offset}: not UTF-8")]
+    NotUtf8 {
+        /// Where the first ill-formed byte stands.
+        offset: usize,
+    },
     /// A `\u` escape of half a surrogate pair (RFC 8259 §8.2).
     #[error("not JSON at byte {offset}: a lone surrogate escape")]
     LoneSurrogate {
@@ -60,9 +66,7 @@ impl From<sonic_rs::Error> for JsonError {
 /// only; whether the text is JSON is for the parser to say.
 pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
     // Most texts have fewer brackets than levels are allowed: counting them is vectorised.
-    // `[` and `{` differ in one bit.
-    let openings = text.iter().filter(|&&b| b & 0xdf == b'[').count();
-    if openings <= depth_max {
+    if count_openings(text) <= depth_max {
         return Ok(());
     }
     let mut depth = 0_usize;
@@ -87,6 +91,17 @@ pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
     Ok(())
 }
 
+/// How many `[` and `{` there are, which differ in one bit. Counted in bytes, so that many lanes
+/// fit a vector; a part is short enough not to overflow one.
+fn count_openings(text: &[u8]) -> usize {
+    text.chunks(192)
+        .map(|part| {
+            let in_part: u8 = part.iter().map(|&b| u8::from(b & 0xdf == b'[')).sum();
+            usize::from(in_part)
+        })
+        .sum()
+}
+
 /// The offset after the closing quote of a string whose text begins at `offset`.
 fn after_string(text: &[u8], mut offset: usize) -> usize {
     loop {
@@ -102,8 +117,17 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
 /// levels deep, no lone surrogate escapes, nothing after it but white space.
 pub fn check_json(text: &[u8], depth_max: usize) -> Result<(), JsonError> {
     check_depth(text, depth_max)?;
-    sonic_rs::from_slice::<LazyValue<'_>>(text)?;
+    let checked = check_utf8(text)?;
+    sonic_rs::from_str::<LazyValue<'_>>(checked)?;
     check_surrogates(text)
+}
+
+/// sonic-rs makes a `str` of a skipped value before it has looked at the bytes (it panics then in
+/// debug builds), so it is only ever given text that was checked.
+fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(text).map_err(|error| JsonError::NotUtf8 {
+        offset: error.valid_up_to(),
+    })
 }
 
 /// Refuses `\u` escapes of surrogates that make no pair. In JSON a backslash stands only in
@@ -137,7 +161,7 @@ fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
 }
 
 /// The entries of an object in their order, repeated keys and all, each value as its own text.
-/// Checks as [`check_json`] does; syntax errors come at the entry where they are, and bytes
+/// Checks as [`check_json`] does: depth and encoding at once; syntax errors come at the entry where they are, and bytes
 /// after the object's end as a last error. Nothing may be acted on before the iterator ended.
 pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>, JsonError> {
     check_depth(text, depth_max)?;
@@ -148,7 +172,7 @@ pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>
     check_surrogates(text)?;
     Ok(ObjectEntries {
         text,
-        entries: sonic_rs::to_object_iter(text),
+        entries: sonic_rs::to_object_iter(check_utf8(text)?),
         seen: start + 1,
         ended: false,
     })

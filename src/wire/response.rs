@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(
             answer,
             "HTTP/1.1 426 Upgrade Required\r\nContent-Type: application/json\r\n\
-             Content-Length: 25\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\n\r\n\
+             Content-Length: 23\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\n\r\n\
              {\"detail\":\"say \\\"13\\\"\"}"
         );
     }

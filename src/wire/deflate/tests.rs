@@ -73,9 +73,10 @@ fn offers_and_answers() {
         (",, permessage-deflate ,", None),
     ] {
         let params = negotiate([offer]).unwrap_or_else(|| panic!("declined: {offer}"));
-        let expected = bits.map_or(answer.to_owned(), |bits| {
-            format!("{answer}; server_max_window_bits={bits}")
-        });
+        let expected = bits.map_or_else(
+            || answer.to_owned(),
+            |bits| format!("{answer}; server_max_window_bits={bits}"),
+        );
         assert_eq!(header_value(params), expected, "{offer}");
         assert_eq!(params.server_window_bits(), bits.unwrap_or(15), "{offer}");
     }

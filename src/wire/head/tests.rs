@@ -273,7 +273,7 @@ proptest! {
         query in prop::option::of("[!-~&&[^#]]{0,20}"),
         headers in prop::collection::vec(("X-[A-Za-z0-9]{1,8}", "([!-~]([ -~]{0,10}[!-~])?)?"), 0..8),
     ) {
-        let target = query.as_ref().map_or(path.clone(), |query| format!("{path}?{query}"));
+        let target = query.as_ref().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n");
         for (name, value) in &headers {
             bytes.push_str(&format!("{name}: {value}\r\n"));
