@@ -18,7 +18,9 @@ fn value_of(level: &str, key: &str) -> String {
     Reader::new(&output)
         .object(|reader, k| {
             let value = reader.value();
-            found = (k == key).then(|| value.to_owned()).or(found.take());
+            if k == key {
+                found = Some(value.to_owned());
+            }
             Ok(())
         })
         .expect("an object");
@@ -172,7 +174,7 @@ fn a_depth_that_a_double_rounds_is_divided_before_it_is_rounded() {
     );
     assert_eq!(
         five_thousandth("123456789012345678901234567890"),
-        Some(2.469135780246913578024691357e25)
+        Some(2.469_135_780_246_913_6e25)
     );
     assert_eq!(five_thousandth("450"), Some(0.09));
     assert_eq!(five_thousandth("4.5e2"), Some(0.09));

@@ -334,6 +334,8 @@ fn targets_that_are_no_list_of_objects() {
         wrong(&message, "level_id");
     }
     assert!(normalise(r#"{"viewport":{"targets":null,"targets":[]}}"#).is_ok());
+    let repeated = r#"{"viewport":{"targets":[{"level_id":[1]},2],"targets":[]},"levels":[]}"#;
+    assert!(normalise(repeated).is_ok());
 }
 
 #[test]

@@ -99,26 +99,33 @@ impl<'a> Predictions<'a> {
         if Kind::of(viewport) != Kind::Object && is_truthy(viewport) {
             return Err(BadMessage::wrong("viewport"));
         }
-        let mut targets = None;
+        let mut read = Ok(Self::default());
         Reader::new(viewport).object(|reader, key| {
-            let value = reader.value();
             if key == "targets" {
-                targets = Some(value);
+                // Of repeated keys the last counts, its faults included.
+                let start = reader.clone();
+                read = Self::read_targets(reader);
+                if read.is_err() {
+                    *reader = start;
+                    reader.value();
+                }
+            } else {
+                reader.value();
             }
             Ok(())
         })?;
-        targets.map_or_else(|| Ok(Self::default()), Self::read_targets)
+        read
     }
 
-    fn read_targets(targets: &'a str) -> Result<Self, BadMessage> {
-        match Kind::of(targets) {
+    fn read_targets(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
+        match reader.kind() {
             Kind::Null | Kind::True | Kind::False | Kind::Number => {
                 return Err(BadMessage::wrong("viewport.targets"));
             }
             Kind::String | Kind::Array | Kind::Object => {}
         }
         let mut read = Self::default();
-        Reader::new(targets).array(|reader| {
+        reader.array(|reader| {
             let (level_id, target) = read_target(reader)?;
             if let Some(level_id) = level_id {
                 read.by_level.insert(level_id, target);

@@ -33,7 +33,9 @@ impl<'a> Reader<'a> {
         self.skip_white_space();
         let start = self.at;
         match self.byte() {
-            Some(b'"') => self.skip_string(),
+            Some(b'"') => {
+                self.skip_string();
+            }
             Some(b'{' | b'[') => self.skip_container(),
             _ => self.skip_scalar(),
         }
@@ -48,7 +50,7 @@ impl<'a> Reader<'a> {
         mut field: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), BadMessage>,
     ) -> Result<&'a str, BadMessage> {
         self.container(b'{', |reader| {
-            let key = string(reader.value());
+            let key = reader.key();
             reader.skip_white_space();
             reader.at += 1; // the colon
             field(reader, key)
@@ -90,6 +92,19 @@ impl<'a> Reader<'a> {
         Ok(self.since(start))
     }
 
+    fn key(&mut self) -> Cow<'a, str> {
+        let start = self.at;
+        let has_escapes = self.skip_string();
+        let text = self.since(start);
+        if has_escapes {
+            return string(text);
+        }
+        Cow::Borrowed(
+            text.get(1..text.len().saturating_sub(1))
+                .unwrap_or_default(),
+        )
+    }
+
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -108,18 +123,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Stands at the opening quote, then past the closing one.
-    fn skip_string(&mut self) {
-        self.at += 1;
+    /// Stands at the opening quote, then past the closing one. Returns whether there are escapes.
+    fn skip_string(&mut self) -> bool {
+        let mut has_escapes = false;
         let mut bytes = self.rest().iter();
+        bytes.next();
         let left = loop {
             match bytes.next() {
-                Some(b'\\') => drop(bytes.next()),
+                Some(b'\\') => has_escapes = bytes.next().is_some(),
                 Some(b'"') | None => break bytes.len(),
                 Some(_) => {}
             }
         };
         self.at = self.text.len() - left;
+        has_escapes
     }
 
     /// Stands at an opening bracket, then past the one that closes it.

@@ -36,7 +36,7 @@ fn check_unicode_escapes(text: &[u8]) -> Result<(), BadMessage> {
         if text.get(start + 1) != Some(&b'u') {
             continue;
         }
-        at = match unicode_escape(text, start).ok_or(broken.clone())? {
+        at = match unicode_escape(text, start).ok_or_else(|| broken.clone())? {
             0xd800..=0xdbff => match unicode_escape(text, start + 6) {
                 Some(0xdc00..=0xdfff) => start + 12,
                 _ => return Err(broken),
