@@ -1,1 +1,94 @@
-fn main() {}
+//! The levels feed: normalising a recorded message of ten levels, relaying flow beside it, and the
+//! depth guard.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings, Normaliser, check_depth};
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::hub::{Feed, FrameBytes, Now, Publication};
+
+const NOW: Now = Now {
+    mono_us: 1_000_000,
+    unix_ms: 1_715_693_832_250,
+};
+
+/// Ten full levels with predictions, written as a publisher writes them: without white space.
+fn ten_levels() -> Vec<u8> {
+    let case = include_str!("../tests/vectors/levels/public/p28_ten_levels.json");
+    let case: serde_json::Value = serde_json::from_str(case).expect("a case");
+    case["steps"][0]["message"].to_string().into_bytes()
+}
+
+/// A flow snapshot of about so many bytes.
+fn flow(bytes: usize) -> Vec<u8> {
+    let bucket = r#"{"strike":6920,"premium":-15250.75,"volume":1200,"side":"CALL"}"#;
+    let buckets = vec![bucket; bytes / (bucket.len() + 1)].join(",");
+    format!(r#"{{"ts":1715693832250,"symbol":"ES","buckets":[{buckets}]}}"#).into_bytes()
+}
+
+fn message(subject: &Arc<str>, payload: &[u8]) -> BusEvent {
+    BusEvent::Message(BusMessage {
+        subject: Arc::clone(subject),
+        pattern: None,
+        payload: payload.to_vec(),
+        position: None,
+        received: NOW,
+        quiet: false,
+    })
+}
+
+fn normalise(c: &mut Criterion) {
+    let levels = ten_levels();
+    let mut group = c.benchmark_group("levels");
+    group.throughput(Throughput::Bytes(levels.len() as u64));
+    let mut normaliser = Normaliser::new(512, 240);
+    let mut out = Vec::with_capacity(32 * 1024);
+    group.bench_function("normalise", |b| {
+        b.iter(|| {
+            out.clear();
+            let viewport = normaliser.normalise(black_box(&levels), NOW.unix_ms, &mut out);
+            assert!(viewport.is_ok());
+        });
+    });
+    group.bench_function("depth_guard", |b| {
+        b.iter(|| check_depth(black_box(&levels), 512));
+    });
+    let deep = format!("[{}]", vec!["{}"; levels.len() / 3].join(","));
+    group.bench_function("depth_guard_slow_path", |b| {
+        b.iter(|| check_depth(black_box(deep.as_bytes()), 512));
+    });
+    group.finish();
+}
+
+fn merge(c: &mut Criterion) {
+    let levels: Arc<str> = Arc::from("levels.signals");
+    let market: Arc<str> = Arc::from("market.flow");
+    let mut group = c.benchmark_group("merge");
+    let mut feed = LevelsFeed::new(LevelsFeedSettings::default(), FrameBytes::default());
+    let mut out: Vec<Publication> = Vec::new();
+    let payloads = [
+        ("levels_8k", &levels, ten_levels()),
+        ("flow_8k", &market, flow(8 * 1024)),
+        ("flow_2k", &market, flow(2 * 1024)),
+    ];
+    for (name, subject, payload) in &payloads {
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function(*name, |b| {
+            b.iter_batched(
+                || message(subject, payload),
+                |event| {
+                    feed.event(NOW, event, &mut out);
+                    assert_eq!(out.len(), 1);
+                    out.clear();
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, normalise, merge);
+criterion_main!(benches);

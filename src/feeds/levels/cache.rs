@@ -17,8 +17,7 @@ impl Cache {
     /// New levels, and the viewport that came with them.
     pub(super) fn set_levels(&mut self, levels: Vec<u8>, viewport: Option<&str>) {
         self.levels = Some(levels);
-        let viewport = viewport.map(|text| text.as_bytes().to_vec());
-        self.viewport = viewport;
+        self.viewport = viewport.map(|text| text.as_bytes().to_vec());
     }
 
     /// Length of the last levels, to size the next ones by.
@@ -33,33 +32,32 @@ impl Cache {
 
     /// Bytes that [`Self::write`] appends.
     pub(super) fn merged_bytes(&self) -> usize {
-        let part = |(key, value): (&str, Option<&[u8]>)| value.map_or(0, |v| key.len() + v.len());
-        // Each part brings a comma, the first of which becomes the opening brace.
-        self.parts().map(part).sum::<usize>() + 1 + usize::from(self.is_empty())
+        let known = |(key, value): (&str, Option<&[u8]>)| Some(1 + key.len() + value?.len());
+        // One byte before each part, an opening brace or a comma, and the closing brace.
+        self.parts().filter_map(known).sum::<usize>().max(1) + 1
     }
 
     /// Appends the merged payload.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if self.is_empty() {
+            out.push(b'{');
+        }
         let mut before = b'{';
         for (key, value) in self.parts() {
             let Some(value) = value else { continue };
             out.push(before);
-            // The key's own first byte is the comma that `before` stands for.
-            out.extend_from_slice(&key.as_bytes()[1..]);
+            out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(value);
             before = b',';
-        }
-        if before == b'{' {
-            out.push(b'{');
         }
         out.push(b'}');
     }
 
     fn parts(&self) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
         [
-            (",\"flow\":", self.flow.as_deref()),
-            (",\"levels\":", self.levels.as_deref()),
-            (",\"viewport\":", self.viewport.as_deref()),
+            ("\"flow\":", self.flow.as_deref()),
+            ("\"levels\":", self.levels.as_deref()),
+            ("\"viewport\":", self.viewport.as_deref()),
         ]
         .into_iter()
     }

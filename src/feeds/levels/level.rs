@@ -2,13 +2,11 @@
 
 use std::io::Write;
 
-use sonic_rs::LazyValue;
-
 use super::bad::BadMessage;
 use super::fields::{Values, fields};
 use super::predictions::Predictions;
+use super::reader::Reader;
 use super::session::SessionContext;
-use super::text::{self, raw};
 use super::truth::{Kind, is_string, is_truthy};
 
 fields! {
@@ -170,39 +168,44 @@ pub(super) struct Level<'a> {
 }
 
 impl<'a> Level<'a> {
-    /// Reads a level, whole: what is wrong anywhere in it makes the message bad.
-    pub(super) fn read(level: LazyValue<'a>) -> Result<Self, BadMessage> {
-        let mut read = Self {
+    /// Reads the level that `reader` stands at, whole: what is wrong anywhere in it makes the
+    /// message bad.
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
+        let mut level = Self {
             values: Values::new(),
             wrong_parts: [false; 4],
         };
-        text::fields(level, |key, value| {
+        reader.object(|reader, key| {
+            if let Some(part) = Part::in_level(&key) {
+                return level.read_part(part, reader);
+            }
+            let value = reader.value();
             if let Some(field) = Field::level(&key) {
-                read.values.set(field as usize, raw(&value)?);
-            } else if let Some(part) = Part::in_level(&key) {
-                read.read_part(part, value)?;
+                level.values.set(field as usize, value);
             }
             Ok(())
         })?;
-        read.check()?;
-        Ok(read)
+        level.check()?;
+        Ok(level)
     }
 
-    fn read_part(&mut self, part: Part, object: LazyValue<'a>) -> Result<(), BadMessage> {
+    fn read_part(&mut self, part: Part, reader: &mut Reader<'a>) -> Result<(), BadMessage> {
         self.clear_part(part);
-        let text = raw(&object)?;
-        if Kind::of(text) != Kind::Object {
-            self.wrong_parts[part as usize] = is_truthy(text);
+        if reader.kind() != Kind::Object {
+            self.wrong_parts[part as usize] = is_truthy(reader.value());
             return Ok(());
         }
-        text::fields(object, |key, value| {
+        reader.object(|reader, key| {
+            if matches!(part, Part::Tape) && key == "sweep" {
+                return self.read_part(Part::Sweep, reader);
+            }
+            let value = reader.value();
             if let Some(field) = part.field(&key) {
-                self.values.set(field as usize, raw(&value)?);
-            } else if matches!(part, Part::Tape) && key == "sweep" {
-                self.read_part(Part::Sweep, value)?;
+                self.values.set(field as usize, value);
             }
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 
     /// Forgets an earlier object under the same key; a tape takes its sweep along.

@@ -13,6 +13,7 @@ mod level;
 mod normalise;
 mod position;
 mod predictions;
+mod reader;
 mod session;
 mod text;
 mod truth;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use self::bad::BadMessageLog;
 use self::cache::Cache;
 use self::position::LastSeen;
+use self::reader::Reader;
 use self::truth::Kind;
 use super::{BusEvent, BusMessage};
 use crate::hub::{
@@ -164,7 +166,7 @@ impl LevelsFeed {
         }
         if SUBJECTS[subject] == "market.flow" {
             match text::check(&payload, self.settings.json_depth_max) {
-                Ok(value) if Kind::of(value.as_raw_str()) == Kind::Null => {
+                Ok(text) if Reader::new(text).kind() == Kind::Null => {
                     self.cache.set_flow(None);
                 }
                 Ok(_) => self.cache.set_flow(Some(payload)),

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use sonic_rs::LazyValue;
-
 use super::bad::BadMessage;
 use super::level::Level;
 use super::predictions::Predictions;
+use super::reader::Reader;
 use super::session::{SessionClock, SessionContext};
-use super::text::{self, raw};
+use super::text;
 use super::truth::{Kind, is_truthy};
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
@@ -53,10 +52,8 @@ impl Normaliser {
         let message = Message::read(text::check(message, self.json_depth_max)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
         let session = self.context(&ts)?;
-        let viewport = message.viewport.as_ref().map(raw).transpose()?;
-        let predictions = message
-            .viewport
-            .map_or_else(|| Ok(Predictions::default()), Predictions::read)?;
+        let viewport = message.viewport.unwrap_or("null");
+        let predictions = Predictions::read(viewport)?;
 
         out.extend_from_slice(b"{\"ts\":");
         out.extend_from_slice(ts.text.as_bytes());
@@ -68,7 +65,7 @@ impl Normaliser {
             write_levels(levels, session, &predictions, out)?;
         }
         out.extend_from_slice(b"]}");
-        Ok(viewport.filter(|text| Kind::of(text) != Kind::Null))
+        Ok(Some(viewport).filter(|text| Kind::of(text) != Kind::Null))
     }
 
     fn context(&mut self, ts: &Timestamp<'_>) -> Result<SessionContext, BadMessage> {
@@ -77,27 +74,29 @@ impl Normaliser {
 }
 
 fn write_levels<'a>(
-    levels: LazyValue<'a>,
+    levels: &'a str,
     session: SessionContext,
     predictions: &Predictions<'a>,
     out: &mut Vec<u8>,
 ) -> Result<(), BadMessage> {
     let start = out.len();
-    text::entries(levels, |entry| {
-        if Kind::of(raw(&entry)?) != Kind::Object {
+    Reader::new(levels).array(|reader| {
+        if reader.kind() != Kind::Object {
+            reader.value();
             return Ok(());
         }
         if out.len() > start {
             out.push(b',');
         }
-        Level::read(entry)?.write(session, predictions, out)?;
+        Level::read(reader)?.write(session, predictions, out)?;
         if out.len() > NORMALISED_BYTES_MAX {
             return Err(BadMessage::NormalisedTooLarge {
                 bytes_max: NORMALISED_BYTES_MAX,
             });
         }
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 /// The top-level fields of a message; of repeated keys the last.
@@ -106,22 +105,24 @@ struct Message<'a> {
     /// Only when it is an object.
     spy: Option<&'a str>,
     /// The array of levels, if there is one.
-    levels: Option<LazyValue<'a>>,
-    viewport: Option<LazyValue<'a>>,
+    levels: Option<&'a str>,
+    viewport: Option<&'a str>,
     instruments: Instruments<'a>,
 }
 
 impl<'a> Message<'a> {
-    fn read(message: LazyValue<'a>) -> Result<Self, BadMessage> {
-        if Kind::of(message.as_raw_str()) != Kind::Object {
+    fn read(message: &'a str) -> Result<Self, BadMessage> {
+        let mut reader = Reader::new(message);
+        if reader.kind() != Kind::Object {
             return Err(BadMessage::NotAnObject);
         }
         let (mut ts, mut spy, mut levels, mut viewport) = (None, None, None, None);
         let mut instruments = Instruments::default();
-        text::fields(message, |key, value| {
+        reader.object(|reader, key| {
+            let value = reader.value();
             match &*key {
-                "ts" => ts = Some(raw(&value)?),
-                "spy" => spy = Some(raw(&value)?),
+                "ts" => ts = Some(value),
+                "spy" => spy = Some(value),
                 "levels" => levels = Some(value),
                 "viewport" => viewport = Some(value),
                 "flow" => {}
@@ -140,8 +141,8 @@ impl<'a> Message<'a> {
 }
 
 /// The array of levels: the value itself, or `levels` within it, once.
-fn levels_array(levels: LazyValue<'_>) -> Result<Option<LazyValue<'_>>, BadMessage> {
-    match Kind::of(raw(&levels)?) {
+fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
+    match Kind::of(levels) {
         Kind::Array => return Ok(Some(levels)),
         Kind::Object => {}
         Kind::String => return Ok(None),
@@ -150,16 +151,14 @@ fn levels_array(levels: LazyValue<'_>) -> Result<Option<LazyValue<'_>>, BadMessa
         }
     }
     let mut nested = None;
-    text::fields(levels, |key, value| {
+    Reader::new(levels).object(|reader, key| {
+        let value = reader.value();
         if key == "levels" {
             nested = Some(value);
         }
         Ok(())
     })?;
-    match nested {
-        Some(nested) if Kind::of(raw(&nested)?) == Kind::Array => Ok(Some(nested)),
-        _ => Ok(None),
-    }
+    Ok(nested.filter(|nested| Kind::of(nested) == Kind::Array))
 }
 
 /// Instruments other than `spy`: objects with a `spot`, in the order in which they came.
@@ -171,10 +170,10 @@ struct Instruments<'a> {
 }
 
 impl<'a> Instruments<'a> {
-    fn read(&mut self, key: Cow<'a, str>, value: LazyValue<'a>) -> Result<(), BadMessage> {
-        let text = raw(&value)?;
+    fn read(&mut self, key: Cow<'a, str>, text: &'a str) -> Result<(), BadMessage> {
         let mut has_spot = false;
-        text::fields(value, |key, _| {
+        Reader::new(text).object(|reader, key| {
+            reader.value();
             has_spot |= key == "spot";
             Ok(())
         })?;

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use sonic_rs::LazyValue;
-
 use super::bad::BadMessage;
 use super::fields::{Values, fields};
-use super::text::{self, raw};
+use super::reader::Reader;
 use super::truth::{Kind, is_truthy, string};
 
 fields! {
@@ -92,39 +90,44 @@ impl<'a> Id<'a> {
 /// The targets of one viewport by the level that they are for.
 #[derive(Debug, Default)]
 pub(super) struct Predictions<'a> {
-    by_level: BTreeMap<Id<'a>, LazyValue<'a>>,
+    by_level: BTreeMap<Id<'a>, &'a str>,
 }
 
 impl<'a> Predictions<'a> {
     /// Reads the targets of a viewport, checking what the contract calls bad.
-    pub(super) fn read(viewport: LazyValue<'a>) -> Result<Self, BadMessage> {
-        let text = raw(&viewport)?;
-        if Kind::of(text) != Kind::Object {
-            return match is_truthy(text) {
-                true => Err(BadMessage::wrong("viewport")),
-                false => Ok(Self::default()),
-            };
+    pub(super) fn read(viewport: &'a str) -> Result<Self, BadMessage> {
+        if Kind::of(viewport) != Kind::Object && is_truthy(viewport) {
+            return Err(BadMessage::wrong("viewport"));
         }
-        let mut targets = None;
-        text::fields(viewport, |key, value| {
+        let mut read = Ok(Self::default());
+        Reader::new(viewport).object(|reader, key| {
             if key == "targets" {
-                targets = Some(value);
+                // Of repeated keys the last counts, its faults included.
+                let start = reader.clone();
+                read = Self::read_targets(reader);
+                if read.is_err() {
+                    *reader = start;
+                    reader.value();
+                }
+            } else {
+                reader.value();
             }
             Ok(())
         })?;
-        targets.map_or_else(|| Ok(Self::default()), Self::read_targets)
+        read
     }
 
-    fn read_targets(targets: LazyValue<'a>) -> Result<Self, BadMessage> {
-        match Kind::of(raw(&targets)?) {
+    fn read_targets(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
+        match reader.kind() {
             Kind::Null | Kind::True | Kind::False | Kind::Number => {
                 return Err(BadMessage::wrong("viewport.targets"));
             }
             Kind::String | Kind::Array | Kind::Object => {}
         }
         let mut read = Self::default();
-        text::entries(targets, |target| {
-            if let Some(level_id) = level_id(target.clone())? {
+        reader.array(|reader| {
+            let (level_id, target) = read_target(reader)?;
+            if let Some(level_id) = level_id {
                 read.by_level.insert(level_id, target);
             }
             Ok(())
@@ -141,9 +144,10 @@ impl<'a> Predictions<'a> {
             return Ok(());
         };
         let mut values: Values<'_, { Field::COUNT }> = Values::new();
-        text::fields(target.clone(), |key, value| {
+        Reader::new(target).object(|reader, key| {
+            let value = reader.value();
             if let Some(field) = Field::target(&key) {
-                values.set(field as usize, raw(&value)?);
+                values.set(field as usize, value);
             }
             Ok(())
         })?;
@@ -157,21 +161,19 @@ impl<'a> Predictions<'a> {
     }
 }
 
-/// The non-empty `level_id` of a target; what is no object has none.
-fn level_id<'a>(target: LazyValue<'a>) -> Result<Option<Id<'a>>, BadMessage> {
-    let mut level_id = None;
-    text::fields(target, |key, value| {
+/// The non-empty `level_id` of a target, and the target's text; what is no object has none.
+fn read_target<'a>(reader: &mut Reader<'a>) -> Result<(Option<Id<'a>>, &'a str), BadMessage> {
+    let mut level_id = "null";
+    let target = reader.object(|reader, key| {
+        let value = reader.value();
         if key == "level_id" {
-            level_id = Some(raw(&value)?);
+            level_id = value;
         }
         Ok(())
     })?;
-    let Some(text) = level_id.filter(|text| is_truthy(text)) else {
-        return Ok(None);
-    };
-    match Kind::of(text) {
-        Kind::Array | Kind::Object => Err(BadMessage::wrong("level_id")),
-        _ => Ok(Id::of(text)),
+    match Kind::of(level_id) {
+        Kind::Array | Kind::Object if is_truthy(level_id) => Err(BadMessage::wrong("level_id")),
+        _ => Ok((Id::of(level_id), target)),
     }
 }
 
