@@ -4,14 +4,18 @@
 mod clients;
 mod clock;
 mod compare;
+mod drive;
 mod fault;
 mod fleet;
 mod launch;
 mod limit;
+mod memory;
+mod metrics;
 mod payload;
 mod process;
 mod publish;
 mod report;
+mod slow;
 mod stamp;
 mod stats;
 mod syscalls;
@@ -45,6 +49,13 @@ enum Command {
     Limit(limit::LimitArgs),
     /// Measure a server and the raw limit in turn, round by round
     Compare(compare::CompareArgs),
+    /// Measure a server's resident memory per idle client
+    Memory(memory::MemoryArgs),
+    /// Measure what slow clients do to a server and to the others
+    #[command(subcommand)]
+    Slow(slow::SlowCommand),
+    /// Count the system calls of a running process
+    Syscalls(syscalls::SyscallsArgs),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +87,9 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Publish(command) => publish::run(command, &stop),
         Command::Limit(args) => limit::run(&args, stop),
         Command::Compare(args) => compare::run(&args, &stop),
+        Command::Memory(args) => memory::run(&args, &stop),
+        Command::Slow(command) => slow::run(command, &stop),
+        Command::Syscalls(args) => syscalls::run(&args),
     }
 }
 

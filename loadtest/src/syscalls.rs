@@ -13,6 +13,35 @@ use serde::Serialize;
 
 use crate::fault::{Fault, Tried};
 
+/// Options of `loadtest syscalls`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SyscallsArgs {
+    /// Process to watch, all its threads
+    #[arg(long)]
+    pid: u32,
+    /// How long
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+}
+
+/// Runs `loadtest syscalls`.
+pub(crate) fn run(args: &SyscallsArgs) -> Result<(), Fault> {
+    crate::process::Process::new(args.pid)?;
+    let counting = Counting::start(args.pid)?;
+    std::thread::sleep(std::time::Duration::from_secs_f64(
+        args.seconds.clamp(0.0, 3600.0),
+    ));
+    let counted = counting.stop()?;
+    println!(
+        "{} system calls in {} s, counted with {}",
+        counted.total, args.seconds, counted.tool
+    );
+    for (name, count) in &counted.by_name {
+        println!("{count:>12} {name}");
+    }
+    Ok(())
+}
+
 /// Calls listed by name with perf, where this kernel has them.
 const NAMES: [&str; 16] = [
     "sendto",

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::CompareArgs;
 use crate::clock;
+use crate::drive::drive;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Latency, Target};
 use crate::launch::Program;
@@ -94,8 +95,6 @@ impl Load<'_> {
         fleet.run(settle_us, |_| false)?;
         self.publish(&mut fleet, publisher, next_n, a.warm_up)?;
         fleet.run(settle_us, |_| false)?;
-        fleet.count_from(*next_n);
-        let payload_before = fleet.readers.payload_bytes;
         let counting = count_syscalls
             .then(|| Counting::start(program.pid()))
             .transpose()?;
@@ -119,7 +118,7 @@ impl Load<'_> {
             not_rising: tally.not_rising,
             closed: tally.ends.values().sum(),
             deliveries_per_s: tally.deliveries as f64 * 1e6 / took_us as f64,
-            bytes_per_delivery: per_delivery(tally.payload_bytes - payload_before),
+            bytes_per_delivery: per_delivery(tally.payload_bytes),
             client_busy: busy,
             latency: tally.latency(),
             syscalls,
@@ -131,7 +130,7 @@ impl Load<'_> {
         Ok(round)
     }
 
-    /// Publishes `count` messages and reads until they are everywhere, or are late.
+    /// Publishes `count` messages, counted from zero, and reads until they are everywhere, or are late.
     fn publish(
         &self,
         fleet: &mut Fleet,
@@ -154,28 +153,23 @@ impl Load<'_> {
             None => Pace::Rate(self.args.rate),
         };
         let clients = self.args.clients as u64;
-        let before = fleet.readers.deliveries;
-        thread::scope(|scope| {
-            let work = scope.spawn(|| publisher.publish(first, count, &pace, &self.stop));
-            let mut late_at = u64::MAX;
-            let ran = fleet.run(u64::MAX / 2, |f| {
-                let new = f.readers.deliveries - before;
+        let mut late_at = u64::MAX;
+        drive(
+            fleet,
+            publisher,
+            first..first + count,
+            &pace,
+            &self.stop,
+            |f, published| {
+                let new = f.readers.deliveries;
                 arrived.store(first - 1 + new / clients.max(1), Ordering::Release);
                 let now = clock::now_us();
-                if late_at == u64::MAX && work.is_finished() {
+                if late_at == u64::MAX && published {
                     late_at = now + LATE_US;
                 }
                 new >= count * clients || now >= late_at
-            });
-            if ran.is_err() {
-                // Lets the publisher's thread end, which the scope waits for.
-                self.stop.store(true, Ordering::Relaxed);
-            }
-            let published = work
-                .join()
-                .unwrap_or_else(|_| Err(Fault::Bus("the publisher panicked".into())));
-            ran.and(published).map(drop)
-        })
+            },
+        )
     }
 
     fn target(&self, program: &Program) -> Target {

@@ -112,10 +112,20 @@ impl Fleet {
         self.clients.iter().filter(|c| c.deflate).count()
     }
 
-    /// Counts and times messages numbered `n` and above only.
+    /// Starts all counts anew, for messages numbered `n` and above.
     pub(crate) fn count_from(&mut self, n: u64) {
-        self.readers.from_n = n;
-        self.throttled.from_n = n;
+        for tally in [&mut self.readers, &mut self.throttled] {
+            // How connections ended is kept: a client lost in the warm-up is still lost.
+            let ends = std::mem::take(&mut tally.ends);
+            *tally = Tally {
+                from_n: n,
+                ends,
+                ..Tally::new()
+            };
+        }
+        for client in &mut self.clients {
+            client.seen.deliveries = 0;
+        }
     }
 
     /// Sends one text message from every open client.

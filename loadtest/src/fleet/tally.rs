@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::stamp::Stamp;
 
+/// Largest latency that is told apart, microseconds; what is above counts as this.
+const LATENCY_US_MAX: u64 = 600_000_000;
+
 /// What one client has seen of the publisher's sequence.
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -45,8 +48,8 @@ pub(crate) struct Tally {
 impl Tally {
     /// An empty tally.
     pub(crate) fn new() -> Self {
-        // Three digits hold any u64; the histogram grows as values come.
-        let latency = Histogram::new(3).expect("3 significant digits are allowed");
+        let latency =
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("these bounds are allowed");
         Self {
             from_n: 0,
             latency,
@@ -155,6 +158,19 @@ mod tests {
         assert_eq!((t.retained, t.deliveries, t.skipped), (1, 4, 2));
         assert_eq!((t.not_rising, t.unstamped, s.last_n), (2, 1, Some(13)));
         assert_eq!(t.latency.max(), 500);
+    }
+
+    #[test]
+    fn latencies_from_microseconds_to_minutes_are_told_apart() {
+        let (mut t, mut s) = (Tally::new(), Seen::default());
+        for (n, late_us) in [(1, 3), (2, 6_000), (3, 50_000_000)] {
+            t.message(&mut s, Some(Stamp { us: 1_000, n }), 1_000 + late_us);
+        }
+        let l = t.latency();
+        assert!(
+            (l.p50_ms - 6.0).abs() < 0.01 && (l.max_ms / 50_000.0 - 1.0).abs() < 0.001,
+            "{l:?}"
+        );
     }
 
     #[test]
