@@ -150,7 +150,7 @@ pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> 
 }
 
 fn figures(process: Process, cpu_before: u64, deliveries: u64) -> Result<ServerFigures, Fault> {
-    let cpu_us = process.cpu_us()? - cpu_before;
+    let cpu_us = process.cpu_us()?.saturating_sub(cpu_before);
     Ok(ServerFigures {
         cpu_us,
         cpu_us_per_delivery: cpu_us as f64 / deliveries.max(1) as f64,

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::clock;
 use crate::fault::{Fault, Tried};
+use crate::http;
 use crate::process::Process;
 
 const START_US: u64 = 15_000_000;
@@ -35,6 +36,29 @@ impl Program {
     /// The process to measure.
     pub(crate) fn process(&self) -> Result<Process, Fault> {
         Process::new(self.pid())
+    }
+
+    /// Waits until `/ready` says 200, which is when its subscriptions stand; a server that has no
+    /// such page gets a second for them.
+    fn ready(self) -> Result<Self, Fault> {
+        let end = clock::now_us() + START_US;
+        loop {
+            let answer = http::get(self.addr, "/ready").unwrap_or_default();
+            if answer.starts_with("HTTP/1.1 200") {
+                return Ok(self);
+            }
+            if !answer.starts_with("HTTP/1.1 503") {
+                std::thread::sleep(Duration::from_secs(1));
+                return Ok(self);
+            }
+            if clock::now_us() > end {
+                return Err(Fault::Server(format!(
+                    "{}: not ready after 15 s",
+                    self.name
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until it accepts connections.
@@ -140,7 +164,8 @@ pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
         child,
         dir,
     }
-    .listening()
+    .listening()?
+    .ready()
 }
 
 /// The raw limit, this program once more.

@@ -7,6 +7,7 @@ mod compare;
 mod drive;
 mod fault;
 mod fleet;
+mod http;
 mod launch;
 mod limit;
 mod memory;

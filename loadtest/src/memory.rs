@@ -83,7 +83,7 @@ pub(crate) fn run(a: &MemoryArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         let new = clients - fleet.open_count(Kind::Reader);
         let cpu_before = process.cpu_us()?;
         fleet.open(Kind::Reader, new)?;
-        let cpu_us = process.cpu_us()? - cpu_before;
+        let cpu_us = process.cpu_us()?.saturating_sub(cpu_before);
         fleet.run(settle_us, |_| false)?;
         let idle_bytes = process.rss_bytes()?;
         fleet.send_all(&a.send);

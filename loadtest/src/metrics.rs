@@ -1,18 +1,17 @@
 //! Reads a counter from a server's `/metrics` page (Prometheus text format).
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use crate::fault::Fault;
+use crate::http;
 
 /// The counter of closed connections; its label says why.
 pub(crate) const CLOSES: &str = "weirgate_client_closes_total";
 
 /// The samples of `name` by the value of the label `reason`; empty when the page has none.
 pub(crate) fn by_reason(addr: SocketAddr, name: &str) -> Result<BTreeMap<String, f64>, Fault> {
-    let page = page(addr).map_err(|e| Fault::Server(format!("/metrics: {e}")))?;
+    let page = http::get(addr, "/metrics").map_err(|e| Fault::Server(format!("/metrics: {e}")))?;
     Ok(parse(&page, name))
 }
 
@@ -26,18 +25,6 @@ pub(crate) fn risen(
         (rise > 0.0).then(|| (reason.clone(), rise))
     };
     after.iter().filter_map(rise).collect()
-}
-
-fn page(addr: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut page = Vec::new();
-    stream.read_to_end(&mut page)?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 fn parse(page: &str, name: &str) -> BTreeMap<String, f64> {

@@ -64,6 +64,15 @@ pub(crate) struct CompareArgs {
     /// One more part per server in which its system calls are counted
     #[arg(long)]
     syscalls: bool,
+    /// Fail when the median CPU ratio is above this
+    #[arg(long, value_name = "RATIO")]
+    cpu_ratio_max: Option<f64>,
+    /// Fail when the median p99 ratio is above this
+    #[arg(long, value_name = "RATIO")]
+    p99_ratio_max: Option<f64>,
+    /// Fail when the system calls per delivery are above this (needs --syscalls)
+    #[arg(long, value_name = "CALLS", requires = "syscalls")]
+    calls_max: Option<f64>,
     /// Servers on CPU 0, clients, publisher and NATS on CPU 1
     #[arg(long)]
     pin: bool,
@@ -74,13 +83,18 @@ pub(crate) struct CompareArgs {
 
 /// Runs `loadtest compare`; fails when a message was lost.
 pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    if args.rounds == 0 || args.clients == 0 || args.messages == 0 {
+        return Err(Fault::Usage(
+            "--rounds, --clients and --messages must be at least 1".into(),
+        ));
+    }
     let nats = launch::nats_server()?;
     let programs = programs(args, &nats)?;
     if args.pin {
         pin(&nats, &programs)?;
     }
     let load = Load {
-        nats: launch::nats_url(&nats),
+        nats: &nats,
         stop: Arc::clone(stop),
         args,
     };
@@ -110,7 +124,7 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Faul
     let result = Comparison::of(args, measured);
     println!("{}", result.text());
     report::write_json(args.json.as_deref(), &result)?;
-    result.verdict()
+    result.verdict(args)
 }
 
 /// The limit first: the others are compared with it.

@@ -29,6 +29,8 @@ pub(super) struct Measured {
     bytes_per_delivery: Option<Spread>,
     /// Largest share of a CPU that clients and publisher used.
     client_busy_max: f64,
+    /// CPUs that programs outside the experiment kept busy.
+    others_busy_cpus: Option<Spread>,
     messages: u64,
     deliveries: u64,
     lost: u64,
@@ -54,6 +56,7 @@ impl Measured {
             deliveries_per_s: None,
             bytes_per_delivery: None,
             client_busy_max: 0.0,
+            others_busy_cpus: None,
             messages: 0,
             deliveries: 0,
             lost: 0,
@@ -90,12 +93,13 @@ impl Measured {
         self.cpu_us_per_delivery = spread(&self.values(|r| r.cpu_us_per_delivery));
         self.deliveries_per_s = spread(&self.values(|r| r.deliveries_per_s));
         self.bytes_per_delivery = spread(&self.values(|r| r.bytes_per_delivery));
+        self.others_busy_cpus = spread(&self.values(|r| r.others_busy_cpus));
         self.messages = messages * self.rounds.len() as u64;
         let mut all: Option<Histogram<u64>> = None;
         for round in &self.rounds {
             match &mut all {
                 None => all = Some(round.histogram.clone()),
-                // Histograms that grow take each other's values whatever their size.
+                // Histograms of the same bounds take each other's values.
                 Some(all) => drop(all.add(&round.histogram)),
             }
         }
@@ -172,6 +176,7 @@ impl Comparison {
             ]));
         }
         let mut text = format!("{}\n{}\n", self.load(), table(&rows));
+        text.push_str(&self.disturbed());
         for s in &self.servers {
             if let Some(counted) = &s.syscalls {
                 let names: Vec<String> = counted
@@ -224,8 +229,9 @@ impl Comparison {
         )
     }
 
-    /// Fails when a message was lost, came twice or out of order, or a client was closed.
-    pub(super) fn verdict(&self) -> Result<(), Fault> {
+    /// Fails when a message was lost, came twice or out of order, a client was closed, or a bound of
+    /// the caller is passed.
+    pub(super) fn verdict(&self, args: &CompareArgs) -> Result<(), Fault> {
         for s in &self.servers {
             if s.lost + s.not_rising + s.closed > 0 {
                 return Err(Fault::Failed(format!(
@@ -233,8 +239,52 @@ impl Comparison {
                     s.name, s.lost, s.not_rising, s.closed
                 )));
             }
+            let bounds = [
+                (
+                    "CPU ratio",
+                    s.cpu_ratio.map(|r| r.median),
+                    args.cpu_ratio_max,
+                ),
+                (
+                    "p99 ratio",
+                    s.p99_ratio.map(|r| r.median),
+                    args.p99_ratio_max,
+                ),
+                (
+                    "system calls per delivery",
+                    s.syscalls_per_delivery,
+                    args.calls_max,
+                ),
+            ];
+            for (what, value, bound) in bounds {
+                if let (Some(value), Some(bound)) = (value, bound)
+                    && value > bound
+                {
+                    return Err(Fault::Failed(format!(
+                        "{}: {what} {value:.3} is above {bound}",
+                        s.name
+                    )));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// A warning when other programs kept more than a twentieth of a CPU busy.
+    fn disturbed(&self) -> String {
+        let worst = self
+            .servers
+            .iter()
+            .filter_map(|s| s.others_busy_cpus)
+            .map(|b| b.median)
+            .fold(0.0, f64::max);
+        if worst > 0.05 {
+            format!(
+                "disturbed: other programs kept {worst:.2} CPUs busy; latencies of this run say little\n"
+            )
+        } else {
+            String::new()
+        }
     }
 }
 

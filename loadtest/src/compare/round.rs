@@ -11,9 +11,9 @@ use super::CompareArgs;
 use crate::clock;
 use crate::drive::drive;
 use crate::fault::Fault;
-use crate::fleet::{Fleet, Kind, Latency, Target};
-use crate::launch::Program;
-use crate::process::Process;
+use crate::fleet::{Fleet, Kind, Latency, Tally, Target};
+use crate::launch::{self, Program};
+use crate::process::{Process, machine_busy_us};
 use crate::publish::{Pace, Publisher};
 use crate::syscalls::{Counting, Syscalls};
 
@@ -22,7 +22,7 @@ const LATE_US: u64 = 5_000_000;
 
 /// What every part of every round has in common.
 pub(super) struct Load<'a> {
-    pub(super) nats: String,
+    pub(super) nats: &'a Program,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) args: &'a CompareArgs,
 }
@@ -49,6 +49,8 @@ pub(super) struct Round {
     /// Share of the part in which this process (clients and publisher) used a CPU: near 1, the
     /// clients and not the server are what is measured.
     pub(super) client_busy: f64,
+    /// CPUs that programs outside the experiment kept busy (and the hypervisor took): what disturbs.
+    pub(super) others_busy_cpus: f64,
     /// Publisher's stamp to the end of the client's read.
     pub(super) latency: Latency,
     /// System calls of the server, when they were counted.
@@ -58,6 +60,38 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// The figures of a part that took `took_us`; `None` when nothing arrived.
+    fn of(
+        a: &CompareArgs,
+        tally: &Tally,
+        cpu_us: u64,
+        used: &Used,
+        took_us: u64,
+        syscalls: Option<Syscalls>,
+    ) -> Option<Self> {
+        if tally.deliveries == 0 {
+            return None;
+        }
+        let per_delivery = |v: u64| v as f64 / tally.deliveries as f64;
+        let per_us = |v: u64| v as f64 / took_us as f64;
+        let ours = used.server_us + used.nats_us + used.own_us;
+        Some(Self {
+            cpu_us,
+            cpu_us_per_delivery: per_delivery(cpu_us),
+            deliveries: tally.deliveries,
+            lost: (a.clients as u64 * a.messages).saturating_sub(tally.deliveries),
+            not_rising: tally.not_rising,
+            closed: tally.ends.values().sum(),
+            deliveries_per_s: per_us(tally.deliveries) * 1e6,
+            bytes_per_delivery: per_delivery(tally.payload_bytes),
+            client_busy: per_us(used.own_us),
+            others_busy_cpus: per_us(used.machine_us.saturating_sub(ours)),
+            latency: tally.latency(),
+            syscalls,
+            histogram: tally.latency.clone(),
+        })
+    }
+
     /// One line of progress.
     pub(super) fn line(&self) -> String {
         format!(
@@ -73,10 +107,52 @@ impl Round {
     }
 }
 
+/// The processes of an experiment.
+struct Usage {
+    server: Process,
+    nats: Process,
+    own: Process,
+}
+
+/// CPU time so far, microseconds.
+struct Used {
+    server_us: u64,
+    nats_us: u64,
+    own_us: u64,
+    machine_us: u64,
+}
+
+impl Usage {
+    fn now(&self) -> Result<Used, Fault> {
+        Ok(Used {
+            server_us: self.server.cpu_us()?,
+            nats_us: self.nats.cpu_us()?,
+            own_us: self.own.cpu_us()?,
+            machine_us: machine_busy_us()?,
+        })
+    }
+}
+
+impl Used {
+    /// What was used since `before`; the time of a thread that has ended meanwhile is missing.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            server_us: self.server_us.saturating_sub(before.server_us),
+            nats_us: self.nats_us.saturating_sub(before.nats_us),
+            own_us: self.own_us.saturating_sub(before.own_us),
+            machine_us: self.machine_us.saturating_sub(before.machine_us),
+        }
+    }
+}
+
 impl Load<'_> {
     /// The publisher of all rounds: its sequence goes on from part to part.
     pub(super) fn publisher(&self) -> Result<Publisher, Fault> {
-        Publisher::connect(&self.nats, &self.args.subject, self.args.bytes)
+        Publisher::connect(
+            &launch::nats_url(self.nats),
+            &self.args.subject,
+            self.args.bytes,
+        )
     }
 
     /// Connects the clients to `program`, publishes, and takes the figures.
@@ -89,7 +165,11 @@ impl Load<'_> {
     ) -> Result<Round, Fault> {
         let a = self.args;
         let settle_us = clock::seconds_us(a.settle);
-        let (process, me) = (program.process()?, Process::new(std::process::id())?);
+        let usage = Usage {
+            server: program.process()?,
+            nats: self.nats.process()?,
+            own: Process::new(std::process::id())?,
+        };
         let mut fleet = Fleet::new(self.target(program), Arc::clone(&self.stop))?;
         fleet.open(Kind::Reader, a.clients)?;
         fleet.run(settle_us, |_| false)?;
@@ -98,31 +178,15 @@ impl Load<'_> {
         let counting = count_syscalls
             .then(|| Counting::start(program.pid()))
             .transpose()?;
-        let (cpu_before, me_before, start) = (process.cpu_us()?, me.cpu_us()?, clock::now_us());
+        let (before, start) = (usage.now()?, clock::now_us());
         self.publish(&mut fleet, publisher, next_n, a.messages)?;
-        let took_us = (clock::now_us() - start).max(1);
-        let busy = (me.cpu_us()? - me_before) as f64 / took_us as f64;
+        let (after, took_us) = (usage.now()?, (clock::now_us() - start).max(1));
         fleet.run(settle_us, |_| false)?;
-        let cpu_us = process.cpu_us()? - cpu_before;
+        let cpu_us = usage.server.cpu_us()?.saturating_sub(before.server_us);
         let syscalls = counting.map(Counting::stop).transpose()?;
-        let tally = &fleet.readers;
-        if tally.deliveries == 0 {
+        let used = after.since(&before);
+        let Some(round) = Round::of(a, &fleet.readers, cpu_us, &used, took_us, syscalls) else {
             return Err(Fault::Server(format!("{}: nothing arrived", program.name)));
-        }
-        let per_delivery = |v: u64| v as f64 / tally.deliveries as f64;
-        let round = Round {
-            cpu_us,
-            cpu_us_per_delivery: per_delivery(cpu_us),
-            deliveries: tally.deliveries,
-            lost: (a.clients as u64 * a.messages).saturating_sub(tally.deliveries),
-            not_rising: tally.not_rising,
-            closed: tally.ends.values().sum(),
-            deliveries_per_s: tally.deliveries as f64 * 1e6 / took_us as f64,
-            bytes_per_delivery: per_delivery(tally.payload_bytes),
-            client_busy: busy,
-            latency: tally.latency(),
-            syscalls,
-            histogram: tally.latency.clone(),
         };
         fleet.close();
         // The server ends a thousand connections: not in the next part's figures.

@@ -79,13 +79,10 @@ impl Stage {
             send: None,
             throttle_kbit,
         };
-        let mut fleet = Fleet::new(target, Arc::clone(stop))?;
-        // The server listens; its subscription may stand a little later.
-        fleet.run(1_000_000, |_| false)?;
         Ok(Self {
             publisher: Publisher::connect(&url, &common.subject, common.bytes)?,
+            fleet: Fleet::new(target, Arc::clone(stop))?,
             server,
-            fleet,
             _nats: nats,
         })
     }
