@@ -180,8 +180,9 @@ impl Server {
                     self.behind += 1;
                     client.tail.extend_from_slice(bytes);
                 }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.skipped += 1,
                 // A broken socket is removed when its event comes.
-                Err(_) => self.skipped += 1,
+                Err(_) => {}
             }
         }
     }
