@@ -23,7 +23,11 @@ pub(super) struct Measured {
     p50_ratio: Option<Spread>,
     /// p99 over the limit's of the same round.
     p99_ratio: Option<Spread>,
-    /// Over all rounds.
+    /// p50 of a round, milliseconds.
+    p50_ms: Option<Spread>,
+    /// p99 of a round, milliseconds.
+    p99_ms: Option<Spread>,
+    /// Over all rounds together: one disturbed round shows in its tail.
     latency: Latency,
     deliveries_per_s: Option<Spread>,
     bytes_per_delivery: Option<Spread>,
@@ -52,6 +56,8 @@ impl Measured {
             cpu_ratio: None,
             p50_ratio: None,
             p99_ratio: None,
+            p50_ms: None,
+            p99_ms: None,
             latency: Latency::default(),
             deliveries_per_s: None,
             bytes_per_delivery: None,
@@ -90,6 +96,8 @@ impl Measured {
         self.cpu_ratio = ratio(|r| r.cpu_us_per_delivery);
         self.p50_ratio = ratio(|r| r.latency.p50_ms);
         self.p99_ratio = ratio(|r| r.latency.p99_ms);
+        self.p50_ms = spread(&self.values(|r| r.latency.p50_ms));
+        self.p99_ms = spread(&self.values(|r| r.latency.p99_ms));
         self.cpu_us_per_delivery = spread(&self.values(|r| r.cpu_us_per_delivery));
         self.deliveries_per_s = spread(&self.values(|r| r.deliveries_per_s));
         self.bytes_per_delivery = spread(&self.values(|r| r.bytes_per_delivery));
@@ -151,7 +159,8 @@ impl Comparison {
             &"CPU ratio [95 %] (range)",
             &"p50 ms",
             &"p99 ms",
-            &"p99.9 ms",
+            &"p99 all ms",
+            &"p99.9 all ms",
             &"p99 ratio [95 %] (range)",
             &"calls/delivery",
             &"deliveries/s",
@@ -164,7 +173,8 @@ impl Comparison {
                 &s.name,
                 &median(s.cpu_us_per_delivery, 2),
                 &spread_text(s.cpu_ratio),
-                &format!("{:.2}", s.latency.p50_ms),
+                &median(s.p50_ms, 2),
+                &median(s.p99_ms, 2),
                 &format!("{:.2}", s.latency.p99_ms),
                 &format!("{:.2}", s.latency.p999_ms),
                 &spread_text(s.p99_ratio),
@@ -216,13 +226,13 @@ impl Comparison {
     /// `| load | server | us/delivery | CPU ratio | p50 / p99 ms | p99 ratio | calls | lost |`
     fn markdown(&self, s: &Measured) -> String {
         format!(
-            "| {} | {} | {} | {} | {:.1} / {:.1} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} / {} | {} | {} | {} |\n",
             self.load(),
             s.name,
             median(s.cpu_us_per_delivery, 2),
             spread_text(s.cpu_ratio),
-            s.latency.p50_ms,
-            s.latency.p99_ms,
+            median(s.p50_ms, 1),
+            median(s.p99_ms, 1),
             spread_text(s.p99_ratio),
             s.calls(),
             s.lost
