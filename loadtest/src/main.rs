@@ -1,1 +1,104 @@
-fn main() {}
+//! loadtest: load, latency and memory of WebSocket servers that relay a NATS subject, compared with
+//! the raw limit of one send(2) per client and message.
+
+mod clients;
+mod clock;
+mod compare;
+mod drive;
+mod fault;
+mod fleet;
+mod http;
+mod launch;
+mod limit;
+mod memory;
+mod metrics;
+mod payload;
+mod process;
+mod publish;
+mod report;
+mod slow;
+mod stamp;
+mod stats;
+mod syscalls;
+mod wire;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use fault::{Fault, Tried};
+
+/// Measures WebSocket servers and compares them with the raw limit. See docs/loadtest.md.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Connect WebSocket clients and report latency, loss, order, CPU and memory
+    Clients(clients::ClientsArgs),
+    /// Publish stamped messages
+    #[command(subcommand)]
+    Publish(publish::PublishCommand),
+    /// Serve as the raw limit: one non-blocking send per client and message
+    Limit(limit::LimitArgs),
+    /// Measure a server and the raw limit in turn, round by round
+    Compare(compare::CompareArgs),
+    /// Measure a server's resident memory per idle client
+    Memory(memory::MemoryArgs),
+    /// Measure what slow clients do to a server and to the others
+    #[command(subcommand)]
+    Slow(slow::SlowCommand),
+    /// Count the system calls of a running process
+    Syscalls(syscalls::SyscallsArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("loadtest: {fault}");
+            ExitCode::from(if matches!(fault, Fault::Usage(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Fault> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A second signal ends at once; the first lets child processes be ended in order.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .tried("signals")?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).tried("signals")?;
+    }
+    raise_open_files();
+    match command {
+        Command::Clients(args) => clients::run(&args, &stop),
+        Command::Publish(command) => publish::run(command, &stop),
+        Command::Limit(args) => limit::run(&args, stop),
+        Command::Compare(args) => compare::run(&args, &stop),
+        Command::Memory(args) => memory::run(&args, &stop),
+        Command::Slow(command) => slow::run(command, &stop),
+        Command::Syscalls(args) => syscalls::run(&args),
+    }
+}
+
+/// One descriptor per connection; child processes inherit the limit. Root can go past the hard
+/// limit, everyone else gets up to it, and too few shows as an error of socket(2).
+fn raise_open_files() {
+    const WANTED: u64 = 65_536;
+    if rlimit::Resource::NOFILE.set(WANTED, WANTED).is_err() {
+        let _ = rlimit::increase_nofile_limit(WANTED);
+    }
+}

@@ -1,0 +1,286 @@
+//! `loadtest clients`: WebSocket clients against one URL, and what they saw.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::clock;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Kind, Latency, Tally, Target};
+use crate::process::Process;
+use crate::report::{self, mib, row, table};
+
+/// Options of `loadtest clients`.
+#[derive(Debug, Args)]
+pub(crate) struct ClientsArgs {
+    /// Server, for example ws://127.0.0.1:8000/ws/stream
+    url: String,
+    /// Clients that read everything at once
+    #[arg(long, short = 'n', default_value_t = 1000)]
+    clients: usize,
+    /// Clients that never read, behind a small receive buffer
+    #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
+    slow: usize,
+    /// Clients that read slowly, behind a small receive buffer
+    #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
+    throttle: usize,
+    /// What a throttled client reads, kbit/s
+    #[arg(long, default_value_t = 64, value_name = "KBIT")]
+    throttle_kbit: u32,
+    /// Offer permessage-deflate
+    #[arg(long)]
+    deflate: bool,
+    /// Text message that each client sends once open
+    #[arg(long, value_name = "TEXT")]
+    send: Option<String>,
+    /// End after this many seconds
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// End as soon as each reader has this many messages
+    #[arg(long, value_name = "MESSAGES")]
+    expect: Option<u64>,
+    /// The server may skip messages (conflation): gaps are no loss
+    #[arg(long)]
+    conflating: bool,
+    /// Process of the server: report its CPU and memory
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What one group of clients saw.
+#[derive(Serialize)]
+struct Group {
+    open_at_end: usize,
+    deliveries: u64,
+    /// Sequence numbers that were jumped over.
+    skipped: u64,
+    not_rising: u64,
+    retained: u64,
+    unstamped: u64,
+    deflated: u64,
+    payload_bytes: u64,
+    latency: Latency,
+    ends: BTreeMap<String, u64>,
+}
+
+/// The server's process over the run.
+#[derive(Serialize)]
+struct ServerFigures {
+    cpu_us: u64,
+    cpu_us_per_delivery: f64,
+    rss_bytes: u64,
+    rss_peak_bytes: u64,
+}
+
+/// The result of `loadtest clients`.
+#[derive(Serialize)]
+struct Outcome {
+    clients: usize,
+    connected_in_s: f64,
+    seconds: f64,
+    conflating: bool,
+    lost: u64,
+    fewest_of_a_client: u64,
+    most_of_a_client: u64,
+    readers: Group,
+    throttled: Option<Group>,
+    server: Option<ServerFigures>,
+}
+
+/// Runs `loadtest clients`; fails on a loss (unless conflating), a wrong order or a closed reader.
+pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let (addr, path) = parse_url(&a.url)?;
+    let target = Target {
+        addr,
+        path,
+        deflate: a.deflate,
+        send: a.send.clone(),
+        throttle_kbit: a.throttle_kbit,
+    };
+    let process = a.server_pid.map(Process::new).transpose()?;
+    let mut fleet = Fleet::new(target, Arc::clone(stop))?;
+    let start = clock::now_us();
+    fleet.open(Kind::Stuck, a.slow)?;
+    fleet.open(Kind::Throttled, a.throttle)?;
+    fleet.open(Kind::Reader, a.clients)?;
+    let connected = clock::now_us();
+    eprintln!("{} clients open", a.slow + a.throttle + a.clients);
+    let cpu_before = process.map_or(Ok(0), |p| p.cpu_us())?;
+    let enough = a.expect.map_or(u64::MAX, |each| each * a.clients as u64);
+    fleet.run(clock::seconds_us(a.seconds), |f| {
+        f.readers.deliveries >= enough
+    })?;
+    let seconds = (clock::now_us() - connected) as f64 / 1e6;
+    let server = process
+        .map(|p| figures(p, cpu_before, fleet.readers.deliveries))
+        .transpose()?;
+    let (fewest, most) = fleet.deliveries_range();
+    let short = a
+        .expect
+        .map_or(0, |_| enough.saturating_sub(fleet.readers.deliveries));
+    let outcome = Outcome {
+        clients: a.clients,
+        connected_in_s: (connected - start) as f64 / 1e6,
+        seconds,
+        conflating: a.conflating,
+        lost: if a.conflating {
+            0
+        } else {
+            fleet.readers.skipped.max(short)
+        },
+        fewest_of_a_client: fewest,
+        most_of_a_client: most,
+        readers: Group::of(&fleet.readers, fleet.open_count(Kind::Reader)),
+        throttled: (a.throttle > 0)
+            .then(|| Group::of(&fleet.throttled, fleet.open_count(Kind::Throttled))),
+        server,
+    };
+    fleet.close();
+    println!("{}", outcome.text());
+    report::write_json(a.json.as_deref(), &outcome)?;
+    outcome.verdict()
+}
+
+fn figures(process: Process, cpu_before: u64, deliveries: u64) -> Result<ServerFigures, Fault> {
+    let cpu_us = process.cpu_us()?.saturating_sub(cpu_before);
+    Ok(ServerFigures {
+        cpu_us,
+        cpu_us_per_delivery: cpu_us as f64 / deliveries.max(1) as f64,
+        rss_bytes: process.rss_bytes()?,
+        rss_peak_bytes: process.rss_peak_bytes()?,
+    })
+}
+
+impl Group {
+    fn of(tally: &Tally, open_at_end: usize) -> Self {
+        Self {
+            open_at_end,
+            deliveries: tally.deliveries,
+            skipped: tally.skipped,
+            not_rising: tally.not_rising,
+            retained: tally.retained,
+            unstamped: tally.unstamped,
+            deflated: tally.deflated,
+            payload_bytes: tally.payload_bytes,
+            latency: tally.latency(),
+            ends: tally.ends.clone(),
+        }
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        let ms = |v: f64| format!("{v:.2}");
+        row(&[
+            &name,
+            &self.open_at_end,
+            &self.deliveries,
+            &self.skipped,
+            &self.not_rising,
+            &self.retained,
+            &self.unstamped,
+            &self.deflated,
+            &mib(self.payload_bytes),
+            &ms(self.latency.p50_ms),
+            &ms(self.latency.p99_ms),
+            &ms(self.latency.p999_ms),
+            &ms(self.latency.max_ms),
+        ])
+    }
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        let mut rows = vec![row(&[
+            &"clients",
+            &"open at end",
+            &"messages",
+            &"skipped",
+            &"not rising",
+            &"retained",
+            &"unstamped",
+            &"deflated",
+            &"MiB",
+            &"p50 ms",
+            &"p99 ms",
+            &"p99.9 ms",
+            &"max ms",
+        ])];
+        rows.push(self.readers.row("readers"));
+        rows.extend(self.throttled.as_ref().map(|t| t.row("throttled")));
+        let mut text = table(&rows);
+        text.push_str(&format!(
+            "{} messages/s; {} to {} for each reader; connected in {:.2} s\n",
+            (self.readers.deliveries as f64 / self.seconds).round(),
+            self.fewest_of_a_client,
+            self.most_of_a_client,
+            self.connected_in_s
+        ));
+        for (how, count) in self
+            .readers
+            .ends
+            .iter()
+            .chain(self.throttled.iter().flat_map(|t| &t.ends))
+        {
+            text.push_str(&format!("ended: {count} x {how}\n"));
+        }
+        if let Some(s) = &self.server {
+            text.push_str(&format!(
+                "server: {:.2} us CPU a delivery, {} MiB resident, {} MiB at most\n",
+                s.cpu_us_per_delivery,
+                mib(s.rss_bytes),
+                mib(s.rss_peak_bytes)
+            ));
+        }
+        text
+    }
+
+    fn verdict(&self) -> Result<(), Fault> {
+        let closed: u64 = self.readers.ends.values().sum();
+        let disorder = self.readers.not_rising;
+        if self.lost + disorder + closed > 0 {
+            return Err(Fault::Failed(format!(
+                "{} messages lost, {disorder} twice or out of order, {closed} readers closed by the server",
+                self.lost
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Address and path of a `ws://` URL.
+fn parse_url(url: &str) -> Result<(SocketAddr, String), Fault> {
+    let wrong = || Fault::Usage(format!("{url}: expected ws://HOST:PORT/PATH"));
+    let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
+    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let addr = host
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut all| all.next())
+        .ok_or_else(wrong)?;
+    Ok((addr, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let (addr, path) = parse_url("ws://127.0.0.1:8000/ws/stream?a=b").unwrap();
+        assert_eq!(
+            (addr.to_string().as_str(), path.as_str()),
+            ("127.0.0.1:8000", "/ws/stream?a=b")
+        );
+        assert_eq!(parse_url("ws://127.0.0.1:1").unwrap().1, "/");
+        for bad in ["http://127.0.0.1:1/", "ws://127.0.0.1/", "ws://nowhere"] {
+            assert!(matches!(parse_url(bad), Err(Fault::Usage(_))), "{bad}");
+        }
+    }
+}

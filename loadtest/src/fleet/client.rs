@@ -1,0 +1,204 @@
+//! One connection of the fleet: its handshake, its reads, what it answers.
+
+use std::io::{self, Read, Write};
+
+use mio::net::TcpStream;
+
+use super::tally::{Seen, Tally};
+use crate::clock;
+use crate::stamp;
+use crate::wire::deflate::HeadInflater;
+use crate::wire::handshake::{self, Answer};
+use crate::wire::parser::{FrameParser, Received, client_frame, opcode};
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Everything, as soon as it is there.
+    Reader,
+    /// Nothing after the handshake, behind a small receive buffer.
+    Stuck,
+    /// At a fixed rate, behind a small receive buffer.
+    Throttled,
+}
+
+/// Where a connection stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waits for the rest of the answer to its upgrade request.
+    Handshake(Vec<u8>),
+    /// Frames flow.
+    Open,
+    /// Over; the socket is dropped.
+    Ended,
+    /// The handshake failed: why.
+    Refused(String),
+}
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) stream: Option<TcpStream>,
+    pub(super) kind: Kind,
+    pub(super) phase: Phase,
+    pub(super) seen: Seen,
+    pub(super) deflate: bool,
+    parser: FrameParser,
+    /// What the kernel has not taken yet.
+    out: Vec<u8>,
+}
+
+/// What all clients share while one of them reads.
+pub(super) struct Shared<'a> {
+    pub(super) scratch: &'a mut [u8],
+    pub(super) inflater: &'a mut HeadInflater,
+    pub(super) tally: &'a mut Tally,
+}
+
+impl Client {
+    pub(super) fn new(stream: TcpStream, kind: Kind, request: &[u8]) -> Self {
+        Self {
+            stream: Some(stream),
+            kind,
+            phase: Phase::Handshake(Vec::new()),
+            seen: Seen::default(),
+            deflate: false,
+            parser: FrameParser::default(),
+            out: request.to_vec(),
+        }
+    }
+
+    /// Queues bytes and writes what goes.
+    pub(super) fn send(&mut self, bytes: &[u8], tally: &mut Tally) {
+        self.out.extend_from_slice(bytes);
+        self.write(tally);
+    }
+
+    /// Writes what waits, for as long as the kernel takes it.
+    pub(super) fn write(&mut self, tally: &mut Tally) {
+        while let (false, Some(stream)) = (self.out.is_empty(), &mut self.stream) {
+            match stream.write(&self.out) {
+                Ok(n) => drop(self.out.drain(..n)),
+                Err(e) if not_now(&e) => return,
+                Err(e) => return self.end(format!("write: {}", e.kind()), tally),
+            }
+        }
+        // Nothing waits: an idle client keeps no buffer.
+        self.out = Vec::new();
+    }
+
+    /// Reads until nothing more is there, or `budget` bytes. `closed`: the peer's end was announced
+    /// with this event, so a short read is not taken for the last one.
+    pub(super) fn read(&mut self, shared: &mut Shared<'_>, mut budget: usize, closed: bool) {
+        while let (Some(stream), true) = (&mut self.stream, budget > 0) {
+            let size = shared.scratch.len().min(budget);
+            match stream.read(&mut shared.scratch[..size]) {
+                Ok(0) => return self.end("no close frame".into(), shared.tally),
+                Ok(n) => {
+                    budget -= n;
+                    self.received(n, shared);
+                    // A second read to be told "nothing" would cost as much as this one.
+                    if n < size && !closed {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if not_now(&e) => return,
+                Err(e) => return self.end(format!("read: {}", e.kind()), shared.tally),
+            }
+        }
+    }
+
+    fn received(&mut self, n: usize, shared: &mut Shared<'_>) {
+        let now_us = clock::now_us();
+        let Phase::Handshake(head) = &mut self.phase else {
+            return self.frames(0..n, now_us, shared);
+        };
+        head.extend_from_slice(&shared.scratch[..n]);
+        match handshake::answer(head) {
+            Answer::Partial => {}
+            Answer::Refused(why) => {
+                self.stream = None;
+                self.phase = Phase::Refused(why);
+            }
+            Answer::Open {
+                head_bytes,
+                deflate,
+            } => {
+                let after_head = n - (head.len() - head_bytes);
+                self.deflate = deflate;
+                self.phase = Phase::Open;
+                self.seen.opened_us = now_us;
+                self.frames(after_head..n, now_us, shared);
+            }
+        }
+    }
+
+    fn frames(&mut self, at: std::ops::Range<usize>, now_us: u64, shared: &mut Shared<'_>) {
+        let Shared {
+            scratch,
+            inflater,
+            tally,
+        } = shared;
+        let (seen, out) = (&mut self.seen, &mut self.out);
+        let mut close = None;
+        let fed = self.parser.feed(&scratch[at], |received| match received {
+            Received::Message {
+                head,
+                bytes,
+                deflated,
+            } => {
+                let head = if deflated {
+                    inflater.start_of(head)
+                } else {
+                    head
+                };
+                tally.payload_bytes += bytes;
+                tally.deflated += u64::from(deflated);
+                tally.message(seen, stamp::find(head), now_us);
+            }
+            Received::Control {
+                opcode: opcode::PING,
+                payload,
+            } => {
+                out.extend_from_slice(&client_frame(opcode::PONG, payload));
+            }
+            Received::Control {
+                opcode: opcode::CLOSE,
+                payload,
+            } => {
+                out.extend_from_slice(&client_frame(opcode::CLOSE, payload));
+                close = Some(match payload {
+                    [a, b, ..] => format!("close {}", u16::from_be_bytes([*a, *b])),
+                    _ => "close without a code".into(),
+                });
+            }
+            Received::Control { .. } => {}
+        });
+        if !self.out.is_empty() {
+            self.write(tally);
+        }
+        if let Some(how) = fed.err().map(|e| e.to_string()).or(close) {
+            self.end(how, tally);
+        }
+    }
+
+    fn end(&mut self, how: String, tally: &mut Tally) {
+        if self.stream.take().is_none() {
+            return;
+        }
+        if let Phase::Handshake(_) = self.phase {
+            self.phase = Phase::Refused(how);
+        } else {
+            self.phase = Phase::Ended;
+            tally.ended(how);
+        }
+    }
+}
+
+fn not_now(e: &io::Error) -> bool {
+    // A socket whose connect(2) is under way answers ENOTCONN until it is done.
+    matches!(
+        e.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
+}

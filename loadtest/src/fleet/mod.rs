@@ -1,0 +1,222 @@
+//! Thousands of WebSocket clients on one thread: one poll, one receive buffer, each ready socket
+//! read in turn.
+
+mod client;
+mod connect;
+mod tally;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mio::{Events, Poll};
+
+pub(crate) use client::Kind;
+use client::{Client, Phase, Shared};
+pub(crate) use tally::{Latency, Tally};
+
+use crate::clock;
+use crate::fault::{Fault, Tried};
+use crate::wire::deflate::HeadInflater;
+use crate::wire::parser::{client_frame, opcode};
+
+/// The shared receive buffer: more than a socket holds of ordinary traffic, so one read empties it.
+const SCRATCH_BYTES: usize = 256 * 1024;
+/// How often throttled clients read.
+const THROTTLE_TICK_US: u64 = 50_000;
+/// The receive buffer that stuck and throttled clients ask for; the kernel doubles it.
+const SMALL_RCVBUF_BYTES: usize = 4096;
+
+/// Where and how clients connect.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The server; loopback.
+    pub(crate) addr: SocketAddr,
+    /// Path and query of the upgrade request.
+    pub(crate) path: String,
+    /// Offer permessage-deflate.
+    pub(crate) deflate: bool,
+    /// A text message to send once open (a subscription).
+    pub(crate) send: Option<String>,
+    /// What a throttled client reads, kbit/s.
+    pub(crate) throttle_kbit: u32,
+}
+
+/// The clients and what they have seen.
+pub(crate) struct Fleet {
+    target: Target,
+    request: Vec<u8>,
+    poll: Poll,
+    events: Events,
+    clients: Vec<Client>,
+    scratch: Box<[u8]>,
+    inflater: HeadInflater,
+    /// What readers saw.
+    pub(crate) readers: Tally,
+    /// What throttled clients saw.
+    pub(crate) throttled: Tally,
+    throttle_at_us: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Fleet {
+    /// A fleet without clients; `stop` ends every wait with [`Fault::Interrupted`].
+    pub(crate) fn new(target: Target, stop: Arc<AtomicBool>) -> Result<Self, Fault> {
+        let host = target.addr.to_string();
+        Ok(Self {
+            request: crate::wire::handshake::request(&host, &target.path, target.deflate),
+            target,
+            poll: Poll::new().tried("epoll")?,
+            events: Events::with_capacity(1024),
+            clients: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            inflater: HeadInflater::new(),
+            readers: Tally::new(),
+            throttled: Tally::new(),
+            throttle_at_us: 0,
+            stop,
+        })
+    }
+
+    /// Clients that are open now, of one kind.
+    pub(crate) fn open_count(&self, kind: Kind) -> usize {
+        let open = |c: &&Client| c.kind == kind && c.phase == Phase::Open;
+        self.clients.iter().filter(open).count()
+    }
+
+    /// Open clients of a kind whose newest message is `n` or later.
+    pub(crate) fn at_least(&self, kind: Kind, n: u64) -> usize {
+        let reached =
+            |c: &&Client| c.kind == kind && c.phase == Phase::Open && c.seen.last_n >= Some(n);
+        self.clients.iter().filter(reached).count()
+    }
+
+    /// Fewest and most counted messages of one reader.
+    pub(crate) fn deliveries_range(&self) -> (u64, u64) {
+        let of_readers = || {
+            self.clients
+                .iter()
+                .filter(|c| c.kind == Kind::Reader)
+                .map(|c| c.seen.deliveries)
+        };
+        (
+            of_readers().min().unwrap_or(0),
+            of_readers().max().unwrap_or(0),
+        )
+    }
+
+    /// Clients that negotiated permessage-deflate.
+    pub(crate) fn deflate_count(&self) -> usize {
+        self.clients.iter().filter(|c| c.deflate).count()
+    }
+
+    /// Starts all counts anew, for messages numbered `n` and above.
+    pub(crate) fn count_from(&mut self, n: u64) {
+        for tally in [&mut self.readers, &mut self.throttled] {
+            // How connections ended is kept: a client lost in the warm-up is still lost.
+            let ends = std::mem::take(&mut tally.ends);
+            *tally = Tally {
+                from_n: n,
+                ends,
+                ..Tally::new()
+            };
+        }
+        for client in &mut self.clients {
+            client.seen.deliveries = 0;
+        }
+    }
+
+    /// Sends one text message from every open client.
+    pub(crate) fn send_all(&mut self, text: &str) {
+        let frame = client_frame(opcode::TEXT, text.as_bytes());
+        for client in self.clients.iter_mut().filter(|c| c.phase == Phase::Open) {
+            client.send(&frame, &mut self.readers);
+        }
+    }
+
+    /// Reads for `wait_us`, or until `done` (looked at after each turn); true when done.
+    pub(crate) fn run(
+        &mut self,
+        wait_us: u64,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<bool, Fault> {
+        let end = clock::now_us() + wait_us;
+        loop {
+            self.turn(end)?;
+            if done(self) {
+                return Ok(true);
+            }
+            if clock::now_us() >= end {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Says goodbye (1000) and drops every connection.
+    pub(crate) fn close(mut self) {
+        let frame = client_frame(opcode::CLOSE, &1000u16.to_be_bytes());
+        for client in self.clients.iter_mut().filter(|c| c.phase == Phase::Open) {
+            client.send(&frame, &mut self.readers);
+        }
+    }
+
+    /// One wait and all that was ready.
+    fn turn(&mut self, end_us: u64) -> Result<(), Fault> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Fault::Interrupted);
+        }
+        let now = clock::now_us();
+        // Short waits, so that `done` and the stop flag are looked at also when nothing comes.
+        let wait = end_us.saturating_sub(now).min(THROTTLE_TICK_US);
+        match self
+            .poll
+            .poll(&mut self.events, Some(Duration::from_micros(wait)))
+        {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other.tried("epoll_wait")?,
+        }
+        let mut shared = Shared {
+            scratch: &mut self.scratch,
+            inflater: &mut self.inflater,
+            tally: &mut self.readers,
+        };
+        for event in &self.events {
+            let Some(client) = self.clients.get_mut(event.token().0) else {
+                continue;
+            };
+            let handshaking = matches!(client.phase, Phase::Handshake(_));
+            if event.is_writable() {
+                client.write(shared.tally);
+            }
+            if event.is_readable() && (handshaking || client.kind == Kind::Reader) {
+                client.read(&mut shared, usize::MAX, event.is_read_closed());
+            }
+        }
+        self.read_throttled();
+        Ok(())
+    }
+
+    /// Gives throttled clients what their rate allows since the last tick. What was not used is
+    /// lost, and a late tick counts at most twice, so no burst is saved up.
+    fn read_throttled(&mut self) {
+        let now = clock::now_us();
+        if now < self.throttle_at_us {
+            return;
+        }
+        let late = now - self.throttle_at_us;
+        let ticks_us = THROTTLE_TICK_US + late.min(THROTTLE_TICK_US);
+        self.throttle_at_us = now + THROTTLE_TICK_US;
+        let budget = u64::from(self.target.throttle_kbit) * ticks_us / 8_000;
+        let mut shared = Shared {
+            scratch: &mut self.scratch,
+            inflater: &mut self.inflater,
+            tally: &mut self.throttled,
+        };
+        let throttled = |c: &&mut Client| c.kind == Kind::Throttled && c.phase == Phase::Open;
+        for client in self.clients.iter_mut().filter(throttled) {
+            client.read(&mut shared, budget as usize, true);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Counts what clients see: latency, loss, order, duplicates.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::stamp::Stamp;
+
+/// Largest latency that is told apart, microseconds; what is above counts as this.
+const LATENCY_US_MAX: u64 = 600_000_000;
+
+/// What one client has seen of the publisher's sequence.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// When the handshake was done, microseconds; 0 before.
+    pub(crate) opened_us: u64,
+    /// Highest sequence number so far; `None` before the first stamped message.
+    pub(crate) last_n: Option<u64>,
+    /// Messages counted in [`Tally::deliveries`].
+    pub(crate) deliveries: u64,
+}
+
+/// What a group of clients has seen together.
+pub(crate) struct Tally {
+    /// Messages numbered below this are warm-up: neither counted nor timed.
+    pub(crate) from_n: u64,
+    /// Publisher's stamp to the end of our read, microseconds.
+    pub(crate) latency: Histogram<u64>,
+    /// Stamped messages in the window.
+    pub(crate) deliveries: u64,
+    /// Sequence numbers that were jumped over, from each client's first message on.
+    pub(crate) skipped: u64,
+    /// Messages whose number was not above the one before: twice, or out of order.
+    pub(crate) not_rising: u64,
+    /// Messages published before the client had opened: the state it found.
+    pub(crate) retained: u64,
+    /// Messages with no stamp in their first bytes.
+    pub(crate) unstamped: u64,
+    /// Payload bytes of all messages, as on the wire.
+    pub(crate) payload_bytes: u64,
+    /// Messages that came deflated.
+    pub(crate) deflated: u64,
+    /// How connections ended, but for those that we ended ourselves.
+    pub(crate) ends: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// An empty tally.
+    pub(crate) fn new() -> Self {
+        let latency =
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("these bounds are allowed");
+        Self {
+            from_n: 0,
+            latency,
+            deliveries: 0,
+            skipped: 0,
+            not_rising: 0,
+            retained: 0,
+            unstamped: 0,
+            payload_bytes: 0,
+            deflated: 0,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    /// Counts one message of one client, read at `now_us`.
+    pub(crate) fn message(&mut self, seen: &mut Seen, stamp: Option<Stamp>, now_us: u64) {
+        let Some(stamp) = stamp else {
+            self.unstamped += 1;
+            return;
+        };
+        match seen.last_n {
+            Some(last) if stamp.n <= last => {
+                self.not_rising += 1;
+                return;
+            }
+            Some(last) if last + 1 >= self.from_n => self.skipped += stamp.n - last - 1,
+            _ => {}
+        }
+        seen.last_n = Some(stamp.n);
+        if stamp.us < seen.opened_us {
+            self.retained += 1;
+        } else if stamp.n >= self.from_n {
+            seen.deliveries += 1;
+            self.deliveries += 1;
+            self.latency
+                .saturating_record(now_us.saturating_sub(stamp.us));
+        }
+    }
+
+    /// Counts the end of a connection.
+    pub(crate) fn ended(&mut self, how: String) {
+        *self.ends.entry(how).or_default() += 1;
+    }
+
+    /// The figures of the latency so far.
+    pub(crate) fn latency(&self) -> Latency {
+        Latency::of(&self.latency)
+    }
+}
+
+/// Latency figures, milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Latency {
+    /// Half are below.
+    pub(crate) p50_ms: f64,
+    /// 99 % are below.
+    pub(crate) p99_ms: f64,
+    /// 99.9 % are below.
+    pub(crate) p999_ms: f64,
+    /// The largest.
+    pub(crate) max_ms: f64,
+}
+
+impl Latency {
+    /// The figures of a histogram of microseconds.
+    pub(crate) fn of(h: &Histogram<u64>) -> Self {
+        let ms = |q: f64| h.value_at_quantile(q) as f64 / 1e3;
+        Self {
+            p50_ms: ms(0.50),
+            p99_ms: ms(0.99),
+            p999_ms: ms(0.999),
+            max_ms: h.max() as f64 / 1e3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(tally: &mut Tally, seen: &mut Seen, us: u64, n: u64) {
+        tally.message(seen, Some(Stamp { us, n }), us + 500);
+    }
+
+    #[test]
+    fn loss_order_and_duplicates_are_told_apart() {
+        let (mut t, mut s) = (
+            Tally::new(),
+            Seen {
+                opened_us: 100,
+                ..Seen::default()
+            },
+        );
+        see(&mut t, &mut s, 50, 7); // the state that was there
+        for (us, n) in [
+            (200, 8),
+            (201, 9),
+            (202, 12),
+            (203, 12),
+            (204, 10),
+            (205, 13),
+        ] {
+            see(&mut t, &mut s, us, n);
+        }
+        t.message(&mut s, None, 1);
+        assert_eq!((t.retained, t.deliveries, t.skipped), (1, 4, 2));
+        assert_eq!((t.not_rising, t.unstamped, s.last_n), (2, 1, Some(13)));
+        assert_eq!(t.latency.max(), 500);
+    }
+
+    #[test]
+    fn latencies_from_microseconds_to_minutes_are_told_apart() {
+        let (mut t, mut s) = (Tally::new(), Seen::default());
+        for (n, late_us) in [(1, 3), (2, 6_000), (3, 50_000_000)] {
+            t.message(&mut s, Some(Stamp { us: 1_000, n }), 1_000 + late_us);
+        }
+        let l = t.latency();
+        assert!(
+            (l.p50_ms - 6.0).abs() < 0.01 && (l.max_ms / 50_000.0 - 1.0).abs() < 0.001,
+            "{l:?}"
+        );
+    }
+
+    #[test]
+    fn warm_up_is_neither_timed_nor_counted_but_a_loss_at_its_edge_is() {
+        let mut t = Tally {
+            from_n: 10,
+            ..Tally::new()
+        };
+        let mut s = Seen {
+            opened_us: 1,
+            ..Seen::default()
+        };
+        see(&mut t, &mut s, 200, 5);
+        see(&mut t, &mut s, 200, 9);
+        assert_eq!((t.deliveries, t.skipped), (0, 0));
+        see(&mut t, &mut s, 200, 11);
+        assert_eq!((t.deliveries, t.skipped, t.latency.len()), (1, 1, 1));
+    }
+}

@@ -1,0 +1,220 @@
+//! Starts the programs of an experiment on free loopback ports, and ends them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::clock;
+use crate::fault::{Fault, Tried};
+use crate::http;
+use crate::process::Process;
+
+const START_US: u64 = 15_000_000;
+
+/// A child process that ends with this value.
+pub(crate) struct Program {
+    /// How it is called in reports.
+    pub(crate) name: String,
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    child: Child,
+    /// Its output, shown when it does not start; kept until it ends.
+    dir: TempDir,
+}
+
+impl Program {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process to measure.
+    pub(crate) fn process(&self) -> Result<Process, Fault> {
+        Process::new(self.pid())
+    }
+
+    /// Waits until `/ready` says 200, which is when its subscriptions stand; a server that has no
+    /// such page gets a second for them.
+    fn ready(self) -> Result<Self, Fault> {
+        let end = clock::now_us() + START_US;
+        loop {
+            let answer = http::get(self.addr, "/ready").unwrap_or_default();
+            if answer.starts_with("HTTP/1.1 200") {
+                return Ok(self);
+            }
+            if !answer.starts_with("HTTP/1.1 503") {
+                std::thread::sleep(Duration::from_secs(1));
+                return Ok(self);
+            }
+            if clock::now_us() > end {
+                return Err(Fault::Server(format!(
+                    "{}: not ready after 15 s",
+                    self.name
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until it accepts connections.
+    fn listening(mut self) -> Result<Self, Fault> {
+        let end = clock::now_us() + START_US;
+        while TcpStream::connect_timeout(&self.addr, Duration::from_millis(200)).is_err() {
+            let ended = self.child.try_wait().tried("wait for a child")?;
+            if ended.is_some() || clock::now_us() > end {
+                let output =
+                    std::fs::read_to_string(self.dir.path().join("output")).unwrap_or_default();
+                let why =
+                    ended.map_or_else(|| "does not listen after 15 s".into(), |s| s.to_string());
+                return Err(Fault::Server(format!("{}: {why}\n{output}", self.name)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        for _ in 0..60 {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A nats-server with JetStream and a store of its own, for as long as the value lives.
+pub(crate) fn nats_server() -> Result<Program, Fault> {
+    let missing = Fault::Missing {
+        program: "nats-server",
+        package: "nats-server",
+    };
+    let addr = free_address()?;
+    let dir = TempDir::new().tried("temporary directory")?;
+    let mut command = Command::new("nats-server");
+    command
+        .args([
+            "-a",
+            "127.0.0.1",
+            "-p",
+            &addr.port().to_string(),
+            "-js",
+            "-sd",
+        ])
+        .arg(dir.path());
+    let output = File::create(dir.path().join("output")).tried("output file")?;
+    let child = command
+        .stdin(Stdio::null())
+        .stderr(output)
+        .spawn()
+        .map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                missing
+            } else {
+                Fault::Bus(e.to_string())
+            }
+        })?;
+    Program {
+        name: "nats-server".into(),
+        addr,
+        child,
+        dir,
+    }
+    .listening()
+}
+
+/// The URL of a NATS server.
+pub(crate) fn nats_url(nats: &Program) -> String {
+    format!("nats://{}", nats.addr)
+}
+
+/// The server under test: a command line for `sh`, with `{port}` and `{nats}` replaced, and the
+/// environment variables NATS_URL and GATEWAY_PORT set.
+pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
+    let addr = free_address()?;
+    let port = addr.port().to_string();
+    let line = template.replace("{port}", &port).replace("{nats}", nats);
+    let dir = TempDir::new().tried("temporary directory")?;
+    let output = File::create(dir.path().join("output")).tried("output file")?;
+    let child = Command::new("sh")
+        // exec: the process that is measured must be the server, not a shell around it.
+        .args(["-c", &format!("exec {line}")])
+        .env("NATS_URL", nats)
+        .env("GATEWAY_PORT", &port)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().tried("output file")?)
+        .stderr(output)
+        .spawn()
+        .tried("sh")?;
+    Program {
+        name: template.into(),
+        addr,
+        child,
+        dir,
+    }
+    .listening()?
+    .ready()
+}
+
+/// The raw limit, this program once more.
+pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program, Fault> {
+    let exe = std::env::current_exe().tried("own path")?;
+    let mut command = Command::new(exe);
+    command.args([
+        "limit",
+        "--nats",
+        nats,
+        "--subject",
+        subject,
+        "--exit-with-stdin",
+    ]);
+    if batched {
+        command.arg("--batched");
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .tried("start the limit")?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out)
+            .read_line(&mut line)
+            .tried("the limit's first line")?;
+    }
+    let port = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("port=")?.parse::<u16>().ok());
+    let Some(port) = port else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(Fault::Server(format!("the limit did not start: {line:?}")));
+    };
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let name = if batched { "limit (batched)" } else { "limit" };
+    let dir = TempDir::new().tried("temporary directory")?;
+    Ok(Program {
+        name: name.into(),
+        addr,
+        child,
+        dir,
+    })
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> Result<SocketAddr, Fault> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("a free port")?;
+    listener.local_addr().tried("a free port")
+}

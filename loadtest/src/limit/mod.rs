@@ -1,0 +1,76 @@
+//! `loadtest limit`: the least that a server can do. One thread, one non-blocking send(2) of one
+//! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP.
+
+mod server;
+mod source;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+
+use crate::fault::Fault;
+
+/// Options of `loadtest limit`.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// Port on 127.0.0.1 (0: a free one)
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// NATS server to read from (core subscription)
+    #[arg(
+        long,
+        default_value = "nats://127.0.0.1:4222",
+        value_name = "URL",
+        conflicts_with = "generate"
+    )]
+    nats: String,
+    /// Subject to relay
+    #[arg(long, default_value = "market.flow")]
+    subject: String,
+    /// Join all frames that wait in a turn (up to 128 KiB) into one send per client
+    #[arg(long)]
+    batched: bool,
+    /// No NATS: make the messages in this process, as fast as the clients take them
+    #[arg(long)]
+    generate: bool,
+    /// With --generate: size of a payload
+    #[arg(long, default_value_t = 8192, requires = "generate")]
+    bytes: usize,
+    /// With --generate: messages per second (0: no pause)
+    #[arg(long, default_value_t = 0.0, requires = "generate")]
+    rate: f64,
+    /// With --generate: messages that may wait for the loop
+    #[arg(long, default_value_t = 16, requires = "generate")]
+    in_flight: usize,
+    /// With --generate: start when this many clients are connected
+    #[arg(long, default_value_t = 1, requires = "generate")]
+    after_clients: usize,
+    /// Exit when standard input ends (for a parent process)
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+/// Runs `loadtest limit` until `stop`, or the end of standard input when asked.
+pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> {
+    let waiting = if args.generate {
+        args.in_flight
+    } else {
+        source::CHANNEL_MESSAGES
+    };
+    let mut server = server::Server::bind(args.port, args.batched, args.generate, waiting)?;
+    let started = if args.generate {
+        source::generate(args, server.inlet())?
+    } else {
+        source::subscribe(&args.nats, &args.subject, server.inlet())?
+    };
+    if args.exit_with_stdin {
+        source::stop_with_stdin(Arc::clone(&stop));
+    }
+    println!(
+        "ready port={} pid={} {started}",
+        server.port()?,
+        std::process::id()
+    );
+    server.run(&stop)
+}

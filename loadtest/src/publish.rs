@@ -1,0 +1,150 @@
+//! `loadtest publish nats`: stamped messages on a subject, by an absolute schedule.
+#![allow(
+    deprecated,
+    reason = "every entry point of the nats crate is marked so in favour of async-nats"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use clap::{Args, Subcommand};
+
+use crate::clock;
+use crate::fault::Fault;
+use crate::payload::Payload;
+
+/// Where to publish.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PublishCommand {
+    /// Publish to a NATS subject (core publish; a stream on the subject stores it)
+    Nats(PublishNats),
+}
+
+/// Options of `loadtest publish nats`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishNats {
+    /// NATS server
+    #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
+    nats: String,
+    /// Subject to publish on
+    #[arg(long, default_value = "market.flow")]
+    subject: String,
+    /// Size of a payload (at least 128)
+    #[arg(long, default_value_t = 8192)]
+    bytes: usize,
+    /// Messages per second
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// Messages in all
+    #[arg(long, default_value_t = 100)]
+    count: u64,
+    /// Sequence number of the first message
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// All at once instead of at the rate, with one flush at the end
+    #[arg(long)]
+    burst: bool,
+}
+
+/// Runs `loadtest publish`.
+pub(crate) fn run(command: PublishCommand, stop: &AtomicBool) -> Result<(), Fault> {
+    let PublishCommand::Nats(a) = command;
+    let mut publisher = Publisher::connect(&a.nats, &a.subject, a.bytes)?;
+    let pace = if a.burst {
+        Pace::Burst
+    } else {
+        Pace::Rate(a.rate)
+    };
+    let sent = publisher.publish(a.from, a.count, &pace, stop)?;
+    println!(
+        "published {sent} messages of {} bytes on {}",
+        a.bytes, a.subject
+    );
+    Ok(())
+}
+
+/// When the next message goes.
+pub(crate) enum Pace {
+    /// By the clock, messages per second; a late message does not move the ones after it.
+    Rate(f64),
+    /// All at once, one flush at the end.
+    Burst,
+    /// As soon as fewer than `window` messages are under way.
+    InFlight {
+        /// Messages that may be under way.
+        window: u64,
+        /// Number of the newest message that has arrived everywhere.
+        arrived: Arc<AtomicU64>,
+    },
+}
+
+/// A connection that publishes stamped payloads.
+pub(crate) struct Publisher {
+    connection: nats::Connection,
+    subject: String,
+    payload: Payload,
+}
+
+impl Publisher {
+    /// Connects to NATS.
+    pub(crate) fn connect(url: &str, subject: &str, bytes: usize) -> Result<Self, Fault> {
+        let connection = nats::Options::new()
+            .with_name("loadtest publisher")
+            .connect(url)
+            .map_err(|e| Fault::Bus(format!("connect {url}: {e}")))?;
+        Ok(Self {
+            connection,
+            subject: subject.to_owned(),
+            payload: Payload::new(bytes),
+        })
+    }
+
+    /// Publishes `count` messages numbered from `from`; returns how many went before `stop`.
+    pub(crate) fn publish(
+        &mut self,
+        from: u64,
+        count: u64,
+        pace: &Pace,
+        stop: &AtomicBool,
+    ) -> Result<u64, Fault> {
+        let start = clock::now_us();
+        for i in 0..count {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(i);
+            }
+            match pace {
+                Pace::Rate(rate) => {
+                    clock::sleep_until(start + (i as f64 * 1e6 / rate.max(1e-6)) as u64)
+                }
+                Pace::Burst => {}
+                Pace::InFlight { window, arrived } => {
+                    while from + i > arrived.load(Ordering::Acquire) + window
+                        && !stop.load(Ordering::Relaxed)
+                    {
+                        std::thread::sleep(std::time::Duration::from_micros(50));
+                    }
+                }
+            }
+            self.one(from + i)?;
+            if !matches!(pace, Pace::Burst) {
+                self.flush()?;
+            }
+        }
+        self.flush()?;
+        Ok(count)
+    }
+
+    fn one(&mut self, n: u64) -> Result<(), Fault> {
+        let payload = self.payload.stamped(clock::now_us(), n);
+        self.connection
+            .publish(&self.subject, payload)
+            .map_err(|e| Fault::Bus(format!("publish: {e}")))
+    }
+
+    /// Without it the crate's own flush thread sends up to 5 ms later.
+    fn flush(&self) -> Result<(), Fault> {
+        self.connection
+            .flush()
+            .map_err(|e| Fault::Bus(format!("flush: {e}")))
+    }
+}

@@ -1,0 +1,146 @@
+//! The opening handshake (RFC 6455 section 4), both ends, as little of it as measuring needs.
+
+use tungstenite::handshake::derive_accept_key;
+
+/// Largest head of a request or answer that is read, bytes.
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The key of RFC 6455 section 1.3: it need not be random between a test client and its server.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// What the client asks for.
+pub(crate) fn request(host: &str, path: &str, deflate: bool) -> Vec<u8> {
+    let extension = if deflate {
+        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
+    } else {
+        ""
+    };
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n"
+    )
+    .into_bytes()
+}
+
+/// A server's answer to [`request`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The head is not whole yet.
+    Partial,
+    /// Open: frames start at `head_bytes`.
+    Open {
+        /// Length of the head.
+        head_bytes: usize,
+        /// permessage-deflate was agreed on.
+        deflate: bool,
+    },
+    /// Refused, or an answer that RFC 6455 section 4.1 has the client fail: why.
+    Refused(String),
+}
+
+/// Reads the server's answer at the start of `bytes`.
+pub(crate) fn answer(bytes: &[u8]) -> Answer {
+    let Some(head_bytes) = head_length(bytes) else {
+        return if bytes.len() > HEAD_BYTES_MAX {
+            Answer::Refused("the answer's head is over 16 KiB".into())
+        } else {
+            Answer::Partial
+        };
+    };
+    let head = String::from_utf8_lossy(&bytes[..head_bytes]);
+    let status = head.lines().next().unwrap_or_default();
+    if !status.starts_with("HTTP/1.1 101") {
+        return Answer::Refused(format!("the server answered {status:?}"));
+    }
+    if header(&head, "sec-websocket-accept") != Some(ACCEPT) {
+        return Answer::Refused("Sec-WebSocket-Accept is wrong or missing".into());
+    }
+    let extensions = header(&head, "sec-websocket-extensions").unwrap_or_default();
+    let deflate = extensions.contains("permessage-deflate");
+    if deflate && !extensions.contains("server_no_context_takeover") {
+        return Answer::Refused("deflate was agreed on without server_no_context_takeover".into());
+    }
+    Answer::Open {
+        head_bytes,
+        deflate,
+    }
+}
+
+/// The server's answer to a request head, extensions declined; `None` when it asks for no WebSocket.
+pub(crate) fn accept(head: &[u8]) -> Option<Vec<u8>> {
+    let head = String::from_utf8_lossy(head);
+    let key = header(&head, "sec-websocket-key")?;
+    Some(
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            derive_accept_key(key.as_bytes())
+        )
+        .into_bytes(),
+    )
+}
+
+/// Length of the head with its empty line, when it is whole.
+pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
+    bytes
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .map(|at| at + 4)
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_opens_against_our_own_server_half() {
+        let reply = accept(&request("127.0.0.1:1", "/ws", true)).unwrap();
+        let open = Answer::Open {
+            head_bytes: reply.len(),
+            deflate: false,
+        };
+        assert_eq!(answer(&reply), open);
+        for cut in 0..reply.len() {
+            assert_eq!(answer(&reply[..cut]), Answer::Partial);
+        }
+        let with_frame = [reply.as_slice(), b"\x81\x00"].concat();
+        assert_eq!(answer(&with_frame), open);
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        assert_eq!(
+            answer(b"HTTP/1.1 403 Forbidden\r\n\r\n"),
+            Answer::Refused(r#"the server answered "HTTP/1.1 403 Forbidden""#.into())
+        );
+        let wrong = b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: abc\r\n\r\n";
+        assert!(matches!(answer(wrong), Answer::Refused(_)));
+        let endless = vec![b'a'; HEAD_BYTES_MAX + 1];
+        assert!(matches!(answer(&endless), Answer::Refused(_)));
+        assert_eq!(accept(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn deflate_counts_only_without_context_takeover() {
+        let reply = |ext: &str| {
+            format!(
+                "HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Extensions: {ext}\r\n\r\n"
+            )
+        };
+        let good = reply("permessage-deflate; server_no_context_takeover");
+        assert!(matches!(
+            answer(good.as_bytes()),
+            Answer::Open { deflate: true, .. }
+        ));
+        let bad = reply("permessage-deflate");
+        assert!(matches!(answer(bad.as_bytes()), Answer::Refused(_)));
+    }
+}

@@ -1,0 +1,279 @@
+//! The commands against a real nats-server, with the raw limit as the server.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// A child that does not outlive the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn nats_server(store: &Path) -> (Ended, String) {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let child = Command::new("nats-server")
+        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+        .arg(store)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server is missing: apt-get install nats-server");
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "nats-server does not listen"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (Ended(child), format!("nats://127.0.0.1:{port}"))
+}
+
+fn loadtest(args: &[&str]) -> Output {
+    Command::new(LOADTEST).args(args).output().unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Runs a command that must succeed and gives its JSON.
+fn result(args: &[&str]) -> Value {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("result.json");
+    let output = loadtest(&[args, &["--json", file.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{output:?}");
+    json(&file)
+}
+
+/// The limit as a server that a command starts.
+fn limit_command() -> String {
+    format!("{LOADTEST} limit --port {{port}} --nats {{nats}}")
+}
+
+/// 50 clients on a limit on NATS; `count` messages of `bytes` bytes at `rate`; what clients say.
+fn clients_on_limit(limit_args: &[&str], publish_args: &[&str], expect: &str) -> (Value, bool) {
+    let dir = TempDir::new().unwrap();
+    let (_nats, url) = nats_server(dir.path());
+    let mut limit = Command::new(LOADTEST)
+        .args(["limit", "--nats", &url])
+        .args(limit_args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(limit.0.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    let port = ready
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix("port="))
+        .unwrap();
+    let file = dir.path().join("clients.json");
+    let mut clients = Command::new(LOADTEST)
+        .args([
+            "clients",
+            &format!("ws://127.0.0.1:{port}/ws/stream"),
+            "-n",
+            "50",
+            "--seconds",
+            "5",
+        ])
+        .args([
+            "--expect",
+            expect,
+            "--server-pid",
+            &limit.0.id().to_string(),
+            "--json",
+        ])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    let mut stderr = BufReader::new(clients.0.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, "50 clients open\n");
+    let published = loadtest(&[&["publish", "nats", "--nats", &url], publish_args].concat());
+    assert!(published.status.success(), "{published:?}");
+    let good = clients.0.wait().unwrap().success();
+    stderr.read_to_string(&mut line).unwrap();
+    (json(&file), good)
+}
+
+#[test]
+fn fifty_clients_get_every_message_of_the_limit() {
+    let publish = ["--count", "60", "--rate", "100", "--bytes", "2048"];
+    for limit in [&[][..], &["--batched"]] {
+        let (seen, good) = clients_on_limit(limit, &publish, "60");
+        assert!(good, "{seen}");
+        assert_eq!(seen["lost"], 0);
+        assert_eq!(seen["readers"]["deliveries"], 50 * 60);
+        assert_eq!(seen["readers"]["open_at_end"], 50);
+        assert_eq!(seen["readers"]["payload_bytes"], 50 * 60 * (2048 + 9));
+        assert_eq!(
+            (&seen["fewest_of_a_client"], &seen["most_of_a_client"]),
+            (&60.into(), &60.into())
+        );
+        let (p50, max) = (
+            &seen["readers"]["latency"]["p50_ms"],
+            &seen["readers"]["latency"]["max_ms"],
+        );
+        assert!(
+            p50.as_f64() > Some(0.0) && max.as_f64() < Some(2_000.0),
+            "{seen}"
+        );
+        assert!(
+            seen["server"]["cpu_us_per_delivery"].as_f64() > Some(0.1),
+            "{seen}"
+        );
+    }
+}
+
+#[test]
+fn messages_that_never_came_are_a_loss() {
+    let publish = ["--count", "5", "--rate", "100", "--bytes", "200"];
+    let (seen, good) = clients_on_limit(&[], &publish, "6");
+    assert!(!good);
+    assert_eq!(seen["lost"], 50);
+}
+
+#[test]
+fn compare_puts_two_limits_side_by_side() {
+    let server = limit_command();
+    for pace in [["--rate", "100"], ["--in-flight", "4"]] {
+        let fixed = [
+            "compare",
+            "--aa",
+            "--server",
+            &server,
+            "--rounds",
+            "2",
+            "--clients",
+            "20",
+            "--messages",
+            "20",
+        ];
+        let seen = result(&[&fixed[..], &["--bytes", "2048", "--settle", "0.2"], &pace].concat());
+        let servers = seen["servers"].as_array().unwrap();
+        assert_eq!(servers.len(), 3);
+        for s in servers {
+            assert_eq!(
+                (&s["lost"], &s["deliveries"]),
+                (&0.into(), &(2 * 20 * 20).into())
+            );
+            assert_eq!(s["bytes_per_delivery"]["median"], 2057.0);
+            assert_eq!(s["rounds"].as_array().unwrap().len(), 2);
+        }
+        assert_eq!(servers[0]["cpu_ratio"]["median"], 1.0);
+        assert!(servers[1]["cpu_ratio"]["median"].as_f64() > Some(0.1));
+    }
+}
+
+#[test]
+fn memory_counts_clients_in_steps() {
+    let server = limit_command();
+    let seen = result(&[
+        "memory",
+        "--server",
+        &server,
+        "--clients",
+        "0,100,300",
+        "--settle",
+        "0.2",
+    ]);
+    let steps = seen.as_array().unwrap();
+    assert_eq!(
+        steps
+            .iter()
+            .map(|s| s["clients"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 100, 300]
+    );
+    assert!(
+        steps[2]["idle_bytes_per_client"].as_f64() < Some(20_000.0),
+        "{seen}"
+    );
+    assert!(
+        steps[2]["cpu_us_per_handshake"].as_f64() > Some(0.0),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_small_burst_reaches_everyone() {
+    let server = limit_command();
+    let seen = result(&[
+        "slow",
+        "burst",
+        "--server",
+        &server,
+        "--clients",
+        "20",
+        "--messages",
+        "5",
+    ]);
+    assert_eq!(
+        (&seen["newest"], &seen["deliveries"]),
+        (&20.into(), &100.into())
+    );
+}
+
+#[test]
+fn a_server_that_keeps_stuck_clients_fails() {
+    let server = limit_command();
+    let output = loadtest(&[
+        "slow",
+        "never-read",
+        "--server",
+        &server,
+        "--clients",
+        "20",
+        "--stuck",
+        "2",
+        "--seconds",
+        "1",
+        "--rounds",
+        "1",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("0 messages lost, 0 readers closed, stuck clients stayed in 1 parts"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_server_that_does_not_start_is_named_with_what_it_said() {
+    let output = loadtest(&[
+        "slow",
+        "burst",
+        "--server",
+        "sh -c 'echo out of cheese; exit 3'",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("exit status: 3") && stderr.contains("out of cheese"),
+        "{stderr}"
+    );
+}
