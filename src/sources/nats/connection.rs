@@ -215,7 +215,7 @@ fn reason(error: &io::Error) -> String {
     let words = text
         .split_once("Err(\"")
         .and_then(|(_, rest)| rest.split_once("\")"));
-    words.map_or(text.clone(), |(words, _)| words.to_owned())
+    words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
 #[cfg(test)]

@@ -101,6 +101,15 @@ impl Link {
         }
     }
 
+    /// Whether the message at `sequence` has headers that the crate can read. `None`: it is not
+    /// there, has another subject, or there was no answer.
+    pub(super) fn is_readable(&self, spec: &SubscriptionSpec, sequence: u64) -> Option<bool> {
+        match self.jetstream.get_message(&spec.stream, sequence) {
+            Ok(message) => (message.subject == spec.subject).then_some(true),
+            Err(error) => (error.kind() == io::ErrorKind::InvalidInput).then_some(false),
+        }
+    }
+
     /// Subscribes to an existing durable, at its own deliver subject, which is kept as it is: this
     /// process, the next one, or another client find each other's consumer that way.
     ///

@@ -16,6 +16,11 @@ use crate::sources::SourceLink;
 /// How long one message of a gap may take; they are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// Connections that brought nothing, after which a message that breaks them is looked for.
+const FRUITLESS_MAX: u32 = 2;
+/// Stream sequences looked at in that search.
+const SEARCH_MAX: u64 = 256;
+
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
     spec: SubscriptionSpec,
@@ -30,6 +35,10 @@ pub(super) struct Subscription {
     gap: Vec<nats::Message>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
+    /// How far it had come when it was attached last.
+    attached_at: Option<u64>,
+    /// Connections in a row on which it came no further.
+    fruitless: u32,
     /// The last thing that was logged of the durable, so that it is logged once.
     told: Option<Told>,
 }
@@ -61,6 +70,8 @@ impl Subscription {
             awaits_durable: false,
             gap: Vec::new(),
             quiet_until: None,
+            attached_at: None,
+            fruitless: 0,
             told: None,
         }
     }
@@ -97,7 +108,10 @@ impl Subscription {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        self.standing.take().map(|s| s.messages)
+        let standing = self.standing.take()?;
+        let further = self.cursor.reached() != self.attached_at;
+        self.fruitless = if further { 0 } else { self.fruitless + 1 };
+        Some(standing.messages)
     }
 
     /// Finds or makes stream and consumer, warms the cache where that is due, and decides what of
@@ -114,6 +128,7 @@ impl Subscription {
     ) -> Result<(), Stop> {
         let stream = bus.ensure_stream(&self.stream)?;
         self.cursor.observe(stream);
+        self.pass_unreadable(bus, stream.last_sequence);
         let last = bus.last_message(&self.spec)?;
         let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
         let start = match (self.cursor.reached(), &last) {
@@ -130,9 +145,41 @@ impl Subscription {
             self.warm(last, link)?;
         }
         self.cursor.reach(reached);
+        self.attached_at = Some(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
         self.standing = Some(standing);
         Ok(())
+    }
+
+    /// Passes over a message that the crate cannot read.
+    ///
+    /// Headers that are no headers make the crate drop the connection, each time the message
+    /// comes, so a consumer that starts with it would never get any further. Asked for by its
+    /// sequence, the message comes packed up and only that request fails.
+    fn pass_unreadable(&mut self, bus: &Link, last_sequence: u64) {
+        let Some(reached) = self.cursor.reached() else {
+            return;
+        };
+        if self.fruitless < FRUITLESS_MAX {
+            return;
+        }
+        let end = last_sequence.min(reached.saturating_add(SEARCH_MAX));
+        for sequence in reached + 1..=end {
+            match bus.is_readable(&self.spec, sequence) {
+                Some(true) => return,
+                Some(false) => {
+                    let (stream, subject) = (&self.spec.stream, &self.spec.subject);
+                    tracing::warn!(
+                        stream,
+                        subject,
+                        sequence,
+                        "passed over a message whose headers are no headers"
+                    );
+                    self.cursor.reach(sequence);
+                }
+                None => {}
+            }
+        }
     }
 
     /// Changes over from an unnamed consumer to the durable, if that is still free.
