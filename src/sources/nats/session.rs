@@ -42,12 +42,8 @@ impl Session<'_> {
         for subscription in self.subscriptions.iter_mut() {
             subscription.attach(self.bus, self.settings, self.link)?;
         }
-        let jetstream = self.bus.jetstream.clone();
-        let watchdog = Watchdog::start(jetstream, self.interval());
-        let watchdog = watchdog.map_err(|source| NatsError::JetStream {
-            action: "get a thread to be watched from".into(),
-            source,
-        })?;
+        let watchdog = Watchdog::start(self.bus.api.clone(), self.interval())
+            .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)
     }
@@ -85,7 +81,7 @@ impl Session<'_> {
 
     fn wait(&self, watchdog: &Watchdog) -> Ready {
         let mut select = Select::new();
-        select.recv(&self.bus.lost);
+        select.recv(&self.bus.api.lost);
         select.recv(&watchdog.reports);
         let mut indices = Vec::with_capacity(self.subscriptions.len());
         for (index, subscription) in self.subscriptions.iter().enumerate() {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats::jetstream::StreamMessage;
-
+use super::api::{ApiError, Fetched};
 use super::connection::Link;
 use super::consumers::{self, Durable, Standing, asked};
 use super::error::{NatsError, Stop};
@@ -18,8 +17,6 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Connections that brought nothing, after which a message that breaks them is looked for.
 const FRUITLESS_MAX: u32 = 2;
-/// Stream sequences looked at in that search.
-const SEARCH_MAX: u64 = 256;
 
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -108,10 +105,9 @@ impl Subscription {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        let standing = self.standing.take()?;
         let further = self.cursor.reached() != self.attached_at;
         self.fruitless = if further { 0 } else { self.fruitless + 1 };
-        Some(standing.messages)
+        self.standing.take().map(|s| s.messages)
     }
 
     /// Finds or makes stream and consumer, warms the cache where that is due, and decides what of
@@ -128,7 +124,7 @@ impl Subscription {
     ) -> Result<(), Stop> {
         let stream = bus.ensure_stream(&self.stream)?;
         self.cursor.observe(stream);
-        self.pass_unreadable(bus, stream.last_sequence);
+        self.pass_unreadable(bus, link)?;
         let last = bus.last_message(&self.spec)?;
         let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
         let start = match (self.cursor.reached(), &last) {
@@ -151,35 +147,32 @@ impl Subscription {
         Ok(())
     }
 
-    /// Passes over a message that the crate cannot read.
+    /// Hands over messages that the crate cannot read.
     ///
     /// Headers that are no headers make the crate drop the connection, each time the message
     /// comes, so a consumer that starts with it would never get any further. Asked for by its
-    /// sequence, the message comes packed up and only that request fails.
-    fn pass_unreadable(&mut self, bus: &Link, last_sequence: u64) {
-        let Some(reached) = self.cursor.reached() else {
-            return;
-        };
-        if self.fruitless < FRUITLESS_MAX {
-            return;
-        }
-        let end = last_sequence.min(reached.saturating_add(SEARCH_MAX));
-        for sequence in reached + 1..=end {
-            match bus.is_readable(&self.spec, sequence) {
-                Some(true) => return,
-                Some(false) => {
-                    let (stream, subject) = (&self.spec.stream, &self.spec.subject);
-                    tracing::warn!(
-                        stream,
-                        subject,
-                        sequence,
-                        "passed over a message whose headers are no headers"
-                    );
-                    self.cursor.reach(sequence);
-                }
-                None => {}
+    /// sequence, the message comes packed up.
+    fn pass_unreadable(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
+        let (stream, subject) = (&self.spec.stream, &self.spec.subject);
+        while let Some(reached) = self.cursor.reached()
+            && self.fruitless >= FRUITLESS_MAX
+        {
+            let next = bus.api.first_from(stream, subject, reached + 1);
+            let Ok(Some(next)) = next else { break };
+            if next.headers_readable {
+                break;
             }
+            let sequence = next.sequence;
+            tracing::warn!(
+                stream,
+                subject,
+                sequence,
+                "a message has headers that are no headers"
+            );
+            self.hand_over(next.payload, sequence, true, link)?;
+            self.cursor.reach(sequence);
         }
+        Ok(())
     }
 
     /// Changes over from an unnamed consumer to the durable, if that is still free.
@@ -204,7 +197,7 @@ impl Subscription {
         }
         // It goes by itself after a while; asking now keeps the server's lists short.
         let stream = &self.spec.stream;
-        let _ = bus.jetstream.delete_consumer(stream, &unnamed.consumer);
+        let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
         Ok(())
     }
 
@@ -224,8 +217,9 @@ impl Subscription {
         }
         let made = bus.make_consumer(&self.spec, None, start)?;
         made.ok_or_else(|| {
-            let source = std::io::Error::other("the name of an unnamed consumer is in use");
-            asked("make an unnamed consumer".into(), source)
+            // a server would have to give one name twice
+            let reason = ApiError::Unreadable("it says that the name is in use".into());
+            asked("make an unnamed consumer".into(), reason)
         })
     }
 
@@ -233,7 +227,7 @@ impl Subscription {
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
         let durable = self.spec.durable.clone();
         let look_up = |spec: &SubscriptionSpec| {
-            consumers::look_up(&bus.jetstream, spec)
+            consumers::look_up(&bus.api, spec)
                 .map_err(|e| asked(format!("find the consumer {durable}"), e))
         };
         let mut found = look_up(&self.spec)?;
@@ -290,14 +284,14 @@ impl Subscription {
             }
         }
         let _ = bus
-            .jetstream
+            .api
             .delete_consumer(&self.spec.stream, &counted.consumer);
         Ok(counted.pending)
     }
 
-    fn warm(&self, last: Option<StreamMessage>, link: &SourceLink) -> Result<(), Stop> {
+    fn warm(&self, last: Option<Fetched>, link: &SourceLink) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
-        self.hand_over(last.data, last.sequence, true, link)
+        self.hand_over(last.payload, last.sequence, true, link)
     }
 
     /// Takes the messages of the gap, which are to be relayed before those of the consumer.

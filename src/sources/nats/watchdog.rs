@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
-use nats::jetstream::JetStream;
 
-use super::consumers::{Durable, is_missing, look_up};
+use super::api::Api;
+use super::consumers::{Durable, look_up};
 use super::settings::SubscriptionSpec;
 
 /// Reports that may wait while the session waits for the loop; more are dropped, for the next
@@ -56,12 +56,12 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Starts the thread.
-    pub(super) fn start(jetstream: JetStream, interval: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(api: Api, interval: Duration) -> std::io::Result<Self> {
         let (watch, orders) = unbounded();
         let (sender, reports) = bounded(REPORTS_MAX);
         thread::Builder::new()
             .name("nats-watchdog".into())
-            .spawn(move || run(&jetstream, interval, &orders, &sender))?;
+            .spawn(move || run(&api, interval, &orders, &sender))?;
         Ok(Self { watch, reports })
     }
 
@@ -72,12 +72,7 @@ impl Watchdog {
     }
 }
 
-fn run(
-    jetstream: &JetStream,
-    interval: Duration,
-    orders: &Receiver<Vec<Watched>>,
-    reports: &Sender<Report>,
-) {
+fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: &Sender<Report>) {
     let mut watched = Vec::new();
     loop {
         match orders.recv_timeout(interval) {
@@ -89,7 +84,7 @@ fn run(
             Err(RecvTimeoutError::Disconnected) => return,
         }
         for consumer in &watched {
-            for report in ask(jetstream, consumer) {
+            for report in ask(api, consumer) {
                 if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
                     return;
                 }
@@ -99,11 +94,11 @@ fn run(
 }
 
 /// Empty when the server did not answer, or not to the point.
-fn ask(jetstream: &JetStream, watched: &Watched) -> Vec<Report> {
+fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
     let index = watched.index;
     let consumer = watched.consumer.clone();
     let mut reports = Vec::new();
-    match jetstream.consumer_info(&watched.spec.stream, &consumer) {
+    match api.consumer_info(&watched.spec.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
             reports.push(Report::Gone { index, consumer });
         }
@@ -112,11 +107,11 @@ fn ask(jetstream: &JetStream, watched: &Watched) -> Vec<Report> {
             consumer,
             pending: info.num_pending,
         }),
-        Err(error) if is_missing(&error) => reports.push(Report::Gone { index, consumer }),
+        Err(error) if error.consumer_is_missing() => reports.push(Report::Gone { index, consumer }),
         Err(error) => tracing::debug!(%error, consumer, "no answer about a consumer"),
     }
     if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(jetstream, &watched.spec)
+        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.spec)
     {
         reports.push(Report::Free { index });
     }
