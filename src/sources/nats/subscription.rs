@@ -134,7 +134,9 @@ impl Subscription {
         };
         let standing = self.stand(bus, settings, start)?;
         let first = self.cursor.reached().is_none();
-        let reached = self.cursor.reached().unwrap_or(standing.delivered);
+        // A consumer may claim more than a stream that lost its tail has.
+        let delivered = standing.delivered.min(stream.last_sequence);
+        let reached = self.cursor.reached().unwrap_or(delivered);
         let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
         let quiet = unseen > settings.backlog_quiet_min;
         if first || quiet {

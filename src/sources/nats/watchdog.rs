@@ -76,10 +76,7 @@ fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: 
     let mut watched = Vec::new();
     loop {
         match orders.recv_timeout(interval) {
-            Ok(order) => {
-                watched = order;
-                continue;
-            }
+            Ok(order) => watched = order,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
