@@ -578,7 +578,7 @@ fn a_server_without_jetstream_is_tried_again() {
 
 #[test]
 fn unnamed_consumers_give_every_process_every_message() {
-    let server = NatsServer::start();
+    let mut server = NatsServer::start();
     let mut unnamed = settings(&server.url());
     unnamed.ephemeral = true;
     let sources = [run(unnamed.clone()), run(unnamed)];
@@ -592,6 +592,16 @@ fn unnamed_consumers_give_every_process_every_message() {
         assert_eq!(source.until("levels 4"), want);
     }
     assert!(js.consumer_info("LEVEL_SIGNALS", "gateway_levels").is_err());
+    server.kill();
+    for source in &sources {
+        source.until("Down");
+    }
+    server.restart();
+    publish(&jetstream(&server.url()), LEVELS, 5..8);
+    for source in &sources {
+        let want = ["Up", "levels 5", "levels 6", "levels 7"];
+        assert_eq!(source.until_but_caught_up("levels 7"), want);
+    }
 }
 
 #[test]

@@ -18,6 +18,11 @@ use super::settings::SubscriptionSpec;
 /// round says the same again.
 const REPORTS_MAX: usize = 64;
 
+/// How long a consumer must be missing before it is reported. The server says "not found" while it
+/// still deletes, and a stream made in that moment can lose its files and its subjects to the
+/// deletion (seen with 2.9.10).
+const MISSING_FOR: Duration = Duration::from_millis(300);
+
 /// A consumer to look after.
 #[derive(Clone)]
 pub(super) struct Watched {
@@ -92,25 +97,39 @@ fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: 
 
 /// Empty when the server did not answer, or not to the point.
 fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut report = ask_consumer(api, watched);
+    if let Some(Report::Gone { .. }) = report {
+        thread::sleep(MISSING_FOR);
+        report = ask_consumer(api, watched);
+    }
+    reports.extend(report);
+    if watched.awaits_durable
+        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.spec)
+    {
+        reports.push(Report::Free {
+            index: watched.index,
+        });
+    }
+    reports
+}
+
+fn ask_consumer(api: &Api, watched: &Watched) -> Option<Report> {
     let index = watched.index;
     let consumer = watched.consumer.clone();
-    let mut reports = Vec::new();
     match api.consumer_info(&watched.spec.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            reports.push(Report::Gone { index, consumer });
+            Some(Report::Gone { index, consumer })
         }
-        Ok(info) => reports.push(Report::Pending {
+        Ok(info) => Some(Report::Pending {
             index,
             consumer,
             pending: info.num_pending,
         }),
-        Err(error) if error.consumer_is_missing() => reports.push(Report::Gone { index, consumer }),
-        Err(error) => tracing::debug!(%error, consumer, "no answer about a consumer"),
+        Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
+        Err(error) => {
+            tracing::debug!(%error, consumer, "no answer about a consumer");
+            None
+        }
     }
-    if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.spec)
-    {
-        reports.push(Report::Free { index });
-    }
-    reports
 }
