@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running (or killed, or stopped) nats-server; killed when dropped.
-pub struct NatsServer {
+pub(crate) struct NatsServer {
     port: u16,
     directory: TempDir,
     store: u32,
@@ -22,19 +22,19 @@ pub struct NatsServer {
 #[allow(dead_code)] // each test file uses its part
 impl NatsServer {
     /// Starts a server with an empty store.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a server with further lines of configuration, such as `max_payload: 16MB`.
-    pub fn start_with(config: &str) -> Self {
+    pub(crate) fn start_with(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.restart();
         server
     }
 
     /// Finds a port for a server that is started later, with [`Self::restart`].
-    pub fn reserve(config: &str) -> Self {
+    pub(crate) fn reserve(config: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         Self {
             port: listener.local_addr().expect("an address").port(),
@@ -45,17 +45,21 @@ impl NatsServer {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn address(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
+    }
+
     /// The URL with `user:password` or a token.
-    pub fn url_as(&self, user_info: &str) -> String {
+    pub(crate) fn url_as(&self, user_info: &str) -> String {
         format!("nats://{user_info}@127.0.0.1:{}", self.port)
     }
 
     /// Ends it at once (SIGKILL).
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -63,7 +67,7 @@ impl NatsServer {
     }
 
     /// Ends it in good order (SIGTERM), everything written.
-    pub fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self) {
         self.signal("-TERM");
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
@@ -71,17 +75,17 @@ impl NatsServer {
     }
 
     /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it go on (SIGCONT).
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
     /// Starts it again on the same port with the same store; waits until it answers.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let config = self.directory.path().join("server.conf");
         std::fs::write(&config, &self.config).expect("a configuration file");
@@ -105,13 +109,13 @@ impl NatsServer {
     }
 
     /// Starts it again on the same port with nothing in its store.
-    pub fn restart_empty(&mut self) {
+    pub(crate) fn restart_empty(&mut self) {
         self.store += 1;
         self.restart();
     }
 
     /// Starts it again with other configuration.
-    pub fn restart_with(&mut self, config: &str) {
+    pub(crate) fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart();
     }

@@ -5,16 +5,18 @@
 //! throw-away thread and a new one is made. That also leads out of half-open TCP connections, which
 //! the crate notices after four minutes at the earliest.
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use nats::jetstream::JetStream;
+use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 
+use super::api::Api;
 use super::error::NatsError;
 use super::settings::{Auth, Endpoint};
 
@@ -32,11 +34,8 @@ const ERRORS_LOGGED_MAX: u32 = 8;
 
 /// One connection to one server, used until it is lost.
 pub(super) struct Link {
-    connection: Connection,
-    /// JetStream on this connection.
-    pub(super) jetstream: JetStream,
-    /// Says once that the server or the network ended it.
-    pub(super) lost: Receiver<()>,
+    /// JetStream on this connection, and the news of its loss.
+    pub(super) api: Api,
 }
 
 impl Link {
@@ -47,7 +46,7 @@ impl Link {
     /// timeout, and only a server that sent it is given to the crate, in a thread of its own.
     pub(super) fn open(endpoint: &Endpoint, name: &str) -> Result<Self, NatsError> {
         probe(endpoint)?;
-        let (lost_sender, lost) = bounded(1);
+        let (lost_sender, lost) = bounded(0);
         let options = options(endpoint, name, lost_sender);
         let (sender, receiver) = bounded(1);
         let url = endpoint.url();
@@ -69,15 +68,13 @@ impl Link {
             .map_err(|_| refused("it did not finish the handshake in time".into()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
-            jetstream: nats::jetstream::new(connection.clone()),
-            connection,
-            lost,
+            api: Api { connection, lost },
         })
     }
 
     /// A subject of our own, which nobody else can guess.
     pub(super) fn new_inbox(&self) -> String {
-        self.connection.new_inbox()
+        self.api.connection.new_inbox()
     }
 
     /// Subscribes to a subject that a consumer delivers to.
@@ -91,15 +88,15 @@ impl Link {
         group: Option<&str>,
     ) -> io::Result<nats::Subscription> {
         match group {
-            Some(group) => self.connection.queue_subscribe(subject, group),
-            None => self.connection.subscribe(subject),
+            Some(group) => self.api.connection.queue_subscribe(subject, group),
+            None => self.api.connection.subscribe(subject),
         }
     }
 
     /// Publishes an empty message: the answer to a consumer that asks whether we still listen.
     pub(super) fn answer(&self, subject: &str) {
         // An error means that the connection is gone, which is seen elsewhere.
-        let _ = self.connection.publish(subject, b"");
+        let _ = self.api.connection.publish(subject, b"");
     }
 
     /// Leaves the connection and what is subscribed on it. Never blocks: even to unsubscribe can
@@ -107,8 +104,7 @@ impl Link {
     pub(super) fn abandon(self, subscriptions: Vec<nats::Subscription>) {
         let left = spawn("nats-leave", move || {
             drop(subscriptions);
-            drop(self.jetstream);
-            leave(self.connection);
+            leave(self.api.connection);
         });
         if let Err(error) = left {
             tracing::warn!(%error, "no thread to leave a NATS connection in; it was dropped");
@@ -136,7 +132,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .map(drop)
 }
 
-fn options(endpoint: &Endpoint, name: &str, lost: Sender<()>) -> Options {
+fn options(endpoint: &Endpoint, name: &str, lost: Sender<Infallible>) -> Options {
     let options = match &endpoint.auth {
         Auth::None => Options::new(),
         Auth::Token(token) => Options::with_token(token),
@@ -144,6 +140,7 @@ fn options(endpoint: &Endpoint, name: &str, lost: Sender<()>) -> Options {
     };
     let first = AtomicBool::new(true);
     let errors = AtomicU32::new(0);
+    let lost = Mutex::new(Some(lost));
     options
         .with_name(name)
         .max_reconnects(1)
@@ -153,7 +150,8 @@ fn options(endpoint: &Endpoint, name: &str, lost: Sender<()>) -> Options {
             false => OWN_RECONNECT_DELAY,
         })
         .disconnect_callback(move || {
-            let _ = lost.try_send(());
+            // Closes the channel, which everyone who waits for an answer sees.
+            drop(lost.lock().ok().and_then(|mut lost| lost.take()));
         })
         .error_callback(move |error| {
             if errors.fetch_add(1, Relaxed) < ERRORS_LOGGED_MAX {
@@ -215,7 +213,7 @@ fn reason(error: &io::Error) -> String {
     let words = text
         .split_once("Err(\"")
         .and_then(|(_, rest)| rest.split_once("\")"));
-    words.map_or(text.clone(), |(words, _)| words.to_owned())
+    words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
 #[cfg(test)]

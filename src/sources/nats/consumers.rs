@@ -1,13 +1,10 @@
 //! Streams and consumers: made when missing, taken as they are when present.
 
-use std::io;
 use std::time::Duration;
 
-use nats::jetstream::{
-    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ErrorCode, JetStream, StreamConfig,
-    StreamMessage,
-};
+use nats::jetstream::{AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig};
 
+use super::api::{Api, ApiError, Fetched};
 use super::connection::Link;
 use super::error::NatsError;
 use super::position::StreamState;
@@ -57,10 +54,10 @@ impl Link {
     /// Makes the stream if it is missing, and tells how it stands.
     pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
         let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
-        let info = match self.jetstream.stream_info(&spec.name) {
+        let info = match self.api.stream_info(&spec.name) {
             Ok(info) => info,
-            Err(error) if code(&error) == Some(ErrorCode::StreamNotFound) => {
-                let made = self.jetstream.add_stream(StreamConfig {
+            Err(error) if error.stream_is_missing() => {
+                let made = self.api.add_stream(&StreamConfig {
                     name: spec.name.clone(),
                     subjects: spec.subjects.clone(),
                     max_age: Duration::from_secs(spec.max_age_s),
@@ -83,22 +80,10 @@ impl Link {
     pub(super) fn last_message(
         &self,
         spec: &SubscriptionSpec,
-    ) -> Result<Option<StreamMessage>, NatsError> {
-        match self.jetstream.get_last_message(&spec.stream, &spec.subject) {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if code(&error) == Some(ErrorCode::NoMessageFound) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                tracing::warn!(
-                    subject = spec.subject,
-                    "the last message has headers that are no headers; not used to warm the cache"
-                );
-                Ok(None)
-            }
-            Err(error) => Err(asked(
-                format!("give the last message of {}", spec.subject),
-                error,
-            )),
-        }
+    ) -> Result<Option<Fetched>, NatsError> {
+        self.api
+            .last(&spec.stream, &spec.subject)
+            .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
 
     /// Subscribes to an existing durable, at its own deliver subject, which is kept as it is: this
@@ -114,7 +99,8 @@ impl Link {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let deliver_subject = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
-        let messages = self.subscribe(&deliver_subject, group).map_err(failed)?;
+        let messages = self.subscribe(&deliver_subject, group);
+        let messages = messages.map_err(|e| failed(e.into()))?;
         Ok(Standing {
             messages,
             consumer: info.name.clone(),
@@ -137,10 +123,11 @@ impl Link {
         let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
         let inbox = self.new_inbox();
         // First the subscription: a consumer without a listener may be removed, or deliver to none.
-        let messages = self.subscribe(&inbox, None).map_err(failed)?;
-        let made = self.jetstream.add_consumer(
+        let messages = self.subscribe(&inbox, None);
+        let messages = messages.map_err(|e| failed(e.into()))?;
+        let made = self.api.add_consumer(
             &spec.stream,
-            ConsumerConfig {
+            &ConsumerConfig {
                 deliver_subject: Some(inbox.clone()),
                 durable_name: durable.map(str::to_owned),
                 deliver_policy: DeliverPolicy::ByStartSeq,
@@ -158,7 +145,7 @@ impl Link {
         );
         let info = match made {
             Ok(info) => info,
-            Err(error) if code(&error) == Some(ErrorCode::ConsumerNameExist) => return Ok(None),
+            Err(error) if error.consumer_exists() => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         Ok(Some(Standing {
@@ -172,11 +159,14 @@ impl Link {
     }
 }
 
-/// Looks a durable up. Errors are the crate's own.
-pub(super) fn look_up(jetstream: &JetStream, spec: &SubscriptionSpec) -> io::Result<Durable> {
-    let info = match jetstream.consumer_info(&spec.stream, &spec.durable) {
+/// Looks a durable up.
+pub(super) fn look_up(api: &Api, spec: &SubscriptionSpec) -> Result<Durable, ApiError> {
+    let info = match api.consumer_info(&spec.stream, &spec.durable) {
         Ok(info) => info,
-        Err(error) if is_missing(&error) => return Ok(Durable::Missing),
+        Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
+        Err(ApiError::Unreadable(_)) => {
+            return Ok(Durable::Unusable("its configuration cannot be read"));
+        }
         Err(error) => return Err(error),
     };
     Ok(if info.config.deliver_subject.is_none() {
@@ -192,22 +182,13 @@ pub(super) fn look_up(jetstream: &JetStream, spec: &SubscriptionSpec) -> io::Res
     })
 }
 
-/// Whether the server says that the consumer or its stream is not there.
-pub(super) fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        code(error),
-        Some(ErrorCode::ConsumerNotFound | ErrorCode::StreamNotFound)
-    )
-}
-
 /// What JetStream answered instead of what was asked.
-pub(super) fn asked(action: String, source: io::Error) -> NatsError {
-    NatsError::JetStream { action, source }
-}
-
-fn code(error: &io::Error) -> Option<ErrorCode> {
-    let inner = error.get_ref()?;
-    inner
-        .downcast_ref::<nats::jetstream::Error>()
-        .map(nats::jetstream::Error::error_code)
+pub(super) fn asked(action: String, source: ApiError) -> NatsError {
+    match source {
+        ApiError::Lost => NatsError::Lost,
+        source => NatsError::JetStream {
+            action,
+            reason: source.to_string(),
+        },
+    }
 }

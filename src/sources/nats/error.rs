@@ -40,16 +40,22 @@ pub enum NatsError {
         /// For how long, milliseconds.
         silent_ms: u64,
     },
+    /// The system: no thread to ask the server from.
+    #[error("no thread to watch NATS with ({source}); check the limit on processes")]
+    NoThread {
+        /// What the system said.
+        source: io::Error,
+    },
     /// The server: JetStream said no, or nothing.
     #[error(
-        "JetStream did not {action} ({source}); check that nats-server runs with JetStream (-js) \
+        "JetStream did not {action} ({reason}); check that nats-server runs with JetStream (-js) \
          and that this user may use it"
     )]
     JetStream {
         /// What was asked of it.
         action: String,
-        /// What came back.
-        source: io::Error,
+        /// What came back, or that nothing did.
+        reason: String,
     },
 }
 

@@ -17,7 +17,8 @@
 //! | `mod` | the thread: connect, run a session, back off, for ever |
 //! | `session` | one connection: the turn of messages and reports |
 //! | `subscription` | one subject: consumer, cursor, backlog |
-//! | `consumers` | requests to JetStream for streams and consumers |
+//! | `consumers` | making and finding streams and consumers |
+//! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether it and the consumers are still there |
 //! | `connection` | making and leaving connections |
 //! | `position`, `backoff`, `settings`, `error` | pure: sequences, delays, URLs, words |
@@ -26,6 +27,7 @@
 // the data path.
 #![allow(deprecated)]
 
+mod api;
 mod backoff;
 mod connection;
 mod consumers;

@@ -42,21 +42,25 @@ impl Session<'_> {
         for subscription in self.subscriptions.iter_mut() {
             subscription.attach(self.bus, self.settings, self.link)?;
         }
-        let jetstream = self.bus.jetstream.clone();
-        let watchdog = Watchdog::start(jetstream, self.interval());
-        let watchdog = watchdog.map_err(|source| NatsError::JetStream {
-            action: "get a thread to be watched from".into(),
-            source,
-        })?;
+        let watchdog = Watchdog::start(self.bus.api.clone(), self.interval())
+            .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)
     }
 
     /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self, watchdog: &Watchdog) -> Stop {
-        match self.relay_all(watchdog) {
+        let stop = match self.relay_all(watchdog) {
             Err(stop) => stop,
             Ok(never) => match never {},
+        };
+        match stop {
+            Stop::LoopGone => Stop::LoopGone,
+            // What has arrived is good, however the connection ended.
+            Stop::Bus(error) => match self.relay_rest() {
+                Err(Stop::LoopGone) => Stop::LoopGone,
+                Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
+            },
         }
     }
 
@@ -70,7 +74,8 @@ impl Session<'_> {
                 self.send(BusEvent::CaughtUp)?;
             }
             told_caught_up = caught_up;
-            match self.wait(watchdog) {
+            let patience = self.patience().saturating_sub(answered.elapsed());
+            match self.wait(watchdog, patience) {
                 Ready::Lost => return Err(NatsError::Lost.into()),
                 Ready::Messages(index) => self.relay_turn(index)?,
                 Ready::Reports | Ready::Nothing => {}
@@ -83,9 +88,9 @@ impl Session<'_> {
         }
     }
 
-    fn wait(&self, watchdog: &Watchdog) -> Ready {
+    fn wait(&self, watchdog: &Watchdog, timeout: Duration) -> Ready {
         let mut select = Select::new();
-        select.recv(&self.bus.lost);
+        select.recv(&self.bus.api.lost);
         select.recv(&watchdog.reports);
         let mut indices = Vec::with_capacity(self.subscriptions.len());
         for (index, subscription) in self.subscriptions.iter().enumerate() {
@@ -94,7 +99,7 @@ impl Session<'_> {
                 indices.push(index);
             }
         }
-        match select.ready_timeout(self.interval()) {
+        match select.ready_timeout(timeout) {
             Err(_) => Ready::Nothing,
             Ok(0) => Ready::Lost,
             Ok(1) => Ready::Reports,
@@ -116,6 +121,20 @@ impl Session<'_> {
                 return Ok(());
             };
             subscription.relay(message, self.bus, self.link)?;
+        }
+        Ok(())
+    }
+
+    fn messages_wait(&self, index: usize) -> bool {
+        let standing = self.subscriptions.get(index).and_then(|s| s.standing());
+        standing.is_some_and(|s| !s.messages.receiver().is_empty())
+    }
+
+    fn relay_rest(&mut self) -> Result<(), Stop> {
+        for index in 0..self.subscriptions.len() {
+            while self.messages_wait(index) {
+                self.relay_turn(index)?;
+            }
         }
         Ok(())
     }
@@ -167,14 +186,7 @@ impl Session<'_> {
 
     fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
         // What has come already is relayed first: it is older than what the next consumer gives.
-        loop {
-            let waiting = |s: &Subscription| {
-                s.standing()
-                    .is_some_and(|s| !s.messages.receiver().is_empty())
-            };
-            if !self.subscriptions.get(index).is_some_and(waiting) {
-                break;
-            }
+        while self.messages_wait(index) {
             self.relay_turn(index)?;
         }
         if let Some(subscription) = self.subscriptions.get_mut(index) {
@@ -186,9 +198,7 @@ impl Session<'_> {
 
     fn check_silence(&self, answered: Instant) -> Result<(), Stop> {
         let silent = answered.elapsed();
-        if self.subscriptions.is_empty()
-            || silent <= self.interval() * (self.settings.watchdog_misses.max(1) + 1)
-        {
+        if silent < self.patience() {
             return Ok(());
         }
         let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
@@ -208,6 +218,15 @@ impl Session<'_> {
         };
         let all = self.subscriptions.iter().enumerate();
         all.filter_map(watched).collect()
+    }
+
+    /// How long the server may be silent: it is asked once per interval, and the answer to the
+    /// question before the first missed one is as old as that.
+    fn patience(&self) -> Duration {
+        if self.subscriptions.is_empty() {
+            return Duration::MAX;
+        }
+        self.interval() * self.settings.watchdog_misses.max(1).saturating_add(1)
     }
 
     fn interval(&self) -> Duration {

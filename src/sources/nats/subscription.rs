@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats::jetstream::StreamMessage;
-
+use super::api::{ApiError, Fetched};
 use super::connection::Link;
 use super::consumers::{self, Durable, Standing, asked};
 use super::error::{NatsError, Stop};
@@ -15,6 +14,9 @@ use crate::sources::SourceLink;
 
 /// How long one message of a gap may take; they are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// Connections that brought nothing, after which a message that breaks them is looked for.
+const FRUITLESS_MAX: u32 = 2;
 
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -30,6 +32,10 @@ pub(super) struct Subscription {
     gap: Vec<nats::Message>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
+    /// How far it had come when it was attached last.
+    attached_at: Option<u64>,
+    /// Connections in a row on which it came no further.
+    fruitless: u32,
     /// The last thing that was logged of the durable, so that it is logged once.
     told: Option<Told>,
 }
@@ -61,6 +67,8 @@ impl Subscription {
             awaits_durable: false,
             gap: Vec::new(),
             quiet_until: None,
+            attached_at: None,
+            fruitless: 0,
             told: None,
         }
     }
@@ -97,6 +105,8 @@ impl Subscription {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
+        let further = self.cursor.reached() != self.attached_at;
+        self.fruitless = if further { 0 } else { self.fruitless + 1 };
         self.standing.take().map(|s| s.messages)
     }
 
@@ -114,6 +124,7 @@ impl Subscription {
     ) -> Result<(), Stop> {
         let stream = bus.ensure_stream(&self.stream)?;
         self.cursor.observe(stream);
+        self.pass_unreadable(bus, link)?;
         let last = bus.last_message(&self.spec)?;
         let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
         let start = match (self.cursor.reached(), &last) {
@@ -123,15 +134,46 @@ impl Subscription {
         };
         let standing = self.stand(bus, settings, start)?;
         let first = self.cursor.reached().is_none();
-        let reached = self.cursor.reached().unwrap_or(standing.delivered);
+        // A consumer may claim more than a stream that lost its tail has.
+        let delivered = standing.delivered.min(stream.last_sequence);
+        let reached = self.cursor.reached().unwrap_or(delivered);
         let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
         let quiet = unseen > settings.backlog_quiet_min;
         if first || quiet {
             self.warm(last, link)?;
         }
         self.cursor.reach(reached);
+        self.attached_at = Some(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
         self.standing = Some(standing);
+        Ok(())
+    }
+
+    /// Hands over messages that the crate cannot read.
+    ///
+    /// Headers that are no headers make the crate drop the connection, each time the message
+    /// comes, so a consumer that starts with it would never get any further. Asked for by its
+    /// sequence, the message comes packed up.
+    fn pass_unreadable(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
+        let (stream, subject) = (&self.spec.stream, &self.spec.subject);
+        while let Some(reached) = self.cursor.reached()
+            && self.fruitless >= FRUITLESS_MAX
+        {
+            let next = bus.api.first_from(stream, subject, reached + 1);
+            let Ok(Some(next)) = next else { break };
+            if next.headers_readable {
+                break;
+            }
+            let sequence = next.sequence;
+            tracing::warn!(
+                stream,
+                subject,
+                sequence,
+                "a message has headers that are no headers"
+            );
+            self.hand_over(next.payload, sequence, true, link)?;
+            self.cursor.reach(sequence);
+        }
         Ok(())
     }
 
@@ -157,7 +199,7 @@ impl Subscription {
         }
         // It goes by itself after a while; asking now keeps the server's lists short.
         let stream = &self.spec.stream;
-        let _ = bus.jetstream.delete_consumer(stream, &unnamed.consumer);
+        let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
         Ok(())
     }
 
@@ -177,8 +219,9 @@ impl Subscription {
         }
         let made = bus.make_consumer(&self.spec, None, start)?;
         made.ok_or_else(|| {
-            let source = std::io::Error::other("the name of an unnamed consumer is in use");
-            asked("make an unnamed consumer".into(), source)
+            // a server would have to give one name twice
+            let reason = ApiError::Unreadable("it says that the name is in use".into());
+            asked("make an unnamed consumer".into(), reason)
         })
     }
 
@@ -186,7 +229,7 @@ impl Subscription {
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
         let durable = self.spec.durable.clone();
         let look_up = |spec: &SubscriptionSpec| {
-            consumers::look_up(&bus.jetstream, spec)
+            consumers::look_up(&bus.api, spec)
                 .map_err(|e| asked(format!("find the consumer {durable}"), e))
         };
         let mut found = look_up(&self.spec)?;
@@ -243,14 +286,14 @@ impl Subscription {
             }
         }
         let _ = bus
-            .jetstream
+            .api
             .delete_consumer(&self.spec.stream, &counted.consumer);
         Ok(counted.pending)
     }
 
-    fn warm(&self, last: Option<StreamMessage>, link: &SourceLink) -> Result<(), Stop> {
+    fn warm(&self, last: Option<Fetched>, link: &SourceLink) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
-        self.hand_over(last.data, last.sequence, true, link)
+        self.hand_over(last.payload, last.sequence, true, link)
     }
 
     /// Takes the messages of the gap, which are to be relayed before those of the consumer.

@@ -9,14 +9,19 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
-use nats::jetstream::JetStream;
 
-use super::consumers::{Durable, is_missing, look_up};
+use super::api::Api;
+use super::consumers::{Durable, look_up};
 use super::settings::SubscriptionSpec;
 
 /// Reports that may wait while the session waits for the loop; more are dropped, for the next
 /// round says the same again.
 const REPORTS_MAX: usize = 64;
+
+/// How long a consumer must be missing before it is reported. The server says "not found" while it
+/// still deletes, and a stream made in that moment can lose its files and its subjects to the
+/// deletion (seen with 2.9.10).
+const MISSING_FOR: Duration = Duration::from_millis(300);
 
 /// A consumer to look after.
 #[derive(Clone)]
@@ -56,12 +61,12 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Starts the thread.
-    pub(super) fn start(jetstream: JetStream, interval: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(api: Api, interval: Duration) -> std::io::Result<Self> {
         let (watch, orders) = unbounded();
         let (sender, reports) = bounded(REPORTS_MAX);
         thread::Builder::new()
             .name("nats-watchdog".into())
-            .spawn(move || run(&jetstream, interval, &orders, &sender))?;
+            .spawn(move || run(&api, interval, &orders, &sender))?;
         Ok(Self { watch, reports })
     }
 
@@ -72,24 +77,16 @@ impl Watchdog {
     }
 }
 
-fn run(
-    jetstream: &JetStream,
-    interval: Duration,
-    orders: &Receiver<Vec<Watched>>,
-    reports: &Sender<Report>,
-) {
+fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: &Sender<Report>) {
     let mut watched = Vec::new();
     loop {
         match orders.recv_timeout(interval) {
-            Ok(order) => {
-                watched = order;
-                continue;
-            }
+            Ok(order) => watched = order,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         for consumer in &watched {
-            for report in ask(jetstream, consumer) {
+            for report in ask(api, consumer) {
                 if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
                     return;
                 }
@@ -99,26 +96,40 @@ fn run(
 }
 
 /// Empty when the server did not answer, or not to the point.
-fn ask(jetstream: &JetStream, watched: &Watched) -> Vec<Report> {
+fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut report = ask_consumer(api, watched);
+    if let Some(Report::Gone { .. }) = report {
+        thread::sleep(MISSING_FOR);
+        report = ask_consumer(api, watched);
+    }
+    reports.extend(report);
+    if watched.awaits_durable
+        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.spec)
+    {
+        reports.push(Report::Free {
+            index: watched.index,
+        });
+    }
+    reports
+}
+
+fn ask_consumer(api: &Api, watched: &Watched) -> Option<Report> {
     let index = watched.index;
     let consumer = watched.consumer.clone();
-    let mut reports = Vec::new();
-    match jetstream.consumer_info(&watched.spec.stream, &consumer) {
+    match api.consumer_info(&watched.spec.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            reports.push(Report::Gone { index, consumer });
+            Some(Report::Gone { index, consumer })
         }
-        Ok(info) => reports.push(Report::Pending {
+        Ok(info) => Some(Report::Pending {
             index,
             consumer,
             pending: info.num_pending,
         }),
-        Err(error) if is_missing(&error) => reports.push(Report::Gone { index, consumer }),
-        Err(error) => tracing::debug!(%error, consumer, "no answer about a consumer"),
+        Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
+        Err(error) => {
+            tracing::debug!(%error, consumer, "no answer about a consumer");
+            None
+        }
     }
-    if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(jetstream, &watched.spec)
-    {
-        reports.push(Report::Free { index });
-    }
-    reports
 }

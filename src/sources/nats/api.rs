@@ -1,0 +1,223 @@
+//! Requests to JetStream: an answer, a refusal, or the end of the connection, whatever is first.
+//!
+//! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail
+//! on error codes that are newer than the crate. Its types for what is sent and answered are used.
+
+use std::io;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select};
+use nats::Connection;
+use nats::jetstream::{
+    ConsumerConfig, ConsumerInfo, RawStreamMessage, StreamConfig, StreamInfo, StreamMessage,
+};
+use sonic_rs::{Deserialize, JsonValueTrait};
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+
+/// JetStream on one connection. Clones ask over the same connection.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) connection: Connection,
+    /// Closed when the connection is lost.
+    pub(super) lost: Receiver<std::convert::Infallible>,
+}
+
+/// Why there is no answer to the point.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("error {code}: {description}")]
+    Refused { code: u64, description: String },
+    #[error("JetStream is not there")]
+    NoJetStream,
+    #[error("no answer within {} ms", ANSWER_TIMEOUT.as_millis())]
+    NoAnswer,
+    #[error("the connection was lost")]
+    Lost,
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+}
+
+impl ApiError {
+    const CONSUMER_EXISTS: [u64; 3] = [10_013, 10_105, 10_148];
+    const CONSUMER_NOT_FOUND: u64 = 10_014;
+    const NO_MESSAGE_FOUND: u64 = 10_037;
+    const STREAM_NOT_FOUND: u64 = 10_059;
+
+    fn code(&self) -> Option<u64> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream_is_missing(&self) -> bool {
+        self.code() == Some(Self::STREAM_NOT_FOUND)
+    }
+
+    /// The consumer, or its stream with it.
+    pub(super) fn consumer_is_missing(&self) -> bool {
+        self.code() == Some(Self::CONSUMER_NOT_FOUND) || self.stream_is_missing()
+    }
+
+    pub(super) fn consumer_exists(&self) -> bool {
+        self.code()
+            .is_some_and(|c| Self::CONSUMER_EXISTS.contains(&c))
+    }
+
+    fn message_is_missing(&self) -> bool {
+        self.code() == Some(Self::NO_MESSAGE_FOUND)
+    }
+}
+
+/// A message asked for, and not delivered by a consumer.
+pub(super) struct Fetched {
+    pub(super) sequence: u64,
+    pub(super) payload: Vec<u8>,
+    /// Whether the crate could read its headers when a consumer delivers it.
+    pub(super) headers_readable: bool,
+}
+
+impl Api {
+    pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
+        read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
+    }
+
+    pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
+        let body = sonic_rs::to_vec(config).map_err(unreadable)?;
+        read(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
+    }
+
+    pub(super) fn consumer_info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
+        read(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
+    }
+
+    /// Makes a consumer: a durable one when the configuration names it.
+    pub(super) fn add_consumer(
+        &self,
+        stream: &str,
+        config: &ConsumerConfig,
+    ) -> Result<ConsumerInfo, ApiError> {
+        let name = sonic_rs::to_string(stream).map_err(unreadable)?;
+        let config_json = sonic_rs::to_string(config).map_err(unreadable)?;
+        let body = format!(r#"{{"stream_name":{name},"config":{config_json}}}"#);
+        let verb = match &config.durable_name {
+            Some(durable) => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
+            None => format!("CONSUMER.CREATE.{stream}"),
+        };
+        read(&self.ask(&verb, body.as_bytes())?)
+    }
+
+    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
+        self.ask(&format!("CONSUMER.DELETE.{stream}.{name}"), b"")
+            .map(drop)
+    }
+
+    /// The last message of a subject.
+    pub(super) fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
+        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
+        self.fetch(stream, &format!(r#"{{"last_by_subj":{subject}}}"#))
+    }
+
+    /// The first message of a subject at or after a sequence.
+    pub(super) fn first_from(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<Fetched>, ApiError> {
+        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
+        let query = format!(r#"{{"seq":{sequence},"next_by_subj":{subject}}}"#);
+        self.fetch(stream, &query)
+    }
+
+    fn fetch(&self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
+        let answer = self.ask(&format!("STREAM.MSG.GET.{stream}"), query.as_bytes());
+        let answer = match answer {
+            Err(error) if error.message_is_missing() => return Ok(None),
+            answer => answer?,
+        };
+        let message = sonic_rs::get(answer.as_slice(), ["message"]).map_err(unreadable)?;
+        let mut raw: RawStreamMessage =
+            sonic_rs::from_str(message.as_raw_str()).map_err(unreadable)?;
+        // Alone, without the payload: it may be large.
+        let headers = raw.headers.take().map(|headers| RawStreamMessage {
+            subject: String::new(),
+            sequence: 0,
+            data: String::new(),
+            headers: Some(headers),
+            time: raw.time,
+        });
+        let headers_readable = headers.is_none_or(|raw| StreamMessage::try_from(raw).is_ok());
+        let message = StreamMessage::try_from(raw)?;
+        Ok(Some(Fetched {
+            sequence: message.sequence,
+            payload: message.data,
+            headers_readable,
+        }))
+    }
+
+    /// The answer's JSON, which tells of no error.
+    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let inbox = self.connection.new_inbox();
+        let answers = self.connection.subscribe(&inbox)?;
+        let subject = format!("$JS.API.{verb}");
+        self.connection.publish_request(&subject, &inbox, body)?;
+        let answer = select! {
+            recv(answers.receiver()) -> answer => answer.map_err(|_| ApiError::Lost)?,
+            recv(self.lost) -> _ => return Err(ApiError::Lost),
+            default(ANSWER_TIMEOUT) => return Err(ApiError::NoAnswer),
+        };
+        if answer.is_no_responders() {
+            return Err(ApiError::NoJetStream);
+        }
+        match refusal(&answer.data) {
+            Some(refusal) => Err(refusal),
+            None => Ok(answer.data),
+        }
+    }
+}
+
+/// What the answer says of an error, if it does.
+fn refusal(answer: &[u8]) -> Option<ApiError> {
+    let error = sonic_rs::get(answer, ["error"]).ok()?;
+    Some(ApiError::Refused {
+        code: error.get("err_code").and_then(|c| c.as_u64()).unwrap_or(0),
+        description: error
+            .get("description")
+            .and_then(|d| d.as_str().map(str::to_owned))
+            .unwrap_or_else(|| "no description".to_owned()),
+    })
+}
+
+fn read<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
+    sonic_rs::from_slice(answer).map_err(unreadable)
+}
+
+fn unreadable(error: sonic_rs::Error) -> ApiError {
+    // The full text holds part of the answer.
+    let text = error.to_string();
+    ApiError::Unreadable(text.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_answers() {
+        let refused = br#"{"type":"x","error":{"code":404,"err_code":10014,"description":"consumer not found"}}"#;
+        let error = refusal(refused).expect("a refusal");
+        assert!(error.consumer_is_missing() && !error.stream_is_missing());
+        assert_eq!(error.to_string(), "error 10014: consumer not found");
+        // a code that no crate knows, and no code at all
+        assert!(refusal(br#"{"error":{"err_code":99999}}"#).is_some());
+        assert!(refusal(br#"{"error":{}}"#).is_some());
+        assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
+        assert!(refusal(b"").is_none());
+        assert!(read::<StreamInfo>(b"").is_err());
+    }
+}
