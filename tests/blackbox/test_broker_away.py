@@ -1,6 +1,6 @@
 """The broker goes away and comes back: clients stay, /ready tells of it, the feed returns by itself.
 
-`make test` keeps it away for seconds; `make soak` for longer (WEIRGATE_TEST_AWAY_S, WEIRGATE_TEST_READY_GRACE_MS).
+`make test` keeps it away for seconds; `make soak` for longer (TEST_AWAY_S, TEST_READY_GRACE_MS).
 """
 import asyncio
 import os
@@ -11,8 +11,8 @@ from bus import publisher
 from clients import connect, connect_many
 from waiting import until
 
-AWAY_S = float(os.environ.get("WEIRGATE_TEST_AWAY_S", "12"))
-GRACE_MS = int(os.environ.get("WEIRGATE_TEST_READY_GRACE_MS", "3000"))
+AWAY_S = float(os.environ.get("TEST_AWAY_S", "12"))
+GRACE_MS = int(os.environ.get("TEST_READY_GRACE_MS", "3000"))
 BACK_WITHIN_S = 5
 CLIENTS = 20
 

@@ -36,11 +36,11 @@ def balance(metrics):
     """(frames handed to queues, where they are now); the two are equal at any moment."""
     came_in = metrics.sum("weirgate_messages_queued_total")
     went = {
-        "sent": metrics.sum("weirgate_messages_out_total"),
+        "sent": metrics.sum("weirgate_frames_sent_total"),
         "conflated": metrics.sum("weirgate_messages_conflated_total"),
         "shed": metrics.sum("weirgate_messages_shed_total"),
         "dropped": metrics.sum("weirgate_messages_dropped_total"),
-        "waiting": metrics.sum("weirgate_send_queue_messages"),
+        "waiting": metrics.sum("weirgate_messages_waiting"),
     }
     return came_in, went
 

@@ -11,16 +11,24 @@ from waiting import until
 SERIES = [
     "weirgate_build_info",
     "weirgate_clients",
+    "weirgate_client_connections_total",
     "weirgate_client_closes_total",
-    "weirgate_upstream_up",
-    "weirgate_upstream_messages_total",
-    "weirgate_upstream_reconnects_total",
+    "weirgate_bus_connected",
+    "weirgate_bus_messages_total",
+    "weirgate_bus_messages_bad_total",
+    "weirgate_bus_reconnects_total",
+    "weirgate_bus_last_message_timestamp_seconds",
     "weirgate_messages_queued_total",
-    "weirgate_messages_out_total",
+    "weirgate_frames_sent_total",
     "weirgate_messages_conflated_total",
     "weirgate_messages_shed_total",
     "weirgate_messages_dropped_total",
-    "weirgate_send_queue_messages",
+    "weirgate_messages_waiting",
+    "weirgate_send_queue_bytes",
+    "weirgate_stage_duration_seconds",
+    "weirgate_loop_last_turn_timestamp_seconds",
+    "weirgate_draining",
+    "process_resident_memory_bytes",
 ]
 
 
@@ -34,8 +42,8 @@ async def test_metrics_parse_and_hold_the_names(nats, start_weirgate):
     metrics = scrape(weirgate)
     assert [name for name in SERIES if not metrics.has(name)] == []
     assert metrics.sum("weirgate_clients") == 1
-    assert metrics.sum("weirgate_messages_out_total") == 5
-    assert metrics.sum("weirgate_upstream_messages_total") == 5
+    assert metrics.sum("weirgate_frames_sent_total") == 5
+    assert metrics.sum("weirgate_bus_messages_total") == 5
     for name in metrics.types:
         assert name.startswith(("weirgate_", "process_")), f"{name} has a strange prefix"
         assert metrics.helps.get(name), f"{name} has no help text"

@@ -15,6 +15,7 @@
 # Exit 0: nothing failed.  1: something failed.  2: could not run.
 # AUTOBAHN_PARSE=1: run nothing, print an earlier run's OUTDIR.
 # AUTOBAHN_STRICT=1: NON-STRICT counts as failed too.
+# AUTOBAHN_NON_STRICT_MAX=N, AUTOBAHN_SILENT_MAX=N: more than N such cases fail the run.
 # AUTOBAHN_REQUIRE_DEFLATE=1: UNIMPLEMENTED counts as failed too.
 #
 # The suite runs on Python 2.7 only. AUTOBAHN_PYTHON names one; without it a python2.7 in the PATH
@@ -116,7 +117,11 @@ print("slowest: " + ", ".join("%s %.1fs" % (c, d / 1000.0) for d, c in slow[:3])
 print("report: %s/report/index.html" % out)
 if rc != "0":
     print("autobahn: wstest ended with %s before it was done" % rc)
-sys.exit(1 if failed or rc != "0" or (strict and nonstrict) else 0)
+over = [name for name, cases in (("NON_STRICT", nonstrict), ("SILENT", silent))
+        if len(cases) > int(os.environ.get("AUTOBAHN_%s_MAX" % name) or 1000)]
+if over:
+    print("autobahn: more cases than AUTOBAHN_%s_MAX allows" % over[0])
+sys.exit(1 if failed or over or rc != "0" or (strict and nonstrict) else 0)
 EOF
 exit $?
 }

@@ -28,8 +28,8 @@ class StartError(AssertionError):
 
 
 def weirgate_binary():
-    """The program under test: WEIRGATE_BIN, or the release build."""
-    path = pathlib.Path(os.environ.get("WEIRGATE_BIN") or TARGET / "release" / "weirgate")
+    """The program under test: TEST_BINARY, or the release build."""
+    path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / "release" / "weirgate")
     if not path.exists():
         raise StartError(f"no program at {path}: run `cargo build --release` (or `make test`)")
     return path
