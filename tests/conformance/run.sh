@@ -69,7 +69,7 @@ autobahn() {
     for set in "$@"; do
         # NON-STRICT: 6.4.3-4 look for bad UTF-8 byte by byte. Cut in silence: 7.1.6 may end so.
         AUTOBAHN_HOME=${AUTOBAHN_HOME:-$target/autobahn} AUTOBAHN_NON_STRICT_MAX=2 AUTOBAHN_SILENT_MAX=1 AUTOBAHN_REQUIRE_DEFLATE=1 \
-            "$here/autobahn.sh" "ws://127.0.0.1:$port/" "$set" "$out/autobahn-$set" || bad=$?
+            "$here/autobahn.sh" "ws://127.0.0.1:$port/" "$set" "$out/autobahn-${set//[^a-z0-9-]/_}" || bad=$?
     done
     end_all
     return "$bad"

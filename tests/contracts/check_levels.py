@@ -31,7 +31,7 @@ ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDe
 ap.add_argument("--cmd"); ap.add_argument("--ws"); ap.add_argument("--nats")
 for o in ("no-restart", "verbose"):
     ap.add_argument("--" + o, action="store_true")
-ap.add_argument("--dir", default=os.path.join(HERE, "levels"), help="the folder that holds the sets")
+ap.add_argument("--dir", default=os.path.join(HERE, "..", "vectors", "levels"), help="the folder that holds the sets")
 ap.add_argument("--set", action="append", dest="sets", help="a folder of cases in --dir (public)")
 ap.add_argument("--only", action="append", default=[])
 ap.add_argument("--class", dest="cls", help="only cases of this class: core, edge, error")

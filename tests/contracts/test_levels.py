@@ -9,7 +9,7 @@ import pytest
 from processes import StartError, nats_server_binary, weirgate_binary
 
 HERE = pathlib.Path(__file__).parent
-CASES = sorted(path.stem for path in (HERE / "levels" / "public").glob("*.json"))
+CASES = sorted(path.stem for path in (HERE.parent / "vectors" / "levels" / "public").glob("*.json"))
 
 pytestmark = [pytest.mark.timeout(420)]
 
