@@ -4,16 +4,8 @@ WORKDIR /src
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
-# What changes seldom comes first, so that a change of ours does not build the dependencies again.
-COPY Cargo.toml Cargo.lock ./
-COPY loadtest/Cargo.toml loadtest/Cargo.toml
-RUN mkdir -p src loadtest/src \
- && echo 'fn main() {}' >src/main.rs && echo 'fn main() {}' >loadtest/src/main.rs && touch src/lib.rs \
- && sed -i '/^\[\[bench\]\]/,/^$/d' Cargo.toml \
- && cargo build --release --locked --package weirgate \
- && rm -rf src loadtest/src
 COPY . .
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --package weirgate --bin weirgate
+RUN cargo build --release --locked --package weirgate --bin weirgate
 
 FROM debian:bookworm-slim
 # curl is for health checks that the image's users wrote before; our own is `weirgate health`.
