@@ -79,7 +79,7 @@ abuse_quick() {
     need_echo
     local port
     port=$(free_port)
-    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port" --log "$out/echo.log" --echo --stall 2 \
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo --stall 2 \
         --only '^(handshake|frame|text|close|length|size|flood|deflate|half-close)' --json "$out/abuse-quick.json"
 }
 
@@ -87,7 +87,7 @@ abuse_echo() {
     need_echo
     local port
     port=$(free_port)
-    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port" --log "$out/echo.log" --echo \
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo \
         --stall 0.5 --json "$out/abuse-echo.json"
 }
 
