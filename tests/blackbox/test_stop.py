@@ -38,7 +38,7 @@ async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, s
         await asyncio.wait_for(client.ended, 5)
         assert client.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 5, "the stop took too long"
 
 
 async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_weirgate):
@@ -53,8 +53,9 @@ async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_wei
     weirgate.send(signal.SIGTERM)
     await asyncio.wait_for(good.ended, 5)
     assert good.close_code == 1012
-    assert await asyncio.to_thread(weirgate.wait, 6) == 0
-    assert time.monotonic() - begin < 5.5
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    took = time.monotonic() - begin
+    assert took < 5, f"the stop took {took:.3f} s"
     stuck.abort()
 
 
