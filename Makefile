@@ -1,0 +1,70 @@
+# One line of help for each target: `make` alone prints them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench conformance soak mutants clean deps build pytest
+
+# Debian puts nats-server where not every PATH looks.
+export PATH := $(PATH):/usr/sbin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PORT ?= 8000
+# Tests that wait more than they work share two cores well.
+WORKERS ?= 3
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build, then serve a page with a moving market; PORT=8000
+	cargo build --release --locked --bin weirgate
+	@echo "The page: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@exec env GATEWAY_PORT=$(PORT) $(TARGET)/release/weirgate demo
+
+test: deps build ## Install what the tests need, then run all of them
+	cargo test --workspace --locked
+	$(PYTEST) tests/contracts tests/blackbox
+	tests/conformance/run.sh abuse-quick
+	@echo "make test: all passed"
+
+lint: ## Formatting, clippy, docs, and the rules that no compiler checks
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	python3 scripts/tidy.py
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	else echo "lint: no cargo-deny here, so licences were not checked (cargo install cargo-deny --locked)"; fi
+	@echo "make lint: clean"
+
+bench: deps build ## Micro benchmarks, then latency against the raw limit (minutes)
+	cargo bench --workspace --locked
+	cargo build --release --locked -p loadtest
+	$(TARGET)/release/loadtest compare --server "$(TARGET)/release/weirgate levels"
+
+conformance: deps build ## Autobahn (needs a Python 2.7) and the whole abuse suite (minutes)
+	tests/conformance/run.sh autobahn quick deflate-quick
+	tests/conformance/run.sh abuse-echo
+	tests/conformance/run.sh abuse-levels
+
+soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
+	for round in $$(seq $(or $(ROUNDS),5)); do \
+	    echo "soak: round $$round"; \
+	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
+	done
+
+mutants: ## Change the code of the core, line by line, and see that a test notices (hours; needs cargo-mutants)
+	@cargo mutants --version >/dev/null 2>&1 || { echo "no cargo-mutants: run cargo install cargo-mutants --locked"; exit 1; }
+	cargo mutants --package weirgate --file 'src/hub/**' --file 'src/feeds/**' --file 'src/gateways/**' --file 'src/wire/**'
+
+clean: ## Remove everything that was built or installed here
+	cargo clean
+	rm -rf target .venv tests/node/node_modules
+
+deps:
+	@scripts/install-test-deps.sh
+
+build:
+	cargo build --release --locked --package weirgate --bins --examples
+
+# For working on the tests: make pytest ARGS='-k stop'
+pytest: deps build
+	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox)

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
+#
+#   scripts/install-test-deps.sh            nats-server, a Python environment in .venv, Node packages
+#   scripts/install-test-deps.sh browser    Chromium too, for the page tests
+#
+# Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it
+# prints the command that a person has to run, and fails: nothing is skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'install-test-deps: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Names of Debian packages that are missing.
+missing=()
+
+# need COMMAND PACKAGE: notes the package unless the command is there.
+need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2"); }
+
+need nats-server nats-server
+need python3 python3
+need node nodejs
+need npm npm
+need curl curl
+if command -v python3 >/dev/null 2>&1 && ! [ -x .venv/bin/python ]; then
+    # Debian's python3 comes without the part that makes environments.
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
+elif ! command -v python3 >/dev/null 2>&1; then
+    missing+=(python3-venv)
+fi
+if [ "${1:-}" = browser ]; then need chromium chromium; fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+    by_hand="sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    command -v apt-get >/dev/null 2>&1 ||
+        die "missing: ${missing[*]}; this is no Debian: install them with your system's tool, then try again"
+    as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+            as_root=(sudo -n)
+        else
+            die "missing: ${missing[*]}; no right to install them here. Run: $by_hand"
+        fi
+    fi
+    say "installing ${missing[*]}"
+    # The unit of the package would start a server of its own; the tests start theirs.
+    install_them() {
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 \
+            install -y --no-install-recommends "${missing[@]}" >/dev/null
+    }
+    install_them 2>/dev/null || {
+        "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=120 update >/dev/null || true
+        install_them || die "apt-get failed. Run: $by_hand"
+    }
+fi
+
+# The stamps hold what was installed, so that a second run does nothing.
+stamp_of() { sha256sum "$@" | sha256sum | cut -d' ' -f1; }
+
+want=$(stamp_of tests/requirements.txt)
+if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed 2>/dev/null)" != "$want" ]; then
+    say "Python packages into .venv"
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt ||
+        die "pip failed. Run: .venv/bin/python -m pip install -r tests/requirements.txt"
+    printf '%s\n' "$want" >.venv/installed
+fi
+
+want=$(stamp_of tests/node/package.json tests/node/package-lock.json)
+if [ "$(cat tests/node/node_modules/.installed 2>/dev/null)" != "$want" ]; then
+    say "Node packages into tests/node/node_modules"
+    (cd tests/node && npm ci --no-audit --no-fund --loglevel=error >/dev/null) ||
+        die "npm failed. Run: cd tests/node && npm ci"
+    printf '%s\n' "$want" >tests/node/node_modules/.installed
+fi

@@ -1,0 +1,52 @@
+"""What a newcomer tries first: the demo, and the Python client that the gateway's documents show."""
+import asyncio
+import json
+import sys
+
+import websockets
+from bus import publisher
+from waiting import until
+
+CLIENT = """
+import asyncio, json, sys
+import websockets
+
+async def main():
+    async with websockets.connect(f"ws://localhost:{sys.argv[1]}/ws/stream") as ws:
+        while True:
+            data = json.loads(await ws.recv())
+            if "levels" in data:
+                spot = data["levels"].get("es", {}).get("spot")
+                print(f"ES: {spot}, Levels: {len(data['levels'].get('levels', []))}", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_demo_serves_its_page_and_moves(start_weirgate):
+    weirgate = start_weirgate("demo")
+    await until(lambda: weirgate.get("/")[0] == 200, 5, "the page")
+    status, headers, page = weirgate.get("/")
+    assert headers["content-type"].startswith("text/html") and "<html" in page.lower()
+    assert f"{weirgate.port}" in weirgate.log(), "the start says where to look"
+    async with websockets.connect(weirgate.ws_url) as ws:
+        states = [json.loads(await asyncio.wait_for(ws.recv(), 3)) for _ in range(12)]
+    assert all("levels" in state for state in states[2:])
+    assert len({state["levels"]["spy"]["spot"] for state in states[2:]}) > 1, "the spot price does not move"
+    assert weirgate.ready_status() == 200
+
+
+async def test_the_documents_python_client_runs(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLIENT, str(weirgate.port), stdout=asyncio.subprocess.PIPE)
+    try:
+        await until(lambda: weirgate.health()["connections"] == 1, 10, "the client connected")
+        async with publisher(nats) as bus:
+            await bus.flow({"ignored": 1})
+            await bus.levels({"ts": 1715629300123, "es": {"spot": 5301.25}, "levels": [{"id": "a"}, {"id": "b"}]})
+            line = await asyncio.wait_for(child.stdout.readline(), 5)
+        assert line.decode().strip() == "ES: 5301.25, Levels: 2"
+    finally:
+        child.kill()
+        await child.wait()

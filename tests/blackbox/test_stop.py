@@ -1,0 +1,105 @@
+"""A deploy: everyone is told, newcomers are sent elsewhere, and the process is gone in time."""
+import asyncio
+import signal
+import time
+
+import pytest
+from bus import publisher
+from clients import connect, connect_many, upgrade_request
+from waiting import until
+
+
+async def answer_to_newcomer(port):
+    """Status line and headers (lower-case names) of a handshake; None when the connection is refused."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return None
+    try:
+        writer.write(upgrade_request(port))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    finally:
+        writer.close()
+    status, *lines = head.decode().split("\r\n")
+    return int(status.split()[1]), {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, sig):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    clients = await connect_many(50, weirgate.port)
+    async with publisher(nats) as bus:
+        await bus.flow({"last": True})
+        for client in clients:
+            await client.wait_for(lambda c: c.messages == 1, 5, "a message")
+    begin = time.monotonic()
+    weirgate.send(sig)
+    for client in clients:
+        await asyncio.wait_for(client.ended, 5)
+        assert client.close_code == 1012
+    assert await asyncio.to_thread(weirgate.wait, 5) == 0
+    assert time.monotonic() - begin < 5, "the stop took too long"
+
+
+async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
+    stuck.stop_reading()
+    async with publisher(nats) as bus:
+        for n in range(100):
+            await bus.flow({"n": n, "pad": "x" * 10_000})
+        await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+    begin = time.monotonic()
+    weirgate.send(signal.SIGTERM)
+    await asyncio.wait_for(good.ended, 5)
+    assert good.close_code == 1012
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    took = time.monotonic() - begin
+    assert took < 5, f"the stop took {took:.3f} s"
+    stuck.abort()
+
+
+async def test_a_drain_spreads_the_closes_and_refuses_newcomers(nats, start_weirgate):
+    drain_s, count = 4, 40
+    weirgate = start_weirgate("levels", "--drain-ms", str(drain_s * 1000), nats=nats).wait_ready()
+    clients = await connect_many(count, weirgate.port)
+    begin = time.monotonic()
+    weirgate.send(signal.SIGTERM)
+    await until(lambda: weirgate.ready_status() in (503, 0), 1, "/ready 503 while draining", every=0.02)
+    status, headers = await answer_to_newcomer(weirgate.port)
+    assert status == 503
+    assert int(headers["retry-after"]) >= 1
+    ended_at = []
+    for client in clients:
+        client.ended.add_done_callback(lambda _: ended_at.append(time.monotonic() - begin))
+    await asyncio.gather(*(asyncio.wait_for(c.ended, drain_s + 5) for c in clients))
+    assert {c.close_code for c in clients} == {1012}
+    early = sum(at < drain_s / 2 for at in ended_at)
+    assert count / 5 < early < count * 4 / 5, f"{early} of {count} were closed in the first half of the drain"
+    assert await asyncio.to_thread(weirgate.wait, drain_s + 5) == 0
+
+
+async def test_a_second_signal_ends_at_once(nats, start_weirgate):
+    weirgate = start_weirgate("levels", "--drain-ms", "60000", nats=nats).wait_ready()
+    clients = await connect_many(5, weirgate.port)
+    weirgate.send(signal.SIGTERM)
+    await until(lambda: weirgate.ready_status() in (503, 0), 2, "/ready 503 while draining", every=0.02)
+    assert weirgate.alive()
+    weirgate.send(signal.SIGTERM)
+    await asyncio.to_thread(weirgate.wait, 1)
+    for client in clients:
+        client.abort()
+
+
+async def test_the_drain_delay_tells_the_balancer_first(nats, start_weirgate):
+    delay_s = 2
+    weirgate = start_weirgate("levels", "--drain-delay-ms", str(delay_s * 1000), nats=nats).wait_ready()
+    client = await connect(weirgate.port)
+    begin = time.monotonic()
+    weirgate.send(signal.SIGTERM)
+    await until(lambda: weirgate.ready_status() == 503, 1, "/ready 503 during the delay", every=0.02)
+    assert (await answer_to_newcomer(weirgate.port))[0] == 101, "newcomers are still let in during the delay"
+    await asyncio.wait_for(client.ended, delay_s + 5)
+    assert client.close_code == 1012
+    assert time.monotonic() - begin > delay_s - 0.3
+    assert await asyncio.to_thread(weirgate.wait, 5) == 0

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Protocol conformance of the release build; starts and ends every server that it needs.
+#
+#   run.sh autobahn [SET...]   Autobahn TestSuite against examples/echo (sets: quick deflate-quick, see autobahn.sh)
+#   run.sh abuse-quick         the part of abuse.py that takes seconds, against examples/echo
+#   run.sh abuse-echo          all of abuse.py against examples/echo
+#   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server
+#
+# Reports go to target/conformance. Exit 0: as expected. 1: not. 2: could not run.
+# Needs `cargo build --release --bins --examples`; abuse-levels also scripts/install-test-deps.sh.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+echo_binary=${TEST_ECHO_BINARY:-$target/release/examples/echo}
+weirgate=${TEST_BINARY:-$target/release/weirgate}
+out=$target/conformance
+python=python3
+if [ -x "$root/.venv/bin/python" ]; then python=$root/.venv/bin/python; fi
+PATH=$PATH:/usr/sbin
+mkdir -p "$out"
+
+fail() { echo "conformance: $*" >&2; exit 2; }
+started=()
+end_all() { for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done; started=(); }
+trap end_all EXIT
+
+free_port() {
+    "$python" - <<'PY'
+import random, socket
+while True:
+    port = random.randrange(20000, 32000)
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+    print(port)
+    break
+PY
+}
+
+# wait_for PORT NAME: until something listens there.
+wait_for() {
+    for _ in $(seq 100); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    fail "$2 does not listen on port $1"
+}
+
+# The limits here are those that the targets name: a violation gets a close frame, an attack costs at
+# most 16 MiB, a handshake ends within 12 s, a dead peer within 45 s.
+abuse() {
+    "$python" "$here/abuse.py" --max-message 1048576 --handshake 12 --heartbeat 45 --drain 5 --mem 16 \
+        --per-client 16 --strict "$@"
+}
+
+need_echo() { [ -x "$echo_binary" ] || fail "no echo server at $echo_binary: run cargo build --release --examples"; }
+
+autobahn() {
+    need_echo
+    local port bad=0 set
+    port=$(free_port)
+    # Autobahn's largest message has 16 MiB.
+    "$echo_binary" --listen "127.0.0.1:$port" --message-bytes-max 16777216 >"$out/echo.log" 2>&1 &
+    started+=($!)
+    wait_for "$port" "the echo server"
+    for set in "$@"; do
+        # NON-STRICT: 6.4.3-4 look for bad UTF-8 byte by byte. Cut in silence: 7.1.6 may end so.
+        AUTOBAHN_HOME=${AUTOBAHN_HOME:-$target/autobahn} AUTOBAHN_NON_STRICT_MAX=2 AUTOBAHN_SILENT_MAX=1 AUTOBAHN_REQUIRE_DEFLATE=1 \
+            "$here/autobahn.sh" "ws://127.0.0.1:$port/" "$set" "$out/autobahn-${set//[^a-z0-9-]/_}" || bad=$?
+    done
+    end_all
+    return "$bad"
+}
+
+abuse_quick() {
+    need_echo
+    local port
+    port=$(free_port)
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo --stall 2 \
+        --only '^(handshake|frame|text|close|length|size|flood|deflate|half-close)' --json "$out/abuse-quick.json"
+}
+
+abuse_echo() {
+    need_echo
+    local port
+    port=$(free_port)
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo \
+        --stall 0.5 --json "$out/abuse-echo.json"
+}
+
+abuse_levels() {
+    [ -x "$weirgate" ] || fail "no program at $weirgate: run cargo build --release"
+    command -v nats-server >/dev/null || fail "no nats-server: run scripts/install-test-deps.sh"
+    "$python" -c 'import nats' 2>/dev/null || fail "no nats-py: run scripts/install-test-deps.sh"
+    local port nats_port store rc=0
+    port=$(free_port)
+    nats_port=$(free_port)
+    store=$(mktemp -d "${TMPDIR:-/tmp}/weirgate-nats.XXXXXX")
+    nats-server -js -a 127.0.0.1 -p "$nats_port" -sd "$store" >"$out/nats.log" 2>&1 &
+    started+=($!)
+    wait_for "$nats_port" nats-server
+    NATS_URL="nats://127.0.0.1:$nats_port" GATEWAY_PORT=$port \
+        abuse --ws "ws://127.0.0.1:$port/ws/stream" --http "http://127.0.0.1:$port/health" \
+        --cmd "$weirgate levels --listen 127.0.0.1 --send-queue-stall-ms 5000 --allowed-origins http://good.example" \
+        --origin-bad http://evil.example --origin-ok http://good.example \
+        --feed-cmd "exec $python $here/publish.py nats://127.0.0.1:$nats_port" --feed-seconds 20 \
+        --log "$out/levels.log" --stall 0.5 --json "$out/abuse-levels.json" || rc=$?
+    end_all
+    rm -rf "$store"
+    return "$rc"
+}
+
+case ${1:-} in
+    autobahn) shift; [ $# -gt 0 ] || set -- quick deflate-quick; autobahn "$@" ;;
+    abuse-quick) abuse_quick ;;
+    abuse-echo) abuse_echo ;;
+    abuse-levels) abuse_levels ;;
+    *) sed -n '2,/^set -/p' "$0" | sed '$d'; exit 2 ;;
+esac

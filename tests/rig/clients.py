@@ -1,0 +1,206 @@
+"""WebSocket clients that a library would not let us have: hundreds that cost little, some that read slowly or never.
+
+They speak plain RFC 6455 without extensions, answer pings and closes, and keep no more than the newest message.
+"""
+import asyncio
+import base64
+import json
+import os
+import socket
+import time
+import zlib
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+def upgrade_request(port, path="/ws/stream", extra=()):
+    """The bytes of a handshake."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Upgrade: websocket", "Connection: Upgrade",
+             f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", *extra]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def client_frame(opcode, payload=b""):
+    """A masked frame of less than 126 bytes; the mask is zero, which is a mask too."""
+    assert len(payload) < 126
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+class FrameReader:
+    """Server frames out of a byte stream, each payload whole."""
+
+    def __init__(self):
+        self.buffer = bytearray()
+
+    def feed(self, data):
+        """Yields (opcode, payload) of every frame that is complete."""
+        self.buffer += data
+        at = 0
+        while True:
+            header = self._header(at)
+            if header is None or len(self.buffer) - at < sum(header[1:]):
+                break
+            opcode, header_bytes, payload_bytes = header
+            start = at + header_bytes
+            at = start + payload_bytes
+            yield opcode, bytes(memoryview(self.buffer)[start:at])
+        del self.buffer[:at]
+
+    def _header(self, at):
+        b = self.buffer
+        if len(b) - at < 2:
+            return None
+        first, short = b[at], b[at + 1]
+        assert first & 0x70 == 0, "reserved bits without an extension"
+        assert short & 0x80 == 0, "a masked frame from the server"
+        more = {126: 2, 127: 8}.get(short, 0)
+        if len(b) - at < 2 + more:
+            return None
+        return first & 0x0F, 2 + more, int.from_bytes(b[at + 2:at + 2 + more], "big") if more else short
+
+
+class Client(asyncio.Protocol):
+    """One open WebSocket. `messages` counts whole ones; `newest` is the last payload, `sums` their CRCs when asked for."""
+
+    def __init__(self, port, extra=(), keep_sums=False):
+        self.port, self.extra, self.keep_sums = port, extra, keep_sums
+        self.frames, self.head = FrameReader(), b""
+        self.messages, self.newest, self.sums, self.sizes = 0, None, [], []
+        self.longest_gap_s, self._last_at = 0.0, None
+        self.close_code = None
+        loop = asyncio.get_running_loop()
+        self.upgraded, self.ended = loop.create_future(), loop.create_future()
+        self.changed = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.write(upgrade_request(self.port, extra=self.extra))
+
+    def data_received(self, data):
+        if not self.upgraded.done():
+            self.head += data
+            head, found, data = self.head.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self.upgraded.set_result(head.decode())
+        for opcode, payload in self.frames.feed(data):
+            self.take(opcode, payload)
+        self.changed.set()
+
+    def take(self, opcode, payload):
+        if opcode == PING:
+            self.transport.write(client_frame(PONG, payload))
+        elif opcode == CLOSE:
+            self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
+            self.transport.write(client_frame(CLOSE, payload[:2]))
+        elif opcode in (TEXT, BINARY):
+            now = time.monotonic()
+            if self._last_at is not None:
+                self.longest_gap_s = max(self.longest_gap_s, now - self._last_at)
+            self._last_at = now
+            self.messages += 1
+            self.newest = payload
+            if self.keep_sums:
+                self.sums.append(zlib.crc32(payload))
+                self.sizes.append(len(payload))
+
+    def connection_lost(self, error):
+        if not self.ended.done():
+            self.ended.set_result(error)
+        if not self.upgraded.done():
+            self.upgraded.set_exception(ConnectionError(f"ended before its 101: {error}"))
+        self.changed.set()
+
+    @property
+    def open(self):
+        return not self.ended.done()
+
+    def state(self):
+        """The newest message, parsed; None before the first."""
+        return None if self.newest is None else json.loads(self.newest)
+
+    async def wait_for(self, condition, seconds, what):
+        """Returns once `condition(self)` holds; fails when the connection ends first."""
+        end = time.monotonic() + seconds
+        while not condition(self):
+            assert self.open, f"the connection ended (close code {self.close_code}) before {what}"
+            left = end - time.monotonic()
+            assert left > 0, f"not within {seconds} s: {what} ({self.messages} messages so far)"
+            self.changed.clear()
+            try:
+                await asyncio.wait_for(self.changed.wait(), left)
+            except TimeoutError:
+                pass
+
+    def stop_reading(self):
+        """From now on the kernel's buffers fill, and then the server's."""
+        self.transport.pause_reading()
+
+    def abort(self):
+        self.transport.abort()
+
+
+def small_socket(receive_bytes):
+    """A socket with a small receive buffer; it has to be set before connecting."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    s.setblocking(False)
+    return s
+
+
+async def connect(port, receive_bytes=None, keep_sums=False, extra=()):
+    """A client past its 101."""
+    loop = asyncio.get_running_loop()
+    make = lambda: Client(port, extra, keep_sums)
+    if receive_bytes is None:
+        _, client = await loop.create_connection(make, "127.0.0.1", port)
+    else:
+        s = small_socket(receive_bytes)
+        await loop.sock_connect(s, ("127.0.0.1", port))
+        _, client = await loop.create_connection(make, sock=s)
+    head = await asyncio.wait_for(client.upgraded, 10)
+    assert head.startswith("HTTP/1.1 101"), head
+    return client
+
+
+async def connect_many(count, port, **kwargs):
+    """`count` clients, some tens at a time."""
+    clients = []
+    while len(clients) < count:
+        some = min(50, count - len(clients))
+        clients += await asyncio.gather(*(connect(port, **kwargs) for _ in range(some)))
+    return clients
+
+
+async def throttled_messages(port, bits_per_s, seconds, receive_bytes=4096):
+    """Reads at a fixed rate; yields (payload, when it was whole). Ends after `seconds`, or with the connection."""
+    loop = asyncio.get_running_loop()
+    s = small_socket(receive_bytes)
+    try:
+        await loop.sock_connect(s, ("127.0.0.1", port))
+        await loop.sock_sendall(s, upgrade_request(port))
+        frames, head, step_s = FrameReader(), b"", 0.05
+        step_bytes = int(bits_per_s / 8 * step_s)
+        begin, due = time.monotonic(), time.monotonic()
+        while time.monotonic() - begin < seconds:
+            due += step_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            data = await asyncio.wait_for(loop.sock_recv(s, step_bytes), 30)
+            if not data:
+                return
+            if not head.endswith(b"\r\n\r\n"):
+                head += data
+                at = head.find(b"\r\n\r\n")
+                if at < 0:
+                    continue
+                head, data = head[:at + 4], head[at + 4:]
+            for opcode, payload in frames.feed(data):
+                if opcode == PING:
+                    await loop.sock_sendall(s, client_frame(PONG, payload))
+                elif opcode == TEXT:
+                    yield payload, time.time()
+                elif opcode == CLOSE:
+                    return
+    finally:
+        s.close()

@@ -1,0 +1,220 @@
+"""Programs that a test starts: a real nats-server and weirgate itself, each on a free port of 127.0.0.1.
+
+Every process started here ends with its test, and with the test run if that is killed.
+"""
+import ctypes
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import json
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+class StartError(AssertionError):
+    """A program could not be started; the text says what to do."""
+
+
+def weirgate_binary():
+    """The program under test: TEST_BINARY, or the release build."""
+    path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / "release" / "weirgate")
+    if not path.exists():
+        raise StartError(f"no program at {path}: run `cargo build --release` (or `make test`)")
+    return path
+
+
+def nats_server_binary():
+    """nats-server from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
+    path = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
+    if path is None:
+        raise StartError("no nats-server: run `scripts/install-test-deps.sh` (Debian package nats-server)")
+    return path
+
+
+def node_binary():
+    """Node, with the packages of tests/node installed."""
+    path = shutil.which("node")
+    if path is None or not (ROOT / "tests" / "node" / "node_modules" / "ws").is_dir():
+        raise StartError("no Node with the package ws: run `scripts/install-test-deps.sh`")
+    return path
+
+
+def free_port():
+    """A port that nobody listens on, below those that the kernel hands out to clients."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Process:
+    """A child with its output in a file; `files_max` bounds its descriptors (soft and hard)."""
+
+    def __init__(self, argv, env=None, files_max=None):
+        self.log_path = pathlib.Path(tempfile.mkstemp(prefix="weirgate-test-", suffix=".log")[1])
+
+        def before_exec():
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if files_max is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+
+        with open(self.log_path, "wb") as log:
+            self.child = subprocess.Popen(
+                [str(a) for a in argv], env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, preexec_fn=before_exec)
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def send(self, sig):
+        """Sends a signal to this process alone."""
+        self.child.send_signal(sig)
+
+    def wait(self, seconds):
+        """The exit status; fails when it is not there in time."""
+        try:
+            return self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s\n{self.log_tail()}") from None
+
+    def kill(self):
+        """SIGKILL, and waits until it is gone; a stopped process goes too."""
+        if self.alive():
+            self.child.kill()
+        self.child.wait(10)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def log_tail(self, chars=3000):
+        return f"--- last output of pid {self.pid} ---\n{self.log()[-chars:]}"
+
+    def cpu_seconds(self):
+        """User and system time so far."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def discard(self):
+        """Ends the process whatever its state, and removes its log."""
+        self.kill()
+        self.log_path.unlink(missing_ok=True)
+
+
+class NatsServer:
+    """nats-server with JetStream in a folder of its own; can be killed, stopped and brought back on its port."""
+
+    def __init__(self, max_payload=None):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nats-"))
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.max_payload = max_payload
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts it and returns once it answers."""
+        lines = ["listen: 127.0.0.1:%d" % self.port, 'jetstream { store_dir: "%s" }' % (self.folder / "store")]
+        if self.max_payload:
+            lines.append(f"max_payload: {self.max_payload}")
+            lines.append(f"max_pending: {16 * self.max_payload}")
+        config = self.folder / "nats.conf"
+        config.write_text("\n".join(lines) + "\n")
+        if self.process:
+            self.process.discard()
+        self.process = Process([nats_server_binary(), "-c", config])
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self, seconds=20):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+                    if link.recv(4) == b"INFO":
+                        return
+            except OSError:
+                pass
+            if not self.process.alive():
+                raise StartError(f"nats-server ended at start\n{self.process.log_tail()}")
+            time.sleep(0.05)
+        raise StartError(f"nats-server does not answer\n{self.process.log_tail()}")
+
+    def kill(self):
+        self.process.kill()
+
+    def forget_everything(self):
+        """Only while it is down: it comes back with an empty store."""
+        shutil.rmtree(self.folder / "store", ignore_errors=True)
+
+    def freeze(self):
+        """SIGSTOP: connections stay open and nobody answers."""
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send(signal.SIGCONT)
+
+    def discard(self):
+        if self.process:
+            self.process.discard()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Weirgate(Process):
+    """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them."""
+
+    def __init__(self, subcommand="levels", *flags, nats=None, env=None, files_max=None):
+        self.port = free_port()
+        settings = {"GATEWAY_PORT": str(self.port)}
+        if nats is not None:
+            settings["NATS_URL"] = nats.url
+        super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max)
+        self.http_url = f"http://127.0.0.1:{self.port}"
+        self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
+
+    def get(self, path, timeout=3):
+        """(status, headers, body as text); status 0 when there is no answer."""
+        try:
+            with urllib.request.urlopen(self.http_url + path, timeout=timeout) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read().decode(errors="replace")
+        except OSError as error:
+            return 0, {}, repr(error)
+
+    def health(self):
+        status, _, body = self.get("/health")
+        assert status == 200, f"/health answered {status}: {body}"
+        return json.loads(body)
+
+    def ready_status(self):
+        return self.get("/ready")[0]
+
+    def wait_ready(self, seconds=20):
+        """Returns once /ready is 200."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.ready_status() == 200:
+                return self
+            if not self.alive():
+                raise StartError(f"weirgate ended at start with status {self.child.returncode}\n{self.log_tail()}")
+            time.sleep(0.03)
+        raise StartError(f"/ready is {self.get('/ready')} after {seconds} s\n{self.log_tail()}")

@@ -1,0 +1,15 @@
+"""Waiting for something to become true, with a deadline, from a coroutine."""
+import asyncio
+import time
+
+
+async def until(condition, seconds, what, every=0.05):
+    """Calls `condition` (a plain function, run in a thread) until it is true; the seconds that it took."""
+    begin = time.monotonic()
+    while True:
+        got = await asyncio.to_thread(condition)
+        took = time.monotonic() - begin
+        if got:
+            return took
+        assert took < seconds, f"not within {seconds} s: {what}"
+        await asyncio.sleep(every)
