@@ -5,9 +5,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings, Normaliser, check_depth};
+use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings, Normaliser};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::hub::{Feed, FrameBytes, Now, Publication};
+use weirgate::wire::json::check_depth;
 
 const NOW: Now = Now {
     mono_us: 1_000_000,

@@ -155,7 +155,7 @@ impl Core {
         if !publication.deliver {
             return;
         }
-        for key in self.topics.members(&publication.topic) {
+        for key in self.topics.receivers(publication) {
             self.clients
                 .deliver(self.now, &self.limits, key, &publication.frame);
         }

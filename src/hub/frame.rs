@@ -137,7 +137,7 @@ impl Frame {
         let made = self.deflated.get_or_init(|| {
             let body = deflate(self.body())?;
             let mut builder = FrameBuilder::new(self.opcode() | encode::RSV1, &self.alive);
-            builder.bytes.extend_from_slice(&body);
+            builder = builder.with_capacity(body.len()).body(&body);
             let encoded = builder.encode();
             self.alive
                 .0
@@ -176,7 +176,7 @@ pub struct FrameBuilder {
 impl FrameBuilder {
     fn new(opcode: u8, alive: &FrameBytes) -> Self {
         Self {
-            bytes: vec![0; HEADER_BYTES_MAX],
+            bytes: Vec::new(),
             first_byte: encode::FIN | opcode,
             lead: Lead::None,
             class: Class::Data,
@@ -189,7 +189,7 @@ impl FrameBuilder {
     /// Makes room for a payload of `bytes`, so that writing it allocates once.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
-        self.bytes.reserve_exact(bytes);
+        self.bytes.reserve_exact(HEADER_BYTES_MAX + bytes);
         self
     }
 
@@ -224,13 +224,17 @@ impl FrameBuilder {
 
     /// The payload so far is appended to here; what is there already stays.
     pub fn payload(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        let bytes = &mut self.bytes;
+        if bytes.is_empty() {
+            bytes.resize(HEADER_BYTES_MAX, 0);
+        }
+        bytes
     }
 
     /// Appends to the payload.
     #[must_use]
     pub fn body(mut self, bytes: &[u8]) -> Self {
-        self.bytes.extend_from_slice(bytes);
+        self.payload().extend_from_slice(bytes);
         self
     }
 
@@ -252,7 +256,7 @@ impl FrameBuilder {
     }
 
     fn encode(&mut self) -> Encoded {
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = std::mem::take(self.payload());
         let payload_len = (bytes.len() - HEADER_BYTES_MAX) as u64;
         let mut header = [0; HEADER_BYTES_MAX];
         let header_len = encode::header(&mut header, self.first_byte, payload_len);

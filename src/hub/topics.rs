@@ -19,6 +19,8 @@ struct Member {
     session: SessionKey,
     /// Index in `joined[session.slot]`.
     joined_at: u32,
+    /// Which retained frame it got when it joined.
+    retained: u32,
 }
 
 /// A topic in a session's list.
@@ -34,8 +36,18 @@ struct Topic {
     name: TopicName,
     members: Vec<Member>,
     retained: Option<Arc<Frame>>,
+    /// Counts the retained frames.
+    retained_number: u32,
     /// Conflation keys seen on it: what a client that leaves is no longer owed.
     keys: Vec<ConflationKey>,
+}
+
+impl Topic {
+    fn holds(&self, frame: &Arc<Frame>) -> bool {
+        self.retained
+            .as_ref()
+            .is_some_and(|r| Arc::ptr_eq(r, frame))
+    }
 }
 
 /// All topics. A topic exists while it has members or a retained frame.
@@ -76,6 +88,7 @@ impl Topics {
         topic.members.push(Member {
             session,
             joined_at: joined.len() as u32 - 1,
+            retained: topic.retained_number,
         });
         Join::New {
             first: topic.members.len() == 1,
@@ -144,7 +157,11 @@ impl Topics {
         let topic = &mut self.topics[key.0 as usize];
         match publication.retain {
             Retain::Keep => {}
-            Retain::Set => topic.retained = Some(Arc::clone(&publication.frame)),
+            Retain::Set if topic.holds(&publication.frame) => {}
+            Retain::Set => {
+                topic.retained = Some(Arc::clone(&publication.frame));
+                topic.retained_number = topic.retained_number.wrapping_add(1);
+            }
             Retain::Clear => topic.retained = None,
         }
         if let Some(conflation) = publication.frame.key()
@@ -155,15 +172,17 @@ impl Topics {
         self.forget_if_unused(key);
     }
 
-    /// The members of a topic, in no order that anyone may lean on.
-    pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
-        let topic = self
-            .by_name
-            .get(name)
-            .map(|key| &self.topics[key.0 as usize]);
-        topic
-            .into_iter()
-            .flat_map(|t| t.members.iter().map(|m| m.session))
+    /// Whom a publication goes to, in no order that anyone may lean on. A frame that was retained
+    /// quietly and is delivered now does not go again to those who got it when they joined.
+    pub(super) fn receivers(&self, publication: &Publication) -> impl Iterator<Item = SessionKey> {
+        let key = self.by_name.get(&publication.topic);
+        let topic = key.map(|key| &self.topics[key.0 as usize]);
+        let repeated = topic.filter(|t| t.holds(&publication.frame));
+        let got = repeated.map(|t| t.retained_number);
+        let members = topic.into_iter().flat_map(|t| &t.members);
+        members
+            .filter(move |m| got != Some(m.retained))
+            .map(|m| m.session)
     }
 
     pub(super) fn member_count(&self, name: &TopicName) -> usize {
@@ -189,6 +208,7 @@ impl Topics {
             name: name.clone(),
             members: Vec::new(),
             retained: None,
+            retained_number: 0,
             keys: Vec::new(),
         }) as u32);
         self.by_name.insert(name.clone(), key);

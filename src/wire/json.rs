@@ -1,8 +1,8 @@
 //! The guard before anything that parses JSON from outside.
 //!
 //! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack:
-//! [`check_depth`] comes first, always. sonic-rs's lazy paths also let lone surrogate escapes
-//! and, at the end of an iterated object, trailing bytes through; [`check_json`] and
+//! [`check_depth`] comes first, always. sonic-rs's lazy paths also skip over `\u` escapes unread
+//! and, at the end of an iterated object, let trailing bytes through; [`check_json`] and
 //! [`object_entries`] do not (contracts/common.md, row JSON).
 
 use std::borrow::Cow;
@@ -39,9 +39,10 @@ pub enum JsonError {
         /// Where the first ill-formed byte stands.
         offset: usize,
     },
-    /// A `\u` escape of half a surrogate pair (RFC 8259 §8.2).
-    #[error("not JSON at byte {offset}: a lone surrogate escape")]
-    LoneSurrogate {
+    /// A `\u` escape without four hexadecimal digits, or of half a surrogate pair (RFC 8259 §7,
+    /// §8.2).
+    #[error("not JSON at byte {offset}: a broken \\u escape")]
+    BrokenEscape {
         /// Where the escape begins, in bytes.
         offset: usize,
     },
@@ -114,12 +115,16 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
 }
 
 /// Whether the whole text is one JSON value: UTF-8, no byte-order mark, at most `depth_max`
-/// levels deep, no lone surrogate escapes, nothing after it but white space.
-pub fn check_json(text: &[u8], depth_max: usize) -> Result<(), JsonError> {
-    check_depth(text, depth_max)?;
+/// levels deep, no lone surrogate escapes, nothing after it but white space. Returns it as text.
+///
+/// # Errors
+/// What is wrong, and at which byte.
+pub fn check_json(text: &[u8], depth_max: usize) -> Result<&str, JsonError> {
     let checked = check_utf8(text)?;
+    check_depth(text, depth_max)?;
+    check_unicode_escapes(text)?;
     sonic_rs::from_str::<LazyValue<'_>>(checked)?;
-    check_surrogates(text)
+    Ok(checked)
 }
 
 /// sonic-rs makes a `str` of a skipped value before it has looked at the bytes (it panics then in
@@ -130,26 +135,36 @@ fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
     })
 }
 
-/// Refuses `\u` escapes of surrogates that make no pair. In JSON a backslash stands only in
-/// strings; what else may be wrong with an escape is for the parser to say.
-fn check_surrogates(text: &[u8]) -> Result<(), JsonError> {
+/// Every `\u` has four hexadecimal digits, and surrogates come in pairs. Comes before the parser,
+/// which skips over the four bytes unread, a quote among them too. In JSON a backslash stands only
+/// in strings; whether other escapes are right is for the parser to say.
+fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
+    // Most texts have none at all, which `contains` sees many bytes at a time.
     if !text.contains(&b'\\') {
         return Ok(());
     }
     let mut offset = 0;
-    while let Some(&byte) = text.get(offset) {
-        offset += match (byte, escaped_unit(text, offset)) {
-            (b'\\', Some(0xd800..=0xdbff)) => match escaped_unit(text, offset + 6) {
-                Some(0xdc00..=0xdfff) => 12,
-                _ => return Err(JsonError::LoneSurrogate { offset }),
+    while let Some(found) = next_backslash(text, offset) {
+        let broken = JsonError::BrokenEscape { offset: found };
+        offset = found + 2;
+        if text.get(found + 1) != Some(&b'u') {
+            continue;
+        }
+        offset = match escaped_unit(text, found) {
+            None | Some(0xdc00..=0xdfff) => return Err(broken),
+            Some(0xd800..=0xdbff) => match escaped_unit(text, found + 6) {
+                Some(0xdc00..=0xdfff) => found + 12,
+                _ => return Err(broken),
             },
-            (b'\\', Some(0xdc00..=0xdfff)) => return Err(JsonError::LoneSurrogate { offset }),
-            (b'\\', Some(_)) => 6,
-            (b'\\', None) => 2,
-            _ => 1,
+            Some(_) => found + 6,
         };
     }
     Ok(())
+}
+
+fn next_backslash(text: &[u8], from: usize) -> Option<usize> {
+    let rest = text.get(from..)?;
+    rest.iter().position(|&b| b == b'\\').map(|at| from + at)
 }
 
 /// The UTF-16 code unit that a `\uXXXX` at `offset` stands for.
@@ -169,7 +184,7 @@ pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>
     if text.get(start) != Some(&b'{') {
         return Err(JsonError::NotAnObject);
     }
-    check_surrogates(text)?;
+    check_unicode_escapes(text)?;
     Ok(ObjectEntries {
         text,
         entries: sonic_rs::to_object_iter(check_utf8(text)?),

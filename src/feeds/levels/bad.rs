@@ -5,8 +5,8 @@ use std::fmt::Write;
 use thiserror::Error;
 use tracing::warn;
 
-use super::guard::TooDeep;
 use crate::hub::Now;
+use crate::wire::json::JsonError;
 
 /// Lines for bad messages within one second; what is over is counted and said later.
 const LINES_PER_SECOND: u32 = 5;
@@ -25,27 +25,9 @@ pub enum BadMessage {
         /// The limit.
         bytes_max: usize,
     },
-    /// Not UTF-8.
-    #[error("not UTF-8 at byte {at}")]
-    NotUtf8 {
-        /// Where the first wrong byte stands.
-        at: usize,
-    },
-    /// Over the limit on nesting.
+    /// Not JSON, or nested deeper than allowed.
     #[error(transparent)]
-    TooDeep(#[from] TooDeep),
-    /// An escape `\u` without four hexadecimal digits, or half of a surrogate pair.
-    #[error("not JSON: a broken \\u escape at byte {at}")]
-    BrokenEscape {
-        /// Where its backslash stands.
-        at: usize,
-    },
-    /// Not JSON for another reason.
-    #[error("not JSON at byte {at}")]
-    NotJson {
-        /// Where reading stopped.
-        at: usize,
-    },
+    NotJson(#[from] JsonError),
     /// A `levels.signals` message that is no object.
     #[error("not an object")]
     NotAnObject,

@@ -8,14 +8,12 @@
 mod bad;
 mod cache;
 mod fields;
-mod guard;
 mod level;
 mod normalise;
 mod position;
 mod predictions;
 mod reader;
 mod session;
-mod text;
 mod truth;
 
 use std::sync::Arc;
@@ -30,9 +28,9 @@ use crate::hub::{
     ConflationKey, Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats,
     TopicName,
 };
+use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
-pub use self::guard::{TooDeep, check_depth};
 pub use self::normalise::Normaliser;
 
 /// The only topic: every client is a member.
@@ -165,12 +163,12 @@ impl LevelsFeed {
             return Err((payload, BadMessage::TooLarge { bytes, bytes_max }));
         }
         if SUBJECTS[subject] == "market.flow" {
-            match text::check(&payload, self.settings.json_depth_max) {
+            match check_json(&payload, self.settings.json_depth_max) {
                 Ok(text) if Reader::new(text).kind() == Kind::Null => {
                     self.cache.set_flow(None);
                 }
                 Ok(_) => self.cache.set_flow(Some(payload)),
-                Err(why) => return Err((payload, why)),
+                Err(why) => return Err((payload, why.into())),
             }
             return Ok(());
         }

@@ -9,8 +9,8 @@ use super::level::Level;
 use super::predictions::Predictions;
 use super::reader::Reader;
 use super::session::{SessionClock, SessionContext};
-use super::text;
 use super::truth::{Kind, is_truthy};
+use crate::wire::json::check_json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
 /// limit on bus messages alone does not bound it.
@@ -49,7 +49,7 @@ impl Normaliser {
         now_unix_ms: i64,
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a str>, BadMessage> {
-        let message = Message::read(text::check(message, self.json_depth_max)?)?;
+        let message = Message::read(check_json(message, self.json_depth_max)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
         let session = self.context(&ts)?;
         let viewport = message.viewport.unwrap_or("null");
