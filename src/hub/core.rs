@@ -10,7 +10,7 @@ use super::deadlines::{Deadlines, NEVER};
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::gateway::{Call, Effect, Permit};
-use super::session::{Pause, Phase, Session};
+use super::session::{Pause, PendingClose, Phase, Session};
 use super::topics::{Join, Topics};
 use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
@@ -296,10 +296,12 @@ impl Core {
         let Phase::Open(open) = &mut session.cold.phase else {
             return;
         };
-        if how == Closing::Graceful && !session.queue.data_is_empty() {
+        // A client that was not blocked takes in this turn what was queued in it.
+        let waits = how == Closing::Graceful || !session.flags.blocked;
+        if waits && !session.queue.data_is_empty() {
             if session.flags.takes_data {
                 session.flags.takes_data = false;
-                open.graceful = Some((code, reason));
+                open.close = Some(PendingClose { code, reason, how });
                 session.cold.close_due = due;
                 for topic in self.topics.leave_all(key.slot) {
                     self.interest(topic, false);

@@ -13,7 +13,7 @@ use tungstenite::{Error, Message};
 use super::deadlines::NEVER;
 use super::gateway::Permit;
 use super::send_queue::SendQueue;
-use super::{CloseCode, CloseReason, Limits, Now};
+use super::{CloseCode, CloseReason, Closing, Limits, Now};
 use crate::auth::TokenBucket;
 use crate::wire::encode::{FIN, OPCODE_PING};
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
@@ -95,8 +95,16 @@ pub(super) struct Open {
     reader: FrameReader,
     ws: WebSocketContext,
     message_bytes_max: usize,
-    /// A graceful close waits for the data to go out.
-    pub(super) graceful: Option<(CloseCode, CloseReason)>,
+    /// A close waits for data to go out: all of it, or what the kernel takes at once.
+    pub(super) close: Option<PendingClose>,
+}
+
+/// A close that was decided and not yet sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingClose {
+    pub(super) code: CloseCode,
+    pub(super) reason: CloseReason,
+    pub(super) how: Closing,
 }
 
 /// What the next bytes of a client came to.
@@ -191,7 +199,7 @@ impl Open {
             reader: FrameReader::new(limits.message_bytes_max, deflate),
             ws: context(limits.message_bytes_max),
             message_bytes_max: limits.message_bytes_max,
-            graceful: None,
+            close: None,
         }
     }
 
