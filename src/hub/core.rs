@@ -32,6 +32,8 @@ pub struct Core {
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
+    /// Sessions that had their share of this turn.
+    pub(super) next_turn: Vec<SessionKey>,
     pub(super) drain: Option<Drain>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) deflater: Deflater,
@@ -69,6 +71,7 @@ impl Core {
             effects: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
+            next_turn: Vec::new(),
             drain: None,
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),

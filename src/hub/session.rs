@@ -31,6 +31,8 @@ pub(super) enum Pause {
     Control = 1,
     /// The gateway asked for it.
     Gateway = 2,
+    /// It had its share of this turn: a few compressed bytes can be a lot of work.
+    Turn = 4,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,10 @@ pub(super) struct Cold {
     pub(super) bytes_in: u64,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the session's cold part is boxed, and nearly all are open"
+)]
 #[derive(Debug)]
 pub(super) enum Phase {
     /// The request head is on its way.

@@ -241,7 +241,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let plan = self.settings.drain;
             tracing::info!(clients = self.hub.stats().open, "stopping");
             let phases = plan.delay_us + plan.spread_us;
-            self.stop_at_us = Some(now.mono_us + phases + self.settings.stop_timeout_us);
+            let timeout_us = self.settings.stop_timeout_us;
+            // The whole process has to be gone by then, not only the last client.
+            let last_turn_us = timeout_us - timeout_us / 20;
+            self.stop_at_us = Some(now.mono_us + phases + last_turn_us);
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }
@@ -366,7 +369,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.sockets.close(key, reset);
                     self.hub.released(key);
                 }
-                Effect::ToHttp { key, read, permit } => self.to_http(key, read, permit),
+                Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
                 Effect::Resume(key) => self.readable.push_back(key),
                 Effect::Call(call) => (self.seams.outside)(Outside::Call(call)),
                 Effect::Interest { topic, wanted } => {
@@ -376,7 +379,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    fn to_http(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
+    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(self.poll.registry(), key);
         self.hub.released(key);

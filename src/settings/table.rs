@@ -288,6 +288,13 @@ pub static SETTINGS: &[Setting] = &[
         "Messages below this many bytes are not compressed",
     ),
     Setting::bytes(
+        Loop,
+        "turn-message-bytes-max",
+        (1, GIB),
+        "262144",
+        "Message bytes of one client, inflated, that are looked at in one turn",
+    ),
+    Setting::bytes(
         Connection,
         "tcp-notsent-lowat-bytes",
         (0, GIB),

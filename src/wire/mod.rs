@@ -13,6 +13,8 @@
 //! | [`close`] | close frames |
 //! | [`json`] | the guard before anything that parses JSON |
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub mod close;
 pub mod deflate;
 pub mod encode;
