@@ -288,13 +288,6 @@ pub static SETTINGS: &[Setting] = &[
         "Messages below this many bytes are not compressed",
     ),
     Setting::bytes(
-        Loop,
-        "turn-message-bytes-max",
-        (1, GIB),
-        "262144",
-        "Message bytes of one client, inflated, that are looked at in one turn",
-    ),
-    Setting::bytes(
         Connection,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
@@ -302,6 +295,13 @@ pub static SETTINGS: &[Setting] = &[
         "Unsent bytes that the kernel may hold for a client; 0 for its default",
     )
     .more("What waits in the kernel cannot be conflated, so it should be little."),
+    Setting::bytes(
+        Loop,
+        "turn-message-bytes-max",
+        (1, GIB),
+        "262144",
+        "Message bytes of one client, inflated, that are looked at in one turn",
+    ),
     Setting::bytes(
         Loop,
         "write-bytes-max",
