@@ -1,6 +1,5 @@
 //! The turn of the loop.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,8 +97,6 @@ pub struct Reactor<G: Gateway, F: Feed> {
     seams: Seams<G, F>,
     settings: ReactorSettings,
     clock: Clock,
-    /// Sockets that may hold more than was read.
-    readable: VecDeque<SessionKey>,
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     /// Some clients have more to send than one write takes.
@@ -138,7 +135,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             seams,
             settings,
             clock,
-            readable: VecDeque::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
             more_to_flush: false,
@@ -179,7 +175,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits = self.more_to_flush || !self.readable.is_empty() || !self.seams.bus.is_empty();
+        let waits = self.more_to_flush || self.sockets.readable() > 0 || !self.seams.bus.is_empty();
         if waits {
             return Duration::ZERO;
         }
@@ -221,7 +217,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable.push_back(key);
+                    self.sockets.set_readable(key);
                 }
                 if event.is_writable() {
                     self.hub.writable(now, key);
@@ -265,12 +261,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Gives each socket with an edge its budget; who has more stays in the list.
     fn read(&mut self, now: Now) {
-        for _ in 0..self.readable.len() {
-            let Some(key) = self.readable.pop_front() else {
+        for _ in 0..self.sockets.readable() {
+            let Some(key) = self.sockets.next_readable() else {
                 return;
             };
             if self.read_one(now, key) {
-                self.readable.push_back(key);
+                self.sockets.set_readable(key);
             }
         }
     }
@@ -328,6 +324,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             };
             let now = self.clock.now();
             self.feed.event(now, event, &mut self.publications);
+            if !self.publications.is_empty() {
+                let took_us = self.clock.now().mono_us - now.mono_us;
+                let metrics = &self.seams.telemetry.event_loop;
+                metrics.observe_stage_us(Stage::Feed, took_us);
+            }
             for publication in self.publications.drain(..) {
                 let received_us = publication.frame.received().mono_us;
                 let waited_us = now.mono_us.saturating_sub(received_us);
@@ -363,14 +364,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
                     // Its FIN may have come while nobody read.
-                    self.readable.push_back(key);
+                    self.sockets.set_readable(key);
                 }
                 Effect::Release { key, reset } => {
                     self.sockets.close(key, reset);
                     self.hub.released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-                Effect::Resume(key) => self.readable.push_back(key),
+                Effect::Resume(key) => self.sockets.set_readable(key),
                 Effect::Call(call) => (self.seams.outside)(Outside::Call(call)),
                 Effect::Interest { topic, wanted } => {
                     (self.seams.outside)(Outside::Interest { topic, wanted });
