@@ -14,10 +14,12 @@
 //! | [`http`] | plain HTTP on a side thread: pages, health, metrics | make the loop wait | `main`, [`reactor`] |
 //! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
 //! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
+//! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 
 pub mod auth;
+pub mod clock;
 pub mod feeds;
 pub mod gateways;
 pub mod health_check;

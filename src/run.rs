@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, never};
 
 use crate::auth::Origins;
+use crate::clock::Clock;
 use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
 use crate::gateways::LevelsGateway;
 use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
@@ -19,7 +20,7 @@ use crate::reactor::{
 };
 use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, LogFormat, banner};
 use crate::sources::simulated::{self, SimulatedSettings, SimulatedSource};
-use crate::sources::{Clock, Source, SourceLink};
+use crate::sources::{Source, SourceLink};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Build, BusStatus, LoopLabels, Telemetry};
 

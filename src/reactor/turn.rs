@@ -14,12 +14,12 @@ use super::report;
 use super::signals::StopSignals;
 use super::sockets::Sockets;
 use super::wake::Wake;
+use crate::clock::Clock;
 use crate::http::{Handover, HttpHandle};
 use crate::hub::{
     Call, DrainPlan, Effect, Feed, Gateway, Hub, Now, Permit, Publication, Reply, SessionKey,
     TopicName,
 };
-use crate::sources::Clock;
 use crate::telemetry::{Stage, Telemetry};
 
 const LISTENER: Token = Token(usize::MAX);

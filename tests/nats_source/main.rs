@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
 use nats_server::NatsServer;
+use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
-use weirgate::sources::{Clock, Source, SourceLink};
+use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 
 const LEVELS: &str = "levels.signals";
