@@ -7,7 +7,7 @@
 //! | [`hub`] | sessions, topics, send queues, shared frames, deadlines | make a system call, read a clock, know a contract | [`reactor`] |
 //! | [`feeds`] | bus bytes to publications, one feed a process | know a client, a socket, a broker | [`reactor`], through [`hub::Feed`] |
 //! | [`gateways`] | the client side of each contract | know a socket, a broker | [`hub`], through [`hub::Gateway`] |
-//! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`http`] |
+//! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`gateways`] |
 //! | [`auth`] | tokens, roles, origins, rate limits | hold a session | [`gateways`], [`hub`] |
 //! | [`reactor`] | every system call of the socket side | know a gateway or a feed | `main` |
 //! | [`sources`] | bus threads | parse a payload | `main` |

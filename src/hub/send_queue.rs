@@ -19,7 +19,7 @@ use super::limits::SendQueueLimits;
 use super::outgoing::{Outgoing, render_lead};
 use super::queue::Queue;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
-use crate::wire::deflate::WINDOW_BITS;
+use crate::wire::deflate::DeflateParams;
 
 /// Slices in one write: what one `writev` takes (IOV_MAX is 1,024 on Linux).
 const SLICES_MAX: usize = 512;
@@ -29,11 +29,8 @@ const SLICES_MAX: usize = 512;
 pub(super) enum Encoding {
     /// As they are.
     Plain,
-    /// permessage-deflate, with the largest window that the client inflates (9 to 15 bits).
-    Deflate {
-        /// `server_max_window_bits`.
-        window_bits: u8,
-    },
+    /// permessage-deflate, as it was agreed on.
+    Deflate(DeflateParams),
 }
 
 /// One frame in one queue: 16 bytes, whatever the frame's size.
@@ -441,11 +438,10 @@ impl SendQueue {
     /// The deflated encoding serves a client whose window is as large as the one it was made
     /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
     fn deflates(&self, frame: &Frame) -> bool {
-        let Encoding::Deflate { window_bits } = self.encoding else {
+        let Encoding::Deflate(params) = self.encoding else {
             return false;
         };
-        let fits = window_bits >= WINDOW_BITS || frame.body().len() <= 1 << window_bits;
-        fits && frame.deflated().is_some()
+        params.can_inflate(frame.body().len()) && frame.deflated().is_some()
     }
 
     /// What must always hold; the simulation and debug builds ask after each step.

@@ -77,6 +77,10 @@ pub(super) struct Cold {
     pub(super) pending: Vec<u8>,
     pub(super) rate: Option<TokenBucket>,
     pub(super) peer_ended: bool,
+    /// The gateway was told of it, so it is told of its end.
+    pub(super) told: bool,
+    /// Why it ends.
+    pub(super) reason: Option<CloseReason>,
     pub(super) bytes_in: u64,
 }
 
@@ -144,6 +148,8 @@ impl Session {
             pending: Vec::new(),
             rate: None,
             peer_ended: false,
+            told: false,
+            reason: None,
             bytes_in: 0,
         };
         Self {

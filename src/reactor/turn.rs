@@ -17,10 +17,10 @@ use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::{Handover, HttpHandle};
 use crate::hub::{
-    Call, DrainPlan, Effect, Feed, Gateway, Hub, Now, Permit, Publication, Reply, SessionKey,
-    TopicName,
+    Call, CloseReason, DrainPlan, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication,
+    Reply, SessionKey, TopicName,
 };
-use crate::telemetry::{Stage, Telemetry};
+use crate::telemetry::{LogBudget, Stage, Telemetry};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -30,6 +30,9 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
+
+/// Lines about ended connections; more are counted and said with the next.
+const END_LINES_PER_SECOND: u32 = 10;
 
 /// What one turn may do before it looks at the other things again.
 #[derive(Clone, Debug)]
@@ -101,6 +104,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     publications: Vec<Publication>,
     /// Some clients have more to send than one write takes.
     more_to_flush: bool,
+    end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
     stop_now: bool,
@@ -138,6 +142,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
             more_to_flush: false,
+            end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
             stop_now: false,
         })
@@ -366,7 +371,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     // Its FIN may have come while nobody read.
                     self.sockets.set_readable(key);
                 }
-                Effect::Release { key, reset } => {
+                Effect::Release { key, reset, ended } => {
+                    self.log_end(&ended);
                     self.sockets.close(key, reset);
                     self.hub.released(key);
                 }
@@ -378,6 +384,22 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
             }
         }
+    }
+
+    /// One line per ended connection, and a bounded number of lines.
+    fn log_end(&mut self, ended: &Ended) {
+        let Some(line) = self.end_lines.line(self.clock.now()) else {
+            return;
+        };
+        tracing::info!(
+            peer = %ended.peer,
+            reason = ended.reason.map_or("none", CloseReason::label),
+            age_ms = ended.age_us / 1000,
+            bytes_in = ended.bytes_in,
+            bytes_out = ended.bytes_out,
+            lines_left_out = line.suppressed,
+            "connection ended"
+        );
     }
 
     fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {

@@ -232,7 +232,7 @@ impl<G: Gateway> World<G> {
                     self.hub.ended(self.now, key, false);
                 }
             }
-            Effect::Release { key, reset } => {
+            Effect::Release { key, reset, .. } => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(reset);
