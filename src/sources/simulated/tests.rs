@@ -273,7 +273,7 @@ fn start(
     room: usize,
 ) -> (Receiver<BusEvent>, Arc<BusStatus>, thread::JoinHandle<()>) {
     let (tx, rx) = bounded(room);
-    let status = Arc::new(BusStatus::new(&[], 1));
+    let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
     let source = Box::new(SimulatedSource::new(SETTINGS, rate_hz, Arc::clone(&status)));
     let link = SourceLink::new(tx, Box::new(|| {}), Clock::start());
     (rx, status, thread::spawn(move || source.run(link)))
@@ -335,7 +335,7 @@ fn the_rate_holds_and_a_full_channel_is_not_made_up_for() {
 #[test]
 fn rates_out_of_range_are_brought_into_it() {
     let rate = |hz| {
-        let status = Arc::new(BusStatus::new(&[], 1));
+        let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
         SimulatedSource::new(SETTINGS, hz, status).rate_hz
     };
     assert_eq!(rate(4.0), 4.0);
