@@ -299,6 +299,8 @@ impl SendQueue {
 
     /// Discards what was not begun: the client is closed at the next frame boundary.
     pub(super) fn discard_waiting(&mut self) -> (u32, usize) {
+        // With what waited goes its clock, or it would be due for ever: nobody asks it any more.
+        self.over_soft_since = None;
         self.retain(|_| false)
     }
 
