@@ -294,8 +294,12 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        if session.flags.takes_data && session.cold.gateway_due <= now {
-            session.cold.gateway_due = NEVER;
+        if session.cold.gateway_due > now {
+            return;
+        }
+        session.cold.gateway_due = NEVER;
+        // A client that is about to be closed has no deadlines of its gateway any more.
+        if session.flags.takes_data {
             self.gateway.deadline(&mut self.core, key);
         }
     }
