@@ -176,6 +176,9 @@ impl SendQueue {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Pushed {
+        // Asked before conflation makes way: a frame that takes the place of the last one is no
+        // progress of a client that reads nothing.
+        let was_empty = self.is_empty();
         let outcome = match frame.key() {
             Some(key) => self.make_way(now, key, limits),
             None => self.check_limits(now, limits),
@@ -183,7 +186,7 @@ impl SendQueue {
         if let Pushed::Over(_) = outcome {
             return outcome;
         }
-        if self.is_empty() {
+        if was_empty {
             self.progress_at = now.mono_us;
         }
         let seq = self.number(frame);
