@@ -19,7 +19,7 @@ mod run;
 
 use std::env;
 use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +61,9 @@ fn wanted() -> Coverage {
     wanted
 }
 
+/// A seed has failed: no more are begun.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
 /// Says which seed it was when a run panics or hangs.
 struct Watched {
     seed: u64,
@@ -71,6 +74,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.done.store(u64::MAX, Ordering::Relaxed);
         if thread::panicking() {
+            FAILED.store(true, Ordering::Relaxed);
             say_how_to_replay(self.seed);
         }
     }
@@ -145,7 +149,7 @@ fn every_seed_keeps_every_promise() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds || FAILED.load(Ordering::Relaxed) {
                         return;
                     }
                     let outcome = watched(seed, running);

@@ -101,12 +101,6 @@ impl<T: Toy> Run<T> {
 
     /// The clients' bytes, cut anywhere.
     fn say(&mut self, key: SessionKey, bytes: &[u8]) {
-        if std::env::var("SIM_DEBUG").is_ok() {
-            eprintln!(
-                "say {key:?} {}",
-                bytes[..bytes.len().min(50)].escape_ascii()
-            );
-        }
         let mut rest = bytes;
         if self.random.chance(40) {
             for _ in 0..self.random.between(1, 3) {
@@ -207,22 +201,7 @@ impl<T: Toy> Run<T> {
         let at_once = self.is_heard(key);
         let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
         socket.client.asks(&payload, at_once);
-        if std::env::var("SIM_DEBUG").is_ok() {
-            eprintln!(
-                "ask {} {key:?} held {} {at_once} {:?}",
-                self.number, self.world.held, socket
-            );
-        }
         self.say(key, &frame(0x89, &payload));
-        if std::env::var("SIM_DEBUG").is_ok() {
-            eprintln!(
-                "asked {} {:?} wants {} {:?}",
-                self.number,
-                self.world.net.sockets[&key],
-                self.world.hub.wants_read(key),
-                self.ledger.borrow().stories[&key]
-            );
-        }
         // Too many pongs waited already: it was read, but not looked at.
         if !self.world.hub.wants_read(key) {
             let socket = self.world.net.sockets.get_mut(&key).expect("a socket");

@@ -251,14 +251,7 @@ impl<T: Toy> Run<T> {
     }
 
     fn act(&mut self) {
-        let what = self.random.below(100);
-        if std::env::var("SIM_DEBUG").is_ok() {
-            eprintln!(
-                "act {what} held {} now {}",
-                self.world.held, self.world.now.mono_us
-            );
-        }
-        match what {
+        match self.random.below(100) {
             0..6 => self.connect(),
             6..22 => self.chat(),
             22..48 => self.publish(),

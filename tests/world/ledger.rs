@@ -3,12 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
 
 use weirgate::hub::{CloseReason, Now, Retain, SessionKey};
 
 /// One message that a client has to get.
-#[derive(Debug)]
 pub(crate) struct Expected {
     body: Rc<str>,
     /// What stands in its lead; 0 for none.
@@ -180,6 +180,12 @@ impl Story {
         let last = sizes.last().unwrap_or(0);
         let behind = self.waiting_bytes - first;
         (behind, behind - last)
+    }
+}
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.8}+{}", self.body, self.body.len())
     }
 }
 
