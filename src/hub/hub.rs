@@ -260,6 +260,7 @@ impl<G: Gateway> Hub<G> {
             core.clients.mark_dirty(key);
             match step {
                 Step::Starved => return,
+                Step::Ping => {}
                 Step::Pong => core.pong(key),
                 Step::PeerClosed => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
