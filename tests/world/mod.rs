@@ -68,6 +68,7 @@ pub(crate) struct Net {
     pub(crate) sockets: BTreeMap<SessionKey, Socket>,
     pub(crate) writes: u64,
     pub(crate) largest_batch: usize,
+    pub(crate) largest_write: usize,
     /// Where writes stopped short.
     pub(crate) stops: BTreeSet<Place>,
     /// Of all that clients got, in its order.
@@ -104,6 +105,7 @@ impl Net {
             .iter()
             .flat_map(|s| s.iter().copied())
             .collect();
+        self.largest_write = self.largest_write.max(bytes.len());
         let taken = bytes.len().min(socket.room);
         socket.room -= taken;
         socket.blocked = taken < bytes.len();
