@@ -31,7 +31,7 @@ use world::client::Place;
 /// Enough to meet everything in [`wanted`].
 const SEEDS: u64 = 600;
 /// A seed takes a fraction of a second; one that takes this long hangs.
-const SEED_WALL_TIME_MAX: Duration = Duration::from_secs(120);
+const SEED_WALL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What the set of all seeds has to meet, or the simulation says less than it seems to.
 fn wanted() -> Coverage {

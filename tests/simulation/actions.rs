@@ -282,7 +282,6 @@ impl<T: Toy> Run<T> {
         if let Some(key) = self.someone() {
             let peer = self.peers.get_mut(&key).expect("a peer");
             peer.silent = !peer.silent;
-            peer.was_silent = true;
         }
     }
 

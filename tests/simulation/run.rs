@@ -119,7 +119,6 @@ pub(crate) struct Peer {
     pub(crate) deflate: bool,
     /// Answers no ping.
     pub(crate) silent: bool,
-    pub(crate) was_silent: bool,
     /// Has read everything all its life.
     pub(crate) always_read: bool,
     pub(crate) accepted_at: u64,
@@ -127,6 +126,7 @@ pub(crate) struct Peer {
     pub(crate) pings_seen: usize,
     pub(crate) pings_answered: usize,
     pub(crate) ping_at: u64,
+    pub(crate) pong_at: u64,
     pub(crate) blocked_at: Option<u64>,
     pub(crate) close_sent: Option<u16>,
     pub(crate) violated: Option<(CloseReason, u16)>,
