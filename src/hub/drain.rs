@@ -1,7 +1,6 @@
 //! A stop in phases: still accepting for a while, then closes spread over a while.
 
 use super::core::Core;
-use super::session::Phase;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -51,7 +50,8 @@ impl Core {
         drain.closing = true;
         let spread_us = drain.plan.spread_us;
         let sessions = self.clients.sessions.iter();
-        let open = sessions.filter(|(_, s)| matches!(s.cold.phase, Phase::Open(_)));
+        // Who closes gracefully already has a deadline of its own.
+        let open = sessions.filter(|(_, s)| s.flags.takes_data);
         let keys: Vec<_> = open
             .map(|(slot, s)| SessionKey {
                 slot: slot as u32,

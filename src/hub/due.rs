@@ -43,9 +43,14 @@ impl Core {
 
     fn open_client_due(&mut self, key: SessionKey, codes: Codes) {
         let now = self.now.mono_us;
-        let Some(session) = self.clients.session(key) else {
+        let pong_timeout_us = self.limits.pong_timeout_us;
+        let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        if now >= session.cold.pong_due && session.cold.paused != 0 {
+            // Its pong may stand in the kernel: who is not read cannot be late.
+            session.cold.pong_due = now + pong_timeout_us;
+        }
         if now >= session.cold.pong_due {
             let reason = CloseReason::PongTimeout;
             self.begin_close(key, codes.pong_timeout, reason, Closing::Now);

@@ -195,7 +195,7 @@ fn plan(
     }
     let bytes_max = limits.write_bytes_max;
     if session.queue.encoding() != Encoding::Plain {
-        for frame in session.queue.next_frames(bytes_max) {
+        session.queue.deflate_next(bytes_max, |frame| {
             frame.deflated_with(|body| {
                 if body.len() < limits.deflate_min_bytes {
                     return None;
@@ -203,7 +203,7 @@ fn plan(
                 clients.stats.frames_deflated += 1;
                 deflater.deflate(body)
             });
-        }
+        });
     }
     let from = leads.len();
     session.queue.render_leads(bytes_max, leads);

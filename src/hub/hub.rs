@@ -271,6 +271,7 @@ impl<G: Gateway> Hub<G> {
             core.clients.mark_dirty(key);
             match step {
                 Step::Starved => return,
+                Step::Ping => {}
                 Step::Pong => core.pong(key),
                 Step::PeerClosed => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
@@ -308,8 +309,12 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        if session.flags.takes_data && session.cold.gateway_due <= now {
-            session.cold.gateway_due = NEVER;
+        if session.cold.gateway_due > now {
+            return;
+        }
+        session.cold.gateway_due = NEVER;
+        // A client that is about to be closed has no deadlines of its gateway any more.
+        if session.flags.takes_data {
             self.gateway.deadline(&mut self.core, key);
         }
     }

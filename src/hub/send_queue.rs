@@ -21,8 +21,9 @@ use super::queue::Queue;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 use crate::wire::deflate::DeflateParams;
 
-/// Slices in one write: what one `writev` takes (IOV_MAX is 1,024 on Linux).
-const SLICES_MAX: usize = 512;
+/// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
+/// takes (IOV_MAX is 1,024 on Linux).
+const FRAMES_MAX: usize = 256;
 
 /// How a client wants its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +173,9 @@ impl SendQueue {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Pushed {
+        // Asked before conflation makes way: a frame that takes the place of the last one is no
+        // progress of a client that reads nothing.
+        let was_empty = self.is_empty();
         let outcome = match frame.key() {
             Some(key) => self.make_way(now, key, limits),
             None => self.check_limits(now, limits),
@@ -179,7 +183,7 @@ impl SendQueue {
         if let Pushed::Over(_) = outcome {
             return outcome;
         }
-        if self.is_empty() {
+        if was_empty {
             self.progress_at = now.mono_us;
         }
         let seq = self.number(frame);
@@ -295,6 +299,8 @@ impl SendQueue {
 
     /// Discards what was not begun: the client is closed at the next frame boundary.
     pub(super) fn discard_waiting(&mut self) -> (u32, usize) {
+        // With what waited goes its clock, or it would be due for ever: nobody asks it any more.
+        self.over_soft_since = None;
         self.retain(|_| false)
     }
 
@@ -312,14 +318,21 @@ impl SendQueue {
         (frames as u32, bytes)
     }
 
-    /// The frames that the next write of this many bytes touches: what has to be deflated first.
-    pub(super) fn next_frames(&self, bytes_max: usize) -> impl Iterator<Item = &Arc<Frame>> {
+    /// Has `deflate` make the encodings that the next write of this many bytes sends. Exactly the
+    /// frames of [`Self::outgoing`]: one more that another client has deflated before the write is
+    /// put together would not be what its lead was rendered for.
+    pub(super) fn deflate_next(&self, bytes_max: usize, mut deflate: impl FnMut(&Frame)) {
         let mut left = bytes_max;
-        self.data.iter().map_while(move |entry| {
-            let wanted = left > 0;
-            left = left.saturating_sub(entry.frame.queue_bytes());
-            wanted.then_some(&entry.frame)
-        })
+        for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
+            if left == 0 {
+                break;
+            }
+            let begun = self.begun.filter(|_| index == 0);
+            if begun.is_none() && self.may_deflate(&entry.frame) {
+                deflate(&entry.frame);
+            }
+            left = left.saturating_sub(self.part(entry, begun).body().len());
+        }
     }
 
     /// Renders the leads of the next write, in order, behind what is in the arena.
@@ -417,31 +430,34 @@ impl SendQueue {
     fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
         let mut begun = self.begun;
         let mut left = bytes_max;
-        self.data
-            .iter()
-            .take(SLICES_MAX / 2)
-            .map_while(move |entry| {
-                if left == 0 {
-                    return None;
-                }
-                let started = begun.take();
-                let part = Outgoing {
-                    entry,
-                    deflated: started.map_or_else(|| self.deflates(&entry.frame), |b| b.deflated),
-                    skip: started.map_or(0, |b| b.offset as usize),
-                };
-                left = left.saturating_sub(part.body().len());
-                Some(part)
-            })
+        self.data.iter().take(FRAMES_MAX).map_while(move |entry| {
+            if left == 0 {
+                return None;
+            }
+            let part = self.part(entry, begun.take());
+            left = left.saturating_sub(part.body().len());
+            Some(part)
+        })
+    }
+
+    /// One frame as it goes out now, or as it was `begun`.
+    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>) -> Outgoing<'a> {
+        let frame = &entry.frame;
+        let deflates = || self.may_deflate(frame) && frame.deflated().is_some();
+        Outgoing {
+            entry,
+            deflated: begun.map_or_else(deflates, |b| b.deflated),
+            skip: begun.map_or(0, |b| b.offset as usize),
+        }
     }
 
     /// The deflated encoding serves a client whose window is as large as the one it was made
     /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
-    fn deflates(&self, frame: &Frame) -> bool {
+    fn may_deflate(&self, frame: &Frame) -> bool {
         let Encoding::Deflate(params) = self.encoding else {
             return false;
         };
-        params.can_inflate(frame.body().len()) && frame.deflated().is_some()
+        params.can_inflate(frame.body().len())
     }
 
     /// What must always hold; the simulation and debug builds ask after each step.

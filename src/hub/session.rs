@@ -122,6 +122,8 @@ pub(super) enum Step {
     /// All input is used up.
     Starved,
     Message(Message),
+    /// Its pong stands in the control part: one at a time, so that their limit holds for each.
+    Ping,
     Pong,
     /// The answer to its close frame stands in the control part.
     PeerClosed,
@@ -256,7 +258,7 @@ impl Open {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => Some(Step::Message(message)),
             Ok(Message::Ping(_)) => {
                 self.flush(control);
-                None
+                Some(Step::Ping)
             }
             Ok(Message::Pong(_)) => Some(Step::Pong),
             Ok(Message::Close(_)) | Err(Error::ConnectionClosed) => {

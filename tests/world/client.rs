@@ -1,5 +1,7 @@
 //! An independent client: its own head and frame parser, its own inflate, no code of the crate.
 
+use std::collections::VecDeque;
+
 use flate2::{Decompress, FlushDecompress};
 
 /// An upgrade request.
@@ -37,14 +39,27 @@ pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A ping that the client sent, and how many messages may stand before its pong; `None` where the
+/// server did not read it at once.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) messages_max: Option<usize>,
+}
+
 /// What a client has received so far.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
+    /// What came and makes no whole frame yet.
     bytes: Vec<u8>,
     head: Option<String>,
     window_bits: Option<u8>,
     pub(crate) texts: Vec<String>,
+    /// Messages so far, taken ones included.
+    pub(crate) messages: usize,
     pub(crate) deflated: usize,
+    /// Pings that wait for their pongs.
+    pub(crate) asked: VecDeque<Asked>,
     pub(crate) pings: usize,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<(u16, String)>,
@@ -61,6 +76,57 @@ impl Client {
 
     pub(crate) fn status(&self) -> Option<u16> {
         self.head.as_deref()?.get(9..12)?.parse().ok()
+    }
+
+    /// The client sends a ping that the server reads at once, or only later.
+    pub(crate) fn asks(&mut self, payload: &[u8], at_once: bool) {
+        let begun = self.bytes.first().is_some_and(|first| first & 0x08 == 0);
+        let messages_max = self.messages + usize::from(self.is_open() && begun);
+        self.asked.push_back(Asked {
+            payload: payload.to_vec(),
+            messages_max: at_once.then_some(messages_max),
+        });
+    }
+
+    /// Where in the stream the client's last byte stands; `rest` is what would have come next.
+    pub(crate) fn place(&self, rest: &[u8]) -> Place {
+        if !self.is_open() {
+            return Place::Head;
+        }
+        let got = self.bytes.len();
+        let view = [&self.bytes[..got.min(64)], &rest[..rest.len().min(64)]].concat();
+        let [first, second, ..] = view[..] else {
+            return Place::FrameBorder;
+        };
+        if got == 0 {
+            return Place::FrameBorder;
+        }
+        if first & 0x08 != 0 {
+            return Place::Control;
+        }
+        let header = match second {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        let deflated = first & 0x40 != 0;
+        let text = &view[view.len().min(header + if deflated { 5 } else { 0 })..];
+        let lead = text.strip_prefix(b"{\"seq\":").map_or(0, |number| {
+            let digits = number.iter().take_while(|b| b.is_ascii_digit()).count();
+            view.len() - number.len() + digits
+        });
+        let spot = match got {
+            n if n < header => Spot::Header,
+            n if n == header => Spot::HeaderEnd,
+            n if n < lead => Spot::Lead,
+            n if n == lead => Spot::LeadEnd,
+            _ => Spot::Body,
+        };
+        Place::Data {
+            deflated,
+            lead: lead > 0,
+            spot,
+        }
     }
 
     /// Takes bytes off the wire; panics on anything that a server must not send.
@@ -112,10 +178,14 @@ impl Client {
         assert_ne!(first & 0x80, 0, "server frames are not fragmented");
         assert_eq!(first & 0x30, 0, "reserved bits");
         match (first & 0x0f, first & 0x40 != 0) {
-            (1, false) => self.texts.push(String::from_utf8(payload).expect("text")),
-            (1, true) => {
-                self.deflated += 1;
-                let text = self.inflate(payload);
+            (1, deflated) => {
+                self.deflated += usize::from(deflated);
+                self.messages += 1;
+                let text = if deflated {
+                    self.inflate(payload)
+                } else {
+                    payload
+                };
                 self.texts.push(String::from_utf8(text).expect("text"));
             }
             (8, false) if payload.is_empty() => self.close = Some((1005, String::new())),
@@ -125,29 +195,93 @@ impl Client {
                 self.close = Some((code, reason));
             }
             (9, false) => self.pings += 1,
-            (10, false) => self.pongs.push(payload),
+            (10, false) => {
+                if let Some(asked) = self.asked.pop_front() {
+                    assert_eq!(payload, asked.payload, "the pong of another ping");
+                    let messages = asked.messages_max.unwrap_or(usize::MAX);
+                    assert!(self.messages <= messages, "a pong behind data");
+                }
+                self.pongs.push(payload);
+            }
             other => panic!("frame {other:?}"),
         }
     }
 
-    /// With exactly the window that was agreed on.
+    /// With exactly the window that was agreed on: what comes out goes to small pieces, so that
+    /// no match can reach back further than the window does.
     fn inflate(&self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
         payload.extend([0, 0, 0xff, 0xff]);
         let mut inflate = Decompress::new_with_window_bits(false, bits);
-        let mut out = Vec::with_capacity(1 << 20);
+        let mut out = Vec::new();
+        let mut piece = [0; 4096];
+        let piece = &mut piece[..if bits < 12 { 64 } else { 4096 }];
         loop {
-            let at = inflate.total_in() as usize;
-            let before = inflate.total_out();
+            let (at, before) = (inflate.total_in() as usize, inflate.total_out());
             inflate
-                .decompress_vec(&payload[at..], &mut out, FlushDecompress::Sync)
+                .decompress(&payload[at..], piece, FlushDecompress::Sync)
                 .expect("deflate data");
-            if inflate.total_in() as usize == payload.len() && inflate.total_out() == before {
+            let made = (inflate.total_out() - before) as usize;
+            out.extend_from_slice(&piece[..made]);
+            if made == 0 {
+                let taken = inflate.total_in() as usize;
+                assert_eq!(taken, payload.len(), "deflate data that ends early");
                 return out;
             }
-            if out.len() == out.capacity() {
-                out.reserve(1 << 20);
-            }
         }
+    }
+}
+
+/// Where a write stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// In the answer to the handshake.
+    Head,
+    /// Inside a ping, a pong or a close.
+    Control,
+    /// Between two frames.
+    FrameBorder,
+    /// Inside a message.
+    Data {
+        deflated: bool,
+        /// Its number stands before its body.
+        lead: bool,
+        spot: Spot,
+    },
+}
+
+/// Where inside a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Spot {
+    Header,
+    HeaderEnd,
+    Lead,
+    LeadEnd,
+    Body,
+}
+
+impl Place {
+    /// All places there are.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Head, Self::Control, Self::FrameBorder];
+        for (deflated, lead) in [(false, false), (false, true), (true, false), (true, true)] {
+            let spots = [
+                Spot::Header,
+                Spot::HeaderEnd,
+                Spot::Lead,
+                Spot::LeadEnd,
+                Spot::Body,
+            ];
+            let spots = spots.into_iter().filter(|spot| match spot {
+                Spot::Lead | Spot::LeadEnd => lead,
+                _ => true,
+            });
+            all.extend(spots.map(|spot| Self::Data {
+                deflated,
+                lead,
+                spot,
+            }));
+        }
+        all
     }
 }

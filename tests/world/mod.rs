@@ -1,10 +1,16 @@
 //! A whole gateway without a socket: a hub, simulated clients and a clock that only moves when it
 //! is told to. Everything random comes from the seed that the test prints.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 pub(crate) mod client;
+pub(crate) mod ledger;
+pub(crate) mod state;
 pub(crate) mod toys;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher;
 use std::io;
 use std::net::SocketAddr;
 
@@ -13,7 +19,7 @@ use weirgate::hub::{
     Write,
 };
 
-use client::Client;
+use client::{Client, Place};
 
 /// splitmix64: small, seeded, good enough to choose what happens.
 #[derive(Clone, Debug)]
@@ -51,6 +57,9 @@ pub(crate) struct Socket {
     pub(crate) broken: bool,
     /// Bytes that the hub did not want to read yet.
     pub(crate) unread: VecDeque<u8>,
+    /// When the kernel last took a byte.
+    pub(crate) taken_at: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Simulated sockets by key.
@@ -58,10 +67,18 @@ pub(crate) struct Socket {
 pub(crate) struct Net {
     pub(crate) sockets: BTreeMap<SessionKey, Socket>,
     pub(crate) writes: u64,
+    pub(crate) largest_batch: usize,
+    pub(crate) largest_write: usize,
+    /// Where writes stopped short.
+    pub(crate) stops: BTreeSet<Place>,
+    /// Of all that clients got, in its order.
+    pub(crate) hash: DefaultHasher,
+    now_us: u64,
 }
 
 impl Transmit for Net {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        self.largest_batch = self.largest_batch.max(batch.len());
         for write in batch {
             assert!(!write.slices.is_empty(), "an empty write");
             assert!(write.slices.iter().all(|s| !s.is_empty()), "an empty slice");
@@ -88,11 +105,20 @@ impl Net {
             .iter()
             .flat_map(|s| s.iter().copied())
             .collect();
+        self.largest_write = self.largest_write.max(bytes.len());
         let taken = bytes.len().min(socket.room);
         socket.room -= taken;
         socket.blocked = taken < bytes.len();
+        socket.bytes += taken as u64;
         socket.client.received(&bytes[..taken]);
-        if taken == 0 {
+        self.hash.write_u64(write.key.to_bits());
+        self.hash.write(&bytes[..taken]);
+        if socket.blocked {
+            self.stops.insert(socket.client.place(&bytes[taken..]));
+        }
+        if taken > 0 {
+            socket.taken_at = self.now_us;
+        } else {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(taken)
@@ -108,6 +134,11 @@ pub(crate) struct World<G: Gateway> {
     pub(crate) interest: BTreeMap<String, bool>,
     pub(crate) to_http: Vec<Vec<u8>>,
     pub(crate) frame_bytes: FrameBytes,
+    /// Several things happen in one turn: nothing is flushed between them.
+    pub(crate) held: bool,
+    /// Sockets that ended and were not looked at yet.
+    pub(crate) released: Vec<SessionKey>,
+    pub(crate) resumed: u64,
 }
 
 impl<G: Gateway> World<G> {
@@ -125,6 +156,9 @@ impl<G: Gateway> World<G> {
             interest: BTreeMap::new(),
             to_http: Vec::new(),
             frame_bytes,
+            held: false,
+            released: Vec::new(),
+            resumed: 0,
         }
     }
 
@@ -134,6 +168,7 @@ impl<G: Gateway> World<G> {
         let key = self.hub.accept(self.now, peer);
         let socket = Socket {
             room,
+            taken_at: self.now.mono_us,
             ..Socket::default()
         };
         assert!(
@@ -208,12 +243,22 @@ impl<G: Gateway> World<G> {
 
     /// Flush and effects until nothing is left to do.
     pub(crate) fn settle(&mut self) {
-        loop {
+        if self.held {
+            return;
+        }
+        self.net.now_us = self.now.mono_us;
+        for turns in 0.. {
+            assert!(turns < 100_000, "a loop without an end");
             let more = self.hub.flush(self.now, &mut self.net);
             let mut any = false;
             while let Some(effect) = self.hub.next_effect() {
                 any = true;
                 self.carry_out(effect);
+            }
+            // A client that had its share of this turn is heard again in the next.
+            if self.hub.next_deadline() == Some(self.now.mono_us) {
+                self.hub.tick(self.now);
+                continue;
             }
             if !more && !any {
                 break;
@@ -236,16 +281,22 @@ impl<G: Gateway> World<G> {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(reset);
+                self.released.push(key);
                 self.hub.released(key);
             }
             Effect::ToHttp { key, read, permit } => {
                 drop(permit);
                 self.to_http.push(read);
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
+                assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(false);
+                self.released.push(key);
                 self.hub.released(key);
             }
-            Effect::Resume(key) => self.pump(key),
+            Effect::Resume(key) => {
+                self.resumed += 1;
+                self.pump(key);
+            }
             Effect::Call(call) => self.calls.push(call),
             Effect::Interest { topic, wanted } => {
                 let TopicName(name) = topic;

@@ -1,5 +1,6 @@
-//! Three toy gateways on the real traits, each with what makes one of the contracts hard: numbered
-//! leads over overlapping topics, ten thousand topics, and calls with pushes.
+//! Toy gateways on the real traits, each with what makes one of the contracts hard: numbered
+//! leads over overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state
+//! under conflation, is in [`super::state`].) What they ask of the core they also tell the ledger.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,14 +10,25 @@ use weirgate::hub::{
 };
 use weirgate::wire::head::RequestHead;
 
-fn admit(head: &RequestHead<'_>) -> Admission {
+use super::ledger::{Note, Shared};
+
+pub(crate) fn admit(
+    core: &Core,
+    ledger: &Shared,
+    key: SessionKey,
+    head: &RequestHead<'_>,
+) -> Admission {
     if !head.asks_upgrade() {
         return Admission::ToHttp;
     }
+    let rate = (head.path() == "/slow").then_some(5);
+    // What is wrong with an upgrade is the core's to say, so the gateway may be asked in vain.
+    if head.upgrade().is_ok() && ["/ws", "/slow", "/secret"].contains(&head.path()) {
+        ledger.borrow_mut().admitted(core.now(), key, rate);
+    }
     match head.path() {
-        "/ws" => Admission::Accept(Accepted::default()),
-        "/slow" => Admission::Accept(Accepted {
-            outbound_per_second: Some(5),
+        "/ws" | "/slow" => Admission::Accept(Accepted {
+            outbound_per_second: rate,
             ..Accepted::default()
         }),
         "/secret" => {
@@ -33,6 +45,26 @@ fn admit(head: &RequestHead<'_>) -> Admission {
     }
 }
 
+pub(crate) fn join(core: &mut Core, ledger: &Shared, key: SessionKey, topic: &str) -> bool {
+    let joined = core.join(key, &TopicName::from(topic.to_owned()));
+    let expected = ledger.borrow_mut().join(core.now(), key, topic);
+    assert_eq!(joined, expected, "join {topic}");
+    joined
+}
+
+pub(crate) fn leave(core: &mut Core, ledger: &Shared, key: SessionKey, topic: &str) {
+    let left = core.leave(key, &TopicName::from(topic.to_owned()));
+    let expected = ledger.borrow_mut().leave(key, topic);
+    assert_eq!(left, expected, "leave {topic}");
+}
+
+/// Says a last word, which the close waits for.
+pub(crate) fn bye(core: &mut Core, ledger: &Shared, key: SessionKey) {
+    let (code, reason) = (CloseCode::bare(1000), CloseReason::Policy);
+    core.close(key, code, reason, Closing::Graceful);
+    ledger.borrow_mut().closing(key);
+}
+
 const LEAD: Lead = Lead::Seq("{\"seq\":");
 
 /// Numbered messages: `join NAME`, `leave NAME`; a publication to `NAME` reaches its members, and
@@ -40,44 +72,53 @@ const LEAD: Lead = Lead::Seq("{\"seq\":");
 #[derive(Debug, Default)]
 pub(crate) struct Numbered {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
+    pub(crate) ledger: Shared,
     /// Patterns that somebody asked for.
     patterns: BTreeMap<String, u32>,
 }
 
 impl Numbered {
-    pub(crate) fn publication(core: &Core, topic: &str, body: &str) -> Publication {
+    fn publish(&self, core: &mut Core, topic: &str, source: &str, body: &str) {
+        let body = format!(",\"topic\":\"{source}\",\"body\":\"{body}\"}}");
         let frame = Frame::text(core.frame_bytes())
             .lead(LEAD)
             .received(core.now())
-            .body(format!(",\"topic\":\"{topic}\",\"body\":\"{body}\"}}").as_bytes())
+            .body(body.as_bytes())
             .finish();
-        Publication {
+        core.publish(&Publication {
             topic: TopicName::from(topic.to_owned()),
             frame,
             deliver: true,
             retain: Retain::Keep,
-        }
+        });
+        let note = Note::data(&body).numbered();
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.publish(core.now(), topic, &note, true, Retain::Keep);
     }
 
-    fn answer(core: &mut Core, key: SessionKey, text: &str) {
+    fn answer(&self, core: &mut Core, key: SessionKey, text: &str) {
+        let body = format!(",\"answer\":\"{text}\"}}");
         let frame = Frame::text(core.frame_bytes())
             .answer()
             .lead(LEAD)
-            .body(format!(",\"answer\":\"{text}\"}}").as_bytes())
+            .body(body.as_bytes())
             .finish();
         core.send(key, &frame);
+        let note = Note::data(&body).numbered().answer();
+        self.ledger.borrow_mut().send(core.now(), key, &note);
     }
 }
 
 impl Gateway for Numbered {
     type Command = (String, String);
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(head)
+    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
+        admit(core, &self.ledger, key, head)
     }
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        Self::answer(core, key, "hello");
+        self.ledger.borrow_mut().opened(key);
+        self.answer(core, key, "hello");
     }
 
     fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
@@ -86,43 +127,36 @@ impl Gateway for Numbered {
         };
         match text.split_once(' ') {
             Some(("join", name)) => {
-                if core.join(key, &TopicName::from(name.to_owned())) && name.ends_with('*') {
+                if join(core, &self.ledger, key, name) && name.ends_with('*') {
                     *self.patterns.entry(name.to_owned()).or_default() += 1;
                 }
-                Self::answer(core, key, name);
+                self.answer(core, key, name);
             }
             Some(("leave", name)) => {
-                core.leave(key, &TopicName::from(name.to_owned()));
-                Self::answer(core, key, name);
+                leave(core, &self.ledger, key, name);
+                self.answer(core, key, name);
             }
             Some(("bye", _)) => {
-                Self::answer(core, key, "bye");
-                core.close(
-                    key,
-                    CloseCode::bare(1000),
-                    CloseReason::Policy,
-                    Closing::Graceful,
-                );
+                self.answer(core, key, "bye");
+                bye(core, &self.ledger, key);
             }
-            _ => Self::answer(core, key, "what?"),
+            _ => self.answer(core, key, "what?"),
         }
     }
 
     fn command(&mut self, core: &mut Core, (topic, body): Self::Command) {
-        let exact = Self::publication(core, &topic, &body);
-        core.publish(&exact);
+        self.publish(core, &topic, &topic, &body);
         let matching = self
             .patterns
             .keys()
             .filter(|p| topic.starts_with(p.trim_end_matches('*')));
         for pattern in matching {
-            let mut publication = Self::publication(core, pattern, &body);
-            publication.topic = TopicName::from(pattern.clone());
-            core.publish(&publication);
+            self.publish(core, pattern, pattern, &body);
         }
     }
 
     fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
+        self.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
     }
 }
@@ -131,16 +165,19 @@ impl Gateway for Numbered {
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
+    pub(crate) ledger: Shared,
 }
 
 impl Gateway for Symbols {
     type Command = (String, String);
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(head)
+    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
+        admit(core, &self.ledger, key, head)
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
+    fn opened(&mut self, _: &mut Core, key: SessionKey) {
+        self.ledger.borrow_mut().opened(key);
+    }
 
     fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
         let Incoming::Text(text) = message else {
@@ -150,11 +187,11 @@ impl Gateway for Symbols {
             return;
         };
         for symbol in symbols.split(',') {
-            let topic = TopicName::from(symbol.to_owned());
             match verb {
-                "sub" => core.join(key, &topic),
-                _ => core.leave(key, &topic),
-            };
+                "sub" => drop(join(core, &self.ledger, key, symbol)),
+                "unsub" => leave(core, &self.ledger, key, symbol),
+                _ => {}
+            }
         }
     }
 
@@ -163,6 +200,9 @@ impl Gateway for Symbols {
             .received(core.now())
             .body(body.as_bytes())
             .finish();
+        let note = Note::data(&body);
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.publish(core.now(), &symbol, &note, true, Retain::Keep);
         core.publish(&Publication {
             topic: TopicName::from(symbol),
             frame,
@@ -172,6 +212,7 @@ impl Gateway for Symbols {
     }
 
     fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
+        self.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
     }
 }
@@ -180,6 +221,7 @@ impl Gateway for Symbols {
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
+    pub(crate) ledger: Shared,
     waiting: HashMap<SessionKey, VecDeque<String>>,
     in_flight: BTreeMap<u64, SessionKey>,
     next_call: u64,
@@ -217,11 +259,12 @@ impl Devices {
 impl Gateway for Devices {
     type Command = (String, String);
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(head)
+    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
+        admit(core, &self.ledger, key, head)
     }
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
+        self.ledger.borrow_mut().opened(key);
         self.waiting.insert(key, VecDeque::new());
         // Identify within ten seconds.
         core.set_deadline(key, Some(core.now().mono_us + 10_000_000));
@@ -233,7 +276,7 @@ impl Gateway for Devices {
         };
         if let Some(device) = text.strip_prefix("device ") {
             core.set_deadline(key, None);
-            core.join(key, &TopicName::from(device.to_owned()));
+            join(core, &self.ledger, key, device);
             return;
         }
         let Some(waiting) = self.waiting.get_mut(&key) else {
@@ -259,6 +302,8 @@ impl Gateway for Devices {
             .body(&body)
             .finish();
         core.send(key, &frame);
+        let note = Note::data(&String::from_utf8_lossy(&body)).answer();
+        self.ledger.borrow_mut().send(core.now(), key, &note);
         self.call_next(core, key);
     }
 
@@ -267,6 +312,9 @@ impl Gateway for Devices {
             .received(core.now())
             .body(body.as_bytes())
             .finish();
+        let note = Note::data(&body);
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.publish(core.now(), &device, &note, true, Retain::Keep);
         core.publish(&Publication {
             topic: TopicName::from(device),
             frame,
@@ -281,10 +329,12 @@ impl Gateway for Devices {
             text: "identify first",
         };
         core.close(key, code, CloseReason::Policy, Closing::Now);
+        self.ledger.borrow_mut().closing(key);
     }
 
     fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
         self.waiting.remove(&key);
+        self.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
     }
 }

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Puts each fault of tests/mutations/mutations.toml in a copy of the tree and expects a test to fail.
+
+    scripts/mutants.py [--seeds N] [--only REGEX] [--target-dir DIR] [--no-fail-fast]
+
+Ends with 1 when a fault survives, does not build, or is not found exactly once.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIST = ROOT / "tests" / "mutations" / "mutations.toml"
+# The simulation first: it is what has to notice, the scenarios say more exactly what is wrong.
+TESTS = ["simulation", "hub_rules", "toy_gateways"]
+# A fault may hang a test.
+TEST_SECONDS_MAX = 240
+
+
+def copy_of_the_tree(into):
+    """Every file that git knows, with what is changed but not committed."""
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True,
+    ).stdout.decode().split("\0")
+    for name in filter(None, files):
+        source = ROOT / name
+        if source.is_file():
+            target = into / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+def run(command, tree, env, seconds=None):
+    """Exit status and output; the whole process group is ended when its time is over."""
+    process = subprocess.Popen(
+        command, cwd=tree, env=env, text=True, errors="replace", start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, ""
+
+
+def cargo_test(test, *arguments):
+    return ["cargo", "test", "--locked", "--package", "weirgate", "--test", test, *arguments]
+
+
+def noticed_by(tree, env, all_tests):
+    """The tests that fail, with "(hangs)" where one had to be ended; None when nothing builds."""
+    build = ["cargo", "test", "--locked", "--package", "weirgate", "--no-run"]
+    for test in TESTS:
+        build += ["--test", test]
+    status, output = run(build, tree, env)
+    if status != 0:
+        return None, output
+    noticed = []
+    for test in TESTS:
+        status, _ = run(cargo_test(test, "--quiet"), tree, env, TEST_SECONDS_MAX)
+        if status != 0:
+            noticed.append(test if status is not None else f"{test} (hangs)")
+            if not all_tests:
+                break
+    return noticed, ""
+
+
+def check_texts(mutations):
+    """The list has not rotted: each text stands exactly once."""
+    rotten = []
+    for mutation in mutations:
+        count = (ROOT / mutation["file"]).read_text().count(mutation["find"])
+        if count != 1:
+            rotten.append(f"{mutation['name']}: its text stands {count} times in {mutation['file']}")
+    return rotten
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=240, help="seeds of each simulation")
+    parser.add_argument("--only", default="", help="regular expression on the names")
+    parser.add_argument("--target-dir", default=str(ROOT / "target" / "mutants"))
+    parser.add_argument("--no-fail-fast", action="store_true", help="run all tests on each fault")
+    parser.add_argument("--list", action="store_true", help="only check that the list is sound")
+    options = parser.parse_args()
+
+    mutations = tomllib.loads(LIST.read_text())["mutation"]
+    rotten = check_texts(mutations)
+    if rotten or options.list:
+        print("\n".join(rotten) or f"{len(mutations)} mutations, each text stands once")
+        return 1 if rotten else 0
+    mutations = [m for m in mutations if re.search(options.only, m["name"])]
+
+    env = dict(os.environ, CARGO_TARGET_DIR=options.target_dir, SIM_SEEDS=str(options.seeds))
+    env.update(RUST_BACKTRACE="0", SIM_SEED="")
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="weirgate-mutants-") as directory:
+        tree = Path(directory)
+        copy_of_the_tree(tree)
+        noticed, output = noticed_by(tree, env, all_tests=True)
+        if noticed != []:
+            print(f"without any fault: {noticed or output}")
+            return 1
+        for mutation in mutations:
+            started = time.monotonic()
+            file = tree / mutation["file"]
+            original = file.read_text()
+            file.write_text(original.replace(mutation["find"], mutation["replace"]))
+            noticed, output = noticed_by(tree, env, options.no_fail_fast)
+            file.write_text(original)
+            if noticed:
+                verdict = ", ".join(noticed)
+            else:
+                verdict = "DOES NOT BUILD" if noticed is None else "SURVIVES: " + mutation["why"]
+                survivors.append(mutation["name"])
+            seconds = time.monotonic() - started
+            print(f"{mutation['name']:50} {seconds:5.0f} s  {verdict}", flush=True)
+            if noticed is None:
+                print(output[-2000:])
+    print(f"{len(mutations) - len(survivors)} of {len(mutations)} noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

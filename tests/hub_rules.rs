@@ -1,0 +1,90 @@
+//! Single rules of the core that are easy to get wrong, each in a scenario of a few lines.
+
+mod world;
+
+#[path = "hub_rules/closing.rs"]
+mod closing;
+#[path = "hub_rules/deadlines.rs"]
+mod deadlines;
+#[path = "hub_rules/queue.rs"]
+mod queue;
+#[path = "hub_rules/reading.rs"]
+mod reading;
+
+use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};
+use world::World;
+use world::state::State;
+use world::toys::Symbols;
+
+const SECOND: u64 = 1_000_000;
+
+/// A topic without keys.
+fn symbols(limits: Limits) -> World<Symbols> {
+    World::new(limits, Symbols::default(), 1)
+}
+
+/// Topics with conflation keys.
+fn state(limits: Limits) -> World<State> {
+    World::new(limits, State::default(), 1)
+}
+
+/// Soft 1,000 bytes, hard 2,000.
+fn small_queue() -> Limits {
+    Limits {
+        send_queue: SendQueueLimits {
+            soft_bytes: 1_000,
+            hard_bytes: 2_000,
+            ..SendQueueLimits::default()
+        },
+        ping_interval_us: 0,
+        ..Limits::default()
+    }
+}
+
+impl World<Symbols> {
+    /// A member of `A` whose kernel takes `room` bytes.
+    fn reader(&mut self, deflate: Option<u8>, room: usize) -> SessionKey {
+        let key = self.connect("/ws", deflate);
+        self.text(key, "sub A");
+        self.net.sockets.get_mut(&key).expect("a socket").room = room;
+        key
+    }
+
+    /// Publishes a message whose frame has so many bytes.
+    fn publish(&mut self, frame_bytes: usize) -> String {
+        let header = match frame_bytes {
+            0..128 => 2,
+            128..65_540 => 4,
+            _ => 10,
+        };
+        let body = "x".repeat(frame_bytes - header);
+        self.hub.command(self.now, ("A".to_owned(), body.clone()));
+        self.settle();
+        body
+    }
+
+    fn reason(&self, key: SessionKey) -> Option<CloseReason> {
+        let closed = self.hub.gateway().closed.iter();
+        closed.rev().find(|(k, _)| *k == key).map(|(_, why)| *why)
+    }
+}
+
+impl World<State> {
+    /// A member of "state" whose kernel takes `room` bytes.
+    fn viewer(&mut self, room: usize) -> SessionKey {
+        let key = self.connect("/ws", None);
+        self.net.sockets.get_mut(&key).expect("a socket").room = room;
+        key
+    }
+
+    /// Publishes a keyed message.
+    fn publish(&mut self, topic_and_key: &str, body: &str) {
+        let command = (topic_and_key.to_owned(), body.to_owned());
+        self.hub.command(self.now, command);
+        self.settle();
+    }
+
+    fn reason(&self, key: SessionKey) -> Option<CloseReason> {
+        self.hub.gateway().ledger.borrow().stories[&key].reason
+    }
+}

@@ -1,0 +1,151 @@
+//! The two ends of a close.
+
+use weirgate::hub::{CloseReason, Limits};
+
+use super::{SECOND, small_queue, symbols};
+use crate::world::World;
+use crate::world::client::{frame, request};
+use crate::world::toys::Numbered;
+
+#[test]
+fn a_close_frame_goes_at_the_next_frame_boundary_and_the_rest_is_discarded() {
+    for deflate in [None, Some(15)] {
+        let mut world = symbols(Limits::default());
+        let key = world.reader(deflate, 7);
+        let first = world.publish(1_000);
+        world.publish(2_000);
+        world.publish(3_000);
+        world.send(key, &frame(0x83, b"no such opcode"));
+        assert_eq!(world.reason(key), Some(CloseReason::ProtocolError));
+        assert_eq!(world.hub.stats().messages_dropped, 2);
+        world.open_window(key, usize::MAX);
+        assert_eq!(world.texts(key), [first]);
+        assert_eq!(world.client(key).close, Some((1002, String::new())));
+    }
+}
+
+#[test]
+fn nothing_is_sent_after_a_close() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, usize::MAX);
+    world.send(key, &frame(0x88, b"\x03\xe8"));
+    world.publish(100);
+    world.text(key, "sub B");
+    world.send(key, &frame(0x89, b"ping"));
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+    assert!(world.texts(key).is_empty() && world.client(key).pongs.is_empty());
+    assert_eq!(world.hub.core().topic_count(), 0);
+}
+
+#[test]
+fn after_our_close_comes_a_half_close_and_the_peers_end_releases() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, usize::MAX);
+    world.send(key, &frame(0x88, b""));
+    assert!(world.net.sockets[&key].half_closed);
+    assert_eq!(world.net.sockets[&key].released, None);
+    world.end(key, false);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn a_peer_that_never_ends_is_let_go_at_the_deadline() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, usize::MAX);
+    world.send(key, &frame(0x88, b""));
+    world.advance(5 * SECOND - 1);
+    assert_eq!(world.net.sockets[&key].released, None);
+    world.advance(1);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn a_peer_that_ends_its_side_first_still_gets_our_close() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, 1);
+    world.publish(100);
+    world.send(key, &frame(0x88, b"\x03\xe8"));
+    world.end(key, false);
+    assert_eq!(world.net.sockets[&key].released, None);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn a_graceful_close_waits_for_the_data_and_takes_nothing_new() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "join a");
+    world.texts(key);
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    world.hub.command(world.now, ("a".into(), "one".into()));
+    world.text(key, "bye now");
+    world.hub.command(world.now, ("a".into(), "two".into()));
+    world.advance(4 * SECOND);
+    assert_eq!(world.hub.gateway().closed, [], "it waits");
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key).len(), 2, "one, and the answer");
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+    assert_eq!(world.hub.gateway().closed, [(key, CloseReason::Policy)]);
+}
+
+#[test]
+fn a_graceful_close_waits_until_its_deadline_only() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    world.text(key, "bye now");
+    world.advance(5 * SECOND - 1);
+    assert_eq!(world.hub.gateway().closed, []);
+    world.advance(1);
+    assert_eq!(world.hub.gateway().closed, [(key, CloseReason::Policy)]);
+    world.open_window(key, usize::MAX);
+    assert!(
+        world.texts(key).iter().all(|t| !t.contains("bye")),
+        "discarded"
+    );
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+}
+
+#[test]
+fn a_slot_is_used_again_only_after_its_socket_is_released() {
+    let mut world = symbols(small_queue());
+    let first = world.reader(None, usize::MAX);
+    world.hub.ended(world.now, first, true);
+    // The effect that releases it was not carried out yet.
+    let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let second = world.hub.accept(world.now, peer);
+    assert_ne!(second.slot, first.slot);
+    world.settle();
+    let third = world.accept(usize::MAX);
+    assert_eq!(third.slot, first.slot);
+    world.hub.received(world.now, first, &request("/ws", None));
+    world.hub.ended(world.now, first, true);
+    world.hub.released(first);
+    world.settle();
+    world.send(third, &request("/ws", None));
+    assert!(
+        world.client(third).is_open(),
+        "its predecessor's events are not its own"
+    );
+}
+
+#[test]
+fn refused_connections_give_their_places_back() {
+    let limits = Limits {
+        connections_max: 2,
+        ..Limits::default()
+    };
+    let mut world = symbols(limits);
+    let first = world.connect("/ws", None);
+    let http = world.accept(usize::MAX);
+    world.send(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    world.connect("/ws", None);
+    let refused = world.accept(usize::MAX);
+    assert_eq!(world.client(refused).status(), Some(503));
+    world.end(refused, false);
+    world.end(first, false);
+    world.connect("/ws", None);
+    assert_eq!(world.hub.core().connections(), 2);
+}

@@ -1,0 +1,232 @@
+//! Pings, pongs, stalls, handshakes: what is due when, and not before.
+
+use weirgate::hub::{CloseReason, DrainPlan, Limits};
+
+use super::{SECOND, small_queue, state, symbols};
+use crate::world::World;
+use crate::world::client::{frame, request};
+use crate::world::toys::{Devices, Numbered};
+
+fn pinged() -> Limits {
+    Limits {
+        ping_interval_us: 20 * SECOND,
+        pong_timeout_us: 5 * SECOND,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn first_pings_are_spread_over_half_an_interval() {
+    let mut world = symbols(pinged());
+    let keys: Vec<_> = (0..200).map(|_| world.reader(None, usize::MAX)).collect();
+    let pinged = |world: &World<_>| {
+        let pinged = |key: &&_| world.client(**key).pings > 0;
+        keys.iter().filter(pinged).count()
+    };
+    world.advance(10 * SECOND - 1);
+    assert_eq!(pinged(&world), 0);
+    let mut last = 0;
+    for tenth in 1..=10 {
+        world.advance(SECOND);
+        let now = pinged(&world);
+        assert!(
+            (5..40).contains(&(now - last)),
+            "{} in second {tenth}",
+            now - last
+        );
+        last = now;
+    }
+    world.advance(1);
+    assert_eq!(pinged(&world), 200);
+}
+
+#[test]
+fn a_client_without_a_pong_is_closed_when_its_time_is_over() {
+    let mut world = symbols(pinged());
+    let key = world.reader(None, usize::MAX);
+    while world.client(key).pings == 0 {
+        world.advance(SECOND / 10);
+    }
+    world.advance(5 * SECOND - 1);
+    assert_eq!(world.reason(key), None);
+    world.advance(1);
+    assert_eq!(world.reason(key), Some(CloseReason::PongTimeout));
+    let close = world.client(key).close.clone();
+    assert_eq!(close, Some((1011, "keepalive ping timeout".to_owned())));
+}
+
+#[test]
+fn a_pong_in_time_keeps_the_client_for_ever() {
+    let mut world = symbols(pinged());
+    let key = world.reader(None, usize::MAX);
+    let mut pings = 0;
+    for _ in 0..400 {
+        world.advance(SECOND);
+        if world.client(key).pings > pings {
+            pings = world.client(key).pings;
+            world.advance(4 * SECOND);
+            world.send(key, &frame(0x8a, b""));
+        }
+    }
+    assert!((15..=40).contains(&pings), "{pings}");
+    assert_eq!(world.reason(key), None);
+}
+
+#[test]
+fn the_pong_clock_starts_when_the_ping_has_left() {
+    let mut world = symbols(pinged());
+    let key = world.reader(None, 1);
+    world.publish(1_000);
+    world.advance(29 * SECOND);
+    assert_eq!(
+        world.reason(key),
+        None,
+        "its ping stands behind a frame that was begun"
+    );
+    world.open_window(key, 1_000);
+    world.advance(4 * SECOND);
+    assert_eq!(world.reason(key), None, "half the ping is out");
+    world.open_window(key, 1);
+    assert_eq!(world.client(key).pings, 1);
+    world.advance(5 * SECOND - 1);
+    assert_eq!(world.reason(key), None);
+    world.advance(1);
+    assert_eq!(world.reason(key), Some(CloseReason::PongTimeout));
+}
+
+#[test]
+fn who_is_not_read_is_not_late_with_a_pong() {
+    let mut world = World::new(pinged(), Devices::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "device d");
+    (0..20).for_each(|n| world.text(key, &format!("q{n}")));
+    assert!(!world.hub.wants_read(key));
+    while world.client(key).pings == 0 {
+        world.advance(SECOND);
+    }
+    world.send(key, &frame(0x8a, b""));
+    world.advance(30 * SECOND);
+    assert_eq!(world.hub.gateway().closed, []);
+}
+
+#[test]
+fn a_stall_is_counted_from_the_last_byte() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 10);
+    world.publish(900);
+    for _ in 0..20 {
+        world.advance(29 * SECOND);
+        world.open_window(key, 1);
+    }
+    assert_eq!(world.reason(key), None, "slow, but alive");
+    world.advance(30 * SECOND - 1);
+    assert_eq!(world.reason(key), None);
+    world.advance(1);
+    assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+}
+
+#[test]
+fn an_idle_client_is_not_stalled_when_its_next_message_waits() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    world.advance(100 * SECOND);
+    world.publish(100);
+    world.advance(29 * SECOND);
+    assert_eq!(world.reason(key), None);
+    world.advance(SECOND);
+    assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+}
+
+#[test]
+fn conflation_is_no_progress() {
+    let mut world = state(small_queue());
+    let key = world.viewer(0);
+    for n in 0..29 {
+        world.publish("state/1", &format!("{n}{}", "x".repeat(2_000)));
+        world.advance(SECOND);
+    }
+    assert_eq!(world.reason(key), None);
+    world.advance(SECOND);
+    assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+}
+
+#[test]
+fn a_head_has_its_time_whatever_dribbles_in() {
+    let mut world = symbols(Limits::default());
+    let key = world.accept(usize::MAX);
+    for byte in request("/ws", None).iter().take(99) {
+        world.send(key, &[*byte]);
+        world.advance(SECOND / 10);
+    }
+    assert_eq!(world.client(key).status(), None);
+    world.advance(SECOND / 10);
+    assert_eq!(world.client(key).status(), Some(408));
+    assert_eq!(
+        world.hub.stats().closes_for(CloseReason::HandshakeTimeout),
+        1
+    );
+    world.advance(5 * SECOND);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn a_soft_limit_is_not_due_for_a_client_that_closes() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 5);
+    for bytes in [10, 1_200, 10] {
+        world.publish(bytes);
+    }
+    world.advance(9 * SECOND);
+    world.send(key, &frame(0x88, b""));
+    world.advance(2 * SECOND);
+    assert_eq!(world.reason(key), Some(CloseReason::PeerClosed));
+    world.advance(3 * SECOND);
+    assert_eq!(world.net.sockets[&key].released, Some(true));
+}
+
+#[test]
+fn a_gateways_deadline_is_over_once_the_client_closes_gracefully() {
+    let limits = Limits {
+        close_timeout_us: 60 * SECOND,
+        ..small_queue()
+    };
+    let mut world = World::new(limits, Devices::default(), 1);
+    let key = world.connect("/ws", None);
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    world.text(key, "q1");
+    let call = world.calls.pop().expect("a call");
+    let outcome = Err(weirgate::hub::CallFailure::Timeout);
+    let reply = weirgate::hub::Reply {
+        id: call.id,
+        outcome,
+    };
+    world.hub.reply(world.now, reply);
+    world.hub.drain(world.now, DrainPlan::default());
+    world.settle();
+    // "Identify first" was due after ten seconds.
+    world.advance(20 * SECOND);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), ["Timeout"]);
+    assert_eq!(world.client(key).close, Some((1012, String::new())));
+}
+
+#[test]
+fn a_stop_does_not_shorten_a_graceful_close() {
+    let limits = Limits {
+        close_timeout_us: 60 * SECOND,
+        ..small_queue()
+    };
+    let mut world = World::new(limits, Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    world.text(key, "bye now");
+    let plan = DrainPlan {
+        delay_us: 0,
+        spread_us: SECOND,
+    };
+    world.hub.drain(world.now, plan);
+    world.advance(2 * SECOND);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key).len(), 2, "hello, bye");
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+}

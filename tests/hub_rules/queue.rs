@@ -1,0 +1,276 @@
+//! Limits of the send queue, conflation, memory of frames.
+
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::hub::{CloseReason, Feed, Limits, SendQueueLimits};
+
+use super::{SECOND, small_queue, state, symbols};
+use crate::world::state::StateFeed;
+
+#[test]
+fn an_empty_queue_takes_a_frame_of_any_size() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    let body = world.publish(70_000);
+    assert_eq!(world.reason(key), None);
+    world.advance(20 * SECOND);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), [body]);
+}
+
+#[test]
+fn the_hard_limit_counts_what_waits_behind_the_first_frame() {
+    for (behind, dropped) in [(1_999, false), (2_000, false), (2_001, true)] {
+        let mut world = symbols(small_queue());
+        let key = world.reader(None, 0);
+        world.publish(5_000);
+        world.publish(behind);
+        assert_eq!(world.reason(key), None, "{behind}: one frame over is taken");
+        world.publish(10);
+        let reason = dropped.then_some(CloseReason::SendQueueHard);
+        assert_eq!(world.reason(key), reason, "{behind}");
+        let stats = world.hub.stats();
+        assert_eq!(stats.messages_dropped, if dropped { 3 } else { 0 });
+        assert_eq!(
+            stats.closes_for(CloseReason::SendQueueHard),
+            u64::from(dropped)
+        );
+        if dropped {
+            assert_eq!(world.net.sockets[&key].released, Some(true), "reset");
+        }
+    }
+}
+
+#[test]
+fn the_soft_limit_drops_after_its_time_and_not_before() {
+    for (behind, dropped) in [(1_000, false), (1_001, true)] {
+        let mut world = symbols(small_queue());
+        let key = world.reader(None, 0);
+        world.publish(10);
+        world.publish(behind);
+        // The limit is looked at before the next frame.
+        world.publish(20);
+        world.advance(10 * SECOND);
+        assert_eq!(world.reason(key), None, "{behind}: just in time");
+        world.advance(2);
+        let reason = dropped.then_some(CloseReason::SendQueueSoft);
+        assert_eq!(world.reason(key), reason, "{behind}");
+    }
+}
+
+#[test]
+fn a_queue_that_was_below_its_soft_limit_again_starts_over() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    world.publish(10);
+    world.publish(1_200);
+    world.publish(10);
+    world.advance(8 * SECOND);
+    // All but the last frame go out; then it fills again.
+    world.open_window(key, 1_215);
+    world.publish(1_200);
+    world.publish(10);
+    world.advance(8 * SECOND);
+    assert_eq!(world.reason(key), None, "the clock began anew");
+    world.advance(3 * SECOND);
+    assert_eq!(world.reason(key), Some(CloseReason::SendQueueSoft));
+}
+
+#[test]
+fn an_empty_queue_forgets_that_it_was_over_its_soft_limit() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    for bytes in [10, 1_200, 10] {
+        world.publish(bytes);
+    }
+    world.open_window(key, 1_220);
+    assert_eq!(world.texts(key).len(), 3);
+    world.advance(5 * SECOND);
+    for bytes in [10, 1_200, 10] {
+        world.publish(bytes);
+    }
+    world.advance(9 * SECOND);
+    assert_eq!(world.reason(key), None);
+}
+
+#[test]
+fn only_the_newest_of_each_key_stays_and_goes_to_the_tail() {
+    let mut world = state(small_queue());
+    let key = world.viewer(0);
+    world.publish("state/1", &"a".repeat(600));
+    world.publish("state/2", &"b".repeat(600));
+    assert_eq!(
+        world.hub.stats().messages_conflated,
+        0,
+        "not past soft before"
+    );
+    world.publish("state/1", "c");
+    assert_eq!(world.hub.stats().messages_conflated, 1);
+    world.publish("state/2", "d");
+    world.publish("state/1", "e");
+    world.text(key, "ask");
+    assert_eq!(world.hub.stats().messages_conflated, 3);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), ["d", "e", "ask"]);
+}
+
+#[test]
+fn a_frame_that_was_begun_is_finished_whatever_comes_after() {
+    let mut world = state(small_queue());
+    let key = world.viewer(100);
+    let first = "a".repeat(2_000);
+    world.publish("state/1", &first);
+    world.publish("state/1", "b");
+    world.publish("state/1", "c");
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), [first, "c".to_owned()]);
+}
+
+#[test]
+fn an_old_queue_conflates_though_it_is_small() {
+    let mut world = state(small_queue());
+    let key = world.viewer(0);
+    world.publish("state/1", "a");
+    world.advance(SECOND);
+    world.publish("state/2", "b");
+    world.publish("state/1", "c");
+    assert_eq!(world.hub.stats().messages_conflated, 0, "a second old");
+    world.advance(1);
+    world.publish("state/2", "d");
+    assert_eq!(world.hub.stats().messages_conflated, 2);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), ["c", "d"]);
+}
+
+#[test]
+fn a_conflating_queue_stays_so_until_it_is_empty() {
+    let mut world = state(small_queue());
+    let key = world.viewer(0);
+    world.publish("state/1", &"a".repeat(1_100));
+    world.publish("state/2", "b");
+    world.publish("state/2", "c");
+    assert_eq!(
+        world.hub.stats().messages_conflated,
+        1,
+        "far below soft now"
+    );
+    world.open_window(key, 1_104);
+    world.publish("state/2", "d");
+    assert_eq!(world.hub.stats().messages_conflated, 2, "still conflating");
+    world.open_window(key, 3);
+    assert_eq!(world.texts(key).len(), 2);
+    world.publish("state/2", "e");
+    world.publish("state/2", "f");
+    assert_eq!(world.hub.stats().messages_conflated, 2, "it was empty once");
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), ["e", "f"]);
+}
+
+#[test]
+fn keyed_frames_alone_never_pass_a_limit() {
+    let mut world = state(small_queue());
+    let key = world.viewer(0);
+    for n in 0..50 {
+        world.publish("state/1", &format!("{n}{}", "x".repeat(3_000)));
+        world.advance(SECOND / 2);
+    }
+    assert_eq!(world.reason(key), None);
+    assert_eq!(world.hub.stats().messages_waiting, 1);
+    world.advance(10 * SECOND);
+    assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+}
+
+#[test]
+fn keyed_frames_of_a_topic_that_was_left_are_removed() {
+    let mut world = state(small_queue());
+    let key = world.connect("/ws", None);
+    world.text(key, "join other");
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    world.publish("other/11", "gone");
+    world.publish("state/1", "kept");
+    world.text(key, "leave other");
+    assert_eq!(world.hub.stats().messages_waiting, 1);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), ["kept"]);
+}
+
+#[test]
+fn the_retained_state_comes_first_and_never_twice() {
+    let mut world = state(Limits::default());
+    let mut feed = StateFeed::new(world.frame_bytes.clone());
+    let before = world.connect("/ws", None);
+    let message = |sequence, quiet, payload: &str| {
+        let position = weirgate::feeds::StreamPosition {
+            stream_created_unix_ns: 1,
+            sequence,
+        };
+        BusEvent::Message(BusMessage {
+            subject: "market.flow".into(),
+            pattern: None,
+            payload: payload.as_bytes().to_vec(),
+            position: Some(position),
+            received: weirgate::hub::Now::default(),
+            quiet,
+        })
+    };
+    let mut publish = |world: &mut crate::world::World<_>, event| {
+        let mut out = Vec::new();
+        feed.event(world.now, event, &mut out);
+        for publication in out {
+            world.hub.published(world.now, &publication);
+        }
+        world.settle();
+    };
+    publish(&mut world, message(1, true, "one"));
+    let between = world.connect("/ws", None);
+    assert_eq!(world.texts(between), ["one"]);
+    publish(&mut world, BusEvent::CaughtUp);
+    let after = world.connect("/ws", None);
+    publish(&mut world, message(2, false, "two"));
+    publish(&mut world, message(2, false, "a replay"));
+    assert_eq!(world.texts(before), ["one", "two"]);
+    assert_eq!(world.texts(between), ["two"]);
+    assert_eq!(world.texts(after), ["one", "two"]);
+}
+
+#[test]
+fn past_the_memory_limit_the_largest_queue_goes() {
+    let limits = Limits {
+        frame_bytes_max: 100_000,
+        send_queue: SendQueueLimits::default(),
+        ..small_queue()
+    };
+    let mut world = symbols(limits);
+    let small = world.reader(None, 0);
+    world.publish(20_000);
+    let large = world.reader(None, 0);
+    for _ in 0..4 {
+        world
+            .hub
+            .command(world.now, ("B".to_owned(), String::new()));
+    }
+    world.text(large, "sub B");
+    let more = "y".repeat(45_000);
+    world.hub.command(world.now, ("B".to_owned(), more.clone()));
+    world.settle();
+    assert_eq!(world.reason(large), None);
+    world.hub.command(world.now, ("B".to_owned(), more));
+    world.settle();
+    assert_eq!(world.reason(large), Some(CloseReason::FrameMemory));
+    assert_eq!(world.reason(small), None);
+    assert!(world.frame_bytes.alive() <= 100_000);
+}
+
+#[test]
+fn a_shared_frame_is_counted_once() {
+    let mut world = symbols(small_queue());
+    let keys: Vec<_> = (0..10).map(|_| world.reader(Some(15), 0)).collect();
+    world.publish(10_000);
+    assert!(
+        world.frame_bytes.alive() < 12_000,
+        "one plain, one deflated"
+    );
+    assert_eq!(world.hub.stats().frames_deflated, 1);
+    assert_eq!(world.hub.stats().send_queue_bytes, 100_000);
+    keys.iter().for_each(|key| world.end(*key, true));
+    assert_eq!(world.frame_bytes.alive(), 0);
+}

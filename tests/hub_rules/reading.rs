@@ -1,0 +1,164 @@
+//! What clients send: heads, frames behind them, floods, pauses.
+
+use weirgate::hub::{Answer, Limits, Reply, SendQueueLimits};
+
+use super::{small_queue, symbols};
+use crate::world::World;
+use crate::world::client::{frame, request};
+use crate::world::toys::{Devices, Numbered};
+
+#[test]
+fn a_head_may_be_as_large_as_its_limit_and_no_larger() {
+    let limit = Limits::default().head_bytes_max;
+    for (over, status) in [(0, 101), (1, 431)] {
+        let mut world = symbols(Limits::default());
+        let good = request("/ws", None);
+        let padding = "x".repeat(limit + over - good.len() - "X: \r\n".len());
+        let head = String::from_utf8(good).expect("text");
+        let head = head.replacen("\r\n\r\n", &format!("\r\nX: {padding}\r\n\r\n"), 1);
+        let key = world.accept(usize::MAX);
+        world.send(key, head.as_bytes());
+        assert_eq!(world.client(key).status(), Some(status));
+    }
+}
+
+#[test]
+fn frames_in_the_packet_of_the_request_are_served_after_the_101() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.accept(usize::MAX);
+    let both = [request("/ws", None), frame(0x81, b"join a")].concat();
+    world.send(key, &both);
+    assert!(world.client(key).is_open());
+    assert_eq!(world.texts(key).len(), 2, "hello, joined");
+}
+
+#[test]
+fn a_head_may_be_cut_anywhere() {
+    let request = [request("/ws", None), frame(0x81, b"sub A")].concat();
+    for at in 0..request.len() {
+        let mut world = symbols(Limits::default());
+        let key = world.accept(usize::MAX);
+        world.send(key, &request[..at]);
+        world.send(key, &request[at..]);
+        assert_eq!(world.hub.core().joined_count(key), 1, "cut at {at}");
+    }
+}
+
+#[test]
+fn a_write_may_stop_anywhere() {
+    for deflate in [None, Some(9), Some(15)] {
+        let mut world = World::new(Limits::default(), Numbered::default(), 1);
+        let key = world.connect("/ws", deflate);
+        world.text(key, "join a");
+        world.texts(key);
+        world.net.sockets.get_mut(&key).expect("it").room = 0;
+        for n in 0..4 {
+            let body = format!("{n}").repeat(200);
+            world.hub.command(world.now, ("a".into(), body));
+        }
+        world.send(key, &frame(0x89, b"in between"));
+        while world.client(key).texts.len() < 4 {
+            world.open_window(key, 1);
+        }
+        assert_eq!(world.client(key).pongs, [b"in between"]);
+        for (index, text) in world.texts(key).iter().enumerate() {
+            let start = format!("{{\"seq\":{},", index + 3);
+            assert!(text.starts_with(&start), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_pong_overtakes_all_but_the_frame_that_was_begun() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, 0);
+    world.publish(1_000);
+    world.publish(1_000);
+    world.send(key, &frame(0x89, b"a"));
+    world.open_window(key, 3);
+    assert_eq!(world.client(key).pongs, [b"a"], "no frame was begun");
+    world.open_window(key, 1);
+    world.send(key, &frame(0x89, b"b"));
+    world.open_window(key, 999 + 3);
+    assert_eq!(world.client(key).pongs, [b"a", b"b"]);
+    assert_eq!(world.texts(key).len(), 1);
+}
+
+#[test]
+fn pongs_that_wait_are_bounded_and_none_is_lost() {
+    let send_queue = SendQueueLimits {
+        control_bytes_max: 1_000,
+        ..SendQueueLimits::default()
+    };
+    let mut world = symbols(Limits {
+        send_queue,
+        ..small_queue()
+    });
+    let key = world.reader(None, 0);
+    let pings: Vec<u8> = (0..2_000_u32)
+        .flat_map(|n| frame(0x89, &n.to_be_bytes()))
+        .collect();
+    world.send(key, &pings);
+    assert!(!world.hub.wants_read(key));
+    world.text(key, "sub B");
+    assert_eq!(world.hub.core().joined_count(key), 1, "it is not heard");
+    world.open_window(key, usize::MAX);
+    assert!(
+        world.net.largest_write <= 1_000 + 127,
+        "{}",
+        world.net.largest_write
+    );
+    let want: Vec<Vec<u8>> = (0..2_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+    assert_eq!(world.client(key).pongs, want);
+    assert_eq!(world.hub.core().joined_count(key), 2, "read on, in order");
+}
+
+#[test]
+fn a_read_pause_keeps_the_order() {
+    let mut world = World::new(Limits::default(), Devices::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "device d");
+    let together: Vec<u8> = (0..30)
+        .flat_map(|n| frame(0x81, format!("q{n}").as_bytes()))
+        .collect();
+    world.send(key, &together);
+    assert!(!world.hub.wants_read(key));
+    for n in 30..40 {
+        world.text(key, &format!("q{n}"));
+    }
+    for n in 0..40 {
+        let call = world.calls.pop().expect("one call");
+        assert_eq!(call.body, format!("q{n}").into_bytes());
+        assert!(world.calls.is_empty());
+        let answer = Answer {
+            status: 200,
+            content_type: String::new(),
+            body: call.body,
+        };
+        let reply = Reply {
+            id: call.id,
+            outcome: Ok(answer),
+        };
+        world.hub.reply(world.now, reply);
+        world.settle();
+    }
+    assert!(world.calls.is_empty() && world.hub.wants_read(key));
+    assert_eq!(world.texts(key).len(), 40);
+}
+
+#[test]
+fn large_messages_and_fragments_are_heard_one_after_the_other() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", Some(15));
+    for _ in 0..3 {
+        world.send(key, &frame(0x82, &vec![0; 1024 * 1024]));
+        let name = "n".repeat(20_000);
+        world.send(key, &frame(0x01, b"jo"));
+        world.send(key, &frame(0x89, b"within"));
+        world.send(key, &frame(0x80, format!("in {name}").as_bytes()));
+        world.text(key, &format!("leave {name}"));
+    }
+    assert_eq!(world.client(key).pongs.len(), 3);
+    assert_eq!(world.texts(key).len(), 1 + 6);
+    assert_eq!(world.hub.stats().received_messages, 9);
+}

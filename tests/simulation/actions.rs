@@ -1,0 +1,380 @@
+//! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
+//! publishes; services that answer; time that passes.
+
+use weirgate::hub::{Answer, CallFailure, Reply, SessionKey};
+
+use crate::choices::{self, SECOND};
+use crate::run::{ALL, Peer, Run, Toy};
+use crate::world::client::{frame, request};
+
+impl<T: Toy> Run<T> {
+    /// One of the clients whose connection stands and is not closing.
+    fn someone(&mut self) -> Option<SessionKey> {
+        let ledger = self.ledger.borrow();
+        let open = |key: &&SessionKey| {
+            let story = ledger.stories.get(key);
+            story.is_some_and(|s| s.is_open) && self.world.client(**key).is_open()
+        };
+        let open: Vec<SessionKey> = self.live.iter().filter(open).copied().collect();
+        drop(ledger);
+        (!open.is_empty()).then(|| self.random.pick(&open))
+    }
+
+    fn anyone(&mut self) -> Option<SessionKey> {
+        (!self.live.is_empty()).then(|| self.random.pick(&self.live))
+    }
+
+    pub(crate) fn connect(&mut self) {
+        if self.live.len() > self.crowd * 3 / 2 {
+            return;
+        }
+        let reads = self.random.chance(50);
+        let room = match reads {
+            true => ALL,
+            false => choices::room(&mut self.random),
+        };
+        let key = self.world.accept(room);
+        assert!(!self.peers.contains_key(&key), "a key was given twice");
+        if !self.slots.insert(key.slot) {
+            self.coverage.insert("a slot was used again".to_owned());
+        }
+        self.live.push(key);
+        let mut peer = Peer {
+            always_read: reads,
+            accepted_at: self.world.now.mono_us,
+            ..Peer::default()
+        };
+        let full = self.world.hub.core().connections() > self.limits.connections_max;
+        let (mut bytes, whole) = self.head(&mut peer);
+        if full {
+            peer.status = Some(503);
+        }
+        if whole && self.random.chance(30) {
+            self.number += 1;
+            let text = T::chatter(&mut self.random, self.number);
+            bytes.extend(frame(0x81, text.as_bytes()));
+        }
+        self.peers.insert(key, peer);
+        if let Some(socket) = self.world.net.sockets.get_mut(&key) {
+            socket.client.hangs_up = self.random.chance(70);
+        }
+        self.say(key, &bytes);
+    }
+
+    /// A request head, maybe bad, maybe without its end; `true` if a WebSocket may follow.
+    fn head(&mut self, peer: &mut Peer) -> (Vec<u8>, bool) {
+        let random = &mut self.random;
+        let bits = random.chance(60).then(|| random.between(9, 15) as u8);
+        peer.deflate = bits.is_some() && self.limits.deflate_level > 0;
+        let bytes = match random.below(100) {
+            0..70 => {
+                peer.path = "/ws";
+                request("/ws", bits)
+            }
+            70..83 => {
+                peer.path = "/slow";
+                request("/slow", bits)
+            }
+            83..86 => {
+                peer.path = "/secret";
+                request("/secret", bits)
+            }
+            86..92 => {
+                let (bytes, status) = choices::bad_head(random, &self.limits);
+                peer.status = Some(status);
+                return (bytes, false);
+            }
+            92..96 => return (b"GET /health HTTP/1.1\r\nHost: sim\r\n\r\n".to_vec(), false),
+            _ => {
+                // Its end never comes.
+                let mut bytes = request("/ws", bits);
+                bytes.truncate(random.below(bytes.len() as u64) as usize);
+                peer.status = Some(408);
+                return (bytes, false);
+            }
+        };
+        if self.closes_begun() {
+            peer.status = Some(503);
+        }
+        (bytes, true)
+    }
+
+    /// The clients' bytes, cut anywhere.
+    fn say(&mut self, key: SessionKey, bytes: &[u8]) {
+        let mut rest = bytes;
+        if self.random.chance(40) {
+            for _ in 0..self.random.between(1, 3) {
+                let at = self.random.below(rest.len() as u64 + 1) as usize;
+                let (part, after) = rest.split_at(at);
+                self.world.send(key, part);
+                rest = after;
+            }
+        }
+        self.world.send(key, rest);
+    }
+
+    /// The hub takes what this client sends at once.
+    fn is_heard(&self, key: SessionKey) -> bool {
+        let unread = self.world.net.sockets.get(&key).map(|s| s.unread.len());
+        unread == Some(0) && self.world.hub.wants_read(key)
+    }
+
+    pub(crate) fn chat(&mut self) {
+        let Some(key) = self.someone() else { return };
+        self.number += 1;
+        let text = T::chatter(&mut self.random, self.number);
+        let payload = text.as_bytes();
+        let bytes = match self.random.below(10) {
+            0 => {
+                let at = self.random.below(payload.len() as u64 + 1) as usize;
+                let (first, second) = payload.split_at(at);
+                [frame(0x01, first), frame(0x80, second)].concat()
+            }
+            1 if self.peers[&key].deflate => frame(0xc1, &choices::deflated(payload)),
+            _ => frame(0x81, payload),
+        };
+        self.say(key, &bytes);
+    }
+
+    /// Binary up to the limit: heard, and ignored by the toys.
+    pub(crate) fn bulk(&mut self) {
+        let Some(key) = self.someone() else { return };
+        let max = self.limits.message_bytes_max as u64;
+        let less = self.random.below(max);
+        let len = self.random.pick(&[max, less]);
+        self.say(key, &frame(0x82, &vec![7; len as usize]));
+    }
+
+    pub(crate) fn publish(&mut self) {
+        let burst = self.random.pick(&[1, 1, 1, 3, 10]);
+        for _ in 0..burst {
+            self.number += 1;
+            let body = choices::body(&mut self.random, self.number);
+            let now = self.world.now;
+            let relayed = self.random.chance(70);
+            if let Some(broker) = self.broker.as_mut().filter(|_| relayed) {
+                let body = format!("{{\"flow\":\"{body}\"}}");
+                for publication in broker.step(&mut self.random, now, &body) {
+                    self.world.hub.published(now, &publication);
+                }
+            } else {
+                let topic = T::topic(&mut self.random);
+                self.world.hub.command(now, (topic, body));
+            }
+            self.world.settle();
+            self.look();
+        }
+    }
+
+    pub(crate) fn read(&mut self) {
+        for _ in 0..self.random.between(1, 6) {
+            let slow: Vec<SessionKey> = {
+                let slow = |key: &&SessionKey| self.world.net.sockets[*key].room < ALL / 2;
+                self.live.iter().filter(slow).copied().collect()
+            };
+            if slow.is_empty() {
+                return;
+            }
+            let key = self.random.pick(&slow);
+            let room = match self.random.chance(6) {
+                true => ALL,
+                false => choices::room(&mut self.random),
+            };
+            self.world.open_window(key, room);
+        }
+    }
+
+    pub(crate) fn stop_reading(&mut self) {
+        let Some(key) = self.someone() else { return };
+        let room = match self.random.chance(50) {
+            true => 0,
+            false => choices::room(&mut self.random),
+        };
+        self.peers.get_mut(&key).expect("a peer").always_read = false;
+        self.world.net.sockets.get_mut(&key).expect("a socket").room = room;
+    }
+
+    pub(crate) fn ping(&mut self) {
+        let Some(key) = self.someone() else { return };
+        self.number += 1;
+        let payload = self.number.to_be_bytes();
+        let at_once = self.is_heard(key);
+        let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
+        socket.client.asks(&payload, at_once);
+        self.say(key, &frame(0x89, &payload));
+        // Too many pongs waited already: it was read, but not looked at.
+        if !self.world.hub.wants_read(key) {
+            let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
+            let asked = socket.client.asked.iter_mut();
+            asked.for_each(|asked| asked.messages_max = None);
+        }
+    }
+
+    pub(crate) fn flood(&mut self) {
+        let Some(key) = self.someone() else { return };
+        let mut bytes = Vec::new();
+        let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
+        for _ in 0..self.random.between(30, 400) {
+            self.number += 1;
+            let payload = self.number.to_be_bytes();
+            socket.client.asks(&payload, false);
+            bytes.extend(frame(0x89, &payload));
+        }
+        self.say(key, &bytes);
+    }
+
+    pub(crate) fn close(&mut self) {
+        let Some(key) = self.someone() else { return };
+        let code = self.random.pick(&[1000, 1001, 4321, 1005]);
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        if peer.close_sent.is_some() {
+            return;
+        }
+        peer.close_sent = Some(code);
+        let heard = self.is_heard(key);
+        let payload = [&u16::to_be_bytes(code)[..], b"bye"].concat();
+        let payload = if code == 1005 { &[][..] } else { &payload };
+        self.say(key, &frame(0x88, payload));
+        let heard = heard && self.is_heard(key);
+        assert!(
+            !heard || self.reason(key).is_some(),
+            "a close was not heard"
+        );
+    }
+
+    pub(crate) fn violate(&mut self) {
+        let Some(key) = self.someone() else { return };
+        let deflate = self.peers[&key].deflate;
+        let (bytes, reason, code) = choices::violation(&mut self.random, deflate, &self.limits);
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        if peer.violated.is_some() || peer.close_sent.is_some() {
+            return;
+        }
+        peer.violated = Some((reason, code));
+        let heard = self.is_heard(key);
+        self.say(key, &bytes);
+        if heard && (self.is_heard(key) || self.reason(key).is_some()) {
+            // Before the flush, what was queued in this turn still goes ahead of the close.
+            let waits = self.world.held && self.reason(key).is_none();
+            let told = waits || self.reason(key) == Some(reason);
+            assert!(told, "{reason:?} of {}", bytes.escape_ascii());
+        }
+    }
+
+    fn reason(&self, key: SessionKey) -> Option<weirgate::hub::CloseReason> {
+        self.ledger.borrow().stories[&key].reason
+    }
+
+    /// FIN or RST, at any stage.
+    pub(crate) fn cut(&mut self) {
+        let Some(key) = self.anyone() else { return };
+        let failed = self.random.chance(60);
+        self.peers.get_mut(&key).expect("a peer").ended = true;
+        self.world.end(key, failed);
+    }
+
+    pub(crate) fn break_socket(&mut self) {
+        let Some(key) = self.anyone() else { return };
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        (peer.broken, peer.always_read) = (true, false);
+        let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
+        socket.broken = true;
+    }
+
+    pub(crate) fn fall_silent(&mut self) {
+        if let Some(key) = self.someone() {
+            let peer = self.peers.get_mut(&key).expect("a peer");
+            peer.silent = !peer.silent;
+        }
+    }
+
+    /// An event for nothing: the kernel took bytes, or not.
+    pub(crate) fn spurious_writable(&mut self) {
+        let Some(key) = self.anyone() else { return };
+        let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
+        socket.blocked = false;
+        self.world.hub.writable(self.world.now, key);
+    }
+
+    /// Events of sockets that are gone reach nobody, whoever has their slots now.
+    pub(crate) fn stale_events(&mut self) {
+        let taken = |key: &&SessionKey| self.live.iter().any(|l| l.slot == key.slot);
+        let Some(key) = self.gone.iter().rev().find(taken).copied() else {
+            return;
+        };
+        self.coverage.insert("events of a former owner".to_owned());
+        let (now, hub) = (self.world.now, &mut self.world.hub);
+        let before = format!("{:?}", hub.stats());
+        hub.received(now, key, &frame(0x88, b""));
+        hub.writable(now, key);
+        hub.ended(now, key, true);
+        hub.released(key);
+        assert_eq!(format!("{:?}", hub.stats()), before);
+        assert!(!hub.wants_read(key));
+    }
+
+    pub(crate) fn answer_calls(&mut self) {
+        for _ in 0..self.random.between(1, 4) {
+            if self.world.calls.is_empty() {
+                return;
+            }
+            let at = self.random.below(self.world.calls.len() as u64) as usize;
+            let call = self.world.calls.swap_remove(at);
+            let outcome = match self.random.chance(80) {
+                true => Ok(Answer {
+                    status: 200,
+                    content_type: String::new(),
+                    body: call.body,
+                }),
+                false => Err(CallFailure::Timeout),
+            };
+            let reply = Reply {
+                id: call.id,
+                outcome,
+            };
+            self.world.hub.reply(self.world.now, reply);
+            self.world.settle();
+        }
+    }
+
+    /// Time passes, at most this much.
+    pub(crate) fn pass(&mut self, most: u64) {
+        let until = self.world.now.mono_us + self.random.below(most) + 1;
+        self.world.held = false;
+        self.world.settle();
+        self.look();
+        if self.random.chance(50) {
+            self.pass_to(until);
+        } else {
+            // A loop that was late: everything is due at once.
+            self.world.advance(until - self.world.now.mono_us);
+            self.look();
+        }
+        self.check_all();
+    }
+
+    /// As a loop does it: the hub is called when it asked for it, and not otherwise.
+    pub(crate) fn pass_to(&mut self, until: u64) {
+        for ticks in 0.. {
+            assert!(ticks < 200_000, "deadlines without an end");
+            let now = self.world.now.mono_us;
+            let at = self.world.hub.next_deadline().unwrap_or(u64::MAX).max(now);
+            if at > until {
+                break;
+            }
+            self.world.advance(at - now);
+            self.look();
+        }
+        let rest = until - self.world.now.mono_us;
+        self.world.now = self.world.now.plus_us(rest);
+        self.check_all();
+    }
+
+    /// The delay of a stop is over.
+    pub(crate) fn closes_begun(&self) -> bool {
+        self.draining.is_some_and(|at| self.world.now.mono_us >= at)
+    }
+}
+
+/// Longest that a run waits between two things that happen.
+pub(crate) const LONGEST_PASS: u64 = 25 * SECOND;

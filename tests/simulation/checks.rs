@@ -1,0 +1,288 @@
+//! What must be true: of each client when something came or ended, of all of them now and then.
+
+use weirgate::hub::{CloseReason, Limits, SessionKey};
+
+use crate::actions::LONGEST_PASS;
+use crate::run::{ALL, Peer, Run, Toy};
+use crate::world::Socket;
+use crate::world::client::frame;
+use crate::world::state::TOPIC;
+
+impl<T: Toy> Run<T> {
+    /// Looks at what the last thing that happened came to.
+    pub(crate) fn look(&mut self) {
+        self.take_messages();
+        self.note_closing();
+        let ended = std::mem::take(&mut self.ledger.borrow_mut().ended);
+        for (key, reason) in ended {
+            self.ended(key, reason);
+        }
+        for key in std::mem::take(&mut self.world.released) {
+            self.released(key);
+            self.live.retain(|k| *k != key);
+            self.gone.push(key);
+        }
+        self.answer_pings();
+    }
+
+    fn take_messages(&mut self) {
+        let mut ledger = self.ledger.borrow_mut();
+        for key in &self.live {
+            let socket = self.world.net.sockets.get_mut(key).expect("a socket");
+            let texts = std::mem::take(&mut socket.client.texts);
+            if texts.is_empty() {
+                continue;
+            }
+            let story = ledger.stories.get_mut(key).expect("it was opened");
+            for text in texts {
+                story.got(&text);
+                if text.starts_with("{\"flow\":") {
+                    self.peers.get_mut(key).expect("a peer").flow = Some(text);
+                }
+            }
+        }
+    }
+
+    /// A graceful close begins without a word to the gateway.
+    fn note_closing(&mut self) {
+        let mut ledger = self.ledger.borrow_mut();
+        for key in &self.live {
+            let open = self.world.hub.core().is_open(*key);
+            if ledger.stories.get(key).is_some_and(|s| s.is_open != open) {
+                assert!(!open, "open again");
+                ledger.closing(*key);
+                // Any close waits for the flush of its turn.
+                let may_wait = self.draining.is_some() || self.world.held;
+                assert!(may_wait, "closes without a reason");
+            }
+            let story = ledger.stories.get(key);
+            if story.is_some_and(|s| !s.is_open && s.reason.is_none()) {
+                self.coverage.insert("a graceful close waits".to_owned());
+            }
+        }
+    }
+
+    fn answer_pings(&mut self) {
+        let now = self.world.now.mono_us;
+        for key in self.live.clone() {
+            let client = self.world.client(key);
+            let (pings, open) = (client.pings, client.is_open() && client.close.is_none());
+            let peer = self.peers.get_mut(&key).expect("a peer");
+            if open && peer.opened_at == 0 {
+                peer.opened_at = now;
+            }
+            if pings > peer.pings_seen {
+                peer.pings_seen = pings;
+                peer.ping_at = now;
+            }
+            if peer.pings_answered < pings && !peer.silent && !peer.ended && open {
+                (peer.pings_answered, peer.pong_at) = (pings, now);
+                self.world.send(key, &frame(0x8a, b""));
+            }
+        }
+    }
+
+    /// The gateway was told that a client has ended, and why: it must be true.
+    fn ended(&mut self, key: SessionKey, reason: CloseReason) {
+        *self.ends.entry(reason as u8).or_default() += 1;
+        let now = self.world.now.mono_us;
+        let queue = &self.limits.send_queue;
+        let ledger = self.ledger.borrow();
+        let story = &ledger.stories[&key];
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        peer.closed_at = Some(now);
+        let socket = &self.world.net.sockets[&key];
+        let (behind, _) = story.waiting_behind_first();
+        let true_reason = match reason {
+            CloseReason::PeerClosed => peer.close_sent.is_some(),
+            CloseReason::PeerGone => peer.ended,
+            CloseReason::SocketError => peer.ended || peer.broken,
+            CloseReason::Policy => true,
+            CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
+                peer.violated.is_some_and(|(r, _)| r == reason)
+            }
+            CloseReason::PongTimeout => {
+                let unanswered = peer.pings_answered < peer.pings_seen;
+                unanswered && now >= peer.ping_at + self.limits.pong_timeout_us
+            }
+            CloseReason::SendStalled => socket.blocked && now >= socket.taken_at + queue.stall_us,
+            CloseReason::SendQueueSoft => behind > queue.soft_bytes,
+            CloseReason::SendQueueHard => behind > queue.hard_bytes,
+            CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX,
+            CloseReason::ShuttingDown => self.draining.is_some(),
+            CloseReason::HandshakeTimeout
+            | CloseReason::BadRequest
+            | CloseReason::ConnectionLimit => false,
+        };
+        assert!(true_reason, "{reason:?} of {key:?}: {peer:?} {story:?}");
+    }
+
+    /// A socket is gone: the client got its last words, if it wanted them.
+    fn released(&mut self, key: SessionKey) {
+        let mut ledger = self.ledger.borrow_mut();
+        let (peer, socket) = (&self.peers[&key], &self.world.net.sockets[&key]);
+        let reads = socket.room > ALL / 2 && !peer.ended && !peer.broken;
+        let Some(story) = ledger.stories.get_mut(&key) else {
+            let late = self.world.now.mono_us >= peer.accepted_at + self.limits.handshake_us;
+            refused(peer, socket, reads, late);
+            return;
+        };
+        // Accepted and closed at once: the gateway never had it.
+        let never_opened = (peer.path == "/secret").then_some(CloseReason::Policy);
+        let reason = never_opened.or(story.reason).expect("the gateway was told");
+        let close = socket.client.close.as_ref().map(|(code, _)| *code);
+        let codes: &[u16] = match reason {
+            CloseReason::PeerClosed => &[peer.close_sent.unwrap_or(0)],
+            CloseReason::Policy => &[1000, 1008],
+            CloseReason::PongTimeout => &[1011],
+            CloseReason::ShuttingDown => &[1012],
+            CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
+                &[peer.violated.map_or(0, |(_, code)| code)]
+            }
+            _ => &[],
+        };
+        let fits = close.is_none_or(|code| codes.contains(&code));
+        assert!(fits, "{reason:?} with {close:?}");
+        let reset = socket.released.expect("it was released");
+        if !codes.is_empty() && reads && !reset {
+            assert!(
+                close.is_some(),
+                "{reason:?} without a close frame: {peer:?}"
+            );
+        }
+        let waited = [CloseReason::Policy, CloseReason::ShuttingDown].contains(&reason);
+        if waited && peer.always_read && reads {
+            story.complete();
+        } else if waited && story.waiting() > 0 && !T::PAUSES {
+            self.coverage
+                .insert("a graceful close waited too long".to_owned());
+        }
+    }
+
+    /// Checks all that does not depend on what happened last.
+    pub(crate) fn check_all(&mut self) {
+        if self.world.held {
+            return;
+        }
+        self.look();
+        for key in self.live.clone() {
+            self.check_client(key);
+        }
+        let ledger = self.ledger.borrow();
+        let stats = self.world.hub.stats();
+        assert_eq!(stats.messages_queued, ledger.queued, "messages queued");
+        let sockets = self.world.net.sockets.values();
+        let (messages, bytes) = sockets.fold((0, 0), |(messages, bytes), socket| {
+            (
+                messages + socket.client.messages as u64,
+                bytes + socket.bytes,
+            )
+        });
+        assert_eq!(stats.messages_sent, messages, "messages that came whole");
+        assert_eq!(stats.bytes_sent, bytes, "bytes that came");
+        let conflated: u64 = ledger.stories.values().map(|s| s.conflated).sum();
+        assert!(stats.messages_conflated + stats.messages_dropped >= conflated);
+        let core = self.world.hub.core();
+        assert_eq!(core.topic_count(), ledger.topic_count(), "topics");
+        let joined: usize = self.live.iter().map(|k| core.joined_count(*k)).sum();
+        assert_eq!(joined, ledger.memberships(), "memberships");
+        for (topic, wanted) in &self.world.interest {
+            assert_eq!(*wanted, ledger.has_members(topic), "interest in {topic}");
+        }
+        let alive = self.world.frame_bytes.alive();
+        assert!(alive <= self.limits.frame_bytes_max || stats.send_queue_bytes == 0);
+        for reason in CloseReason::ALL {
+            let told = self.ends.get(&(reason as u8)).copied().unwrap_or(0);
+            assert!(
+                stats.closes_for(reason) >= told,
+                "{reason:?} was not counted"
+            );
+        }
+    }
+
+    fn check_client(&mut self, key: SessionKey) {
+        let now = self.world.now.mono_us;
+        let socket = &self.world.net.sockets[&key];
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        peer.blocked_at = match peer.blocked_at {
+            Some(at) if socket.blocked => Some(at),
+            _ => socket.blocked.then_some(now),
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        let Some(story) = ledger.stories.get_mut(&key) else {
+            let longest = self.limits.handshake_us + self.limits.close_timeout_us + LONGEST_PASS;
+            assert!(
+                now < peer.accepted_at + longest,
+                "a head for ever: {peer:?}"
+            );
+            return;
+        };
+        if let Some(at) = peer.blocked_at
+            && !story.has_left()
+        {
+            let since = at.max(socket.taken_at);
+            let stalled = now >= since + self.limits.send_queue.stall_us;
+            assert!(!stalled, "stalled for too long: {peer:?}");
+        }
+        let close_timeout_us = self.limits.close_timeout_us;
+        let in_time = |at: Option<u64>| at.is_none_or(|at| now < at + close_timeout_us);
+        assert!(in_time(peer.closed_at), "closes for ever: {peer:?}");
+        if !story.is_open {
+            let began = *peer.closing_at.get_or_insert(now);
+            assert!(peer.closed_at.is_some() || in_time(Some(began)), "{peer:?}");
+            return;
+        }
+        let paused = !self.world.hub.wants_read(key);
+        if paused {
+            let by = if T::PAUSES { "the gateway" } else { "pongs" };
+            self.coverage.insert(format!("paused by {by}"));
+        }
+        if !socket.blocked {
+            // Whatever the kernel would have taken is out.
+            story.complete();
+        }
+        if socket.room > ALL / 2 {
+            if !paused {
+                peer.check_pings(now, &self.limits, T::PAUSES);
+            }
+            let newest = self.broker.as_ref().and_then(|b| b.newest());
+            if newest.is_some() && peer.path == "/ws" && ledger.is_member(key, TOPIC) {
+                assert_eq!(peer.flow.as_deref(), newest, "not the newest state");
+            }
+        } else if !T::KEYED {
+            let (behind, before_last) = story.waiting_behind_first();
+            assert!(
+                before_last <= self.limits.send_queue.hard_bytes,
+                "queued too much"
+            );
+            if behind > self.limits.send_queue.soft_bytes {
+                self.coverage.insert("over the soft limit".to_owned());
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Pings come in time to a client that reads all, and whoever answers none is not kept.
+    fn check_pings(&self, now: u64, limits: &Limits, pauses: bool) {
+        if self.pings_answered < self.pings_seen {
+            let in_time = now < self.ping_at + limits.pong_timeout_us;
+            assert!(in_time, "no pong for too long: {self:?}");
+        } else if limits.ping_interval_us > 0 && !pauses {
+            // While a pong is missing there is no other ping.
+            let last = self.ping_at.max(self.opened_at).max(self.pong_at);
+            assert!(now <= last + limits.ping_interval_us, "no ping: {self:?}");
+        }
+    }
+}
+
+/// An end before the 101, or without it.
+fn refused(peer: &Peer, socket: &Socket, reads: bool, late: bool) {
+    let status = socket.client.status();
+    assert!(status != Some(101), "{peer:?}");
+    if status.is_some() || reads {
+        let fits = status == peer.status || status == Some(503);
+        assert!(fits, "{status:?}: {peer:?}");
+    }
+    assert!(late || status != Some(408), "too early: {peer:?}");
+}

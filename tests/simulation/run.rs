@@ -1,0 +1,355 @@
+//! One run: a hub with a toy gateway, its clients, a bus, and a clock, all moved by one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+
+use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
+
+use crate::broker::Broker;
+use crate::choices::{self, SECOND};
+use crate::world::ledger::Shared;
+use crate::world::state::State;
+use crate::world::toys::{Devices, Numbered, Symbols};
+use crate::world::{Random, World};
+
+/// A client that reads all that comes.
+pub(crate) const ALL: usize = usize::MAX / 2;
+
+/// What the runs of all seeds have met.
+pub(crate) type Coverage = BTreeSet<String>;
+
+/// A gateway that can be simulated, and what its clients say.
+pub(crate) trait Toy: Gateway<Command = (String, String)> + Default {
+    /// Its messages have conflation keys.
+    const KEYED: bool = false;
+    /// It stops reading clients.
+    const PAUSES: bool = false;
+    fn ledger(&self) -> Shared;
+    fn chatter(random: &mut Random, number: u64) -> String;
+    fn topic(random: &mut Random) -> String;
+}
+
+impl Toy for Numbered {
+    fn ledger(&self) -> Shared {
+        Shared::clone(&self.ledger)
+    }
+
+    fn chatter(random: &mut Random, _: u64) -> String {
+        let name = random.pick(&["a", "ab", "b", "a*", "*"]);
+        match random.below(20) {
+            0..14 => format!("join {name}"),
+            14..17 => format!("leave {name}"),
+            17 => "bye now".to_owned(),
+            _ => "nonsense".to_owned(),
+        }
+    }
+
+    fn topic(random: &mut Random) -> String {
+        random.pick(&["a", "ab", "b"]).to_owned()
+    }
+}
+
+impl Toy for Symbols {
+    fn ledger(&self) -> Shared {
+        Shared::clone(&self.ledger)
+    }
+
+    fn chatter(random: &mut Random, _: u64) -> String {
+        let symbols: Vec<String> = (0..random.between(1, 4))
+            .map(|_| Self::topic(random))
+            .collect();
+        let verb = random.pick(&["sub", "sub", "sub", "unsub"]);
+        format!("{verb} {}", symbols.join(","))
+    }
+
+    fn topic(random: &mut Random) -> String {
+        format!("S{}", random.below(8))
+    }
+}
+
+impl Toy for Devices {
+    const PAUSES: bool = true;
+
+    fn ledger(&self) -> Shared {
+        Shared::clone(&self.ledger)
+    }
+
+    fn chatter(random: &mut Random, number: u64) -> String {
+        match random.below(3) {
+            0 => format!("device {}", Self::topic(random)),
+            _ => format!("q{number}"),
+        }
+    }
+
+    fn topic(random: &mut Random) -> String {
+        format!("d{}", random.below(5))
+    }
+}
+
+impl Toy for State {
+    const KEYED: bool = true;
+
+    fn ledger(&self) -> Shared {
+        Shared::clone(&self.ledger)
+    }
+
+    fn chatter(random: &mut Random, number: u64) -> String {
+        match random.below(20) {
+            0..6 => "join other".to_owned(),
+            6..9 => "leave other".to_owned(),
+            9 => "leave state".to_owned(),
+            10..12 => "join state".to_owned(),
+            12 => "bye now".to_owned(),
+            _ => format!("ask{number}"),
+        }
+    }
+
+    fn topic(random: &mut Random) -> String {
+        let topics = ["state/1", "state/2", "other/11", "other/12", "other/13"];
+        random.pick(&topics).to_owned()
+    }
+}
+
+/// What a client did, and what is known of its server's behaviour towards it.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// The status that its head deserves, where it is not 101.
+    pub(crate) status: Option<u16>,
+    pub(crate) path: &'static str,
+    pub(crate) deflate: bool,
+    /// Answers no ping.
+    pub(crate) silent: bool,
+    /// Has read everything all its life.
+    pub(crate) always_read: bool,
+    pub(crate) accepted_at: u64,
+    pub(crate) opened_at: u64,
+    pub(crate) pings_seen: usize,
+    pub(crate) pings_answered: usize,
+    pub(crate) ping_at: u64,
+    pub(crate) pong_at: u64,
+    pub(crate) blocked_at: Option<u64>,
+    pub(crate) close_sent: Option<u16>,
+    pub(crate) violated: Option<(CloseReason, u16)>,
+    pub(crate) ended: bool,
+    /// When its close began, and when the gateway was told.
+    pub(crate) closing_at: Option<u64>,
+    pub(crate) closed_at: Option<u64>,
+    /// A write to it fails.
+    pub(crate) broken: bool,
+    /// The newest message of the bus that it got.
+    pub(crate) flow: Option<String>,
+}
+
+/// See the module.
+pub(crate) struct Run<T: Toy> {
+    pub(crate) world: World<T>,
+    pub(crate) random: Random,
+    pub(crate) limits: Limits,
+    pub(crate) ledger: Shared,
+    pub(crate) peers: BTreeMap<SessionKey, Peer>,
+    /// Sockets that were not released.
+    pub(crate) live: Vec<SessionKey>,
+    pub(crate) gone: Vec<SessionKey>,
+    pub(crate) slots: BTreeSet<u32>,
+    pub(crate) coverage: Coverage,
+    pub(crate) broker: Option<Broker>,
+    /// Clients at once, about.
+    pub(crate) crowd: usize,
+    pub(crate) number: u64,
+    /// Ends by reason, as gateways were told.
+    pub(crate) ends: BTreeMap<u8, u64>,
+    /// When a stop begins to close clients.
+    pub(crate) draining: Option<u64>,
+}
+
+/// What is left of a run.
+pub(crate) struct Outcome {
+    pub(crate) coverage: Coverage,
+    /// Of every byte that every client got.
+    pub(crate) traffic: u64,
+    pub(crate) clients: usize,
+    pub(crate) messages: u64,
+}
+
+/// Runs one seed to its end.
+pub(crate) fn run(seed: u64) -> Outcome {
+    match seed % 4 {
+        0 => Run::<Numbered>::new(seed).play(),
+        1 => Run::<Symbols>::new(seed).play(),
+        2 => Run::<Devices>::new(seed).play(),
+        _ => Run::<State>::new(seed).play(),
+    }
+}
+
+impl<T: Toy> Run<T> {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let limits = choices::limits(&mut random);
+        let gateway = T::default();
+        let ledger = gateway.ledger();
+        let world = World::new(limits.clone(), gateway, seed);
+        let broker = T::KEYED.then(|| Broker::new(world.frame_bytes.clone()));
+        let crowd = match seed % 50 {
+            // More than one batch of writes.
+            7..11 => 200,
+            _ => random.between(4, 30) as usize,
+        };
+        Self {
+            world,
+            random,
+            limits,
+            ledger,
+            peers: BTreeMap::new(),
+            live: Vec::new(),
+            gone: Vec::new(),
+            slots: BTreeSet::new(),
+            coverage: Coverage::new(),
+            broker,
+            crowd,
+            number: 0,
+            ends: BTreeMap::new(),
+            draining: None,
+        }
+    }
+
+    fn play(mut self) -> Outcome {
+        for _ in 0..self.crowd {
+            self.connect();
+            self.look();
+        }
+        let steps = self.random.between(150, 450);
+        let drain_at = match self.random.chance(40) {
+            true => self.random.between(steps / 2, steps),
+            false => steps + 1,
+        };
+        let holds = self.random.chance(50);
+        for step in 0..steps {
+            if step == drain_at {
+                self.drain();
+            }
+            if self.world.held {
+                self.world.held = self.random.chance(75);
+            } else if holds {
+                self.world.held = self.random.chance(15);
+            }
+            self.world.settle();
+            self.act();
+            self.world.settle();
+            self.look();
+            if step % 8 == 0 {
+                self.check_all();
+            }
+        }
+        self.finish();
+        self.cover();
+        Outcome {
+            traffic: self.world.net.hash.finish(),
+            clients: self.peers.len(),
+            messages: self.world.hub.stats().messages_sent,
+            coverage: self.end(),
+        }
+    }
+
+    fn act(&mut self) {
+        match self.random.below(100) {
+            0..6 => self.connect(),
+            6..22 => self.chat(),
+            22..48 => self.publish(),
+            48..66 => self.read(),
+            66..70 => self.stop_reading(),
+            70..76 => self.ping(),
+            76 => self.flood(),
+            77 => self.close(),
+            78 => self.violate(),
+            79 => self.cut(),
+            80 => self.stale_events(),
+            81 => self.break_socket(),
+            82 => self.fall_silent(),
+            83 => self.spurious_writable(),
+            84..88 => self.answer_calls(),
+            88..91 => self.bulk(),
+            91..96 => self.pass(SECOND / 20),
+            96..99 => self.pass(2 * SECOND),
+            _ => self.pass(25 * SECOND),
+        }
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.world.held = false;
+        self.world.settle();
+        let plan = choices::drain_plan(&mut self.random);
+        let (delay, spread) = (plan.delay_us > 0, plan.spread_us > 0);
+        self.coverage
+            .insert(format!("drain delay {delay} spread {spread}"));
+        self.draining = Some(self.world.now.mono_us + plan.delay_us);
+        self.world.hub.drain(self.world.now, plan);
+        self.world.settle();
+        self.look();
+    }
+
+    /// Everyone reads, or nobody does any more; then a stop, and nothing may be left.
+    fn finish(&mut self) {
+        self.world.held = false;
+        self.world.settle();
+        self.look();
+        if self.random.chance(60) {
+            for key in self.live.clone() {
+                self.world.open_window(key, ALL);
+            }
+        }
+        self.look();
+        self.check_all();
+        if !self.world.hub.is_draining() {
+            self.drain();
+        }
+        let limits = &self.limits;
+        let longest = 11 * SECOND + limits.handshake_us + 2 * limits.close_timeout_us + 2;
+        let until = self.world.now.mono_us + longest;
+        self.pass_to(until);
+        assert_eq!(self.live, [], "sockets are left");
+        assert!(self.world.hub.is_drained());
+        self.check_all();
+    }
+
+    /// The end of the hub itself.
+    fn end(self) -> Coverage {
+        let stats = self.world.hub.stats();
+        assert_eq!((stats.heads, stats.open, stats.closing), (0, 0, 0));
+        assert_eq!((stats.messages_waiting, stats.send_queue_bytes), (0, 0));
+        let ends: u64 = stats.closes.iter().sum();
+        assert_eq!(ends + stats.to_http, stats.accepted, "one reason each");
+        assert_eq!(self.world.hub.core().connections(), 0);
+        let alive = self.world.frame_bytes.clone();
+        drop(self.broker);
+        drop(self.world.hub);
+        assert_eq!(alive.alive(), 0, "frames outlive everyone");
+        self.coverage
+    }
+
+    fn cover(&mut self) {
+        let stats = self.world.hub.stats();
+        for reason in CloseReason::ALL {
+            if stats.closes_for(reason) > 0 {
+                self.coverage.insert(format!("close {}", reason.label()));
+            }
+        }
+        let met = [
+            ("conflated", stats.messages_conflated),
+            ("shed", stats.messages_shed),
+            ("to http", stats.to_http),
+            (
+                "a batch over 128",
+                u64::from(self.world.net.largest_batch >= 128),
+            ),
+            ("resumed", self.world.resumed),
+        ];
+        for (what, count) in met {
+            if count > 0 {
+                self.coverage.insert(what.to_owned());
+            }
+        }
+        for place in &self.world.net.stops {
+            self.coverage.insert(format!("stop {place:?}"));
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What each client has to get, kept beside the core by other means: plain maps of members, plain
+//! lists of messages. The toy gateways tell it what they ask of the core, the simulation compares.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::rc::Rc;
+
+use weirgate::hub::{CloseReason, Now, Retain, SessionKey};
+
+/// One message that a client has to get.
+pub(crate) struct Expected {
+    body: Rc<str>,
+    /// What stands in its lead; 0 for none.
+    number: u64,
+    conflation: Option<u64>,
+    topic: Option<Rc<str>>,
+    /// Over the client's rate: it must not come.
+    shed: bool,
+}
+
+/// A rate by counting, in millionths of a message.
+#[derive(Debug)]
+struct Rate {
+    per_second: u64,
+    credit: u64,
+    at: u64,
+}
+
+impl Rate {
+    fn allows(&mut self, now: u64) -> bool {
+        let full = self.per_second * 1_000_000;
+        self.credit = (self.credit + (now - self.at) * self.per_second).min(full);
+        self.at = now;
+        let allowed = self.credit >= 1_000_000;
+        self.credit -= if allowed { 1_000_000 } else { 0 };
+        allowed
+    }
+}
+
+/// One connection's life.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) is_open: bool,
+    pub(crate) reason: Option<CloseReason>,
+    pub(crate) expected: Vec<Expected>,
+    /// The first of `expected` that has neither come nor been passed by a later one.
+    next: usize,
+    /// Frame bytes of what has not come.
+    pub(crate) waiting_bytes: usize,
+    numbers: u64,
+    rate: Option<Rate>,
+    /// Topics that it left, each with the number of messages expected until then.
+    left: Vec<(Rc<str>, usize)>,
+    /// The retained message that it got at its join, per topic.
+    joined_with: BTreeMap<String, Rc<str>>,
+    pub(crate) conflated: u64,
+}
+
+/// A message on its way into the ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) body: Rc<str>,
+    pub(crate) numbered: bool,
+    pub(crate) answer: bool,
+    pub(crate) conflation: Option<u64>,
+}
+
+impl Note {
+    pub(crate) fn data(body: &str) -> Self {
+        Self {
+            body: body.into(),
+            numbered: false,
+            answer: false,
+            conflation: None,
+        }
+    }
+
+    pub(crate) fn numbered(mut self) -> Self {
+        self.numbered = true;
+        self
+    }
+
+    pub(crate) fn answer(mut self) -> Self {
+        self.answer = true;
+        self
+    }
+}
+
+/// Bytes of an unmasked frame around this payload (RFC 6455 §5.2).
+pub(crate) fn frame_bytes(payload: usize) -> usize {
+    payload
+        + match payload {
+            0..=125 => 2,
+            126..=65_535 => 4,
+            _ => 10,
+        }
+}
+
+impl Story {
+    fn expect(&mut self, now: Now, note: &Note, topic: Option<Rc<str>>) {
+        let mut number = 0;
+        if note.numbered {
+            self.numbers += 1;
+            number = self.numbers;
+        }
+        let rate = self.rate.as_mut().filter(|_| !note.answer);
+        let shed = rate.is_some_and(|rate| !rate.allows(now.mono_us));
+        if !shed {
+            self.waiting_bytes += frame_bytes(note.body.len());
+        }
+        self.expected.push(Expected {
+            body: Rc::clone(&note.body),
+            number,
+            conflation: note.conflation,
+            topic,
+            shed,
+        });
+    }
+
+    /// A message came: it is the next one, or everything before it may be missing.
+    pub(crate) fn got(&mut self, text: &str) {
+        while let Some(expected) = self.expected.get(self.next) {
+            if expected.is(text) {
+                assert!(!expected.shed, "over the rate, and sent: {text:.60}");
+                self.waiting_bytes -= frame_bytes(expected.body.len());
+                self.next += 1;
+                return;
+            }
+            self.pass(text);
+        }
+        panic!("came twice, in the wrong order, or was never published: {text:.60}");
+    }
+
+    /// The next message is missing: it was shed, a newer one took its place, or its topic was left.
+    fn pass(&mut self, before: &str) {
+        let missing = &self.expected[self.next];
+        if !missing.shed {
+            let later = &self.expected[self.next + 1..];
+            let replaced = missing.conflation.is_some()
+                && later.iter().any(|e| e.conflation == missing.conflation);
+            let left = missing.conflation.is_some()
+                && self.left.iter().any(|(topic, until)| {
+                    Some(topic) == missing.topic.as_ref() && self.next < *until
+                });
+            // Left and joined again: the same state was expected twice, and one of them came.
+            let earlier = self.expected[..self.next].iter();
+            let again = !self.left.is_empty() && earlier.rev().any(|e| e.body == missing.body);
+            assert!(
+                replaced || left || again,
+                "lost: {:.60} (number {}) before {before:.60}",
+                missing.body,
+                missing.number
+            );
+            self.conflated += 1;
+            self.waiting_bytes -= frame_bytes(missing.body.len());
+        }
+        self.next += 1;
+    }
+
+    /// The client has read all there was: nothing may be missing any more.
+    pub(crate) fn complete(&mut self) {
+        while self.next < self.expected.len() {
+            self.pass("the end");
+        }
+    }
+
+    /// Whether it ever left a topic: its queue may have become empty without a write.
+    pub(crate) fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Messages that have not come, shed ones included.
+    pub(crate) fn waiting(&self) -> usize {
+        self.expected.len() - self.next
+    }
+
+    /// Frame bytes behind the first message, and those less the last one.
+    pub(crate) fn waiting_behind_first(&self) -> (usize, usize) {
+        let open = self.expected[self.next..].iter().filter(|e| !e.shed);
+        let mut sizes = open.map(|e| frame_bytes(e.body.len()));
+        let first = sizes.next().unwrap_or(0);
+        let last = sizes.next_back().unwrap_or(0);
+        let behind = self.waiting_bytes - first;
+        (behind, behind - last)
+    }
+}
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.8}+{}", self.body, self.body.len())
+    }
+}
+
+impl Expected {
+    fn is(&self, text: &str) -> bool {
+        if self.number == 0 {
+            return *self.body == *text;
+        }
+        let rest = text.strip_prefix("{\"seq\":");
+        rest.and_then(|rest| rest.strip_prefix(&self.number.to_string()))
+            .is_some_and(|rest| *rest == *self.body)
+    }
+}
+
+/// All connections, all topics.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) stories: BTreeMap<SessionKey, Story>,
+    topics: BTreeMap<String, BTreeSet<SessionKey>>,
+    retained: BTreeMap<String, Note>,
+    /// Messages meant for clients.
+    pub(crate) queued: u64,
+    /// Connections whose end was not looked at yet.
+    pub(crate) ended: Vec<(SessionKey, CloseReason)>,
+}
+
+/// The ledger of a gateway and its simulation.
+pub(crate) type Shared = Rc<RefCell<Ledger>>;
+
+impl Ledger {
+    /// A request head was accepted, with this rate.
+    pub(crate) fn admitted(&mut self, now: Now, key: SessionKey, per_second: Option<u32>) {
+        let rate = per_second.map(|per_second| Rate {
+            per_second: per_second.into(),
+            credit: u64::from(per_second) * 1_000_000,
+            at: now.mono_us,
+        });
+        let story = Story {
+            rate,
+            ..Story::default()
+        };
+        assert!(self.stories.insert(key, story).is_none(), "admitted twice");
+    }
+
+    pub(crate) fn opened(&mut self, key: SessionKey) {
+        let story = self.stories.get_mut(&key).expect("admitted before");
+        assert!(story.reason.is_none(), "opened after its end");
+        story.is_open = true;
+    }
+
+    /// `true` if the client is a member only now.
+    pub(crate) fn join(&mut self, now: Now, key: SessionKey, topic: &str) -> bool {
+        let Some(story) = self.stories.get_mut(&key).filter(|s| s.is_open) else {
+            return false;
+        };
+        if !self.topics.entry(topic.to_owned()).or_default().insert(key) {
+            return false;
+        }
+        story.joined_with.remove(topic);
+        if let Some(note) = self.retained.get(topic) {
+            story.expect(now, note, Some(topic.into()));
+            let body = Rc::clone(&note.body);
+            story.joined_with.insert(topic.to_owned(), body);
+            self.queued += 1;
+        }
+        true
+    }
+
+    pub(crate) fn leave(&mut self, key: SessionKey, topic: &str) -> bool {
+        let members = self.topics.get_mut(topic);
+        let was = members.is_some_and(|members| members.remove(&key));
+        if was && let Some(story) = self.stories.get_mut(&key) {
+            story.left.push((topic.into(), story.expected.len()));
+        }
+        was
+    }
+
+    pub(crate) fn send(&mut self, now: Now, key: SessionKey, note: &Note) {
+        if let Some(story) = self.stories.get_mut(&key).filter(|s| s.is_open) {
+            story.expect(now, note, None);
+            self.queued += 1;
+        }
+    }
+
+    pub(crate) fn publish(
+        &mut self,
+        now: Now,
+        topic: &str,
+        note: &Note,
+        deliver: bool,
+        retain: Retain,
+    ) {
+        match retain {
+            Retain::Set => drop(self.retained.insert(topic.to_owned(), note.clone())),
+            Retain::Clear => drop(self.retained.remove(topic)),
+            Retain::Keep => {}
+        }
+        let members = self.topics.get(topic).filter(|_| deliver);
+        for key in members.into_iter().flatten() {
+            let story = self.stories.get_mut(key).expect("a member has a story");
+            // Never the same state twice: it came at the join.
+            if story.joined_with.get(topic).is_none_or(|b| *b != note.body) {
+                story.expect(now, note, Some(topic.into()));
+                self.queued += 1;
+            }
+        }
+    }
+
+    /// Nothing more is queued for this client.
+    pub(crate) fn closing(&mut self, key: SessionKey) {
+        if let Some(story) = self.stories.get_mut(&key) {
+            story.is_open = false;
+        }
+        for members in self.topics.values_mut() {
+            members.remove(&key);
+        }
+    }
+
+    pub(crate) fn closed(&mut self, key: SessionKey, reason: CloseReason) {
+        self.closing(key);
+        let story = self
+            .stories
+            .get_mut(&key)
+            .expect("closed what was admitted");
+        assert!(story.reason.replace(reason).is_none(), "closed twice");
+        self.ended.push((key, reason));
+    }
+
+    pub(crate) fn is_member(&self, key: SessionKey, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|m| m.contains(&key))
+    }
+
+    pub(crate) fn has_members(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|m| !m.is_empty())
+    }
+
+    /// Members, over all topics.
+    pub(crate) fn memberships(&self) -> usize {
+        self.topics.values().map(BTreeSet::len).sum()
+    }
+
+    /// Topics with members or something retained.
+    pub(crate) fn topic_count(&self) -> usize {
+        let held = self
+            .topics
+            .iter()
+            .filter(|(_, members)| !members.is_empty());
+        let names: BTreeSet<_> = held.map(|(name, _)| name).collect();
+        names.len() + self.retained.keys().filter(|n| !names.contains(n)).count()
+    }
+}
