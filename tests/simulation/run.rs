@@ -128,6 +128,9 @@ pub(crate) struct Peer {
     pub(crate) ping_at: u64,
     pub(crate) pong_at: u64,
     pub(crate) blocked_at: Option<u64>,
+    /// It could not be written to, or was not read, when last looked at.
+    pub(crate) hindered: bool,
+    pub(crate) hindered_until: u64,
     pub(crate) close_sent: Option<u16>,
     pub(crate) violated: Option<(CloseReason, u16)>,
     pub(crate) ended: bool,
