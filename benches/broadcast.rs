@@ -195,8 +195,8 @@ fn numbered(c: &mut Criterion) {
     }
 }
 
-/// What do clients with compression cost? `deflated_8k` deflates one new frame each turn for all
-/// of them; `deflated_small` is under the size from which frames are deflated, and shows what
+/// What do clients with compression cost? `8k` deflates one new frame each turn for all
+/// of them; `small` is under the size from which frames are deflated, and shows what
 /// asking costs.
 fn deflated(c: &mut Criterion) {
     case(
@@ -235,7 +235,8 @@ fn shared_deflated(c: &mut Criterion) {
 }
 
 /// What does a delivery cost when a turn carries sixteen small messages for each client? They
-/// leave in one write, so the write's share is a sixteenth.
+/// leave in one write; but a queue of more than two entries takes memory for them, and gives it
+/// back when it is empty.
 fn burst(c: &mut Criterion) {
     let messages = Messages {
         per_turn: 16,

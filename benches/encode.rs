@@ -1,9 +1,9 @@
 //! What is done once per message or once per connection, whatever the number of clients.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use std::time::Duration;
 use weirgate::hub::{ConflationKey, Frame, FrameBytes};
 use weirgate::wire::deflate::Deflater;
 use weirgate::wire::head::{self, HeadScanner};
@@ -12,7 +12,7 @@ use weirgate::wire::response::switching_protocols;
 /// The default of `--deflate-level`.
 const DEFLATE_LEVEL: u32 = 2;
 
-/// JSON of at least `bytes` bytes cut to that length: repeated names, numbers that differ.
+/// JSON, cut to `bytes` bytes: repeated names, numbers that differ.
 fn json(bytes: usize) -> Vec<u8> {
     let mut out = br#"{"ts":1715693832250,"symbol":"ES","buckets":["#.to_vec();
     let mut state = 1_u64;
