@@ -1,0 +1,279 @@
+//! Joining, leaving, dropping and publishing to one member, against the number of subscriptions
+//! in all. The time per operation must not grow with it, apart from what cold memory costs; each
+//! case names its size, so that a line that is not flat shows.
+
+mod open;
+
+use std::time::{Duration, Instant};
+
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
+use open::{NOW, TakesAll, hub, open, settle};
+use weirgate::hub::{
+    Accepted, Admission, CloseReason, Core, Frame, Gateway, Hub, Incoming, Publication, Retain,
+    SessionKey, TopicName,
+};
+use weirgate::wire::head::RequestHead;
+
+/// Subscriptions in all.
+const SIZES: [usize; 3] = [100, 10_000, 100_000];
+/// Operations between two looks at the clock.
+const BATCH: usize = 10;
+
+/// Joins and leaves as told, by the topic's number.
+struct Joins {
+    names: Vec<TopicName>,
+}
+
+/// What a client would ask for.
+enum Ask {
+    Join(SessionKey, usize),
+    Leave(SessionKey, usize),
+}
+
+impl Gateway for Joins {
+    type Command = Ask;
+
+    fn upgrade(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission {
+        Admission::Accept(Accepted::default())
+    }
+
+    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
+
+    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
+
+    fn command(&mut self, core: &mut Core, ask: Ask) {
+        let done = match ask {
+            Ask::Join(key, topic) => core.join(key, &self.names[topic]),
+            Ask::Leave(key, topic) => core.leave(key, &self.names[topic]),
+        };
+        assert!(done, "the case asks for what can be done");
+    }
+
+    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
+}
+
+/// Sessions that hold `own` topics each: session `n` those from `n * own` on, modulo the topics.
+struct Population {
+    hub: Hub<Joins>,
+    keys: Vec<SessionKey>,
+    own: usize,
+    /// Where the next batch begins.
+    at: usize,
+    /// How far batches walk over the population. 0: always the same sessions, which the caches
+    /// then hold, so that what is left of a growth is the core's own.
+    stride: usize,
+}
+
+impl Population {
+    fn new(sessions: usize, own: usize, topics: usize) -> Self {
+        let names = (0..topics).map(|n| TopicName::from(format!("trades.symbol.{n:06}")));
+        let names = names.collect();
+        let mut population = Self {
+            hub: hub(Joins { names }),
+            keys: Vec::new(),
+            own,
+            at: 0,
+            stride: 7_919,
+        };
+        for session in 0..sessions {
+            let key = population.enter(session);
+            population.keys.push(key);
+        }
+        population.hub.check_invariants();
+        population
+    }
+
+    /// Opens a client with the topics of session number `session`.
+    fn enter(&mut self, session: usize) -> SessionKey {
+        let key = open(&mut self.hub, None);
+        for topic in session * self.own..(session + 1) * self.own {
+            self.ask(Ask::Join(key, self.wrapped(topic)));
+        }
+        settle(&mut self.hub, NOW);
+        key
+    }
+
+    fn wrapped(&self, topic: usize) -> usize {
+        topic % self.hub.gateway().names.len()
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        self.hub.command(NOW, ask);
+    }
+
+    /// The sessions of the next batch, each once, far from each other.
+    fn next_batch(&mut self) -> Vec<usize> {
+        let sessions = self.keys.len();
+        let step = (sessions / BATCH).max(1);
+        self.at = (self.at + self.stride) % sessions;
+        let batch = (0..BATCH.min(sessions)).map(|n| (self.at + n * step) % sessions);
+        batch.collect()
+    }
+
+    /// Joins a topic that another session holds, then leaves it; the time of both parts.
+    fn join_and_leave(&mut self, batch: &[usize]) -> [Duration; 2] {
+        // The first topic of the next session but one: this one does not hold it.
+        let asked: Vec<_> = batch
+            .iter()
+            .map(|&session| (self.keys[session], self.wrapped((session + 2) * self.own)))
+            .collect();
+        let begin = Instant::now();
+        for &(key, topic) in &asked {
+            self.ask(Ask::Join(key, topic));
+        }
+        let middle = Instant::now();
+        for &(key, topic) in &asked {
+            self.ask(Ask::Leave(key, topic));
+        }
+        let times = [middle - begin, middle.elapsed()];
+        settle(&mut self.hub, NOW);
+        times
+    }
+
+    /// The same on the session's own topic: it leaves and comes back.
+    fn leave_and_join(&mut self, batch: &[usize]) -> [Duration; 2] {
+        let begin = Instant::now();
+        for &session in batch {
+            let topic = self.wrapped(session * self.own);
+            self.ask(Ask::Leave(self.keys[session], topic));
+        }
+        let middle = Instant::now();
+        for &session in batch {
+            let topic = self.wrapped(session * self.own);
+            self.ask(Ask::Join(self.keys[session], topic));
+        }
+        let times = [middle.elapsed(), middle - begin];
+        settle(&mut self.hub, NOW);
+        times
+    }
+
+    /// Peers go, with all their topics; then others take their places, which is not timed.
+    fn drop_and_enter(&mut self, batch: &[usize]) -> Duration {
+        let begin = Instant::now();
+        for &session in batch {
+            self.hub.ended(NOW, self.keys[session], false);
+        }
+        settle(&mut self.hub, NOW);
+        let time = begin.elapsed();
+        for &session in batch {
+            self.keys[session] = self.enter(session);
+        }
+        time
+    }
+
+    /// One message to each session's first topic, and one write each.
+    fn publish(&mut self, batch: &[usize]) -> Duration {
+        let publication = |&session: &usize| Publication {
+            topic: self.hub.gateway().names[self.wrapped(session * self.own)].clone(),
+            frame: Frame::text(self.hub.core().frame_bytes())
+                .body(b"{\"symbol\":\"ES\",\"price\":5281.25}")
+                .finish(),
+            deliver: true,
+            retain: Retain::Keep,
+        };
+        let publications: Vec<_> = batch.iter().map(publication).collect();
+        let sent = self.hub.stats().messages_sent;
+        let begin = Instant::now();
+        for publication in &publications {
+            self.hub.published(NOW, publication);
+        }
+        self.hub.flush(NOW, &mut TakesAll);
+        let time = begin.elapsed();
+        let sent = self.hub.stats().messages_sent - sent;
+        assert_eq!(sent, batch.len() as u64, "one member each");
+        time
+    }
+}
+
+/// The mean time of `operation`, which does one thing for each session of a batch.
+fn timed(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    population: &mut Population,
+    mut operation: impl FnMut(&mut Population, &[usize]) -> Duration,
+) {
+    group.bench_function(id, |b| {
+        b.iter_custom(|operations| {
+            let (mut done, mut time) = (0, Duration::ZERO);
+            while done < operations {
+                let batch = population.next_batch();
+                time += operation(population, &batch);
+                done += batch.len() as u64;
+            }
+            time.mul_f64(operations as f64 / done as f64)
+        });
+    });
+    population.hub.check_invariants();
+}
+
+/// Many topics with one member each, ten to a session: does any operation feel the others?
+/// `topics` walks over all sessions and pays for cold memory, `topics_warm` always takes the same
+/// ten.
+fn many_topics(c: &mut Criterion) {
+    for (name, stride) in [("topics", 7_919), ("topics_warm", 0)] {
+        let mut group = c.benchmark_group(name);
+        for size in SIZES {
+            let p = &mut Population::new(size / 10, 10, size);
+            p.stride = stride;
+            assert_eq!(p.hub.core().topic_count(), size);
+            let id = |name| BenchmarkId::new(name, size);
+            timed(&mut group, id("join"), p, |p, b| p.join_and_leave(b)[0]);
+            timed(&mut group, id("leave"), p, |p, b| p.join_and_leave(b)[1]);
+            timed(
+                &mut group,
+                id("drop_with_10"),
+                p,
+                Population::drop_and_enter,
+            );
+            timed(&mut group, id("publish_to_one"), p, Population::publish);
+        }
+        group.finish();
+    }
+}
+
+/// One topic with all members: is leaving it a search through them?
+fn one_topic(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one_topic");
+    for size in SIZES {
+        let p = &mut Population::new(size, 1, 1);
+        assert_eq!(p.hub.core().member_count(&p.hub.gateway().names[0]), size);
+        let id = |name| BenchmarkId::new(name, size);
+        timed(&mut group, id("join"), p, |p, batch| {
+            p.leave_and_join(batch)[0]
+        });
+        timed(&mut group, id("leave"), p, |p, batch| {
+            p.leave_and_join(batch)[1]
+        });
+        timed(&mut group, id("drop"), p, Population::drop_and_enter);
+    }
+    group.finish();
+}
+
+/// A session with many topics of its own: join and leave look through its list, so here the time
+/// may grow. It says how many topics of one session are too many.
+fn own_topics(c: &mut Criterion) {
+    let mut group = c.benchmark_group("own_topics");
+    for own in [10, 100, 1_000, 10_000] {
+        let p = &mut Population::new(4, own, 4 * own);
+        let id = |name| BenchmarkId::new(name, own);
+        timed(&mut group, id("join"), p, |p, batch| {
+            p.join_and_leave(batch)[0]
+        });
+        timed(&mut group, id("leave"), p, |p, batch| {
+            p.leave_and_join(batch)[1]
+        });
+    }
+    group.finish();
+}
+
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2))
+}
+
+criterion_group!(name = benches; config = short(); targets = many_topics, one_topic, own_topics);
+criterion_main!(benches);
