@@ -2,7 +2,7 @@
 //!
 //! Both directions are kept, so that a client leaves all its topics without a search: a member
 //! knows where its session's list names the topic, and the list knows where the member stands.
-//! Join and publish are O(1) per member; leave and drop are O(own topics).
+//! Publish is O(1) per member; join, leave and drop are O(own topics), which the contracts bound.
 
 use std::collections::HashMap;
 use std::sync::Arc;
