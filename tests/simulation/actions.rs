@@ -151,8 +151,8 @@ impl<T: Toy> Run<T> {
             self.number += 1;
             let body = choices::body(&mut self.random, self.number);
             let now = self.world.now;
-            if self.broker.is_some() && self.random.chance(70) {
-                let broker = self.broker.as_mut().expect("it is there");
+            let by_feed = self.random.chance(70);
+            if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
                 let body = format!("{{\"flow\":\"{body}\"}}");
                 for publication in broker.step(&mut self.random, now, &body) {
                     self.world.hub.published(now, &publication);

@@ -7,7 +7,7 @@ use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
 
 use crate::broker::Broker;
 use crate::choices::{self, SECOND};
-use crate::world::ledger::Shared;
+use crate::world::ledger::{Conflation, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, Numbered, Symbols};
 use crate::world::{Random, World};
@@ -136,8 +136,6 @@ pub(crate) struct Peer {
     pub(crate) closed_at: Option<u64>,
     /// A write to it fails.
     pub(crate) broken: bool,
-    /// The newest message of the bus that it got.
-    pub(crate) flow: Option<String>,
 }
 
 /// See the module.
@@ -174,10 +172,10 @@ pub(crate) struct Outcome {
 /// Runs one seed to its end.
 pub(crate) fn run(seed: u64) -> Outcome {
     match seed % 4 {
-        0 => Run::<Numbered>::new(seed).to_the_end(),
-        1 => Run::<Symbols>::new(seed).to_the_end(),
-        2 => Run::<Devices>::new(seed).to_the_end(),
-        _ => Run::<State>::new(seed).to_the_end(),
+        0 => Run::<Numbered>::new(seed).simulate(),
+        1 => Run::<Symbols>::new(seed).simulate(),
+        2 => Run::<Devices>::new(seed).simulate(),
+        _ => Run::<State>::new(seed).simulate(),
     }
 }
 
@@ -187,11 +185,16 @@ impl<T: Toy> Run<T> {
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();
-        let world = World::new(limits.clone(), gateway, seed);
+        ledger.borrow_mut().conflation = Some(Conflation {
+            soft_bytes: limits.send_queue.soft_bytes,
+            after_us: limits.send_queue.conflate_after_us,
+        });
+        let mut world = World::new(limits.clone(), gateway, seed);
+        world.net.ledger = Some(Shared::clone(&ledger));
         let broker = T::KEYED.then(|| Broker::new(world.frame_bytes.clone()));
         let crowd = match seed % 50 {
             // More than one batch of writes.
-            7..11 => 200,
+            7..11 => 320,
             _ => random.between(4, 30) as usize,
         };
         Self {
@@ -212,11 +215,15 @@ impl<T: Toy> Run<T> {
         }
     }
 
-    fn to_the_end(mut self) -> Outcome {
+    fn simulate(mut self) -> Outcome {
+        // All of a large crowd in one turn.
+        self.world.held = self.crowd > 300;
         for _ in 0..self.crowd {
             self.connect();
-            self.look();
         }
+        self.world.held = false;
+        self.world.settle();
+        self.look();
         let steps = self.random.between(150, 450);
         let drain_at = match self.random.chance(40) {
             true => self.random.between(steps / 2, steps),

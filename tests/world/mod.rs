@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod client;
+pub(crate) mod inflate;
 pub(crate) mod ledger;
 pub(crate) mod state;
 pub(crate) mod toys;
@@ -20,6 +21,7 @@ use weirgate::hub::{
 };
 
 use client::{Client, Place};
+use ledger::Shared;
 
 /// splitmix64: small, seeded, good enough to choose what happens.
 #[derive(Clone, Debug)]
@@ -74,6 +76,8 @@ pub(crate) struct Net {
     /// Of all that clients got, in its order.
     pub(crate) hash: DefaultHasher,
     now_us: u64,
+    /// Is told at once what came, where a simulation compares.
+    pub(crate) ledger: Option<Shared>,
 }
 
 impl Transmit for Net {
@@ -115,6 +119,11 @@ impl Net {
         self.hash.write(&bytes[..taken]);
         if socket.blocked {
             self.stops.insert(socket.client.place(&bytes[taken..]));
+        }
+        if let Some(ledger) = &self.ledger {
+            let texts = std::mem::take(&mut socket.client.texts);
+            let begun = socket.client.has_begun();
+            ledger.borrow_mut().came(write.key, texts, begun);
         }
         if taken > 0 {
             socket.taken_at = self.now_us;

@@ -61,6 +61,7 @@ impl Gateway for State {
         let body = std::str::from_utf8(publication.frame.body()).expect("text");
         let note = Note {
             conflation: publication.frame.key().map(|key| key.0),
+            received_us: publication.frame.received().mono_us,
             ..Note::data(body)
         };
         let (deliver, retain) = (publication.deliver, publication.retain);
