@@ -89,8 +89,16 @@ impl<T: Toy> Run<T> {
                 let unanswered = peer.pings_answered < peer.pings_seen;
                 unanswered && now >= peer.ping_at + self.limits.pong_timeout_us
             }
-            CloseReason::SendStalled => socket.blocked && now >= socket.taken_at + queue.stall_us,
-            CloseReason::SendQueueSoft => behind > queue.soft_bytes,
+            CloseReason::SendStalled => {
+                socket.blocked
+                    && socket
+                        .blocked_at
+                        .is_some_and(|at| now >= at + queue.stall_us)
+            }
+            CloseReason::SendQueueSoft => {
+                let since = story.over_soft_since;
+                behind > queue.soft_bytes && since.is_some_and(|at| now > at + queue.soft_for_us)
+            }
             CloseReason::SendQueueHard => behind > queue.hard_bytes,
             CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX,
             CloseReason::ShuttingDown => self.draining.is_some(),
@@ -198,10 +206,6 @@ impl<T: Toy> Run<T> {
         let now = self.world.now.mono_us;
         let socket = &self.world.net.sockets[&key];
         let peer = self.peers.get_mut(&key).expect("a peer");
-        peer.blocked_at = match peer.blocked_at {
-            Some(at) if socket.blocked => Some(at),
-            _ => socket.blocked.then_some(now),
-        };
         let mut ledger = self.ledger.borrow_mut();
         let Some(story) = ledger.stories.get_mut(&key) else {
             let longest = self.limits.handshake_us + self.limits.close_timeout_us + LONGEST_PASS;
@@ -211,11 +215,8 @@ impl<T: Toy> Run<T> {
             );
             return;
         };
-        if let Some(at) = peer.blocked_at
-            && !story.has_left
-        {
-            let since = at.max(socket.taken_at);
-            let stalled = now >= since + self.limits.send_queue.stall_us;
+        if let Some(at) = socket.blocked_at.filter(|_| !story.has_left) {
+            let stalled = now >= at + self.limits.send_queue.stall_us;
             assert!(!stalled, "stalled for too long: {peer:?}");
         }
         let close_timeout_us = self.limits.close_timeout_us;

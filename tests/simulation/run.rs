@@ -127,7 +127,6 @@ pub(crate) struct Peer {
     pub(crate) pings_answered: usize,
     pub(crate) ping_at: u64,
     pub(crate) pong_at: u64,
-    pub(crate) blocked_at: Option<u64>,
     pub(crate) close_sent: Option<u16>,
     pub(crate) violated: Option<(CloseReason, u16)>,
     pub(crate) ended: bool,

@@ -55,6 +55,9 @@ pub(crate) struct Story {
     pub(crate) begun: bool,
     conflation: Option<Conflation>,
     conflating: bool,
+    /// Since when more than the soft limit waits behind the first message, as of the last one
+    /// without a key.
+    pub(crate) over_soft_since: Option<u64>,
     pub(crate) conflated: u64,
     pub(crate) shed: u64,
     numbers: u64,
@@ -124,6 +127,10 @@ impl Story {
         }
         if note.conflation.is_some() {
             self.conflate(now, note.conflation);
+        } else if let Some(limits) = self.conflation {
+            let over = self.waiting_behind_first().0 > limits.soft_bytes;
+            let since = self.over_soft_since.unwrap_or(now.mono_us);
+            self.over_soft_since = over.then_some(since);
         }
         self.waiting.push_back(Expected {
             body: Rc::clone(&note.body),
@@ -182,6 +189,7 @@ impl Story {
         );
         if self.waiting.is_empty() {
             self.conflating = false;
+            self.over_soft_since = None;
         }
         if text.starts_with("{\"flow\":") {
             self.flow = Some(text.to_owned());
