@@ -38,6 +38,12 @@ impl<T: Toy> Run<T> {
         if !self.slots.insert(key.slot) {
             self.coverage.insert("a slot was used again".to_owned());
         }
+        let there = |live: &SessionKey| self.world.net.sockets[live].released.is_none();
+        let taken = |live: &SessionKey| live.slot == key.slot && there(live);
+        assert!(
+            !self.live.iter().any(taken),
+            "a slot whose socket is still there"
+        );
         self.live.push(key);
         let mut peer = Peer {
             always_read: reads,

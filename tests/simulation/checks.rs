@@ -76,7 +76,7 @@ impl<T: Toy> Run<T> {
         let peer = self.peers.get_mut(&key).expect("a peer");
         peer.closed_at = Some(now);
         let socket = &self.world.net.sockets[&key];
-        let (behind, _) = story.waiting_behind_first();
+        let behind = story.waiting_behind_first();
         let true_reason = match reason {
             CloseReason::PeerClosed => peer.close_sent.is_some(),
             CloseReason::PeerGone => peer.ended,
@@ -99,8 +99,13 @@ impl<T: Toy> Run<T> {
                 let since = story.over_soft_since;
                 behind > queue.soft_bytes && since.is_some_and(|at| now > at + queue.soft_for_us)
             }
-            CloseReason::SendQueueHard => behind > queue.hard_bytes,
-            CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX,
+            CloseReason::SendQueueHard => story.over_hard,
+            CloseReason::FrameMemory => {
+                let stories = self.live.iter().filter_map(|key| ledger.stories.get(key));
+                let others = stories.filter(|s| s.is_open).map(|s| s.waiting_bytes());
+                let largest = others.max().unwrap_or(0);
+                self.limits.frame_bytes_max < u64::MAX && story.waiting_bytes() >= largest
+            }
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
@@ -246,12 +251,8 @@ impl<T: Toy> Run<T> {
                 assert_eq!(flow.as_deref(), newest, "not the newest state");
             }
         } else if !T::KEYED {
-            let (behind, before_last) = story.waiting_behind_first();
-            assert!(
-                before_last <= self.limits.send_queue.hard_bytes,
-                "queued too much"
-            );
-            if behind > self.limits.send_queue.soft_bytes {
+            assert!(!story.over_hard, "queued too much");
+            if story.over_soft_since.is_some() {
                 self.coverage.insert("over the soft limit".to_owned());
             }
         }

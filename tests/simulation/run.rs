@@ -7,7 +7,7 @@ use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
 
 use crate::broker::Broker;
 use crate::choices::{self, SECOND};
-use crate::world::ledger::{Conflation, Shared};
+use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, Numbered, Symbols};
 use crate::world::{Random, World};
@@ -184,9 +184,10 @@ impl<T: Toy> Run<T> {
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();
-        ledger.borrow_mut().conflation = Some(Conflation {
+        ledger.borrow_mut().bounds = Some(Bounds {
             soft_bytes: limits.send_queue.soft_bytes,
-            after_us: limits.send_queue.conflate_after_us,
+            hard_bytes: limits.send_queue.hard_bytes,
+            conflate_after_us: limits.send_queue.conflate_after_us,
         });
         let mut world = World::new(limits.clone(), gateway, seed);
         world.net.ledger = Some(Shared::clone(&ledger));

@@ -37,11 +37,12 @@ impl Rate {
     }
 }
 
-/// When keyed messages replace each other.
+/// When keyed messages replace each other, and others are too many.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Conflation {
+pub(crate) struct Bounds {
     pub(crate) soft_bytes: usize,
-    pub(crate) after_us: u64,
+    pub(crate) hard_bytes: usize,
+    pub(crate) conflate_after_us: u64,
 }
 
 /// One connection's life.
@@ -53,11 +54,13 @@ pub(crate) struct Story {
     pub(crate) waiting: VecDeque<Expected>,
     /// A part of the first of them has come.
     pub(crate) begun: bool,
-    conflation: Option<Conflation>,
+    bounds: Option<Bounds>,
     conflating: bool,
     /// Since when more than the soft limit waits behind the first message, as of the last one
     /// without a key.
     pub(crate) over_soft_since: Option<u64>,
+    /// More than the hard limit waited behind the first message when another came.
+    pub(crate) over_hard: bool,
     pub(crate) conflated: u64,
     pub(crate) shed: u64,
     numbers: u64,
@@ -127,8 +130,10 @@ impl Story {
         }
         if note.conflation.is_some() {
             self.conflate(now, note.conflation);
-        } else if let Some(limits) = self.conflation {
-            let over = self.waiting_behind_first().0 > limits.soft_bytes;
+        } else if let Some(limits) = self.bounds {
+            let behind = self.waiting_behind_first();
+            self.over_hard |= behind > limits.hard_bytes;
+            let over = behind > limits.soft_bytes;
             let since = self.over_soft_since.unwrap_or(now.mono_us);
             self.over_soft_since = over.then_some(since);
         }
@@ -143,7 +148,7 @@ impl Story {
 
     /// Once a client is slow, and until it has everything: of each key only the newest waits.
     fn conflate(&mut self, now: Now, key: Option<u64>) {
-        let Some(limits) = self.conflation else {
+        let Some(limits) = self.bounds else {
             return;
         };
         if self.conflating {
@@ -152,7 +157,8 @@ impl Story {
         }
         let oldest = self.waiting.get(usize::from(self.begun));
         let age = oldest.map_or(0, |oldest| now.mono_us - oldest.received_us);
-        self.conflating = self.waiting_bytes() > limits.soft_bytes || age > limits.after_us;
+        self.conflating =
+            self.waiting_bytes() > limits.soft_bytes || age > limits.conflate_after_us;
         if self.conflating {
             self.forget(|waiting, later| {
                 let same = |other: &Expected| other.conflation == waiting.conflation;
@@ -196,18 +202,16 @@ impl Story {
         }
     }
 
-    fn waiting_bytes(&self) -> usize {
+    /// Frame bytes of all that waits.
+    pub(crate) fn waiting_bytes(&self) -> usize {
         let bytes = |waiting: &Expected| frame_bytes(waiting.body.len());
         self.waiting.iter().map(bytes).sum()
     }
 
-    /// Frame bytes behind the first message, and those less the last one.
-    pub(crate) fn waiting_behind_first(&self) -> (usize, usize) {
-        let mut sizes = self.waiting.iter().map(|e| frame_bytes(e.body.len()));
-        let first = sizes.next().unwrap_or(0);
-        let last = sizes.next_back().unwrap_or(0);
-        let behind = self.waiting_bytes() - first;
-        (behind, behind - last)
+    /// Frame bytes behind the first message.
+    pub(crate) fn waiting_behind_first(&self) -> usize {
+        let first = self.waiting.front();
+        self.waiting_bytes() - first.map_or(0, |e| frame_bytes(e.body.len()))
     }
 }
 
@@ -232,7 +236,7 @@ impl Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// Of the core under test, for those who come from now on.
-    pub(crate) conflation: Option<Conflation>,
+    pub(crate) bounds: Option<Bounds>,
     pub(crate) stories: BTreeMap<SessionKey, Story>,
     topics: BTreeMap<String, BTreeSet<SessionKey>>,
     retained: BTreeMap<String, Note>,
@@ -255,7 +259,7 @@ impl Ledger {
         });
         let story = Story {
             rate,
-            conflation: self.conflation,
+            bounds: self.bounds,
             ..Story::default()
         };
         assert!(self.stories.insert(key, story).is_none(), "admitted twice");
