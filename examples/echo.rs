@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use clap::{Arg, Command, value_parser};
 use crossbeam_channel::never;
+use weirgate::clock::Clock;
 use weirgate::http::{Cors, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{
     Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
@@ -18,7 +19,6 @@ use weirgate::reactor::{
     CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Reactor, ReactorSettings, Seams,
     TurnBudgets,
 };
-use weirgate::sources::Clock;
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 use weirgate::wire::head::RequestHead;
 

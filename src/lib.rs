@@ -7,17 +7,19 @@
 //! | [`hub`] | sessions, topics, send queues, shared frames, deadlines | make a system call, read a clock, know a contract | [`reactor`] |
 //! | [`feeds`] | bus bytes to publications, one feed a process | know a client, a socket, a broker | [`reactor`], through [`hub::Feed`] |
 //! | [`gateways`] | the client side of each contract | know a socket, a broker | [`hub`], through [`hub::Gateway`] |
-//! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`http`] |
+//! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`gateways`] |
 //! | [`auth`] | tokens, roles, origins, rate limits | hold a session | [`gateways`], [`hub`] |
 //! | [`reactor`] | every system call of the socket side | know a gateway or a feed | `main` |
 //! | [`sources`] | bus threads | parse a payload | `main` |
 //! | [`http`] | plain HTTP on a side thread: pages, health, metrics | make the loop wait | `main`, [`reactor`] |
 //! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
 //! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
+//! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 
 pub mod auth;
+pub mod clock;
 pub mod feeds;
 pub mod gateways;
 pub mod health_check;

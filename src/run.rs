@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, never};
 
 use crate::auth::Origins;
+use crate::clock::Clock;
 use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
 use crate::gateways::LevelsGateway;
 use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
@@ -18,10 +19,16 @@ use crate::reactor::{
     TurnBudgets, Wake,
 };
 use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, LogFormat, banner};
-use crate::sources::simulated::{self, SimulatedSettings, SimulatedSource};
-use crate::sources::{Clock, Source, SourceLink};
+use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
+use crate::sources::{Source, SourceLink};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Build, BusStatus, LoopLabels, Telemetry};
+
+/// The levels contract's durables and their subjects, as `/health` shows them.
+const CONSUMERS: [(&str, &str); 2] = [
+    ("gateway_levels", "levels.signals"),
+    ("gateway_flow", "market.flow"),
+];
 
 /// The page inside the binary.
 const PAGE: &str = include_str!("http/page/index.html");
@@ -64,7 +71,7 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
 
     let process = Process::start(&settings.common)?;
     let now_unix_ms = process.clock.now().unix_ms;
-    let status = Arc::new(BusStatus::new(&simulated::CONSUMERS, now_unix_ms));
+    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
     let source = NatsSource::new(nats_settings(&settings), Arc::clone(&status));
     let shown_url = settings.nats_url.to_string();
     let plan = LevelsPlan {
@@ -97,7 +104,7 @@ pub fn levels(_: LevelsSettings) -> Result<(), RunError> {
 pub fn demo(settings: DemoSettings) -> Result<(), RunError> {
     let process = Process::start(&settings.common)?;
     let now_unix_ms = process.clock.now().unix_ms;
-    let status = Arc::new(BusStatus::new(&simulated::CONSUMERS, now_unix_ms));
+    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
     let market = SimulatedSettings {
         levels: settings.levels,
         seed: settings.seed,
@@ -303,7 +310,7 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         subject: subject.to_owned(),
         durable: durable.to_owned(),
     };
-    let [levels, flow] = simulated::CONSUMERS;
+    let [levels, flow] = CONSUMERS;
     NatsSettings {
         urls: settings.nats_url.expose().to_owned(),
         streams: vec![

@@ -2,6 +2,8 @@
 //!
 //! Pure: time is handed in. Called by the gateways, and by the hub for outbound rates.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod origins;
 mod rate_limit;
 

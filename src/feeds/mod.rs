@@ -3,6 +3,8 @@
 //! One feed per process. Each is the only place that knows the bus side of its contract's JSON;
 //! none knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod bus;
 pub mod levels;
 

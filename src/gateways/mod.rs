@@ -2,6 +2,8 @@
 //!
 //! A gateway acts on the hub's core and knows nothing of sockets, brokers or HTTP.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod levels;
 
 pub use levels::LevelsGateway;

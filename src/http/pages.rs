@@ -9,7 +9,7 @@ use hyper::header::{self, HeaderValue};
 use super::json::ObjectWriter;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, Route};
-use crate::sources::Clock;
+use crate::clock::Clock;
 use crate::telemetry::{OPEN_METRICS_CONTENT_TYPE, Telemetry};
 
 /// `/ready`, `/stats` and `/metrics`: what every gateway has.

@@ -10,7 +10,7 @@ use super::deadlines::{Deadlines, NEVER};
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::gateway::{Call, Effect, Permit};
-use super::session::{Pause, Phase, Session};
+use super::session::{Pause, PendingClose, Phase, Session};
 use super::topics::{Join, Topics};
 use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
@@ -32,6 +32,8 @@ pub struct Core {
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
+    /// Sessions that had their share of this turn.
+    pub(super) next_turn: Vec<SessionKey>,
     pub(super) drain: Option<Drain>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) deflater: Deflater,
@@ -48,6 +50,8 @@ pub struct Core {
 pub struct Ended {
     /// Who it was.
     pub peer: SocketAddr,
+    /// Why it ended.
+    pub reason: Option<CloseReason>,
     /// How long the connection lived, microseconds.
     pub age_us: u64,
     /// Bytes from the client, the request head included.
@@ -69,6 +73,7 @@ impl Core {
             effects: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
+            next_turn: Vec::new(),
             drain: None,
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
@@ -278,8 +283,10 @@ impl Core {
         for topic in self.topics.leave_all(key.slot) {
             self.interest(topic, false);
         }
-        self.clients.stats.count_close(reason);
-        self.ended.push_back((key, reason));
+        let session = self.clients.session(key);
+        if session.is_some_and(|s| s.cold.told) {
+            self.ended.push_back((key, reason));
+        }
     }
 
     pub(super) fn begin_close(
@@ -296,10 +303,12 @@ impl Core {
         let Phase::Open(open) = &mut session.cold.phase else {
             return;
         };
-        if how == Closing::Graceful && !session.queue.data_is_empty() {
+        // A client that was not blocked takes in this turn what was queued in it.
+        let waits = how == Closing::Graceful || !session.flags.blocked;
+        if waits && !session.queue.data_is_empty() {
             if session.flags.takes_data {
                 session.flags.takes_data = false;
-                open.graceful = Some((code, reason));
+                open.close = Some(PendingClose { code, reason, how });
                 session.cold.close_due = due;
                 for topic in self.topics.leave_all(key.slot) {
                     self.interest(topic, false);
@@ -335,11 +344,11 @@ impl Core {
         stats.closing += 1;
         if was_head {
             stats.heads -= 1;
-            stats.count_close(reason);
         } else {
             stats.open -= 1;
             self.leave_open(key, reason);
         }
+        self.set_reason(key, reason);
         self.clients.mark_dirty(key);
         self.arm(key);
     }
@@ -356,7 +365,6 @@ impl Core {
                 let stats = &mut self.clients.stats;
                 stats.heads -= 1;
                 stats.closing += 1;
-                stats.count_close(reason);
             }
             Phase::Open(_) => {
                 let stats = &mut self.clients.stats;
@@ -365,34 +373,51 @@ impl Core {
                 self.leave_open(key, reason);
             }
         }
+        self.set_reason(key, reason);
         self.release(key, reset);
+    }
+
+    /// The first reason counts; what follows from it changes nothing.
+    fn set_reason(&mut self, key: SessionKey, reason: CloseReason) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if session.cold.reason.is_none() {
+            session.cold.reason = Some(reason);
+            self.clients.stats.count_close(reason);
+        }
+    }
+
+    /// The gateway knows this session.
+    pub(super) fn set_told(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.cold.told = true;
+        }
     }
 
     /// Tells the shell to end the socket; the slot stays taken until it has.
     pub(super) fn release(&mut self, key: SessionKey, reset: bool) {
+        let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
         session.cold.phase = Phase::Gone;
         session.flags.takes_data = false;
+        let ended = Ended {
+            peer: session.cold.peer,
+            reason: session.cold.reason,
+            age_us: now.mono_us - session.cold.accepted.mono_us,
+            bytes_in: session.cold.bytes_in,
+            bytes_out: session.queue.bytes_out(),
+        };
         let (frames, bytes) = (session.queue.frames() as u32, session.queue.bytes());
         session.queue.clear();
         let stats = &mut self.clients.stats;
         stats.messages_dropped += u64::from(frames);
         stats.count_removed(frames, bytes);
         stats.closing -= 1;
-        self.effects.push_back(Effect::Release { key, reset });
-    }
-
-    /// How the session looked; asked by the gateway when it has ended.
-    pub fn ended(&self, key: SessionKey) -> Option<Ended> {
-        let session = self.clients.session(key)?;
-        Some(Ended {
-            peer: session.cold.peer,
-            age_us: self.now.mono_us - session.cold.accepted.mono_us,
-            bytes_in: session.cold.bytes_in,
-            bytes_out: session.queue.bytes_out(),
-        })
+        self.effects
+            .push_back(Effect::Release { key, reset, ended });
     }
 
     /// Drops those that are over a limit, and the largest queues while all frames together are.

@@ -68,11 +68,12 @@ impl Core {
         };
         session.cold.close_due = NEVER;
         let waited = match &session.cold.phase {
-            Phase::Open(open) => open.graceful,
+            Phase::Open(open) => open.close,
             _ => None,
         };
-        if let Some((code, reason)) = waited {
-            self.begin_close(key, code, reason, Closing::Now);
+        if let Some(close) = waited {
+            session.write_close(self.now, close.code);
+            self.start_closing(key, close.reason);
         } else {
             self.begin_close(key, stop, CloseReason::ShuttingDown, Closing::Graceful);
         }

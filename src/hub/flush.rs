@@ -12,7 +12,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::gateway::{Transmit, Write};
 use super::send_queue::Encoding;
-use super::session::{Pause, Phase};
+use super::session::{Pause, PendingClose, Phase};
 use super::{CloseReason, Closing, Effect, Limits, SessionKey};
 use crate::wire::deflate::Deflater;
 
@@ -150,9 +150,13 @@ impl Core {
         }
         let (waiting, data_out) = (!session.queue.is_empty(), session.queue.data_is_empty());
         match &mut session.cold.phase {
-            Phase::Open(open) if data_out => {
-                if let Some((code, reason)) = open.graceful.take() {
-                    self.begin_close(key, code, reason, Closing::Now);
+            Phase::Open(open) => {
+                let ripe = |close: &mut PendingClose| {
+                    data_out || (close.how == Closing::Now && session.flags.blocked)
+                };
+                if let Some(close) = open.close.take_if(ripe) {
+                    session.write_close(now, close.code);
+                    self.start_closing(key, close.reason);
                 }
             }
             Phase::Closing { half_closed, .. } if !waiting && !*half_closed => {

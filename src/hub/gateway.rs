@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CloseCode, CloseReason, Core, Publication, SessionKey};
+use super::{CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
 use crate::wire::head::RequestHead;
 
 /// What a gateway says of a request head.
@@ -116,7 +116,7 @@ pub trait Gateway {
         let _ = (core, key);
     }
 
-    /// An opened connection has ended; it is a member of nothing any more.
+    /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
     fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
 
     /// The close at a stop of the process.
@@ -145,6 +145,8 @@ pub enum Effect {
         /// Drop what the kernel still holds (a client that does not read), instead of letting it
         /// drain.
         reset: bool,
+        /// For the log line.
+        ended: Ended,
     },
     /// Hand the socket to the HTTP side with the bytes read so far, then say `released`.
     ToHttp {

@@ -109,11 +109,8 @@ impl Core {
         let protocol = accepted.protocol.as_deref();
         let control = session.queue.control(now);
         response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
-        if let Some(params) = &params {
-            let window_bits = params.server_window_bits();
-            session
-                .queue
-                .set_encoding(Encoding::Deflate { window_bits });
+        if let Some(params) = params {
+            session.queue.set_encoding(Encoding::Deflate(params));
         }
         session.cold.phase = Phase::Open(Open::new(limits, params.is_some()));
         session.flags.takes_data = true;
@@ -153,6 +150,7 @@ impl<G: Gateway> Hub<G> {
         match self.gateway.upgrade(core, key, &head) {
             Admission::Accept(accepted) => {
                 if core.open(key, &head, &accepted) {
+                    core.set_told(key);
                     self.gateway.opened(core, key);
                 }
             }

@@ -129,6 +129,9 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.advance_drain(stop_code);
+        for key in std::mem::take(&mut self.core.next_turn) {
+            self.core.resume(key, Pause::Turn);
+        }
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
             let Some(session) = self.core.clients.session_mut(key) else {
                 continue;
@@ -169,6 +172,9 @@ impl<G: Gateway> Hub<G> {
 
     /// When `tick` is wanted next, microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
+        if !self.core.next_turn.is_empty() {
+            return Some(self.core.now.mono_us);
+        }
         let drain = self.core.drain_deadline();
         self.core.deadlines.next().into_iter().chain(drain).min()
     }
@@ -240,6 +246,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Messages come out one by one, so that a gateway may close or pause between them.
     fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
+        let mut message_bytes = 0;
         loop {
             let core = &mut self.core;
             // Not through `session_mut`: the scratch is needed beside the session.
@@ -251,6 +258,10 @@ impl<G: Gateway> Hub<G> {
             }
             if session.queue.control_bytes() > core.limits.send_queue.control_bytes_max {
                 session.cold.paused |= Pause::Control as u8;
+            }
+            if message_bytes > core.limits.turn_message_bytes_max {
+                session.cold.paused |= Pause::Turn as u8;
+                core.next_turn.push(key);
             }
             if session.cold.paused != 0 {
                 session.cold.pending.extend_from_slice(input);
@@ -266,7 +277,10 @@ impl<G: Gateway> Hub<G> {
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
-                Step::Message(message) => self.take_message(key, &message),
+                Step::Message(message) => {
+                    message_bytes += message.len();
+                    self.take_message(key, &message);
+                }
             }
         }
     }

@@ -7,6 +7,8 @@
 //! [`Frame`] into the send queue of every member of the topic, and [`Hub::flush`] gives each
 //! client one write.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod clients;
 mod core;
 mod deadlines;
@@ -23,6 +25,7 @@ mod handshake;
 mod hub;
 mod keys;
 mod limits;
+mod outgoing;
 mod publication;
 mod queue;
 mod reason;

@@ -102,7 +102,8 @@ impl CloseCode {
 /// How much the client still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The close frame goes out at the next frame boundary; what waits is discarded and counted.
+    /// The close frame goes out behind what the kernel takes in this turn, or at the next frame
+    /// boundary; what waits longer is discarded and counted.
     Now,
     /// What waits goes out first; nothing new is queued.
     Graceful,

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::limits::SendQueueLimits;
+use super::outgoing::{Outgoing, render_lead};
 use super::queue::Queue;
-use super::{CloseReason, ConflationKey, Encoded, Frame, Lead, Now};
-use crate::wire::deflate::{self, STORED_HEADER_BYTES, WINDOW_BITS};
-use crate::wire::encode::{self, HEADER_BYTES_MAX};
+use super::{CloseReason, ConflationKey, Frame, Lead, Now};
+use crate::wire::deflate::DeflateParams;
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
@@ -30,19 +30,16 @@ const FRAMES_MAX: usize = 256;
 pub(super) enum Encoding {
     /// As they are.
     Plain,
-    /// permessage-deflate, with the largest window that the client inflates (9 to 15 bits).
-    Deflate {
-        /// `server_max_window_bits`.
-        window_bits: u8,
-    },
+    /// permessage-deflate, as it was agreed on.
+    Deflate(DeflateParams),
 }
 
 /// One frame in one queue: 16 bytes, whatever the frame's size.
 #[derive(Debug)]
-struct Entry {
-    frame: Arc<Frame>,
+pub(super) struct Entry {
+    pub(super) frame: Arc<Frame>,
     /// The number that [`Lead::Seq`] shows; 0 for frames without.
-    seq: u64,
+    pub(super) seq: u64,
 }
 
 /// The first data frame was begun.
@@ -457,10 +454,10 @@ impl SendQueue {
     /// The deflated encoding serves a client whose window is as large as the one it was made
     /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
     fn may_deflate(&self, frame: &Frame) -> bool {
-        let Encoding::Deflate { window_bits } = self.encoding else {
+        let Encoding::Deflate(params) = self.encoding else {
             return false;
         };
-        window_bits >= WINDOW_BITS || frame.body().len() <= 1 << window_bits
+        params.can_inflate(frame.body().len())
     }
 
     /// What must always hold; the simulation and debug builds ask after each step.
@@ -473,73 +470,4 @@ impl SendQueue {
         );
         assert!(self.begun.is_none_or(|b| b.offset > 0), "begun at 0");
     }
-}
-
-/// One frame of a write.
-struct Outgoing<'a> {
-    entry: &'a Entry,
-    deflated: bool,
-    /// Bytes of it that are out already.
-    skip: usize,
-}
-
-impl<'a> Outgoing<'a> {
-    fn encoded(&self) -> &'a Encoded {
-        let plain = self.entry.frame.plain();
-        let deflated = self.deflated.then(|| self.entry.frame.deflated()).flatten();
-        deflated.unwrap_or(plain)
-    }
-
-    /// What follows the lead: the whole frame where there is none.
-    fn body(&self) -> &'a [u8] {
-        match self.entry.frame.lead() {
-            Lead::None => self.encoded().whole(),
-            Lead::Seq(_) => self.encoded().body(),
-        }
-    }
-
-    fn lead_bytes(&self) -> usize {
-        let Lead::Seq(text) = self.entry.frame.lead() else {
-            return 0;
-        };
-        let text = self.lead_text_bytes(text);
-        encode::header_bytes((text + self.encoded().body().len()) as u64) + text
-    }
-
-    fn lead_text_bytes(&self, text: &str) -> usize {
-        let stored = if self.deflated {
-            STORED_HEADER_BYTES
-        } else {
-            0
-        };
-        stored + text.len() + decimal_digits(self.entry.seq)
-    }
-}
-
-fn decimal_digits(n: u64) -> usize {
-    n.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-/// Header, then the lead: as text, or as a stored block that deflated blocks may follow.
-fn render_lead(entry: &Entry, text: &str, deflated: bool, arena: &mut Vec<u8>) {
-    use std::io::Write;
-
-    let part = Outgoing {
-        entry,
-        deflated,
-        skip: 0,
-    };
-    let payload = part.lead_text_bytes(text) + part.encoded().body().len();
-    let rsv = if deflated { encode::RSV1 } else { 0 };
-    let mut header = [0; HEADER_BYTES_MAX];
-    let first_byte = encode::FIN | rsv | entry.frame.opcode();
-    let len = encode::header(&mut header, first_byte, payload as u64);
-    arena.extend_from_slice(&header[..len]);
-    if deflated {
-        let stored = text.len() + decimal_digits(entry.seq);
-        deflate::stored_header(arena, stored as u16);
-    }
-    arena.extend_from_slice(text.as_bytes());
-    // Writing to a Vec cannot fail.
-    let _ = write!(arena, "{}", entry.seq);
 }

@@ -13,7 +13,7 @@ use tungstenite::{Error, Message};
 use super::deadlines::NEVER;
 use super::gateway::Permit;
 use super::send_queue::SendQueue;
-use super::{CloseCode, CloseReason, Limits, Now};
+use super::{CloseCode, CloseReason, Closing, Limits, Now};
 use crate::auth::TokenBucket;
 use crate::wire::encode::{FIN, OPCODE_PING};
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
@@ -31,6 +31,8 @@ pub(super) enum Pause {
     Control = 1,
     /// The gateway asked for it.
     Gateway = 2,
+    /// It had its share of this turn: a few compressed bytes can be a lot of work.
+    Turn = 4,
 }
 
 #[derive(Debug)]
@@ -75,9 +77,17 @@ pub(super) struct Cold {
     pub(super) pending: Vec<u8>,
     pub(super) rate: Option<TokenBucket>,
     pub(super) peer_ended: bool,
+    /// The gateway was told of it, so it is told of its end.
+    pub(super) told: bool,
+    /// Why it ends.
+    pub(super) reason: Option<CloseReason>,
     pub(super) bytes_in: u64,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the session's cold part is boxed, and nearly all are open"
+)]
 #[derive(Debug)]
 pub(super) enum Phase {
     /// The request head is on its way.
@@ -95,8 +105,16 @@ pub(super) struct Open {
     reader: FrameReader,
     ws: WebSocketContext,
     message_bytes_max: usize,
-    /// A graceful close waits for the data to go out.
-    pub(super) graceful: Option<(CloseCode, CloseReason)>,
+    /// A close waits for data to go out: all of it, or what the kernel takes at once.
+    pub(super) close: Option<PendingClose>,
+}
+
+/// A close that was decided and not yet sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingClose {
+    pub(super) code: CloseCode,
+    pub(super) reason: CloseReason,
+    pub(super) how: Closing,
 }
 
 /// What the next bytes of a client came to.
@@ -132,6 +150,8 @@ impl Session {
             pending: Vec::new(),
             rate: None,
             peer_ended: false,
+            told: false,
+            reason: None,
             bytes_in: 0,
         };
         Self {
@@ -193,7 +213,7 @@ impl Open {
             reader: FrameReader::new(limits.message_bytes_max, deflate),
             ws: context(limits.message_bytes_max),
             message_bytes_max: limits.message_bytes_max,
-            graceful: None,
+            close: None,
         }
     }
 

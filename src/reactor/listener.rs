@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::hub::Now;
+use crate::telemetry::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN_US: u64 = 10_000;
@@ -36,7 +37,7 @@ pub(super) struct Listener {
     retry_at_us: u64,
     retry_us: u64,
     pub(super) errors: u64,
-    logged_at_us: u64,
+    lines: LogBudget,
 }
 
 impl Listener {
@@ -63,7 +64,7 @@ impl Listener {
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
             errors: 0,
-            logged_at_us: 0,
+            lines: LogBudget::new(1),
         })
     }
 
@@ -107,8 +108,7 @@ impl Listener {
                 self.errors += 1;
                 self.retry_at_us = now.mono_us + self.retry_us;
                 self.retry_us = (self.retry_us * 2).min(RETRY_MAX_US);
-                if self.errors == 1 || now.mono_us >= self.logged_at_us + 1_000_000 {
-                    self.logged_at_us = now.mono_us;
+                if self.lines.line(now).is_some() {
                     tracing::warn!(
                         %error, failures = self.errors,
                         "cannot accept connections; trying again (raise the open files limit?)"

@@ -1,5 +1,6 @@
 //! The sockets of all sessions, by slot, and the plain transmit: one `send` or `writev` each.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -18,12 +19,16 @@ const JOIN_BYTES_MAX: usize = 16 * 1024;
 struct Socket {
     generation: u32,
     stream: TcpStream,
+    /// It stands in the list of those to be read: once, however many edges came.
+    readable: bool,
 }
 
 /// Sockets by slot of the hub's table.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
+    /// Sockets that may hold more than was read.
+    readable: VecDeque<SessionKey>,
     joined: Vec<u8>,
 }
 
@@ -43,13 +48,41 @@ impl Sockets {
         self.slots[slot] = Some(Socket {
             generation: key.generation,
             stream,
+            readable: false,
         });
         Ok(())
     }
 
-    fn stream(&mut self, key: SessionKey) -> Option<&mut TcpStream> {
+    /// Puts a socket in the list of those to be read, unless it stands there.
+    pub(super) fn set_readable(&mut self, key: SessionKey) {
+        if let Some(socket) = self.socket(key)
+            && !std::mem::replace(&mut socket.readable, true)
+        {
+            self.readable.push_back(key);
+        }
+    }
+
+    /// Sockets in the list.
+    pub(super) fn readable(&self) -> usize {
+        self.readable.len()
+    }
+
+    /// Takes the next socket off the list.
+    pub(super) fn next_readable(&mut self) -> Option<SessionKey> {
+        let key = self.readable.pop_front()?;
+        if let Some(socket) = self.socket(key) {
+            socket.readable = false;
+        }
+        Some(key)
+    }
+
+    fn socket(&mut self, key: SessionKey) -> Option<&mut Socket> {
         let socket = self.slots.get_mut(key.slot as usize)?.as_mut()?;
-        (socket.generation == key.generation).then_some(&mut socket.stream)
+        (socket.generation == key.generation).then_some(socket)
+    }
+
+    fn stream(&mut self, key: SessionKey) -> Option<&mut TcpStream> {
+        self.socket(key).map(|socket| &mut socket.stream)
     }
 
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<usize> {

@@ -1,6 +1,5 @@
 //! The turn of the loop.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,13 +14,13 @@ use super::report;
 use super::signals::StopSignals;
 use super::sockets::Sockets;
 use super::wake::Wake;
+use crate::clock::Clock;
 use crate::http::{Handover, HttpHandle};
 use crate::hub::{
-    Call, DrainPlan, Effect, Feed, Gateway, Hub, Now, Permit, Publication, Reply, SessionKey,
-    TopicName,
+    Call, CloseReason, DrainPlan, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication,
+    Reply, SessionKey, TopicName,
 };
-use crate::sources::Clock;
-use crate::telemetry::{Stage, Telemetry};
+use crate::telemetry::{LogBudget, Stage, Telemetry};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -31,6 +30,9 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
+
+/// Lines about ended connections; more are counted and said with the next.
+const END_LINES_PER_SECOND: u32 = 10;
 
 /// What one turn may do before it looks at the other things again.
 #[derive(Clone, Debug)]
@@ -98,12 +100,11 @@ pub struct Reactor<G: Gateway, F: Feed> {
     seams: Seams<G, F>,
     settings: ReactorSettings,
     clock: Clock,
-    /// Sockets that may hold more than was read.
-    readable: VecDeque<SessionKey>,
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     /// Some clients have more to send than one write takes.
     more_to_flush: bool,
+    end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
     stop_now: bool,
@@ -138,10 +139,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             seams,
             settings,
             clock,
-            readable: VecDeque::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
             more_to_flush: false,
+            end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
             stop_now: false,
         })
@@ -179,7 +180,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits = self.more_to_flush || !self.readable.is_empty() || !self.seams.bus.is_empty();
+        let waits = self.more_to_flush || self.sockets.readable() > 0 || !self.seams.bus.is_empty();
         if waits {
             return Duration::ZERO;
         }
@@ -221,7 +222,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable.push_back(key);
+                    self.sockets.set_readable(key);
                 }
                 if event.is_writable() {
                     self.hub.writable(now, key);
@@ -241,7 +242,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let plan = self.settings.drain;
             tracing::info!(clients = self.hub.stats().open, "stopping");
             let phases = plan.delay_us + plan.spread_us;
-            self.stop_at_us = Some(now.mono_us + phases + self.settings.stop_timeout_us);
+            let timeout_us = self.settings.stop_timeout_us;
+            // The whole process has to be gone by then, not only the last client.
+            let last_turn_us = timeout_us - timeout_us / 20;
+            self.stop_at_us = Some(now.mono_us + phases + last_turn_us);
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }
@@ -262,12 +266,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Gives each socket with an edge its budget; who has more stays in the list.
     fn read(&mut self, now: Now) {
-        for _ in 0..self.readable.len() {
-            let Some(key) = self.readable.pop_front() else {
+        for _ in 0..self.sockets.readable() {
+            let Some(key) = self.sockets.next_readable() else {
                 return;
             };
             if self.read_one(now, key) {
-                self.readable.push_back(key);
+                self.sockets.set_readable(key);
             }
         }
     }
@@ -325,6 +329,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             };
             let now = self.clock.now();
             self.feed.event(now, event, &mut self.publications);
+            if !self.publications.is_empty() {
+                let took_us = self.clock.now().mono_us - now.mono_us;
+                let metrics = &self.seams.telemetry.event_loop;
+                metrics.observe_stage_us(Stage::Feed, took_us);
+            }
             for publication in self.publications.drain(..) {
                 let received_us = publication.frame.received().mono_us;
                 let waited_us = now.mono_us.saturating_sub(received_us);
@@ -360,14 +369,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
                     // Its FIN may have come while nobody read.
-                    self.readable.push_back(key);
+                    self.sockets.set_readable(key);
                 }
-                Effect::Release { key, reset } => {
+                Effect::Release { key, reset, ended } => {
+                    self.log_end(&ended);
                     self.sockets.close(key, reset);
                     self.hub.released(key);
                 }
-                Effect::ToHttp { key, read, permit } => self.to_http(key, read, permit),
-                Effect::Resume(key) => self.readable.push_back(key),
+                Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
+                Effect::Resume(key) => self.sockets.set_readable(key),
                 Effect::Call(call) => (self.seams.outside)(Outside::Call(call)),
                 Effect::Interest { topic, wanted } => {
                     (self.seams.outside)(Outside::Interest { topic, wanted });
@@ -376,7 +386,23 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    fn to_http(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
+    /// One line per ended connection, and a bounded number of lines.
+    fn log_end(&mut self, ended: &Ended) {
+        let Some(line) = self.end_lines.line(self.clock.now()) else {
+            return;
+        };
+        tracing::info!(
+            peer = %ended.peer,
+            reason = ended.reason.map_or("none", CloseReason::label),
+            age_ms = ended.age_us / 1000,
+            bytes_in = ended.bytes_in,
+            bytes_out = ended.bytes_out,
+            lines_left_out = line.suppressed,
+            "connection ended"
+        );
+    }
+
+    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(self.poll.registry(), key);
         self.hub.released(key);

@@ -90,6 +90,8 @@ pub struct LimitSettings {
     pub pong_timeout_ms: u64,
     /// From our close frame to the end of the connection.
     pub close_timeout_ms: u64,
+    /// Message bytes of one client, inflated, in one turn.
+    pub turn_message_bytes_max: usize,
     /// Bytes handed to one client in one write.
     pub write_bytes_max: usize,
     /// zlib level of permessage-deflate, 1 to 9; 0 refuses the offers.
@@ -160,6 +162,7 @@ impl LimitSettings {
             ping_interval_us: self.ping_interval_ms * 1000,
             pong_timeout_us: self.pong_timeout_ms * 1000,
             close_timeout_us: self.close_timeout_ms * 1000,
+            turn_message_bytes_max: self.turn_message_bytes_max,
             write_bytes_max: self.write_bytes_max,
             deflate_level: self.deflate_level,
             deflate_min_bytes: self.deflate_min_bytes,
@@ -367,6 +370,7 @@ impl Checked {
             ping_interval_ms: self.number("ping-interval-ms"),
             pong_timeout_ms: self.number("pong-timeout-ms"),
             close_timeout_ms: self.number("close-timeout-ms"),
+            turn_message_bytes_max: self.number("turn-message-bytes-max"),
             write_bytes_max: self.number("write-bytes-max"),
             deflate_level: self.number("deflate-level"),
             deflate_min_bytes: self.number("deflate-min-bytes"),

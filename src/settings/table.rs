@@ -297,6 +297,13 @@ pub static SETTINGS: &[Setting] = &[
     .more("What waits in the kernel cannot be conflated, so it should be little."),
     Setting::bytes(
         Loop,
+        "turn-message-bytes-max",
+        (1, GIB),
+        "262144",
+        "Message bytes of one client, inflated, that are looked at in one turn",
+    ),
+    Setting::bytes(
+        Loop,
         "write-bytes-max",
         (KIB, 16 * MIB),
         "131072",

@@ -8,10 +8,9 @@
 pub mod nats;
 pub mod simulated;
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
 use crossbeam_channel::{SendError, Sender};
 
+use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::hub::Now;
 
@@ -52,29 +51,5 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
-    }
-}
-
-/// The process's clocks. One origin for all threads, so that stamps can be compared.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    origin: Instant,
-}
-
-impl Clock {
-    /// Starts the monotonic clock at one second, so that "a while ago" never underflows.
-    pub fn start() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
-    }
-
-    /// Reads both clocks.
-    pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        Now {
-            mono_us: 1_000_000 + self.origin.elapsed().as_micros() as u64,
-            unix_ms: unix.map_or(0, |d| d.as_millis() as i64),
-        }
     }
 }

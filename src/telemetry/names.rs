@@ -88,7 +88,7 @@ metric_names! {
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
         "Connections by what their request led to.";
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
-        "WebSocket connections that ended, by reason.";
+        "Connections that ended here, by reason; those handed to HTTP apart.";
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
         "Messages taken from the bus.";
     BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]

@@ -43,7 +43,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The code to close with (§7.4.1; contracts/common.md, row closing).
+    /// The code to close with (§7.4.1; contract: row closing).
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooBig => 1009,
@@ -166,11 +166,6 @@ impl FrameReader {
     /// this reader may be replaced by a fresh one.
     pub fn between_messages(&self) -> bool {
         self.message.is_none() && self.head_len == 0
-    }
-
-    /// Whether there is nothing more to come: a close frame or an error was handed out.
-    pub fn has_ended(&self) -> bool {
-        self.ended
     }
 
     /// Whether a frame was finished in `scratch`.

@@ -1,8 +1,8 @@
 //! The request head (RFC 9112 §2, §3, §5): where it ends, and what it says.
 //!
 //! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space
-//! before a colon, folded lines, unclear body lengths are refused. The same parser serves the
-//! event loop and the HTTP side, so the same rules hold on both.
+//! before a colon, folded lines, unclear body lengths are refused. The HTTP side
+//! holds the heads that it parses to the same rules.
 
 use std::net::Ipv6Addr;
 

@@ -3,7 +3,7 @@
 //! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack:
 //! [`check_depth`] comes first, always. sonic-rs's lazy paths also skip over `\u` escapes unread
 //! and, at the end of an iterated object, let trailing bytes through; [`check_json`] and
-//! [`object_entries`] do not (contracts/common.md, row JSON).
+//! [`object_entries`] do not (contract: row JSON).
 
 use std::borrow::Cow;
 

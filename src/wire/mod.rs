@@ -10,10 +10,10 @@
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
-//! | [`close`] | close frames |
 //! | [`json`] | the guard before anything that parses JSON |
 
-pub mod close;
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub mod deflate;
 pub mod encode;
 pub mod frame_reader;

@@ -1,4 +1,4 @@
-//! What a WebSocket upgrade asks for (RFC 6455 §4.2.1; contracts/common.md, row upgrade).
+//! What a WebSocket upgrade asks for (RFC 6455 §4.2.1; contract: row upgrade).
 
 use tungstenite::handshake::derive_accept_key;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
     pages,
 };
-use weirgate::sources::Clock;
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 
 /// Bytes of the answer at `/large`.

@@ -32,7 +32,9 @@ impl<T: Toy> Run<T> {
             if ledger.stories.get(key).is_some_and(|s| s.is_open != open) {
                 assert!(!open, "open again");
                 ledger.closing(*key);
-                assert!(self.draining.is_some(), "closes without a reason");
+                // Any close waits for the flush of its turn.
+                let may_wait = self.draining.is_some() || self.world.held;
+                assert!(may_wait, "closes without a reason");
             }
             let story = ledger.stories.get(key);
             if story.is_some_and(|s| !s.is_open && s.reason.is_none()) {
@@ -124,7 +126,9 @@ impl<T: Toy> Run<T> {
             refused(peer, socket, reads, late);
             return;
         };
-        let reason = story.reason.expect("the gateway was told");
+        // Accepted and closed at once: the gateway never had it.
+        let never_opened = (peer.path == "/secret").then_some(CloseReason::Policy);
+        let reason = never_opened.or(story.reason).expect("the gateway was told");
         let close = socket.client.close.as_ref().map(|(code, _)| *code);
         let codes: &[u16] = match reason {
             CloseReason::PeerClosed => &[peer.close_sent.unwrap_or(0)],
@@ -233,6 +237,11 @@ impl<T: Toy> Run<T> {
             return;
         }
         let paused = !self.world.hub.wants_read(key);
+        // Until now its ping could not leave, or its pong was not read.
+        let hindered = paused || socket.blocked;
+        if std::mem::replace(&mut peer.hindered, hindered) {
+            peer.hindered_until = now;
+        }
         if paused {
             let by = if T::PAUSES { "the gateway" } else { "pongs" };
             self.coverage.insert(format!("paused by {by}"));
@@ -263,11 +272,14 @@ impl Peer {
     /// Pings come in time to a client that reads all, and whoever answers none is not kept.
     fn check_pings(&self, now: u64, limits: &Limits, pauses: bool) {
         if self.pings_answered < self.pings_seen {
-            let in_time = now < self.ping_at + limits.pong_timeout_us;
+            // Who is not read cannot be late.
+            let since = self.ping_at.max(self.hindered_until);
+            let in_time = now < since + limits.pong_timeout_us;
             assert!(in_time, "no pong for too long: {self:?}");
         } else if limits.ping_interval_us > 0 && !pauses {
             // While a pong is missing there is no other ping.
             let last = self.ping_at.max(self.opened_at).max(self.pong_at);
+            let last = last.max(self.hindered_until);
             assert!(now <= last + limits.ping_interval_us, "no ping: {self:?}");
         }
     }

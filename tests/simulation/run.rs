@@ -127,6 +127,9 @@ pub(crate) struct Peer {
     pub(crate) pings_answered: usize,
     pub(crate) ping_at: u64,
     pub(crate) pong_at: u64,
+    /// It could not be written to, or was not read, when last looked at.
+    pub(crate) hindered: bool,
+    pub(crate) hindered_until: u64,
     pub(crate) close_sent: Option<u16>,
     pub(crate) violated: Option<(CloseReason, u16)>,
     pub(crate) ended: bool,
@@ -171,10 +174,10 @@ pub(crate) struct Outcome {
 /// Runs one seed to its end.
 pub(crate) fn run(seed: u64) -> Outcome {
     match seed % 4 {
-        0 => Run::<Numbered>::new(seed).simulate(),
-        1 => Run::<Symbols>::new(seed).simulate(),
-        2 => Run::<Devices>::new(seed).simulate(),
-        _ => Run::<State>::new(seed).simulate(),
+        0 => Run::<Numbered>::new(seed).play(),
+        1 => Run::<Symbols>::new(seed).play(),
+        2 => Run::<Devices>::new(seed).play(),
+        _ => Run::<State>::new(seed).play(),
     }
 }
 
@@ -215,7 +218,7 @@ impl<T: Toy> Run<T> {
         }
     }
 
-    fn simulate(mut self) -> Outcome {
+    fn play(mut self) -> Outcome {
         // All of a large crowd in one turn.
         self.world.held = self.crowd > 300;
         for _ in 0..self.crowd {

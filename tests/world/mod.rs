@@ -268,6 +268,11 @@ impl<G: Gateway> World<G> {
                 any = true;
                 self.carry_out(effect);
             }
+            // A client that had its share of this turn is heard again in the next.
+            if self.hub.next_deadline() == Some(self.now.mono_us) {
+                self.hub.tick(self.now);
+                continue;
+            }
             if !more && !any {
                 break;
             }
@@ -288,7 +293,7 @@ impl<G: Gateway> World<G> {
                     self.hub.ended(self.now, key, false);
                 }
             }
-            Effect::Release { key, reset } => {
+            Effect::Release { key, reset, .. } => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(reset);

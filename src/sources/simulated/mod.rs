@@ -31,12 +31,8 @@ use crate::sources::{Source, SourceLink};
 use crate::telemetry::BusStatus;
 use schedule::Schedule;
 
-/// The consumers that a [`BusStatus`] of this source shows: names and subjects, as in the levels
-/// contract.
-pub const CONSUMERS: [(&str, &str); 2] = [
-    ("gateway_levels", "levels.signals"),
-    ("gateway_flow", "market.flow"),
-];
+/// The subjects that it sends, in turn.
+pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
 /// The slowest rate, in messages of each subject a second.
 pub const RATE_HZ_MIN: f64 = 0.1;
@@ -53,7 +49,7 @@ pub struct SimulatedSource {
 
 impl SimulatedSource {
     /// `rate_hz` is brought into [`RATE_HZ_MIN`] to [`RATE_HZ_MAX`] (one that is no number: the
-    /// slowest); `status` is set to up when the source runs, and is made with [`CONSUMERS`].
+    /// slowest); `status` is set to up when the source runs.
     pub fn new(settings: SimulatedSettings, rate_hz: f64, status: Arc<BusStatus>) -> Self {
         Self {
             market: SimulatedMarket::new(settings),
@@ -75,7 +71,7 @@ impl SimulatedSource {
         link.send(BusEvent::Up)?;
         link.send(BusEvent::CaughtUp)?;
         let stream_created_unix_ns = start.unix_ms.saturating_mul(1_000_000);
-        let subjects: [Arc<str>; 2] = CONSUMERS.map(|(_, subject)| Arc::from(subject));
+        let subjects: [Arc<str>; 2] = SUBJECTS.map(Arc::from);
         let mut schedule = Schedule::new(start.mono_us, 2.0 * self.rate_hz);
         for sent in 0_u64.. {
             let wait_us = schedule.wait_us(link.now().mono_us);

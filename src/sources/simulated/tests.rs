@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, bounded};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::*;
-use crate::sources::Clock;
+use crate::clock::Clock;
 
 /// 2024-05-14 10:00 in New York.
 const START_UNIX_MS: i64 = 1_715_695_200_000;
@@ -273,7 +273,7 @@ fn start(
     room: usize,
 ) -> (Receiver<BusEvent>, Arc<BusStatus>, thread::JoinHandle<()>) {
     let (tx, rx) = bounded(room);
-    let status = Arc::new(BusStatus::new(&CONSUMERS, 1));
+    let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
     let source = Box::new(SimulatedSource::new(SETTINGS, rate_hz, Arc::clone(&status)));
     let link = SourceLink::new(tx, Box::new(|| {}), Clock::start());
     (rx, status, thread::spawn(move || source.run(link)))
@@ -298,7 +298,7 @@ fn the_source_comes_up_and_alternates_the_subjects() {
     let mut before = first;
     for n in 1..40_u64 {
         let message = next_message(&rx);
-        let expected = CONSUMERS[(n % 2) as usize].1;
+        let expected = SUBJECTS[(n % 2) as usize];
         assert_eq!(&*message.subject, expected);
         let position = message.position.expect("a position");
         assert_eq!(position.stream_created_unix_ns, created);
@@ -335,7 +335,7 @@ fn the_rate_holds_and_a_full_channel_is_not_made_up_for() {
 #[test]
 fn rates_out_of_range_are_brought_into_it() {
     let rate = |hz| {
-        let status = Arc::new(BusStatus::new(&CONSUMERS, 1));
+        let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
         SimulatedSource::new(SETTINGS, hz, status).rate_hz
     };
     assert_eq!(rate(4.0), 4.0);

@@ -1,0 +1,176 @@
+//! The NATS source against a real nats-server: what comes, in which order, and what outages do.
+#![cfg(feature = "nats")]
+#![allow(deprecated)] // the nats crate is, as a whole
+
+#[path = "../common/nats_server.rs"]
+mod nats_server;
+mod outages;
+mod relaying;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use nats::jetstream::{JetStream, StreamConfig};
+use nats_server::NatsServer;
+use weirgate::clock::Clock;
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::sources::nats::{NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
+use weirgate::sources::{Source, SourceLink};
+use weirgate::telemetry::BusStatus;
+
+const LEVELS: &str = "levels.signals";
+const FLOW: &str = "market.flow";
+const PATIENCE: Duration = Duration::from_secs(12);
+
+fn settings(url: &str) -> NatsSettings {
+    let stream = |name: &str, subjects: &[&str]| StreamSpec {
+        name: name.into(),
+        subjects: subjects.iter().map(|&s| s.into()).collect(),
+        max_age_s: 86_400,
+    };
+    let subscription = |stream: &str, subject: &str, durable: &str| SubscriptionSpec {
+        stream: stream.into(),
+        subject: subject.into(),
+        durable: durable.into(),
+    };
+    NatsSettings {
+        urls: url.into(),
+        streams: vec![
+            stream("LEVEL_SIGNALS", &["levels.*"]),
+            stream("MARKET_DATA", &["market.*", "market.*.*"]),
+        ],
+        subscriptions: vec![
+            subscription("LEVEL_SIGNALS", LEVELS, "gateway_levels"),
+            subscription("MARKET_DATA", FLOW, "gateway_flow"),
+        ],
+        ephemeral: false,
+        reconnect_delay_min_ms: 100,
+        reconnect_delay_max_ms: 2_000,
+        watchdog_interval_ms: 500,
+        watchdog_misses: 2,
+        backlog_quiet_min: 4,
+    }
+}
+
+/// A source on its thread, and what it hands over.
+struct Running {
+    events: Receiver<BusEvent>,
+    status: Arc<BusStatus>,
+    thread: thread::JoinHandle<()>,
+}
+
+fn run(settings: NatsSettings) -> Running {
+    run_with_room(settings, 4_096)
+}
+
+fn run_with_room(settings: NatsSettings, room: usize) -> Running {
+    let specs = settings.subscriptions.iter();
+    let names: Vec<_> = specs
+        .map(|s| (s.durable.as_str(), s.subject.as_str()))
+        .collect();
+    let status = Arc::new(BusStatus::new(&names, 1));
+    let (sender, events) = bounded(room);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let source = Box::new(NatsSource::new(settings, Arc::clone(&status)));
+    let thread = thread::spawn(move || source.run(link));
+    Running {
+        events,
+        status,
+        thread,
+    }
+}
+
+/// What the tests look at, in short: `levels 7`, `flow 3 quiet`, `Up`, `CaughtUp`, `Down`.
+fn short(event: &BusEvent) -> String {
+    match event {
+        BusEvent::Message(m) => {
+            let name = if &*m.subject == LEVELS {
+                "levels"
+            } else {
+                "flow"
+            };
+            let quiet = if m.quiet { " quiet" } else { "" };
+            format!("{name} {}{quiet}", String::from_utf8_lossy(&m.payload))
+        }
+        BusEvent::Down(_) => "Down".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Running {
+    fn next(&self) -> BusEvent {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+
+    /// Everything up to and with the first event of that short form.
+    fn until(&self, last: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|s| s != last) {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(event) => seen.push(short(&event)),
+                Err(_) => panic!("no {last} after {seen:?}"),
+            }
+        }
+        seen
+    }
+
+    /// The same without `CaughtUp`, which comes before or after a backlog of a few messages,
+    /// whichever way they were fetched.
+    fn until_but_caught_up(&self, last: &str) -> Vec<String> {
+        let mut seen = self.until(last);
+        seen.retain(|s| s != "CaughtUp");
+        seen
+    }
+
+    fn next_message(&self) -> BusMessage {
+        match self.next() {
+            BusEvent::Message(message) => message,
+            other => panic!("{other:?} instead of a message"),
+        }
+    }
+
+    fn nothing_comes_for(&self, time: Duration) {
+        if let Ok(event) = self.events.recv_timeout(time) {
+            panic!("{event:?}");
+        }
+    }
+
+    /// Lets the source end by itself: it does when it has something to hand over to nobody.
+    fn end(self, server: &mut NatsServer) {
+        thread::sleep(Duration::from_millis(100)); // acknowledgements leave every 5 ms
+        drop(self.events);
+        server.shut_down();
+        self.thread.join().expect("the source ends");
+    }
+}
+
+fn jetstream(url: &str) -> JetStream {
+    nats::jetstream::new(nats::connect(url).expect("a connection"))
+}
+
+fn publish(js: &JetStream, subject: &str, texts: impl IntoIterator<Item = usize>) {
+    for text in texts {
+        js.publish(subject, text.to_string()).expect("published");
+    }
+}
+
+fn make_streams(js: &JetStream) {
+    for spec in settings("").streams {
+        js.add_stream(StreamConfig {
+            name: spec.name,
+            subjects: spec.subjects,
+            ..StreamConfig::default()
+        })
+        .expect("a stream");
+    }
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

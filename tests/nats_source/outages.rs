@@ -1,0 +1,245 @@
+//! Servers that die, freeze, forget, refuse or come late.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use super::*;
+
+#[test]
+fn a_killed_server_is_told_once_and_resumed() {
+    let mut server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    publish(&jetstream(&server.url()), LEVELS, 0..20);
+    source.until("levels 19");
+    thread::sleep(Duration::from_millis(300));
+    server.kill();
+    assert_eq!(source.until("Down"), ["Down"]);
+    assert!(!source.status.connected() && source.status.away_since_unix_ms().is_some());
+    assert_eq!(source.status.consumers()[0].lag(), None);
+    source.nothing_comes_for(Duration::from_secs(3));
+    server.restart();
+    let back = Instant::now();
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 20..23);
+    let seen = source.until_but_caught_up("levels 22");
+    assert!(
+        back.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        back.elapsed()
+    );
+    assert_eq!(seen, ["Up", "levels 20", "levels 21", "levels 22"]);
+    assert!(source.status.subscribed() && source.status.away_since_unix_ms().is_none());
+    assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn a_long_backlog_after_an_outage_is_quiet() {
+    let mut server = NatsServer::start();
+    let mut slow = settings(&server.url());
+    // time to publish before the source is back
+    (slow.reconnect_delay_min_ms, slow.reconnect_delay_max_ms) = (4_000, 4_000);
+    let source = run(slow);
+    source.until("CaughtUp");
+    publish(&jetstream(&server.url()), LEVELS, 0..3);
+    source.until("levels 2");
+    thread::sleep(Duration::from_millis(300));
+    server.kill();
+    source.until("Down");
+    server.restart();
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 3..103);
+    let mut want = vec!["levels 102 quiet".to_owned(), "Up".to_owned()];
+    want.extend((3..103).map(|n| format!("levels {n} quiet")));
+    want.push("CaughtUp".to_owned());
+    assert_eq!(source.until("CaughtUp"), want);
+    publish(&js, LEVELS, 103..104);
+    assert_eq!(source.until("levels 103"), ["levels 103"]);
+}
+
+#[test]
+fn a_frozen_server_is_noticed_and_everything_comes_after_it() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..10);
+    source.until("levels 9");
+    server.freeze();
+    let frozen = Instant::now();
+    assert_eq!(source.until("Down"), ["Down"]);
+    assert!(
+        frozen.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        frozen.elapsed()
+    );
+    thread::sleep(Duration::from_secs(8).saturating_sub(frozen.elapsed()));
+    server.thaw();
+    let thawed = Instant::now();
+    publish(&js, LEVELS, 10..12);
+    let seen = source.until_but_caught_up("levels 11");
+    assert!(
+        thawed.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        thawed.elapsed()
+    );
+    assert_eq!(seen, ["Up", "levels 10", "levels 11"]);
+    // The durable may look bound to the connection that was left; it is taken over again.
+    eventually("the durable is bound", || {
+        publish(&js, LEVELS, 12..13);
+        source.until("levels 12");
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|i| i.push_bound && i.num_ack_pending == 0)
+    });
+    assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn an_empty_store_gets_streams_and_consumers_again() {
+    let mut server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    publish(&jetstream(&server.url()), LEVELS, 0..50);
+    source.until("levels 49");
+    server.kill();
+    source.until("Down");
+    server.restart_empty();
+    // A publisher was quicker than we: what it stored is news.
+    let js = jetstream(&server.url());
+    eventually("the stream is there again", || {
+        js.publish(LEVELS, "50").is_ok()
+    });
+    let mut seen = source.until("levels 50");
+    publish(&js, LEVELS, 51..53);
+    publish(&js, FLOW, 0..1);
+    seen.extend(source.until("flow 0"));
+    seen.retain(|s| !s.starts_with("flow"));
+    assert_eq!(seen[..2], ["Up", "CaughtUp"]);
+    assert_eq!(seen[2..], ["levels 50", "levels 51", "levels 52"]);
+}
+
+#[test]
+fn a_deleted_consumer_and_a_deleted_stream_are_made_again() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..1);
+    let first = source.next_message().position.expect("a position");
+    js.delete_consumer("LEVEL_SIGNALS", "gateway_levels")
+        .expect("deleted");
+    publish(&js, LEVELS, 1..4);
+    assert_eq!(
+        source.until("levels 3"),
+        ["levels 1", "levels 2", "levels 3"]
+    );
+    js.delete_stream("LEVEL_SIGNALS").expect("deleted");
+    eventually("the stream is there again", || {
+        js.publish(LEVELS, "4").is_ok()
+    });
+    let next = source.next_message();
+    assert_eq!(next.payload, b"4");
+    let next = next.position.expect("a position");
+    assert!(next.stream_created_unix_ns > first.stream_created_unix_ns);
+    assert_eq!(next.sequence, 1);
+    assert!(js.consumer_info("LEVEL_SIGNALS", "gateway_levels").is_ok());
+}
+
+#[test]
+fn a_server_that_comes_late_is_found() {
+    let mut server = NatsServer::reserve("");
+    let source = run(settings(&server.url()));
+    assert_eq!(source.until("Down"), ["Down"]);
+    source.nothing_comes_for(Duration::from_secs(2));
+    server.restart();
+    let started = Instant::now();
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    publish(&jetstream(&server.url()), FLOW, 0..1);
+    assert_eq!(source.until("flow 0"), ["flow 0"]);
+    // at most two seconds between attempts, and one for the rest
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(source.status.reconnects(), 0);
+}
+
+#[test]
+fn refusals_are_told_without_secrets_and_tried_again() {
+    let users = |password| format!("authorization {{ user: gw, password: \"{password}\" }}");
+    let mut server = NatsServer::start_with(&users("other"));
+    let url = format!("http://nonsense,{}", server.url_as("gw:s3cr^et%40"));
+    let source = run(settings(&url));
+    let BusEvent::Down(fault) = source.next() else {
+        panic!("it is not down");
+    };
+    assert!(fault.0.contains("Authorization Violation"), "{fault:?}");
+    assert!(!fault.0.contains("s3cr"), "{fault:?}");
+    source.nothing_comes_for(Duration::from_secs(1));
+    server.restart_with(&users("s3cr^et@"));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+
+    let source = run(settings("nats://u:s3cr@host:port"));
+    let BusEvent::Down(fault) = source.next() else {
+        panic!("it is not down");
+    };
+    assert!(fault.0.contains("nats://u:***@host:port"), "{fault:?}");
+}
+
+#[test]
+fn a_server_without_jetstream_is_tried_again() {
+    // -js on the command line wins, so the account is the place to forbid it
+    let forbidden = "accounts { A { users: [{user: u, password: p}] } }\nno_auth_user: u";
+    let mut server = NatsServer::start_with(forbidden);
+    let source = run(settings(&server.url()));
+    let BusEvent::Down(fault) = source.next() else {
+        panic!("it is not down");
+    };
+    assert!(fault.0.contains("JetStream"), "{fault:?}");
+    assert!(!source.status.connected());
+    server.restart_with("");
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+}
+
+#[test]
+fn a_full_channel_leaves_the_rest_with_the_server() {
+    let server = NatsServer::start();
+    let source = run_with_room(settings(&server.url()), 4);
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..2_000);
+    let info = js
+        .consumer_info("LEVEL_SIGNALS", "gateway_levels")
+        .expect("it");
+    assert!(
+        info.num_ack_pending <= 512 && info.num_pending > 1_000,
+        "{info:?}"
+    );
+    // longer than the watchdog's patience: waiting for room is no outage
+    thread::sleep(Duration::from_secs(3));
+    let want: Vec<String> = (0..2_000).map(|n| format!("levels {n}")).collect();
+    assert_eq!(source.until("levels 1999"), want);
+}
+
+#[test]
+fn a_message_that_breaks_the_crate_is_passed_over() {
+    let server = NatsServer::start();
+    let mut unnamed = settings(&server.url());
+    unnamed.ephemeral = true;
+    let source = run(unnamed);
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..1);
+    source.until("levels 0");
+    // headers that are not even UTF-8
+    let mut raw = TcpStream::connect(server.address()).expect("a connection");
+    let publish_raw = b"CONNECT {\"headers\":true}\r\nHPUB levels.signals 16 17\r\nNATS/1.0\r\n\xff:\r\n\r\nx\r\nPING\r\n";
+    raw.write_all(publish_raw).expect("sent");
+    publish(&js, LEVELS, 1..3);
+    let seen = source.until("levels 2");
+    let has = |what: &str| seen.iter().any(|s| s == what);
+    assert!(has("Down") && has("levels 1"), "{seen:?}");
+    publish(&js, LEVELS, 3..4);
+    assert_eq!(source.until("levels 3"), ["levels 3"]);
+}

@@ -1,0 +1,253 @@
+//! A server that is well: order, positions, warm start, durables of ours and of others.
+
+use nats::jetstream::{AckPolicy, ConsumerConfig};
+
+use super::*;
+
+#[test]
+fn messages_come_in_order_with_their_positions() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    assert!(source.status.subscribed());
+    let js = jetstream(&server.url());
+    // Other subjects of the same stream leave holes in the sequence and do not come.
+    let mut sequences = Vec::new();
+    for n in 0..50 {
+        publish(&js, "levels.other", [n]);
+        let ack = js.publish(LEVELS, n.to_string()).expect("published");
+        sequences.push(ack.sequence);
+    }
+    let info = js
+        .stream_info("LEVEL_SIGNALS")
+        .expect("the stream that the source made");
+    assert_eq!(info.config.subjects, ["levels.*"]);
+    assert_eq!(info.config.max_age, Duration::from_secs(86_400));
+    for (n, sequence) in sequences.into_iter().enumerate() {
+        let message = source.next_message();
+        assert_eq!(&*message.subject, LEVELS);
+        assert_eq!(message.payload, n.to_string().into_bytes());
+        assert!(!message.quiet);
+        let position = message.position.expect("a position");
+        assert_eq!(position.sequence, sequence);
+        let created = i128::from(position.stream_created_unix_ns);
+        assert_eq!(created, info.created.unix_timestamp_nanos());
+    }
+    let info = js
+        .consumer_info("LEVEL_SIGNALS", "gateway_levels")
+        .expect("the durable");
+    assert_eq!(info.config.ack_policy, AckPolicy::Explicit);
+    eventually("everything is acknowledged", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|i| i.num_ack_pending == 0 && i.num_pending == 0)
+    });
+    let lag = || source.status.consumers()[0].lag();
+    eventually("the lag is known", || lag() == Some(0));
+}
+
+#[test]
+fn a_restart_resumes_the_durable_with_what_came_meanwhile() {
+    let mut server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..3);
+    source.until("levels 2");
+    source.end(&mut server);
+
+    server.restart();
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 3..6);
+    let source = run(settings(&server.url()));
+    let few = [
+        "levels 5 quiet",
+        "Up",
+        "CaughtUp",
+        "levels 3",
+        "levels 4",
+        "levels 5",
+    ];
+    assert_eq!(source.until("levels 5"), few);
+    source.end(&mut server);
+
+    server.restart();
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 6..16);
+    publish(&js, FLOW, 0..1);
+    let source = run(settings(&server.url()));
+    let seen = source.until("CaughtUp");
+    let warm = ["levels 15 quiet", "flow 0 quiet", "Up"];
+    let backlog: Vec<String> = (6..16).map(|n| format!("levels {n} quiet")).collect();
+    assert_eq!(seen[..3], warm);
+    publish(&js, FLOW, 1..2);
+    let rest = source.until("flow 1");
+    let all = seen[3..].iter().chain(&rest).cloned();
+    let (flow, levels): (Vec<_>, Vec<_>) = all.partition(|s| s.starts_with("flow"));
+    assert_eq!(levels[..10], backlog);
+    // one message of market.flow is no backlog, and is not held up by the other's
+    assert_eq!(flow, ["flow 0", "flow 1"]);
+}
+
+#[test]
+fn a_durable_of_another_client_is_resumed_as_it_is() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    js.add_consumer(
+        "LEVEL_SIGNALS",
+        ConsumerConfig {
+            durable_name: Some("gateway_levels".into()),
+            deliver_subject: Some("odd.place.of.another".into()),
+            filter_subject: LEVELS.into(),
+            idle_heartbeat: Duration::from_millis(200),
+            flow_control: true,
+            ..ConsumerConfig::default()
+        },
+    )
+    .expect("a durable");
+    publish(&js, LEVELS, 0..3);
+    let before = js
+        .consumer_info("LEVEL_SIGNALS", "gateway_levels")
+        .expect("it");
+    let source = run(settings(&server.url()));
+    source.until("levels 2");
+    // Heartbeats pass, and then messages still come.
+    thread::sleep(Duration::from_millis(700));
+    publish(&js, LEVELS, 3..2_000);
+    source.until("levels 1999");
+    let after = js
+        .consumer_info("LEVEL_SIGNALS", "gateway_levels")
+        .expect("it");
+    assert_eq!(after.config, before.config);
+    assert_eq!(after.created, before.created);
+    let streams = js.stream_info("LEVEL_SIGNALS").expect("the stream");
+    assert_eq!(streams.config.max_age, Duration::ZERO, "it was altered");
+    assert_eq!(streams.state.consumer_count, 1);
+}
+
+#[test]
+fn a_durable_bound_elsewhere_is_left_alone_and_taken_over_when_free() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    let config = ConsumerConfig {
+        durable_name: Some("gateway_levels".into()),
+        deliver_subject: Some("inbox.of.another".into()),
+        filter_subject: LEVELS.into(),
+        ..ConsumerConfig::default()
+    };
+    js.add_consumer("LEVEL_SIGNALS", config).expect("a durable");
+    let other_connection = nats::connect(server.url()).expect("a connection");
+    let other = other_connection
+        .subscribe("inbox.of.another")
+        .expect("bound");
+    other_connection.flush().expect("flushed");
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    publish(&js, LEVELS, 0..10);
+    for n in 0..10 {
+        // both get every message: the other one its own, we ours
+        let theirs = other.next_timeout(PATIENCE).expect("a message");
+        assert_eq!(theirs.data, n.to_string().into_bytes());
+        theirs.ack().expect("acknowledged");
+    }
+    // It leaves while messages come.
+    let publisher = thread::spawn(move || {
+        for n in 10..400 {
+            publish(&js, LEVELS, [n]);
+            thread::sleep(Duration::from_millis(5));
+        }
+        js
+    });
+    thread::sleep(Duration::from_millis(300));
+    drop(other);
+    other_connection.close();
+    let want: Vec<String> = (0..400).map(|n| format!("levels {n}")).collect();
+    assert_eq!(source.until("levels 399"), want);
+    let js = publisher.join().expect("published");
+    let info = js
+        .consumer_info("LEVEL_SIGNALS", "gateway_levels")
+        .expect("it");
+    assert!(info.push_bound);
+    assert_eq!(info.num_pending, 0);
+    let streams = js.stream_info("LEVEL_SIGNALS").expect("the stream");
+    assert_eq!(
+        streams.state.consumer_count, 1,
+        "the unnamed consumer stayed"
+    );
+}
+
+#[test]
+fn a_full_stream_warms_the_cache_and_is_not_replayed() {
+    let server = NatsServer::start();
+    let connection = nats::connect(server.url()).expect("a connection");
+    let js = nats::jetstream::new(connection.clone());
+    make_streams(&js);
+    for n in 0..10_000 {
+        connection
+            .publish(LEVELS, n.to_string())
+            .expect("published");
+    }
+    eventually("everything is stored", || {
+        let info = js.stream_info("LEVEL_SIGNALS");
+        info.is_ok_and(|i| i.state.messages == 10_000)
+    });
+    publish(&js, FLOW, 0..1);
+    let started = Instant::now();
+    let source = run(settings(&server.url()));
+    let seen = source.until("CaughtUp");
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        seen,
+        ["levels 9999 quiet", "flow 0 quiet", "Up", "CaughtUp"]
+    );
+    publish(&js, LEVELS, 10_000..10_001);
+    assert_eq!(source.until("levels 10000"), ["levels 10000"]);
+}
+
+#[test]
+fn unnamed_consumers_give_every_process_every_message() {
+    let mut server = NatsServer::start();
+    let mut unnamed = settings(&server.url());
+    unnamed.ephemeral = true;
+    let sources = [run(unnamed.clone()), run(unnamed)];
+    for source in &sources {
+        source.until("CaughtUp");
+    }
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..5);
+    for source in &sources {
+        let want = ["levels 0", "levels 1", "levels 2", "levels 3", "levels 4"];
+        assert_eq!(source.until("levels 4"), want);
+    }
+    assert!(js.consumer_info("LEVEL_SIGNALS", "gateway_levels").is_err());
+    server.kill();
+    for source in &sources {
+        source.until("Down");
+    }
+    server.restart();
+    publish(&jetstream(&server.url()), LEVELS, 5..8);
+    for source in &sources {
+        let want = ["Up", "levels 5", "levels 6", "levels 7"];
+        assert_eq!(source.until_but_caught_up("levels 7"), want);
+    }
+}
+
+#[test]
+fn large_payloads_come_and_warm_the_cache() {
+    let server = NatsServer::start_with("max_payload: 16777216");
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    let large = vec![b'x'; 16_000_000];
+    js.publish(LEVELS, &large).expect("published");
+    assert_eq!(source.next_message().payload.len(), large.len());
+    let mut unnamed = settings(&server.url());
+    unnamed.ephemeral = true;
+    let warm = run(unnamed);
+    assert_eq!(warm.next_message().payload.len(), large.len());
+}
