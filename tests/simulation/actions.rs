@@ -259,7 +259,9 @@ impl<T: Toy> Run<T> {
         peer.violated = Some((reason, code));
         let heard = self.is_heard(key);
         self.say(key, &bytes);
-        if heard && (self.is_heard(key) || self.reason(key).is_some()) {
+        let heard = heard && (self.is_heard(key) || self.reason(key).is_some());
+        // In a turn that goes on, its close waits for what is flushed at the end.
+        if heard && !self.world.held {
             // Before the flush, what was queued in this turn still goes ahead of the close.
             let waits = self.world.held && self.reason(key).is_none();
             let told = waits || self.reason(key) == Some(reason);
@@ -352,8 +354,15 @@ impl<T: Toy> Run<T> {
         if self.random.chance(50) {
             self.pass_to(until);
         } else {
-            // A loop that was late: everything is due at once.
-            self.world.advance(until - self.world.now.mono_us);
+            // A loop that was late: everything is due at once, with messages of the same turn.
+            self.world.now = self.world.now.plus_us(until - self.world.now.mono_us);
+            self.world.held = true;
+            if self.random.chance(30) {
+                self.publish();
+            }
+            self.world.hub.tick(self.world.now);
+            self.world.held = false;
+            self.world.settle();
             self.look();
         }
         self.check_all();
