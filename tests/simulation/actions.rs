@@ -182,6 +182,10 @@ impl<T: Toy> Run<T> {
                 return;
             }
             let key = self.random.pick(&slow);
+            if self.random.chance(10) {
+                // Byte by byte, through a header and a lead.
+                (0..self.random.between(10, 40)).for_each(|_| self.world.open_window(key, 1));
+            }
             let room = match self.random.chance(6) {
                 true => ALL,
                 false => choices::room(&mut self.random),
