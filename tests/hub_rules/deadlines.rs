@@ -160,7 +160,7 @@ fn conflation_is_no_progress() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
     for n in 0..29 {
-        world.publish("state/1", &format!("{n}{}", "x".repeat(2_000)));
+        world.publish("levels/1", &format!("{n}{}", "x".repeat(2_000)));
         world.advance(SECOND);
     }
     assert_eq!(world.reason(key), None);

@@ -159,7 +159,6 @@ impl<T: Toy> Run<T> {
             let now = self.world.now;
             let by_feed = self.random.chance(70);
             if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
-                let body = format!("{{\"flow\":\"{body}\"}}");
                 for publication in broker.step(&mut self.random, now, &body) {
                     self.world.hub.published(now, &publication);
                 }

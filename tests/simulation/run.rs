@@ -97,15 +97,15 @@ impl Toy for State {
         match random.below(20) {
             0..6 => "join other".to_owned(),
             6..9 => "leave other".to_owned(),
-            9 => "leave state".to_owned(),
-            10..12 => "join state".to_owned(),
+            9 => "leave levels".to_owned(),
+            10..12 => "join levels".to_owned(),
             12 => "bye now".to_owned(),
             _ => format!("ask{number}"),
         }
     }
 
     fn topic(random: &mut Random) -> String {
-        let topics = ["state/1", "state/2", "other/11", "other/12", "other/13"];
+        let topics = ["levels/1", "levels/2", "other/11", "other/12", "other/13"];
         random.pick(&topics).to_owned()
     }
 }
@@ -194,7 +194,7 @@ impl<T: Toy> Run<T> {
         });
         let mut world = World::new(limits.clone(), gateway, seed);
         world.net.ledger = Some(Shared::clone(&ledger));
-        let broker = T::KEYED.then(|| Broker::new(world.frame_bytes.clone()));
+        let broker = T::KEYED.then(|| Broker::new(seed % 8 == 3, world.frame_bytes.clone()));
         let crowd = match seed % 50 {
             // More than one batch of writes.
             7..11 => 320,
