@@ -70,7 +70,7 @@ impl World<Symbols> {
 }
 
 impl World<State> {
-    /// A member of "state" whose kernel takes `room` bytes.
+    /// A member of "levels" whose kernel takes `room` bytes.
     fn viewer(&mut self, room: usize) -> SessionKey {
         let key = self.connect("/ws", None);
         self.net.sockets.get_mut(&key).expect("a socket").room = room;

@@ -2,7 +2,13 @@
 //! client got is compared with what was published. One seed decides all of a run:
 //!
 //! * `SIM_SEED=n` runs that seed alone: how a failure is replayed.
-//! * `SIM_SEEDS=n` runs the seeds from 0 up to n (by default 600).
+//! * `SIM_SEEDS=n` runs the seeds from 0 up to n (by default 520).
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the watch over seeds that hang is not simulated"
+)]
 
 mod world;
 
@@ -29,7 +35,7 @@ use weirgate::hub::CloseReason;
 use world::client::Place;
 
 /// Enough to meet everything in [`wanted`].
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 520;
 /// A seed takes a fraction of a second; one that takes this long hangs.
 const SEED_WALL_TIME_MAX: Duration = Duration::from_secs(60);
 

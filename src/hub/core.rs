@@ -314,6 +314,11 @@ impl Core {
                     self.interest(topic, false);
                 }
                 self.arm(key);
+            } else if let Some(close) = &mut open.close
+                && how == Closing::Now
+            {
+                // Decided again: it waits no longer than for this turn.
+                close.how = how;
             }
             return;
         }

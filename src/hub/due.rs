@@ -52,6 +52,8 @@ impl Core {
             session.cold.pong_due = now + pong_timeout_us;
         }
         if now >= session.cold.pong_due {
+            // Once: the close may have to wait for what is flushed in this turn.
+            session.cold.pong_due = NEVER;
             let reason = CloseReason::PongTimeout;
             self.begin_close(key, codes.pong_timeout, reason, Closing::Now);
         } else if now >= session.cold.close_due {

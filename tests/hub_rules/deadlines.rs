@@ -56,6 +56,24 @@ fn a_client_without_a_pong_is_closed_when_its_time_is_over() {
 }
 
 #[test]
+fn a_missing_pong_is_due_once_though_data_waits_in_the_same_turn() {
+    let mut world = symbols(pinged());
+    let key = world.reader(None, usize::MAX);
+    while world.client(key).pings == 0 {
+        world.advance(SECOND / 10);
+    }
+    // The turn at which the pong is due: messages are queued, then time is looked at, then all
+    // is flushed.
+    world.now = world.now.plus_us(5 * SECOND);
+    let message = ("A".to_owned(), "last".to_owned());
+    world.hub.command(world.now, message);
+    world.hub.tick(world.now);
+    world.settle();
+    assert_eq!(world.texts(key), ["last"]);
+    assert_eq!(world.reason(key), Some(CloseReason::PongTimeout));
+}
+
+#[test]
 fn a_pong_in_time_keeps_the_client_for_ever() {
     let mut world = symbols(pinged());
     let key = world.reader(None, usize::MAX);
@@ -142,7 +160,7 @@ fn conflation_is_no_progress() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
     for n in 0..29 {
-        world.publish("state/1", &format!("{n}{}", "x".repeat(2_000)));
+        world.publish("levels/1", &format!("{n}{}", "x".repeat(2_000)));
         world.advance(SECOND);
     }
     assert_eq!(world.reason(key), None);

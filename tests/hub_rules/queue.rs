@@ -96,17 +96,17 @@ fn an_empty_queue_forgets_that_it_was_over_its_soft_limit() {
 fn only_the_newest_of_each_key_stays_and_goes_to_the_tail() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
-    world.publish("state/1", &"a".repeat(600));
-    world.publish("state/2", &"b".repeat(600));
+    world.publish("levels/1", &"a".repeat(600));
+    world.publish("levels/2", &"b".repeat(600));
     assert_eq!(
         world.hub.stats().messages_conflated,
         0,
         "not past soft before"
     );
-    world.publish("state/1", "c");
+    world.publish("levels/1", "c");
     assert_eq!(world.hub.stats().messages_conflated, 1);
-    world.publish("state/2", "d");
-    world.publish("state/1", "e");
+    world.publish("levels/2", "d");
+    world.publish("levels/1", "e");
     world.text(key, "ask");
     assert_eq!(world.hub.stats().messages_conflated, 3);
     world.open_window(key, usize::MAX);
@@ -118,9 +118,9 @@ fn a_frame_that_was_begun_is_finished_whatever_comes_after() {
     let mut world = state(small_queue());
     let key = world.viewer(100);
     let first = "a".repeat(2_000);
-    world.publish("state/1", &first);
-    world.publish("state/1", "b");
-    world.publish("state/1", "c");
+    world.publish("levels/1", &first);
+    world.publish("levels/1", "b");
+    world.publish("levels/1", "c");
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key), [first, "c".to_owned()]);
 }
@@ -129,13 +129,13 @@ fn a_frame_that_was_begun_is_finished_whatever_comes_after() {
 fn an_old_queue_conflates_though_it_is_small() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
-    world.publish("state/1", "a");
+    world.publish("levels/1", "a");
     world.advance(SECOND);
-    world.publish("state/2", "b");
-    world.publish("state/1", "c");
+    world.publish("levels/2", "b");
+    world.publish("levels/1", "c");
     assert_eq!(world.hub.stats().messages_conflated, 0, "a second old");
     world.advance(1);
-    world.publish("state/2", "d");
+    world.publish("levels/2", "d");
     assert_eq!(world.hub.stats().messages_conflated, 2);
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key), ["c", "d"]);
@@ -145,21 +145,21 @@ fn an_old_queue_conflates_though_it_is_small() {
 fn a_conflating_queue_stays_so_until_it_is_empty() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
-    world.publish("state/1", &"a".repeat(1_100));
-    world.publish("state/2", "b");
-    world.publish("state/2", "c");
+    world.publish("levels/1", &"a".repeat(1_100));
+    world.publish("levels/2", "b");
+    world.publish("levels/2", "c");
     assert_eq!(
         world.hub.stats().messages_conflated,
         1,
         "far below soft now"
     );
     world.open_window(key, 1_104);
-    world.publish("state/2", "d");
+    world.publish("levels/2", "d");
     assert_eq!(world.hub.stats().messages_conflated, 2, "still conflating");
     world.open_window(key, 3);
     assert_eq!(world.texts(key).len(), 2);
-    world.publish("state/2", "e");
-    world.publish("state/2", "f");
+    world.publish("levels/2", "e");
+    world.publish("levels/2", "f");
     assert_eq!(world.hub.stats().messages_conflated, 2, "it was empty once");
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key), ["e", "f"]);
@@ -170,7 +170,7 @@ fn keyed_frames_alone_never_pass_a_limit() {
     let mut world = state(small_queue());
     let key = world.viewer(0);
     for n in 0..50 {
-        world.publish("state/1", &format!("{n}{}", "x".repeat(3_000)));
+        world.publish("levels/1", &format!("{n}{}", "x".repeat(3_000)));
         world.advance(SECOND / 2);
     }
     assert_eq!(world.reason(key), None);
@@ -186,7 +186,7 @@ fn keyed_frames_of_a_topic_that_was_left_are_removed() {
     world.text(key, "join other");
     world.net.sockets.get_mut(&key).expect("it").room = 0;
     world.publish("other/11", "gone");
-    world.publish("state/1", "kept");
+    world.publish("levels/1", "kept");
     world.text(key, "leave other");
     assert_eq!(world.hub.stats().messages_waiting, 1);
     world.open_window(key, usize::MAX);
@@ -196,6 +196,7 @@ fn keyed_frames_of_a_topic_that_was_left_are_removed() {
 #[test]
 fn the_retained_state_comes_first_and_never_twice() {
     let mut world = state(Limits::default());
+    let flow = |value: &str| format!("{{\"flow\":{value}}}");
     let mut feed = StateFeed::new(world.frame_bytes.clone());
     let before = world.connect("/ws", None);
     let message = |sequence, quiet, payload: &str| {
@@ -222,14 +223,14 @@ fn the_retained_state_comes_first_and_never_twice() {
     };
     publish(&mut world, message(1, true, "one"));
     let between = world.connect("/ws", None);
-    assert_eq!(world.texts(between), ["one"]);
+    assert_eq!(world.texts(between), [flow("one")]);
     publish(&mut world, BusEvent::CaughtUp);
     let after = world.connect("/ws", None);
     publish(&mut world, message(2, false, "two"));
     publish(&mut world, message(2, false, "a replay"));
-    assert_eq!(world.texts(before), ["one", "two"]);
-    assert_eq!(world.texts(between), ["two"]);
-    assert_eq!(world.texts(after), ["one", "two"]);
+    assert_eq!(world.texts(before), [flow("one"), flow("two")]);
+    assert_eq!(world.texts(between), [flow("two")]);
+    assert_eq!(world.texts(after), [flow("one"), flow("two")]);
 }
 
 #[test]

@@ -38,6 +38,12 @@ impl<T: Toy> Run<T> {
         if !self.slots.insert(key.slot) {
             self.coverage.insert("a slot was used again".to_owned());
         }
+        let there = |live: &SessionKey| self.world.net.sockets[live].released.is_none();
+        let taken = |live: &SessionKey| live.slot == key.slot && there(live);
+        assert!(
+            !self.live.iter().any(taken),
+            "a slot whose socket is still there"
+        );
         self.live.push(key);
         let mut peer = Peer {
             always_read: reads,
@@ -151,9 +157,8 @@ impl<T: Toy> Run<T> {
             self.number += 1;
             let body = choices::body(&mut self.random, self.number);
             let now = self.world.now;
-            let relayed = self.random.chance(70);
-            if let Some(broker) = self.broker.as_mut().filter(|_| relayed) {
-                let body = format!("{{\"flow\":\"{body}\"}}");
+            let by_feed = self.random.chance(70);
+            if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
                 for publication in broker.step(&mut self.random, now, &body) {
                     self.world.hub.published(now, &publication);
                 }
@@ -176,6 +181,10 @@ impl<T: Toy> Run<T> {
                 return;
             }
             let key = self.random.pick(&slow);
+            if self.random.chance(10) {
+                // Byte by byte, through a header and a lead.
+                (0..self.random.between(10, 40)).for_each(|_| self.world.open_window(key, 1));
+            }
             let room = match self.random.chance(6) {
                 true => ALL,
                 false => choices::room(&mut self.random),
@@ -253,7 +262,9 @@ impl<T: Toy> Run<T> {
         peer.violated = Some((reason, code));
         let heard = self.is_heard(key);
         self.say(key, &bytes);
-        if heard && (self.is_heard(key) || self.reason(key).is_some()) {
+        let heard = heard && (self.is_heard(key) || self.reason(key).is_some());
+        // In a turn that goes on, its close waits for what is flushed at the end.
+        if heard && !self.world.held {
             // Before the flush, what was queued in this turn still goes ahead of the close.
             let waits = self.world.held && self.reason(key).is_none();
             let told = waits || self.reason(key) == Some(reason);
@@ -346,8 +357,15 @@ impl<T: Toy> Run<T> {
         if self.random.chance(50) {
             self.pass_to(until);
         } else {
-            // A loop that was late: everything is due at once.
-            self.world.advance(until - self.world.now.mono_us);
+            // A loop that was late: everything is due at once, with messages of the same turn.
+            self.world.now = self.world.now.plus_us(until - self.world.now.mono_us);
+            self.world.held = true;
+            if self.random.chance(30) {
+                self.publish();
+            }
+            self.world.hub.tick(self.world.now);
+            self.world.held = false;
+            self.world.settle();
             self.look();
         }
         self.check_all();

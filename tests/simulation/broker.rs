@@ -1,5 +1,6 @@
 //! A bus that goes away, comes back with a backlog, repeats itself, and loses messages.
 
+use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, StreamPosition};
 use weirgate::hub::{Feed, FrameBytes, Now, Publication};
 
@@ -14,10 +15,9 @@ enum Phase {
     Backlog,
 }
 
-/// The bus and the feed behind it.
-#[derive(Debug)]
+/// The bus and the feed behind it: the toy, or that of `levels`.
 pub(crate) struct Broker {
-    feed: StateFeed,
+    feed: Box<dyn Feed<Event = BusEvent>>,
     phase: Phase,
     created: i64,
     sequence: u64,
@@ -28,9 +28,13 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(alive: FrameBytes) -> Self {
+    pub(crate) fn new(toy: bool, alive: FrameBytes) -> Self {
+        let feed: Box<dyn Feed<Event = BusEvent>> = match toy {
+            true => Box::new(StateFeed::new(alive)),
+            false => Box::new(LevelsFeed::new(LevelsFeedSettings::default(), alive)),
+        };
         Self {
-            feed: StateFeed::new(alive),
+            feed,
             phase: Phase::Down,
             created: 1,
             sequence: 0,
@@ -44,8 +48,9 @@ impl Broker {
         self.newest.as_deref().filter(|_| self.settled)
     }
 
-    /// Something happens on the bus; what the feed makes of it.
-    pub(crate) fn step(&mut self, random: &mut Random, now: Now, body: &str) -> Vec<Publication> {
+    /// Something happens on the bus; what the feed makes of it. `text` is no JSON yet.
+    pub(crate) fn step(&mut self, random: &mut Random, now: Now, text: &str) -> Vec<Publication> {
+        let json = format!("\"{text}\"");
         let mut out = Vec::new();
         let events = match (&self.phase, random.below(20)) {
             (Phase::Down, 0..10) => {
@@ -69,9 +74,9 @@ impl Broker {
             }
             _ => {
                 self.sequence += random.between(1, 3);
-                self.newest = Some(body.to_owned());
+                self.newest = Some(format!("{{\"flow\":{json}}}"));
                 self.settled = self.phase == Phase::Up;
-                vec![self.message(now, body, self.sequence)]
+                vec![self.message(now, &json, self.sequence)]
             }
         };
         for event in events {
@@ -80,11 +85,11 @@ impl Broker {
         out
     }
 
-    fn message(&self, received: Now, body: &str, sequence: u64) -> BusEvent {
+    fn message(&self, received: Now, json: &str, sequence: u64) -> BusEvent {
         BusEvent::Message(BusMessage {
             subject: "market.flow".into(),
             pattern: None,
-            payload: body.as_bytes().to_vec(),
+            payload: json.as_bytes().to_vec(),
             position: Some(StreamPosition {
                 stream_created_unix_ns: self.created,
                 sequence,

@@ -7,7 +7,7 @@ use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
 
 use crate::broker::Broker;
 use crate::choices::{self, SECOND};
-use crate::world::ledger::Shared;
+use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, Numbered, Symbols};
 use crate::world::{Random, World};
@@ -97,15 +97,15 @@ impl Toy for State {
         match random.below(20) {
             0..6 => "join other".to_owned(),
             6..9 => "leave other".to_owned(),
-            9 => "leave state".to_owned(),
-            10..12 => "join state".to_owned(),
+            9 => "leave levels".to_owned(),
+            10..12 => "join levels".to_owned(),
             12 => "bye now".to_owned(),
             _ => format!("ask{number}"),
         }
     }
 
     fn topic(random: &mut Random) -> String {
-        let topics = ["state/1", "state/2", "other/11", "other/12", "other/13"];
+        let topics = ["levels/1", "levels/2", "other/11", "other/12", "other/13"];
         random.pick(&topics).to_owned()
     }
 }
@@ -127,7 +127,6 @@ pub(crate) struct Peer {
     pub(crate) pings_answered: usize,
     pub(crate) ping_at: u64,
     pub(crate) pong_at: u64,
-    pub(crate) blocked_at: Option<u64>,
     /// It could not be written to, or was not read, when last looked at.
     pub(crate) hindered: bool,
     pub(crate) hindered_until: u64,
@@ -139,8 +138,6 @@ pub(crate) struct Peer {
     pub(crate) closed_at: Option<u64>,
     /// A write to it fails.
     pub(crate) broken: bool,
-    /// The newest message of the bus that it got.
-    pub(crate) flow: Option<String>,
 }
 
 /// See the module.
@@ -190,11 +187,17 @@ impl<T: Toy> Run<T> {
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();
-        let world = World::new(limits.clone(), gateway, seed);
-        let broker = T::KEYED.then(|| Broker::new(world.frame_bytes.clone()));
+        ledger.borrow_mut().bounds = Some(Bounds {
+            soft_bytes: limits.send_queue.soft_bytes,
+            hard_bytes: limits.send_queue.hard_bytes,
+            conflate_after_us: limits.send_queue.conflate_after_us,
+        });
+        let mut world = World::new(limits.clone(), gateway, seed);
+        world.net.ledger = Some(Shared::clone(&ledger));
+        let broker = T::KEYED.then(|| Broker::new(seed % 8 == 3, world.frame_bytes.clone()));
         let crowd = match seed % 50 {
             // More than one batch of writes.
-            7..11 => 200,
+            7..11 => 320,
             _ => random.between(4, 30) as usize,
         };
         Self {
@@ -216,10 +219,14 @@ impl<T: Toy> Run<T> {
     }
 
     fn play(mut self) -> Outcome {
+        // All of a large crowd in one turn.
+        self.world.held = self.crowd > 300;
         for _ in 0..self.crowd {
             self.connect();
-            self.look();
         }
+        self.world.held = false;
+        self.world.settle();
+        self.look();
         let steps = self.random.between(150, 450);
         let drain_at = match self.random.chance(40) {
             true => self.random.between(steps / 2, steps),

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use flate2::{Decompress, FlushDecompress};
 
+use super::inflate::inflate;
+
 /// An upgrade request.
 pub(crate) fn request(target: &str, deflate: Option<u8>) -> Vec<u8> {
     let mut request = format!(
@@ -80,12 +82,16 @@ impl Client {
 
     /// The client sends a ping that the server reads at once, or only later.
     pub(crate) fn asks(&mut self, payload: &[u8], at_once: bool) {
-        let begun = self.bytes.first().is_some_and(|first| first & 0x08 == 0);
-        let messages_max = self.messages + usize::from(self.is_open() && begun);
+        let messages_max = self.messages + usize::from(self.has_begun());
         self.asked.push_back(Asked {
             payload: payload.to_vec(),
             messages_max: at_once.then_some(messages_max),
         });
+    }
+
+    /// A part of a message has come.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.is_open() && self.bytes.first().is_some_and(|first| first & 0x08 == 0)
     }
 
     /// Where in the stream the client's last byte stands; `rest` is what would have come next.
@@ -207,19 +213,20 @@ impl Client {
         }
     }
 
-    /// With exactly the window that was agreed on: what comes out goes to small pieces, so that
-    /// no match can reach back further than the window does.
+    /// With exactly the window that was agreed on.
     fn inflate(&self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
         payload.extend([0, 0, 0xff, 0xff]);
+        if bits < 12 {
+            return inflate(&payload, bits);
+        }
         let mut inflate = Decompress::new_with_window_bits(false, bits);
         let mut out = Vec::new();
         let mut piece = [0; 4096];
-        let piece = &mut piece[..if bits < 12 { 64 } else { 4096 }];
         loop {
             let (at, before) = (inflate.total_in() as usize, inflate.total_out());
             inflate
-                .decompress(&payload[at..], piece, FlushDecompress::Sync)
+                .decompress(&payload[at..], &mut piece, FlushDecompress::Sync)
                 .expect("deflate data");
             let made = (inflate.total_out() - before) as usize;
             out.extend_from_slice(&piece[..made]);

@@ -2,7 +2,7 @@
 //! lists of messages. The toy gateways tell it what they ask of the core, the simulation compares.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
@@ -15,8 +15,7 @@ pub(crate) struct Expected {
     number: u64,
     conflation: Option<u64>,
     topic: Option<Rc<str>>,
-    /// Over the client's rate: it must not come.
-    shed: bool,
+    received_us: u64,
 }
 
 /// A rate by counting, in millionths of a message.
@@ -38,23 +37,40 @@ impl Rate {
     }
 }
 
+/// When keyed messages replace each other, and others are too many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) soft_bytes: usize,
+    pub(crate) hard_bytes: usize,
+    pub(crate) conflate_after_us: u64,
+}
+
 /// One connection's life.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     pub(crate) is_open: bool,
     pub(crate) reason: Option<CloseReason>,
-    pub(crate) expected: Vec<Expected>,
-    /// The first of `expected` that has neither come nor been passed by a later one.
-    next: usize,
-    /// Frame bytes of what has not come.
-    pub(crate) waiting_bytes: usize,
+    /// What has to come next, in its order.
+    pub(crate) waiting: VecDeque<Expected>,
+    /// A part of the first of them has come.
+    pub(crate) begun: bool,
+    bounds: Option<Bounds>,
+    conflating: bool,
+    /// Since when more than the soft limit waits behind the first message, as of the last one
+    /// without a key.
+    pub(crate) over_soft_since: Option<u64>,
+    /// More than the hard limit waited behind the first message when another came.
+    pub(crate) over_hard: bool,
+    pub(crate) conflated: u64,
+    pub(crate) shed: u64,
     numbers: u64,
     rate: Option<Rate>,
-    /// Topics that it left, each with the number of messages expected until then.
-    left: Vec<(Rc<str>, usize)>,
+    /// It left a topic: its queue may have become empty without a write.
+    pub(crate) has_left: bool,
     /// The retained message that it got at its join, per topic.
     joined_with: BTreeMap<String, Rc<str>>,
-    pub(crate) conflated: u64,
+    /// The newest message of the bus that came.
+    pub(crate) flow: Option<String>,
 }
 
 /// A message on its way into the ledger.
@@ -64,6 +80,8 @@ pub(crate) struct Note {
     pub(crate) numbered: bool,
     pub(crate) answer: bool,
     pub(crate) conflation: Option<u64>,
+    /// When its frame says that it came from the bus.
+    pub(crate) received_us: u64,
 }
 
 impl Note {
@@ -73,6 +91,7 @@ impl Note {
             numbered: false,
             answer: false,
             conflation: None,
+            received_us: 0,
         }
     }
 
@@ -105,84 +124,94 @@ impl Story {
             number = self.numbers;
         }
         let rate = self.rate.as_mut().filter(|_| !note.answer);
-        let shed = rate.is_some_and(|rate| !rate.allows(now.mono_us));
-        if !shed {
-            self.waiting_bytes += frame_bytes(note.body.len());
+        if rate.is_some_and(|rate| !rate.allows(now.mono_us)) {
+            self.shed += 1;
+            return;
         }
-        self.expected.push(Expected {
+        if note.conflation.is_some() {
+            self.conflate(now, note.conflation);
+        } else if let Some(limits) = self.bounds {
+            let behind = self.waiting_behind_first();
+            self.over_hard |= behind > limits.hard_bytes;
+            let over = behind > limits.soft_bytes;
+            let since = self.over_soft_since.unwrap_or(now.mono_us);
+            self.over_soft_since = over.then_some(since);
+        }
+        self.waiting.push_back(Expected {
             body: Rc::clone(&note.body),
             number,
             conflation: note.conflation,
             topic,
-            shed,
+            received_us: note.received_us,
         });
     }
 
-    /// A message came: it is the next one, or everything before it may be missing.
-    pub(crate) fn got(&mut self, text: &str) {
-        while let Some(expected) = self.expected.get(self.next) {
-            if expected.is(text) {
-                assert!(!expected.shed, "over the rate, and sent: {text:.60}");
-                self.waiting_bytes -= frame_bytes(expected.body.len());
-                self.next += 1;
-                return;
+    /// Once a client is slow, and until it has everything: of each key only the newest waits.
+    fn conflate(&mut self, now: Now, key: Option<u64>) {
+        let Some(limits) = self.bounds else {
+            return;
+        };
+        if self.conflating {
+            self.forget(|waiting, _| waiting.conflation == key);
+            return;
+        }
+        let oldest = self.waiting.get(usize::from(self.begun));
+        let age = oldest.map_or(0, |oldest| now.mono_us - oldest.received_us);
+        self.conflating =
+            self.waiting_bytes() > limits.soft_bytes || age > limits.conflate_after_us;
+        if self.conflating {
+            self.forget(|waiting, later| {
+                let same = |other: &Expected| other.conflation == waiting.conflation;
+                let replaced = waiting.conflation == key || later.iter().any(same);
+                waiting.conflation.is_some() && replaced
+            });
+        }
+    }
+
+    /// Takes out what has not begun to come.
+    fn forget(&mut self, gone: impl Fn(&Expected, &[Expected]) -> bool) {
+        let mut old = Vec::from(std::mem::take(&mut self.waiting));
+        let mut index = 0;
+        while index < old.len() {
+            let fixed = index == 0 && self.begun;
+            if !fixed && gone(&old[index], &old[index + 1..]) {
+                old.remove(index);
+                self.conflated += 1;
+            } else {
+                index += 1;
             }
-            self.pass(text);
         }
-        panic!("came twice, in the wrong order, or was never published: {text:.60}");
+        self.waiting = old.into();
     }
 
-    /// The next message is missing: it was shed, a newer one took its place, or its topic was left.
-    fn pass(&mut self, before: &str) {
-        let missing = &self.expected[self.next];
-        if !missing.shed {
-            let later = &self.expected[self.next + 1..];
-            let replaced = missing.conflation.is_some()
-                && later.iter().any(|e| e.conflation == missing.conflation);
-            let left = missing.conflation.is_some()
-                && self.left.iter().any(|(topic, until)| {
-                    Some(topic) == missing.topic.as_ref() && self.next < *until
-                });
-            // Left and joined again: the same state was expected twice, and one of them came.
-            let earlier = self.expected[..self.next].iter();
-            let again = !self.left.is_empty() && earlier.rev().any(|e| e.body == missing.body);
-            assert!(
-                replaced || left || again,
-                "lost: {:.60} (number {}) before {before:.60}",
-                missing.body,
-                missing.number
-            );
-            self.conflated += 1;
-            self.waiting_bytes -= frame_bytes(missing.body.len());
+    /// A message came: it is the one that has to come next.
+    pub(crate) fn got(&mut self, text: &str) {
+        let Some(next) = self.waiting.pop_front() else {
+            panic!("came twice, or was never meant for it: {text:.60}");
+        };
+        assert!(
+            next.is(text),
+            "{next:?} was to come, but there came {text:.60}"
+        );
+        if self.waiting.is_empty() {
+            self.conflating = false;
+            self.over_soft_since = None;
         }
-        self.next += 1;
-    }
-
-    /// The client has read all there was: nothing may be missing any more.
-    pub(crate) fn complete(&mut self) {
-        while self.next < self.expected.len() {
-            self.pass("the end");
+        if text.starts_with("{\"flow\":") {
+            self.flow = Some(text.to_owned());
         }
     }
 
-    /// Whether it ever left a topic: its queue may have become empty without a write.
-    pub(crate) fn has_left(&self) -> bool {
-        !self.left.is_empty()
+    /// Frame bytes of all that waits.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let bytes = |waiting: &Expected| frame_bytes(waiting.body.len());
+        self.waiting.iter().map(bytes).sum()
     }
 
-    /// Messages that have not come, shed ones included.
-    pub(crate) fn waiting(&self) -> usize {
-        self.expected.len() - self.next
-    }
-
-    /// Frame bytes behind the first message, and those less the last one.
-    pub(crate) fn waiting_behind_first(&self) -> (usize, usize) {
-        let open = self.expected[self.next..].iter().filter(|e| !e.shed);
-        let mut sizes = open.map(|e| frame_bytes(e.body.len()));
-        let first = sizes.next().unwrap_or(0);
-        let last = sizes.next_back().unwrap_or(0);
-        let behind = self.waiting_bytes - first;
-        (behind, behind - last)
+    /// Frame bytes behind the first message.
+    pub(crate) fn waiting_behind_first(&self) -> usize {
+        let first = self.waiting.front();
+        self.waiting_bytes() - first.map_or(0, |e| frame_bytes(e.body.len()))
     }
 }
 
@@ -206,6 +235,8 @@ impl Expected {
 /// All connections, all topics.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    /// Of the core under test, for those who come from now on.
+    pub(crate) bounds: Option<Bounds>,
     pub(crate) stories: BTreeMap<SessionKey, Story>,
     topics: BTreeMap<String, BTreeSet<SessionKey>>,
     retained: BTreeMap<String, Note>,
@@ -228,6 +259,7 @@ impl Ledger {
         });
         let story = Story {
             rate,
+            bounds: self.bounds,
             ..Story::default()
         };
         assert!(self.stories.insert(key, story).is_none(), "admitted twice");
@@ -261,7 +293,10 @@ impl Ledger {
         let members = self.topics.get_mut(topic);
         let was = members.is_some_and(|members| members.remove(&key));
         if was && let Some(story) = self.stories.get_mut(&key) {
-            story.left.push((topic.into(), story.expected.len()));
+            story.has_left = true;
+            story.forget(|waiting, _| {
+                waiting.conflation.is_some() && waiting.topic.as_deref() == Some(topic)
+            });
         }
         was
     }
@@ -294,6 +329,16 @@ impl Ledger {
                 story.expect(now, note, Some(topic.into()));
                 self.queued += 1;
             }
+        }
+    }
+
+    /// What came to a client, and whether a part of the next message has.
+    pub(crate) fn came(&mut self, key: SessionKey, texts: Vec<String>, begun: bool) {
+        if let Some(story) = self.stories.get_mut(&key) {
+            texts.iter().for_each(|text| story.got(text));
+            story.begun = begun;
+        } else {
+            assert_eq!(texts, Vec::<String>::new(), "nothing was admitted");
         }
     }
 

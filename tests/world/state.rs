@@ -14,7 +14,7 @@ use super::ledger::{Note, Shared};
 use super::toys::{admit, bye, join, leave};
 
 /// The topic that everyone joins at once.
-pub(crate) const TOPIC: &str = "state";
+pub(crate) const TOPIC: &str = "levels";
 /// What the feed publishes is keyed with this; commands use the keys above it.
 const FEED_KEY: u64 = 0;
 
@@ -61,6 +61,7 @@ impl Gateway for State {
         let body = std::str::from_utf8(publication.frame.body()).expect("text");
         let note = Note {
             conflation: publication.frame.key().map(|key| key.0),
+            received_us: publication.frame.received().mono_us,
             ..Note::data(body)
         };
         let (deliver, retain) = (publication.deliver, publication.retain);
@@ -132,7 +133,9 @@ impl Feed for StateFeed {
                 let frame = Frame::text(&self.alive)
                     .key(ConflationKey(FEED_KEY))
                     .received(message.received)
+                    .body(b"{\"flow\":")
                     .body(&message.payload)
+                    .body(b"}")
                     .finish();
                 self.quiet = message.quiet.then(|| Arc::clone(&frame));
                 (frame, !message.quiet)
