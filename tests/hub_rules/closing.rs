@@ -25,6 +25,26 @@ fn a_close_frame_goes_at_the_next_frame_boundary_and_the_rest_is_discarded() {
 }
 
 #[test]
+fn a_violation_waits_for_what_its_turn_takes_and_no_longer() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, 1_500);
+    // Queued in the same turn, before anything is flushed: the kernel takes one and a half.
+    world.held = true;
+    let first = world.publish(1_000);
+    let second = world.publish(1_000);
+    world.publish(1_000);
+    world.send(key, &frame(0x83, b"no such opcode"));
+    assert_eq!(world.reason(key), None);
+    world.held = false;
+    world.settle();
+    assert_eq!(world.reason(key), Some(CloseReason::ProtocolError));
+    assert_eq!(world.hub.stats().messages_dropped, 1);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), [first, second]);
+    assert_eq!(world.client(key).close, Some((1002, String::new())));
+}
+
+#[test]
 fn nothing_is_sent_after_a_close() {
     let mut world = symbols(Limits::default());
     let key = world.reader(None, usize::MAX);
