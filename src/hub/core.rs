@@ -278,11 +278,15 @@ impl Core {
         }
     }
 
-    /// An open session is open no more: no member, no data, told to the gateway.
-    fn leave_open(&mut self, key: SessionKey, reason: CloseReason) {
+    fn leave_topics(&mut self, key: SessionKey) {
         for topic in self.topics.leave_all(key.slot) {
             self.interest(topic, false);
         }
+    }
+
+    /// An open session is open no more: no member, no data, told to the gateway.
+    fn leave_open(&mut self, key: SessionKey, reason: CloseReason) {
+        self.leave_topics(key);
         let session = self.clients.session(key);
         if session.is_some_and(|s| s.cold.told) {
             self.ended.push_back((key, reason));
@@ -310,9 +314,7 @@ impl Core {
                 session.flags.takes_data = false;
                 open.close = Some(PendingClose { code, reason, how });
                 session.cold.close_due = due;
-                for topic in self.topics.leave_all(key.slot) {
-                    self.interest(topic, false);
-                }
+                self.leave_topics(key);
                 self.arm(key);
             } else if let Some(close) = &mut open.close
                 && how == Closing::Now

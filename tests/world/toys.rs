@@ -58,6 +58,22 @@ pub(crate) fn leave(core: &mut Core, ledger: &Shared, key: SessionKey, topic: &s
     assert_eq!(left, expected, "leave {topic}");
 }
 
+/// One unkeyed frame for the members of `topic`, here and in the ledger.
+fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
+    let frame = Frame::text(core.frame_bytes())
+        .received(core.now())
+        .body(body.as_bytes())
+        .finish();
+    let mut ledger = ledger.borrow_mut();
+    ledger.publish(core.now(), &topic, &Note::data(body), true, Retain::Keep);
+    core.publish(&Publication {
+        topic: TopicName::from(topic),
+        frame,
+        deliver: true,
+        retain: Retain::Keep,
+    });
+}
+
 /// Says a last word, which the close waits for.
 pub(crate) fn bye(core: &mut Core, ledger: &Shared, key: SessionKey) {
     let (code, reason) = (CloseCode::bare(1000), CloseReason::Policy);
@@ -196,19 +212,7 @@ impl Gateway for Symbols {
     }
 
     fn command(&mut self, core: &mut Core, (symbol, body): Self::Command) {
-        let frame = Frame::text(core.frame_bytes())
-            .received(core.now())
-            .body(body.as_bytes())
-            .finish();
-        let note = Note::data(&body);
-        let mut ledger = self.ledger.borrow_mut();
-        ledger.publish(core.now(), &symbol, &note, true, Retain::Keep);
-        core.publish(&Publication {
-            topic: TopicName::from(symbol),
-            frame,
-            deliver: true,
-            retain: Retain::Keep,
-        });
+        publish(core, &self.ledger, symbol, &body);
     }
 
     fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
@@ -308,19 +312,7 @@ impl Gateway for Devices {
     }
 
     fn command(&mut self, core: &mut Core, (device, body): Self::Command) {
-        let frame = Frame::text(core.frame_bytes())
-            .received(core.now())
-            .body(body.as_bytes())
-            .finish();
-        let note = Note::data(&body);
-        let mut ledger = self.ledger.borrow_mut();
-        ledger.publish(core.now(), &device, &note, true, Retain::Keep);
-        core.publish(&Publication {
-            topic: TopicName::from(device),
-            frame,
-            deliver: true,
-            retain: Retain::Keep,
-        });
+        publish(core, &self.ledger, device, &body);
     }
 
     fn deadline(&mut self, core: &mut Core, key: SessionKey) {
