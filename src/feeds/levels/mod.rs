@@ -18,11 +18,11 @@ mod truth;
 
 use std::sync::Arc;
 
-use self::bad::BadMessageLog;
 use self::cache::Cache;
 use self::position::LastSeen;
 use self::reader::Reader;
 use self::truth::Kind;
+use super::bad_log::BadMessageLog;
 use super::{BusEvent, BusMessage};
 use crate::hub::{
     ConflationKey, Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats,
