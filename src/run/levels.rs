@@ -138,7 +138,7 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         max_age_s: DAY_S,
     };
     let subscription = |stream: &str, (durable, subject): (&str, &str)| SubscriptionSpec {
-        stream: stream.to_owned(),
+        stream: Some(stream.to_owned()),
         subject: subject.to_owned(),
         durable: durable.to_owned(),
     };
