@@ -231,10 +231,10 @@ mod tests {
         let build = Build {
             version: "0",
             gateway: "levels",
+            features: "",
         };
         let clock = Clock::start();
         let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
-        let telemetry = Arc::new(telemetry);
         let limits = ReadyLimits {
             loop_stall_ms: 1,
             bus_grace_ms: 1,
