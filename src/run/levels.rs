@@ -111,8 +111,39 @@ fn consumers(relays: &[RelaySettings]) -> impl Iterator<Item = (&str, &str)> {
     DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
 }
 
+/// What a path sends has its own name, so that both sides find it.
 fn topic(endpoint: &EndpointSettings) -> TopicName {
     endpoint.path.clone().into()
+}
+
+fn feed_settings(plan: &LevelsPlan<'_>) -> LevelsFeedSettings {
+    let relay = |relay: &RelaySettings| Relay {
+        subject: relay.subject.clone(),
+        key: relay.key.clone(),
+    };
+    let endpoint = |endpoint: &EndpointSettings| Endpoint {
+        topic: topic(endpoint),
+        keys: endpoint.keys.clone(),
+    };
+    LevelsFeedSettings {
+        json_depth_max: plan.common.limits.json_depth_max,
+        session_length_min: plan.session_length_min,
+        bus_message_bytes_max: plan.common.limits.bus_message_bytes_max,
+        relays: plan.relays.iter().map(relay).collect(),
+        endpoints: plan.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
+    let everything = LevelsPath {
+        path: LevelsGateway::PATH.to_owned(),
+        topic: TOPIC,
+    };
+    let others = endpoints.iter().map(|endpoint| LevelsPath {
+        path: endpoint.path.clone(),
+        topic: topic(endpoint),
+    });
+    [everything].into_iter().chain(others).collect()
 }
 
 fn run_levels(
@@ -122,39 +153,15 @@ fn run_levels(
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), RunError> {
     let frame_bytes = FrameBytes::default();
-    let limits = &plan.common.limits;
-    let relay = |relay: &RelaySettings| Relay {
-        subject: relay.subject.clone(),
-        key: relay.key.clone(),
-    };
-    let endpoint = |endpoint: &EndpointSettings| Endpoint {
-        topic: topic(endpoint),
-        keys: endpoint.keys.clone(),
-    };
-    let feed_settings = LevelsFeedSettings {
-        json_depth_max: limits.json_depth_max,
-        session_length_min: plan.session_length_min,
-        bus_message_bytes_max: limits.bus_message_bytes_max,
-        relays: plan.relays.iter().map(relay).collect(),
-        endpoints: plan.endpoints.iter().map(endpoint).collect(),
-    };
-    let stream = LevelsPath {
-        path: LevelsGateway::PATH.to_owned(),
-        topic: TOPIC,
-    };
-    let others = plan.endpoints.iter().map(|endpoint| LevelsPath {
-        path: endpoint.path.clone(),
-        topic: topic(endpoint),
-    });
-    let paths = [stream].into_iter().chain(others).collect();
     let origins = Origins::new(plan.common.allowed_origins.iter().cloned());
     let shown_url = plan.shown_url.to_owned();
+    let feed = LevelsFeed::new(feed_settings(&plan), frame_bytes.clone());
     let parts = Parts {
         name: plan.gateway,
         common: plan.common,
         status: plan.status,
-        feed: LevelsFeed::new(feed_settings, frame_bytes.clone()),
-        gateway: LevelsGateway::new(paths, origins),
+        feed,
+        gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
         routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
@@ -175,25 +182,23 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
     };
     // Streams of relays are their publishers' to make.
     let named = settings.relays.iter().map(|relay| relay.stream.as_deref());
-    let streams = [Some("LEVEL_SIGNALS"), Some("MARKET_DATA")]
+    let ours = [Some("LEVEL_SIGNALS"), Some("MARKET_DATA")];
+    let targets = ours
         .into_iter()
-        .chain(named);
-    let subscription =
-        |(stream, (durable, subject)): (Option<&str>, (&str, &str))| SubscriptionSpec {
-            stream: stream.map(str::to_owned),
-            subject: subject.to_owned(),
-            durable: durable.to_owned(),
-        };
+        .chain(named)
+        .zip(consumers(&settings.relays));
+    let subscriptions = targets.map(|(stream, (durable, subject))| SubscriptionSpec {
+        stream: stream.map(str::to_owned),
+        subject: subject.to_owned(),
+        durable: durable.to_owned(),
+    });
     NatsSettings {
         urls: settings.nats_url.expose().to_owned(),
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
         ],
-        subscriptions: streams
-            .zip(consumers(&settings.relays))
-            .map(subscription)
-            .collect(),
+        subscriptions: subscriptions.collect(),
         ephemeral: settings.ephemeral,
         reconnect_delay_min_ms: 100,
         reconnect_delay_max_ms: 2_000,
@@ -231,7 +236,7 @@ mod tests {
         let build = Build {
             version: "0",
             gateway: "levels",
-            features: "",
+            features: String::new(),
         };
         let clock = Clock::start();
         let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());

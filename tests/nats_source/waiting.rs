@@ -82,3 +82,20 @@ fn streams_that_are_missing_are_waited_for_and_the_others_go_on() {
     let seen = source.until_but_caught_up("news 3");
     assert_eq!(seen, ["news 3"]);
 }
+
+#[test]
+fn who_may_not_ask_for_a_stream_has_to_name_it() {
+    let denied = r#"{ publish: { deny: "$JS.API.STREAM.NAMES" } }"#;
+    let server = NatsServer::start_with(&format!(
+        "authorization {{ users: [{{ user: u, password: p, permissions: {denied} }}] }}"
+    ));
+    let url = server.url_as("u:p");
+    let source = run(with_foreign_streams(&url));
+    let BusEvent::Down(fault) = source.next() else {
+        panic!("it is not down");
+    };
+    assert!(fault.0.contains("find the stream of news"), "{fault:?}");
+    let mut named = with_foreign_streams(&url);
+    named.subscriptions[2].stream = Some("NEWS".into());
+    assert_eq!(run(named).until("CaughtUp"), ["Up", "CaughtUp"]);
+}
