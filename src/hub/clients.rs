@@ -32,6 +32,14 @@ impl Clients {
         (session.generation == key.generation).then_some(session)
     }
 
+    /// A message from a client.
+    pub(super) fn count_message(&mut self, key: SessionKey) {
+        self.stats.received_messages += 1;
+        if let Some(session) = self.session_mut(key) {
+            session.cold.messages_in += 1;
+        }
+    }
+
     /// Puts a frame in one send queue.
     pub(super) fn deliver(
         &mut self,
@@ -68,6 +76,7 @@ impl Clients {
             }
             Pushed::Conflated { frames, bytes } => {
                 self.stats.messages_conflated += u64::from(frames);
+                session.cold.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
             }
             Pushed::QueuedOverSoft => self.over_soft.push(key),
