@@ -5,6 +5,7 @@
 
 mod bus_status;
 mod log_budget;
+mod log_lines;
 pub mod logging;
 mod loop_metrics;
 pub mod names;
