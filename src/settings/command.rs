@@ -98,8 +98,8 @@ fn arg(setting: &'static Setting) -> Arg {
 
 fn help(setting: &Setting, long: bool) -> StyledStr {
     let mut text = setting.help.to_owned();
-    if long && !setting.more.is_empty() {
-        text = format!("{text}. {}", setting.more);
+    if long {
+        text += &details(setting);
     }
     if !setting.original_env.is_empty() {
         text = format!("{text} [env: {}]", setting.original_env.join(", "));
@@ -108,6 +108,18 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
         text = format!("{text} [default: {}]", setting.default);
     }
     text.into()
+}
+
+/// What the long help adds to the line.
+fn details(setting: &Setting) -> String {
+    let more = Some(setting.more.to_owned()).filter(|more| !more.is_empty());
+    let beyond = setting.limit.map(|limit| limit.beyond.replace('`', ""));
+    let beyond = beyond.map(|beyond| format!("Beyond it: {beyond}."));
+    let parts: Vec<_> = more.into_iter().chain(beyond).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(". {}", parts.join(" ")),
+    }
 }
 
 /// The text of a flag, if it was typed. Only of flags that the subcommand has.

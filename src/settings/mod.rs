@@ -14,6 +14,7 @@ pub mod cli;
 mod command;
 mod error;
 mod kind;
+mod limit;
 pub mod resolved;
 mod secret;
 mod setting;
@@ -25,6 +26,7 @@ pub mod typed;
 pub use cli::{Exit, Invocation, parse};
 pub use error::{SettingsError, Warning};
 pub use kind::{Kind, Unit, Value};
+pub use limit::{Limit, Shows};
 pub use resolved::{
     CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat, SendQueueSettings,
 };

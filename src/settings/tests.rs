@@ -147,6 +147,8 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
+                Kind::Networks => vec!["10.0.0.0/8".into()],
+                Kind::LogFilter => vec!["debug".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -165,7 +167,7 @@ fn every_setting_reaches_the_resolved_ones() {
 
 #[test]
 fn the_defaults_are_the_cores() {
-    let core = levels(&[], &[]).common.limits.core();
+    let core = levels(&[], &[]).common.core();
     assert_eq!(format!("{core:?}"), format!("{:?}", hub::Limits::default()));
 }
 
