@@ -144,7 +144,11 @@ impl Core {
             return;
         };
         session.cold.phase = Phase::Gone;
-        let permit = session.cold.permit.take();
+        let mut permit = session.cold.permit.take();
+        if self.limits.trusted_proxies.trusts(session.cold.peer.ip()) {
+            // Proxies keep connections and send other clients' requests over them.
+            permit.iter_mut().for_each(|permit| permit.hold(None));
+        }
         self.clients.stats.heads -= 1;
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {

@@ -12,8 +12,9 @@ pub(super) const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
 const START_WITH: &str = "\
 Start with:
-  weirgate demo       then open http://localhost:8000/
-  weirgate levels     with NATS_URL set
+  weirgate demo            then open http://localhost:8000/
+  weirgate levels          with NATS_URL set
+  weirgate levels --check  to see its settings, and where each comes from
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand where none is given.";

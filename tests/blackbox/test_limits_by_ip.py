@@ -82,6 +82,11 @@ async def test_behind_a_trusted_proxy_each_client_counts_for_itself(start_weirga
         clients = [await connect(port, source=CROWD, extra=[ip]) for _ in range(2)]
         assert (await status_of(port, CROWD, ip))[0] == 503
         assert all(c.open for c in clients)
+    pooled = [kept_connection(port, CROWD) for _ in range(5)]
+    for link in pooled:
+        assert await asyncio.to_thread(ask, link, **{"X-Forwarded-For": "198.51.100.50"}) == 200
+    own = [await connect(port, source=CROWD, extra=["X-Forwarded-For: 198.51.100.50"]) for _ in range(2)]
+    assert all(c.open for c in own), "connections that a proxy keeps are not its clients'"
     forged = ["X-Forwarded-For: 198.51.100.77"]
     strangers = [await connect(port, source=OTHER, extra=forged) for _ in range(2)]
     assert (await status_of(port, OTHER, *forged))[0] == 503, "nobody asked a stranger who it is"
