@@ -113,7 +113,7 @@ fn wrong_values() {
         (&["levels", "--log-format", "xml"], &[]),
         (&["levels", "--allowed-origins", "example.com"], &[]),
         (&["levels"], &[("RUST_LOG", "weirgate=loud")]),
-        (&["levels", "--log-filter", "weirgate=loud"], &[]),
+        (&["levels", "--log-filter", "debgu"], &[]),
         (&["levels"], &[("FORWARDED_ALLOW_IPS", "nginx")]),
         (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),

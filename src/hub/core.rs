@@ -130,6 +130,11 @@ impl Core {
         Permit::taken(&self.places)
     }
 
+    /// Addresses that have connections or had some lately, where they are limited by address.
+    pub fn known_addresses(&self) -> usize {
+        self.addresses.known()
+    }
+
     /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
     pub fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -45,9 +45,10 @@ impl LogLines {
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || {
+                let mut told = 0;
                 // Ends when the process does.
                 for job in queue {
-                    write_out(job, &left_out, &mut io::stdout());
+                    write_out(job, &left_out, &mut told, &mut io::stdout());
                 }
             })?;
         Ok(QUEUE.get_or_init(|| lines).clone())
@@ -66,16 +67,18 @@ impl LogLines {
     }
 }
 
-/// A reader that has gone away is no failure.
-fn write_out(job: Job, left_out: &AtomicU64, out: &mut dyn Write) {
+/// A reader that has gone away is no failure. `told` is how many of the lines left out were told of.
+fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
     match job {
         Job::Line(line) => {
             let _ = out.write_all(&line);
         }
         Job::Flush(done) => drop(done),
     }
-    let lines = left_out.swap(0, Ordering::Relaxed);
+    let all = left_out.load(Ordering::Relaxed);
+    let lines = all - *told;
     if lines > 0 {
+        *told = all;
         tracing::warn!(
             lines,
             "log lines were left out: standard output was not read"
@@ -96,6 +99,12 @@ pub(super) fn say(text: &str) {
             let _ = io::stdout().write_all(text.as_bytes());
         }
     }
+}
+
+/// Lines that were left out so far.
+pub(super) fn left_out() -> u64 {
+    let lines = QUEUE.get();
+    lines.map_or(0, |lines| lines.left_out.load(Ordering::Relaxed))
 }
 
 /// Waits until the lines so far are written, or for a moment only where nobody reads them.
@@ -146,15 +155,15 @@ mod tests {
         }
         assert_eq!(left_out.load(Ordering::Relaxed), 7);
         let subscriber = tracing_subscriber::fmt().json().with_writer(lines).finish();
-        let mut out = Vec::new();
+        let (mut told, mut out) = (0, Vec::new());
         tracing::subscriber::with_default(subscriber, || {
             for job in queue.try_iter() {
-                write_out(job, &left_out, &mut out);
+                write_out(job, &left_out, &mut told, &mut out);
             }
         });
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "told once there is room");
-        assert_eq!(left_out.load(Ordering::Relaxed), 0);
+        assert_eq!(told, 7);
     }
 }

@@ -84,9 +84,14 @@ pub fn flush() {
     log_lines::flush();
 }
 
-/// Whether [`init`] takes these directives.
+/// Whether [`init`] takes these directives, and they can be meant: a bare word that is no level
+/// would be read as somebody's module, and switch everything off.
 pub fn is_filter(directives: &str) -> bool {
-    filter(directives).is_ok()
+    let meant = |directive: &str| {
+        let is_level = directive.parse::<LevelFilter>().is_ok();
+        is_level || directive.contains(['=', '[']) || directive.starts_with("weirgate")
+    };
+    filter(directives).is_ok() && directives.split(',').map(str::trim).all(meant)
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
@@ -113,7 +118,17 @@ mod tests {
 
     #[test]
     fn what_is_no_level_is_no_filter() {
-        assert!(is_filter("info,weirgate::http=debug"));
-        assert!(!is_filter("weirgate=loud"));
+        for good in [
+            "",
+            "DEBUG",
+            "info,weirgate::http=debug",
+            "weirgate::hub, off",
+            "other=trace",
+        ] {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in ["weirgate=loud", "inof", "info,debgu"] {
+            assert!(!is_filter(bad), "{bad}");
+        }
     }
 }

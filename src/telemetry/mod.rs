@@ -110,6 +110,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         self.event_loop.write(&mut out)?;
         self.write_bus(&mut out)?;
+        out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
         let Build {
             version,
             gateway,

@@ -59,7 +59,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Known addresses before those that are idle are forgotten, where addresses are limited",
         value: "1,024, then twice those that are not idle",
         beyond: "idle ones are forgotten",
-        shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
+        shows: Shows::Metric(names::ADDRESSES),
         code: (
             "src/auth/address_limits.rs",
             "SWEEP_ADDRESSES_MIN: usize = 1024;",
@@ -86,7 +86,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Log lines that wait for standard output",
         value: "4,096",
         beyond: "left out, counted, and said once there is room; nobody waits",
-        shows: Shows::Elsewhere("the log"),
+        shows: Shows::Metric(names::LOG_LINES_LEFT_OUT),
         code: (
             "src/telemetry/log_lines.rs",
             "WAITING_LINES_MAX: usize = 4096;",
