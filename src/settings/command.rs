@@ -113,14 +113,15 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
 
 /// What the long help adds to the line.
 fn details(setting: &Setting) -> String {
-    let more = Some(setting.more.to_owned()).filter(|more| !more.is_empty());
-    let beyond = setting.limit.map(|limit| limit.beyond.replace('`', ""));
-    let beyond = beyond.map(|beyond| format!("Beyond it: {beyond}."));
-    let parts: Vec<_> = more.into_iter().chain(beyond).collect();
-    match parts.is_empty() {
-        true => String::new(),
-        false => format!(". {}", parts.join(" ")),
+    let mut text = String::new();
+    if !setting.more.is_empty() {
+        text = format!(". {}", setting.more);
     }
+    if let Some(limit) = setting.limit {
+        let stop = if text.is_empty() { "." } else { "" };
+        text += &format!("{stop} Beyond it: {}.", limit.beyond.replace('`', ""));
+    }
+    text
 }
 
 /// The text of a flag, if it was typed. Only of flags that the subcommand has.

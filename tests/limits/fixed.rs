@@ -67,6 +67,17 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
     },
     Fixed {
+        what: "Open files: connections, and a few more",
+        value: "what `ulimit -Hn` says",
+        beyond: "newcomers wait; who is connected is served",
+        shows: Shows::Metric(names::PROCESS_OPEN_FDS),
+        code: (
+            "src/run/process.rs",
+            "rlimit::increase_nofile_limit(u64::MAX)",
+        ),
+        test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
+    },
+    Fixed {
         what: "Pause after an accept that failed, for want of descriptors for example",
         value: "10 to 500 ms, doubling",
         beyond: "newcomers wait; one log line a second",

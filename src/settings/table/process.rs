@@ -21,9 +21,9 @@ pub(super) static ROWS: &[Setting] = &[
         "log-filter",
         Kind::LogFilter,
         "info",
-        "Which lines: error, warn, info, debug, trace, off, or more exactly",
+        "Which lines: error, warn, info, debug, trace, off, or directives",
     )
-    .more("More exactly: directives with commas between them, such as info,weirgate::http=debug.")
+    .more("Directives have commas between them, such as info,weirgate::http=debug.")
     .original_env(&["RUST_LOG"]),
     Setting::ms(
         Lifecycle,
