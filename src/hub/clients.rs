@@ -76,6 +76,8 @@ impl Clients {
         self.stats.messages_queued += 1;
         self.stats.messages_waiting += 1;
         self.stats.send_queue_bytes += frame.queue_bytes() as u64;
+        let peak = &mut self.stats.send_queue_peak_bytes;
+        *peak = (*peak).max(session.queue.bytes() as u64);
         if !session.flags.dirty && !session.flags.blocked {
             session.flags.dirty = true;
             let deflated = session.queue.encoding() != Encoding::Plain;

@@ -77,7 +77,6 @@ pub struct LevelsFeed {
     published: Published,
     last_seen: [LastSeen; SUBJECTS.len()],
     stats: FeedStats,
-    messages_ignored: u64,
     bad_log: BadMessageLog,
     alive: FrameBytes,
 }
@@ -113,20 +112,14 @@ impl LevelsFeed {
             published: Published::default(),
             last_seen: Default::default(),
             stats,
-            messages_ignored: 0,
             bad_log: BadMessageLog::default(),
             alive,
         }
     }
 
-    /// Messages of other subjects, which are not relayed.
-    pub fn messages_ignored(&self) -> u64 {
-        self.messages_ignored
-    }
-
     fn message(&mut self, now: Now, message: BusMessage, out: &mut Vec<Publication>) {
         let Some(subject) = SUBJECTS.iter().position(|s| *s == &*message.subject) else {
-            self.messages_ignored += 1;
+            self.stats.messages_ignored += 1;
             return;
         };
         // A bad message moves the position too: it was seen, and what came before it is older.

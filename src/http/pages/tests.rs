@@ -15,6 +15,7 @@ fn telemetry(clock: Clock) -> Arc<Telemetry> {
     let labels = LoopLabels {
         connection_outcomes: &["accepted"],
         close_reasons: &["peer"],
+        send_errors: &["peer_gone"],
         subjects: vec!["levels.signals".to_owned()],
     };
     let bus = BusStatus::new(&consumers, clock.now().unix_ms);

@@ -31,6 +31,8 @@ pub struct CommonSettings {
     pub listen: SocketAddr,
     /// Connections that may wait to be accepted.
     pub listen_backlog: i32,
+    /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
+    pub admin_addr: Option<SocketAddr>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// At a stop: how long to go on accepting while `/ready` says 503.
@@ -151,6 +153,10 @@ impl Checked {
         CommonSettings {
             listen: self.listen(),
             listen_backlog: self.number("listen-backlog"),
+            admin_addr: match self.value("admin-addr") {
+                &Value::SocketAddr(addr) => addr,
+                other => unreachable!("--admin-addr is no address: {other:?}"),
+            },
             log_format: match self.value("log-format") {
                 Value::Choice("json") => LogFormat::Json,
                 _ => LogFormat::Text,

@@ -42,4 +42,12 @@ pub(super) static ROWS: &[Setting] = &[
         "Connections that may wait to be accepted",
     )
     .more("The system may lower it (net.core.somaxconn)."),
+    Setting::new(
+        Listening,
+        "admin-addr",
+        Kind::SocketAddr,
+        "",
+        "Address for /metrics, /stats, /ready and /internal/*, off the public port",
+    )
+    .more("Answers even when the event loop hangs. Unset: they are on the public port."),
 ];
