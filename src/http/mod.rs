@@ -10,7 +10,6 @@ mod connection;
 mod connection_clock;
 mod cors;
 mod gate;
-mod json;
 pub mod pages;
 mod plane;
 mod readiness;
