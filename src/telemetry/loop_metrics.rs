@@ -21,7 +21,10 @@ pub enum Phase {
     Http,
 }
 
-const PHASES: [&str; 4] = ["head", "open", "closing", "http"];
+impl Phase {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 4] = ["head", "open", "closing", "http"];
+}
 
 /// A stage on the way of one bus message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,11 @@ pub enum Stage {
     LastWrite,
 }
 
-const STAGES: [&str; 5] = ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
+impl Stage {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 5] =
+        ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
+}
 
 /// The label values that are fixed at the start, in the order of the indices that are stored.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +131,7 @@ pub struct LoopMetrics {
     /// Unix milliseconds; the smallest number while there is none.
     last_message_unix_ms: AtomicI64,
     turn_durations: Durations,
-    stages: [Durations; STAGES.len()],
+    stages: [Durations; Stage::LABELS.len()],
 }
 
 impl LoopMetrics {
@@ -132,7 +139,7 @@ impl LoopMetrics {
     pub fn new(labels: &LoopLabels, now: Now) -> Self {
         Self {
             clients: Stored::default(),
-            connections: StoredByLabel::new(&PHASES),
+            connections: StoredByLabel::new(&Phase::LABELS),
             connections_max: Stored::default(),
             connections_accepted: Stored::default(),
             connections_returned: Stored::default(),
@@ -342,7 +349,10 @@ impl LoopMetrics {
         let last_turn = self.last_turn_unix_ms.load(Relaxed) as f64 / 1e3;
         out.seconds(&names::LOOP_LAST_TURN, Some(last_turn))?;
         out.duration(&names::LOOP_TURN_DURATION, &self.turn_durations)?;
-        out.durations(&names::STAGE_DURATION, STAGES.into_iter().zip(&self.stages))?;
+        out.durations(
+            &names::STAGE_DURATION,
+            Stage::LABELS.into_iter().zip(&self.stages),
+        )?;
         out.number(&names::CAUGHT_UP, self.caught_up().into())?;
         out.number(&names::DRAINING, self.draining().into())
     }

@@ -90,9 +90,9 @@ metric_names! {
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once.";
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections that served plain HTTP, then asked for a WebSocket; their outcome counts again.";
+        "Connections that served plain HTTP, then asked for a WebSocket.";
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
-        "Requests for a WebSocket, and first requests of plain HTTP connections, by what they led to.";
+        "Request heads that the event loop decided on, by what they led to.";
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
         "Connections that ended here, by reason; those handed to HTTP apart.";
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]

@@ -92,6 +92,7 @@ fn stats_is_json_with_the_numbers_of_the_loop() {
         Some(1)
     );
     assert_eq!(number(&["connections", "http"]), Some(0));
+    assert_eq!(number(&["send_errors", "peer_gone"]), Some(0));
     assert_eq!(number(&["loop", "turns"]), Some(0));
 }
 
