@@ -83,6 +83,13 @@ pub(super) async fn serve(
                 let served =
                     connection::serve(Rc::clone(&server), handover, None, stopping.clone());
                 connections.spawn_local(served);
+                let is_full = Permit::taken(&places) >= CONNECTIONS_MAX;
+                if is_full && lines.line(clock.now()).is_some() {
+                    warn!(
+                        connections = CONNECTIONS_MAX,
+                        "the admin pages take no more connections until one ends"
+                    );
+                }
             }
             Err(error) => {
                 if lines.line(clock.now()).is_some() {
