@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 from bus import publisher
-from clients import TEXT, FrameReader, client_frame, connect, upgrade_request
+from clients import CLOSE, TEXT, FrameReader, client_frame, connect, upgrade_request
 from processes import free_port
 from waiting import until
 
@@ -132,6 +132,36 @@ async def test_an_upgrade_on_a_kept_connection_is_refused_while_stopping(nats, s
     status, headers = await kept.head()
     assert (status, headers["retry-after"]) == (503, "1")
     client.abort()
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+
+
+async def test_upgrades_in_the_moment_of_a_stop_end_one_way_or_the_other(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    kept = await asyncio.gather(*(Raw.connect(weirgate.port) for _ in range(150)))
+    for raw in kept:
+        await raw.send(GET_HEALTH)
+        assert (await raw.answer())[0] == 200
+
+    async def ask(number, raw):
+        """What came of an upgrade: a close code after the 101, a status, or None for a cut connection."""
+        await asyncio.sleep(number * 0.002)
+        try:
+            await raw.send(upgrade_request(weirgate.port))
+            if (status := (await raw.head())[0]) != 101:
+                return status
+            frames = FrameReader().feed(await asyncio.wait_for(raw.reader.read(), 10))
+            return next((int.from_bytes(payload[:2], "big") for opcode, payload in frames if opcode == CLOSE), None)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return None
+        finally:
+            raw.writer.close()
+
+    asked = [asyncio.create_task(ask(number, raw)) for number, raw in enumerate(kept)]
+    await until(lambda: weirgate.health()["connections"] > 0, 10, "the first one open", every=0)
+    weirgate.send(signal.SIGTERM)
+    outcomes = set(await asyncio.gather(*asked))
+    assert outcomes <= {1012, 503, None}, outcomes
+    assert 1012 in outcomes, "the one that was open"
     assert await asyncio.to_thread(weirgate.wait, 10) == 0
 
 
