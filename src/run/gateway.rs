@@ -10,6 +10,7 @@ use crossbeam_channel::{bounded, never};
 
 use super::RunError;
 use super::process::{Process, build, seed};
+use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
@@ -94,6 +95,7 @@ where
     let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
+    systemd::listening(&telemetry, clock, stop_at_most(common));
     reactor.run().map_err(RunError::Loop)?;
     http.stop(HTTP_STOP);
     tracing::info!("stopped");
@@ -130,6 +132,11 @@ fn start_http(
         ..HttpSettings::default()
     };
     HttpPlane::start(site, settings).map_err(RunError::Thread)
+}
+
+/// How long a stop may take, the HTTP side's included.
+fn stop_at_most(common: &CommonSettings) -> Duration {
+    Duration::from_millis(common.drain_delay_ms + common.drain_ms + common.stop_timeout_ms)
 }
 
 fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
