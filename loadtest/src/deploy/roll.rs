@@ -12,6 +12,8 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Target};
 use crate::launch::{self, Program};
 
+/// What users put before their instances, and what it is put into.
+const NGINX_SITE: &str = include_str!("../../../deploy/nginx/weirgate.conf");
 const NGINX_CONF: &str = include_str!("nginx.conf");
 /// An instance that takes longer than this to stop does not stop.
 const STOP_US: u64 = 120_000_000;
@@ -34,11 +36,7 @@ impl Stage {
         let (one, other) = (launch::free_address()?, launch::free_address()?);
         let front = launch::free_address()?;
         let instance = launch::server_at(&a.server, &nats_url, one)?;
-        let config = NGINX_CONF
-            .replace("{one}", &one.to_string())
-            .replace("{other}", &other.to_string())
-            .replace("{front}", &front.to_string());
-        let nginx = launch::nginx(&config, front)?;
+        let nginx = launch::nginx(&nginx_conf(front, [one, other]), front)?;
         let target = Target {
             addr: front,
             path: a.path.clone(),
@@ -55,6 +53,21 @@ impl Stage {
             _nats: nats,
         })
     }
+}
+
+/// The recommended configuration with these addresses in place of its own.
+fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
+    let of = |addr| format!("server {addr} ");
+    let site = NGINX_SITE.lines().flat_map(|line| {
+        if line.contains("server 127.0.0.1:8000 ") {
+            [one, other]
+                .map(|addr| line.replace("server 127.0.0.1:8000 ", &of(addr)))
+                .to_vec()
+        } else {
+            vec![line.replace("listen 80;", &format!("listen {front} backlog=4096;"))]
+        }
+    });
+    NGINX_CONF.replace("{site}", &site.collect::<Vec<_>>().join("\n    "))
 }
 
 /// How a replacement went for the instances.
@@ -98,4 +111,23 @@ pub(super) fn next_instance(
             end,
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recommended_configuration_gets_our_addresses() {
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let conf = nginx_conf(addr(1001), [addr(1002), addr(1003)]);
+        for wanted in [
+            "listen 127.0.0.1:1001 backlog=4096;",
+            "server 127.0.0.1:1002 max_fails=0;",
+            "server 127.0.0.1:1003 max_fails=0;",
+        ] {
+            assert_eq!(conf.matches(wanted).count(), 1, "{wanted}\n{conf}");
+        }
+        assert!(!conf.contains("listen 80;") && !conf.contains("server 127.0.0.1:8000"));
+    }
 }
