@@ -60,6 +60,9 @@ deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: sto
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --repeat 2
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --kill --repeat 2
 
+deb-test: ## Build the Debian package, install it here, run it, remove it (cargo-deb, root; minutes)
+	scripts/deb-test.sh
+
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
 

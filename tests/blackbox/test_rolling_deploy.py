@@ -36,7 +36,7 @@ def test_clients_stay_fresh_and_never_go_back(tmp_path, flags, options, end):
     status, rolls, said = deploy(tmp_path, flags, *options)
     assert status == 0, said
     for roll in rolls:
-        assert (roll["open_at_end"], roll["older"], roll["twice"]) == (CLIENTS, 0, 0), said
+        assert (roll["back"], roll["older"], roll["twice"]) == (CLIENTS, 0, 0), said
         assert roll["returns"]["ended"] >= CLIENTS, said
         assert roll["end"] == end, said
         assert 0 < roll["gap"]["p50"] <= roll["gap"]["max"] <= GAP_MAX_S, said

@@ -141,5 +141,6 @@ fn settle(fleet: &mut Fleet, clients: usize, rolled: Rolled) -> Result<RollOutco
     let newest = fleet.newest();
     let up_to_date = |f: &Fleet| f.at_least(Kind::Reader, newest + 1) == clients;
     fleet.run(SETTLE_US, up_to_date)?;
-    Ok(RollOutcome::of(fleet, &rolled))
+    let back = fleet.at_least(Kind::Reader, newest + 1);
+    Ok(RollOutcome::of(fleet, back, &rolled))
 }

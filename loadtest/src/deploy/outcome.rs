@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::roll::Rolled;
 use crate::clock;
 use crate::fault::Fault;
-use crate::fleet::{Fleet, Kind, Returns};
+use crate::fleet::{Fleet, Returns};
 use crate::report::{row, table};
 
 /// The ends of an old instance that are as they should be.
@@ -22,7 +22,8 @@ pub(super) struct RollOutcome {
     end: String,
     /// Longest time without a newer state, over the clients.
     gap: Percentiles,
-    open_at_end: usize,
+    /// Clients that are open and up to date at the end.
+    back: usize,
     /// Older states after newer ones, over all clients.
     older: u64,
     /// States that came a second time on one connection.
@@ -50,7 +51,7 @@ pub(super) struct Outcome {
 }
 
 impl RollOutcome {
-    pub(super) fn of(fleet: &mut Fleet, rolled: &Rolled) -> Self {
+    pub(super) fn of(fleet: &mut Fleet, back: usize, rolled: &Rolled) -> Self {
         let now = clock::now_us();
         let gaps = fleet.freshness().map(|f| f.gap_us(now)).collect();
         Self {
@@ -58,7 +59,7 @@ impl RollOutcome {
             stopped_s: seconds(rolled.stopped_us),
             end: rolled.end.clone(),
             gap: Percentiles::of(gaps),
-            open_at_end: fleet.open_count(Kind::Reader),
+            back,
             older: fleet.freshness().map(|f| f.older).sum(),
             twice: fleet.freshness().map(|f| f.twice).sum(),
             returns: fleet.take_returns(),
@@ -68,11 +69,11 @@ impl RollOutcome {
 
     pub(super) fn text(&self) -> String {
         format!(
-            "gap p50 {:.2} p99 {:.2} max {:.2} s, {} open, {} came back, {} refused, ends {:?}",
+            "gap p50 {:.2} p99 {:.2} max {:.2} s, {} back, {} returns, {} refused, ends {:?}",
             self.gap.p50,
             self.gap.p99,
             self.gap.max,
-            self.open_at_end,
+            self.back,
             self.returns.ended,
             self.returns.refused,
             self.ends
@@ -115,7 +116,7 @@ impl Outcome {
             &"p90",
             &"p99",
             &"max s",
-            &"open",
+            &"back",
             &"older",
             &"twice",
             &"returns",
@@ -132,7 +133,7 @@ impl Outcome {
                 &format!("{:.2}", r.gap.p90),
                 &format!("{:.2}", r.gap.p99),
                 &format!("{:.2}", r.gap.max),
-                &r.open_at_end,
+                &r.back,
                 &r.older,
                 &r.twice,
                 &r.returns.ended,
@@ -161,11 +162,8 @@ impl Outcome {
             if r.twice > 0 {
                 wrong.push(format!("{} states twice", r.twice));
             }
-            if r.open_at_end < self.clients {
-                wrong.push(format!(
-                    "{} clients are not back",
-                    self.clients - r.open_at_end
-                ));
+            if r.back < self.clients {
+                wrong.push(format!("{} clients are not back", self.clients - r.back));
             }
             if !GOOD_ENDS.contains(&r.end.as_str()) {
                 wrong.push(format!("the old instance ended with {}", r.end));

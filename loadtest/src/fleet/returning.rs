@@ -1,10 +1,10 @@
 //! Clients that come back after their connection ended, as a browser's client should.
 //!
-//! The n-th attempt in a row is made at any moment of the next min(300 ms · 2^(n − 1), 15 s); 300 ms
-//! later when the one before was refused, and 100 ms later after a close that tells of a stop (1001,
-//! 1012): the next instance may be a moment behind, and would begin with an older state. The count
-//! starts anew after a connection that stood for 5 s, and after a stop, which is no failure: the
-//! server spreads those closes by itself.
+//! The n-th attempt in a row waits 100 ms (300 ms where the one before was refused) and a random
+//! part of min(300 ms · 2^(n − 1), 15 s). The 100 ms are for the other instance: it may be a moment
+//! behind the one that was lost, and would begin with an older state. The count starts anew after a
+//! connection that stood for 5 s, and after a close that tells of a stop (1001, 1012), which is no
+//! failure: the server spreads those by itself.
 
 use mio::{Interest, Token};
 
@@ -16,8 +16,8 @@ use crate::fault::{Fault, Tried};
 
 const BASE_US: u64 = 300_000;
 const CAP_US: u64 = 15_000_000;
-/// Time for the next instance to know all that the stopped one has sent.
-const STOP_US: u64 = 100_000;
+/// Time for the other instance to know all that the lost one has sent.
+const OTHER_US: u64 = 100_000;
 /// A connection that stood for this long was a good one.
 const STEADY_US: u64 = 5_000_000;
 
@@ -65,11 +65,7 @@ impl Comeback {
             self.attempts = 0;
         }
         let bound_us = (BASE_US << self.attempts.min(20)).min(CAP_US);
-        let least_us = match refused {
-            true => BASE_US,
-            false if self.stopped => STOP_US,
-            false => 0,
-        };
+        let least_us = if refused { BASE_US } else { OTHER_US };
         self.at_us = Some(now_us + least_us + jitter.below(bound_us));
         self.attempts += 1;
     }
@@ -179,7 +175,7 @@ mod tests {
                 attempts,
                 ..Comeback::default()
             };
-            near(waits(comeback, false), 0, bound);
+            near(waits(comeback, false), OTHER_US, OTHER_US + bound);
             near(waits(comeback, true), BASE_US, BASE_US + bound);
         }
     }
@@ -191,7 +187,7 @@ mod tests {
             stopped: true,
             ..Comeback::default()
         };
-        near(waits(stopped, false), STOP_US, STOP_US + BASE_US);
+        near(waits(stopped, false), OTHER_US, OTHER_US + BASE_US);
     }
 
     #[test]
