@@ -67,22 +67,28 @@ impl Fleet {
     }
 
     fn start(&mut self, index: usize, kind: Kind) -> Result<(), Fault> {
-        let mut stream = connect(self.target.addr, index, kind)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        registry
-            .register(&mut stream, Token(index), interest)
-            .tried("epoll_ctl")?;
+        let stream = self.dial(index, kind)?;
         if kind == Kind::Throttled {
             self.throttle_at_us = clock::now_us();
         }
         self.clients.push(Client::new(stream, kind, &self.request));
         Ok(())
     }
+
+    /// A connection under way, whose events are this client's.
+    pub(super) fn dial(&self, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
+        let mut stream = connect(self.target.addr, index, kind)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        registry
+            .register(&mut stream, Token(index), interest)
+            .tried("epoll_ctl")?;
+        Ok(stream)
+    }
 }
 
 /// A non-blocking connection under way, from a source address of its own per 16,000 clients.
-pub(super) fn connect(addr: SocketAddr, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
+fn connect(addr: SocketAddr, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).tried("socket")?;
     socket.set_nonblocking(true).tried("O_NONBLOCK")?;
     socket.set_tcp_nodelay(true).tried("TCP_NODELAY")?;

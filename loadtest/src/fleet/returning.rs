@@ -6,13 +6,10 @@
 //! connection that stood for 5 s, and after a close that tells of a stop (1001, 1012), which is no
 //! failure: the server spreads those by itself.
 
-use mio::{Interest, Token};
-
 use super::Fleet;
 use super::client::{Client, Phase};
-use super::connect::connect;
 use crate::clock;
-use crate::fault::{Fault, Tried};
+use crate::fault::Fault;
 
 const BASE_US: u64 = 300_000;
 const CAP_US: u64 = 15_000_000;
@@ -118,14 +115,10 @@ impl Fleet {
     }
 
     fn connect_again(&mut self, index: usize) -> Result<(), Fault> {
+        let kind = self.clients[index].kind;
+        let stream = self.dial(index, kind)?;
         let old = &mut self.clients[index];
-        let mut stream = connect(self.target.addr, index, old.kind)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        registry
-            .register(&mut stream, Token(index), both)
-            .tried("epoll_ctl")?;
-        let mut client = Client::new(stream, old.kind, &self.request);
+        let mut client = Client::new(stream, kind, &self.request);
         client.seen = std::mem::take(&mut old.seen);
         client.comeback = Comeback {
             attempts: old.comeback.attempts,
