@@ -7,24 +7,23 @@
 # For x86-64 and aarch64: each stage builds for the machine that it runs on.
 ARG RUST=1.95
 
+FROM scratch AS source
+COPY Cargo.toml Cargo.lock /
+COPY src /src
+COPY benches /benches
+COPY examples /examples
+COPY loadtest /loadtest
+
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
-COPY src src
-COPY benches benches
-COPY examples examples
-COPY loadtest loadtest
+COPY --from=source / .
 RUN cargo build --profile dist --locked --package weirgate --bin weirgate
 
 # musl links everything into the file.
 FROM rust:${RUST}-alpine AS build-static
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
-COPY src src
-COPY benches benches
-COPY examples examples
-COPY loadtest loadtest
+COPY --from=source / .
 RUN cargo build --profile dist --locked --package weirgate --bin weirgate
 
 FROM scratch AS static

@@ -38,15 +38,20 @@ if command -v systemd-analyze >/dev/null; then
 fi
 
 port=$((20000 + RANDOM % 10000))
-run() { env -i PATH=/usr/bin:/bin GATEWAY_PORT=$port WEIRGATE_GATEWAY=demo "$@"; }
-run weirgate >"$folder/log" 2>&1 &
+bare=(env -i PATH=/usr/bin:/bin GATEWAY_PORT=$port WEIRGATE_GATEWAY=demo)
+"${bare[@]}" weirgate >"$folder/log" 2>&1 &
 demo=$!
-for _ in $(seq 100); do run weirgate health 2>/dev/null && break; sleep 0.1; done
-run weirgate health || die "the demo is not healthy: $(cat "$folder/log")"
+for _ in $(seq 100); do "${bare[@]}" weirgate health 2>/dev/null && break; sleep 0.1; done
+"${bare[@]}" weirgate health || die "the demo is not healthy: $(cat "$folder/log")"
 kill -TERM "$demo"
 wait "$demo" || die "the demo ended with status $?"
 demo=
 say "the demo ran, was healthy, and ended with 0"
+
+# As an upgrade does, over settings that somebody has changed.
+as_root sh -c 'echo "#ours" >>/etc/default/weirgate'
+as_root dpkg -i "$folder/weirgate.deb" >/dev/null </dev/null
+grep -q "#ours" /etc/default/weirgate || die "an upgrade takes changed settings away"
 
 as_root dpkg -r weirgate >/dev/null
 [ ! -e /usr/bin/weirgate ] || die "still there after the removal: /usr/bin/weirgate"

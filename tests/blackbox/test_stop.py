@@ -24,6 +24,16 @@ async def answer_to_newcomer(port):
     return int(status.split()[1]), {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
 
 
+async def one_good_and_one_stuck(weirgate, bus):
+    """A client that has message 99, and one with a full socket that never reads."""
+    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
+    stuck.stop_reading()
+    for n in range(100):
+        await bus.flow({"n": n, "pad": "x" * 10_000})
+    await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+    return good, stuck
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, sig):
     weirgate = start_weirgate(nats=nats).wait_ready()
@@ -43,12 +53,8 @@ async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, s
 
 async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
-    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
-    stuck.stop_reading()
     async with publisher(nats) as bus:
-        for n in range(100):
-            await bus.flow({"n": n, "pad": "x" * 10_000})
-        await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+        good, stuck = await one_good_and_one_stuck(weirgate, bus)
     begin = time.monotonic()
     weirgate.send(signal.SIGTERM)
     await asyncio.wait_for(good.ended, 5)
@@ -107,12 +113,8 @@ async def test_the_delay_is_kept_without_clients_too(nats, start_weirgate):
 
 async def test_delay_and_drain_come_on_top_of_the_five_seconds_and_no_more(nats, start_weirgate):
     weirgate = start_weirgate("levels", "--drain-delay-ms", "700", "--drain-ms", "700", nats=nats).wait_ready()
-    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
-    stuck.stop_reading()
     async with publisher(nats) as bus:
-        for n in range(100):
-            await bus.flow({"n": n, "pad": "x" * 10_000})
-        await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+        good, stuck = await one_good_and_one_stuck(weirgate, bus)
         begin = time.monotonic()
         weirgate.send(signal.SIGTERM)
         await bus.flow({"n": 100})
