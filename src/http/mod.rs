@@ -8,6 +8,7 @@
 mod connection;
 mod cors;
 mod json;
+pub mod page;
 pub mod pages;
 mod plane;
 mod readiness;

@@ -12,7 +12,7 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
 use crate::gateways::LevelsGateway;
-use crate::http::pages;
+use crate::http::{page, pages};
 use crate::hub::FrameBytes;
 use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, banner};
 use crate::sources::Source;
@@ -24,9 +24,6 @@ const CONSUMERS: [(&str, &str); 2] = [
     ("gateway_levels", "levels.signals"),
     ("gateway_flow", "market.flow"),
 ];
-
-/// The page inside the binary.
-const PAGE: &str = include_str!("../http/page/index.html");
 
 /// Runs the levels gateway until a signal.
 ///
@@ -121,8 +118,11 @@ fn run_levels(
         gateway: LevelsGateway::new(TOPIC, origins),
         frame_bytes,
         source,
-        routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
-        page: Some(PAGE),
+        routes: Box::new(move |telemetry| {
+            let mut routes = page::routes();
+            routes.push(pages::levels_health_route(telemetry, shown_url));
+            routes
+        }),
     };
     run_gateway(process, parts, announce)
 }

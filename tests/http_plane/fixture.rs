@@ -61,7 +61,6 @@ impl Fixture {
         }));
         let site = Site {
             routes,
-            page: Some("<!doctype html><title>weirgate</title>"),
             ..Site::default()
         };
         let plane = HttpPlane::start(site, settings).unwrap();
