@@ -120,7 +120,8 @@ class Page:
 
     async def goto(self, url):
         self.loaded.clear()
-        await self.call("Page.navigate", url=url)
+        got = await self.call("Page.navigate", url=url)
+        assert "errorText" not in got, f"{url}: {got['errorText']}"
         await asyncio.wait_for(self.loaded.wait(), 30)
 
     async def resize(self, width, height):
