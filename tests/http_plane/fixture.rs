@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
-    pages,
+    page, pages,
 };
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 
@@ -59,6 +59,7 @@ impl Fixture {
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
+        routes.extend(page::routes());
         let site = Site {
             routes,
             ..Site::default()
