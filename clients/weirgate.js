@@ -55,6 +55,7 @@ export class Connection {
   #dueAt = Infinity;
   #clockOffset = 0;
   #attempt = 0;
+  #lostAt = 0;
   #everOpen = false;
   /** @type {number | null} */
   #startedAt = null;
@@ -179,6 +180,7 @@ export class Connection {
     const at = now();
     const opened = this.#openedAt !== null;
     if (opened && at - /** @type {number} */ (this.#openedAt) >= this.#options.stableMs) this.#attempt = 0;
+    if (this.#attempt === 0) this.#lostAt = at;
     this.#forget();
     const close = { code, reason, opened, attempt: this.#attempt };
     this.lastClose = close;
@@ -195,7 +197,8 @@ export class Connection {
   }
 
   /**
-   * Full jitter: everybody lost the same server in the same moment.
+   * Full jitter: everybody lost the same server in the same moment. No longer than it has been away already, so
+   * that whatever was short is over soon after its end.
    * @param {Close} close
    */
   #delay({ code, opened, attempt }) {
@@ -204,7 +207,8 @@ export class Connection {
     // A handshake that failed may have been a 503, which scripts are not told: never at once again.
     const least = code === 1013 ? LATER_MS : opened ? 0 : backoffMinMs;
     const base = opened && SOON.has(code) ? SOON_MS : backoffMinMs;
-    return least + Math.random() * Math.min(backoffMaxMs, base * 2 ** attempt);
+    const away = Math.max(base, now() - this.#lostAt);
+    return least + Math.random() * Math.min(backoffMaxMs, base * 2 ** attempt, away);
   }
 
   /** Lets go of the socket without hearing of its end. */

@@ -64,6 +64,26 @@ test("the window of the back-off doubles up to 15 s; a failed handshake never co
   assert.deepEqual(waits(1), [600, 900, 1_500, 2_700, 5_100, 9_900, 15_300, 15_300]);
 }));
 
+test("it is back as long after an outage as the outage took, at the latest", inWorld(() => {
+  for (const failures of [1, 3, 6, 12]) {
+    const { feed } = watched();
+    latest().open();
+    pass(6_000);
+    world.random = 0.1;
+    const lost = world.now;
+    latest().end();
+    for (let n = 0; n < failures; n += 1) {
+      nextAttempt();
+      world.random = n === failures - 1 ? 1 : 0.1;
+      latest().end();
+    }
+    const away = world.now - lost;
+    const wait = nextAttempt();
+    assert.ok(wait <= 300 + Math.max(300, away), `after ${failures}: ${wait} for ${away}`);
+    feed.close();
+  }
+}));
+
 test("only a connection that lasted 5 s starts the back-off anew", inWorld(() => {
   const { feed } = watched();
   for (let n = 0; n < 4; n += 1) {

@@ -1,12 +1,14 @@
 """The page in Chromium: what it shows is what another client got, and it tells when that is old or gone."""
 import asyncio
 import json
+import re
 import signal
 
 import pytest
 import websockets
 from browser import open_page
 from bus import publisher
+from processes import ROOT
 
 # Chromium takes a core for itself: one at a time.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -195,7 +197,8 @@ async def test_a_feed_that_stops_is_stale_within_3_s(nats, start_weirgate):
 async def test_a_server_that_is_killed_and_started_is_back_within_5_s(start_weirgate):
     weirgate = start_weirgate("demo").wait_ready()
     async with open_page(weirgate.http_url) as page:
-        await page.until("document.querySelectorAll('#rows tr').length > 5", 10, "levels")
+        # So long that the back-off starts from its beginning.
+        await page.until("parseInt(document.getElementById('open-for').textContent.replace('open for ', '')) >= 6", 20, "a stable connection")
         weirgate.send(signal.SIGKILL)
         await page.until("document.getElementById('pill').dataset.status === 'waiting'", 5, "the loss is noticed")
         assert (await page.text("#status")).startswith("Reconnecting")
@@ -207,3 +210,16 @@ async def test_a_server_that_is_killed_and_started_is_back_within_5_s(start_weir
         await page.until(fresh, 5, "live again")
         assert await page.text("#reconnects") == "1"
         nothing_wrong(page, weirgate, expected_problem="ERR_CONNECTION_REFUSED")
+
+
+async def test_the_readmes_lines_run_in_a_page_of_another_origin(start_weirgate):
+    weirgate, elsewhere = start_weirgate("demo").wait_ready(), start_weirgate("demo").wait_ready()
+    lines = re.search(r"```js\n(import .*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    assert lines.count("\n") == 5
+    lines = lines.replace("localhost:8000", f"127.0.0.1:{weirgate.port}")
+    # A page of ours without a policy that would keep it from loading scripts of others.
+    async with open_page(f"{elsewhere.http_url}/health") as page:
+        await page.js("window.said = [], console.log = (...what) => said.push(what.join(' ')), 0")
+        await page.js(f"import(URL.createObjectURL(new Blob([{json.dumps(lines)}], {{ type: 'text/javascript' }}))).then(() => 0)")
+        await page.until("said.includes('open') && said.includes('10 levels')", 5, "a status and levels")
+        assert [problem for problem in page.problems if "favicon.ico" not in problem] == []
