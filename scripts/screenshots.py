@@ -3,7 +3,8 @@
 
     make screenshots
 
-It watches the market for a bit over two minutes, so that the charts are full, then takes all pictures of the same page.
+It watches the market for two minutes, so that the charts are full, and on until both signals are there to be seen;
+then it takes all pictures of the same page.
 Needs the release build, Chromium (scripts/install-test-deps.sh), and pngquant where the pictures should be small.
 """
 import asyncio
@@ -19,24 +20,28 @@ from browser import open_page  # noqa: E402
 from processes import Weirgate  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
-SEED, CHART_S = "7", 132
+SEED, CHART_S = "7", 122
+BOTH_SIGNALS = "document.querySelector('tr[data-signal=BREAK]') && document.querySelector('tr[data-signal=BOUNCE]')"
 BYTES_MAX = 150_000
 # name: width, height, theme
 PICTURES = {"light": (1440, 900, "light"), "dark": (1440, 900, "dark"), "phone": (390, 844, "light"), "phone-dark": (390, 844, "dark")}
 
 
 async def take(weirgate, names):
-    async with open_page(weirgate.http_url) as page:
+    paths = [FOLDER / f"page-{name}.png" for name in names]
+    async with open_page(weirgate.http_url, reduced_motion=True) as page:
         await asyncio.sleep(CHART_S)
-        for name in names:
+        await page.until(BOTH_SIGNALS, 600, "a BREAK and a BOUNCE")
+        for name, path in zip(names, paths):
             width, height, scheme = PICTURES[name]
             await page.resize(width, height)
-            await page.media(scheme)
-            await asyncio.sleep(1)
-            path = FOLDER / f"page-{name}.png"
+            await page.media(scheme, reduced_motion=True)
+            # Two ticks of the page: figures and layout have settled.
+            await asyncio.sleep(0.5)
             await page.screenshot(path)
-            shrink(path)
-            print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+    for path in paths:
+        shrink(path)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 
 def shrink(path):
