@@ -46,8 +46,6 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) source: Box<dyn Source>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
-    /// What `/` shows.
-    pub(super) page: Option<&'static str>,
 }
 
 /// Runs a gateway until a signal. `announce` is called with the address once it listens.
@@ -70,7 +68,7 @@ where
 
     let mut routes = status_routes(common, &telemetry, clock);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.page)?;
+    let http = start_http(common, routes)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -106,18 +104,13 @@ fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clo
     pages::status_routes(telemetry, clock, ready)
 }
 
-fn start_http(
-    common: &CommonSettings,
-    routes: Vec<Route>,
-    page: Option<&'static str>,
-) -> Result<HttpPlane, RunError> {
+fn start_http(common: &CommonSettings, routes: Vec<Route>) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
         listed => Cors::Listed(listed.to_vec()),
     };
     let site = Site {
         routes,
-        page,
         fallback: None,
         cors,
     };
