@@ -8,6 +8,8 @@
 mod backoff;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod simulated;
 
 use crossbeam_channel::{SendError, Sender};
