@@ -22,7 +22,7 @@ impl Group {
         let config = format!(
             "sentinel monitor {MASTER} 127.0.0.1 {} 2\n\
              sentinel down-after-milliseconds {MASTER} 1000\n\
-             sentinel failover-timeout {MASTER} 5000\n\
+             sentinel failover-timeout {MASTER} 2000\n\
              requirepass watch",
             master.port()
         );
@@ -67,7 +67,7 @@ fn info(client: &mut redis::Connection, section: &str) -> String {
 }
 
 #[test]
-fn a_failover_is_followed() {
+fn failovers_are_followed() {
     let mut group = Group::start();
     let source = run(group.settings());
     source.until("CaughtUp");
@@ -78,14 +78,30 @@ fn a_failover_is_followed() {
     publish(&mut client, "a", "1");
     assert_eq!(source.next_short(), "a: 1");
 
-    group.master.kill();
+    // Asked for: the old master lives on as a replica, and its subscribers are sent away.
+    let mut sentinel = group.sentinels[0].client_as(":watch@");
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("FAILOVER").arg(MASTER);
+    command.query::<()>(&mut sentinel).expect("a failover");
     assert_eq!(source.until("Down"), ["Gap", "Down"]);
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
     let mut client = group.replica.client();
     assert!(info(&mut client, "replication").contains("role:master"));
     assert_eq!(publish(&mut client, "a", "2"), 1);
     assert_eq!(source.next_short(), "a: 2");
-    assert_eq!(source.status.reconnects(), 1);
+
+    // Forced: the new master dies, and the old one takes over again.
+    eventually("the old master follows the new one", || {
+        info(&mut group.master.client(), "replication").contains("master_link_status:up")
+    });
+    group.replica.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    let mut client = group.master.client();
+    assert!(info(&mut client, "replication").contains("role:master"));
+    assert_eq!(publish(&mut client, "a", "3"), 1);
+    assert_eq!(source.next_short(), "a: 3");
+    assert_eq!(source.status.reconnects(), 2);
 }
 
 #[test]
