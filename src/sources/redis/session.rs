@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::handshake::shown;
+use super::handshake::{is_temporary, shown};
 use super::interest::Wishes;
 use super::ledger::{Change, Ledger};
 use super::resp::{ReadLimits, Value};
@@ -283,6 +283,14 @@ impl Session<'_, '_> {
             Some(Expected::Change(change)) => change,
             None => return Err(self.wrong(words)),
         };
+        if is_temporary(words) {
+            let refused = RedisError::Refused {
+                server: self.connection.server().to_owned(),
+                command: change.command(),
+                reason: shown(words),
+            };
+            return Err(refused.into());
+        }
         let was_alone = change.names.len() == 1;
         for name in change.names {
             let subscription = Subscription {
