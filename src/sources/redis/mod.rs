@@ -21,7 +21,8 @@
 //! - A server that was silent for a second is pinged; one that stays silent for two more is given
 //!   up. Any byte counts as a sign of life.
 //!
-//! One thread does all of it. It waits for the socket and for wishes in one poll, so it neither
+//! With sentinels a second thread asks them once a second whether the master has moved; one that has
+//! is left. Otherwise one thread does all of it. It waits for the socket and for wishes in one poll, so it neither
 //! blocks in a read nor in a write, and TLS goes the same way. When the loop's channel is full it
 //! waits there, reads nothing, and Redis keeps what comes up to its limit for us
 //! (`client-output-buffer-limit pubsub`); beyond it Redis ends the connection, which is a gap.
@@ -56,6 +57,7 @@ use self::connection::{Connection, Waiter};
 use self::error::Stop;
 use self::interest::Wishes;
 use self::ledger::Ledger;
+use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::backoff::Backoff;
 use super::{Source, SourceLink};
@@ -174,15 +176,19 @@ impl Relay {
     }
 
     fn connect_and_relay(&mut self, waiter: &mut Waiter) -> Stop {
-        let connection = match self.connect(waiter) {
-            Ok(connection) => connection,
+        let (connection, watch) = match self.connect(waiter) {
+            Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
         self.take_wishes();
-        self.use_connection(connection).unwrap_or_else(|stop| stop)
+        let stop = self.use_connection(connection, watch);
+        stop.unwrap_or_else(|stop| stop)
     }
 
-    fn connect<'w>(&mut self, waiter: &'w mut Waiter) -> Result<Connection<'w>, RedisError> {
+    fn connect<'w>(
+        &mut self,
+        waiter: &'w mut Waiter,
+    ) -> Result<(Connection<'w>, Option<Watch>), RedisError> {
         let settings = &self.settings;
         let tls = self.tls.as_ref();
         let has_sentinels = !settings.sentinels.is_empty();
@@ -194,10 +200,13 @@ impl Relay {
         let mut connection = Connection::open(waiter, &endpoint, tls, timeout)?;
         let until = Instant::now() + HANDSHAKE_TIMEOUT;
         handshake::log_in(&mut connection, &endpoint, until)?;
-        if has_sentinels {
-            handshake::check_role(&mut connection, until)?;
+        if !has_sentinels {
+            return Ok((connection, None));
         }
-        Ok(connection)
+        handshake::check_role(&mut connection, until)?;
+        let tls = self.tls.clone();
+        let watch = Watch::start(settings.clone(), tls, endpoint, self.first_sentinel)?;
+        Ok((connection, Some(watch)))
     }
 
     /// Wishes that come while there is no connection.
@@ -210,11 +219,16 @@ impl Relay {
         }
     }
 
-    fn use_connection(&mut self, connection: Connection<'_>) -> Result<Stop, Stop> {
+    fn use_connection(
+        &mut self,
+        connection: Connection<'_>,
+        master: Option<Watch>,
+    ) -> Result<Stop, Stop> {
         let server = connection.server().to_owned();
         self.status.set_up(false);
         let mut session = Session {
             connection,
+            master,
             settings: &self.settings,
             link: &self.link,
             status: &self.status,

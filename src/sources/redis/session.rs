@@ -11,6 +11,7 @@ use super::handshake::{is_temporary, shown};
 use super::interest::Wishes;
 use super::ledger::{Change, Ledger};
 use super::resp::{ReadLimits, Value};
+use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
@@ -27,6 +28,8 @@ const PUSH_ITEMS_MAX: usize = 4;
 /// What a session works with, beside its connection.
 pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
+    /// With sentinels: whether this server still is the master.
+    pub(super) master: Option<Watch>,
     pub(super) settings: &'a RedisSettings,
     pub(super) link: &'a SourceLink,
     pub(super) status: &'a BusStatus,
@@ -134,6 +137,10 @@ impl Session<'_, '_> {
     /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
     /// of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        if self.master.as_ref().is_some_and(Watch::has_moved) {
+            let server = self.connection.server().to_owned();
+            return Err(RedisError::Moved { server }.into());
+        }
         let now = Instant::now();
         if now.duration_since(self.state.retried) >= RETRY_REFUSED {
             self.state.retried = now;
