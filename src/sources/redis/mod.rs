@@ -21,11 +21,12 @@
 //! - A server that was silent for a second is pinged; one that stays silent for two more is given
 //!   up. Any byte counts as a sign of life.
 //!
-//! With sentinels a second thread asks them once a second whether the master has moved; one that has
-//! is left. Otherwise one thread does all of it. It waits for the socket and for wishes in one poll, so it neither
+//! One thread does all of it. It waits for the socket and for wishes in one poll, so it neither
 //! blocks in a read nor in a write, and TLS goes the same way. When the loop's channel is full it
 //! waits there, reads nothing, and Redis keeps what comes up to its limit for us
 //! (`client-output-buffer-limit pubsub`); beyond it Redis ends the connection, which is a gap.
+//! With sentinels, a second thread asks them once a second whether the master has moved; a server
+//! that is no longer the master is left.
 //!
 //! | file | owns |
 //! | --- | --- |
