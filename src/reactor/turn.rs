@@ -20,7 +20,8 @@ use crate::hub::{
     Call, CloseReason, DrainPlan, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication,
     Reply, SessionKey, TopicName,
 };
-use crate::telemetry::{LogBudget, Stage, Telemetry};
+use crate::log_budget::LogBudget;
+use crate::telemetry::{Stage, Telemetry};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
