@@ -40,6 +40,8 @@ pub(super) fn store<G: Gateway, F: Feed>(
     for (index, count) in stats.closes.iter().enumerate() {
         metrics.client_closes.store(index, *count);
     }
+    let addresses = hub.core().known_addresses();
+    metrics.addresses.store(addresses as u64);
     metrics.frames_sent.store(stats.messages_sent);
     metrics.bytes_sent.store(stats.bytes_sent);
     metrics.messages_queued.store(stats.messages_queued);

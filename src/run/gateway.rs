@@ -77,7 +77,7 @@ where
     routes.extend((parts.routes)(&telemetry));
     let http = start_http(common, routes, parts.page)?;
 
-    let core = Core::new(limits.core(), parts.frame_bytes, seed(clock));
+    let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
     let (events, bus) = bounded(limits.bus_queue_messages_max);
     let seams = |wake: &Wake| {

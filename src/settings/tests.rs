@@ -149,6 +149,8 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Origins => vec!["https://a.example".into()],
                 Kind::Relays => vec!["news.flash=news".into()],
                 Kind::Endpoints => vec!["/ws/flow=flow".into()],
+                Kind::Networks => vec!["10.0.0.0/8".into()],
+                Kind::LogFilter => vec!["debug".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -167,7 +169,7 @@ fn every_setting_reaches_the_resolved_ones() {
 
 #[test]
 fn the_defaults_are_the_cores() {
-    let core = levels(&[], &[]).common.limits.core();
+    let core = levels(&[], &[]).common.core();
     assert_eq!(format!("{core:?}"), format!("{:?}", hub::Limits::default()));
 }
 

@@ -57,6 +57,8 @@ pub struct LoopMetrics {
     pub client_connections: StoredByLabel,
     /// By index into [`LoopLabels::close_reasons`].
     pub client_closes: StoredByLabel,
+    /// Addresses known to the limits by address.
+    pub addresses: Stored,
     /// Frames that the kernel took whole.
     pub frames_sent: Stored,
     /// Bytes that the kernel took for WebSocket clients.
@@ -107,6 +109,7 @@ impl LoopMetrics {
             connections: StoredByLabel::new(&PHASES),
             client_connections: StoredByLabel::new(labels.connection_outcomes),
             client_closes: StoredByLabel::new(labels.close_reasons),
+            addresses: Stored::default(),
             frames_sent: Stored::default(),
             bytes_sent: Stored::default(),
             messages_queued: Stored::default(),
@@ -232,6 +235,7 @@ impl LoopMetrics {
         out.by_label(&names::CONNECTIONS, self.connections.iter())?;
         out.by_label(&names::CLIENT_CONNECTIONS, self.client_connections.iter())?;
         out.by_label(&names::CLIENT_CLOSES, self.client_closes.iter())?;
+        out.number(&names::ADDRESSES, self.addresses.load())?;
         out.by_label(&names::BUS_MESSAGES, self.bus_messages.iter())?;
         out.by_label(&names::BUS_MESSAGES_BAD, self.bus_messages_bad.iter())?;
         out.by_label(&names::BUS_MESSAGES_OLD, self.bus_messages_old.iter())?;

@@ -13,7 +13,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use weirgate::hub::{
     Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, TopicName, Transmit,
@@ -178,7 +178,12 @@ impl<G: Gateway> World<G> {
 
     /// A connection whose kernel takes `room` bytes at first.
     pub(crate) fn accept(&mut self, room: usize) -> SessionKey {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        self.accept_from([127, 0, 0, 1].into(), room)
+    }
+
+    /// The same from another address.
+    pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
+        let peer = SocketAddr::new(ip, 4_000);
         let key = self.hub.accept(self.now, peer);
         let socket = Socket {
             room,
