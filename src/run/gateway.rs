@@ -10,6 +10,7 @@ use crossbeam_channel::{bounded, never};
 
 use super::RunError;
 use super::process::{Process, build, seed};
+use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
@@ -90,6 +91,7 @@ where
     let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
+    systemd::listening(&telemetry, clock, stop_at_most(common));
     reactor.run().map_err(RunError::Loop)?;
     http.stop(HTTP_STOP);
     tracing::info!("stopped");
@@ -141,6 +143,11 @@ fn bind_admin(addr: SocketAddr, site: Site) -> Result<Admin, RunError> {
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
     Ok(admin)
+}
+
+/// How long a stop may take, the HTTP side's included.
+fn stop_at_most(common: &CommonSettings) -> Duration {
+    Duration::from_millis(common.drain_delay_ms + common.drain_ms + common.stop_timeout_ms)
 }
 
 fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
