@@ -85,6 +85,20 @@ fn check() {
         "--allowed-origins=https://Example.com,http://a:8080",
     ];
     insta::assert_snapshot!("check_levels_sources", shown(&args, &env));
+    let env = [("WEIRGATE_ENDPOINT", "/ws/flow=flow /ws/more=news,levels")];
+    let args = [
+        "levels",
+        "--check",
+        "--relay=news.flash=news",
+        "--relay",
+        "depth.ES=depth,durable=d,stream=DEPTH",
+    ];
+    let all = shown(&args, &env);
+    let more: Vec<_> = all
+        .lines()
+        .filter(|line| line.contains("--relay") || line.contains("--endpoint"))
+        .collect();
+    insta::assert_snapshot!("check_levels_relays", more.join("\n"));
 }
 
 #[test]
@@ -106,6 +120,31 @@ fn wrong_values() {
         (&["levels"], &[("WEIRGATE_EPHEMERAL", "maybe")]),
         (&["levels", "--log-format", "xml"], &[]),
         (&["levels", "--allowed-origins", "example.com"], &[]),
+        (&["levels", "--relay", "a=b", "--relay", "news.*=news"], &[]),
+        (&["levels", "--relay", "news..flash=news"], &[]),
+        (&["levels", "--relay", "market.flow=again"], &[]),
+        (&["levels", "--relay", "news.flash=viewport"], &[]),
+        (&["levels", "--relay", "news.flash"], &[]),
+        (&["levels", "--relay", "news.flash=news,strm=NEWS"], &[]),
+        (&["levels"], &[("WEIRGATE_RELAY", "a=k b=k")]),
+        (&["levels"], &[("WEIRGATE_RELAY", "a=k,durable=x.y")]),
+        (
+            &["levels"],
+            &[("WEIRGATE_RELAY", "a=k,durable=gateway_flow")],
+        ),
+        (&["levels", "--endpoint", "ws/flow=flow"], &[]),
+        (&["levels", "--endpoint", "/ws/stream=flow"], &[]),
+        (&["levels", "--endpoint", "/health=flow"], &[]),
+        (
+            &["levels", "--endpoint=/a=flow", "--endpoint=/a=levels"],
+            &[],
+        ),
+        (&["levels", "--endpoint", "/ws/flow=flow,"], &[]),
+        (
+            &["levels", "--relay=a=news"],
+            &[("WEIRGATE_ENDPOINT", "/a=news /b=flow,nws")],
+        ),
+        (&["demo", "--endpoint", "/ws/flow=flows"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];

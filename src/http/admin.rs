@@ -23,7 +23,7 @@ use super::plane::Handover;
 use super::site::Site;
 use crate::clock::Clock;
 use crate::hub::Permit;
-use crate::telemetry::LogBudget;
+use crate::log_budget::LogBudget;
 
 /// Connections at once: a few probes and scrapers. Others wait in the kernel until one ends.
 const CONNECTIONS_MAX: usize = 64;

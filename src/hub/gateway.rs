@@ -92,7 +92,8 @@ pub trait Gateway {
     /// A whole, well-formed request head; WebSocket upgrade or not.
     fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission;
 
-    /// The 101 is queued: the first frames may follow.
+    /// The 101 is queued: the first frames may follow. Comes right after the
+    /// [`upgrade`](Self::upgrade) that accepted it, or, when the request was no good, never.
     fn opened(&mut self, core: &mut Core, key: SessionKey);
 
     /// A whole message. After a close nothing more comes.

@@ -20,7 +20,8 @@ use crate::http::Handover;
 use crate::hub::{
     CloseReason, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey,
 };
-use crate::telemetry::{LogBudget, Stage};
+use crate::log_budget::LogBudget;
+use crate::telemetry::Stage;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);

@@ -92,6 +92,7 @@ fn arg(setting: &'static Setting) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
+        kind if kind.repeats() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
@@ -110,7 +111,9 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
     text.into()
 }
 
-/// The text of a flag, if it was typed. Only of flags that the subcommand has.
+/// The text of a flag, if it was typed; of a repeated one all, with space between them. Only of
+/// flags that the subcommand has.
 pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
-    matches.get_one::<String>(flag).cloned()
+    let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
+    Some(texts.join(" "))
 }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Url;
 
+use super::endpoint::{self, EndpointSettings};
+use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
@@ -48,6 +50,10 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Web origins with commas between them; empty or `*` for any.
     Origins,
+    /// More subjects, with space between them. Its flag may be repeated.
+    Relays,
+    /// More paths for clients, with space between them. Its flag may be repeated.
+    Endpoints,
     /// Any text.
     Text,
     /// Any text, never shown.
@@ -71,10 +77,32 @@ pub enum Value {
     Choice(&'static str),
     /// Of [`Kind::Origins`], as browsers write them; empty for any.
     Origins(Vec<String>),
+    /// Of [`Kind::Relays`].
+    Relays(Vec<RelaySettings>),
+    /// Of [`Kind::Endpoints`].
+    Endpoints(Vec<EndpointSettings>),
     /// Of [`Kind::Text`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
+}
+
+/// A value that is not allowed, or the one of several that is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// The value, as it was typed: it may hold a secret.
+    pub(super) item: String,
+    /// What would be allowed in its place.
+    pub(super) allowed: String,
+}
+
+impl Refused {
+    pub(super) fn new(item: &str, allowed: String) -> Self {
+        Self {
+            item: item.to_owned(),
+            allowed,
+        }
+    }
 }
 
 impl Kind {
@@ -109,6 +137,8 @@ impl Kind {
                 Some(Value::Choice(word))
             }
             Self::Origins => parse_origins(text),
+            Self::Relays => relay::parse(text).ok().map(Value::Relays),
+            Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
             Self::Text => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
@@ -134,8 +164,25 @@ impl Kind {
             Self::Origins => {
                 "origins such as https://example.com with commas between them, or * for any".into()
             }
+            Self::Relays => relay::FORM.into(),
+            Self::Endpoints => endpoint::FORM.into(),
             Self::Text | Self::Secret => "text".into(),
         }
+    }
+
+    /// What is wrong with a value that was not allowed: of several the one, and what it breaks.
+    pub(super) fn refused(self, text: &str) -> Refused {
+        let of_several = match self {
+            Self::Relays => relay::parse(text).err(),
+            Self::Endpoints => endpoint::parse(text).err(),
+            _ => None,
+        };
+        of_several.unwrap_or_else(|| Refused::new(text, self.allowed()))
+    }
+
+    /// Whether its flag may be repeated. Other flags replace each other: the last counts.
+    pub(super) const fn repeats(self) -> bool {
+        matches!(self, Self::Relays | Self::Endpoints)
     }
 
     /// What stands for the value in `--help`.
@@ -155,6 +202,8 @@ impl Kind {
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
+            Self::Relays => relay::FORM.into(),
+            Self::Endpoints => endpoint::FORM.into(),
             Self::Text | Self::Secret => "TEXT".into(),
         }
     }
@@ -183,8 +232,20 @@ impl fmt::Display for Value {
             Self::Choice(word) => f.write_str(word),
             Self::Origins(origins) if origins.is_empty() => f.write_str("any"),
             Self::Origins(origins) => f.write_str(&origins.join(",")),
+            Self::Relays(relays) => write_list(f, relays),
+            Self::Endpoints(endpoints) => write_list(f, endpoints),
             Self::Text(text) => f.write_str(text),
             Self::Secret(text) => text.fmt(f),
+        }
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
+    match items {
+        [] => f.write_str("none"),
+        [first, rest @ ..] => {
+            first.fmt(f)?;
+            rest.iter().try_for_each(|item| write!(f, " {item}"))
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum Heading {
     Listening,
     /// The NATS connection.
     Nats,
+    /// What the levels gateway relays, and where to.
+    Relays,
     /// What the levels gateway computes.
     Session,
     /// The simulated market.
@@ -76,6 +78,7 @@ impl Heading {
         match self {
             Self::Listening => "Listening",
             Self::Nats => "NATS",
+            Self::Relays => "Relays and endpoints",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
             Self::Logs => "Logs",

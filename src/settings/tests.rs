@@ -148,6 +148,8 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
+                Kind::Relays => vec!["news.flash=news".into()],
+                Kind::Endpoints => vec!["/ws/flow=flow".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -179,6 +181,8 @@ fn every_source_of_every_setting_goes_over_the_next() {
             // the order, so each is the default.
             let default = match (setting.default, setting.kind) {
                 ("", Kind::SocketAddr) => "127.0.0.1:9100",
+                ("", Kind::Relays) => "news.flash=news",
+                ("", Kind::Endpoints) => "/ws/flow=flow",
                 ("", _) => "*",
                 (default, _) => default,
             };
@@ -229,6 +233,24 @@ fn values_follow_the_sources() {
         levels(&[], &[("NATS_URL", " nats://a ")]).nats_url.expose(),
         "nats://a"
     );
+}
+
+#[test]
+fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
+    let keys = |args: &[&str], env: &[(&str, &str)]| {
+        let relays = levels(args, env).relays.into_iter();
+        relays.map(|relay| relay.key).collect::<Vec<_>>()
+    };
+    let env = [("WEIRGATE_RELAY", "e.f=e\n g.h=g")];
+    assert_eq!(
+        keys(&["--relay", "a=x c=z", "--relay=b=y"], &env),
+        ["x", "z", "y"]
+    );
+    assert_eq!(keys(&[], &env), ["e", "g"]);
+    assert_eq!(keys(&["--relay", "", "--relay="], &env), ["e", "g"]);
+    assert_eq!(keys(&[], &[]), Vec::<String>::new());
+    let endpoints = levels(&["--endpoint=/a=e,flow"], &env).endpoints;
+    assert_eq!(endpoints[0].keys, ["e", "flow"]);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
 
 mod bus_status;
-mod log_budget;
 pub mod logging;
 mod loop_metrics;
 pub mod names;
@@ -19,7 +18,6 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus};
-pub use log_budget::{LogBudget, LogLine};
 pub use loop_metrics::{LoopLabels, LoopMetrics, Phase, Stage};
 pub use process::ProcessStats;
 pub use values::{Durations, Stored, StoredByLabel};

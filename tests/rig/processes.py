@@ -46,8 +46,10 @@ def nats_server_binary():
 def node_binary():
     """Node, with the packages of tests/node installed."""
     path = shutil.which("node")
-    if path is None or not (ROOT / "tests" / "node" / "node_modules" / "ws").is_dir():
-        raise StartError("no Node with the package ws: run `scripts/install-test-deps.sh`")
+    folder = ROOT / "tests" / "node"
+    packages = json.loads((folder / "package.json").read_text())["dependencies"]
+    if path is None or not all((folder / "node_modules" / package).is_dir() for package in packages):
+        raise StartError(f"no Node with the packages {', '.join(packages)}: run `scripts/install-test-deps.sh`")
     return path
 
 

@@ -51,6 +51,7 @@ impl Checked {
         let mut checked = Self(values);
         if errors.is_empty() {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+            errors.extend(checked.unknown_keys());
         }
         if !errors.is_empty() {
             return Err(errors);
