@@ -54,6 +54,8 @@ impl<G: Gateway> Hub<G> {
             let reason = CloseReason::ConnectionLimit;
             self.core
                 .refuse(key, 503, RETRY, "Too many connections", reason);
+        } else {
+            self.core.admit_peer(key);
         }
         self.settle();
         key
@@ -288,7 +290,7 @@ impl<G: Gateway> Hub<G> {
                 Step::Starved => return,
                 Step::Ping => {}
                 Step::Pong => core.pong(key),
-                Step::PeerClosed => core.start_closing(key, CloseReason::PeerClosed),
+                Step::PeerClosed(code) => core.peer_closed(key, code),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
@@ -301,7 +303,7 @@ impl<G: Gateway> Hub<G> {
     }
 
     fn take_message(&mut self, key: SessionKey, message: &Message) {
-        self.core.clients.stats.received_messages += 1;
+        self.core.clients.count_message(key);
         // A client that is about to be closed is heard no more.
         if !self.core.is_open(key) {
             return;

@@ -100,6 +100,8 @@ fn store_connections<G: Gateway>(metrics: &LoopMetrics, hub: &Hub<G>) {
     for (index, count) in stats.closes.iter().enumerate() {
         metrics.client_closes.store(index, *count);
     }
+    let addresses = hub.core().known_addresses();
+    metrics.addresses.store(addresses as u64);
     metrics.received_messages.store(stats.received_messages);
     metrics.received_bytes.store(stats.received_bytes);
 }

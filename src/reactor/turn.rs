@@ -377,11 +377,17 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         };
         tracing::info!(
+            client = %ended.client,
             peer = %ended.peer,
+            path = &*ended.path,
             reason = ended.reason.map_or("none", CloseReason::label),
+            code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.bytes_in,
             bytes_out = ended.bytes_out,
+            messages_in = ended.messages_in,
+            messages_out = ended.messages_out,
+            conflated = ended.messages_conflated,
             lines_left_out = line.suppressed,
             "connection ended"
         );

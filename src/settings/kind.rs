@@ -8,6 +8,8 @@ use url::Url;
 use super::endpoint::{self, EndpointSettings};
 use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
+use crate::auth::TrustedProxies;
+use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,10 @@ pub enum Kind {
     Relays,
     /// More paths for clients, with space between them. Its flag may be repeated.
     Endpoints,
+    /// IP addresses and networks with commas between them; empty for none, `*` for any.
+    Networks,
+    /// Which log lines, in the language of `RUST_LOG`.
+    LogFilter,
     /// Any text.
     Text,
     /// Any text, never shown.
@@ -82,6 +88,9 @@ pub enum Value {
     /// Of [`Kind::Endpoints`].
     Endpoints(Vec<EndpointSettings>),
     /// Of [`Kind::Text`].
+    /// Of [`Kind::Networks`].
+    Networks(TrustedProxies),
+    /// Of [`Kind::Text`] and [`Kind::LogFilter`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -139,6 +148,8 @@ impl Kind {
             Self::Origins => parse_origins(text),
             Self::Relays => relay::parse(text).ok().map(Value::Relays),
             Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
+            Self::Networks => parse_networks(text).map(Value::Networks),
+            Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
             Self::Text => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
@@ -166,6 +177,16 @@ impl Kind {
             }
             Self::Relays => relay::FORM.into(),
             Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => {
+                "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8 with commas between them, \
+                 or * for any"
+                    .into()
+            }
+            Self::LogFilter => {
+                "error, warn, info, debug, trace or off, or directives such as \
+                 info,weirgate::http=debug"
+                    .into()
+            }
             Self::Text | Self::Secret => "text".into(),
         }
     }
@@ -204,6 +225,8 @@ impl Kind {
             Self::Origins => "ORIGINS".into(),
             Self::Relays => relay::FORM.into(),
             Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => "NETWORKS".into(),
+            Self::LogFilter => "FILTER".into(),
             Self::Text | Self::Secret => "TEXT".into(),
         }
     }
@@ -234,6 +257,12 @@ impl fmt::Display for Value {
             Self::Origins(origins) => f.write_str(&origins.join(",")),
             Self::Relays(relays) => write_list(f, relays),
             Self::Endpoints(endpoints) => write_list(f, endpoints),
+            Self::Networks(TrustedProxies::None) => f.write_str("none"),
+            Self::Networks(TrustedProxies::Any) => f.write_str("any"),
+            Self::Networks(TrustedProxies::Networks(networks)) => {
+                let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
+                f.write_str(&shown.join(","))
+            }
             Self::Text(text) => f.write_str(text),
             Self::Secret(text) => text.fmt(f),
         }
@@ -320,6 +349,19 @@ fn parse_origins(text: &str) -> Option<Value> {
     };
     let origins: Option<Vec<_>> = text.split(',').map(origin).collect();
     origins.map(Value::Origins)
+}
+
+fn parse_networks(text: &str) -> Option<TrustedProxies> {
+    match text {
+        "" => Some(TrustedProxies::None),
+        "*" => Some(TrustedProxies::Any),
+        list => {
+            let networks = list.split(',').map(|one| one.trim().parse().ok());
+            networks
+                .collect::<Option<_>>()
+                .map(TrustedProxies::Networks)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -430,6 +472,20 @@ mod tests {
             "a,",
         ] {
             assert_eq!(shown(Kind::Origins, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_addresses_and_prefixes() {
+        for (typed, value) in [
+            ("", "none"),
+            ("*", "any"),
+            ("10.1.2.3/8, ::1", "10.0.0.0/8,::1"),
+        ] {
+            assert_eq!(shown(Kind::Networks, typed).as_deref(), Some(value));
+        }
+        for bad in ["nginx", "10.0.0.0/33", "10.0.0.1,", "*,10.0.0.1"] {
+            assert_eq!(shown(Kind::Networks, bad), None, "{bad}");
         }
     }
 

@@ -150,6 +150,8 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Origins => vec!["https://a.example".into()],
                 Kind::Relays => vec!["news.flash=news".into()],
                 Kind::Endpoints => vec!["/ws/flow=flow".into()],
+                Kind::Networks => vec!["10.0.0.0/8".into()],
+                Kind::LogFilter => vec!["debug".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -168,7 +170,7 @@ fn every_setting_reaches_the_resolved_ones() {
 
 #[test]
 fn the_defaults_are_the_cores() {
-    let core = levels(&[], &[]).common.limits.core();
+    let core = levels(&[], &[]).common.core();
     assert_eq!(format!("{core:?}"), format!("{:?}", hub::Limits::default()));
 }
 
@@ -180,9 +182,9 @@ fn every_source_of_every_setting_goes_over_the_next() {
             // All env names at once; then without the first; and so on. Values do not matter to
             // the order, so each is the default.
             let default = match (setting.default, setting.kind) {
-                ("", Kind::SocketAddr) => "127.0.0.1:9100",
                 ("", Kind::Relays) => "news.flash=news",
                 ("", Kind::Endpoints) => "/ws/flow=flow",
+                ("", Kind::SocketAddr) => "127.0.0.1:9100",
                 ("", _) => "*",
                 (default, _) => default,
             };

@@ -76,6 +76,8 @@ pub struct LoopMetrics {
     pub client_connections: StoredByLabel,
     /// By index into [`LoopLabels::close_reasons`].
     pub client_closes: StoredByLabel,
+    /// Addresses known to the limits by address.
+    pub addresses: Stored,
     /// Messages between the bus and the loop.
     pub bus_queue_messages: Stored,
     /// Room for them.
@@ -145,6 +147,7 @@ impl LoopMetrics {
             connections_returned: Stored::default(),
             client_connections: StoredByLabel::new(labels.connection_outcomes),
             client_closes: StoredByLabel::new(labels.close_reasons),
+            addresses: Stored::default(),
             bus_queue_messages: Stored::default(),
             bus_queue_messages_max: Stored::default(),
             publications: Stored::default(),
@@ -299,7 +302,8 @@ impl LoopMetrics {
             (names::CONNECTIONS_RETURNED, &self.connections_returned),
         ])?;
         out.by_label(&names::CLIENT_CONNECTIONS, self.client_connections.iter())?;
-        out.by_label(&names::CLIENT_CLOSES, self.client_closes.iter())
+        out.by_label(&names::CLIENT_CLOSES, self.client_closes.iter())?;
+        out.number(&names::ADDRESSES, self.addresses.load())
     }
 
     fn write_bus(&self, out: &mut Writer<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 //! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
 
 mod bus_status;
+mod log_lines;
 pub mod logging;
 mod loop_metrics;
 pub mod names;
@@ -108,6 +109,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         self.event_loop.write(&mut out)?;
         self.write_bus(&mut out)?;
+        out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
         let Build {
             version,
             gateway,

@@ -95,6 +95,8 @@ metric_names! {
         "Request heads that the event loop decided on, by what they led to.";
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
         "Connections that ended here, by reason; those handed to HTTP apart.";
+    ADDRESSES = Gauge "weirgate_addresses" []
+        "Addresses that have connections or had some lately, where they are limited by address.";
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
         "Messages taken from the bus.";
     BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]
@@ -169,6 +171,8 @@ metric_names! {
         "Connections to the bus made again after the first.";
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages that the bus still holds for a consumer; absent while unknown.";
+    LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
+        "Log lines that were not written because standard output was not read.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]
         "The program that runs.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

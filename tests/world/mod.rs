@@ -13,7 +13,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use weirgate::hub::{
     Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, TopicName,
@@ -181,18 +181,20 @@ impl<G: Gateway> World<G> {
 
     /// A connection whose kernel takes `room` bytes at first.
     pub(crate) fn accept(&mut self, room: usize) -> SessionKey {
-        let key = self.hub.accept(self.now, Self::peer());
+        self.accept_from([127, 0, 0, 1].into(), room)
+    }
+
+    /// The same from another address.
+    pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
+        let key = self.hub.accept(self.now, SocketAddr::new(ip, 4_000));
         self.socket(key, room)
     }
 
     /// A connection that served HTTP asks for a WebSocket.
     pub(crate) fn come_back(&mut self, permit: Permit, room: usize) -> SessionKey {
-        let key = self.hub.returned(self.now, Self::peer(), permit);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let key = self.hub.returned(self.now, peer, permit);
         self.socket(key, room)
-    }
-
-    fn peer() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 4_000))
     }
 
     fn socket(&mut self, key: SessionKey, room: usize) -> SessionKey {
