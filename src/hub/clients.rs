@@ -85,6 +85,8 @@ impl Clients {
         self.stats.messages_queued += 1;
         self.stats.messages_waiting += 1;
         self.stats.send_queue_bytes += frame.queue_bytes() as u64;
+        let peak = &mut self.stats.send_queue_peak_bytes;
+        *peak = (*peak).max(session.queue.bytes() as u64);
         enlist(session, key, &mut self.dirty);
     }
 

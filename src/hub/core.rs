@@ -230,14 +230,12 @@ impl Core {
 
     // ---- inside
 
-    pub(super) fn insert(&mut self, peer: SocketAddr) -> SessionKey {
+    pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let permit = Permit::new(&self.places);
         let session = Session::new(generation, peer, self.now, permit);
         let slot = self.clients.sessions.insert(session) as u32;
         let key = SessionKey { slot, generation };
-        self.clients.stats.accepted += 1;
         self.clients.stats.heads += 1;
         self.arm(key);
         key

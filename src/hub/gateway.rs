@@ -182,7 +182,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    pub(super) fn new(places: &Arc<()>) -> Self {
+    /// Takes one of `places`.
+    pub fn new(places: &Arc<()>) -> Self {
         Self {
             _place: Arc::clone(places),
             _of_address: None,
@@ -195,7 +196,7 @@ impl Permit {
     }
 
     /// How many are out. `places` itself is one holder.
-    pub(super) fn taken(places: &Arc<()>) -> usize {
+    pub fn taken(places: &Arc<()>) -> usize {
         Arc::strong_count(places) - 1
     }
 }

@@ -49,5 +49,5 @@ pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
 pub use publication::{Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
 pub use reason::{CloseCode, CloseReason, Closing};
-pub use stats::HubStats;
+pub use stats::{HubStats, SendError};
 pub use time::Now;

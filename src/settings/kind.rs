@@ -1,7 +1,7 @@
 //! What a value may be: reading it, saying what is allowed, showing it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Url;
 
@@ -42,6 +42,8 @@ pub enum Kind {
     Port,
     /// An IP address, or `localhost`.
     Addr,
+    /// An IP address, or `localhost`, with its port; empty for none.
+    SocketAddr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
     /// On or off.
@@ -71,6 +73,8 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Addr`].
     Addr(IpAddr),
+    /// Of [`Kind::SocketAddr`].
+    SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
@@ -130,6 +134,7 @@ impl Kind {
             }
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Addr => parse_addr(text).map(Value::Addr),
+            Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
@@ -157,6 +162,9 @@ impl Kind {
             Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
             Self::Addr => {
                 "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
+            }
+            Self::SocketAddr => {
+                "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100".into()
             }
             Self::Urls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
@@ -210,6 +218,7 @@ impl Kind {
             },
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
+            Self::SocketAddr => "ADDR:PORT".into(),
             Self::Urls(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
@@ -239,6 +248,8 @@ impl fmt::Display for Value {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::Addr(addr) => addr.fmt(f),
+            Self::SocketAddr(Some(addr)) => addr.fmt(f),
+            Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
@@ -277,6 +288,17 @@ fn parse_addr(text: &str) -> Option<IpAddr> {
         Some(v6) => v6.parse().map(IpAddr::V6).ok(),
         None => text.parse().ok(),
     }
+}
+
+fn parse_socket_addr(text: &str) -> Option<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (addr, port) = text.rsplit_once(':')?;
+    // Brackets tell an IPv6 address from its port.
+    let bare_v6 = addr.contains(':') && !addr.starts_with('[');
+    let addr = parse_addr(addr).filter(|_| !bare_v6)?;
+    Some(Some(SocketAddr::new(addr, port.parse().ok()?)))
 }
 
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
@@ -378,6 +400,29 @@ mod tests {
         }
         for bad in ["0.0.0.0:80", "example.com", "[0.0.0.0]", "[::"] {
             assert_eq!(shown(Kind::Addr, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_socket_address_has_a_port() {
+        for (typed, value) in [
+            ("127.0.0.1:9100", "127.0.0.1:9100"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("[::]:80", "[::]:80"),
+            ("", "none"),
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, typed).as_deref(), Some(value));
+        }
+        for bad in [
+            "9100",
+            ":9100",
+            "::1:9100",
+            "127.0.0.1",
+            "a:1",
+            "[::1]:",
+            "1.1.1.1:65536",
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, bad), None, "{bad}");
         }
     }
 

@@ -143,6 +143,7 @@ fn every_setting_reaches_the_resolved_ones() {
                 }
                 Kind::Port => vec!["9000".into()],
                 Kind::Addr => vec!["10.1.2.3".into()],
+                Kind::SocketAddr => vec!["10.1.2.3:9100".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
@@ -183,6 +184,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
             let default = match (setting.default, setting.kind) {
                 ("", Kind::Relays) => "news.flash=news",
                 ("", Kind::Endpoints) => "/ws/flow=flow",
+                ("", Kind::SocketAddr) => "127.0.0.1:9100",
                 ("", _) => "*",
                 (default, _) => default,
             };

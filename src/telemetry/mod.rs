@@ -97,6 +97,7 @@ impl Telemetry {
             return Ok(());
         };
         out.number(&names::BUS_CONNECTED, bus.connected().into())?;
+        out.number(&names::BUS_SUBSCRIBED, bus.subscribed().into())?;
         out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
         let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
         out.by_label(&names::CONSUMER_LAG, bus.consumers().iter().filter_map(lag))
@@ -126,10 +127,7 @@ fn write_process(out: &mut Writer<'_>, process: &ProcessStats) -> fmt::Result {
         (names::PROCESS_OPEN_FDS, process.open_fds),
         (names::PROCESS_MAX_FDS, process.max_fds),
     ] {
-        match value {
-            Some(value) => out.number(&metric, value)?,
-            None => out.by_label(&metric, std::iter::empty())?,
-        }
+        out.maybe_number(&metric, value)?;
     }
     out.seconds(&names::PROCESS_START_TIME, process.start_time_seconds)
 }

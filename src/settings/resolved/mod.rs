@@ -32,6 +32,8 @@ pub struct CommonSettings {
     pub listen: SocketAddr,
     /// Connections that may wait to be accepted.
     pub listen_backlog: i32,
+    /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
+    pub admin_addr: Option<SocketAddr>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written, as `RUST_LOG` says it.
@@ -161,6 +163,10 @@ impl Checked {
         CommonSettings {
             listen: self.listen(),
             listen_backlog: self.number("listen-backlog"),
+            admin_addr: match self.value("admin-addr") {
+                &Value::SocketAddr(addr) => addr,
+                other => unreachable!("--admin-addr is no address: {other:?}"),
+            },
             log_format: match self.value("log-format") {
                 Value::Choice("json") => LogFormat::Json,
                 _ => LogFormat::Text,

@@ -48,4 +48,12 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Elsewhere("`nstat TcpExtListenOverflows`"),
         "tests/blackbox/test_limits_turns.py::test_a_full_backlog_is_served_once_there_is_time",
     ),
+    Setting::new(
+        Listening,
+        "admin-addr",
+        Kind::SocketAddr,
+        "",
+        "Address for /metrics, /stats, /ready and /internal/*, off the public port",
+    )
+    .more("Answers even when the event loop hangs. Unset: they are on the public port."),
 ];
