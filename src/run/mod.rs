@@ -5,10 +5,12 @@
 //! | `process` | what every process does first, and says |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
+//! | `systemd` | what systemd is told, where it started the process |
 
 mod gateway;
 mod levels;
 mod process;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
