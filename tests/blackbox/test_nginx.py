@@ -159,6 +159,30 @@ def test_what_nginx_tells_of_the_client(start_nginx):
     assert "upgrade" not in headers and "connection" not in headers, "the connection is kept"
 
 
+async def test_the_clients_address_is_known_and_limited_through_nginx(nats, start_weirgate, start_nginx):
+    flags = ("--trusted-proxies", "127.0.0.1", "--connections-per-ip-max", "2")
+    weirgate = start_weirgate("levels", *flags, nats=nats).wait_ready()
+    nginx = start_nginx(weirgate)
+    for n in range(5):
+        # The upgrade comes on the connection that another client's request has used.
+        assert get(nginx.port, "/health", source="127.0.0.8")[0] == 200
+        clients = [await connect(nginx.port, source="127.0.0.9") for _ in range(2)]
+        with pytest.raises(AssertionError, match="HTTP/1.1 503"):
+            await connect(nginx.port, source="127.0.0.9")
+        other = await connect(nginx.port, source="127.0.0.7")
+        for client in (*clients, other):
+            client.abort()
+        await until(lambda: weirgate.health()["connections"] == 0, 5, "their places given back")
+    assert scrape(weirgate).sum("weirgate_connections_returned_total") >= 5
+
+    def logged(address):
+        ends = (line for line in weirgate.log().splitlines() if "connection ended" in line)
+        return any(f"client={address} " in line and "peer=127.0.0.1:" in line for line in ends)
+
+    for address in ("127.0.0.9", "127.0.0.7"):
+        await until(lambda: logged(address), 5, f"{address} in the log")
+
+
 def test_the_operators_pages_are_not_for_the_public(nats, start_weirgate, start_nginx):
     weirgate = start_weirgate(nats=nats).wait_ready()
     nginx = start_nginx(weirgate)
