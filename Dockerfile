@@ -11,6 +11,7 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
+COPY clients/weirgate.js /clients/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
 
