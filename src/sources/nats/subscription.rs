@@ -18,6 +18,9 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Connections that brought nothing, after which a message that breaks them is looked for.
 const FRUITLESS_MAX: u32 = 2;
 
+/// Why a durable is left alone, when all that is wrong with it is that others use it.
+const TAKEN: &str = "another client is bound to it";
+
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
     spec: SubscriptionSpec,
@@ -241,16 +244,18 @@ impl Subscription {
             // another process was quicker
             found = look_up(&self.spec)?;
         }
-        match found {
-            Durable::Free(info) => {
-                self.tell(Told::Resumed);
-                return bus.join(&self.spec, &info).map(Some);
-            }
-            Durable::Unusable(why) => self.tell(Told::NotOurs(why)),
-            Durable::Taken | Durable::Missing => {
-                self.tell(Told::NotOurs("another client is bound to it"));
-            }
-        }
+        let not_ours = match found {
+            Durable::Free(info) => match bus.join(&self.spec, &info)? {
+                Some(joined) => {
+                    self.tell(Told::Resumed);
+                    return Ok(Some(joined));
+                }
+                None => TAKEN,
+            },
+            Durable::Unusable(why) => why,
+            Durable::Taken | Durable::Missing => TAKEN,
+        };
+        self.tell(Told::NotOurs(not_ours));
         Ok(None)
     }
 
