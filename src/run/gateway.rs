@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, never};
 
 use super::RunError;
+use super::bus_away::BusAway;
 use super::process::{Process, build, seed};
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
@@ -71,6 +72,7 @@ where
         close_reasons: &CLOSE_REASONS,
         subjects: subjects.map(|s| s.subject.clone()).collect(),
     };
+    let status = Arc::clone(&parts.status);
     let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
 
     let mut routes = status_routes(common, &telemetry, clock);
@@ -94,10 +96,18 @@ where
     let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
+    let bus_away = BusAway::default();
+    if let Some(limit_s) = common.bus_away_exit_s {
+        let watching = bus_away.watch(status, clock, limit_s);
+        watching.map_err(RunError::Thread)?;
+    }
     reactor.run().map_err(RunError::Loop)?;
     http.stop(HTTP_STOP);
     tracing::info!("stopped");
-    Ok(())
+    match common.bus_away_exit_s {
+        Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),
+        _ => Ok(()),
+    }
 }
 
 fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clock) -> Vec<Route> {

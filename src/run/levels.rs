@@ -14,6 +14,8 @@ use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
 use crate::gateways::LevelsGateway;
 use crate::http::pages;
 use crate::hub::FrameBytes;
+#[cfg(feature = "nats")]
+use crate::settings::NatsUser;
 use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, banner};
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
@@ -40,7 +42,7 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
     let now_unix_ms = process.clock.now().unix_ms;
     let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
     let source = NatsSource::new(nats_settings(&settings), Arc::clone(&status));
-    let shown_url = settings.nats_url.to_string();
+    let shown_url = settings.nats.url.to_string();
     let plan = LevelsPlan {
         gateway: "levels",
         common: &settings.common,
@@ -49,7 +51,7 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
         status: Arc::clone(&status),
     };
     let announce = |addr: SocketAddr| {
-        say(&banner::levels_start(&settings.nats_url, addr.port()));
+        say(&banner::levels_start(&settings.nats.url, addr.port()));
         announce_subscribed(status);
     };
     run_levels(process, plan, Box::new(source), announce)
@@ -129,7 +131,7 @@ fn run_levels(
 
 #[cfg(feature = "nats")]
 fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSettings {
-    use crate::sources::nats::{NatsSettings, StreamSpec, SubscriptionSpec};
+    use crate::sources::nats::{NatsSettings, StreamSpec, SubscriptionSpec, Tls};
 
     const DAY_S: u64 = 24 * 60 * 60;
     let stream = |name: &str, subjects: &[&str]| StreamSpec {
@@ -144,7 +146,12 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
     };
     let [levels, flow] = CONSUMERS;
     NatsSettings {
-        urls: settings.nats_url.expose().to_owned(),
+        urls: settings.nats.url.expose().to_owned(),
+        credentials: credentials(&settings.nats.user),
+        tls: Tls {
+            ca: settings.nats.ca.clone(),
+            client: settings.nats.client.clone(),
+        },
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
@@ -159,6 +166,21 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         watchdog_interval_ms: 1_000,
         watchdog_misses: 2,
         backlog_quiet_min: 4,
+    }
+}
+
+#[cfg(feature = "nats")]
+fn credentials(user: &NatsUser) -> crate::sources::nats::Credentials {
+    use crate::sources::nats::Credentials;
+
+    match user {
+        NatsUser::None => Credentials::None,
+        NatsUser::Password(user, password) => {
+            Credentials::UserPassword(user.clone(), password.expose().to_owned())
+        }
+        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
+        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
+        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Milliseconds,
+    /// Seconds.
+    Seconds,
     /// Minutes.
     Minutes,
     /// Times a second.
@@ -48,6 +50,8 @@ pub enum Kind {
     Origins,
     /// Any text.
     Text,
+    /// A file's path; read when it is used, not here.
+    Path,
     /// Any text, never shown.
     Secret,
 }
@@ -67,7 +71,7 @@ pub enum Value {
     Choice(&'static str),
     /// Of [`Kind::Origins`], as browsers write them; empty for any.
     Origins(Vec<String>),
-    /// Of [`Kind::Text`].
+    /// Of [`Kind::Text`] and [`Kind::Path`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -104,7 +108,7 @@ impl Kind {
                 Some(Value::Choice(word))
             }
             Self::Origins => parse_origins(text),
-            Self::Text => Some(Value::Text(text.to_owned())),
+            Self::Text | Self::Path => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
     }
@@ -127,6 +131,7 @@ impl Kind {
                 "origins such as https://example.com with commas between them, or * for any".into()
             }
             Self::Text | Self::Secret => "text".into(),
+            Self::Path => "the path of a file".into(),
         }
     }
 
@@ -137,6 +142,7 @@ impl Kind {
                 Unit::Count => "N".into(),
                 Unit::Bytes => "BYTES".into(),
                 Unit::Milliseconds => "MS".into(),
+                Unit::Seconds => "S".into(),
                 Unit::Minutes => "MIN".into(),
                 Unit::Hertz => "HZ".into(),
             },
@@ -147,6 +153,7 @@ impl Kind {
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
             Self::Text | Self::Secret => "TEXT".into(),
+            Self::Path => "PATH".into(),
         }
     }
 

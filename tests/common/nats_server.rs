@@ -1,4 +1,5 @@
-//! A real nats-server with JetStream on a free loopback port, for one test.
+//! A real nats-server with JetStream on a free loopback port, for one test: the one in the PATH, or
+//! the program that `NATS_SERVER` names.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +17,7 @@ pub(crate) struct NatsServer {
     directory: TempDir,
     store: u32,
     config: String,
+    jetstream: bool,
     child: Option<Child>,
 }
 
@@ -33,6 +35,14 @@ impl NatsServer {
         server
     }
 
+    /// Starts a server without JetStream: one that only passes on.
+    pub(crate) fn start_without_jetstream(config: &str) -> Self {
+        let mut server = Self::reserve(config);
+        server.jetstream = false;
+        server.restart();
+        server
+    }
+
     /// Finds a port for a server that is started later, with [`Self::restart`].
     pub(crate) fn reserve(config: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -41,6 +51,7 @@ impl NatsServer {
             directory: tempfile::tempdir().expect("a directory"),
             store: 0,
             config: config.to_owned(),
+            jetstream: true,
             child: None,
         }
     }
@@ -89,15 +100,16 @@ impl NatsServer {
         self.kill();
         let config = self.directory.path().join("server.conf");
         std::fs::write(&config, &self.config).expect("a configuration file");
-        let child = Command::new("nats-server")
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js"])
-            .arg("-sd")
-            .arg(self.store_path())
+        let program = std::env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into());
+        let mut command = Command::new(program);
+        command
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
             .arg("-c")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+            .arg(&config);
+        if self.jetstream {
+            command.arg("-js").arg("-sd").arg(self.store_path());
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         match child {
             Ok(child) => self.child = Some(child),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

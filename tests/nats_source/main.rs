@@ -16,7 +16,9 @@ use nats::jetstream::{JetStream, StreamConfig};
 use nats_server::NatsServer;
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::sources::nats::{NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
+use weirgate::sources::nats::{
+    Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 
@@ -37,6 +39,8 @@ fn settings(url: &str) -> NatsSettings {
     };
     NatsSettings {
         urls: url.into(),
+        credentials: Credentials::None,
+        tls: Tls::default(),
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),

@@ -1,17 +1,15 @@
 //! `weirgate levels` and its demo.
 
 use super::super::error::Warning;
-use super::super::kind::Value;
-use super::super::secret::SecretUrl;
-use super::{Checked, CommonSettings};
+use super::{Checked, CommonSettings, NatsAccess};
 
 /// `weirgate levels`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelsSettings {
     /// What every gateway has.
     pub common: CommonSettings,
-    /// NATS servers, with commas between them; shown without the secret.
-    pub nats_url: SecretUrl,
+    /// How to reach NATS.
+    pub nats: NatsAccess,
     /// Unnamed consumers instead of the durables.
     pub ephemeral: bool,
     /// Minutes from the open at which `bars_since_open` stops.
@@ -38,10 +36,7 @@ impl Checked {
     pub fn levels(&self, warnings: Vec<Warning>) -> LevelsSettings {
         LevelsSettings {
             common: self.common(warnings),
-            nats_url: match self.value("nats-url") {
-                Value::Urls(urls) => urls.clone(),
-                other => unreachable!("--nats-url is no URL: {other:?}"),
-            },
+            nats: self.nats(),
             ephemeral: self.switch("ephemeral"),
             session_length_min: self.number("session-length-min"),
         }

@@ -1,6 +1,6 @@
 //! Logs, readiness and stop.
 
-use super::super::kind::Kind;
+use super::super::kind::{Kind, Unit};
 use super::super::setting::Heading::{Lifecycle, Logs};
 use super::super::setting::Setting;
 use super::HOUR_MS;
@@ -20,6 +20,14 @@ pub(super) static ROWS: &[Setting] = &[
         "30000",
         "How long the bus may be away before /ready says 503",
     ),
+    Setting::new(
+        Lifecycle,
+        "bus-away-exit-s",
+        Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
+        "0",
+        "How long the bus may be away before the process ends with status 1; 0: for ever",
+    )
+    .more("It stops as at a signal. For those whose supervisor is to start it again."),
     Setting::ms(
         Lifecycle,
         "loop-stall-ms",

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 
+use super::access;
 use super::api::Api;
 use super::error::NatsError;
-use super::settings::{Auth, Endpoint};
+use super::settings::{Endpoint, NatsSettings};
 
 /// How long a server may take to accept a TCP connection and to send its first line.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -44,16 +45,22 @@ impl Link {
     /// A server that was stopped (SIGSTOP) still accepts, in its kernel, and then says nothing, and
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
     /// timeout, and only a server that sent it is given to the crate, in a thread of its own.
-    pub(super) fn open(endpoint: &Endpoint, name: &str) -> Result<Self, NatsError> {
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        name: &str,
+    ) -> Result<Self, NatsError> {
         probe(endpoint)?;
-        let (lost_sender, lost) = bounded(0);
-        let options = options(endpoint, name, lost_sender);
-        let (sender, receiver) = bounded(1);
-        let url = endpoint.url();
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
         };
+        let options = access::options(&endpoint.auth, &settings.credentials, &settings.tls)
+            .map_err(|source| NatsError::File { source })?;
+        let (lost_sender, lost) = bounded(0);
+        let options = once(options.with_name(name), lost_sender);
+        let (sender, receiver) = bounded(1);
+        let url = endpoint.url();
         spawn("nats-connect", move || {
             // Nobody waits any more when this comes late: what was made is closed again.
             if let Err(late) = sender.send(options.connect(url))
@@ -132,17 +139,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .map(drop)
 }
 
-fn options(endpoint: &Endpoint, name: &str, lost: Sender<Infallible>) -> Options {
-    let options = match &endpoint.auth {
-        Auth::None => Options::new(),
-        Auth::Token(token) => Options::with_token(token),
-        Auth::UserPassword(user, password) => Options::with_user_pass(user, password),
-    };
+/// For a connection that is used until it is lost, and tells of it by closing the channel.
+fn once(options: Options, lost: Sender<Infallible>) -> Options {
     let first = AtomicBool::new(true);
     let errors = AtomicU32::new(0);
     let lost = Mutex::new(Some(lost));
     options
-        .with_name(name)
         .max_reconnects(1)
         .reconnect_buffer_size(RECONNECT_BUFFER_BYTES)
         .reconnect_delay_callback(move |_| match first.swap(false, Relaxed) {
