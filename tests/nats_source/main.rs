@@ -2,6 +2,9 @@
 #![cfg(feature = "nats")]
 #![allow(deprecated)] // the nats crate is, as a whole
 
+#[path = "../common/link_proxy.rs"]
+mod link_proxy;
+mod links;
 #[path = "../common/nats_server.rs"]
 mod nats_server;
 mod outages;
