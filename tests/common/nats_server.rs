@@ -1,6 +1,7 @@
 //! A real nats-server with JetStream on a free loopback port, for one test: the one in the PATH, or
 //! the program that `NATS_SERVER` names.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -109,7 +110,10 @@ impl NatsServer {
         if self.jetstream {
             command.arg("-js").arg("-sd").arg(self.store_path());
         }
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(File::create(self.log_path()).expect("a log"))
+            .spawn();
         match child {
             Ok(child) => self.child = Some(child),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -136,6 +140,10 @@ impl NatsServer {
         self.directory.path().join(format!("store-{}", self.store))
     }
 
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
     fn signal(&self, signal: &str) {
         let Some(child) = &self.child else { return };
         let pid = child.id().to_string();
@@ -157,7 +165,11 @@ impl NatsServer {
                 .child
                 .as_mut()
                 .and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none(), "nats-server ended: {ended:?}");
+            assert!(
+                ended.is_none(),
+                "nats-server ended: {ended:?}\n{}",
+                std::fs::read_to_string(self.log_path()).unwrap_or_default()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("nats-server does not answer on port {}", self.port);

@@ -2,6 +2,7 @@
 #![cfg(feature = "nats")]
 #![allow(deprecated)] // the nats crate is, as a whole
 
+mod access;
 #[path = "../common/link_proxy.rs"]
 mod link_proxy;
 mod links;
