@@ -36,8 +36,8 @@ def weirgate_binary():
 
 
 def nats_server_binary():
-    """nats-server from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
-    path = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
+    """NATS_SERVER, or nats-server from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
+    path = os.environ.get("NATS_SERVER") or shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
     if path is None:
         raise StartError("no nats-server: run `scripts/install-test-deps.sh` (Debian package nats-server)")
     return path
