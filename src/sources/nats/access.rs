@@ -38,12 +38,19 @@ pub struct Tls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+impl Tls {
+    /// Whether TLS is used even where neither URL nor server ask for it.
+    pub(super) fn is_demanded(&self) -> bool {
+        self.ca.is_some() || self.client.is_some()
+    }
+}
+
 /// Options of the crate that show `auth`, or else `credentials`, to the server.
 ///
 /// # Errors
 /// A file cannot be read or is not what it should be. The text names it and holds nothing of it.
-pub(super) fn options(auth: &Auth, credentials: &Credentials, tls: &Tls) -> io::Result<Options> {
-    let options = match (auth, credentials) {
+pub(super) fn options(auth: &Auth, credentials: &Credentials) -> io::Result<Options> {
+    Ok(match (auth, credentials) {
         (Auth::Token(token), _) | (Auth::None, Credentials::Token(token)) => {
             Options::with_token(token)
         }
@@ -57,16 +64,7 @@ pub(super) fn options(auth: &Auth, credentials: &Credentials, tls: &Tls) -> io::
             Options::with_static_credentials(&text).map_err(|_| not(path, "a credentials file"))?
         }
         (Auth::None, Credentials::NkeyFile(path)) => with_nkey(path)?,
-    };
-    let options = match &tls.ca {
-        None => options,
-        Some(ca) => options.add_root_certificate(readable(ca)?),
-    };
-    let options = match &tls.client {
-        None => options,
-        Some((certificate, key)) => options.client_cert(readable(certificate)?, readable(key)?),
-    };
-    Ok(options.tls_required(tls.ca.is_some() || tls.client.is_some()))
+    })
 }
 
 fn with_nkey(path: &Path) -> io::Result<Options> {
@@ -85,19 +83,11 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map_err(|error| unreadable(path, &error))
 }
 
-/// The path, if the file can be opened: the crate's own error would not name it.
-fn readable(path: &Path) -> io::Result<&Path> {
-    match fs::File::open(path) {
-        Ok(_) => Ok(path),
-        Err(error) => Err(unreadable(path, &error)),
-    }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> io::Error {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn not(path: &Path, what: &str) -> io::Error {
+pub(super) fn not(path: &Path, what: &str) -> io::Error {
     let text = format!("{} does not hold {what}", path.display());
     io::Error::new(ErrorKind::InvalidData, text)
 }
@@ -107,7 +97,7 @@ mod tests {
     use super::*;
 
     fn refused(auth: &Auth, credentials: &Credentials) -> Option<String> {
-        let made = options(auth, credentials, &Tls::default());
+        let made = options(auth, credentials);
         made.err().map(|error| error.to_string())
     }
 
@@ -129,12 +119,6 @@ mod tests {
             // What the URL says comes first, and then the file does not matter.
             assert_eq!(refused(&Auth::Token("t".into()), &wrong), None);
         }
-        let tls = Tls {
-            ca: Some(folder.path().join("ca.pem")),
-            client: None,
-        };
-        let error = options(&Auth::None, &Credentials::None, &tls).err();
-        assert!(error.is_some_and(|e| e.to_string().contains("ca.pem")));
     }
 
     #[test]

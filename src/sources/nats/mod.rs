@@ -21,7 +21,8 @@
 //! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether it and the consumers are still there |
 //! | `connection` | making and leaving connections |
-//! | `access` | credentials and certificates |
+//! | `access` | credentials, and which certificates count |
+//! | `tls` | TLS to the server, plain to the crate |
 //! | `position`, `backoff`, `settings`, `error` | pure: sequences, delays, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -38,6 +39,7 @@ mod position;
 mod session;
 mod settings;
 mod subscription;
+mod tls;
 mod watchdog;
 
 use std::sync::Arc;

@@ -118,7 +118,8 @@ impl Subscription {
     ///
     /// What counts as backlog comes from consumer and stream, once, and its end is a stream
     /// sequence. The pending count that each message carries would be the simpler end, but under
-    /// steady traffic it need never be zero.
+    /// steady traffic it need never be zero, and what is delivered again carries a zero before the
+    /// backlog's end.
     pub(super) fn attach(
         &mut self,
         bus: &Link,
@@ -333,7 +334,7 @@ impl Subscription {
             self.hand_over(data, ack.stream_sequence, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
         }
-        let ends = |until: u64| ack.stream_sequence >= until || ack.pending == 0;
+        let ends = |until: u64| ack.stream_sequence >= until;
         if self.quiet_until.is_some_and(ends) {
             self.quiet_until = None;
         }
