@@ -291,3 +291,46 @@ fn tls_shows_a_client_certificate_where_one_is_wanted() {
     let refused = fault(&run(settings));
     assert!(refused.contains("missing.key"), "{refused}");
 }
+
+/// What `docs/nats.md` says that a user has to be allowed.
+const PERMISSIONS: &str = r#"{
+    publish: [
+        "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.DURABLE.CREATE.*.*",
+        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.ACK.>", "_INBOX.>"
+    ]
+    subscribe: ["_INBOX.>"]
+}"#;
+
+#[test]
+fn a_user_needs_no_more_than_the_documented_permissions() {
+    let server = NatsServer::start_with(&format!(
+        "authorization {{ users: [\n{{ user: gw, password: p, permissions: {PERMISSIONS} }}\n\
+         {{ user: feed, password: f }}\n] }}"
+    ));
+    let source = let_in(settings(&server.url_as("gw:p")));
+    let js = jetstream(&server.url_as("feed:f"));
+    publish(&js, LEVELS, 0..3);
+    assert_eq!(
+        source.until("levels 2"),
+        ["levels 0", "levels 1", "levels 2"]
+    );
+    // One that does not have the durable, and takes it over.
+    let next = run(settings(&server.url_as("gw:p")));
+    next.until("CaughtUp");
+    drop(source.events);
+    publish(&js, LEVELS, 3..4);
+    assert_eq!(next.until("levels 3"), ["levels 3"]);
+    let consumers = || {
+        js.stream_info("LEVEL_SIGNALS")
+            .map(|s| s.state.consumer_count)
+    };
+    eventually("the durable is taken over", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        consumers().is_ok_and(|n| n == 1) && info.is_ok_and(|i| i.push_bound)
+    });
+    js.delete_consumer("LEVEL_SIGNALS", "gateway_levels")
+        .expect("deleted");
+    publish(&js, LEVELS, 4..5);
+    assert_eq!(next.until("levels 4"), ["levels 4"]);
+}
