@@ -102,6 +102,22 @@ async def test_a_bus_away_for_too_long_ends_the_process_where_that_is_asked_for(
     assert "error: the bus was away for 1 s (--bus-away-exit-s)" in weirgate.log()
 
 
+@pytest.mark.parametrize("asked_for, shown", [
+    ("authorization { token: \"s3cr et\" }", {"NATS_TOKEN": "s3cr et"}),
+    ("authorization { user: gateway, password: \"s3cr/et@\" }", {"NATS_USER": "gateway", "NATS_PASSWORD": "s3cr/et@"}),
+])
+async def test_the_environment_lets_it_in_and_shows_no_secret(start_nats, start_weirgate, asked_for, shown):
+    nats = start_nats(config=asked_for)
+    refused = start_weirgate(nats=nats)
+    await until(lambda: "Authorization Violation" in refused.log(), PATIENCE_S, "the reason in the log")
+    weirgate = start_weirgate(nats=nats, env=shown).wait_ready()
+    checked = start_weirgate("levels", "--check", nats=nats, env=shown)
+    assert await asyncio.to_thread(checked.wait, PATIENCE_S) == 0
+    assert "--nats-" in checked.log() and "***" in checked.log()
+    for text in [weirgate.log(), checked.log(), json.dumps(weirgate.health())]:
+        assert "s3cr" not in text
+
+
 def sums(numbers):
     """What clients keep of flow messages with these numbers."""
     return [zlib.crc32(b'{"flow":{"n":%d}}' % n) for n in numbers]

@@ -263,6 +263,13 @@ fn tls_refuses_servers_that_are_not_who_they_should_be() {
     let elsewhere = tls_server(&ours.sign("nats.example"), "");
     let wrong_name = fault(&run(over_tls(&elsewhere, &ours.path())));
     assert!(wrong_name.contains("not valid for name"), "{wrong_name}");
+    // The server's own words come through.
+    let (certificate, key) = ours.sign("127.0.0.1");
+    let closed = NatsServer::start_with(&format!(
+        "tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\nauthorization {{ token: t }}"
+    ));
+    let refused = fault(&run(over_tls(&closed, &ours.path())));
+    assert!(refused.contains("Authorization Violation"), "{refused}");
     // Nobody in between can talk us out of TLS.
     let plain = NatsServer::start();
     let mut asked_for = over_tls(&plain, &ours.path());

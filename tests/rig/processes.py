@@ -123,11 +123,11 @@ class Process:
 class NatsServer:
     """nats-server with JetStream in a folder of its own; can be killed, stopped and brought back on its port."""
 
-    def __init__(self, max_payload=None):
+    def __init__(self, max_payload=None, config=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nats-"))
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        self.max_payload = max_payload
+        self.max_payload, self.config = max_payload, config
         self.process = None
         self.start()
 
@@ -137,6 +137,7 @@ class NatsServer:
         if self.max_payload:
             lines.append(f"max_payload: {self.max_payload}")
             lines.append(f"max_pending: {16 * self.max_payload}")
+        lines.append(self.config)
         config = self.folder / "nats.conf"
         config.write_text("\n".join(lines) + "\n")
         if self.process:

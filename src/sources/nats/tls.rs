@@ -174,6 +174,7 @@ fn accept_and_pump(
         far: mio::net::TcpStream::from_std(far),
         near: mio::net::TcpStream::from_std(near),
         to_near: first,
+        far_ended: false,
         chunk: vec![0; CHUNK_BYTES],
     };
     pump.run()
@@ -185,6 +186,8 @@ struct Pump {
     far: mio::net::TcpStream,
     near: mio::net::TcpStream,
     to_near: Vec<u8>,
+    /// Nothing comes any more; the last words are still for the crate.
+    far_ended: bool,
     chunk: Vec<u8>,
 }
 
@@ -208,26 +211,36 @@ impl Pump {
 
     /// Whether anything moved. Nothing more is read while the crate has not taken what was.
     fn far_to_near(&mut self) -> io::Result<bool> {
-        let mut moved = false;
+        let read = self.to_near.is_empty() && self.read_far()?;
         if self.to_near.is_empty() {
-            if let Some(n) = ready(self.tls.read_tls(&mut self.far))? {
-                ended(n)?;
-                let news = self.tls.process_new_packets();
-                news.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
-                moved = true;
-            }
-            while let Some(n) = ready(self.tls.reader().read(&mut self.chunk))? {
-                ended(n)?;
-                self.to_near.extend_from_slice(&self.chunk[..n]);
+            return match self.far_ended {
+                true => Err(ErrorKind::UnexpectedEof.into()),
+                false => Ok(read),
+            };
+        }
+        let written = ready(self.near.write(&self.to_near))?;
+        self.to_near.drain(..written.unwrap_or(0));
+        Ok(read || written.is_some())
+    }
+
+    fn read_far(&mut self) -> io::Result<bool> {
+        let Some(n) = ready(self.tls.read_tls(&mut self.far))? else {
+            return Ok(false);
+        };
+        if n == 0 {
+            self.far_ended = true;
+            return Ok(true);
+        }
+        let news = self.tls.process_new_packets();
+        news.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+        while let Some(n) = ready(self.tls.reader().read(&mut self.chunk))? {
+            self.to_near.extend_from_slice(&self.chunk[..n]);
+            if n == 0 {
+                self.far_ended = true;
+                break;
             }
         }
-        if !self.to_near.is_empty()
-            && let Some(n) = ready(self.near.write(&self.to_near))?
-        {
-            self.to_near.drain(..n);
-            moved = true;
-        }
-        Ok(moved)
+        Ok(true)
     }
 
     /// The same the other way.
@@ -236,7 +249,9 @@ impl Pump {
         if !self.tls.wants_write()
             && let Some(n) = ready(self.near.read(&mut self.chunk))?
         {
-            ended(n)?;
+            if n == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             self.tls.writer().write_all(&self.chunk[..n])?;
             moved = true;
         }
@@ -254,13 +269,6 @@ fn ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
         Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
         Err(e) => Err(e),
-    }
-}
-
-fn ended(bytes: usize) -> io::Result<()> {
-    match bytes {
-        0 => Err(ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
     }
 }
 
