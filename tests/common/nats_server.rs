@@ -2,6 +2,7 @@
 //! the program that `NATS_SERVER` names.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -11,6 +12,17 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A port that nobody listens on, below those that the kernel hands out to clients: the server is
+/// started later, and again and again.
+fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + (RandomState::new().hash_one(()) % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// A running (or killed, or stopped) nats-server; killed when dropped.
 pub(crate) struct NatsServer {
@@ -46,9 +58,8 @@ impl NatsServer {
 
     /// Finds a port for a server that is started later, with [`Self::restart`].
     pub(crate) fn reserve(config: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         Self {
-            port: listener.local_addr().expect("an address").port(),
+            port: free_port(),
             directory: tempfile::tempdir().expect("a directory"),
             store: 0,
             config: config.to_owned(),
