@@ -11,33 +11,37 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
 use crate::clock::Clock;
-use crate::telemetry::BusStatus;
+use crate::telemetry::Telemetry;
 
 /// Between two looks at the bus.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Whether the process stops because of the bus.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct BusAway(Arc<AtomicBool>);
 
 impl BusAway {
     /// Looks at the bus from a thread of its own. When it was away for `limit_s` seconds, stops the
-    /// process as a signal would, so that clients are told to come back.
+    /// process as a signal would, so that clients are told to come back. A stop that has begun
+    /// already goes on as it is.
     pub(super) fn watch(
         &self,
-        status: Arc<BusStatus>,
+        telemetry: Arc<Telemetry>,
         clock: Clock,
         limit_s: u64,
     ) -> io::Result<()> {
         let limit_ms = i64::try_from(limit_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
         let stops = Arc::clone(&self.0);
-        let away_ms = move || {
-            let since = status.away_since_unix_ms()?;
+        let away_ms = move |telemetry: &Telemetry| {
+            let since = telemetry.bus()?.away_since_unix_ms()?;
             Some(clock.now().unix_ms.saturating_sub(since))
         };
         let watch = move || {
-            while away_ms().is_none_or(|ms| ms < limit_ms) {
+            while away_ms(&telemetry).is_none_or(|ms| ms < limit_ms) {
                 thread::sleep(INTERVAL);
+            }
+            if telemetry.event_loop.draining() {
+                return;
             }
             tracing::error!(limit_s, "the bus was away for too long; stopping");
             stops.store(true, Relaxed);

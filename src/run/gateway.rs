@@ -72,7 +72,6 @@ where
         close_reasons: &CLOSE_REASONS,
         subjects: subjects.map(|s| s.subject.clone()).collect(),
     };
-    let status = Arc::clone(&parts.status);
     let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
 
     let mut routes = status_routes(common, &telemetry, clock);
@@ -98,7 +97,7 @@ where
     announce(reactor.local_addr().map_err(RunError::Loop)?);
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
-        let watching = bus_away.watch(status, clock, limit_s);
+        let watching = bus_away.watch(Arc::clone(&telemetry), clock, limit_s);
         watching.map_err(RunError::Thread)?;
     }
     reactor.run().map_err(RunError::Loop)?;

@@ -16,15 +16,25 @@ fn expect_in_order(source: &Running, numbers: std::ops::Range<usize>) {
     }
 }
 
-#[test]
-fn a_black_holed_link_is_left_for_a_new_one() {
-    let server = NatsServer::start();
-    let link = LinkProxy::to(server.address());
+/// A source behind the link that has relayed messages 0, 1 and 2 and has acknowledged them.
+fn relaying_over(link: &LinkProxy, server: &NatsServer) -> (Running, JetStream) {
     let source = run(settings(&link.url()));
     source.until("CaughtUp");
     let js = jetstream(&server.url());
     publish(&js, LEVELS, 0..3);
     expect_in_order(&source, 0..3);
+    eventually("all is acknowledged", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|i| i.num_ack_pending == 0)
+    });
+    (source, js)
+}
+
+#[test]
+fn a_black_holed_link_is_left_for_a_new_one() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let (source, js) = relaying_over(&link, &server);
     link.black_hole();
     let holed = Instant::now();
     publish(&js, LEVELS, 3..5);
@@ -58,13 +68,7 @@ fn a_black_holed_link_is_left_for_a_new_one() {
 fn what_was_pushed_into_a_dead_link_comes_again_at_once() {
     let server = NatsServer::start();
     let link = LinkProxy::to(server.address());
-    let source = run(settings(&link.url()));
-    source.until("CaughtUp");
-    let js = jetstream(&server.url());
-    publish(&js, LEVELS, 0..3);
-    expect_in_order(&source, 0..3);
-    // acknowledgements leave every 5 ms
-    thread::sleep(Duration::from_millis(100));
+    let (source, js) = relaying_over(&link, &server);
     link.black_hole();
     publish(&js, LEVELS, 3..30);
     assert_eq!(source.until("Down"), ["Down"]);

@@ -231,6 +231,18 @@ fn fill(server: &NatsServer, js: &JetStream, count: usize) {
     });
 }
 
+/// A source that has handed over the last of `count` messages: when it started, and how long that
+/// took. A second is in the contract; it stands for "not after the backlog".
+fn first_state(server: &NatsServer, count: usize) -> (Running, Instant, Duration) {
+    let started = Instant::now();
+    let source = run(settings(&server.url()));
+    let newest = format!("levels {} quiet", count - 1);
+    assert_eq!(short(&source.next()), newest);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    (source, started, took)
+}
+
 #[test]
 fn a_full_backlog_of_a_durable_is_drained_quietly_after_the_first_state() {
     let server = NatsServer::start();
@@ -239,13 +251,7 @@ fn a_full_backlog_of_a_durable_is_drained_quietly_after_the_first_state() {
     drop(bound_elsewhere(&server, &js));
     let count = backlog();
     fill(&server, &js, count);
-    let started = Instant::now();
-    let source = run(settings(&server.url()));
-    let newest = format!("levels {} quiet", count - 1);
-    assert_eq!(short(&source.next()), newest);
-    let first_state = started.elapsed();
-    // generous: it stands for "not after the backlog"
-    assert!(first_state < Duration::from_secs(1), "{first_state:?}");
+    let (source, started, first_state) = first_state(&server, count);
     assert_eq!(short(&source.next()), "Up");
     for n in 0..count {
         assert_eq!(short(&source.next()), format!("levels {n} quiet"));
@@ -263,12 +269,7 @@ fn a_full_stream_warms_the_cache_and_is_not_replayed() {
     let count = backlog();
     fill(&server, &js, count);
     publish(&js, FLOW, 0..1);
-    let started = Instant::now();
-    let source = run(settings(&server.url()));
-    let newest = format!("levels {} quiet", count - 1);
-    assert_eq!(short(&source.next()), newest);
-    let first_state = started.elapsed();
-    assert!(first_state < Duration::from_secs(1), "{first_state:?}");
+    let (source, started, first_state) = first_state(&server, count);
     let rest = source.until("CaughtUp");
     assert_eq!(rest, ["flow 0 quiet", "Up", "CaughtUp"]);
     let caught_up = started.elapsed();
