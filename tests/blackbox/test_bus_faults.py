@@ -85,9 +85,10 @@ async def test_what_was_deleted_on_a_bus_that_is_well_is_made_again(nats, start_
                 return (await bus.streams.consumer_info(stream, consumer)).push_bound
 
         # The bus answered all the time, so nobody is sent elsewhere.
-        while not (await is_there("MARKET_DATA", "gateway_flow") and await is_there("LEVEL_SIGNALS", "gateway_levels")):
-            assert weirgate.ready_status() == 200
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await is_there("MARKET_DATA", "gateway_flow") and await is_there("LEVEL_SIGNALS", "gateway_levels")):
+                assert weirgate.ready_status() == 200
+                await asyncio.sleep(0.05)
     await all_is_well_again(weirgate, nats, clients)
 
 
@@ -147,8 +148,9 @@ async def test_instances_take_the_durables_over_from_one_another(nats, start_wei
     async def somebody_has_the_durable(bus):
         # Who is gone shows at once here: its socket was closed.
         await asyncio.sleep(0.2)
-        while not (await bus.streams.consumer_info("MARKET_DATA", "gateway_flow")).push_bound:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await bus.streams.consumer_info("MARKET_DATA", "gateway_flow")).push_bound:
+                await asyncio.sleep(0.05)
 
     async with publisher(nats) as bus:
         first, second = start_weirgate(nats=nats), start_weirgate(nats=nats)
