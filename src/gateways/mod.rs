@@ -6,4 +6,4 @@
 
 mod levels;
 
-pub use levels::LevelsGateway;
+pub use levels::{LevelsGateway, LevelsPath};

@@ -22,7 +22,7 @@ pub use self::levels::{demo, levels};
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Settings: `RUST_LOG` cannot be read.
+    /// Us: logging was set up before.
     #[error(transparent)]
     Logging(#[from] LoggingError),
     /// Settings: the address is taken, or is none of this machine's.

@@ -65,6 +65,7 @@ impl Checked {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
             errors.extend(checked.several(NATS_USERS));
             errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
+            errors.extend(checked.unknown_keys());
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -173,6 +174,14 @@ impl Checked {
         match self.value(flag) {
             Value::Secret(text) => Some(text.clone()).filter(|t| !t.expose().is_empty()),
             other => unreachable!("--{flag} is no secret: {other:?}"),
+        }
+    }
+
+    /// A number that switches something off when it is 0.
+    pub(super) fn unless_0<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.number::<u64>(flag) {
+            0 => None,
+            _ => Some(self.number(flag)),
         }
     }
 

@@ -16,7 +16,8 @@ pub struct NatsSettings {
     pub credentials: Credentials,
     /// Certificates, for `tls://` and for servers that want TLS.
     pub tls: Tls,
-    /// Streams that are created when missing and never altered when present.
+    /// Streams that are created when missing and never altered when present. Others are never
+    /// created: their subjects wait until they are there.
     pub streams: Vec<StreamSpec>,
     /// What is relayed: one consumer each.
     pub subscriptions: Vec<SubscriptionSpec>,
@@ -46,11 +47,11 @@ pub struct StreamSpec {
     pub max_age_s: u64,
 }
 
-/// One subject of one stream that is relayed.
+/// One subject that is relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionSpec {
-    /// The stream that holds the subject.
-    pub stream: String,
+    /// The stream that holds the subject; `None` for whichever does, which the server is asked.
+    pub stream: Option<String>,
     /// The subject, without wildcards: its last message warms the cache.
     pub subject: String,
     /// The name of the durable consumer.
