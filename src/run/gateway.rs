@@ -11,6 +11,7 @@ use crossbeam_channel::{bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::process::{Process, build, seed};
+use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
@@ -46,8 +47,6 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) source: Box<dyn Source>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
-    /// What `/` shows.
-    pub(super) page: Option<&'static str>,
 }
 
 /// Runs a gateway until a signal. `announce` is called with the address once it listens.
@@ -70,7 +69,7 @@ where
 
     let mut routes = status_routes(common, &telemetry, clock);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.page)?;
+    let http = start_http(common, routes)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -91,6 +90,7 @@ where
     let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
+    systemd::listening(&telemetry, clock, stop_at_most(common));
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(&telemetry), clock, limit_s);
@@ -113,18 +113,13 @@ fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clo
     pages::status_routes(telemetry, clock, ready)
 }
 
-fn start_http(
-    common: &CommonSettings,
-    routes: Vec<Route>,
-    page: Option<&'static str>,
-) -> Result<HttpPlane, RunError> {
+fn start_http(common: &CommonSettings, routes: Vec<Route>) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
         listed => Cors::Listed(listed.to_vec()),
     };
     let site = Site {
         routes,
-        page,
         fallback: None,
         cors,
     };
@@ -150,6 +145,11 @@ fn bind_admin(addr: SocketAddr, site: Site) -> Result<Admin, RunError> {
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
     Ok(admin)
+}
+
+/// How long a stop may take, the HTTP side's included.
+fn stop_at_most(common: &CommonSettings) -> Duration {
+    Duration::from_millis(common.drain_delay_ms + common.drain_ms + common.stop_timeout_ms)
 }
 
 fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {

@@ -12,7 +12,7 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::pages;
+use crate::http::{page, pages};
 use crate::hub::{FrameBytes, TopicName};
 #[cfg(feature = "nats")]
 use crate::settings::NatsUser;
@@ -23,9 +23,6 @@ use crate::settings::{
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
-
-/// The page inside the binary.
-const PAGE: &str = include_str!("../http/page/index.html");
 
 /// Runs the levels gateway until a signal.
 ///
@@ -166,8 +163,11 @@ fn run_levels(
         gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
-        routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
-        page: Some(PAGE),
+        routes: Box::new(move |telemetry| {
+            let mut routes = page::routes();
+            routes.push(pages::levels_health_route(telemetry, shown_url));
+            routes
+        }),
     };
     run_gateway(process, parts, announce)
 }
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::http::ReadyLimits;
-    use crate::settings::endpoint::HTTP_PATHS;
+    use crate::settings::endpoint::is_http_path;
     use crate::telemetry::{Build, LoopLabels, Telemetry};
 
     #[test]
@@ -268,8 +268,9 @@ mod tests {
         };
         let mut routes = pages::status_routes(&telemetry, clock, limits);
         routes.push(pages::levels_health_route(&telemetry, String::new()));
-        for path in routes.iter().map(|route| route.path).chain(["/"]) {
-            assert!(HTTP_PATHS.contains(&path), "{path}");
+        routes.extend(page::routes());
+        for route in routes {
+            assert!(is_http_path(route.path), "{}", route.path);
         }
     }
 }

@@ -6,11 +6,13 @@
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
+//! | `systemd` | what systemd is told, where it started the process |
 
 mod bus_away;
 mod gateway;
 mod levels;
 mod process;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;

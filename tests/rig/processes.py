@@ -35,12 +35,25 @@ def weirgate_binary():
     return path
 
 
-def nats_server_binary():
-    """NATS_SERVER, or nats-server from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
-    path = os.environ.get("NATS_SERVER") or shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
-    if path is None:
-        raise StartError("no nats-server: run `scripts/install-test-deps.sh` (Debian package nats-server)")
+def loadtest_binary():
+    """The program that measures, as a release build."""
+    path = TARGET / "release" / "loadtest"
+    if not path.exists():
+        raise StartError(f"no program at {path}: run `cargo build --release -p loadtest` (or `make test`)")
     return path
+
+
+def system_binary(name, package):
+    """A program from the PATH, or where Debian puts servers, which not every PATH has."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    if path is None:
+        raise StartError(f"no {name}: run `scripts/install-test-deps.sh` (Debian package {package})")
+    return path
+
+
+def nats_server_binary():
+    """The real nats-server: the one that NATS_SERVER names, or the system's."""
+    return os.environ.get("NATS_SERVER") or system_binary("nats-server", "nats-server")
 
 
 def node_binary():
