@@ -3,8 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use super::RunError;
 use super::gateway::{Parts, run_gateway};
@@ -233,6 +231,9 @@ fn credentials(user: &NatsUser) -> crate::sources::nats::Credentials {
 /// Says the last line of the banner once the subscriptions stand.
 #[cfg(feature = "nats")]
 fn announce_subscribed(status: Arc<BusStatus>) {
+    use std::thread;
+    use std::time::Duration;
+
     let wait = move || {
         while !status.subscribed() {
             thread::sleep(Duration::from_millis(20));
