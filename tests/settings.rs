@@ -174,7 +174,7 @@ fn wrong_values() {
             // Each unit once is enough: what is allowed is the row's range.
             Kind::Number { .. } => "a whole number from".to_owned(),
             // Any text is one.
-            Kind::Text | Kind::Secret => continue,
+            Kind::Text | Kind::Path | Kind::Secret => continue,
             kind => kind.allowed(),
         };
         let flag = setting.flag;

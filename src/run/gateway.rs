@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, never};
 
 use super::RunError;
+use super::bus_away::BusAway;
 use super::process::{Process, build, seed};
 use super::systemd;
 use crate::clock::Clock;
@@ -90,10 +91,18 @@ where
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
     systemd::listening(&telemetry, clock, stop_at_most(common));
+    let bus_away = BusAway::default();
+    if let Some(limit_s) = common.bus_away_exit_s {
+        let watching = bus_away.watch(Arc::clone(&telemetry), clock, limit_s);
+        watching.map_err(RunError::Thread)?;
+    }
     reactor.run().map_err(RunError::Loop)?;
     http.stop(HTTP_STOP);
     tracing::info!("stopped");
-    Ok(())
+    match common.bus_away_exit_s {
+        Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),
+        _ => Ok(()),
+    }
 }
 
 fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clock) -> Vec<Route> {

@@ -12,6 +12,8 @@ use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJ
 use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::{page, pages};
 use crate::hub::{FrameBytes, TopicName};
+#[cfg(feature = "nats")]
+use crate::settings::NatsUser;
 use crate::settings::relay::DURABLES;
 use crate::settings::{
     CommonSettings, DemoSettings, EndpointSettings, LevelsSettings, RelaySettings, banner,
@@ -33,7 +35,7 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
     let consumers: Vec<_> = consumers(&settings.relays).collect();
     let status = Arc::new(BusStatus::new(&consumers, now_unix_ms));
     let source = NatsSource::new(nats_settings(&settings), Arc::clone(&status));
-    let shown_url = settings.nats_url.to_string();
+    let shown_url = settings.nats.url.to_string();
     let plan = LevelsPlan {
         gateway: "levels",
         common: &settings.common,
@@ -44,7 +46,7 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
         status: Arc::clone(&status),
     };
     let announce = |addr: SocketAddr| {
-        say(&banner::levels_start(&settings.nats_url, addr.port()));
+        say(&banner::levels_start(&settings.nats.url, addr.port()));
         announce_subscribed(status);
     };
     run_levels(process, plan, Box::new(source), announce)
@@ -170,7 +172,7 @@ fn run_levels(
 
 #[cfg(feature = "nats")]
 fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSettings {
-    use crate::sources::nats::{NatsSettings, StreamSpec, SubscriptionSpec};
+    use crate::sources::nats::{NatsSettings, StreamSpec, SubscriptionSpec, Tls};
 
     const DAY_S: u64 = 24 * 60 * 60;
     let stream = |name: &str, subjects: &[&str]| StreamSpec {
@@ -191,7 +193,12 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         durable: durable.to_owned(),
     });
     NatsSettings {
-        urls: settings.nats_url.expose().to_owned(),
+        urls: settings.nats.url.expose().to_owned(),
+        credentials: credentials(&settings.nats.user),
+        tls: Tls {
+            ca: settings.nats.ca.clone(),
+            client: settings.nats.client.clone(),
+        },
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
@@ -203,6 +210,21 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         watchdog_interval_ms: 1_000,
         watchdog_misses: 2,
         backlog_quiet_min: 4,
+    }
+}
+
+#[cfg(feature = "nats")]
+fn credentials(user: &NatsUser) -> crate::sources::nats::Credentials {
+    use crate::sources::nats::Credentials;
+
+    match user {
+        NatsUser::None => Credentials::None,
+        NatsUser::Password(user, password) => {
+            Credentials::UserPassword(user.clone(), password.expose().to_owned())
+        }
+        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
+        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
+        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
     }
 }
 

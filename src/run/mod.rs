@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `process` | what every process does first, and says |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
+//! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
 
+mod bus_away;
 mod gateway;
 mod levels;
 mod process;
@@ -39,6 +41,12 @@ pub enum RunError {
     /// Us: the poll failed.
     #[error("the event loop failed: {0}")]
     Loop(io::Error),
+    /// The bus: away for longer than the settings allow.
+    #[error("the bus was away for {limit_s} s (--bus-away-exit-s)")]
+    BusAway {
+        /// What the settings allow.
+        limit_s: u64,
+    },
     /// Settings: the gateway needs a source that is not in this build.
     #[error("this build has no {0} source")]
     NotBuilt(&'static str),

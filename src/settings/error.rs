@@ -23,6 +23,28 @@ pub enum SettingsError {
         /// The env name.
         name: String,
     },
+    /// Two settings that say the same in different ways.
+    #[error("--{one} ({one_from}) and --{other} ({other_from}) are both set; allowed: one of them")]
+    Either {
+        /// A flag.
+        one: &'static str,
+        /// Where that came from.
+        one_from: Source,
+        /// The other flag.
+        other: &'static str,
+        /// Where that came from.
+        other_from: Source,
+    },
+    /// A setting that is half of something.
+    #[error("--{one} ({one_from}) is set without --{other}; allowed: both or none")]
+    Alone {
+        /// The flag.
+        one: &'static str,
+        /// Where that came from.
+        one_from: Source,
+        /// The flag that is missing.
+        other: &'static str,
+    },
     /// Two values that do not fit together.
     #[error(
         "--{low} is {low_value} ({low_from}); allowed: at most --{high}, {high_value} ({high_from})"

@@ -20,6 +20,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Milliseconds,
+    /// Seconds.
+    Seconds,
     /// Minutes.
     Minutes,
     /// Times a second.
@@ -62,6 +64,8 @@ pub enum Kind {
     LogFilter,
     /// Any text.
     Text,
+    /// A file's path; read when it is used, not here.
+    Path,
     /// Any text, never shown.
     Secret,
 }
@@ -87,10 +91,9 @@ pub enum Value {
     Relays(Vec<RelaySettings>),
     /// Of [`Kind::Endpoints`].
     Endpoints(Vec<EndpointSettings>),
-    /// Of [`Kind::Text`].
     /// Of [`Kind::Networks`].
     Networks(TrustedProxies),
-    /// Of [`Kind::Text`] and [`Kind::LogFilter`].
+    /// Of [`Kind::Text`], [`Kind::Path`] and [`Kind::LogFilter`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -150,7 +153,7 @@ impl Kind {
             Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
             Self::Networks => parse_networks(text).map(Value::Networks),
             Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
-            Self::Text => Some(Value::Text(text.to_owned())),
+            Self::Text | Self::Path => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
     }
@@ -188,6 +191,7 @@ impl Kind {
                     .into()
             }
             Self::Text | Self::Secret => "text".into(),
+            Self::Path => "the path of a file".into(),
         }
     }
 
@@ -213,6 +217,7 @@ impl Kind {
                 Unit::Count => "N".into(),
                 Unit::Bytes => "BYTES".into(),
                 Unit::Milliseconds => "MS".into(),
+                Unit::Seconds => "S".into(),
                 Unit::Minutes => "MIN".into(),
                 Unit::Hertz => "HZ".into(),
             },
@@ -228,6 +233,7 @@ impl Kind {
             Self::Networks => "NETWORKS".into(),
             Self::LogFilter => "FILTER".into(),
             Self::Text | Self::Secret => "TEXT".into(),
+            Self::Path => "PATH".into(),
         }
     }
 

@@ -32,7 +32,8 @@ pub use kind::{Kind, Unit, Value};
 pub use limit::{Limit, Shows};
 pub use relay::RelaySettings;
 pub use resolved::{
-    CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat, SendQueueSettings,
+    CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat, NatsAccess, NatsUser,
+    SendQueueSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A key, a password, a token: shown as `***`, whole.
+/// A key, a password, a token: shown as `***`, whole, and as nothing when it is empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
@@ -20,7 +20,7 @@ impl SecretText {
 
 impl fmt::Display for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(if self.0.is_empty() { "" } else { "***" })
     }
 }
 

@@ -26,6 +26,17 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
     }
 }
 
+/// What has to stand beside a flag that is half of something.
+fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        _ => return None,
+    })
+}
+
 fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     let settings = levels(&[], env);
     settings
@@ -67,6 +78,7 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
         };
         let good = match unit {
             Unit::Milliseconds => flag.ends_with("-ms"),
+            Unit::Seconds => flag.ends_with("-s"),
             Unit::Minutes => flag.ends_with("-min"),
             Unit::Hertz => flag.ends_with("-hz"),
             // `-max` and what it is counted over may follow the unit.
@@ -152,11 +164,12 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Endpoints => vec!["/ws/flow=flow".into()],
                 Kind::Networks => vec!["10.0.0.0/8".into()],
                 Kind::LogFilter => vec!["debug".into()],
-                Kind::Text | Kind::Secret => vec!["other".into()],
+                Kind::Text | Kind::Path | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
                 let flag = format!("--{}={value}", setting.flag);
-                run(&[subcommand.name(), &flag], &[])
+                let args = [subcommand.name(), &flag].into_iter();
+                run(&args.chain(partner(setting.flag)).collect::<Vec<_>>(), &[])
                     .is_ok_and(|invocation| format!("{invocation:?}") != default)
             };
             assert!(
@@ -189,7 +202,9 @@ fn every_source_of_every_setting_goes_over_the_next() {
                 (default, _) => default,
             };
             let source = |args: &[&str], env: &[(&str, &str)]| {
-                let args = [&[subcommand.name(), "--check"], args].concat();
+                let given = !args.is_empty() || !env.is_empty();
+                let beside = partner(setting.flag).filter(|_| given);
+                let args = [&[subcommand.name(), "--check"], args, beside.as_slice()].concat();
                 let Ok(Invocation::Check(text)) = run(&args, env) else {
                     panic!("{:?}", run(&args, env));
                 };
@@ -232,7 +247,7 @@ fn values_follow_the_sources() {
     assert!(levels(&["--ephemeral"], &[]).ephemeral);
     assert!(!levels(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).ephemeral);
     assert_eq!(
-        levels(&[], &[("NATS_URL", " nats://a ")]).nats_url.expose(),
+        levels(&[], &[("NATS_URL", " nats://a ")]).nats.url.expose(),
         "nats://a"
     );
 }
@@ -457,5 +472,5 @@ fn secrets_are_in_no_text() {
         assert!(text.contains("***") || text.contains("nats-ur"), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
-    assert_eq!(levels(&[], &[("NATS_URL", url)]).nats_url.expose(), url);
+    assert_eq!(levels(&[], &[("NATS_URL", url)]).nats.url.expose(), url);
 }

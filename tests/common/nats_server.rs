@@ -1,5 +1,8 @@
-//! A real nats-server with JetStream on a free loopback port, for one test.
+//! A real nats-server with JetStream on a free loopback port, for one test: the one in the PATH, or
+//! the program that `NATS_SERVER` names.
 
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -10,12 +13,24 @@ use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A port that nobody listens on, below those that the kernel hands out to clients: the server is
+/// started later, and again and again.
+fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + (RandomState::new().hash_one(()) % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A running (or killed, or stopped) nats-server; killed when dropped.
 pub(crate) struct NatsServer {
     port: u16,
     directory: TempDir,
     store: u32,
     config: String,
+    jetstream: bool,
     child: Option<Child>,
 }
 
@@ -33,14 +48,22 @@ impl NatsServer {
         server
     }
 
+    /// Starts a server without JetStream: one that only passes on.
+    pub(crate) fn start_without_jetstream(config: &str) -> Self {
+        let mut server = Self::reserve(config);
+        server.jetstream = false;
+        server.restart();
+        server
+    }
+
     /// Finds a port for a server that is started later, with [`Self::restart`].
     pub(crate) fn reserve(config: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         Self {
-            port: listener.local_addr().expect("an address").port(),
+            port: free_port(),
             directory: tempfile::tempdir().expect("a directory"),
             store: 0,
             config: config.to_owned(),
+            jetstream: true,
             child: None,
         }
     }
@@ -89,14 +112,18 @@ impl NatsServer {
         self.kill();
         let config = self.directory.path().join("server.conf");
         std::fs::write(&config, &self.config).expect("a configuration file");
-        let child = Command::new("nats-server")
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js"])
-            .arg("-sd")
-            .arg(self.store_path())
+        let program = std::env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into());
+        let mut command = Command::new(program);
+        command
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
             .arg("-c")
-            .arg(&config)
+            .arg(&config);
+        if self.jetstream {
+            command.arg("-js").arg("-sd").arg(self.store_path());
+        }
+        let child = command
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(self.log_path()).expect("a log"))
             .spawn();
         match child {
             Ok(child) => self.child = Some(child),
@@ -124,6 +151,10 @@ impl NatsServer {
         self.directory.path().join(format!("store-{}", self.store))
     }
 
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
     fn signal(&self, signal: &str) {
         let Some(child) = &self.child else { return };
         let pid = child.id().to_string();
@@ -145,7 +176,11 @@ impl NatsServer {
                 .child
                 .as_mut()
                 .and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none(), "nats-server ended: {ended:?}");
+            assert!(
+                ended.is_none(),
+                "nats-server ended: {ended:?}\n{}",
+                std::fs::read_to_string(self.log_path()).unwrap_or_default()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("nats-server does not answer on port {}", self.port);

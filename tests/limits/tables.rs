@@ -24,6 +24,7 @@ pub(crate) fn value(setting: &Setting) -> String {
                 (Unit::Milliseconds, n) => {
                     scaled(n, &[("h", 3_600_000), ("min", 60_000), ("s", 1_000)], "ms")
                 }
+                (Unit::Seconds, n) => format!("{n} s"),
                 (Unit::Minutes, n) => format!("{n} min"),
                 (Unit::Hertz, n) => format!("{n} Hz"),
             }

@@ -2,6 +2,10 @@
 #![cfg(feature = "nats")]
 #![allow(deprecated)] // the nats crate is, as a whole
 
+mod access;
+#[path = "../common/link_proxy.rs"]
+mod link_proxy;
+mod links;
 #[path = "../common/nats_server.rs"]
 mod nats_server;
 mod outages;
@@ -17,7 +21,9 @@ use nats::jetstream::{JetStream, StreamConfig};
 use nats_server::NatsServer;
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::sources::nats::{NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
+use weirgate::sources::nats::{
+    Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 
@@ -38,6 +44,8 @@ fn settings(url: &str) -> NatsSettings {
     };
     NatsSettings {
         urls: url.into(),
+        credentials: Credentials::None,
+        tls: Tls::default(),
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),

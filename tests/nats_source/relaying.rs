@@ -125,11 +125,8 @@ fn a_durable_of_another_client_is_resumed_as_it_is() {
     assert_eq!(streams.state.consumer_count, 1);
 }
 
-#[test]
-fn a_durable_bound_elsewhere_is_left_alone_and_taken_over_when_free() {
-    let server = NatsServer::start();
-    let js = jetstream(&server.url());
-    make_streams(&js);
+/// Makes the durable, and is bound to it as another client.
+fn bound_elsewhere(server: &NatsServer, js: &JetStream) -> (nats::Connection, nats::Subscription) {
     let config = ConsumerConfig {
         durable_name: Some("gateway_levels".into()),
         deliver_subject: Some("inbox.of.another".into()),
@@ -137,11 +134,18 @@ fn a_durable_bound_elsewhere_is_left_alone_and_taken_over_when_free() {
         ..ConsumerConfig::default()
     };
     js.add_consumer("LEVEL_SIGNALS", config).expect("a durable");
-    let other_connection = nats::connect(server.url()).expect("a connection");
-    let other = other_connection
-        .subscribe("inbox.of.another")
-        .expect("bound");
-    other_connection.flush().expect("flushed");
+    let connection = nats::connect(server.url()).expect("a connection");
+    let messages = connection.subscribe("inbox.of.another").expect("bound");
+    connection.flush().expect("flushed");
+    (connection, messages)
+}
+
+#[test]
+fn a_durable_bound_elsewhere_is_left_alone_and_taken_over_when_free() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    let (other_connection, other) = bound_elsewhere(&server, &js);
     let source = run(settings(&server.url()));
     source.until("CaughtUp");
     publish(&js, LEVELS, 0..10);
@@ -178,35 +182,101 @@ fn a_durable_bound_elsewhere_is_left_alone_and_taken_over_when_free() {
 }
 
 #[test]
-fn a_full_stream_warms_the_cache_and_is_not_replayed() {
+fn a_durable_that_was_ahead_is_taken_over_without_a_gap() {
+    const MESSAGES: usize = 3_000;
     let server = NatsServer::start();
-    let connection = nats::connect(server.url()).expect("a connection");
-    let js = nats::jetstream::new(connection.clone());
+    let js = jetstream(&server.url());
     make_streams(&js);
-    for n in 0..10_000 {
+    let (other_connection, other) = bound_elsewhere(&server, &js);
+    // No room: it stands still at the first messages, while the other one reads them all.
+    let source = run_with_room(settings(&server.url()), 1);
+    source.until("CaughtUp");
+    fill(&server, &js, MESSAGES);
+    for _ in 0..MESSAGES {
+        let theirs = other.next_timeout(PATIENCE).expect("a message");
+        theirs.ack().expect("acknowledged");
+    }
+    let info = || js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+    eventually("the other one is done", || {
+        info().is_ok_and(|i| i.num_ack_pending == 0)
+    });
+    drop(other);
+    other_connection.close();
+    // time for the watchdog to see it
+    thread::sleep(Duration::from_secs(2));
+    let want: Vec<String> = (0..MESSAGES).map(|n| format!("levels {n}")).collect();
+    let seen = source.until(want.last().expect("one"));
+    assert_eq!(seen.len(), want.len());
+    assert!(seen == want, "in another order");
+    eventually("it was taken over", || info().is_ok_and(|i| i.push_bound));
+}
+
+/// How many messages a full stream has: 10,000, or as many as `BACKLOG` says, for measuring.
+fn backlog() -> usize {
+    let asked = std::env::var("BACKLOG").ok();
+    asked.map_or(10_000, |n| n.parse().expect("BACKLOG is a number"))
+}
+
+/// Fills the stream without waiting for each acknowledgement.
+fn fill(server: &NatsServer, js: &JetStream, count: usize) {
+    let connection = nats::connect(server.url()).expect("a connection");
+    for n in 0..count {
         connection
             .publish(LEVELS, n.to_string())
             .expect("published");
     }
-    eventually("everything is stored", || {
+    eventually_within(PATIENCE * 10, "everything is stored", || {
         let info = js.stream_info("LEVEL_SIGNALS");
-        info.is_ok_and(|i| i.state.messages == 10_000)
+        info.is_ok_and(|i| i.state.messages == count as u64)
     });
-    publish(&js, FLOW, 0..1);
+}
+
+/// A source that has handed over the last of `count` messages: when it started, and how long that
+/// took. A second is in the contract; it stands for "not after the backlog".
+fn first_state(server: &NatsServer, count: usize) -> (Running, Instant, Duration) {
     let started = Instant::now();
     let source = run(settings(&server.url()));
-    let seen = source.until("CaughtUp");
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        started.elapsed()
-    );
-    assert_eq!(
-        seen,
-        ["levels 9999 quiet", "flow 0 quiet", "Up", "CaughtUp"]
-    );
-    publish(&js, LEVELS, 10_000..10_001);
-    assert_eq!(source.until("levels 10000"), ["levels 10000"]);
+    let newest = format!("levels {} quiet", count - 1);
+    assert_eq!(short(&source.next()), newest);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    (source, started, took)
+}
+
+#[test]
+fn a_full_backlog_of_a_durable_is_drained_quietly_after_the_first_state() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    drop(bound_elsewhere(&server, &js));
+    let count = backlog();
+    fill(&server, &js, count);
+    let (source, started, first_state) = first_state(&server, count);
+    assert_eq!(short(&source.next()), "Up");
+    for n in 0..count {
+        assert_eq!(short(&source.next()), format!("levels {n} quiet"));
+    }
+    assert_eq!(short(&source.next()), "CaughtUp");
+    let caught_up = started.elapsed();
+    println!("a durable with {count} messages: state {first_state:?}, caught up {caught_up:?}");
+}
+
+#[test]
+fn a_full_stream_warms_the_cache_and_is_not_replayed() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    let count = backlog();
+    fill(&server, &js, count);
+    publish(&js, FLOW, 0..1);
+    let (source, started, first_state) = first_state(&server, count);
+    let rest = source.until("CaughtUp");
+    assert_eq!(rest, ["flow 0 quiet", "Up", "CaughtUp"]);
+    let caught_up = started.elapsed();
+    println!("no durable, {count} messages: state {first_state:?}, caught up {caught_up:?}");
+    publish(&js, LEVELS, count..count + 1);
+    let next = format!("levels {count}");
+    assert_eq!(source.until(&next), [next]);
 }
 
 #[test]

@@ -52,8 +52,8 @@ def system_binary(name, package):
 
 
 def nats_server_binary():
-    """The real nats-server."""
-    return system_binary("nats-server", "nats-server")
+    """The real nats-server: the one that NATS_SERVER names, or the system's."""
+    return os.environ.get("NATS_SERVER") or system_binary("nats-server", "nats-server")
 
 
 def node_binary():
@@ -138,11 +138,11 @@ class Process:
 class NatsServer:
     """nats-server with JetStream in a folder of its own; can be killed, stopped and brought back on its port."""
 
-    def __init__(self, max_payload=None):
+    def __init__(self, max_payload=None, config=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nats-"))
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        self.max_payload = max_payload
+        self.max_payload, self.config = max_payload, config
         self.process = None
         self.start()
 
@@ -152,6 +152,7 @@ class NatsServer:
         if self.max_payload:
             lines.append(f"max_payload: {self.max_payload}")
             lines.append(f"max_pending: {16 * self.max_payload}")
+        lines.append(self.config)
         config = self.folder / "nats.conf"
         config.write_text("\n".join(lines) + "\n")
         if self.process:

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::error::SettingsError;
 use super::super::kind::Value;
+use super::super::secret::SecretText;
 use super::super::setting::Setting;
 use super::super::typed::{Source, Typed};
 
@@ -13,6 +14,17 @@ const ORDERS: &[(&str, &str)] = &[
     ("send-queue-hard-bytes", "frame-bytes-max"),
     ("bus-message-bytes-max", "frame-bytes-max"),
     ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
+];
+
+/// Ways to show NATS who one is: at most one of them.
+const NATS_USERS: &[&str] = &["nats-user", "nats-token", "nats-creds", "nats-nkey"];
+
+/// Values that are of no use without each other.
+const PAIRS: &[(&str, &str)] = &[
+    ("nats-user", "nats-password"),
+    ("nats-password", "nats-user"),
+    ("nats-cert", "nats-key"),
+    ("nats-key", "nats-cert"),
 ];
 
 /// The values of one subcommand, each allowed, and fitting together.
@@ -51,6 +63,8 @@ impl Checked {
         let mut checked = Self(values);
         if errors.is_empty() {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+            errors.extend(checked.several(NATS_USERS));
+            errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
             errors.extend(checked.unknown_keys());
         }
         if !errors.is_empty() {
@@ -79,6 +93,32 @@ impl Checked {
             high_value,
             high_from: high.source.clone(),
         })
+    }
+
+    /// The first two of `flags` that are set.
+    fn several(&self, flags: &[&str]) -> Option<SettingsError> {
+        let mut set = flags.iter().filter_map(|flag| self.set(flag));
+        let (one, other) = (set.next()?, set.next()?);
+        Some(SettingsError::Either {
+            one: one.setting.flag,
+            one_from: one.source.clone(),
+            other: other.setting.flag,
+            other_from: other.source.clone(),
+        })
+    }
+
+    fn alone(&self, (one, other): (&'static str, &'static str)) -> Option<SettingsError> {
+        let found = self.set(one)?;
+        self.set(other).is_none().then(|| SettingsError::Alone {
+            one,
+            one_from: found.source.clone(),
+            other,
+        })
+    }
+
+    /// The value, if it was given: one whose default is empty.
+    fn set(&self, flag: &str) -> Option<&CheckedValue> {
+        self.find(flag).filter(|v| v.source != Source::Default)
     }
 
     /// More in one part of a turn than half the soft limit would make every client slow at once.
@@ -118,6 +158,22 @@ impl Checked {
                 Err(_) => unreachable!("the range of --{flag} is wider than its type"),
             },
             other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
+    /// A text; `None` when it is empty.
+    pub(super) fn text(&self, flag: &str) -> Option<String> {
+        match self.value(flag) {
+            Value::Text(text) => Some(text.clone()).filter(|t| !t.is_empty()),
+            other => unreachable!("--{flag} is no text: {other:?}"),
+        }
+    }
+
+    /// A secret; `None` when it is empty.
+    pub(super) fn secret(&self, flag: &str) -> Option<SecretText> {
+        match self.value(flag) {
+            Value::Secret(text) => Some(text.clone()).filter(|t| !t.expose().is_empty()),
+            other => unreachable!("--{flag} is no secret: {other:?}"),
         }
     }
 

@@ -4,8 +4,7 @@ use super::super::endpoint::EndpointSettings;
 use super::super::error::{SettingsError, Warning};
 use super::super::kind::Value;
 use super::super::relay::RelaySettings;
-use super::super::secret::SecretUrl;
-use super::{Checked, CommonSettings};
+use super::{Checked, CommonSettings, NatsAccess};
 use crate::feeds::levels::KEYS;
 
 /// `weirgate levels`.
@@ -13,8 +12,8 @@ use crate::feeds::levels::KEYS;
 pub struct LevelsSettings {
     /// What every gateway has.
     pub common: CommonSettings,
-    /// NATS servers, with commas between them; shown without the secret.
-    pub nats_url: SecretUrl,
+    /// How to reach NATS.
+    pub nats: NatsAccess,
     /// Unnamed consumers instead of the durables.
     pub ephemeral: bool,
     /// More subjects.
@@ -47,10 +46,7 @@ impl Checked {
     pub fn levels(&self, warnings: Vec<Warning>) -> LevelsSettings {
         LevelsSettings {
             common: self.common(warnings),
-            nats_url: match self.value("nats-url") {
-                Value::Urls(urls) => urls.clone(),
-                other => unreachable!("--nats-url is no URL: {other:?}"),
-            },
+            nats: self.nats(),
             ephemeral: self.switch("ephemeral"),
             relays: self.relays().to_vec(),
             endpoints: self.endpoints().to_vec(),

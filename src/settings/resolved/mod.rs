@@ -5,6 +5,7 @@
 
 mod checked;
 mod levels;
+mod nats;
 
 use std::net::SocketAddr;
 
@@ -15,6 +16,7 @@ use crate::hub;
 
 pub use self::checked::{Checked, CheckedValue};
 pub use self::levels::{DemoSettings, LevelsSettings};
+pub use self::nats::{NatsAccess, NatsUser};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct CommonSettings {
     pub stop_timeout_ms: u64,
     /// How long the bus may be away before `/ready` says 503.
     pub ready_bus_grace_ms: u64,
+    /// How long the bus may be away before the process ends; `None` for ever.
+    pub bus_away_exit_s: Option<u64>,
     /// Age of the last turn of the loop from which `/ready` says 503.
     pub loop_stall_ms: u64,
     /// Origins that may connect, as browsers write them; empty for any.
@@ -179,6 +183,10 @@ impl Checked {
             drain_ms: self.number("drain-ms"),
             stop_timeout_ms: self.number("stop-timeout-ms"),
             ready_bus_grace_ms: self.number("ready-bus-grace-ms"),
+            bus_away_exit_s: match self.number("bus-away-exit-s") {
+                0 => None,
+                n => Some(n),
+            },
             loop_stall_ms: self.number("loop-stall-ms"),
             allowed_origins: match self.value("allowed-origins") {
                 Value::Origins(origins) => origins.clone(),

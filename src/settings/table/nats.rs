@@ -18,6 +18,70 @@ pub(super) static ROWS: &[Setting] = &[
     .on(&[Levels]),
     Setting::new(
         Nats,
+        "nats-user",
+        Kind::Text,
+        "",
+        "User, for the servers whose URL names none",
+    )
+    .original_env(&["NATS_USER"])
+    .on(&[Levels]),
+    Setting::new(Nats, "nats-password", Kind::Secret, "", "Its password")
+        .more("A flag shows in the list of processes; the environment does not.")
+        .original_env(&["NATS_PASSWORD"])
+        .on(&[Levels]),
+    Setting::new(
+        Nats,
+        "nats-token",
+        Kind::Secret,
+        "",
+        "Token, for the servers whose URL names none",
+    )
+    .original_env(&["NATS_TOKEN"])
+    .on(&[Levels]),
+    Setting::new(
+        Nats,
+        "nats-creds",
+        Kind::Path,
+        "",
+        "Credentials file: the user's JWT and the seed of its key",
+    )
+    .more("Files are read for every connection, so one that was replaced counts from the next on.")
+    .original_env(&["NATS_CREDS"])
+    .on(&[Levels]),
+    Setting::new(
+        Nats,
+        "nats-nkey",
+        Kind::Path,
+        "",
+        "File with the seed of the user's nkey",
+    )
+    .original_env(&["NATS_NKEY"])
+    .on(&[Levels]),
+    Setting::new(
+        Nats,
+        "nats-ca",
+        Kind::Path,
+        "",
+        "PEM file of the authorities that may sign the servers' certificates",
+    )
+    .more("Instead of the system's. With it every connection uses TLS, whatever the URL says.")
+    .original_env(&["NATS_CA"])
+    .on(&[Levels]),
+    Setting::new(
+        Nats,
+        "nats-cert",
+        Kind::Path,
+        "",
+        "PEM file of the client certificate, for servers that want one",
+    )
+    .more("With it every connection uses TLS, whatever the URL says.")
+    .original_env(&["NATS_CERT"])
+    .on(&[Levels]),
+    Setting::new(Nats, "nats-key", Kind::Path, "", "PEM file of its key")
+        .original_env(&["NATS_KEY"])
+        .on(&[Levels]),
+    Setting::new(
+        Nats,
         "ephemeral",
         Kind::Switch,
         "false",

@@ -1,6 +1,6 @@
 //! Logs, readiness and stop.
 
-use super::super::kind::Kind;
+use super::super::kind::{Kind, Unit};
 use super::super::limit::Shows;
 use super::super::setting::Heading::{Lifecycle, Logs};
 use super::super::setting::Setting;
@@ -37,6 +37,14 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     ),
+    Setting::new(
+        Lifecycle,
+        "bus-away-exit-s",
+        Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
+        "0",
+        "How long the bus may be away before the process ends with status 1; 0: for ever",
+    )
+    .more("It stops as at a signal. For those whose supervisor is to start it again."),
     Setting::ms(
         Lifecycle,
         "loop-stall-ms",

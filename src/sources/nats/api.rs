@@ -11,7 +11,7 @@ use nats::Connection;
 use nats::jetstream::{
     ConsumerConfig, ConsumerInfo, RawStreamMessage, StreamConfig, StreamInfo, StreamMessage,
 };
-use sonic_rs::{Deserialize, JsonValueTrait};
+use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -120,6 +120,20 @@ impl Api {
         read(&self.ask(&verb, body.as_bytes())?)
     }
 
+    /// Makes a consumer that nobody listens to deliver to another subject. Its other settings are
+    /// sent back as the server told them: what the crate does not know of must not be lost.
+    pub(super) fn move_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        deliver_subject: &str,
+    ) -> Result<(), ApiError> {
+        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let body = moved(stream, &info, deliver_subject).map_err(unreadable)?;
+        self.ask(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body)
+            .map(drop)
+    }
+
     pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
         self.ask(&format!("CONSUMER.DELETE.{stream}.{name}"), b"")
             .map(drop)
@@ -190,6 +204,21 @@ impl Api {
     }
 }
 
+/// The request that changes nothing of a consumer but where it delivers to.
+fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, sonic_rs::Error> {
+    let info: sonic_rs::Value = sonic_rs::from_slice(info)?;
+    let mut config = info.get("config").cloned().unwrap_or_default();
+    if let Some(config) = config.as_object_mut() {
+        config.insert("deliver_subject", deliver_subject);
+    }
+    // Servers before 2.10 do not know the action; they would make a consumer that is gone anew.
+    sonic_rs::to_vec(&sonic_rs::json!({
+        "stream_name": stream,
+        "config": config,
+        "action": "update",
+    }))
+}
+
 /// What the answer says of an error, if it does.
 fn refusal(answer: &[u8]) -> Option<ApiError> {
     let error = sonic_rs::get(answer, ["error"]).ok()?;
@@ -235,6 +264,17 @@ mod tests {
         assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
         assert!(refusal(b"").is_none());
         assert!(read::<StreamInfo>(b"").is_err());
+    }
+
+    #[test]
+    fn a_consumer_is_moved_with_all_its_settings() {
+        let info = br#"{"name":"d","config":{"durable_name":"d","deliver_subject":"_INBOX.a","ack_wait":30000000000,"metadata":{"of":"others"}},"push_bound":false}"#;
+        let request = moved("S", info, "_INBOX.b").expect("a request");
+        let request: serde_json::Value = serde_json::from_slice(&request).expect("JSON");
+        let want = serde_json::json!({"stream_name": "S", "config": {
+            "durable_name": "d", "deliver_subject": "_INBOX.b", "ack_wait": 30_000_000_000u64,
+            "metadata": {"of": "others"}}, "action": "update"});
+        assert_eq!(request, want);
     }
 
     #[test]

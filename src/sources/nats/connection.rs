@@ -16,12 +16,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 
+use super::access;
 use super::api::Api;
 use super::error::NatsError;
-use super::settings::{Auth, Endpoint};
+use super::settings::{Endpoint, NatsSettings};
+use super::tls;
 
 /// How long a server may take to accept a TCP connection and to send its first line.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// The server's first line; it lists the other servers of a cluster.
+const INFO_BYTES_MAX: usize = 256 * 1024;
 /// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// What the crate keeps of acknowledgements while it is cut off. They are worth nothing on the next
@@ -43,17 +47,37 @@ impl Link {
     ///
     /// A server that was stopped (SIGSTOP) still accepts, in its kernel, and then says nothing, and
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
-    /// timeout, and only a server that sent it is given to the crate, in a thread of its own.
-    pub(super) fn open(endpoint: &Endpoint, name: &str) -> Result<Self, NatsError> {
-        probe(endpoint)?;
-        let (lost_sender, lost) = bounded(0);
-        let options = options(endpoint, name, lost_sender);
-        let (sender, receiver) = bounded(1);
-        let url = endpoint.url();
+    /// timeout, and only a server that sent it is given to the crate, in a thread of its own. Where
+    /// the server is to be spoken to in TLS, that socket goes on with it.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        name: &str,
+    ) -> Result<Self, NatsError> {
+        let (greeted, info_line) = probe(endpoint)?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
         };
+        let wrong_file = |source| NatsError::File { source };
+        let options = access::options(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
+        let url = if endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line) {
+            let config = tls::config(&settings.tls).map_err(wrong_file)?;
+            let port = tls::carry(
+                greeted,
+                &info_line,
+                &endpoint.host,
+                config,
+                HANDSHAKE_TIMEOUT,
+            )
+            .map_err(|e| refused(format!("TLS: {e}")))?;
+            format!("nats://127.0.0.1:{port}")
+        } else {
+            endpoint.url()
+        };
+        let (lost_sender, lost) = bounded(0);
+        let options = once(options.with_name(name), lost_sender);
+        let (sender, receiver) = bounded(1);
         spawn("nats-connect", move || {
             // Nobody waits any more when this comes late: what was made is closed again.
             if let Err(late) = sender.send(options.connect(url))
@@ -125,24 +149,27 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new()
         .name(name.into())
         .spawn(work)
         .map(drop)
 }
 
-fn options(endpoint: &Endpoint, name: &str, lost: Sender<Infallible>) -> Options {
-    let options = match &endpoint.auth {
-        Auth::None => Options::new(),
-        Auth::Token(token) => Options::with_token(token),
-        Auth::UserPassword(user, password) => Options::with_user_pass(user, password),
-    };
+/// The crate's own TLS is never to be used ([`tls`]); should a server talk it into that, it fails.
+fn trusting_nobody() -> nats::rustls::ClientConfig {
+    nats::rustls::ClientConfig::builder()
+        .with_root_certificates(nats::rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// For a connection that is used until it is lost, and tells of it by closing the channel.
+fn once(options: Options, lost: Sender<Infallible>) -> Options {
     let first = AtomicBool::new(true);
     let errors = AtomicU32::new(0);
     let lost = Mutex::new(Some(lost));
     options
-        .with_name(name)
+        .tls_client_config(trusting_nobody())
         .max_reconnects(1)
         .reconnect_buffer_size(RECONNECT_BUFFER_BYTES)
         .reconnect_delay_callback(move |_| match first.swap(false, Relaxed) {
@@ -160,8 +187,8 @@ fn options(endpoint: &Endpoint, name: &str, lost: Sender<Infallible>) -> Options
         })
 }
 
-/// Waits for the server's first bytes on a connection that is closed again.
-fn probe(endpoint: &Endpoint) -> Result<(), NatsError> {
+/// Waits for the server's first line, and gives it back with the connection that it came on.
+fn probe(endpoint: &Endpoint) -> Result<(TcpStream, String), NatsError> {
     let unreachable = |source| NatsError::Unreachable {
         url: endpoint.url(),
         source,
@@ -171,24 +198,25 @@ fn probe(endpoint: &Endpoint) -> Result<(), NatsError> {
         .map_err(unreachable)?;
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match TcpStream::connect_timeout(&address, PROBE_TIMEOUT).and_then(greeting) {
-            Ok(()) => return Ok(()),
+        let stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT);
+        match stream.and_then(|mut stream| Ok((greeting(&mut stream)?, stream))) {
+            Ok((line, stream)) => return Ok((stream, line)),
             Err(error) => last = error,
         }
     }
     Err(unreachable(last))
 }
 
-fn greeting(mut stream: TcpStream) -> io::Result<()> {
+fn greeting(stream: &mut TcpStream) -> io::Result<String> {
     let until = Instant::now() + PROBE_TIMEOUT;
-    let mut line = [0; 5];
-    let mut have = 0;
-    while let Some(rest) = line.get_mut(have..).filter(|rest| !rest.is_empty()) {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    while line.last() != Some(&b'\n') {
         let left = until.saturating_duration_since(Instant::now());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(rest) {
+        match stream.read(&mut chunk) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => have += n,
+            Ok(n) => line.extend_from_slice(&chunk[..n]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let silent = "it accepted the connection and says nothing";
@@ -196,14 +224,16 @@ fn greeting(mut stream: TcpStream) -> io::Result<()> {
             }
             Err(error) => return Err(error),
         }
+        if !line.starts_with(b"INFO ") && line.len() >= 5 || line.len() > INFO_BYTES_MAX {
+            break;
+        }
     }
-    if &line == b"INFO " {
-        Ok(())
-    } else {
-        Err(io::Error::new(
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
             ErrorKind::InvalidData,
             "what answers there is no NATS server",
-        ))
+        )),
     }
 }
 

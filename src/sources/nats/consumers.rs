@@ -19,6 +19,8 @@ const ACK_PENDING_MAX: i64 = 512;
 /// Deliveries of one message at most: a message whose headers the crate cannot read costs the
 /// connection each time, and must not do so for as long as the stream keeps it.
 const DELIVERIES_MAX: i64 = 5;
+/// What clients put before a subject that they made up.
+const INBOX_PREFIX: &str = "_INBOX.";
 /// How long the server keeps an unnamed consumer that nobody listens to.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -90,25 +92,47 @@ impl Link {
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
 
-    /// Subscribes to an existing durable, at its own deliver subject, which is kept as it is: this
-    /// process, the next one, or another client find each other's consumer that way.
+    /// Subscribes to an existing durable that nobody listens to. `Ok(None)`: somebody was quicker.
+    ///
+    /// Two processes can find it free in the same moment. Where its deliver subject is an inbox,
+    /// which a client made up, it is moved to an inbox of ours: the server refuses to move a
+    /// consumer that has a listener, and a consumer has one deliver subject, so one of the two has
+    /// it and the other knows. The next client finds the subject in the consumer's information, as
+    /// it would have found the old one. A deliver subject that somebody chose stays as it is.
     ///
     /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
     /// comes after `info.delivered` comes to us.
-    pub(super) fn join(&self, spec: &Target, info: &ConsumerInfo) -> Result<Standing, NatsError> {
+    pub(super) fn join(
+        &self,
+        spec: &Target,
+        info: &ConsumerInfo,
+    ) -> Result<Option<Standing>, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
-        let deliver_subject = info.config.deliver_subject.clone().unwrap_or_default();
+        let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
-        let messages = self.subscribe(&deliver_subject, group);
-        let messages = messages.map_err(|e| failed(e.into()))?;
-        Ok(Standing {
+        let subscribe =
+            |subject: &str| self.subscribe(subject, group).map_err(|e| failed(e.into()));
+        let standing = |deliver_subject: String, messages| Standing {
             messages,
             consumer: info.name.clone(),
             deliver_subject,
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
-        })
+        };
+        if theirs.starts_with(INBOX_PREFIX) {
+            let ours = self.new_inbox();
+            let messages = subscribe(&ours)?;
+            match self.api.move_consumer(&spec.stream, &spec.durable, &ours) {
+                Ok(()) => return Ok(Some(standing(ours, messages))),
+                Err(error) if error.consumer_exists() => return Ok(None),
+                Err(ApiError::Lost) => return Err(NatsError::Lost),
+                // This user may not change consumers: joined as it is.
+                Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
+            }
+        }
+        let messages = subscribe(&theirs)?;
+        Ok(Some(standing(theirs, messages)))
     }
 
     /// Makes a consumer that delivers from stream sequence `start` on; unnamed when `durable` is

@@ -23,13 +23,20 @@ pub enum NatsError {
     },
     /// The settings or the server: it answers and lets us not in.
     #[error(
-        "NATS at {url} refused the connection ({reason}); check the user, password or token in NATS_URL"
+        "no connection with NATS at {url} ({reason}); check user, password, token, credentials \
+         and certificates"
     )]
     Refused {
         /// The URL, secrets hidden.
         url: String,
         /// What the server or the TLS library said.
         reason: String,
+    },
+    /// The settings: a file with credentials or certificates.
+    #[error("cannot go to NATS: {source}; check the files that NATS settings name")]
+    File {
+        /// Which file, and what is wrong with it.
+        source: io::Error,
     },
     /// The server or the network: a connection that stood is gone.
     #[error("the connection to NATS was lost")]

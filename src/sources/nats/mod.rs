@@ -21,12 +21,15 @@
 //! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether it and the consumers are still there |
 //! | `connection` | making and leaving connections |
+//! | `access` | credentials, and which certificates count |
+//! | `tls` | TLS to the server, plain to the crate |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
 // the data path.
 #![allow(deprecated)]
 
+mod access;
 mod api;
 mod connection;
 mod consumers;
@@ -35,6 +38,7 @@ mod position;
 mod session;
 mod settings;
 mod subscription;
+mod tls;
 mod watchdog;
 
 use std::sync::Arc;
@@ -50,6 +54,7 @@ use super::{Source, SourceLink};
 use crate::feeds::{BusEvent, Fault};
 use crate::telemetry::BusStatus;
 
+pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
@@ -143,7 +148,7 @@ impl Relay {
     fn connect(&self) -> Result<Link, NatsError> {
         let mut last = NatsError::Lost;
         for endpoint in self.settings.endpoints() {
-            match endpoint.and_then(|endpoint| Link::open(&endpoint, CLIENT_NAME)) {
+            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings, CLIENT_NAME)) {
                 Ok(bus) => return Ok(bus),
                 Err(error) => last = error,
             }

@@ -11,8 +11,6 @@ use crate::feeds::StreamPosition;
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.
     pub(super) stream_sequence: u64,
-    /// Messages that the server still held for the consumer when it sent this one.
-    pub(super) pending: u64,
 }
 
 impl AckSubject {
@@ -27,11 +25,7 @@ impl AckSubject {
         // stream, consumer, deliveries; then stream seq, consumer seq, time, pending
         let mut rest = tokens.split('.').skip(skip + 3);
         let stream_sequence = rest.next()?.parse().ok()?;
-        let pending = rest.nth(2)?.parse().ok()?;
-        Some(Self {
-            stream_sequence,
-            pending,
-        })
+        Some(Self { stream_sequence })
     }
 }
 
@@ -110,7 +104,6 @@ mod tests {
         let newest = format!("{new}.r4nd0m");
         let want = Some(AckSubject {
             stream_sequence: 4711,
-            pending: 9,
         });
         for subject in [old, new, newest.as_str()] {
             assert_eq!(AckSubject::parse(subject), want, "{subject}");

@@ -1,16 +1,21 @@
 //! What a NATS source needs to know, and the reading of NATS URLs.
 
+use super::access::{Credentials, Tls};
 use super::error::NatsError;
 
 /// The port of a NATS URL that names none.
 const DEFAULT_PORT: u16 = 4222;
 
-/// Everything that can be set on a [`super::NatsSource`].
-#[derive(Clone, Debug)]
+/// Everything that can be set on a [`super::NatsSource`]. Has no `Debug`, for it may hold passwords.
+#[derive(Clone)]
 pub struct NatsSettings {
     /// One NATS URL or several, separated by commas: `nats://[user:password@|token@]host[:port]`
     /// or `tls://…`. They are tried in turn. Percent signs in user, password and token are decoded.
     pub urls: String,
+    /// For the servers whose URL has neither user nor token.
+    pub credentials: Credentials,
+    /// Certificates, for `tls://` and for servers that want TLS.
+    pub tls: Tls,
     /// Streams that are created when missing and never altered when present. Others are never
     /// created: their subjects wait until they are there.
     pub streams: Vec<StreamSpec>,
@@ -258,6 +263,8 @@ mod tests {
     fn several_urls_are_separate() {
         let settings = |urls: &str| NatsSettings {
             urls: urls.into(),
+            credentials: Credentials::None,
+            tls: Tls::default(),
             streams: Vec::new(),
             subscriptions: Vec::new(),
             ephemeral: false,

@@ -18,6 +18,9 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Connections that brought nothing, after which a message that breaks them is looked for.
 const FRUITLESS_MAX: u32 = 2;
 
+/// Why a durable is left alone, when all that is wrong with it is that others use it.
+const TAKEN: &str = "another client is bound to it";
+
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
     spec: SubscriptionSpec,
@@ -124,7 +127,8 @@ impl Subscription {
     ///
     /// What counts as backlog comes from consumer and stream, once, and its end is a stream
     /// sequence. The pending count that each message carries would be the simpler end, but under
-    /// steady traffic it need never be zero.
+    /// steady traffic it need never be zero, and what is delivered again carries a zero before the
+    /// backlog's end.
     pub(super) fn attach(
         &mut self,
         bus: &Link,
@@ -267,16 +271,18 @@ impl Subscription {
             // another process was quicker
             found = look_up(&self.target)?;
         }
-        match found {
-            Durable::Free(info) => {
-                self.tell(Told::Resumed);
-                return bus.join(&self.target, &info).map(Some);
-            }
-            Durable::Unusable(why) => self.tell(Told::NotOurs(why)),
-            Durable::Taken | Durable::Missing => {
-                self.tell(Told::NotOurs("another client is bound to it"));
-            }
-        }
+        let not_ours = match found {
+            Durable::Free(info) => match bus.join(&self.target, &info)? {
+                Some(joined) => {
+                    self.tell(Told::Resumed);
+                    return Ok(Some(joined));
+                }
+                None => TAKEN,
+            },
+            Durable::Unusable(why) => why,
+            Durable::Taken | Durable::Missing => TAKEN,
+        };
+        self.tell(Told::NotOurs(not_ours));
         Ok(None)
     }
 
@@ -354,7 +360,7 @@ impl Subscription {
             self.hand_over(data, ack.stream_sequence, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
         }
-        let ends = |until: u64| ack.stream_sequence >= until || ack.pending == 0;
+        let ends = |until: u64| ack.stream_sequence >= until;
         if self.quiet_until.is_some_and(ends) {
             self.quiet_until = None;
         }

@@ -1,0 +1,291 @@
+//! TLS to a server, done here and not by the crate.
+//!
+//! The crate brings a rustls whose certificate checks have known faults that nobody mends any more,
+//! and its TLS streams can sleep on bytes that have come. So it is given a connection over loopback
+//! without TLS, and a thread carries the bytes between that and the server. The server's first
+//! line, which comes before TLS, is passed on without what it says of TLS and of other servers.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
+
+use super::access::{Tls, not, unreadable};
+use super::connection::spawn;
+
+/// Plain bytes that are read from one side before they are written to the other.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// What the server's first line says that is not for the crate.
+const NOT_FOR_THE_CRATE: [&str; 4] = [
+    "tls_required",
+    "tls_available",
+    "tls_verify",
+    "connect_urls",
+];
+
+/// Whether the server's first line asks for TLS.
+pub(super) fn is_wanted(info_line: &str) -> bool {
+    let json = info_line.trim_start_matches("INFO ");
+    sonic_rs::get(json, ["tls_required"]).is_ok_and(|v| v.as_bool() == Some(true))
+}
+
+/// The client side of TLS, with what the settings trust and show.
+///
+/// # Errors
+/// A file cannot be read or is not what it should be; the text names it.
+pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots(tls.ca.as_deref())?);
+    let Some((certificate, key)) = &tls.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(certificate)?;
+    let parsed = PrivateKeyDer::from_pem_file(key);
+    let parsed = parsed.map_err(|error| pem_error(key, error, "a private key"))?;
+    builder
+        .with_client_auth_cert(chain, parsed)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                let added = roots.add(certificate);
+                added.map_err(|_| not(path, "certificates of authorities"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let wrong = |error| pem_error(path, error, "certificates");
+    let all = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(wrong)?;
+    if all.is_empty() {
+        return Err(not(path, "certificates"));
+    }
+    Ok(all)
+}
+
+fn pem_error(path: &Path, error: pem::Error, what: &str) -> io::Error {
+    match error {
+        pem::Error::Io(error) => unreadable(path, &error),
+        _ => not(path, what),
+    }
+}
+
+/// Speaks TLS on `far`, whose first line was read, and carries it to a port of loopback that takes
+/// one connection. Returns the port.
+///
+/// # Errors
+/// The server is not who it should be, refuses, or takes longer than `timeout`.
+pub(super) fn carry(
+    mut far: TcpStream,
+    info_line: &str,
+    host: &str,
+    config: ClientConfig,
+    timeout: Duration,
+) -> io::Result<u16> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    shake_hands(&mut tls, &mut far, timeout)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    let first = plain_info(info_line)?;
+    spawn("nats-tls", move || {
+        // The crate sees the end of its connection; why is in what the crate or we log then.
+        if let Err(error) = accept_and_pump(&listener, tls, far, first) {
+            tracing::debug!(%error, "a TLS connection with NATS ended");
+        }
+    })?;
+    Ok(port)
+}
+
+fn shake_hands(
+    tls: &mut ClientConnection,
+    far: &mut TcpStream,
+    timeout: Duration,
+) -> io::Result<()> {
+    let until = Instant::now() + timeout;
+    while tls.is_handshaking() || tls.wants_write() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        far.set_read_timeout(Some(left))?;
+        far.set_write_timeout(Some(left))?;
+        if tls.wants_write() {
+            tls.write_tls(far)?;
+        } else {
+            if tls.read_tls(far)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if let Err(error) = tls.process_new_packets() {
+                // The server is told why, if it listens.
+                let _ = tls.write_tls(far);
+                return Err(io::Error::new(ErrorKind::InvalidData, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn plain_info(info_line: &str) -> io::Result<Vec<u8>> {
+    let json = info_line.trim_start_matches("INFO ");
+    let mut info: sonic_rs::Value = sonic_rs::from_str(json).map_err(io::Error::other)?;
+    if let Some(info) = info.as_object_mut() {
+        for key in NOT_FOR_THE_CRATE {
+            info.remove(&key);
+        }
+    }
+    let info = sonic_rs::to_string(&info).map_err(io::Error::other)?;
+    Ok(format!("INFO {info}\r\n").into_bytes())
+}
+
+fn accept_and_pump(
+    listener: &TcpListener,
+    tls: ClientConnection,
+    far: TcpStream,
+    first: Vec<u8>,
+) -> io::Result<()> {
+    let (near, _) = listener.accept()?;
+    for stream in [&near, &far] {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+    }
+    let pump = Pump {
+        tls,
+        far: mio::net::TcpStream::from_std(far),
+        near: mio::net::TcpStream::from_std(near),
+        to_near: first,
+        far_ended: false,
+        chunk: vec![0; CHUNK_BYTES],
+    };
+    pump.run()
+}
+
+/// Carries bytes between the crate (near, plain) and the server (far, TLS).
+struct Pump {
+    tls: ClientConnection,
+    far: mio::net::TcpStream,
+    near: mio::net::TcpStream,
+    to_near: Vec<u8>,
+    /// Nothing comes any more; the last words are still for the crate.
+    far_ended: bool,
+    chunk: Vec<u8>,
+}
+
+impl Pump {
+    /// Until either side ends.
+    fn run(mut self) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut self.far, Token(0), both)?;
+        poll.registry().register(&mut self.near, Token(1), both)?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            // Edges are told once, so everything is tried until nothing moves.
+            while self.far_to_near()? | self.near_to_far()? {}
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether anything moved. Nothing more is read while the crate has not taken what was.
+    fn far_to_near(&mut self) -> io::Result<bool> {
+        let read = self.to_near.is_empty() && self.read_far()?;
+        if self.to_near.is_empty() {
+            return match self.far_ended {
+                true => Err(ErrorKind::UnexpectedEof.into()),
+                false => Ok(read),
+            };
+        }
+        let written = ready(self.near.write(&self.to_near))?;
+        self.to_near.drain(..written.unwrap_or(0));
+        Ok(read || written.is_some())
+    }
+
+    fn read_far(&mut self) -> io::Result<bool> {
+        let Some(n) = ready(self.tls.read_tls(&mut self.far))? else {
+            return Ok(false);
+        };
+        if n == 0 {
+            self.far_ended = true;
+            return Ok(true);
+        }
+        let news = self.tls.process_new_packets();
+        news.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+        while let Some(n) = ready(self.tls.reader().read(&mut self.chunk))? {
+            self.to_near.extend_from_slice(&self.chunk[..n]);
+            if n == 0 {
+                self.far_ended = true;
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same the other way.
+    fn near_to_far(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if !self.tls.wants_write()
+            && let Some(n) = ready(self.near.read(&mut self.chunk))?
+        {
+            if n == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            self.tls.writer().write_all(&self.chunk[..n])?;
+            moved = true;
+        }
+        if self.tls.wants_write() && ready(self.tls.write_tls(&mut self.far))?.is_some() {
+            moved = true;
+        }
+        Ok(moved)
+    }
+}
+
+/// `None` when it would block.
+fn ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(n) => Ok(Some(n)),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crate_hears_nothing_of_tls() {
+        let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
+        assert!(is_wanted(line));
+        let plain = String::from_utf8(plain_info(line).expect("a line")).expect("text");
+        assert!(!is_wanted(&plain));
+        let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
+        let info: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(info, serde_json::json!({"server_id": "X", "nonce": "n"}));
+        assert!(!is_wanted("INFO {}\r\n") && !is_wanted("INFO nonsense"));
+        assert!(plain_info("INFO nonsense").is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! Links that die without a word, and lists of servers.
+
+use nats::jetstream::ConsumerConfig;
+
+use super::*;
+use link_proxy::LinkProxy;
+
+fn streams_consumers(js: &JetStream) -> usize {
+    let stream = js.stream_info("LEVEL_SIGNALS").expect("the stream");
+    stream.state.consumer_count
+}
+
+fn expect_in_order(source: &Running, numbers: std::ops::Range<usize>) {
+    for n in numbers {
+        assert_eq!(source.next_message().payload, n.to_string().into_bytes());
+    }
+}
+
+/// A source behind the link that has relayed messages 0, 1 and 2 and has acknowledged them.
+fn relaying_over(link: &LinkProxy, server: &NatsServer) -> (Running, JetStream) {
+    let source = run(settings(&link.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..3);
+    expect_in_order(&source, 0..3);
+    eventually("all is acknowledged", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|i| i.num_ack_pending == 0)
+    });
+    (source, js)
+}
+
+#[test]
+fn a_black_holed_link_is_left_for_a_new_one() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let (source, js) = relaying_over(&link, &server);
+    link.black_hole();
+    let holed = Instant::now();
+    publish(&js, LEVELS, 3..5);
+    assert_eq!(source.until("Down"), ["Down"]);
+    assert!(holed.elapsed() < Duration::from_secs(6), "{holed:?}");
+    assert!(!source.status.connected());
+    // Attempts on a link that accepts and says nothing change nothing.
+    source.nothing_comes_for(Duration::from_secs(2));
+
+    link.let_new_ones_through();
+    let seen = source.until_but_caught_up("levels 4");
+    assert_eq!(seen, ["Up", "levels 3", "levels 4"]);
+    // To the server the old connection looks well, so the durable looks bound.
+    eventually("an unnamed consumer brings the messages", || {
+        streams_consumers(&js) == 2
+    });
+    publish(&js, LEVELS, 5..8);
+    assert_eq!(source.until_but_caught_up("levels 7").len(), 3);
+
+    link.end_dead_ones();
+    eventually("the durable is taken over", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        streams_consumers(&js) == 1 && info.is_ok_and(|i| i.push_bound && i.num_ack_pending == 0)
+    });
+    publish(&js, LEVELS, 8..20);
+    expect_in_order(&source, 8..20);
+    assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn what_was_pushed_into_a_dead_link_comes_again_at_once() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let (source, js) = relaying_over(&link, &server);
+    link.black_hole();
+    publish(&js, LEVELS, 3..30);
+    assert_eq!(source.until("Down"), ["Down"]);
+    let info = || js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+    assert_eq!(info().expect("the durable").num_ack_pending, 27);
+    link.end_dead_ones();
+    eventually("the durable is free", || {
+        info().is_ok_and(|i| !i.push_bound)
+    });
+    link.let_new_ones_through();
+    // More than a few: a backlog, so it comes quietly and the newest state comes first.
+    let mut want = vec!["levels 29 quiet".to_owned(), "Up".to_owned()];
+    want.extend((3..30).map(|n| format!("levels {n} quiet")));
+    want.push("CaughtUp".to_owned());
+    assert_eq!(source.until("CaughtUp"), want);
+}
+
+#[test]
+fn servers_that_are_dead_or_silent_are_passed_by() {
+    let server = NatsServer::start();
+    let nobody = NatsServer::reserve("");
+    let silent = LinkProxy::to(server.address());
+    silent.black_hole();
+    let urls = format!(
+        "nats://no.such.host.invalid:4222, {},{},{}",
+        nobody.url(),
+        silent.url(),
+        server.url()
+    );
+    let source = run(settings(&urls));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+}
+
+/// A server that leads to the streams of another one, as the nodes of a cluster do.
+fn leaf_of(hub_port: u16) -> NatsServer {
+    NatsServer::start_without_jetstream(&format!(
+        "leafnodes {{ remotes: [{{ url: \"nats://127.0.0.1:{hub_port}\" }}], reconnect: 1 }}\n\
+         default_js_domain {{ \"$G\": hub }}"
+    ))
+}
+
+#[test]
+fn the_next_server_of_the_list_goes_on_with_the_same_streams() {
+    let leaf_port = NatsServer::reserve("").address().1;
+    let hub = NatsServer::start_with(&format!(
+        "jetstream {{ domain: hub }}\nleafnodes {{ listen: \"127.0.0.1:{leaf_port}\" }}"
+    ));
+    let [mut first, mut second] = [leaf_of(leaf_port), leaf_of(leaf_port)];
+    for leaf in [&first, &second] {
+        let js = jetstream(&leaf.url());
+        eventually("the streams can be seen through it", || {
+            js.account_info().is_ok()
+        });
+    }
+    let source = run(settings(&format!("{},{}", first.url(), second.url())));
+    source.until("CaughtUp");
+    let js = jetstream(&hub.url());
+    let mut published = 0;
+    let mut some = |count| {
+        publish(&js, LEVELS, published..published + count);
+        published += count;
+    };
+    some(3);
+    expect_in_order(&source, 0..3);
+    for (dies, at) in [(&mut first, 3), (&mut second, 6)] {
+        dies.kill();
+        source.until("Down");
+        some(3);
+        let seen = source.until_but_caught_up(&format!("levels {}", at + 2));
+        let want: Vec<String> = (at..at + 3).map(|n| format!("levels {n}")).collect();
+        assert_eq!(seen[0], "Up");
+        assert_eq!(seen[1..], want);
+        dies.restart();
+    }
+    some(1);
+    expect_in_order(&source, 9..10);
+}
+
+#[test]
+fn a_server_with_other_streams_of_the_same_names_counts_as_news() {
+    let mut first = NatsServer::start();
+    let second = NatsServer::start();
+    let source = run(settings(&format!("{},{}", first.url(), second.url())));
+    source.until("CaughtUp");
+    publish(&jetstream(&first.url()), LEVELS, 0..5);
+    expect_in_order(&source, 0..5);
+    first.kill();
+    source.until("Down");
+    let js = jetstream(&second.url());
+    eventually("the streams are made there", || {
+        js.publish(LEVELS, "5").is_ok()
+    });
+    assert_eq!(source.until_but_caught_up("levels 5"), ["Up", "levels 5"]);
+}
+
+#[test]
+fn of_sources_that_start_at_once_one_has_the_durable() {
+    for left_behind in [true, false, true, false, true, true] {
+        let server = NatsServer::start();
+        let js = jetstream(&server.url());
+        make_streams(&js);
+        if left_behind {
+            // by another client, which made up the subject
+            let config = ConsumerConfig {
+                durable_name: Some("gateway_levels".into()),
+                deliver_subject: Some("_INBOX.of.another".into()),
+                filter_subject: LEVELS.into(),
+                ..ConsumerConfig::default()
+            };
+            js.add_consumer("LEVEL_SIGNALS", config).expect("a durable");
+        }
+        let sources = [(); 4].map(|()| run(settings(&server.url())));
+        for source in &sources {
+            source.until("CaughtUp");
+        }
+        // The others read from consumers of their own.
+        assert_eq!(streams_consumers(&js), sources.len());
+        publish(&js, LEVELS, 0..10);
+        for source in &sources {
+            expect_in_order(source, 0..10);
+        }
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        let info = info.expect("the durable");
+        assert!(
+            info.push_bound && info.delivered.consumer_seq == 10,
+            "{info:?}"
+        );
+    }
+}

@@ -1,0 +1,49 @@
+"""A TCP link that can fail without either end being told: it stops forwarding and says nothing."""
+import asyncio
+import contextlib
+
+
+class Link:
+    """Forwards connections of a free loopback port to another port, until it is told not to."""
+
+    def __init__(self, to_port):
+        self.to_port, self.url = to_port, None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        """The link, listening."""
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+
+    def black_hole(self):
+        """From now on nothing is forwarded, on connections that stand and on new ones; all of them stay open."""
+        self._open.clear()
+
+    def mend(self):
+        """Forwards again, on connections that stand too: nothing was lost on them, only late."""
+        self._open.set()
+
+    async def _take(self, reader, writer):
+        await self._open.wait()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        for pair in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(self._forward(*pair))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
