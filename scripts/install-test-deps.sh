@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-# nats-server and Chromium, a Python environment in .venv, Node packages in tests/node. Debian packages
-# come through apt-get (sudo where we are not root). Where that is not allowed it prints the command that
-# a person has to run, and fails: nothing is skipped.
+# nats-server, nginx, systemd-analyze and Chromium, a Python environment in .venv, Node packages in tests/node.
+# Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
+# command that a person has to run, and fails: nothing is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,8 @@ missing=()
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2"); }
 
 need nats-server nats-server
+need nginx nginx-light
+need systemd-analyze systemd
 need python3 python3
 need node nodejs
 need npm npm

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use weirgate::settings::{Kind, Subcommand, settings};
+
 /// What a run of the binary gave.
 struct Run {
     status: i32,
@@ -50,14 +52,13 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 #[test]
 fn help() {
     insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
-    insta::assert_snapshot!("help_levels", shown(&["levels", "--help"], &[]));
     insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
-    insta::assert_snapshot!("help_demo", shown(&["demo", "--help"], &[]));
-    insta::assert_snapshot!("help_health", shown(&["health", "--help"], &[]));
-    assert_eq!(
-        shown(&["help", "levels"], &[]),
-        shown(&["levels", "--help"], &[])
-    );
+    for subcommand in Subcommand::GATEWAYS.iter().chain([&Subcommand::Health]) {
+        let name = subcommand.name();
+        let help = shown(&[name, "--help"], &[]);
+        assert_eq!(shown(&["help", name], &[]), help);
+        insta::assert_snapshot!(format!("help_{name}"), help);
+    }
 }
 
 #[test]
@@ -67,8 +68,11 @@ fn without_a_command_the_help_is_an_error() {
 
 #[test]
 fn check() {
-    insta::assert_snapshot!("check_levels_defaults", shown(&["levels", "--check"], &[]));
-    insta::assert_snapshot!("check_demo_defaults", shown(&["demo", "--check"], &[]));
+    for name in Subcommand::GATEWAYS.map(Subcommand::name) {
+        let checked = shown(&[name, "--check"], &[]);
+        assert_eq!(shown(&["--check"], &[("WEIRGATE_GATEWAY", name)]), checked);
+        insta::assert_snapshot!(format!("check_{name}_defaults"), checked);
+    }
     let env = [
         ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
         ("PORT", "9000"),
@@ -77,6 +81,8 @@ fn check() {
         ("WEIRGATE_LOG_FORMAT", ""),
         ("WEIRGATE_EPHEMERAL", "yes"),
         ("WEIRGATE_PING_INTERVAL", "5000"),
+        ("RUST_LOG", "info,weirgate::http=debug"),
+        ("FORWARDED_ALLOW_IPS", "10.1.2.3/8,::1"),
     ];
     let args = [
         "levels",
@@ -132,6 +138,7 @@ fn wrong_values() {
             &["levels"],
             &[("WEIRGATE_RELAY", "a=k,durable=gateway_flow")],
         ),
+        (&["levels", "--endpoint", "/ws/flow"], &[]),
         (&["levels", "--endpoint", "ws/flow=flow"], &[]),
         (&["levels", "--endpoint", "/ws/stream=flow"], &[]),
         (&["levels", "--endpoint", "/health=flow"], &[]),
@@ -145,7 +152,13 @@ fn wrong_values() {
             &[("WEIRGATE_ENDPOINT", "/a=news /b=flow,nws")],
         ),
         (&["demo", "--endpoint", "/ws/flow=flows"], &[]),
+        (&["levels"], &[("RUST_LOG", "weirgate=loud")]),
+        (&["levels", "--log-filter", "debgu"], &[]),
+        (&["levels"], &[("FORWARDED_ALLOW_IPS", "nginx")]),
+        (&["levels", "--admin-addr", "9100"], &[]),
+        (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
+        (&["levels", "--check", "--port=x", "--drain-ms=y"], &[]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -156,7 +169,32 @@ fn wrong_values() {
     };
     let told: String = cases.iter().map(tell).collect();
     assert!(!told.contains("s3cret"), "{told}");
+    for setting in settings() {
+        let allowed = match setting.kind {
+            // Each unit once is enough: what is allowed is the row's range.
+            Kind::Number { .. } => "a whole number from".to_owned(),
+            // Any text is one.
+            Kind::Text | Kind::Secret => continue,
+            kind => kind.allowed(),
+        };
+        let flag = setting.flag;
+        assert!(told.contains(&allowed), "no wrong value for --{flag}");
+    }
     insta::assert_snapshot!("wrong_values", told);
+}
+
+#[test]
+fn what_cannot_start_ends_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let port = addr.rsplit(':').next().expect("a port");
+    let run = weirgate(&["demo", "--port", port], &[]);
+    assert_eq!(run.status, 1, "{}", run.stderr);
+    let told = run.stderr.replace(&addr, "ADDR");
+    assert_eq!(
+        told,
+        "error: cannot listen on ADDR: Address already in use (os error 98)\n"
+    );
 }
 
 #[test]

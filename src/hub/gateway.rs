@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
+use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
 
 /// What a gateway says of a request head.
@@ -176,17 +177,26 @@ pub enum Effect {
 pub struct Permit {
     /// Held for its count alone.
     _place: Arc<()>,
+    /// Among the connections of its address, once that is known.
+    _of_address: Option<AddressPlace>,
 }
 
 impl Permit {
-    pub(super) fn new(places: &Arc<()>) -> Self {
+    /// Takes one of `places`.
+    pub fn new(places: &Arc<()>) -> Self {
         Self {
             _place: Arc::clone(places),
+            _of_address: None,
         }
     }
 
+    /// Counts it for an address; for the one before no more.
+    pub(super) fn hold(&mut self, place: Option<AddressPlace>) {
+        self._of_address = place;
+    }
+
     /// How many are out. `places` itself is one holder.
-    pub(super) fn taken(places: &Arc<()>) -> usize {
+    pub fn taken(places: &Arc<()>) -> usize {
         Arc::strong_count(places) - 1
     }
 }

@@ -12,7 +12,7 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::{page, pages};
+use crate::http::{Route, page, pages};
 use crate::hub::{FrameBytes, TopicName};
 use crate::settings::relay::DURABLES;
 use crate::settings::{
@@ -20,7 +20,7 @@ use crate::settings::{
 };
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
-use crate::telemetry::BusStatus;
+use crate::telemetry::{BusStatus, Telemetry};
 
 /// Runs the levels gateway until a signal.
 ///
@@ -161,13 +161,16 @@ fn run_levels(
         gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
-        routes: Box::new(move |telemetry| {
-            let mut routes = page::routes();
-            routes.push(pages::levels_health_route(telemetry, shown_url));
-            routes
-        }),
+        routes: Box::new(move |telemetry| routes(telemetry, shown_url)),
     };
     run_gateway(process, parts, announce)
+}
+
+/// What it serves besides what every gateway does.
+fn routes(telemetry: &Arc<Telemetry>, shown_url: String) -> Vec<Route> {
+    let mut routes = page::routes();
+    routes.push(pages::levels_health_route(telemetry, shown_url));
+    routes
 }
 
 #[cfg(feature = "nats")]
@@ -228,8 +231,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::http::ReadyLimits;
-    use crate::settings::endpoint::HTTP_PATHS;
-    use crate::telemetry::{Build, LoopLabels, Telemetry};
+    use crate::settings::endpoint::is_http_path;
+    use crate::telemetry::{Build, LoopLabels};
 
     #[test]
     fn no_endpoint_can_take_the_path_of_a_page() {
@@ -244,10 +247,11 @@ mod tests {
             loop_stall_ms: 1,
             bus_grace_ms: 1,
         };
-        let mut routes = pages::status_routes(&telemetry, clock, limits);
-        routes.push(pages::levels_health_route(&telemetry, String::new()));
-        for path in routes.iter().map(|route| route.path).chain(["/"]) {
-            assert!(HTTP_PATHS.contains(&path), "{path}");
+        let mut all = pages::status_routes(&telemetry, clock, limits);
+        all.extend(routes(&telemetry, String::new()));
+        for route in all {
+            assert!(is_http_path(route.path), "{}", route.path);
         }
+        assert!(!is_http_path("/ws/flow") && !is_http_path("/pages"));
     }
 }

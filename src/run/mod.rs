@@ -5,10 +5,12 @@
 //! | `process` | what every process does first, and says |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
+//! | `systemd` | what systemd is told, where it started the process |
 
 mod gateway;
 mod levels;
 mod process;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ pub use self::levels::{demo, levels};
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Settings: `RUST_LOG` cannot be read.
+    /// Us: logging was set up before.
     #[error(transparent)]
     Logging(#[from] LoggingError),
     /// Settings: the address is taken, or is none of this machine's.

@@ -12,8 +12,9 @@ pub(super) const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
 const START_WITH: &str = "\
 Start with:
-  weirgate demo       then open http://localhost:8000/
-  weirgate levels     with NATS_URL set
+  weirgate demo            then open http://localhost:8000/
+  weirgate levels          with NATS_URL set
+  weirgate levels --check  to see its settings, and where each comes from
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand where none is given.";
@@ -99,8 +100,8 @@ fn arg(setting: &'static Setting) -> Arg {
 
 fn help(setting: &Setting, long: bool) -> StyledStr {
     let mut text = setting.help.to_owned();
-    if long && !setting.more.is_empty() {
-        text = format!("{text}. {}", setting.more);
+    if long {
+        text += &details(setting);
     }
     if !setting.original_env.is_empty() {
         text = format!("{text} [env: {}]", setting.original_env.join(", "));
@@ -109,6 +110,19 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
         text = format!("{text} [default: {}]", setting.default);
     }
     text.into()
+}
+
+/// What the long help adds to the line.
+fn details(setting: &Setting) -> String {
+    let mut text = String::new();
+    if !setting.more.is_empty() {
+        text = format!(". {}", setting.more);
+    }
+    if let Some(limit) = setting.limit {
+        let stop = if text.is_empty() { "." } else { "" };
+        text += &format!("{stop} Beyond it: {}.", limit.beyond.replace('`', ""));
+    }
+    text
 }
 
 /// The text of a flag, if it was typed; of a repeated one all, with space between them. Only of

@@ -1,13 +1,15 @@
 //! What a value may be: reading it, saying what is allowed, showing it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Url;
 
 use super::endpoint::{self, EndpointSettings};
 use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
+use crate::auth::TrustedProxies;
+use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Kind {
     Port,
     /// An IP address, or `localhost`.
     Addr,
+    /// An IP address, or `localhost`, with its port; empty for none.
+    SocketAddr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
     /// On or off.
@@ -52,6 +56,10 @@ pub enum Kind {
     Relays,
     /// More paths for clients, with space between them. Its flag may be repeated.
     Endpoints,
+    /// IP addresses and networks with commas between them; empty for none, `*` for any.
+    Networks,
+    /// Which log lines, in the language of `RUST_LOG`.
+    LogFilter,
     /// Any text.
     Text,
     /// Any text, never shown.
@@ -65,6 +73,8 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Addr`].
     Addr(IpAddr),
+    /// Of [`Kind::SocketAddr`].
+    SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
@@ -78,6 +88,9 @@ pub enum Value {
     /// Of [`Kind::Endpoints`].
     Endpoints(Vec<EndpointSettings>),
     /// Of [`Kind::Text`].
+    /// Of [`Kind::Networks`].
+    Networks(TrustedProxies),
+    /// Of [`Kind::Text`] and [`Kind::LogFilter`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -121,6 +134,7 @@ impl Kind {
             }
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Addr => parse_addr(text).map(Value::Addr),
+            Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
@@ -134,6 +148,8 @@ impl Kind {
             Self::Origins => parse_origins(text),
             Self::Relays => relay::parse(text).ok().map(Value::Relays),
             Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
+            Self::Networks => parse_networks(text).map(Value::Networks),
+            Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
             Self::Text => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
@@ -147,6 +163,9 @@ impl Kind {
             Self::Addr => {
                 "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
             }
+            Self::SocketAddr => {
+                "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100".into()
+            }
             Self::Urls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
@@ -158,6 +177,16 @@ impl Kind {
             }
             Self::Relays => relay::FORM.into(),
             Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => {
+                "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8 with commas between them, \
+                 or * for any"
+                    .into()
+            }
+            Self::LogFilter => {
+                "error, warn, info, debug, trace or off, or directives such as \
+                 info,weirgate::http=debug"
+                    .into()
+            }
             Self::Text | Self::Secret => "text".into(),
         }
     }
@@ -189,12 +218,15 @@ impl Kind {
             },
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
+            Self::SocketAddr => "ADDR:PORT".into(),
             Self::Urls(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
             Self::Relays => relay::FORM.into(),
             Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => "NETWORKS".into(),
+            Self::LogFilter => "FILTER".into(),
             Self::Text | Self::Secret => "TEXT".into(),
         }
     }
@@ -216,6 +248,8 @@ impl fmt::Display for Value {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::Addr(addr) => addr.fmt(f),
+            Self::SocketAddr(Some(addr)) => addr.fmt(f),
+            Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
@@ -223,6 +257,12 @@ impl fmt::Display for Value {
             Self::Origins(origins) => f.write_str(&origins.join(",")),
             Self::Relays(relays) => write_list(f, relays),
             Self::Endpoints(endpoints) => write_list(f, endpoints),
+            Self::Networks(TrustedProxies::None) => f.write_str("none"),
+            Self::Networks(TrustedProxies::Any) => f.write_str("any"),
+            Self::Networks(TrustedProxies::Networks(networks)) => {
+                let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
+                f.write_str(&shown.join(","))
+            }
             Self::Text(text) => f.write_str(text),
             Self::Secret(text) => text.fmt(f),
         }
@@ -248,6 +288,17 @@ fn parse_addr(text: &str) -> Option<IpAddr> {
         Some(v6) => v6.parse().map(IpAddr::V6).ok(),
         None => text.parse().ok(),
     }
+}
+
+fn parse_socket_addr(text: &str) -> Option<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (addr, port) = text.rsplit_once(':')?;
+    // Brackets tell an IPv6 address from its port.
+    let bare_v6 = addr.contains(':') && !addr.starts_with('[');
+    let addr = parse_addr(addr).filter(|_| !bare_v6)?;
+    Some(Some(SocketAddr::new(addr, port.parse().ok()?)))
 }
 
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
@@ -300,6 +351,19 @@ fn parse_origins(text: &str) -> Option<Value> {
     origins.map(Value::Origins)
 }
 
+fn parse_networks(text: &str) -> Option<TrustedProxies> {
+    match text {
+        "" => Some(TrustedProxies::None),
+        "*" => Some(TrustedProxies::Any),
+        list => {
+            let networks = list.split(',').map(|one| one.trim().parse().ok());
+            networks
+                .collect::<Option<_>>()
+                .map(TrustedProxies::Networks)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +400,29 @@ mod tests {
         }
         for bad in ["0.0.0.0:80", "example.com", "[0.0.0.0]", "[::"] {
             assert_eq!(shown(Kind::Addr, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_socket_address_has_a_port() {
+        for (typed, value) in [
+            ("127.0.0.1:9100", "127.0.0.1:9100"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("[::]:80", "[::]:80"),
+            ("", "none"),
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, typed).as_deref(), Some(value));
+        }
+        for bad in [
+            "9100",
+            ":9100",
+            "::1:9100",
+            "127.0.0.1",
+            "a:1",
+            "[::1]:",
+            "1.1.1.1:65536",
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, bad), None, "{bad}");
         }
     }
 
@@ -385,6 +472,20 @@ mod tests {
             "a,",
         ] {
             assert_eq!(shown(Kind::Origins, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_addresses_and_prefixes() {
+        for (typed, value) in [
+            ("", "none"),
+            ("*", "any"),
+            ("10.1.2.3/8, ::1", "10.0.0.0/8,::1"),
+        ] {
+            assert_eq!(shown(Kind::Networks, typed).as_deref(), Some(value));
+        }
+        for bad in ["nginx", "10.0.0.0/33", "10.0.0.1,", "*,10.0.0.1"] {
+            assert_eq!(shown(Kind::Networks, bad), None, "{bad}");
         }
     }
 

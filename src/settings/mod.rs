@@ -15,6 +15,7 @@ mod command;
 pub mod endpoint;
 mod error;
 mod kind;
+mod limit;
 pub mod relay;
 pub mod resolved;
 mod secret;
@@ -28,6 +29,7 @@ pub use cli::{Exit, Invocation, parse};
 pub use endpoint::EndpointSettings;
 pub use error::{SettingsError, Warning};
 pub use kind::{Kind, Unit, Value};
+pub use limit::{Limit, Shows};
 pub use relay::RelaySettings;
 pub use resolved::{
     CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat, SendQueueSettings,

@@ -1,6 +1,7 @@
 //! One row of the table: what a setting is called, where it may come from, what it may be.
 
 use super::kind::{Kind, Unit};
+use super::limit::{Limit, Shows};
 
 /// A subcommand that has settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub struct Setting {
     pub more: &'static str,
     /// The subcommands that have it.
     pub on: &'static [Subcommand],
+    /// What makes it a limit; `None`: nothing grows with it.
+    pub limit: Option<Limit>,
 }
 
 const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
@@ -134,6 +137,7 @@ impl Setting {
             help,
             more: "",
             on: GATEWAYS,
+            limit: None,
         }
     }
 
@@ -186,6 +190,22 @@ impl Setting {
     /// With more for `--help`.
     pub(super) const fn more(mut self, more: &'static str) -> Self {
         self.more = more;
+        self
+    }
+
+    /// A limit: what happens beyond it, where that shows, and `FILE::FUNCTION` of a test that hits
+    /// it. `beyond` goes on from "beyond it: " and ends without a full stop.
+    pub(super) const fn limit(
+        mut self,
+        beyond: &'static str,
+        shows: Shows,
+        test: &'static str,
+    ) -> Self {
+        self.limit = Some(Limit {
+            beyond,
+            shows,
+            test,
+        });
         self
     }
 

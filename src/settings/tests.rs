@@ -143,12 +143,15 @@ fn every_setting_reaches_the_resolved_ones() {
                 }
                 Kind::Port => vec!["9000".into()],
                 Kind::Addr => vec!["10.1.2.3".into()],
+                Kind::SocketAddr => vec!["10.1.2.3:9100".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
                 Kind::Relays => vec!["news.flash=news".into()],
                 Kind::Endpoints => vec!["/ws/flow=flow".into()],
+                Kind::Networks => vec!["10.0.0.0/8".into()],
+                Kind::LogFilter => vec!["debug".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -167,7 +170,7 @@ fn every_setting_reaches_the_resolved_ones() {
 
 #[test]
 fn the_defaults_are_the_cores() {
-    let core = levels(&[], &[]).common.limits.core();
+    let core = levels(&[], &[]).common.core();
     assert_eq!(format!("{core:?}"), format!("{:?}", hub::Limits::default()));
 }
 
@@ -181,6 +184,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
             let default = match (setting.default, setting.kind) {
                 ("", Kind::Relays) => "news.flash=news",
                 ("", Kind::Endpoints) => "/ws/flow=flow",
+                ("", Kind::SocketAddr) => "127.0.0.1:9100",
                 ("", _) => "*",
                 (default, _) => default,
             };

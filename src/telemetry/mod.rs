@@ -4,6 +4,7 @@
 //! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
 
 mod bus_status;
+mod log_lines;
 pub mod logging;
 mod loop_metrics;
 pub mod names;
@@ -96,6 +97,7 @@ impl Telemetry {
             return Ok(());
         };
         out.number(&names::BUS_CONNECTED, bus.connected().into())?;
+        out.number(&names::BUS_SUBSCRIBED, bus.subscribed().into())?;
         out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
         let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
         out.by_label(&names::CONSUMER_LAG, bus.consumers().iter().filter_map(lag))
@@ -107,6 +109,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         self.event_loop.write(&mut out)?;
         self.write_bus(&mut out)?;
+        out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
         let Build {
             version,
             gateway,
@@ -124,10 +127,7 @@ fn write_process(out: &mut Writer<'_>, process: &ProcessStats) -> fmt::Result {
         (names::PROCESS_OPEN_FDS, process.open_fds),
         (names::PROCESS_MAX_FDS, process.max_fds),
     ] {
-        match value {
-            Some(value) => out.number(&metric, value)?,
-            None => out.by_label(&metric, std::iter::empty())?,
-        }
+        out.maybe_number(&metric, value)?;
     }
     out.seconds(&names::PROCESS_START_TIME, process.start_time_seconds)
 }

@@ -178,6 +178,7 @@ fn other_subjects_are_ignored() {
         bench.message(subject, "1").message(subject, "not json");
     }
     assert_eq!(bench.publications, 0);
+    assert_eq!(bench.feed.stats().messages_ignored, 10);
     assert_eq!(bench.flow_stats(), (0, 0, 0));
     let names: Vec<_> = bench
         .feed

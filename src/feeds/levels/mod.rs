@@ -187,6 +187,7 @@ impl LevelsFeed {
     fn message(&mut self, now: Now, message: BusMessage, out: &mut Vec<Publication>) {
         let names = &self.stats.subjects;
         let Some(index) = names.iter().position(|s| *s.subject == *message.subject) else {
+            self.stats.messages_ignored += 1;
             return;
         };
         let Subject { content, last_seen } = &mut self.subjects[index];

@@ -121,6 +121,14 @@ impl Checked {
         }
     }
 
+    /// A number that switches something off when it is 0.
+    pub(super) fn unless_0<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.number::<u64>(flag) {
+            0 => None,
+            _ => Some(self.number(flag)),
+        }
+    }
+
     pub(super) fn switch(&self, flag: &str) -> bool {
         matches!(self.value(flag), Value::Switch(true))
     }
