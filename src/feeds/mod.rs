@@ -9,4 +9,4 @@ mod bad_log;
 mod bus;
 pub mod levels;
 
-pub use bus::{BusEvent, BusMessage, Fault, StreamPosition};
+pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};

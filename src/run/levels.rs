@@ -3,8 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use super::RunError;
 use super::gateway::{Parts, run_gateway};
@@ -12,7 +10,7 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::{Route, page, pages};
+use crate::http::{page, pages};
 use crate::hub::{FrameBytes, TopicName};
 use crate::settings::relay::DURABLES;
 use crate::settings::{
@@ -20,7 +18,7 @@ use crate::settings::{
 };
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
-use crate::telemetry::{BusStatus, Telemetry};
+use crate::telemetry::BusStatus;
 
 /// Runs the levels gateway until a signal.
 ///
@@ -161,16 +159,13 @@ fn run_levels(
         gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
-        routes: Box::new(move |telemetry| routes(telemetry, shown_url)),
+        routes: Box::new(move |telemetry| {
+            let mut routes = page::routes();
+            routes.push(pages::levels_health_route(telemetry, shown_url));
+            routes
+        }),
     };
     run_gateway(process, parts, announce)
-}
-
-/// What it serves besides what every gateway does.
-fn routes(telemetry: &Arc<Telemetry>, shown_url: String) -> Vec<Route> {
-    let mut routes = page::routes();
-    routes.push(pages::levels_health_route(telemetry, shown_url));
-    routes
 }
 
 #[cfg(feature = "nats")]
@@ -214,6 +209,9 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
 /// Says the last line of the banner once the subscriptions stand.
 #[cfg(feature = "nats")]
 fn announce_subscribed(status: Arc<BusStatus>) {
+    use std::thread;
+    use std::time::Duration;
+
     let wait = move || {
         while !status.subscribed() {
             thread::sleep(Duration::from_millis(20));
@@ -232,7 +230,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::http::ReadyLimits;
     use crate::settings::endpoint::is_http_path;
-    use crate::telemetry::{Build, LoopLabels};
+    use crate::telemetry::{Build, LoopLabels, Telemetry};
 
     #[test]
     fn no_endpoint_can_take_the_path_of_a_page() {
@@ -247,11 +245,11 @@ mod tests {
             loop_stall_ms: 1,
             bus_grace_ms: 1,
         };
-        let mut all = pages::status_routes(&telemetry, clock, limits);
-        all.extend(routes(&telemetry, String::new()));
-        for route in all {
+        let mut routes = pages::status_routes(&telemetry, clock, limits);
+        routes.push(pages::levels_health_route(&telemetry, String::new()));
+        routes.extend(page::routes());
+        for route in routes {
             assert!(is_http_path(route.path), "{}", route.path);
         }
-        assert!(!is_http_path("/ws/flow") && !is_http_path("/pages"));
     }
 }

@@ -8,24 +8,23 @@ use crate::gateways::LevelsGateway;
 /// What one endpoint looks like.
 pub(super) const FORM: &str = "PATH=KEY[,KEY…]";
 
-/// Paths that answer plain HTTP; a last `/` stands for all that begins so.
-const HTTP_PATHS: [&str; 7] = [
-    "/",
+/// Paths that answer plain HTTP; what ends with `/` stands for everything below it too.
+pub const HTTP_PATHS: [&str; 7] = [
     "/health",
     "/ready",
     "/stats",
     "/metrics",
     "/weirgate.js",
     "/page/",
+    "/",
 ];
 
-/// Whether a path answers plain HTTP, so that no endpoint can have it.
+/// The path answers plain HTTP.
 pub fn is_http_path(path: &str) -> bool {
-    let covers = |taken: &str| match taken.strip_suffix("/") {
-        None | Some("") => path == taken,
-        Some(_) => path.starts_with(taken),
-    };
-    HTTP_PATHS.iter().any(|taken| covers(taken))
+    let mut taken = HTTP_PATHS.iter();
+    taken.any(|taken| {
+        path == *taken || (*taken != "/" && taken.ends_with('/') && path.starts_with(taken))
+    })
 }
 
 /// One more path for clients, which sends some of the keys.

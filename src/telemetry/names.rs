@@ -169,6 +169,8 @@ metric_names! {
         "1 while every subscription stands.";
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
         "Connections to the bus made again after the first.";
+    BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
+        "Subscriptions that the bus's rules forbid.";
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages that the bus still holds for a consumer; absent while unknown.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []

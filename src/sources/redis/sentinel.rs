@@ -1,0 +1,128 @@
+//! Asking sentinels where the master is, and whether it still is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+
+use super::connection::{Connection, Waiter};
+use super::error::RedisError;
+use super::handshake::{log_in, shown};
+use super::resp::Value;
+use super::settings::{Endpoint, RedisSettings};
+
+/// How often the sentinels are asked while a connection stands.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks the sentinels whether the master has moved, on a thread of its own, for as long as this
+/// lives. Sentinels send subscribers of a replaced master away only ten seconds after a failover
+/// that somebody asked for, and until then nothing is published there any more.
+pub(super) struct Watch {
+    has_moved: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Compares with `master`. `first` is the sentinel to ask first.
+    pub(super) fn start(
+        settings: RedisSettings,
+        tls: Option<Arc<ClientConfig>>,
+        master: Endpoint,
+        mut first: usize,
+    ) -> Result<Self, RedisError> {
+        let failed = |source| RedisError::System { source };
+        let (mut waiter, _) = Waiter::new().map_err(failed)?;
+        let has_moved = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&has_moved);
+        let watch = move || {
+            // The other one is gone when the connection is.
+            while Arc::strong_count(&told) > 1 {
+                thread::sleep(WATCH_INTERVAL);
+                // Sentinels that are away say nothing about the master.
+                let found = find_master(&mut waiter, &settings, tls.as_ref(), &mut first);
+                if found.is_ok_and(|found| found.address() != master.address()) {
+                    told.store(true, Relaxed);
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("redis-sentinel".into());
+        thread.spawn(watch).map_err(failed)?;
+        Ok(Self { has_moved })
+    }
+
+    /// The sentinels name another server.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved.load(Relaxed)
+    }
+}
+
+/// The first answer of a sentinel, as an endpoint with the user, password and TLS of
+/// `settings.server`. `first` is asked first, and becomes the one that answered.
+pub(super) fn find_master(
+    waiter: &mut Waiter,
+    settings: &RedisSettings,
+    tls: Option<&Arc<ClientConfig>>,
+    first: &mut usize,
+) -> Result<Endpoint, RedisError> {
+    let sentinels = settings.sentinels.len();
+    let mut reason = String::from("there is none to ask");
+    for index in (0..sentinels).map(|n| (*first + n) % sentinels) {
+        let Some(sentinel) = settings.sentinels.get(index) else {
+            continue;
+        };
+        match ask(waiter, sentinel, settings, tls) {
+            Ok(master) => {
+                *first = index;
+                return Ok(master);
+            }
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Err(RedisError::NoMaster {
+        master: settings.master_name.clone(),
+        reason,
+    })
+}
+
+fn ask(
+    waiter: &mut Waiter,
+    sentinel: &Endpoint,
+    settings: &RedisSettings,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Endpoint, RedisError> {
+    let timeout = Duration::from_millis(settings.connect_timeout_ms);
+    let mut connection = Connection::open(waiter, sentinel, tls, timeout)?;
+    let until = Instant::now() + timeout;
+    log_in(&mut connection, sentinel, until)?;
+    let question = ["SENTINEL", "get-master-addr-by-name", &settings.master_name];
+    let answers = connection.ask(&[&question], until)?;
+    let reason = match answers.into_iter().next() {
+        Some(Value::Array(items)) => match address(&items) {
+            Some((host, port)) => {
+                return Ok(Endpoint {
+                    host,
+                    port,
+                    ..settings.server.clone()
+                });
+            }
+            None => "its answer is no address".into(),
+        },
+        Some(Value::Nil) => "it knows no master of this name".into(),
+        Some(Value::Error(words)) => shown(&words),
+        _ => "it does not answer like a sentinel".into(),
+    };
+    Err(connection.wrong(reason))
+}
+
+fn address(items: &[Value]) -> Option<(String, u16)> {
+    match items {
+        [Value::Bulk(host), Value::Bulk(port)] => {
+            let host = String::from_utf8(host.clone()).ok()?;
+            let port = std::str::from_utf8(port).ok()?.parse().ok()?;
+            Some((host, port))
+        }
+        _ => None,
+    }
+}
