@@ -7,7 +7,6 @@
 
 mod connection;
 mod cors;
-mod json;
 pub mod pages;
 mod plane;
 mod readiness;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 
-use super::json::ObjectWriter;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, Route};
 use crate::clock::Clock;
 use crate::telemetry::{OPEN_METRICS_CONTENT_TYPE, Telemetry};
+use crate::wire::object_writer::ObjectWriter;
 
 /// `/ready`, `/stats` and `/metrics`: what every gateway has.
 pub fn status_routes(telemetry: &Arc<Telemetry>, clock: Clock, limits: ReadyLimits) -> Vec<Route> {

@@ -9,7 +9,7 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::cors::Cors;
-use super::json::ObjectWriter;
+use crate::wire::object_writer::ObjectWriter;
 
 /// The methods of a route that is only read. HEAD goes where GET goes and needs no mention.
 pub static GET: [Method; 1] = [Method::GET];

@@ -1,6 +1,6 @@
 //! Flags and env: one table, typed, then resolved.
 //!
-//! The table ([`SETTINGS`]) is data. The command line, the reading of the environment, `--help`
+//! The table ([`settings`]) is data. The command line, the reading of the environment, `--help`
 //! and `--check` are all generated from it, so none of them can disagree with another. Two stages:
 //! [`typed`] says what was given and by whom (flag, env, default), [`resolved`] holds plain structs
 //! that the rest of the program takes. Precedence: the flag, over the env names of the gateway
@@ -30,5 +30,5 @@ pub use resolved::{
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};
-pub use table::SETTINGS;
+pub use table::settings;
 pub use typed::Source;

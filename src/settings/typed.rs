@@ -11,7 +11,7 @@ use std::fmt;
 use super::error::{SettingsError, Warning};
 use super::kind::{Kind, Value};
 use super::setting::{Setting, Subcommand};
-use super::table::SETTINGS;
+use super::table::settings;
 
 /// The env name that stands in for the subcommand.
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
@@ -75,7 +75,7 @@ impl Env {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
                 && !self.is_service_address(name)
-                && SETTINGS.iter().all(|s| s.weirgate_env() != **name)
+                && settings().all(|s| s.weirgate_env() != **name)
         });
         unknown
             .map(|name| Warning::Unknown {
@@ -122,7 +122,7 @@ impl Typed {
 
 /// The rows of a subcommand, in the table's order.
 pub fn rows(subcommand: Subcommand) -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().filter(move |s| s.on.contains(&subcommand))
+    settings().filter(move |s| s.on.contains(&subcommand))
 }
 
 /// Finds the text of each row: flag, over env in the order of its names, over default.
@@ -210,11 +210,11 @@ fn nearest(unknown: &str) -> Option<String> {
     if typed.is_empty() {
         return None;
     }
-    let original = SETTINGS.iter().find(|s| s.original_env.contains(&typed));
+    let original = settings().find(|s| s.original_env.contains(&typed));
     if original.is_some() {
         return Some(typed.to_owned());
     }
-    let names = SETTINGS.iter().map(Setting::weirgate_env);
+    let names = settings().map(Setting::weirgate_env);
     let distance = |name: &str| {
         let known = name.strip_prefix(PREFIX).unwrap_or(name);
         match known.strip_prefix(typed) {

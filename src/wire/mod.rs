@@ -11,6 +11,7 @@
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
 //! | [`json`] | the guard before anything that parses JSON |
+//! | [`object_writer`] | JSON objects with their keys in a stated order |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -19,6 +20,7 @@ pub mod encode;
 pub mod frame_reader;
 pub mod head;
 pub mod json;
+pub mod object_writer;
 pub mod response;
 pub mod upgrade;
 

@@ -2,15 +2,22 @@
 
 /// Writes one object.
 #[derive(Debug)]
-pub(super) struct ObjectWriter {
+pub struct ObjectWriter {
     text: String,
 }
 
-impl ObjectWriter {
-    pub(super) fn new() -> Self {
+impl Default for ObjectWriter {
+    fn default() -> Self {
         Self {
             text: String::from("{"),
         }
+    }
+}
+
+impl ObjectWriter {
+    /// An object without members.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn key(&mut self, key: &str) -> &mut String {
@@ -22,38 +29,48 @@ impl ObjectWriter {
         &mut self.text
     }
 
-    pub(super) fn string(&mut self, key: &str, value: &str) {
+    /// Text, escaped.
+    pub fn string(&mut self, key: &str, value: &str) {
         self.key(key).push_str(&quoted(value));
     }
 
-    pub(super) fn boolean(&mut self, key: &str, value: bool) {
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &str, value: bool) {
         self.key(key).push_str(if value { "true" } else { "false" });
     }
 
-    pub(super) fn number(&mut self, key: &str, value: impl Into<i128>) {
+    /// A whole number.
+    pub fn number(&mut self, key: &str, value: impl Into<i128>) {
         self.key(key).push_str(&value.into().to_string());
     }
 
     /// A number, or `null` where there is none.
-    pub(super) fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
+    pub fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
         match value {
             Some(value) => self.number(key, value),
             None => self.key(key).push_str("null"),
         }
     }
 
-    pub(super) fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
+    /// A list of texts.
+    pub fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
         let values: Vec<String> = values.map(quoted).collect();
         let list = format!("[{}]", values.join(","));
         self.key(key).push_str(&list);
     }
 
+    /// A value that is JSON text already.
+    pub fn raw(&mut self, key: &str, json: &str) {
+        self.key(key).push_str(json);
+    }
+
     /// An object in the object.
-    pub(super) fn object(&mut self, key: &str, inner: Self) {
+    pub fn object(&mut self, key: &str, inner: Self) {
         self.key(key).push_str(&inner.finish());
     }
 
-    pub(super) fn finish(mut self) -> String {
+    /// The object's text.
+    pub fn finish(mut self) -> String {
         self.text.push('}');
         self.text
     }
@@ -80,9 +97,10 @@ mod tests {
         object.maybe_number("some", Some(u64::MAX));
         object.strings("list", ["x", "\""].into_iter());
         object.object("a", inner);
+        object.raw("r", "1.50");
         assert_eq!(
             object.finish(),
-            r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false}}"#
+            r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
         );
         assert_eq!(ObjectWriter::new().finish(), "{}");
     }

@@ -1,0 +1,173 @@
+//! From feed, gateway and source to a running loop: the same for every gateway.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, never};
+
+use super::RunError;
+use super::process::{Process, build, seed};
+use crate::clock::Clock;
+use crate::feeds::BusEvent;
+use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
+use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
+use crate::reactor::{
+    CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Reactor, ReactorSettings, Seams,
+    TurnBudgets, Wake,
+};
+use crate::settings::CommonSettings;
+use crate::sources::{Source, SourceLink};
+use crate::telemetry::{BusStatus, LoopLabels, Telemetry};
+
+/// From the last turn of the loop to the end of the HTTP side.
+const HTTP_STOP: Duration = Duration::from_millis(200);
+
+/// Makes routes once there is something that they can show.
+pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
+
+/// A gateway's own parts.
+pub(super) struct Parts<'a, G, F> {
+    /// Its name in metrics.
+    pub(super) name: &'static str,
+    /// The settings that every gateway has.
+    pub(super) common: &'a CommonSettings,
+    /// What the source says of the bus.
+    pub(super) status: Arc<BusStatus>,
+    /// The frames alive: the feed counts there what it makes.
+    pub(super) frame_bytes: FrameBytes,
+    /// Bus messages to publications.
+    pub(super) feed: F,
+    /// The client side of the contract.
+    pub(super) gateway: G,
+    /// The bus.
+    pub(super) source: Box<dyn Source>,
+    /// Pages beside those that every gateway has.
+    pub(super) routes: Routes,
+    /// What `/` shows.
+    pub(super) page: Option<&'static str>,
+}
+
+/// Runs a gateway until a signal. `announce` is called with the address once it listens.
+///
+/// # Errors
+/// It could not start, or the loop failed.
+pub(super) fn run_gateway<G, F>(
+    process: Process,
+    parts: Parts<'_, G, F>,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), RunError>
+where
+    G: Gateway,
+    F: Feed<Event = BusEvent>,
+{
+    let (clock, common) = (process.clock, parts.common);
+    let limits = &common.limits;
+    let subjects = parts.feed.stats().subjects.iter();
+    let labels = LoopLabels {
+        connection_outcomes: &CONNECTION_OUTCOMES,
+        close_reasons: &CLOSE_REASONS,
+        subjects: subjects.map(|s| s.subject.clone()).collect(),
+    };
+    let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
+
+    let mut routes = status_routes(common, &telemetry, clock);
+    routes.extend((parts.routes)(&telemetry));
+    let http = start_http(common, routes, parts.page)?;
+
+    let core = Core::new(limits.core(), parts.frame_bytes, seed(clock));
+    let hub = Hub::new(core, parts.gateway);
+    let (events, bus) = bounded(limits.bus_queue_messages_max);
+    let seams = |wake: &Wake| {
+        start_source(parts.source, SourceLink::new(events, waking(wake), clock))?;
+        Ok(Seams {
+            bus,
+            commands: never(),
+            replies: never(),
+            outside: Box::new(|_| {}),
+            http: http.handle(),
+            telemetry: Arc::clone(&telemetry),
+        })
+    };
+    let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
+        .map_err(|error| listen_error(common, error))?;
+    announce(reactor.local_addr().map_err(RunError::Loop)?);
+    reactor.run().map_err(RunError::Loop)?;
+    http.stop(HTTP_STOP);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clock) -> Vec<Route> {
+    let ready = ReadyLimits {
+        loop_stall_ms: common.loop_stall_ms,
+        bus_grace_ms: common.ready_bus_grace_ms,
+    };
+    pages::status_routes(telemetry, clock, ready)
+}
+
+fn start_http(
+    common: &CommonSettings,
+    routes: Vec<Route>,
+    page: Option<&'static str>,
+) -> Result<HttpPlane, RunError> {
+    let cors = match common.allowed_origins.as_slice() {
+        [] => Cors::Any,
+        listed => Cors::Listed(listed.to_vec()),
+    };
+    let site = Site {
+        routes,
+        page,
+        fallback: None,
+        cors,
+    };
+    let settings = HttpSettings {
+        head_bytes_max: common.limits.head_bytes_max,
+        head_headers_max: common.limits.head_headers_max,
+        head_timeout_ms: common.limits.handshake_timeout_ms,
+        ..HttpSettings::default()
+    };
+    HttpPlane::start(site, settings).map_err(RunError::Thread)
+}
+
+fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
+    let wake = wake.clone();
+    Box::new(move || wake.wake())
+}
+
+/// The thread ends with the process: it may be blocked on its broker for as long as it likes.
+fn start_source(source: Box<dyn Source>, link: SourceLink) -> io::Result<()> {
+    let run = move || source.run(link);
+    thread::Builder::new().name("source".into()).spawn(run)?;
+    Ok(())
+}
+
+fn reactor_settings(common: &CommonSettings) -> ReactorSettings {
+    let limits = &common.limits;
+    ReactorSettings {
+        listen: ListenSettings {
+            addr: common.listen,
+            backlog: common.listen_backlog,
+            notsent_lowat_bytes: common.tcp_notsent_lowat_bytes,
+        },
+        budgets: TurnBudgets {
+            accepts_max: limits.accepts_per_turn_max,
+            read_bytes_max: limits.read_bytes_per_turn_max,
+            publication_bytes_max: limits.turn_publication_bytes_max,
+        },
+        drain: DrainPlan {
+            delay_us: common.drain_delay_ms * 1000,
+            spread_us: common.drain_ms * 1000,
+        },
+        stop_timeout_us: common.stop_timeout_ms * 1000,
+    }
+}
+
+fn listen_error(common: &CommonSettings, error: io::Error) -> RunError {
+    RunError::Listen {
+        addr: common.listen,
+        error,
+    }
+}

@@ -1,0 +1,178 @@
+//! What `weirgate levels` and `weirgate demo` are made of: the same feed and gateway, on NATS or on
+//! a simulated market.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::RunError;
+use super::gateway::{Parts, run_gateway};
+use super::process::{Process, say};
+use crate::auth::Origins;
+use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
+use crate::gateways::LevelsGateway;
+use crate::http::pages;
+use crate::hub::FrameBytes;
+use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, banner};
+use crate::sources::Source;
+use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
+use crate::telemetry::BusStatus;
+
+/// The levels contract's durables and their subjects, as `/health` shows them.
+const CONSUMERS: [(&str, &str); 2] = [
+    ("gateway_levels", "levels.signals"),
+    ("gateway_flow", "market.flow"),
+];
+
+/// The page inside the binary.
+const PAGE: &str = include_str!("../http/page/index.html");
+
+/// Runs the levels gateway until a signal.
+///
+/// # Errors
+/// It could not start, or the loop failed.
+#[cfg(feature = "nats")]
+pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
+    use crate::sources::nats::NatsSource;
+
+    let process = Process::start(&settings.common)?;
+    let now_unix_ms = process.clock.now().unix_ms;
+    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
+    let source = NatsSource::new(nats_settings(&settings), Arc::clone(&status));
+    let shown_url = settings.nats_url.to_string();
+    let plan = LevelsPlan {
+        gateway: "levels",
+        common: &settings.common,
+        session_length_min: settings.session_length_min,
+        shown_url: &shown_url,
+        status: Arc::clone(&status),
+    };
+    let announce = |addr: SocketAddr| {
+        say(&banner::levels_start(&settings.nats_url, addr.port()));
+        announce_subscribed(status);
+    };
+    run_levels(process, plan, Box::new(source), announce)
+}
+
+/// Without the NATS source there is nothing to run.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "nats"))]
+pub fn levels(_: LevelsSettings) -> Result<(), RunError> {
+    Err(RunError::NotBuilt("NATS"))
+}
+
+/// Runs the levels gateway on a simulated market until a signal.
+///
+/// # Errors
+/// It could not start, or the loop failed.
+pub fn demo(settings: DemoSettings) -> Result<(), RunError> {
+    let process = Process::start(&settings.common)?;
+    let now_unix_ms = process.clock.now().unix_ms;
+    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
+    let market = SimulatedSettings {
+        levels: settings.levels,
+        seed: settings.seed,
+    };
+    let rate_hz = f64::from(settings.rate_hz);
+    let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
+    let plan = LevelsPlan {
+        gateway: "demo",
+        common: &settings.common,
+        session_length_min: settings.session_length_min,
+        shown_url: "simulated",
+        status,
+    };
+    let announce = |addr| say(&banner::demo_start(addr));
+    run_levels(process, plan, Box::new(source), announce)
+}
+
+/// The levels gateway apart from its source.
+struct LevelsPlan<'a> {
+    gateway: &'static str,
+    common: &'a CommonSettings,
+    session_length_min: u32,
+    shown_url: &'a str,
+    status: Arc<BusStatus>,
+}
+
+fn run_levels(
+    process: Process,
+    plan: LevelsPlan<'_>,
+    source: Box<dyn Source>,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), RunError> {
+    let frame_bytes = FrameBytes::default();
+    let limits = &plan.common.limits;
+    let feed_settings = LevelsFeedSettings {
+        json_depth_max: limits.json_depth_max,
+        session_length_min: plan.session_length_min,
+        bus_message_bytes_max: limits.bus_message_bytes_max,
+    };
+    let origins = Origins::new(plan.common.allowed_origins.iter().cloned());
+    let shown_url = plan.shown_url.to_owned();
+    let parts = Parts {
+        name: plan.gateway,
+        common: plan.common,
+        status: plan.status,
+        feed: LevelsFeed::new(feed_settings, frame_bytes.clone()),
+        gateway: LevelsGateway::new(TOPIC, origins),
+        frame_bytes,
+        source,
+        routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
+        page: Some(PAGE),
+    };
+    run_gateway(process, parts, announce)
+}
+
+#[cfg(feature = "nats")]
+fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSettings {
+    use crate::sources::nats::{NatsSettings, StreamSpec, SubscriptionSpec};
+
+    const DAY_S: u64 = 24 * 60 * 60;
+    let stream = |name: &str, subjects: &[&str]| StreamSpec {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
+        max_age_s: DAY_S,
+    };
+    let subscription = |stream: &str, (durable, subject): (&str, &str)| SubscriptionSpec {
+        stream: stream.to_owned(),
+        subject: subject.to_owned(),
+        durable: durable.to_owned(),
+    };
+    let [levels, flow] = CONSUMERS;
+    NatsSettings {
+        urls: settings.nats_url.expose().to_owned(),
+        streams: vec![
+            stream("LEVEL_SIGNALS", &["levels.*"]),
+            stream("MARKET_DATA", &["market.*", "market.*.*"]),
+        ],
+        subscriptions: vec![
+            subscription("LEVEL_SIGNALS", levels),
+            subscription("MARKET_DATA", flow),
+        ],
+        ephemeral: settings.ephemeral,
+        reconnect_delay_min_ms: 100,
+        reconnect_delay_max_ms: 2_000,
+        watchdog_interval_ms: 1_000,
+        watchdog_misses: 2,
+        backlog_quiet_min: 4,
+    }
+}
+
+/// Says the last line of the banner once the subscriptions stand.
+#[cfg(feature = "nats")]
+fn announce_subscribed(status: Arc<BusStatus>) {
+    let wait = move || {
+        while !status.subscribed() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        say(&banner::levels_subscribed());
+    };
+    // Without the thread the line is missing, and nothing else.
+    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(wait) {
+        tracing::warn!(%error, "cannot wait for the subscriptions");
+    }
+}

@@ -1,0 +1,53 @@
+//! What every process does first, and what it says of itself.
+
+use std::io;
+
+use super::RunError;
+use crate::clock::Clock;
+use crate::settings::{CommonSettings, LogFormat};
+use crate::telemetry::Build;
+use crate::telemetry::logging;
+
+/// What every process has before it has a gateway.
+pub(super) struct Process {
+    pub(super) clock: Clock,
+}
+
+impl Process {
+    pub(super) fn start(common: &CommonSettings) -> Result<Self, RunError> {
+        logging::init(match common.log_format {
+            LogFormat::Text => logging::LogFormat::Text,
+            LogFormat::Json => logging::LogFormat::Json,
+        })?;
+        for warning in &common.warnings {
+            tracing::warn!("{warning}");
+        }
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::warn!(%error, "the limit on open files could not be raised");
+        }
+        Ok(Self {
+            clock: Clock::start(),
+        })
+    }
+}
+
+pub(super) fn build(gateway: &'static str) -> Build {
+    let nats = cfg!(feature = "nats").then_some("nats");
+    Build {
+        version: env!("CARGO_PKG_VERSION"),
+        gateway,
+        features: nats.into_iter().collect::<Vec<_>>().join(","),
+    }
+}
+
+/// Jitter differs from process to process; nothing else is random.
+pub(super) fn seed(clock: Clock) -> u64 {
+    clock.now().unix_ms as u64 ^ u64::from(std::process::id()) << 32
+}
+
+/// For people who read standard output; a closed one is no failure.
+pub(super) fn say(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(io::stdout(), "{text}");
+}

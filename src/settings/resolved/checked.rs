@@ -1,0 +1,140 @@
+//! The values of one subcommand, each allowed, and fitting together.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::super::error::SettingsError;
+use super::super::kind::Value;
+use super::super::setting::Setting;
+use super::super::typed::{Source, Typed};
+
+/// Values that must not be larger than others.
+const ORDERS: &[(&str, &str)] = &[
+    ("send-queue-soft-bytes", "send-queue-hard-bytes"),
+    ("send-queue-hard-bytes", "frame-bytes-max"),
+    ("bus-message-bytes-max", "frame-bytes-max"),
+    ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
+];
+
+/// The values of one subcommand, each allowed, and fitting together.
+#[derive(Debug)]
+pub struct Checked(Vec<CheckedValue>);
+
+/// One value and its source.
+#[derive(Debug)]
+pub struct CheckedValue {
+    /// The row of the table.
+    pub setting: &'static Setting,
+    /// The value; it shows itself without secrets.
+    pub value: Value,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl Checked {
+    /// Reads everything that was typed.
+    ///
+    /// # Errors
+    /// All values that are not allowed, or else all that do not fit together.
+    pub fn new(typed: Vec<Typed>) -> Result<Self, Vec<SettingsError>> {
+        let mut values = Vec::new();
+        let mut errors = Vec::new();
+        for typed in typed {
+            match typed.read() {
+                Ok(value) => values.push(CheckedValue {
+                    setting: typed.setting,
+                    value,
+                    source: typed.source,
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut checked = Self(values);
+        if errors.is_empty() {
+            errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        checked.lower_to_half("turn-publication-bytes-max", "send-queue-soft-bytes");
+        Ok(checked)
+    }
+
+    /// The values in the table's order, for `--check`.
+    pub fn values(&self) -> &[CheckedValue] {
+        &self.0
+    }
+
+    fn order(&self, (low, high): (&'static str, &'static str)) -> Option<SettingsError> {
+        let (low, high) = (self.find(low)?, self.find(high)?);
+        let (&Value::Number(low_value), &Value::Number(high_value)) = (&low.value, &high.value)
+        else {
+            return None;
+        };
+        (low_value > high_value).then(|| SettingsError::Order {
+            low: low.setting.flag,
+            low_value,
+            low_from: low.source.clone(),
+            high: high.setting.flag,
+            high_value,
+            high_from: high.source.clone(),
+        })
+    }
+
+    /// More in one part of a turn than half the soft limit would make every client slow at once.
+    fn lower_to_half(&mut self, flag: &str, of: &'static str) {
+        let half = match self.find(of) {
+            Some(CheckedValue {
+                value: Value::Number(n),
+                ..
+            }) => n / 2,
+            _ => return,
+        };
+        let lowered = self.0.iter_mut().find(|v| v.setting.flag == flag);
+        if let Some(lowered) = lowered
+            && matches!(lowered.value, Value::Number(n) if n > half)
+        {
+            lowered.value = Value::Number(half);
+            lowered.source = Source::HalfOf(of);
+        }
+    }
+
+    pub(super) fn find(&self, flag: &str) -> Option<&CheckedValue> {
+        self.0.iter().find(|v| v.setting.flag == flag)
+    }
+
+    pub(super) fn value(&self, flag: &str) -> &Value {
+        match self.find(flag) {
+            Some(found) => &found.value,
+            None => unreachable!("the table has no row for --{flag} on this subcommand"),
+        }
+    }
+
+    /// A number; the table's range keeps it within `T`, which the tests hold.
+    pub(super) fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
+        match self.value(flag) {
+            &Value::Number(n) => match T::try_from(n) {
+                Ok(n) => n,
+                Err(_) => unreachable!("the range of --{flag} is wider than its type"),
+            },
+            other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
+    pub(super) fn switch(&self, flag: &str) -> bool {
+        matches!(self.value(flag), Value::Switch(true))
+    }
+
+    /// The address to listen on, with its port.
+    pub fn listen(&self) -> SocketAddr {
+        let addr = match self.value("listen") {
+            &Value::Addr(addr) => addr,
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(addr, self.number("port"))
+    }
+
+    /// How long a health check waits.
+    pub fn health_timeout_ms(&self) -> u64 {
+        self.number("health-timeout-ms")
+    }
+}

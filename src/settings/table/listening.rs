@@ -1,0 +1,45 @@
+//! Where a gateway listens.
+
+use super::super::kind::Kind;
+use super::super::setting::Heading::Listening;
+use super::super::setting::Setting;
+use super::super::setting::Subcommand::{Demo, Levels};
+
+pub(super) static ROWS: &[Setting] = &[
+    Setting::new(
+        Listening,
+        "listen",
+        Kind::Addr,
+        "0.0.0.0",
+        "Address to listen on",
+    )
+    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
+    .on(&[Levels]),
+    Setting::new(
+        Listening,
+        "listen",
+        Kind::Addr,
+        "127.0.0.1",
+        "Address to listen on",
+    )
+    .more("The demo is for this machine only; 0.0.0.0 shows it to the network.")
+    .on(&[Demo]),
+    Setting::new(
+        Listening,
+        "port",
+        Kind::Port,
+        "8000",
+        "Port for WebSocket and HTTP",
+    )
+    .more("PORT is read when GATEWAY_PORT is not set.")
+    .original_env(&["GATEWAY_PORT", "PORT"])
+    .on(&[Levels, Demo]),
+    Setting::count(
+        Listening,
+        "listen-backlog",
+        (1, 65_535),
+        "4096",
+        "Connections that may wait to be accepted",
+    )
+    .more("The system may lower it (net.core.somaxconn)."),
+];
