@@ -16,6 +16,8 @@
 //! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
+//! | [`key_files`] | the keys of tokens, read again when they change | judge a token | [`run`], [`token_command`] |
+//! | [`token_command`] | `weirgate token`: makes and judges tokens | start anything | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 
 pub mod auth;
@@ -25,9 +27,11 @@ pub mod gateways;
 pub mod health_check;
 pub mod http;
 pub mod hub;
+pub mod key_files;
 pub mod reactor;
 pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
+pub mod token_command;
 pub mod wire;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Levels(settings)) => ended(run::levels(*settings)),
         Ok(Invocation::Demo(settings)) => ended(run::demo(*settings)),
         Ok(Invocation::Health(check)) => ended(check.run()),
+        Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Check(text) | Invocation::Version(text)) => {
             show(text.trim_end());
             ExitCode::SUCCESS

@@ -54,6 +54,12 @@ fn help() {
     insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
     insta::assert_snapshot!("help_demo", shown(&["demo", "--help"], &[]));
     insta::assert_snapshot!("help_health", shown(&["health", "--help"], &[]));
+    insta::assert_snapshot!("help_token", shown(&["token", "--help"], &[]));
+    insta::assert_snapshot!("help_token_mint", shown(&["token", "mint", "--help"], &[]));
+    insta::assert_snapshot!(
+        "help_token_inspect",
+        shown(&["token", "inspect", "--help"], &[])
+    );
     assert_eq!(
         shown(&["help", "levels"], &[]),
         shown(&["levels", "--help"], &[])
@@ -147,6 +153,62 @@ fn version_and_features() {
     )));
     assert_eq!(version.contains("nats"), cfg!(feature = "nats"));
     assert_eq!(shown(&["--version"], &[]), version);
+}
+
+#[test]
+fn a_token_is_minted_judged_and_never_repeated() {
+    let env = [("JWT_SECRET", "s3cret"), ("JWT_AUDIENCE", "here")];
+    let args = ["token", "mint", "--role", "admin", "--user", "ann"];
+    let token = shown(&args, &env);
+    let token = token.trim();
+    let told = shown(&["token", "inspect", token], &env);
+    assert!(
+        told.starts_with("good\n  role:     admin\n  user:     ann\n"),
+        "{told}"
+    );
+    for (args, env, says) in [
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "other")],
+            "[signature]",
+        ),
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "s3cret")],
+            "[audience]",
+        ),
+        (vec!["token", "inspect", token], vec![], "[unknown_key]"),
+        (
+            vec!["token", "inspect", "-"],
+            vec![("JWT_SECRET", "s3cret")],
+            "[missing]",
+        ),
+        (vec!["token", "mint"], vec![], "JWT_SECRET is not set"),
+        (
+            vec!["token", "inspect"],
+            vec![("JWT_JWKS_FILE", "/none")],
+            "/none",
+        ),
+        (
+            vec!["token", "inspect", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+        (
+            vec!["token", "inspect", "--", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+    ] {
+        let run = weirgate(&args, &env);
+        assert_ne!(run.status, 0, "{args:?}");
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        let all = run.stdout + &run.stderr;
+        assert!(
+            !all.contains(&token[..30]) && !all.contains("s3cret"),
+            "{all}"
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::glob::{Glob, GlobError, Globs, is_pattern};
 use crate::wire::json::{JsonError, object_entries};
+use crate::wire::object_writer::quoted;
 
 /// The table is an object of lists.
 const DEPTH_MAX: usize = 2;
@@ -162,11 +163,6 @@ fn read_name(name: &str) -> Result<Glob, GlobError> {
     } else {
         Ok(Glob::exact(name))
     }
-}
-
-fn quoted(text: &str) -> String {
-    // A text can always be written.
-    sonic_rs::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -36,32 +36,44 @@ pub struct Identity {
 }
 
 /// Why a token admits nobody: the label of the metric. The client is told none of this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum Refusal {
     /// None was brought.
+    #[error("no token")]
     Missing,
     /// Over [`TOKEN_BYTES_MAX`].
+    #[error("over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
     /// Neither the API key nor a JWT.
+    #[error("neither the API key nor a JWT")]
     NotAToken,
     /// An algorithm that is not taken; `none` is one.
+    #[error("an algorithm that is not taken")]
     Algorithm,
     /// No key fits its algorithm and key id.
+    #[error("no key here fits its algorithm and key id")]
     UnknownKey,
     /// Signed with another key, or changed since.
+    #[error("signed with another key, or changed since")]
     Signature,
     /// A claim is of the wrong type.
+    #[error("a claim of the wrong type")]
     Claims,
     /// Past its `exp`.
+    #[error("its time (exp) is over")]
     Expired,
     /// Before its `nbf`.
+    #[error("its time (nbf) has not come")]
     NotYetValid,
     /// Its `aud` does not name this gateway.
+    #[error("its audience (aud) is not this one")]
     Audience,
     /// Its `iss` is not one of those to be believed.
+    #[error("its issuer (iss) is not believed here")]
     Issuer,
     /// Its role is not in the table.
+    #[error("its role is not in the table")]
     Role,
 }
 

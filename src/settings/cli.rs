@@ -12,7 +12,9 @@ use super::kind::Kind;
 use super::resolved::{Checked, DemoSettings, LevelsSettings};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
+use crate::auth::Token;
 use crate::health_check::HealthCheck;
+use crate::token_command::{Claims, TokenAction, TokenCommand};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub enum Invocation {
     Version(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
+    /// Make or judge a token.
+    Token(Box<TokenCommand>),
 }
 
 /// The end of the process, without anything having been started.
@@ -66,6 +70,7 @@ where
         .map_err(|error| Exit::from_clap(&error, &args))?;
     match matches.subcommand() {
         Some(("health", matches)) => health(matches, &env),
+        Some(("token", matches)) => token(matches, &env),
         Some(("version", _)) => Ok(Invocation::Version(format!("weirgate {}", version()))),
         Some((name, matches)) => match Subcommand::gateway(name) {
             Some(subcommand) => gateway(subcommand, matches, &env),
@@ -125,6 +130,28 @@ fn health(matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
     Ok(Invocation::Health(check))
 }
 
+fn token(matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Exit::wrong_use("no command of token"));
+    };
+    // Its warnings are the gateway's own.
+    let (checked, _) = checked(rows(Subcommand::Token), matches, env, 2)?;
+    let action = match name {
+        "mint" => TokenAction::Mint(Claims {
+            role: flag(matches, "role"),
+            user: flag(matches, "user"),
+            symbols_max: matches.get_one("symbols-max").copied(),
+            expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
+        }),
+        _ => {
+            let token = flag(matches, "token").filter(|token| token != "-");
+            TokenAction::Inspect(token.and_then(Token::new))
+        }
+    };
+    let auth = checked.auth();
+    Ok(Invocation::Token(Box::new(TokenCommand { action, auth })))
+}
+
 fn checked(
     rows: impl Iterator<Item = &'static Setting>,
     matches: &ArgMatches,
@@ -162,13 +189,13 @@ fn report(subcommand: Subcommand, checked: &Checked, warnings: &[Warning]) -> St
 }
 
 impl Exit {
-    /// The parser repeats what it does not know, and that may be a URL in the wrong place: of
-    /// arguments with an `@`, nothing is shown.
+    /// The parser repeats what it does not know, and that may be a URL or a token in the wrong
+    /// place: of arguments with an `@`, or that begin as each JWT does, nothing is shown.
     fn from_clap(error: &clap::Error, args: &[OsString]) -> Self {
         let mut text = error.to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
             let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
-            if value.contains('@') {
+            if value.contains('@') || value.starts_with("eyJ") {
                 text = text.replace(arg.as_ref(), "***").replace(value, "***");
             }
         }

@@ -1,7 +1,7 @@
 //! The command line, generated from the table.
 
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::kind::Kind;
 use super::setting::{Setting, Subcommand};
@@ -48,6 +48,7 @@ pub(super) fn command() -> Command {
         .into_iter()
         .fold(root, |root, g| root.subcommand(gateway(g)));
     root.subcommand(health())
+        .subcommand(token())
         .subcommand(Command::new("version").about("Show the version and the features"))
 }
 
@@ -76,6 +77,50 @@ fn health() -> Command {
         .args_override_self(true)
         .arg(which)
         .args(of_gateway.chain(rows(Subcommand::Health)).map(arg))
+}
+
+fn token() -> Command {
+    let part = |name, about| {
+        Command::new(name)
+            .about(about)
+            .after_help("The settings are the gateway's own, read from the same env.")
+            .args_override_self(true)
+            .args(rows(Subcommand::Token).map(arg))
+    };
+    let claim =
+        |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
+    let number = |name, help| claim(name, "N", help).value_parser(value_parser!(u32));
+    let mint = part(
+        "mint",
+        "Make a token for trying out, signed with JWT_SECRET (HS256)",
+    )
+    .arg(claim("role", "ROLE", "Its role"))
+    .arg(claim("user", "USER", "Its user"))
+    .arg(number("symbols-max", "The user's symbol limit"))
+    .arg(
+        number(
+            "expires-in-s",
+            "Seconds until it ends; 0 for never [default: 3600]",
+        )
+        .value_name("S")
+        .default_value("3600")
+        .hide_default_value(true),
+    );
+    let inspect = part(
+        "inspect",
+        "Say what a gateway would say of a token: exit 0 when it is good",
+    )
+    .arg(
+        Arg::new("token")
+            .value_name("TOKEN")
+            .help("The token; without it, or as -, it is read from standard input"),
+    );
+    Command::new(Subcommand::Token.name())
+        .about(Subcommand::Token.about())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(mint)
+        .subcommand(inspect)
 }
 
 fn arg(setting: &'static Setting) -> Arg {

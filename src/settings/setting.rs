@@ -11,6 +11,8 @@ pub enum Subcommand {
     Demo,
     /// `weirgate health`, which also takes the address and the port of the gateway it asks.
     Health,
+    /// `weirgate token`.
+    Token,
 }
 
 impl Subcommand {
@@ -23,6 +25,7 @@ impl Subcommand {
             Self::Levels => "levels",
             Self::Demo => "demo",
             Self::Health => "health",
+            Self::Token => "token",
         }
     }
 
@@ -32,6 +35,7 @@ impl Subcommand {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
+            Self::Token => "Make a token for trying out, or see what a gateway would say of one",
         }
     }
 
@@ -56,6 +60,8 @@ pub enum Heading {
     Logs,
     /// Start, readiness and stop.
     Lifecycle,
+    /// Tokens and their keys.
+    Auth,
     /// Who may connect, and what a client may send.
     Clients,
     /// What waits for a client.
@@ -80,6 +86,7 @@ impl Heading {
             Self::Market => "Simulated market",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",
+            Self::Auth => "Tokens",
             Self::Clients => "Clients",
             Self::SendQueue => "Send queues",
             Self::Connection => "Connections",

@@ -6,7 +6,20 @@ use super::typed::{Env, rows};
 use super::*;
 use crate::hub;
 
-const ALL: [Subcommand; 3] = [Subcommand::Levels, Subcommand::Demo, Subcommand::Health];
+const ALL: [Subcommand; 4] = [
+    Subcommand::Levels,
+    Subcommand::Demo,
+    Subcommand::Health,
+    Subcommand::Token,
+];
+
+/// What is typed to reach a subcommand's settings.
+fn words(subcommand: Subcommand) -> Vec<&'static str> {
+    match subcommand {
+        Subcommand::Token => vec!["token", "inspect"],
+        other => vec![other.name()],
+    }
+}
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
     parse(["weirgate"].iter().chain(args), env.iter().copied())
@@ -124,7 +137,7 @@ fn defaults_are_allowed_and_ranges_are_no_wider_than_their_types() {
                     _ => None,
                 })
                 .collect();
-            let mut args = vec![subcommand.name()];
+            let mut args = words(subcommand);
             args.extend(flags.iter().map(String::as_str));
             assert!(run(&args, &[]).is_ok(), "{:?}", run(&args, &[]));
         }
@@ -134,7 +147,8 @@ fn defaults_are_allowed_and_ranges_are_no_wider_than_their_types() {
 #[test]
 fn every_setting_reaches_the_resolved_ones() {
     for subcommand in ALL {
-        let default = format!("{:?}", run(&[subcommand.name()], &[]).unwrap());
+        let words = words(subcommand);
+        let default = format!("{:?}", run(&words, &[]).unwrap());
         for setting in rows(subcommand) {
             let other: Vec<String> = match setting.kind {
                 Kind::Number { min, max, .. } => {
@@ -151,7 +165,7 @@ fn every_setting_reaches_the_resolved_ones() {
             };
             let changes = |value: &String| {
                 let flag = format!("--{}={value}", setting.flag);
-                run(&[subcommand.name(), &flag], &[])
+                run(&[&words, [flag.as_str()].as_slice()].concat(), &[])
                     .is_ok_and(|invocation| format!("{invocation:?}") != default)
             };
             assert!(

@@ -76,7 +76,8 @@ impl ObjectWriter {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A JSON string.
+pub fn quoted(text: &str) -> String {
     // A string always has a JSON form; the empty string stands in for an error that cannot come.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }

@@ -120,6 +120,14 @@ impl Checked {
         }
     }
 
+    /// The text of a row that takes any.
+    pub(super) fn text(&self, flag: &str) -> String {
+        match self.value(flag) {
+            Value::Text(text) => text.clone(),
+            other => unreachable!("--{flag} is no text: {other:?}"),
+        }
+    }
+
     pub(super) fn switch(&self, flag: &str) -> bool {
         matches!(self.value(flag), Value::Switch(true))
     }

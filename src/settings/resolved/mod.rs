@@ -3,6 +3,7 @@
 //! The second stage. [`Checked`] holds the values of one subcommand with their sources (that is
 //! what `--check` prints); the structs are made from it, those of a gateway in a file of its own.
 
+mod auth;
 mod checked;
 mod levels;
 
@@ -12,6 +13,7 @@ use super::error::Warning;
 use super::kind::Value;
 use crate::hub;
 
+pub use self::auth::AuthSettings;
 pub use self::checked::{Checked, CheckedValue};
 pub use self::levels::{DemoSettings, LevelsSettings};
 

@@ -4,6 +4,7 @@
 //! together. A setting whose default or env names differ between gateways has a row for each of
 //! them.
 
+mod auth;
 mod budgets;
 mod clients;
 mod delivery;
@@ -27,6 +28,7 @@ static PARTS: &[&[Setting]] = &[
     nats::ROWS,
     levels::ROWS,
     process::ROWS,
+    auth::ROWS,
     clients::ROWS,
     delivery::ROWS,
     budgets::ROWS,
