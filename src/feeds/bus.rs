@@ -20,6 +20,38 @@ pub enum BusEvent {
     },
     /// A message.
     Message(BusMessage),
+    /// A subscription stands: whatever is published from here on comes, behind this event.
+    Subscribed(Subscription),
+    /// The bus does not let us have a subscription; the source asks again now and then.
+    Refused(Subscription, Fault),
+}
+
+/// What a source can be asked to subscribe to while it runs: one channel, or every channel that a
+/// pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription {
+    /// The channel's name or the pattern.
+    pub name: Arc<str>,
+    /// It is a pattern.
+    pub is_pattern: bool,
+}
+
+impl Subscription {
+    /// One channel, by its exact name.
+    pub fn channel(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: false,
+        }
+    }
+
+    /// Every channel that the pattern matches, as the bus matches patterns.
+    pub fn pattern(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: true,
+        }
+    }
 }
 
 /// Why the bus is away, in words for a log line; never holds a password.
@@ -33,7 +65,8 @@ pub struct BusMessage {
     pub subject: Arc<str>,
     /// The pattern that matched, for a Redis pattern subscription.
     pub pattern: Option<Arc<str>>,
-    /// The payload, any bytes.
+    /// The payload, any bytes. A source that has a limit hands over one byte more than the limit
+    /// of a payload that is larger, so that the feed sees it and skips it.
     pub payload: Vec<u8>,
     /// Where it stands in its stream, where the bus has streams.
     pub position: Option<StreamPosition>,

@@ -8,4 +8,4 @@
 mod bus;
 pub mod levels;
 
-pub use bus::{BusEvent, BusMessage, Fault, StreamPosition};
+pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};

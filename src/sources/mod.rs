@@ -4,8 +4,12 @@
 //! client. The channel is bounded: a full one makes the source wait, and what that means for the
 //! bus is said in each source.
 
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod backoff;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod simulated;
 
 use crossbeam_channel::{SendError, Sender};
@@ -51,5 +55,13 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// A seed for jitter. Two processes that start in the same millisecond have different ids.
+    #[cfg(any(feature = "nats", feature = "redis"))]
+    fn seed(&self) -> u64 {
+        let now = self.now();
+        let process = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (now.unix_ms as u64) ^ now.mono_us.rotate_left(32) ^ process
     }
 }

@@ -11,6 +11,7 @@ pub struct BusStatus {
     /// Unix milliseconds of the moment at which the bus went away; 0 while the subscriptions stand.
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
+    refused: AtomicU64,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -36,6 +37,7 @@ impl BusStatus {
             subscribed: AtomicBool::new(false),
             away_since_unix_ms: AtomicI64::new(now_unix_ms),
             reconnects: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             consumers: consumers.iter().map(consumer).collect(),
         }
     }
@@ -59,6 +61,11 @@ impl BusStatus {
     /// How often a connection was made again after the first.
     pub fn reconnects(&self) -> u64 {
         self.reconnects.load(Relaxed)
+    }
+
+    /// How many subscriptions the bus has refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     /// The consumers, in the order in which they were given.
@@ -87,6 +94,11 @@ impl BusStatus {
     /// Source: a connection was made again.
     pub fn count_reconnect(&self) {
         self.reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// Source: the bus refused a subscription.
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 }
 

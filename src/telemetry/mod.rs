@@ -99,6 +99,7 @@ impl Telemetry {
         };
         out.number(&names::BUS_CONNECTED, bus.connected().into())?;
         out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
+        out.number(&names::BUS_REFUSED, bus.refused())?;
         let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
         out.by_label(&names::CONSUMER_LAG, bus.consumers().iter().filter_map(lag))
     }

@@ -141,6 +141,8 @@ metric_names! {
         "1 while the bus answers.";
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
         "Connections to the bus made again after the first.";
+    BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
+        "Subscriptions that the bus's rules forbid.";
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages that the bus still holds for a consumer; absent while unknown.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]

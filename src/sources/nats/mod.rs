@@ -21,14 +21,13 @@
 //! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether it and the consumers are still there |
 //! | `connection` | making and leaving connections |
-//! | `position`, `backoff`, `settings`, `error` | pure: sequences, delays, URLs, words |
+//! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
 // the data path.
 #![allow(deprecated)]
 
 mod api;
-mod backoff;
 mod connection;
 mod consumers;
 mod error;
@@ -42,11 +41,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::backoff::Backoff;
 use self::connection::Link;
 use self::error::Stop;
 use self::session::{Session, set_lag};
 use self::subscription::Subscription;
+use super::backoff::Backoff;
 use super::{Source, SourceLink};
 use crate::feeds::{BusEvent, Fault};
 use crate::telemetry::BusStatus;
@@ -77,14 +76,12 @@ impl Source for NatsSource {
     fn run(self: Box<Self>, link: SourceLink) {
         let specs = self.settings.subscriptions.iter().cloned();
         let subscriptions = specs.map(|spec| Subscription::new(spec, &self.settings));
-        let now = link.now();
-        let seed = (now.unix_ms as u64) ^ now.mono_us.rotate_left(32) ^ process_seed();
         let mut relay = Relay {
             subscriptions: subscriptions.collect(),
             backoff: Backoff::new(
                 self.settings.reconnect_delay_min_ms,
                 self.settings.reconnect_delay_max_ms,
-                seed,
+                link.seed(),
             ),
             settings: self.settings,
             status: self.status,
@@ -94,11 +91,6 @@ impl Source for NatsSource {
         };
         relay.run();
     }
-}
-
-/// Two processes that start in the same millisecond have different ids.
-fn process_seed() -> u64 {
-    u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// An outage, from the first failure to the next set-up that succeeds.

@@ -1,0 +1,316 @@
+//! What is wanted from Redis, what stands there, and what to ask for next. Pure.
+//!
+//! Each name has at most one command on its way. A change of mind meanwhile only changes what is
+//! wanted; the answer shows whether there is something left to ask. So quick changes end in the
+//! last one, and no memory grows with their number. Names that nobody wants and that do not stand
+//! are forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::feeds::Subscription;
+
+/// One command: what it asks, for names of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// `SUBSCRIBE`, or its opposite.
+    pub(super) wanted: bool,
+    /// Patterns, or exact names.
+    pub(super) patterns: bool,
+    /// In the order in which the server answers.
+    pub(super) names: VecDeque<Arc<str>>,
+}
+
+impl Change {
+    /// The command's name.
+    pub(super) fn command(&self) -> &'static str {
+        match (self.wanted, self.patterns) {
+            (true, false) => "SUBSCRIBE",
+            (true, true) => "PSUBSCRIBE",
+            (false, false) => "UNSUBSCRIBE",
+            (false, true) => "PUNSUBSCRIBE",
+        }
+    }
+}
+
+/// What a name has become.
+#[derive(Debug, Default)]
+struct Entry {
+    wanted: bool,
+    /// The server confirmed it on this connection.
+    stands: bool,
+    /// A command is on its way.
+    asked: bool,
+    /// It waits for its turn to be asked.
+    queued: bool,
+    /// The server refused it, and that was told.
+    refused: bool,
+    /// The server refused a command with several names, this one among them.
+    alone: bool,
+    /// It was wanted when the connection was made, and has not been answered.
+    restoring: bool,
+}
+
+/// The subscriptions of one source.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    channels: HashMap<Arc<str>, Entry>,
+    patterns: HashMap<Arc<str>, Entry>,
+    /// Names that may have something to ask; each once. Empty while there is no connection.
+    queue: VecDeque<Subscription>,
+    has_connection: bool,
+    /// Names in commands on their way.
+    asked: usize,
+    restoring: usize,
+}
+
+/// The most names in one command.
+const NAMES_MAX: usize = 256;
+/// The most bytes of names in one command, but for the last name.
+const NAME_BYTES_MAX: usize = 16 * 1024;
+/// The most names on their way: their answers must not fill the server's buffer for us.
+const ASKED_MAX: usize = 8 * 1024;
+
+impl Ledger {
+    /// Somebody wants it. `true`: it stands already, which is the answer.
+    pub(super) fn want(&mut self, subscription: &Subscription) -> bool {
+        let names = self.names_mut(subscription.is_pattern);
+        let entry = names.entry(Arc::clone(&subscription.name)).or_default();
+        entry.wanted = true;
+        entry.refused = false;
+        if entry.stands && !entry.asked {
+            return true;
+        }
+        self.enqueue(subscription);
+        false
+    }
+
+    /// Nobody wants it any more.
+    pub(super) fn unwant(&mut self, subscription: &Subscription) {
+        let names = self.names_mut(subscription.is_pattern);
+        let Some(entry) = names.get_mut(&subscription.name) else {
+            return;
+        };
+        entry.wanted = false;
+        self.enqueue(subscription);
+        self.forget_if_idle(subscription);
+    }
+
+    /// A connection stands, with nothing subscribed on it: everything wanted is asked for.
+    pub(super) fn connected(&mut self) {
+        debug_assert!(!self.has_connection && self.queue.is_empty() && self.asked == 0);
+        self.has_connection = true;
+        for is_pattern in [false, true] {
+            let names = self.names_mut(is_pattern);
+            for entry in names.values_mut() {
+                entry.restoring = true;
+            }
+            let names: Vec<_> = names.keys().map(Arc::clone).collect();
+            self.restoring += names.len();
+            for name in names {
+                self.enqueue(&Subscription { name, is_pattern });
+            }
+        }
+    }
+
+    /// The connection is gone, and all that stood on it.
+    pub(super) fn lost(&mut self) {
+        self.has_connection = false;
+        self.queue.clear();
+        (self.asked, self.restoring) = (0, 0);
+        for names in [&mut self.channels, &mut self.patterns] {
+            names.retain(|_, entry| entry.wanted);
+            for entry in names.values_mut() {
+                *entry = Entry {
+                    wanted: true,
+                    // Told once, however often the connection is made again.
+                    refused: entry.refused,
+                    alone: entry.refused,
+                    ..Entry::default()
+                };
+            }
+        }
+    }
+
+    /// Everything that was wanted when the connection was made has been answered.
+    pub(super) fn is_restored(&self) -> bool {
+        self.has_connection && self.restoring == 0
+    }
+
+    /// The next command, unless enough is on its way.
+    pub(super) fn next_change(&mut self) -> Option<Change> {
+        let mut change: Option<Change> = None;
+        let mut bytes = 0;
+        while let Some(next) = self.queue.front() {
+            let names = self.names(next.is_pattern);
+            let entry = names.get(&next.name).filter(|e| e.is_due());
+            let Some(entry) = entry else {
+                self.pass_over_first();
+                continue;
+            };
+            let fits = change.as_ref().is_none_or(|change| {
+                change.wanted == entry.wanted
+                    && change.patterns == next.is_pattern
+                    && !entry.alone
+                    && change.names.len() < NAMES_MAX
+                    && bytes + next.name.len() <= NAME_BYTES_MAX
+            });
+            if !fits || self.asked >= ASKED_MAX {
+                break;
+            }
+            bytes += next.name.len();
+            let (wanted, alone) = (entry.wanted, entry.alone);
+            let name = self.take_first()?;
+            let change = change.get_or_insert_with(|| Change {
+                wanted,
+                patterns: name.is_pattern,
+                names: VecDeque::new(),
+            });
+            change.names.push_back(name.name);
+            if alone {
+                break;
+            }
+        }
+        change
+    }
+
+    /// The server did what was asked for this name. `true`: it stands, and that is wanted.
+    pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> bool {
+        let Some(entry) = self.answered(subscription) else {
+            return false;
+        };
+        entry.stands = stands;
+        (entry.refused, entry.alone) = (false, false);
+        let is_wanted = entry.wanted;
+        self.enqueue(subscription);
+        self.forget_if_idle(subscription);
+        stands && is_wanted
+    }
+
+    /// The server refused a command. `true`: the one name in it is refused, which was not known.
+    /// One of several names spoils them all, so they are asked for again, each alone.
+    pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> bool {
+        if !was_alone {
+            let Some(entry) = self
+                .names_mut(subscription.is_pattern)
+                .get_mut(&subscription.name)
+            else {
+                return false;
+            };
+            (entry.asked, entry.alone) = (false, true);
+            self.asked -= 1;
+            self.enqueue(subscription);
+            self.forget_if_idle(subscription);
+            return false;
+        }
+        let Some(entry) = self.answered(subscription) else {
+            return false;
+        };
+        entry.alone = true;
+        let is_news = entry.wanted && !entry.refused;
+        entry.refused = true;
+        self.forget_if_idle(subscription);
+        is_news
+    }
+
+    /// Asks again for everything that was refused.
+    pub(super) fn retry_refused(&mut self) {
+        for is_pattern in [false, true] {
+            let names = self.names(is_pattern).iter();
+            let refused = names.filter(|(_, entry)| entry.refused && entry.wanted);
+            let refused: Vec<_> = refused.map(|(name, _)| Arc::clone(name)).collect();
+            for name in refused {
+                self.enqueue(&Subscription { name, is_pattern });
+            }
+        }
+    }
+
+    /// The name as it is kept here, if it is.
+    pub(super) fn name(&self, name: &str, is_pattern: bool) -> Option<Arc<str>> {
+        let kept = self.names(is_pattern).get_key_value(name);
+        kept.map(|(name, _)| Arc::clone(name))
+    }
+
+    fn names(&self, is_pattern: bool) -> &HashMap<Arc<str>, Entry> {
+        match is_pattern {
+            false => &self.channels,
+            true => &self.patterns,
+        }
+    }
+
+    fn names_mut(&mut self, is_pattern: bool) -> &mut HashMap<Arc<str>, Entry> {
+        match is_pattern {
+            false => &mut self.channels,
+            true => &mut self.patterns,
+        }
+    }
+
+    fn enqueue(&mut self, subscription: &Subscription) {
+        if !self.has_connection {
+            return;
+        }
+        let names = self.names_mut(subscription.is_pattern);
+        let entry = names.get_mut(&subscription.name);
+        if let Some(entry) = entry.filter(|e| e.is_due() && !e.queued) {
+            entry.queued = true;
+            self.queue.push_back(subscription.clone());
+        }
+    }
+
+    /// The first name of the queue, which is asked for now.
+    fn take_first(&mut self) -> Option<Subscription> {
+        let first = self.queue.pop_front()?;
+        let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
+        (entry.queued, entry.asked) = (false, true);
+        self.asked += 1;
+        Some(first)
+    }
+
+    /// The first name of the queue has nothing to ask any more.
+    fn pass_over_first(&mut self) {
+        let Some(first) = self.queue.pop_front() else {
+            return;
+        };
+        if let Some(entry) = self.names_mut(first.is_pattern).get_mut(&first.name) {
+            entry.queued = false;
+        }
+        self.forget_if_idle(&first);
+    }
+
+    /// A command for this name has its answer.
+    fn answered(&mut self, subscription: &Subscription) -> Option<&mut Entry> {
+        let names = match subscription.is_pattern {
+            false => &mut self.channels,
+            true => &mut self.patterns,
+        };
+        let entry = names.get_mut(&subscription.name)?;
+        self.asked -= usize::from(entry.asked);
+        self.restoring -= usize::from(entry.restoring);
+        (entry.asked, entry.restoring) = (false, false);
+        Some(entry)
+    }
+
+    fn forget_if_idle(&mut self, subscription: &Subscription) {
+        let names = self.names_mut(subscription.is_pattern);
+        let idle = names.get(&subscription.name).filter(|e| e.is_idle());
+        if let Some(entry) = idle {
+            let restoring = entry.restoring;
+            names.remove(&subscription.name);
+            self.restoring -= usize::from(restoring);
+        }
+    }
+}
+
+impl Entry {
+    fn is_due(&self) -> bool {
+        self.wanted != self.stands && !self.asked
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.wanted && !self.stands && !self.asked && !self.queued
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

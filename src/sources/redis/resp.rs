@@ -1,0 +1,430 @@
+//! The Redis protocol (RESP2): packing commands, and reading values piece by piece. Pure.
+//!
+//! The reader holds what has arrived, never what was announced, and of a string that is longer
+//! than the limit only its beginning; the rest is read and thrown away. (The parser of the `redis`
+//! crate collects a string of any length before it gives it out, and has no limit to set.)
+
+use std::mem;
+
+/// The longest line: statuses, errors, numbers.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// The deepest nesting: `ROLE` answers with a list in a list.
+const DEPTH_MAX: usize = 4;
+/// The most items that are given room before they have arrived.
+const ITEMS_ROOM_MAX: usize = 16;
+/// The most bytes that are given room before they have arrived.
+const BYTES_ROOM_MAX: usize = 64 * 1024;
+
+/// Writes a command behind what `out` holds.
+pub(super) fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
+    header(out, b'*', parts.len());
+    for part in parts {
+        let part = part.as_ref();
+        header(out, b'$', part.len());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One value as the server sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A short text: `OK`, `PONG`.
+    Status(String),
+    /// A refusal: a code in capitals, then words.
+    Error(String),
+    /// A number.
+    Integer(i64),
+    /// A string, any bytes.
+    Bulk(Vec<u8>),
+    /// The first bytes of a string over the limit: one byte more than the limit.
+    Cut(Vec<u8>),
+    /// No string, or no list.
+    Nil,
+    /// A list.
+    Array(Vec<Self>),
+}
+
+/// What the reader takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadLimits {
+    /// The longest string that is kept whole.
+    pub(super) bulk_bytes_max: usize,
+    /// The longest list.
+    pub(super) items_max: usize,
+}
+
+/// These bytes are not the Redis protocol, or are more of it than is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what it sends is not the Redis protocol ({0})")]
+pub(super) struct Malformed(&'static str);
+
+/// Reads values from pieces of any size.
+#[derive(Debug)]
+pub(super) struct Reader {
+    limits: ReadLimits,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    bulk: Option<Bulk>,
+    /// Lists that are not complete, the outermost first.
+    open: Vec<Open>,
+}
+
+/// A string that is arriving.
+#[derive(Debug)]
+struct Bulk {
+    kept: Vec<u8>,
+    to_keep: usize,
+    is_cut: bool,
+    to_discard: usize,
+    /// Of the line end behind it.
+    to_end: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    items: Vec<Value>,
+    missing: usize,
+}
+
+impl Reader {
+    pub(super) fn new(limits: ReadLimits) -> Self {
+        Self {
+            limits,
+            line: Vec::new(),
+            bulk: None,
+            open: Vec::new(),
+        }
+    }
+
+    /// Other limits from the next list or string on.
+    pub(super) fn set_limits(&mut self, limits: ReadLimits) {
+        self.limits = limits;
+    }
+
+    /// Takes from `input` up to the end of the next whole value. `None`: all of it was taken, and
+    /// more is needed.
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
+        loop {
+            let value = match &mut self.bulk {
+                Some(bulk) => {
+                    if !bulk.take(input)? {
+                        return Ok(None);
+                    }
+                    self.bulk.take().map(Bulk::into_value)
+                }
+                None => match self.take_line(input)? {
+                    Some(line) => self.begin(&line)?,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(whole) = value.and_then(|value| self.place(value)) {
+                return Ok(Some(whole));
+            }
+        }
+    }
+
+    /// The next line without its end.
+    fn take_line<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Line<'a>>, Malformed> {
+        let end = input.iter().position(|&b| b == b'\n');
+        let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
+        *input = rest;
+        if self.line.len() + piece.len() > LINE_BYTES_MAX {
+            return Err(Malformed("a line without an end"));
+        }
+        let line = match (end, self.line.is_empty()) {
+            (Some(_), true) => Line::Whole(piece),
+            (Some(_), false) => {
+                self.line.extend_from_slice(piece);
+                Line::Joined(mem::take(&mut self.line))
+            }
+            (None, _) => {
+                self.line.extend_from_slice(piece);
+                return Ok(None);
+            }
+        };
+        Ok(Some(line))
+    }
+
+    /// A value that is one line, or the beginning of a longer one.
+    fn begin(&mut self, line: &Line<'_>) -> Result<Option<Value>, Malformed> {
+        let line = line.bytes().strip_suffix(b"\r\n");
+        let line = line.ok_or(Malformed("a line that ends without a carriage return"))?;
+        let (kind, text) = line.split_first().ok_or(Malformed("an empty line"))?;
+        let value = match kind {
+            b'+' => Value::Status(String::from_utf8_lossy(text).into_owned()),
+            b'-' => Value::Error(String::from_utf8_lossy(text).into_owned()),
+            b':' => Value::Integer(integer(text)?),
+            b'$' => match length(text)? {
+                Some(bytes) => {
+                    self.bulk = Some(Bulk::new(bytes, self.limits.bulk_bytes_max));
+                    return Ok(None);
+                }
+                None => Value::Nil,
+            },
+            b'*' => match length(text)? {
+                Some(0) => Value::Array(Vec::new()),
+                Some(items) => return self.open(items).map(|()| None),
+                None => Value::Nil,
+            },
+            _ => return Err(Malformed("a value of no known kind")),
+        };
+        Ok(Some(value))
+    }
+
+    fn open(&mut self, items: usize) -> Result<(), Malformed> {
+        if items > self.limits.items_max {
+            return Err(Malformed("a list with too many items"));
+        }
+        if self.open.len() == DEPTH_MAX {
+            return Err(Malformed("too many lists in lists"));
+        }
+        self.open.push(Open {
+            items: Vec::with_capacity(items.min(ITEMS_ROOM_MAX)),
+            missing: items,
+        });
+        Ok(())
+    }
+
+    /// Puts a value in its list; gives it, or the list that it completes, when nothing is open.
+    fn place(&mut self, mut value: Value) -> Option<Value> {
+        while let Some(mut open) = self.open.pop() {
+            open.items.push(value);
+            open.missing -= 1;
+            if open.missing > 0 {
+                self.open.push(open);
+                return None;
+            }
+            value = Value::Array(open.items);
+        }
+        Some(value)
+    }
+}
+
+enum Line<'a> {
+    Whole(&'a [u8]),
+    Joined(Vec<u8>),
+}
+
+impl Line<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Joined(bytes) => bytes,
+        }
+    }
+}
+
+impl Bulk {
+    fn new(bytes: usize, bytes_max: usize) -> Self {
+        let to_keep = bytes.min(bytes_max.saturating_add(1));
+        Self {
+            kept: Vec::with_capacity(to_keep.min(BYTES_ROOM_MAX)),
+            to_keep,
+            is_cut: to_keep > bytes_max,
+            to_discard: bytes - to_keep,
+            to_end: 2,
+        }
+    }
+
+    /// `true` once the string and its line end have arrived.
+    fn take(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
+        let kept = take_up_to(self.to_keep - self.kept.len(), input);
+        self.kept.extend_from_slice(kept);
+        if self.kept.len() < self.to_keep {
+            return Ok(false);
+        }
+        self.to_discard -= take_up_to(self.to_discard, input).len();
+        if self.to_discard > 0 {
+            return Ok(false);
+        }
+        let end = take_up_to(self.to_end, input);
+        if !b"\r\n"[2 - self.to_end..].starts_with(end) {
+            return Err(Malformed("a string longer than announced"));
+        }
+        self.to_end -= end.len();
+        Ok(self.to_end == 0)
+    }
+
+    fn into_value(self) -> Value {
+        match self.is_cut {
+            true => Value::Cut(self.kept),
+            false => Value::Bulk(self.kept),
+        }
+    }
+}
+
+fn take_up_to<'a>(bytes: usize, input: &mut &'a [u8]) -> &'a [u8] {
+    let (taken, rest) = input.split_at(bytes.min(input.len()));
+    *input = rest;
+    taken
+}
+
+fn integer(text: &[u8]) -> Result<i64, Malformed> {
+    let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+    number.ok_or(Malformed("a number that is none"))
+}
+
+/// `None` for -1, which says that there is nothing.
+fn length(text: &[u8]) -> Result<Option<usize>, Malformed> {
+    match integer(text)? {
+        -1 => Ok(None),
+        length => match usize::try_from(length) {
+            Ok(length) => Ok(Some(length)),
+            Err(_) => Err(Malformed("a length below zero")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: ReadLimits = ReadLimits {
+        bulk_bytes_max: 1_000,
+        items_max: 8,
+    };
+
+    fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, Malformed> {
+        let mut reader = Reader::new(LIMITS);
+        let mut values = Vec::new();
+        let mut sizes = sizes.iter().cycle();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let size = sizes.next().map_or(1, |&n| n.max(1)).min(rest.len());
+            let (mut piece, behind) = rest.split_at(size);
+            rest = behind;
+            while let Some(value) = reader.next(&mut piece)? {
+                values.push(value);
+            }
+            assert!(piece.is_empty());
+        }
+        Ok(values)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
+        read_in_pieces(bytes, &[usize::MAX])
+    }
+
+    #[test]
+    fn each_kind_of_value_is_read() {
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let bytes = b"+OK\r\n-ERR no\r\n:-7\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*2\r\n$1\r\na\r\n*1\r\n$2\r\n\r\n\r\n";
+        let want = [
+            Value::Status("OK".into()),
+            Value::Error("ERR no".into()),
+            Value::Integer(-7),
+            Value::Nil,
+            Value::Nil,
+            Value::Array(Vec::new()),
+            bulk(""),
+            Value::Array(vec![bulk("a"), Value::Array(vec![bulk("\r\n")])]),
+        ];
+        assert_eq!(read(bytes).unwrap(), want);
+        for size in 1..20 {
+            assert_eq!(read_in_pieces(bytes, &[size]).unwrap(), want, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_long_string_is_cut_and_what_follows_is_read() {
+        for (length, is_cut) in [(999, false), (1_000, false), (1_001, true), (9_000, true)] {
+            let mut bytes = Vec::new();
+            pack(&mut bytes, [vec![7; length], b"next".to_vec()].iter());
+            let first = match is_cut {
+                true => Value::Cut(vec![7; 1_001]),
+                false => Value::Bulk(vec![7; length]),
+            };
+            let want = [Value::Array(vec![first, Value::Bulk(b"next".into())])];
+            for size in [1, 7, 1_000, 5_000, 50_000] {
+                assert_eq!(read_in_pieces(&bytes, &[size]).unwrap(), want);
+            }
+        }
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory() {
+        let mut reader = Reader::new(ReadLimits {
+            bulk_bytes_max: usize::MAX,
+            items_max: usize::MAX,
+        });
+        let mut input = &b"*9223372036854775807\r\n$9223372036854775807\r\nabc"[..];
+        assert_eq!(reader.next(&mut input), Ok(None));
+        let kept = reader.bulk.map(|bulk| bulk.kept);
+        assert!(kept.is_some_and(|k| k == b"abc" && k.capacity() <= BYTES_ROOM_MAX));
+    }
+
+    #[test]
+    fn what_is_no_redis_is_refused() {
+        for bytes in [
+            &b"HTTP/1.1 400 Bad Request\r\n"[..],
+            b"\r\n",
+            b"+OK\n",
+            b":x\r\n",
+            b"$-2\r\n",
+            b"$1\r\nab\r\n",
+            b"$99999999999999999999\r\n",
+            b"*9\r\n",
+            b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+            &[b'+'; LINE_BYTES_MAX + 1],
+        ] {
+            assert!(read(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
+            assert!(read_in_pieces(bytes, &[3]).is_err());
+        }
+    }
+
+    fn from_reference(value: redis::Value) -> Value {
+        match value {
+            redis::Value::Nil => Value::Nil,
+            redis::Value::Int(n) => Value::Integer(n),
+            redis::Value::BulkString(bytes) => Value::Bulk(bytes),
+            redis::Value::Array(items) => {
+                Value::Array(items.into_iter().map(from_reference).collect())
+            }
+            other => panic!("not packed here: {other:?}"),
+        }
+    }
+
+    proptest! {
+        /// However the bytes are split, what was packed is read, and the `redis` crate agrees.
+        #[test]
+        fn what_is_packed_is_read(
+            commands in prop::collection::vec(
+                prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8), 0..20),
+            sizes in prop::collection::vec(1_usize..50, 1..10),
+        ) {
+            let mut bytes = Vec::new();
+            let mut want = Vec::new();
+            for command in &commands {
+                let at = bytes.len();
+                pack(&mut bytes, command.iter());
+                let reference = redis::parse_redis_value(&bytes[at..]).unwrap();
+                want.push(from_reference(reference));
+            }
+            prop_assert_eq!(read_in_pieces(&bytes, &sizes).unwrap(), want);
+        }
+
+        /// No bytes make it panic, and the split changes nothing.
+        #[test]
+        fn any_bytes_are_taken_or_refused(
+            bytes in prop::collection::vec(prop_oneof![
+                prop::sample::select(b"+-:$*\r\n0123456789".to_vec()), any::<u8>()], 0..200),
+            sizes in prop::collection::vec(1_usize..20, 1..5),
+        ) {
+            let whole = read(&bytes);
+            let pieces = read_in_pieces(&bytes, &sizes);
+            prop_assert_eq!(whole.is_ok(), pieces.is_ok());
+            if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+                prop_assert_eq!(whole, pieces);
+            }
+        }
+    }
+}

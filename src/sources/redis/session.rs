@@ -1,0 +1,329 @@
+//! One connection from its log-in to its loss: messages and confirmations out, wishes in.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::error::{RedisError, Stop};
+use super::handshake::shown;
+use super::interest::Wishes;
+use super::ledger::{Change, Ledger};
+use super::resp::{ReadLimits, Value};
+use super::settings::RedisSettings;
+use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use crate::hub::Now;
+use crate::sources::SourceLink;
+use crate::telemetry::{BusStatus, LogBudget};
+
+/// What was refused is asked for again after this long: somebody may have changed the rules.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
+/// Commands wait while more than this is not written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The longest list that a subscribed connection sends: kind, pattern, channel, payload.
+const PUSH_ITEMS_MAX: usize = 4;
+
+/// What a session works with, beside its connection.
+pub(super) struct Session<'a, 'w> {
+    pub(super) connection: Connection<'w>,
+    pub(super) settings: &'a RedisSettings,
+    pub(super) link: &'a SourceLink,
+    pub(super) status: &'a BusStatus,
+    pub(super) wishes: &'a Wishes,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) lines: &'a mut LogBudget,
+    pub(super) state: State,
+}
+
+/// What a session remembers.
+pub(super) struct State {
+    /// What was sent and not answered, in that order.
+    expected: VecDeque<Expected>,
+    /// When anything came.
+    heard: Instant,
+    /// When a ping left after which nothing has come.
+    pinged: Option<Instant>,
+    /// When refused names were asked for again.
+    retried: Instant,
+}
+
+enum Expected {
+    Pong,
+    Change(Change),
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            expected: VecDeque::new(),
+            heard: now,
+            pinged: None,
+            retried: now,
+        }
+    }
+}
+
+impl Session<'_, '_> {
+    /// Subscribes to everything that is wanted, and relays what comes meanwhile.
+    pub(super) fn restore(&mut self) -> Result<(), Stop> {
+        self.connection.set_limits(ReadLimits {
+            bulk_bytes_max: self.settings.payload_bytes_max,
+            items_max: PUSH_ITEMS_MAX,
+        });
+        self.ledger.connected();
+        while !self.ledger.is_restored() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Relays until the connection is lost or silent, or the loop is gone.
+    pub(super) fn run(&mut self) -> Stop {
+        loop {
+            if let Err(stop) = self.turn() {
+                return stop;
+            }
+        }
+    }
+
+    /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
+    fn turn(&mut self) -> Result<(), Stop> {
+        self.take_wishes()?;
+        let has_read = self.connection.read().map_err(lost)?;
+        if has_read {
+            (self.state.heard, self.state.pinged) = (Instant::now(), None);
+            self.relay()?;
+        }
+        let until = self.watch(!has_read)?;
+        self.ask();
+        self.connection.flush().map_err(lost)?;
+        if !has_read {
+            self.connection.wait(until).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    fn take_wishes(&mut self) -> Result<(), Stop> {
+        for wish in self.wishes.take() {
+            if !wish.wanted {
+                self.ledger.unwant(&wish.subscription);
+            } else if self.ledger.want(&wish.subscription) {
+                self.link.send(BusEvent::Subscribed(wish.subscription))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues commands for what is due.
+    fn ask(&mut self) {
+        while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
+            let Some(change) = self.ledger.next_change() else {
+                return;
+            };
+            let command: Vec<&str> = std::iter::once(change.command())
+                .chain(change.names.iter().map(|name| &**name))
+                .collect();
+            self.connection.queue(command.iter());
+            self.state.expected.push_back(Expected::Change(change));
+        }
+    }
+
+    /// Pings a server that is silent, and gives it up when it stays so. Silence counts only once
+    /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
+    /// of the next look.
+    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        if now.duration_since(self.state.retried) >= RETRY_REFUSED {
+            self.state.retried = now;
+            self.ledger.retry_refused();
+        }
+        let interval = Duration::from_millis(self.settings.ping_interval_ms);
+        let timeout = Duration::from_millis(self.settings.ping_timeout_ms);
+        match self.state.pinged {
+            Some(pinged) if is_silent && now >= pinged + timeout => {
+                let silent_ms = now.duration_since(self.state.heard).as_millis() as u64;
+                Err(RedisError::Silent { silent_ms }.into())
+            }
+            Some(pinged) => Ok(pinged + timeout),
+            None if is_silent && now >= self.state.heard + interval => {
+                self.connection.queue(["PING"].iter());
+                self.state.expected.push_back(Expected::Pong);
+                self.state.pinged = Some(now);
+                Ok(now + timeout)
+            }
+            None => Ok(self.state.heard + interval),
+        }
+    }
+
+    /// Hands over everything that was read.
+    fn relay(&mut self) -> Result<(), Stop> {
+        let received = self.link.now();
+        while let Some(value) = self.connection.next_value()? {
+            match value {
+                Value::Array(items) => self.push(items, received)?,
+                Value::Error(words) => self.refused(&words)?,
+                Value::Status(_) => self.ponged()?,
+                _ => return Err(self.wrong("an answer that fits no question")),
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, items: Vec<Value>, received: Now) -> Result<(), Stop> {
+        let mut items = items.into_iter();
+        let mut next = || items.next().unwrap_or(Value::Nil);
+        let Value::Bulk(kind) = next() else {
+            return Err(self.wrong("a list of no known kind"));
+        };
+        match kind.as_slice() {
+            b"message" => self.message(None, next(), next(), received),
+            b"pmessage" => self.message(Some(next()), next(), next(), received),
+            b"subscribe" => self.confirmed(true, false, &next()),
+            b"psubscribe" => self.confirmed(true, true, &next()),
+            b"unsubscribe" => self.confirmed(false, false, &next()),
+            b"punsubscribe" => self.confirmed(false, true, &next()),
+            b"pong" => self.ponged(),
+            _ => Err(self.wrong("a list of no known kind")),
+        }
+    }
+
+    fn message(
+        &mut self,
+        pattern: Option<Value>,
+        channel: Value,
+        payload: Value,
+        received: Now,
+    ) -> Result<(), Stop> {
+        let is_pattern = pattern.is_some();
+        let pattern = match pattern {
+            Some(Value::Bulk(pattern)) => Some(self.name(&pattern, true)),
+            Some(_) => return Err(self.wrong("a message without its pattern")),
+            None => None,
+        };
+        let subject = match channel {
+            // Only a name that we asked for is known here.
+            Value::Bulk(channel) if is_pattern => String::from_utf8_lossy(&channel).into(),
+            Value::Bulk(channel) => self.name(&channel, false),
+            Value::Cut(_) => {
+                if let Some(line) = self.lines.line(received) {
+                    let lines_left_out = line.suppressed;
+                    tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
+                }
+                return Ok(());
+            }
+            _ => return Err(self.wrong("a message without its channel")),
+        };
+        let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
+            return Err(self.wrong("a message without its payload"));
+        };
+        self.link.send(BusEvent::Message(BusMessage {
+            subject,
+            pattern,
+            payload,
+            position: None,
+            received,
+            quiet: false,
+        }))?;
+        Ok(())
+    }
+
+    /// The name as the ledger keeps it, without another copy of it.
+    fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
+        let name = String::from_utf8_lossy(bytes);
+        let kept = self.ledger.name(&name, is_pattern);
+        kept.unwrap_or_else(|| name.into())
+    }
+
+    fn confirmed(&mut self, wanted: bool, patterns: bool, name: &Value) -> Result<(), Stop> {
+        let name = self.expected_name(wanted, patterns, name);
+        let Some(name) = name else {
+            return Err(self.wrong("a confirmation of what was not asked"));
+        };
+        let subscription = Subscription {
+            name,
+            is_pattern: patterns,
+        };
+        if self.ledger.confirmed(&subscription, wanted) {
+            self.link.send(BusEvent::Subscribed(subscription))?;
+        }
+        Ok(())
+    }
+
+    /// The first name that is not answered, if this is it.
+    fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
+        let Some(Expected::Change(change)) = self.state.expected.front_mut() else {
+            return None;
+        };
+        let Value::Bulk(name) = name else {
+            return None;
+        };
+        let fits = (change.wanted, change.patterns) == (wanted, patterns);
+        let first = change.names.pop_front();
+        let first = first.filter(|first| fits && first.as_bytes() == name.as_slice());
+        if change.names.is_empty() {
+            self.state.expected.pop_front();
+        }
+        first
+    }
+
+    fn ponged(&mut self) -> Result<(), Stop> {
+        match self.state.expected.pop_front() {
+            Some(Expected::Pong) => Ok(()),
+            _ => Err(self.wrong("an answer to no ping")),
+        }
+    }
+
+    /// An error is the whole answer to one command.
+    fn refused(&mut self, words: &str) -> Result<(), Stop> {
+        let change = match self.state.expected.pop_front() {
+            // A user that may not ping has shown that the server is there.
+            Some(Expected::Pong) => return Ok(()),
+            Some(Expected::Change(change)) => change,
+            None => return Err(self.wrong(words)),
+        };
+        let was_alone = change.names.len() == 1;
+        for name in change.names {
+            let subscription = Subscription {
+                name,
+                is_pattern: change.patterns,
+            };
+            if !change.wanted {
+                // To ask again would bring the same; what still comes, nobody wants.
+                self.ledger.confirmed(&subscription, false);
+            } else if self.ledger.refused(&subscription, was_alone) {
+                self.tell_refused(subscription, words)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_refused(&mut self, subscription: Subscription, words: &str) -> Result<(), Stop> {
+        let reason = shown(words);
+        self.status.count_refused();
+        if let Some(line) = self.lines.line(self.link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "Redis refused a subscription; asking again every 30 s"
+            );
+        }
+        let refused = BusEvent::Refused(subscription, Fault(reason));
+        Ok(self.link.send(refused)?)
+    }
+
+    fn wrong(&self, what: &str) -> Stop {
+        self.connection.wrong(shown(what)).into()
+    }
+}
+
+fn lost(source: io::Error) -> Stop {
+    let source = match source.kind() {
+        ErrorKind::UnexpectedEof => io::Error::new(ErrorKind::UnexpectedEof, "it ended it"),
+        _ => source,
+    };
+    RedisError::Lost { source }.into()
+}

@@ -1,0 +1,279 @@
+//! What a Redis source needs to know, and the reading of Redis URLs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use super::error::RedisError;
+
+/// The port of a Redis server whose address names none.
+pub const REDIS_PORT: u16 = 6379;
+/// The port of a sentinel whose address names none.
+pub const SENTINEL_PORT: u16 = 26_379;
+
+/// Everything that can be set on a [`super::RedisSource`].
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// The server. With sentinels its host and port are not used: they say where the master is.
+    pub server: Endpoint,
+    /// Sentinels, asked in turn; none: `server` is where it is.
+    pub sentinels: Vec<Endpoint>,
+    /// The name under which the sentinels know the master.
+    pub master_name: String,
+    /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
+    pub tls_ca_file: Option<PathBuf>,
+    /// A payload with more bytes than this is not kept whole: of it, one byte more is handed over.
+    pub payload_bytes_max: usize,
+    /// How long one address may take to accept a connection, milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Delay before the first attempt to connect again, milliseconds (contract row "bus away": 100).
+    pub reconnect_delay_min_ms: u64,
+    /// The delay that doubling ends at, milliseconds (contract row "bus away": 2,000).
+    pub reconnect_delay_max_ms: u64,
+    /// A server that was silent for this long is asked whether it is there, milliseconds.
+    pub ping_interval_ms: u64,
+    /// How long it may take to say anything after that, milliseconds.
+    pub ping_timeout_ms: u64,
+}
+
+impl RedisSettings {
+    /// One server, everything else as the contracts have it.
+    pub fn new(server: Endpoint) -> Self {
+        Self {
+            server,
+            sentinels: Vec::new(),
+            master_name: String::new(),
+            tls_ca_file: None,
+            payload_bytes_max: 16 * 1024 * 1024,
+            connect_timeout_ms: 1_000,
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+            ping_timeout_ms: 2_000,
+        }
+    }
+}
+
+/// One server: where it is, and as whom to go there. Shown without user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or address, without the brackets of an IPv6 address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Through TLS (`rediss://`).
+    pub tls: bool,
+    /// The ACL user; none: the user `default`.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// The number of the database. Redis delivers publications whatever it is; it is selected so
+    /// that a number which the server does not have is noticed.
+    pub database: u32,
+}
+
+impl Endpoint {
+    /// A server without password or TLS.
+    pub fn new(host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            tls: false,
+            username: None,
+            password: None,
+            database: 0,
+        }
+    }
+
+    /// Reads `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. User and
+    /// password may be percent-encoded. What stands behind a question mark is for other clients and
+    /// not looked at.
+    ///
+    /// # Errors
+    /// [`RedisError::BadUrl`]; the text shows nothing of the URL.
+    pub fn parse(url: &str) -> Result<Self, RedisError> {
+        Self::parse_with(url.trim(), REDIS_PORT)
+    }
+
+    /// Reads the address of one sentinel: `host[:port]`, or a URL as in [`Self::parse`].
+    ///
+    /// # Errors
+    /// [`RedisError::BadUrl`]; the text shows nothing of the address.
+    pub fn parse_sentinel(address: &str) -> Result<Self, RedisError> {
+        let address = address.trim();
+        match address.contains("://") {
+            true => Self::parse_with(address, SENTINEL_PORT),
+            false => Self::parse_with(&format!("redis://{address}"), SENTINEL_PORT),
+        }
+    }
+
+    fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
+        let bad = |reason| RedisError::BadUrl { reason };
+        if !url.contains("://") {
+            return Err(bad("it does not begin with redis:// or rediss://"));
+        }
+        let url = Url::parse(url).map_err(|error| bad(words(error)))?;
+        let tls = match url.scheme() {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(bad("the scheme is neither redis nor rediss")),
+        };
+        // An @ behind the host means that the password was cut off at its own /, ? or #.
+        let behind = [Some(url.path()), url.query(), url.fragment()];
+        if behind.into_iter().flatten().any(|part| part.contains('@')) {
+            return Err(bad(
+                "special characters in the password must be percent-encoded",
+            ));
+        }
+        let host = match url.host() {
+            Some(Host::Ipv6(address)) => address.to_string(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Domain(name)) if !name.is_empty() => decoded(name),
+            _ => return Err(bad("it names no host")),
+        };
+        let database = match url.path().trim_matches('/') {
+            "" => 0,
+            number => number
+                .parse()
+                .map_err(|_| bad("the database behind the slash is no number"))?,
+        };
+        Ok(Self {
+            host,
+            port: url.port().unwrap_or(default_port),
+            tls,
+            username: Some(decoded(url.username())).filter(|name| !name.is_empty()),
+            password: url.password().map(decoded),
+            database,
+        })
+    }
+
+    /// Host and port, for people and for logs.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The URL, with the password as `***`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
+        match (&self.username, &self.password) {
+            (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
+            (Some(user), None) => write!(f, "{user}@")?,
+            (None, None) => {}
+        }
+        write!(f, "{}/{}", self.address(), self.database)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// What the URL library found, without showing any of the text.
+fn words(error: url::ParseError) -> &'static str {
+    match error {
+        url::ParseError::EmptyHost => "it names no host",
+        url::ParseError::InvalidPort => {
+            "the port is no number (special characters in a password must be percent-encoded)"
+        }
+        url::ParseError::InvalidIpv4Address | url::ParseError::InvalidIpv6Address => {
+            "the host is no address"
+        }
+        _ => "the host is no name",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Endpoint {
+        Endpoint::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    #[test]
+    fn urls_are_read() {
+        for (url, want) in [
+            ("redis://redis", "redis://redis:6379/0"),
+            ("redis://h:1/", "redis://h:1/0"),
+            (" rediss://h/3 ", "rediss://h:6379/3"),
+            ("redis://[::1]:7/2?timeout=5", "redis://[::1]:7/2"),
+            ("redis://:p@127.0.0.1", "redis://:***@127.0.0.1:6379/0"),
+            ("redis://u:p@my-host_1", "redis://u:***@my-host_1:6379/0"),
+            ("redis://u@h", "redis://u@h:6379/0"),
+            ("REDIS://u:@h", "redis://u@h:6379/0"),
+        ] {
+            assert_eq!(parsed(url).to_string(), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn users_and_passwords_are_decoded() {
+        for (url, user, password) in [
+            ("redis://:p%40ss%2f@h", None, Some("p@ss/")),
+            ("redis://a%3Ab:x@y@h", Some("a:b"), Some("x@y")),
+            ("redis://u:%zz+@h", Some("u"), Some("%zz+")),
+            ("redis://u:@h", Some("u"), None),
+        ] {
+            let endpoint = parsed(url);
+            assert_eq!(endpoint.username.as_deref(), user, "{url}");
+            assert_eq!(endpoint.password.as_deref(), password, "{url}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_told_without_their_secrets() {
+        for url in [
+            "",
+            "redis",
+            "h:6379",
+            "http://h",
+            "unix:///run/redis.sock",
+            "redis://",
+            "redis://u:secret@",
+            "redis://u:secret@h:x",
+            "redis://u:secret@h/x",
+            "redis://u:secret@h/-1",
+            "redis://u:sec/ret@h",
+            "redis://u:secret#@h",
+            "redis://u:12#secret@h",
+            "redis://u:12?secret@h",
+        ] {
+            let error = Endpoint::parse(url).err().map(|e| e.to_string());
+            let error = error.unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!error.contains("sec"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sentinels_need_no_scheme() {
+        for (text, want) in [
+            ("s1", "redis://s1:26379/0"),
+            (" s1:5000 ", "redis://s1:5000/0"),
+            ("[::1]", "redis://[::1]:26379/0"),
+            ("rediss://u:p@s1", "rediss://u:***@s1:26379/0"),
+        ] {
+            let endpoint = Endpoint::parse_sentinel(text).unwrap();
+            assert_eq!(endpoint.to_string(), want);
+        }
+        assert!(Endpoint::parse_sentinel("").is_err());
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        let settings = RedisSettings::new(parsed("redis://u:secret@h"));
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}
