@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod bus;
+pub mod channels;
 pub mod levels;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};

@@ -328,6 +328,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return;
             };
             let now = self.clock.now();
+            if let Some(notice) = self.feed.notice(&event) {
+                self.hub.noticed(now, &notice);
+            }
             self.feed.event(now, event, &mut self.publications);
             if !self.publications.is_empty() {
                 let took_us = self.clock.now().mono_us - now.mono_us;

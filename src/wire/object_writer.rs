@@ -69,6 +69,11 @@ impl ObjectWriter {
         self.key(key).push_str(&inner.finish());
     }
 
+    /// Bytes written so far.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// The object's text.
     pub fn finish(mut self) -> String {
         self.text.push('}');

@@ -144,7 +144,7 @@ impl Feed for StateFeed {
                 Some(frame) => (frame, true),
                 None => return,
             },
-            BusEvent::Up | BusEvent::Down(_) | BusEvent::Gap { .. } => return,
+            _ => return,
         };
         out.push(Publication {
             topic: TopicName::fixed(TOPIC),
