@@ -144,7 +144,11 @@ impl Feed for StateFeed {
                 Some(frame) => (frame, true),
                 None => return,
             },
-            _ => return,
+            BusEvent::Up
+            | BusEvent::Down(_)
+            | BusEvent::Gap { .. }
+            | BusEvent::Subscribed(_)
+            | BusEvent::Refused(..) => return,
         };
         out.push(Publication {
             topic: TopicName::fixed(TOPIC),

@@ -357,7 +357,6 @@ impl Gateway for ChannelsGateway {
         let accepted = Accepted {
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
-            ..Accepted::default()
         };
         // What is wrong with an upgrade the core says, and no token is looked at for it.
         if head.upgrade().is_err() {

@@ -162,7 +162,10 @@ impl<'w> Connection<'w> {
         debug_assert!(self.unread.is_empty());
         while self.waiter.readable {
             match self.stream.read(&mut self.buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    let ended = "it ended the connection";
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, ended));
+                }
                 Ok(bytes) => {
                     self.unread = 0..bytes;
                     return Ok(true);
@@ -235,21 +238,14 @@ impl<'w> Connection<'w> {
 
     fn no_answer(&self, error: io::Error) -> RedisError {
         let server = self.server.clone();
-        let tls = error
-            .get_ref()
-            .and_then(|e| e.downcast_ref::<rustls::Error>());
-        if let Some(tls) = tls {
-            let reason = tls.to_string();
+        if self.stream.is_handshaking() {
+            let reason = error.to_string();
             return RedisError::Tls { server, reason };
         }
-        let source = match error.kind() {
-            ErrorKind::UnexpectedEof => io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "it ended the connection without a word; is TLS on at one end only?",
-            ),
-            _ => error,
-        };
-        RedisError::Unreachable { server, source }
+        RedisError::Unreachable {
+            server,
+            source: error,
+        }
     }
 }
 

@@ -29,7 +29,9 @@ pub enum RedisError {
         source: io::Error,
     },
     /// The network or the server: nobody answers there.
-    #[error("cannot reach Redis at {server} ({source}); check its address, and that it runs")]
+    #[error(
+        "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
+    )]
     Unreachable {
         /// Host and port.
         server: String,
@@ -37,7 +39,7 @@ pub enum RedisError {
         source: io::Error,
     },
     /// The server, the network or the settings: TLS does not come about.
-    #[error("no TLS with Redis at {server} ({reason})")]
+    #[error("no TLS with Redis at {server} ({reason}); check that TLS is on there, and the CA")]
     Tls {
         /// Host and port.
         server: String,

@@ -1,7 +1,7 @@
 //! One connection from its log-in to its loss: messages and confirmations out, wishes in.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -321,9 +321,5 @@ impl Session<'_, '_> {
 }
 
 fn lost(source: io::Error) -> Stop {
-    let source = match source.kind() {
-        ErrorKind::UnexpectedEof => io::Error::new(ErrorKind::UnexpectedEof, "it ended it"),
-        _ => source,
-    };
     RedisError::Lost { source }.into()
 }

@@ -70,6 +70,11 @@ impl Stream {
         Ok(Self::Tls(Box::new(TlsStream { tcp, session })))
     }
 
+    /// TLS has not come about yet.
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.session.is_handshaking())
+    }
+
     pub(super) fn tcp_mut(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

@@ -1,0 +1,157 @@
+//! The Redis source against a real redis-server: what comes, in which order, and what outages do.
+#![cfg(feature = "redis")]
+
+mod access;
+mod outages;
+#[path = "../common/redis_server.rs"]
+mod redis_server;
+mod relaying;
+mod sentinels;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use redis_server::RedisServer;
+use weirgate::clock::Clock;
+use weirgate::feeds::{BusEvent, BusMessage, Subscription};
+use weirgate::sources::redis::{Endpoint, RedisInterest, RedisSettings, RedisSource};
+use weirgate::sources::{Source, SourceLink};
+use weirgate::telemetry::BusStatus;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn settings(url: &str) -> RedisSettings {
+    RedisSettings::new(Endpoint::parse(url).expect("a Redis URL"))
+}
+
+/// A source on its thread, its handle, and what it hands over.
+struct Running {
+    interest: RedisInterest,
+    events: Receiver<BusEvent>,
+    status: Arc<BusStatus>,
+    thread: thread::JoinHandle<()>,
+}
+
+fn run(settings: RedisSettings) -> Running {
+    run_with_room(settings, 4_096)
+}
+
+fn run_with_room(settings: RedisSettings, room: usize) -> Running {
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let (sender, events) = bounded(room);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let (source, interest) = RedisSource::new(settings, Arc::clone(&status)).expect("a source");
+    let thread = thread::spawn(move || Box::new(source).run(link));
+    Running {
+        interest,
+        events,
+        status,
+        thread,
+    }
+}
+
+/// A source that is up, with these subscribed.
+fn run_with(url: &str, subscriptions: &[Subscription]) -> Running {
+    let source = run(settings(url));
+    source.until("CaughtUp");
+    for subscription in subscriptions {
+        source.interest.subscribe(subscription.clone());
+        let last = format!("+{}", subscription.name);
+        source.until(&last);
+    }
+    source
+}
+
+/// What the tests look at, in short: `a: text`, `a (a*): text`, `+a` (subscribed), `!a` (refused),
+/// `Up`, `CaughtUp`, `Gap`, `Down`.
+fn short(event: &BusEvent) -> String {
+    match event {
+        BusEvent::Message(m) => {
+            let text = String::from_utf8_lossy(&m.payload);
+            match &m.pattern {
+                Some(pattern) => format!("{} ({pattern}): {text}", m.subject),
+                None => format!("{}: {text}", m.subject),
+            }
+        }
+        BusEvent::Subscribed(subscription) => format!("+{}", subscription.name),
+        BusEvent::Refused(subscription, _) => format!("!{}", subscription.name),
+        BusEvent::Down(_) => "Down".into(),
+        BusEvent::Gap { lost: None } => "Gap".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Running {
+    fn next(&self) -> BusEvent {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+
+    fn next_short(&self) -> String {
+        short(&self.next())
+    }
+
+    fn next_message(&self) -> BusMessage {
+        match self.next() {
+            BusEvent::Message(message) => message,
+            other => panic!("{other:?} instead of a message"),
+        }
+    }
+
+    /// Everything up to and with the first event of that short form.
+    fn until(&self, last: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|s| s != last) {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(event) => seen.push(short(&event)),
+                Err(_) => panic!("no {last} after {seen:?}"),
+            }
+        }
+        seen
+    }
+
+    /// The words of the next outage.
+    fn fault(&self) -> String {
+        loop {
+            if let BusEvent::Down(fault) = self.next() {
+                return fault.0;
+            }
+        }
+    }
+
+    fn nothing_comes_for(&self, time: Duration) {
+        if let Ok(event) = self.events.recv_timeout(time) {
+            panic!("{event:?}");
+        }
+    }
+}
+
+fn publish(client: &mut redis::Connection, channel: &str, payload: impl AsRef<[u8]>) -> usize {
+    let mut command = redis::cmd("PUBLISH");
+    command.arg(channel).arg(payload.as_ref());
+    command.query(client).expect("published")
+}
+
+/// How many subscribers a channel has, by its exact name.
+fn subscribers(client: &mut redis::Connection, channel: &str) -> usize {
+    let mut command = redis::cmd("PUBSUB");
+    command.arg("NUMSUB").arg(channel);
+    let answer: (String, usize) = command.query(client).expect("an answer");
+    answer.1
+}
+
+/// The exact names that are subscribed to.
+fn channels(client: &mut redis::Connection) -> usize {
+    let mut command = redis::cmd("PUBSUB");
+    let names: Vec<String> = command.arg("CHANNELS").query(client).expect("an answer");
+    names.len()
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

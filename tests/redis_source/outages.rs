@@ -1,0 +1,241 @@
+//! Servers that die, freeze, cut us off, fall silent or come late.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+const MANY: usize = 10_000;
+
+#[test]
+fn ten_thousand_channels_stand_again_after_a_kill() {
+    let mut server = RedisServer::start();
+    let source = run_with_room(settings(&server.url()), 4 * MANY);
+    source.until("CaughtUp");
+    for n in 0..MANY {
+        source
+            .interest
+            .subscribe(Subscription::channel(format!("channel:{n}")));
+    }
+    let confirmed = source.until(&format!("+channel:{}", MANY - 1));
+    assert_eq!(confirmed.len(), MANY);
+    server.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    assert!(!source.status.connected() && source.status.away_since_unix_ms().is_some());
+    // The set changes while Redis is away, and nothing is told of it.
+    source
+        .interest
+        .unsubscribe(Subscription::channel("channel:0"));
+    source.interest.subscribe(Subscription::pattern("late*"));
+    source.nothing_comes_for(Duration::from_secs(3));
+
+    server.restart();
+    let back = Instant::now();
+    let seen = source.until("CaughtUp");
+    assert!(
+        back.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        back.elapsed()
+    );
+    assert_eq!(seen.len(), MANY + 2);
+    assert!(seen.contains(&"+late*".into()) && !seen.contains(&"+channel:0".into()));
+    let mut client = server.client();
+    assert_eq!(channels(&mut client), MANY - 1);
+    assert_eq!(source.status.reconnects(), 1);
+    assert!(source.status.subscribed() && source.status.away_since_unix_ms().is_none());
+    publish(&mut client, "channel:9999", "again");
+    publish(&mut client, "late1", "too");
+    assert_eq!(source.next_short(), "channel:9999: again");
+    assert_eq!(source.next_short(), "late1 (late*): too");
+}
+
+#[test]
+fn a_server_that_comes_late_is_told_once() {
+    let mut server = RedisServer::reserve("");
+    let source = run(settings(&server.url()));
+    source.interest.subscribe(Subscription::channel("a"));
+    // Nothing was lost: it never stood.
+    assert_eq!(source.until("Down"), ["Down"]);
+    source.nothing_comes_for(Duration::from_secs(2));
+    server.restart();
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    assert_eq!(source.status.reconnects(), 0);
+}
+
+#[test]
+fn a_killed_client_is_back_at_once() {
+    let server = RedisServer::start();
+    let source = run_with(&server.url(), &[Subscription::channel("a")]);
+    let mut client = server.client();
+    for round in 1..4 {
+        let mut command = redis::cmd("CLIENT");
+        command.arg("KILL").arg("TYPE").arg("pubsub");
+        let killed: usize = command.query(&mut client).expect("an answer");
+        assert_eq!(killed, 1);
+        assert_eq!(
+            source.until("CaughtUp"),
+            ["Gap", "Down", "+a", "Up", "CaughtUp"]
+        );
+        publish(&mut client, "a", round.to_string());
+        assert_eq!(source.next_short(), format!("a: {round}"));
+        assert_eq!(source.status.reconnects(), round);
+    }
+}
+
+#[test]
+fn a_frozen_server_is_noticed_and_recovered_from() {
+    let server = RedisServer::start();
+    let source = run_with(&server.url(), &[Subscription::channel("a")]);
+    server.freeze();
+    let frozen = Instant::now();
+    let fault = source.fault();
+    assert!(fault.contains("has not answered"), "{fault}");
+    assert!(
+        frozen.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        frozen.elapsed()
+    );
+    // Its kernel still accepts, so each attempt has to give up by itself.
+    source.nothing_comes_for(Duration::from_secs(5).saturating_sub(frozen.elapsed()));
+    server.thaw();
+    let thawed = Instant::now();
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    assert!(
+        thawed.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        thawed.elapsed()
+    );
+    let mut client = server.client();
+    eventually("the dead connection is gone", || {
+        subscribers(&mut client, "a") == 1
+    });
+    publish(&mut client, "a", "1");
+    assert_eq!(source.next_short(), "a: 1");
+    source.nothing_comes_for(Duration::from_millis(300));
+}
+
+#[test]
+fn a_quiet_server_is_left_alone() {
+    let server = RedisServer::start();
+    let mut settings = settings(&server.url());
+    (settings.ping_interval_ms, settings.ping_timeout_ms) = (50, 5_000);
+    let source = run(settings);
+    // Pings are answered in two ways, with and without a subscription.
+    source.until("CaughtUp");
+    source.nothing_comes_for(Duration::from_millis(500));
+    source.interest.subscribe(Subscription::channel("a"));
+    source.until("+a");
+    source.nothing_comes_for(Duration::from_millis(500));
+    assert_eq!(source.status.reconnects(), 0);
+}
+
+#[test]
+fn a_link_that_swallows_everything_is_given_up() {
+    let server = RedisServer::start();
+    let link = SwallowingLink::to(server.port());
+    let url = format!("redis://127.0.0.1:{}", link.port);
+    let source = run_with(&url, &[Subscription::channel("a")]);
+    link.swallow(true);
+    let fault = source.fault();
+    assert!(fault.contains("has not answered"), "{fault}");
+    source.nothing_comes_for(Duration::from_secs(1));
+    link.swallow(false);
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    publish(&mut server.client(), "a", "through");
+    assert_eq!(source.next_short(), "a: through");
+}
+
+/// A wish is answered by the news of the outage when the link is lost under it.
+#[test]
+fn a_wish_on_a_dying_link_is_answered_by_the_outage() {
+    let server = RedisServer::start();
+    let link = SwallowingLink::to(server.port());
+    let url = format!("redis://127.0.0.1:{}", link.port);
+    let source = run_with(&url, &[]);
+    link.swallow(true);
+    source.interest.subscribe(Subscription::channel("a"));
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    link.swallow(false);
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+}
+
+#[test]
+fn a_loop_that_is_too_slow_is_cut_off_and_told() {
+    let server = RedisServer::start_with("client-output-buffer-limit pubsub 1mb 1mb 1");
+    let source = run_with_room(settings(&server.url()), 8);
+    source.until("CaughtUp");
+    source.interest.subscribe(Subscription::channel("a"));
+    source.until("+a");
+    let mut client = server.client();
+    // Nobody takes what comes: the channel is full, then the sockets, then Redis's buffer for us.
+    let payload = vec![b'x'; 100_000];
+    eventually("it was cut off", || {
+        publish(&mut client, "a", &payload) == 0
+    });
+    let seen = source.until("CaughtUp");
+    let messages = seen.iter().take_while(|s| s.starts_with("a: ")).count();
+    assert_eq!(seen[messages..], ["Gap", "Down", "+a", "Up", "CaughtUp"]);
+    publish(&mut client, "a", "again");
+    assert_eq!(source.next_short(), "a: again");
+}
+
+#[test]
+fn what_is_no_redis_is_said_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.and_then(|mut s| s.write_all(b"220 mail.example ESMTP\r\n"));
+        }
+    });
+    let source = run(settings(&format!("redis://127.0.0.1:{port}")));
+    let fault = source.fault();
+    assert!(fault.contains("not the Redis protocol"), "{fault}");
+}
+
+/// A TCP proxy that can fall silent both ways without closing anything.
+struct SwallowingLink {
+    port: u16,
+    swallows: Arc<AtomicBool>,
+}
+
+impl SwallowingLink {
+    fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let swallows = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&swallows);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
+                    continue;
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let from = from.try_clone().expect("a clone");
+                    let to = to.try_clone().expect("a clone");
+                    let flag = Arc::clone(&flag);
+                    thread::spawn(move || forward(from, to, &flag));
+                }
+            }
+        });
+        Self { port, swallows }
+    }
+
+    fn swallow(&self, swallows: bool) {
+        self.swallows.store(swallows, Ordering::SeqCst);
+    }
+}
+
+/// What was swallowed once never comes: such a connection stays silent.
+fn forward(mut from: TcpStream, mut to: TcpStream, swallows: &AtomicBool) {
+    let mut buffer = [0; 16 * 1024];
+    let mut is_dead = false;
+    while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+        is_dead |= swallows.load(Ordering::SeqCst);
+        if !is_dead && to.write_all(&buffer[..bytes]).is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,120 @@
+//! Where the master is, and where it goes.
+
+use super::*;
+
+const MASTER: &str = "the-master";
+
+/// A master, its replica and three sentinels that agree on which is which.
+struct Group {
+    master: RedisServer,
+    replica: RedisServer,
+    sentinels: Vec<RedisServer>,
+}
+
+impl Group {
+    fn start() -> Self {
+        let master = RedisServer::start();
+        let replica = RedisServer::start_with(&format!("replicaof 127.0.0.1 {}", master.port()));
+        let mut replica_client = replica.client();
+        eventually("the replica follows", || {
+            info(&mut replica_client, "replication").contains("master_link_status:up")
+        });
+        let config = format!(
+            "sentinel monitor {MASTER} 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds {MASTER} 1000\n\
+             sentinel failover-timeout {MASTER} 5000\n\
+             requirepass watch",
+            master.port()
+        );
+        let sentinels: Vec<_> = (0..3)
+            .map(|_| RedisServer::start_sentinel(&config))
+            .collect();
+        for sentinel in &sentinels {
+            let mut client = sentinel.client_as(":watch@");
+            eventually("the sentinels know one another and the replica", || {
+                let text = info(&mut client, "sentinel");
+                text.contains("slaves=1") && text.contains("sentinels=3")
+            });
+        }
+        Self {
+            master,
+            replica,
+            sentinels,
+        }
+    }
+
+    fn settings(&self) -> RedisSettings {
+        // The server's host and port are not used, its user and password are.
+        let mut settings = settings("redis://nowhere.invalid:1/0");
+        // One that does not answer is passed over.
+        let dead = redis_server::free_port();
+        let alive = self
+            .sentinels
+            .iter()
+            .map(|s| format!("redis://:watch@127.0.0.1:{}", s.port()));
+        let addresses = std::iter::once(format!("127.0.0.1:{dead}")).chain(alive);
+        settings.sentinels = addresses
+            .map(|address| Endpoint::parse_sentinel(&address).expect("an address"))
+            .collect();
+        settings.master_name = MASTER.into();
+        settings
+    }
+}
+
+fn info(client: &mut redis::Connection, section: &str) -> String {
+    let mut command = redis::cmd("INFO");
+    command.arg(section).query(client).expect("an answer")
+}
+
+#[test]
+fn a_failover_is_followed() {
+    let mut group = Group::start();
+    let source = run(group.settings());
+    source.until("CaughtUp");
+    source.interest.subscribe(Subscription::channel("a"));
+    assert_eq!(source.next_short(), "+a");
+    let mut client = group.master.client();
+    assert_eq!(subscribers(&mut client, "a"), 1);
+    publish(&mut client, "a", "1");
+    assert_eq!(source.next_short(), "a: 1");
+
+    group.master.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    let mut client = group.replica.client();
+    assert!(info(&mut client, "replication").contains("role:master"));
+    assert_eq!(publish(&mut client, "a", "2"), 1);
+    assert_eq!(source.next_short(), "a: 2");
+    assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn a_replica_is_not_taken_for_the_master() {
+    let master = RedisServer::start();
+    let replica = RedisServer::start_with(&format!("replicaof 127.0.0.1 {}", master.port()));
+    let mut client = replica.client();
+    eventually("the replica follows", || {
+        info(&mut client, "replication").contains("master_link_status:up")
+    });
+    // A sentinel that was told the wrong server.
+    let config = format!(
+        "sentinel monitor {MASTER} 127.0.0.1 {} 1\nsentinel down-after-milliseconds {MASTER} 60000",
+        replica.port()
+    );
+    let sentinel = RedisServer::start_sentinel(&config);
+    let mut settings = settings("redis://nowhere.invalid");
+    let address = format!("127.0.0.1:{}", sentinel.port());
+    settings.sentinels = vec![Endpoint::parse_sentinel(&address).expect("an address")];
+    settings.master_name = MASTER.into();
+    let source = run(settings.clone());
+    let fault = source.fault();
+    assert!(fault.contains("is a slave and not the master"), "{fault}");
+
+    settings.master_name = "somebody-else".into();
+    let source = run(settings);
+    let fault = source.fault();
+    assert!(
+        fault.contains("somebody-else") && fault.contains("knows no master of this name"),
+        "{fault}"
+    );
+}
