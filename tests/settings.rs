@@ -52,6 +52,7 @@ fn help() {
     insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
     insta::assert_snapshot!("help_levels", shown(&["levels", "--help"], &[]));
     insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
+    insta::assert_snapshot!("help_channels", shown(&["channels", "--help"], &[]));
     insta::assert_snapshot!("help_demo", shown(&["demo", "--help"], &[]));
     insta::assert_snapshot!("help_health", shown(&["health", "--help"], &[]));
     insta::assert_snapshot!("help_token", shown(&["token", "--help"], &[]));
@@ -74,6 +75,10 @@ fn without_a_command_the_help_is_an_error() {
 #[test]
 fn check() {
     insta::assert_snapshot!("check_levels_defaults", shown(&["levels", "--check"], &[]));
+    insta::assert_snapshot!(
+        "check_channels_defaults",
+        shown(&["channels", "--check"], &[])
+    );
     insta::assert_snapshot!("check_demo_defaults", shown(&["demo", "--check"], &[]));
     let env = [
         ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
@@ -153,6 +158,30 @@ fn version_and_features() {
     )));
     assert_eq!(version.contains("nats"), cfg!(feature = "nats"));
     assert_eq!(shown(&["--version"], &[]), version);
+}
+
+#[test]
+fn the_table_is_shown_and_replaced() {
+    let built_in = shown(&["channels", "--print-acl"], &[]);
+    insta::assert_snapshot!("print_acl", built_in);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("acl.json");
+    let path = file.to_str().expect("text");
+    std::fs::write(&file, r#"{"guest":["a","b:*"]}"#).expect("written");
+    let replaced = shown(&["channels", "--acl", path, "--print-acl"], &[]);
+    assert_eq!(replaced, "{\n  \"guest\": [\"a\", \"b:*\"]\n}\n");
+    std::fs::write(&file, r#"{"guest":"a"}"#).expect("written");
+    for args in [
+        &["channels", "--acl", path][..],
+        &["channels", "--acl", path, "--print-acl"],
+    ] {
+        assert!(refused(args, &[]).ends_with("role \"guest\": not a list of texts\n"));
+    }
+    let keys = refused(&["channels"], &[("JWT_JWKS_FILE", "/none")]);
+    assert_eq!(
+        keys,
+        "error: keys: /none: No such file or directory (os error 2)\n"
+    );
 }
 
 #[test]

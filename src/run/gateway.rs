@@ -12,15 +12,16 @@ use super::RunError;
 use super::process::{Process, build, seed};
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
+use crate::http::pages::StatsHead;
 use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
 use crate::reactor::{
-    CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Reactor, ReactorSettings, Seams,
+    CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Outside, Reactor, ReactorSettings, Seams,
     TurnBudgets, Wake,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
-use crate::telemetry::{BusStatus, LoopLabels, Telemetry};
+use crate::telemetry::{BusStatus, GatewayMetric, LoopLabels, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
@@ -46,6 +47,12 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) source: Box<dyn Source>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
+    /// What `/stats` begins with.
+    pub(super) stats_head: Option<StatsHead>,
+    /// What the gateway counts itself.
+    pub(super) metrics: Vec<GatewayMetric>,
+    /// Takes what leaves the loop besides bytes; must not block.
+    pub(super) outside: Box<dyn FnMut(Outside)>,
     /// What `/` shows.
     pub(super) page: Option<&'static str>,
 }
@@ -73,7 +80,9 @@ where
     };
     let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
 
-    let mut routes = status_routes(common, &telemetry, clock);
+    telemetry.add_gateway(parts.metrics);
+
+    let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
     let http = start_http(common, routes, parts.page)?;
 
@@ -86,7 +95,7 @@ where
             bus,
             commands: never(),
             replies: never(),
-            outside: Box::new(|_| {}),
+            outside: parts.outside,
             http: http.handle(),
             telemetry: Arc::clone(&telemetry),
         })
@@ -100,12 +109,17 @@ where
     Ok(())
 }
 
-fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clock) -> Vec<Route> {
+fn status_routes(
+    common: &CommonSettings,
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    stats_head: Option<StatsHead>,
+) -> Vec<Route> {
     let ready = ReadyLimits {
         loop_stall_ms: common.loop_stall_ms,
         bus_grace_ms: common.ready_bus_grace_ms,
     };
-    pages::status_routes(telemetry, clock, ready)
+    pages::status_routes(telemetry, clock, ready, stats_head)
 }
 
 fn start_http(

@@ -122,6 +122,9 @@ fn run_levels(
         frame_bytes,
         source,
         routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
+        stats_head: None,
+        metrics: Vec::new(),
+        outside: Box::new(|_| {}),
         page: Some(PAGE),
     };
     run_gateway(process, parts, announce)

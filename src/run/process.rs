@@ -33,10 +33,11 @@ impl Process {
 
 pub(super) fn build(gateway: &'static str) -> Build {
     let nats = cfg!(feature = "nats").then_some("nats");
+    let redis = cfg!(feature = "redis").then_some("redis");
     Build {
         version: env!("CARGO_PKG_VERSION"),
         gateway,
-        features: nats.into_iter().collect::<Vec<_>>().join(","),
+        features: nats.into_iter().chain(redis).collect::<Vec<_>>().join(","),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
@@ -9,7 +10,7 @@ use clap::error::ErrorKind;
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
 use super::kind::Kind;
-use super::resolved::{Checked, DemoSettings, LevelsSettings};
+use super::resolved::{ChannelsSettings, Checked, DemoSettings, LevelsSettings};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
 use crate::auth::Token;
@@ -21,8 +22,12 @@ use crate::token_command::{Claims, TokenAction, TokenCommand};
 pub enum Invocation {
     /// Run the levels gateway.
     Levels(Box<LevelsSettings>),
+    /// Run the channels gateway.
+    Channels(Box<ChannelsSettings>),
     /// Run the demo.
     Demo(Box<DemoSettings>),
+    /// Show the table of this file, or the built-in one.
+    PrintAcl(Option<PathBuf>),
     /// Show the checked settings, and exit with 0.
     Check(String),
     /// Show the version, and exit with 0.
@@ -111,7 +116,11 @@ fn gateway(subcommand: Subcommand, matches: &ArgMatches, env: &Env) -> Result<In
     if matches.get_flag("check") {
         return Ok(Invocation::Check(report(subcommand, &checked, &warnings)));
     }
+    if subcommand == Subcommand::Channels && matches.get_flag("print-acl") {
+        return Ok(Invocation::PrintAcl(checked.acl_file()));
+    }
     Ok(match subcommand {
+        Subcommand::Channels => Invocation::Channels(Box::new(checked.channels(warnings))),
         Subcommand::Demo => Invocation::Demo(Box::new(checked.demo(warnings))),
         _ => Invocation::Levels(Box::new(checked.levels(warnings))),
     })

@@ -24,7 +24,10 @@ unset. Every flag has a WEIRGATE_* name: --log-format is WEIRGATE_LOG_FORMAT.";
 
 /// Version and features.
 pub(super) fn version() -> String {
-    let features = [("nats", cfg!(feature = "nats"))];
+    let features = [
+        ("nats", cfg!(feature = "nats")),
+        ("redis", cfg!(feature = "redis")),
+    ];
     let on: Vec<_> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
     let features = match on.is_empty() {
         true => "none".to_owned(),
@@ -57,11 +60,16 @@ fn gateway(subcommand: Subcommand) -> Command {
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Check the settings, show them with their sources, and exit");
+    let print_acl = Arg::new("print-acl")
+        .long("print-acl")
+        .action(ArgAction::SetTrue)
+        .help("Show the table of who may subscribe to what, as JSON, and exit");
     Command::new(subcommand.name())
         .about(subcommand.about())
         .after_help(SOURCES)
         .args_override_self(true)
         .arg(check)
+        .args((subcommand == Subcommand::Channels).then_some(print_acl))
         .args(rows(subcommand).map(arg))
 }
 

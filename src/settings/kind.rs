@@ -40,6 +40,8 @@ pub enum Kind {
     Addr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
+    /// One URL of these schemes, which may name a database behind its slash; or nothing.
+    OptionalUrl(&'static [&'static str]),
     /// On or off.
     Switch,
     /// One of these words.
@@ -59,7 +61,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Addr`].
     Addr(IpAddr),
-    /// Of [`Kind::Urls`].
+    /// Of [`Kind::Urls`] and [`Kind::OptionalUrl`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
@@ -94,6 +96,7 @@ impl Kind {
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Addr => parse_addr(text).map(Value::Addr),
             Self::Urls(schemes) => parse_urls(text, schemes),
+            Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
                 "false" | "0" | "no" | "off" => Some(Value::Switch(false)),
@@ -121,6 +124,10 @@ impl Kind {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
             }
+            Self::OptionalUrl(schemes) => {
+                let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
+                forms.collect::<Vec<_>>().join(" or ")
+            }
             Self::Switch => "true or false".into(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => {
@@ -142,7 +149,7 @@ impl Kind {
             },
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
-            Self::Urls(_) => "URL".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
@@ -154,7 +161,7 @@ impl Kind {
     /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
     pub(super) fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) if text.contains('?') => "***".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) if text.contains('?') => "***".into(),
             Self::Secret => "***".into(),
             _ if text.contains('@') => "***".into(),
             _ => format!("\"{}\"", text.trim().escape_debug()),
@@ -206,6 +213,17 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
     text.split(',')
         .all(good)
         .then(|| Value::Urls(SecretUrl::new(text)))
+}
+
+fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
+    let is_good = |url: Url| {
+        let host = url.host_str().is_some_and(|host| !host.is_empty());
+        let database = url.path().trim_matches('/');
+        let database = database.is_empty() || database.parse::<u32>().is_ok();
+        host && database && schemes.contains(&url.scheme()) && url.port() != Some(0)
+    };
+    let good = text.is_empty() || Url::parse(text).is_ok_and(is_good);
+    good.then(|| Value::Urls(SecretUrl::new(text)))
 }
 
 /// Origins as a browser writes them: lower case, without the scheme's own port.
@@ -304,6 +322,33 @@ mod tests {
         ] {
             assert!(kind.parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn one_url_may_name_a_database_or_be_absent() {
+        let kind = Kind::OptionalUrl(&["redis", "rediss"]);
+        for good in [
+            "",
+            "redis://h",
+            "rediss://u:p@h:1/2",
+            "redis://:p@[::1]:6379/",
+        ] {
+            assert!(kind.parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "h",
+            "h:6379",
+            "nats://h",
+            "redis://",
+            "redis://h/x",
+            "redis://h:0",
+        ] {
+            assert!(kind.parse(bad).is_none(), "{bad}");
+        }
+        assert_eq!(
+            shown(kind, "redis://u:p@h/1").as_deref(),
+            Some("redis://u:***@h/1")
+        );
     }
 
     #[test]

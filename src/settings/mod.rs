@@ -26,8 +26,8 @@ pub use cli::{Exit, Invocation, parse};
 pub use error::{SettingsError, Warning};
 pub use kind::{Kind, Unit, Value};
 pub use resolved::{
-    AuthSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat,
-    SendQueueSettings,
+    AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings,
+    LogFormat, RedisSettings, SendQueueSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

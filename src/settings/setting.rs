@@ -7,6 +7,8 @@ use super::kind::{Kind, Unit};
 pub enum Subcommand {
     /// `weirgate levels`.
     Levels,
+    /// `weirgate channels`.
+    Channels,
     /// `weirgate demo`.
     Demo,
     /// `weirgate health`, which also takes the address and the port of the gateway it asks.
@@ -17,12 +19,13 @@ pub enum Subcommand {
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 2] = [Self::Levels, Self::Demo];
+    pub const GATEWAYS: [Self; 3] = [Self::Levels, Self::Channels, Self::Demo];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levels => "levels",
+            Self::Channels => "channels",
             Self::Demo => "demo",
             Self::Health => "health",
             Self::Token => "token",
@@ -33,6 +36,7 @@ impl Subcommand {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
+            Self::Channels => "Relay Redis channels and patterns, with roles and limits",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
             Self::Token => "Make a token for trying out, or see what a gateway would say of one",
@@ -52,10 +56,14 @@ pub enum Heading {
     Listening,
     /// The NATS connection.
     Nats,
+    /// The Redis connection.
+    Redis,
     /// What the levels gateway computes.
     Session,
     /// The simulated market.
     Market,
+    /// What a client of the channels gateway may do.
+    Channels,
     /// The log.
     Logs,
     /// Start, readiness and stop.
@@ -82,8 +90,10 @@ impl Heading {
         match self {
             Self::Listening => "Listening",
             Self::Nats => "NATS",
+            Self::Redis => "Redis",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
+            Self::Channels => "Channels",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",
             Self::Auth => "Tokens",

@@ -6,8 +6,9 @@ use super::typed::{Env, rows};
 use super::*;
 use crate::hub;
 
-const ALL: [Subcommand; 4] = [
+const ALL: [Subcommand; 5] = [
     Subcommand::Levels,
+    Subcommand::Channels,
     Subcommand::Demo,
     Subcommand::Health,
     Subcommand::Token,
@@ -158,6 +159,7 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Port => vec!["9000".into()],
                 Kind::Addr => vec!["10.1.2.3".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
+                Kind::OptionalUrl(_) => vec!["redis://other:1/2".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
@@ -400,7 +402,7 @@ fn the_environment_may_name_the_gateway() {
     assert_eq!(exit.status, 2);
     assert_eq!(
         exit.text,
-        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or demo\n"
+        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or channels or demo\n"
     );
 }
 

@@ -35,7 +35,7 @@ impl Checked {
                 .list("jwt-public-key-files")
                 .map(PathBuf::from)
                 .collect(),
-            jwks_file: self.list("jwt-jwks-file").map(PathBuf::from).next(),
+            jwks_file: self.path("jwt-jwks-file"),
             rules: ClaimRules {
                 audiences: self.list("jwt-audience").collect(),
                 issuers: self.list("jwt-issuer").collect(),
@@ -52,6 +52,12 @@ impl Checked {
             Value::Secret(secret) if !secret.expose().is_empty() => Some(secret.clone()),
             _ => None,
         }
+    }
+
+    /// A file, if one is named.
+    pub(super) fn path(&self, flag: &str) -> Option<PathBuf> {
+        let path = self.text(flag);
+        (!path.is_empty()).then(|| PathBuf::from(path))
     }
 
     /// A list with commas between its entries.

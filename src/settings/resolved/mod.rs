@@ -4,6 +4,7 @@
 //! what `--check` prints); the structs are made from it, those of a gateway in a file of its own.
 
 mod auth;
+mod channels;
 mod checked;
 mod levels;
 
@@ -14,6 +15,7 @@ use super::kind::Value;
 use crate::hub;
 
 pub use self::auth::AuthSettings;
+pub use self::channels::{ChannelsSettings, RedisSettings};
 pub use self::checked::{Checked, CheckedValue};
 pub use self::levels::{DemoSettings, LevelsSettings};
 

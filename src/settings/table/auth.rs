@@ -3,13 +3,23 @@
 use super::super::kind::Kind;
 use super::super::setting::Heading::Auth;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{self, Token};
+use super::super::setting::Subcommand::{self, Channels, Token};
 use super::HOUR_MS;
 
 /// Those that look at tokens.
-const ON: &[Subcommand] = &[Token];
+const ON: &[Subcommand] = &[Channels, Token];
 
 pub(super) static ROWS: &[Setting] = &[
+    Setting::new(
+        Auth,
+        "require-auth",
+        Kind::Switch,
+        "false",
+        "Refuse clients without a good token: closed with 1008",
+    )
+    .more("Without it no token is looked at.")
+    .original_env(&["REQUIRE_AUTH"])
+    .on(&[Channels]),
     Setting::new(
         Auth,
         "gateway-api-key",
@@ -18,7 +28,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Whoever brings this key as a token is an admin",
     )
     .original_env(&["GATEWAY_API_KEY"])
-    .on(&[Token]),
+    .on(ON),
     Setting::new(
         Auth,
         "jwt-secret",

@@ -3,6 +3,7 @@
 use super::super::kind::Kind;
 use super::super::setting::Heading::Clients;
 use super::super::setting::Setting;
+use super::super::setting::Subcommand::{Channels, Demo, Levels};
 use super::{HOUR_MS, MIB};
 
 pub(super) static ROWS: &[Setting] = &[
@@ -49,5 +50,14 @@ pub(super) static ROWS: &[Setting] = &[
         (125, 64 * MIB),
         "1048576",
         "One message from a client, inflated; closed with 1009 beyond",
-    ),
+    )
+    .on(&[Levels, Demo]),
+    Setting::bytes(
+        Clients,
+        "message-bytes-max",
+        (125, 64 * MIB),
+        "2097152",
+        "One message from a client, inflated; closed with 1009 beyond",
+    )
+    .on(&[Channels]),
 ];

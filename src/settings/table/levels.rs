@@ -3,7 +3,7 @@
 use super::super::kind::{Kind, Unit};
 use super::super::setting::Heading::{Market, Session};
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::Demo;
+use super::super::setting::Subcommand::{Demo, Levels};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -12,7 +12,8 @@ pub(super) static ROWS: &[Setting] = &[
         Kind::number(Unit::Minutes, (1, 870)),
         "240",
         "Minutes from the open (09:30 New York) at which bars_since_open stops",
-    ),
+    )
+    .on(&[Levels, Demo]),
     Setting::count(
         Market,
         "levels",

@@ -6,6 +6,7 @@
 
 mod auth;
 mod budgets;
+mod channels;
 mod clients;
 mod delivery;
 mod health;
@@ -13,6 +14,7 @@ mod levels;
 mod listening;
 mod nats;
 mod process;
+mod redis;
 
 use super::setting::Setting;
 
@@ -26,7 +28,9 @@ const HOUR_MS: u64 = 60 * MINUTE_MS;
 static PARTS: &[&[Setting]] = &[
     listening::ROWS,
     nats::ROWS,
+    redis::ROWS,
     levels::ROWS,
+    channels::ROWS,
     process::ROWS,
     auth::ROWS,
     clients::ROWS,
