@@ -45,6 +45,13 @@ impl Bytes {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
+    /// The only one in it.
+    fn single(&self) -> Option<u8> {
+        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        let word = self.0.iter().position(|word| *word != 0)?;
+        (count == 1).then(|| (word as u32 * 64 + self.0[word].trailing_zeros()) as u8)
+    }
+
     fn complement(self) -> Self {
         Self(self.0.map(|word| !word))
     }
@@ -184,6 +191,8 @@ pub(super) struct Globs {
     /// Bytes with equal numbers are the same to every pattern; one byte of each.
     representatives: Vec<u8>,
     class_of: Vec<usize>,
+    /// What is active before the first byte.
+    start: Vec<Place>,
 }
 
 /// Which pattern, and before which of its pieces. Ordered by pattern, then place.
@@ -197,11 +206,15 @@ impl Globs {
                 refine(&mut class_of, &mut representatives, set);
             }
         }
-        Self {
+        let starts = (0..globs.len() as u32).map(|glob| (glob, 0)).collect();
+        let mut all = Self {
             globs,
             representatives,
             class_of,
-        }
+            start: Vec::new(),
+        };
+        all.start = all.closed(starts);
+        all
     }
 
     /// One of them matches the whole name.
@@ -216,7 +229,7 @@ impl Globs {
             return true;
         }
         let mut seen = BTreeSet::new();
-        let mut open = vec![(0, self.start())];
+        let mut open = vec![(0, self.start.clone())];
         let mut steps = 0;
         while let Some((at, active)) = open.pop() {
             // From here on everything is matched.
@@ -229,10 +242,6 @@ impl Globs {
                 }
                 return false;
             };
-            // Nothing is matched any more, and there is a name that goes on from here.
-            if active.is_empty() {
-                return false;
-            }
             let (set, next) = match piece {
                 Piece::Any => {
                     open.push((at + 1, active.clone()));
@@ -246,6 +255,10 @@ impl Globs {
                     return false;
                 }
                 let state = (next, self.after(&active, byte));
+                // Nothing is matched any more, and there is a name that goes on from here.
+                if state.1.is_empty() {
+                    return false;
+                }
                 if seen.insert(state.clone()) {
                     open.push(state);
                 }
@@ -260,16 +273,17 @@ impl Globs {
 
     /// One byte of each kind in the set.
     fn kinds_of(&self, set: &Bytes) -> Vec<u8> {
+        if *set == Bytes::ALL {
+            return self.representatives.clone();
+        }
+        if let Some(byte) = set.single() {
+            return vec![byte];
+        }
         let mut met = vec![false; self.representatives.len()];
         (0..=u8::MAX)
             .filter(|byte| set.contains(*byte))
             .filter(|byte| !std::mem::replace(&mut met[self.class_of[usize::from(*byte)]], true))
             .collect()
-    }
-
-    fn start(&self) -> Vec<Place> {
-        let starts = (0..self.globs.len() as u32).map(|glob| (glob, 0));
-        self.closed(starts.collect())
     }
 
     fn after(&self, active: &[Place], byte: u8) -> Vec<Place> {

@@ -173,3 +173,22 @@ fn who_sends_too_much_is_told_once_a_second() {
     assert_eq!(bench.kinds(other), kinds(&[("pong", 2)]));
     assert!(bench.stats.requests_limited() > 20);
 }
+
+#[test]
+fn a_request_with_very_many_entries_is_refused_whole() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"; 1_001]);
+    let got = bench.got(key);
+    assert_eq!(got[0]["error"], "channels must have at most 1000 entries");
+    assert_eq!(bench.counts(), (0, 0, 0));
+    bench.subscribe(key, &["market:tick"; 1_000]);
+    assert_eq!(bench.got(key)[0]["type"], "subscribed");
+    let mut generous = Bench::new(ChannelsGatewaySettings {
+        channels_max: 3_000,
+        ..settings()
+    });
+    let key = generous.client();
+    generous.subscribe(key, &["market:tick"; 6_000]);
+    assert_eq!(generous.got(key)[0]["type"], "subscribed");
+}

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use self::answer::Answer;
 use self::names::Names;
-use self::request::{Action, Request};
+use self::request::{Action, Request, RequestLimits};
 use self::waiting::{Answers, Waits};
 use crate::auth::{
     Acl, Authenticator, Identity, Origins, Refusal, Token, TokenBucket, bearer_protocol, is_pattern,
@@ -34,6 +34,9 @@ const AUTHENTICATION_FAILED: CloseCode = CloseCode {
     code: 1008,
     text: "Authentication failed",
 };
+
+/// A request may name twice as many channels as a client may hold, and at least so many.
+const ENTRIES_MAX: usize = 1_000;
 
 /// A client is told once in this time that it sends too much.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
@@ -121,6 +124,13 @@ impl ChannelsGateway {
             return Err(Refusal::Role);
         }
         Ok(identity)
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            depth_max: self.settings.json_depth_max,
+            entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
+        }
     }
 
     fn request(&mut self, core: &mut Core, key: SessionKey, request: Request) {
@@ -402,7 +412,7 @@ impl Gateway for ChannelsGateway {
             return;
         }
         let request = match message {
-            Incoming::Text(text) => Request::parse(text, self.settings.json_depth_max),
+            Incoming::Text(text) => Request::parse(text, self.request_limits()),
             Incoming::Binary(_) => Request::wrong("Messages must be text"),
         };
         self.request(core, key, request);

@@ -4,9 +4,14 @@ use std::borrow::Cow;
 
 use crate::wire::json::{JsonError, check_json, object_entries};
 
-/// The most entries of one request that are looked at: each may cost a look at the whole table of
-/// who may do what.
-const ENTRIES_MAX: usize = 10_000;
+/// How large a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestLimits {
+    /// Levels of nesting.
+    pub(super) depth_max: usize,
+    /// Entries of `channels`: each may cost a look at the whole table of who may do what.
+    pub(super) entries_max: usize,
+}
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +43,10 @@ impl Request {
     }
 
     /// Reads a text message.
-    pub(super) fn parse(text: &str, depth_max: usize) -> Self {
+    pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
+        let depth_max = limits.depth_max;
         match members(text.as_bytes(), depth_max) {
-            Ok(members) => members.read(),
+            Ok(members) => members.read(limits.entries_max),
             // It may be JSON all the same.
             Err(JsonError::NotAnObject) if check_json(text.as_bytes(), depth_max).is_ok() => {
                 Self::wrong("Message must be a JSON object")
@@ -74,12 +80,12 @@ fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
 }
 
 impl Members {
-    fn read(self) -> Request {
+    fn read(self, entries_max: usize) -> Request {
         let action = self.action.as_deref().unwrap_or("null");
         let named = sonic_rs::from_str::<String>(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => self.channels().map(Action::Subscribe),
-            Ok("unsubscribe") => self.channels().map(Action::Unsubscribe),
+            Ok("subscribe") => self.channels(entries_max).map(Action::Subscribe),
+            Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
             Ok("ping") => Ok(Action::Ping),
             Ok(other) => Ok(Action::Unknown(other.to_owned())),
             Err(_) if action == "null" => Ok(Action::Unknown("None".to_owned())),
@@ -92,14 +98,14 @@ impl Members {
     }
 
     /// All of them are texts, or none counts.
-    fn channels(&self) -> Result<Vec<String>, Cow<'static, str>> {
+    fn channels(&self, entries_max: usize) -> Result<Vec<String>, Cow<'static, str>> {
         let Some(channels) = &self.channels else {
             return Ok(Vec::new());
         };
         let names: Vec<String> =
             sonic_rs::from_str(channels).map_err(|_| "channels must be a list of strings")?;
-        if names.len() > ENTRIES_MAX {
-            return Err(format!("channels must have at most {ENTRIES_MAX} entries").into());
+        if names.len() > entries_max {
+            return Err(format!("channels must have at most {entries_max} entries").into());
         }
         Ok(names)
     }
@@ -127,7 +133,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> (Action, String) {
-        let request = Request::parse(text, 8);
+        let limits = RequestLimits {
+            depth_max: 8,
+            entries_max: 100,
+        };
+        let request = Request::parse(text, limits);
         (request.action, request.id)
     }
 
@@ -216,10 +226,10 @@ mod tests {
             let says = wrong("channels must be a list of strings");
             assert_eq!(parse(&text), (says, "1".to_owned()), "{text}");
         }
-        let many = vec!["\"a\""; ENTRIES_MAX + 1].join(",");
+        let many = vec!["\"a\""; 101].join(",");
         let many = parse(&format!(
             "{{\"action\":\"subscribe\",\"channels\":[{many}]}}"
         ));
-        assert_eq!(many.0, wrong("channels must have at most 10000 entries"));
+        assert_eq!(many.0, wrong("channels must have at most 100 entries"));
     }
 }
