@@ -6,7 +6,7 @@ use weirgate::auth::{ApiKey, KeyRing, KeySet};
 
 use super::*;
 
-fn with_auth() -> ChannelsGatewaySettings {
+pub(crate) fn with_auth() -> ChannelsGatewaySettings {
     let mut keys = KeySet::default();
     keys.add_secret(b"secret").expect("room");
     ChannelsGatewaySettings {
@@ -23,6 +23,11 @@ fn with_auth() -> ChannelsGatewaySettings {
 fn token(claims: &Value) -> String {
     let key = EncodingKey::from_secret(b"secret");
     jsonwebtoken::encode(&Header::default(), claims, &key).expect("a token")
+}
+
+/// Where to connect as a user until then, Unix seconds.
+pub(crate) fn target(exp: i64) -> String {
+    format!("/ws?token={}", token(&json!({"role": "user", "exp": exp})))
 }
 
 const FAILED: (u16, &str) = (1008, "Authentication failed");
@@ -144,9 +149,7 @@ fn without_required_tokens_nobody_is_refused_for_one() {
 fn a_connection_ends_when_its_token_does() {
     let mut bench = Bench::new(with_auth());
     let exp = bench.world.now.unix_ms / 1000 + 90;
-    let claims = json!({"role": "user", "exp": exp});
-    let target = format!("/ws?token={}", token(&claims));
-    let key = bench.world.connect(&target, None);
+    let key = bench.world.connect(&target(exp), None);
     bench.subscribe(key, &["market:tick"]);
     assert_eq!(
         bench.kinds(key),
@@ -171,8 +174,7 @@ fn a_connection_ends_when_its_token_does() {
 fn a_clock_that_was_set_is_believed_within_a_minute() {
     let mut bench = Bench::new(with_auth());
     let exp = bench.world.now.unix_ms / 1000 + 7_200;
-    let target = format!("/ws?token={}", token(&json!({"exp": exp})));
-    let key = bench.world.connect(&target, None);
+    let key = bench.world.connect(&target(exp), None);
     bench.world.now.unix_ms += 7_200_000;
     bench.world.advance(60 * SECOND);
     assert!(bench.world.client(key).close.is_some());

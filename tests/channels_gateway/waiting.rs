@@ -131,4 +131,32 @@ fn who_leaves_while_answers_wait_leaves_nothing_behind() {
     bench.confirm("market:tick");
     assert_eq!(bench.kinds(other), kinds(&[("subscribed", 2)]));
     assert!(!bench.world.interest["indicators:*"]);
+    bench.world.end(other, true);
+}
+
+/// A client that is about to be closed holds its name, but is a member of nothing any more.
+#[test]
+fn a_name_is_asked_for_anew_while_its_last_holder_ends() {
+    let mut bench = Bench::up(super::admission::with_auth());
+    let in_a_second = bench.world.now.unix_ms / 1000 + 1;
+    let ends = bench
+        .world
+        .connect(&super::admission::target(in_a_second), None);
+    let stays = bench
+        .world
+        .connect(&super::admission::target(in_a_second + 9), None);
+    bench.subscribe(ends, &["market:tick"]);
+    bench.confirm("market:tick");
+    bench.got(stays);
+    // In one turn: something waits for it, its time is over, and somebody else wants the name.
+    bench.world.held = true;
+    bench.publish("market:tick", &[], "1");
+    bench.world.advance(SECOND);
+    bench.subscribe(stays, &["market:tick"]);
+    bench.world.held = false;
+    bench.world.settle();
+    assert!(bench.world.client(ends).close.is_some());
+    assert_eq!(bench.kinds(stays), []);
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(stays), kinds(&[("subscribed", 2)]));
 }

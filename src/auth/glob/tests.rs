@@ -110,6 +110,22 @@ fn a_pattern_made_to_take_for_ever_does_not() {
     assert!(!table.contain(&evil));
 }
 
+/// Each is asked whether it contains itself, well within the bound on steps.
+#[test]
+fn patterns_with_many_stars_are_answered() {
+    for pattern in [
+        "*a*b*c*d*e*f*g*h",
+        "a*b?*c??*d*e*f",
+        "*:tick:*:[a-f]*:?*:end",
+        "*?a?*?b?*?c?*",
+    ] {
+        let asked = glob(pattern);
+        assert!(Globs::new(vec![glob(pattern)]).contain(&asked), "{pattern}");
+        let narrower = glob(&pattern.replacen('*', "x*", 1));
+        assert!(Globs::new(vec![asked]).contain(&narrower), "{pattern}");
+    }
+}
+
 /// All names of up to this many of these bytes; `x` stands for every byte that no pattern names.
 fn names(length_max: usize) -> Vec<Vec<u8>> {
     let mut names = vec![Vec::new()];

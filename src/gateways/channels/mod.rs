@@ -6,6 +6,7 @@
 //! has confirmed, while Redis is there.
 
 mod answer;
+mod client;
 mod names;
 mod request;
 mod stats;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::answer::Answer;
+use self::client::{Client, uuid};
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
 use self::waiting::{Answers, Waits};
@@ -41,9 +43,6 @@ const ENTRIES_MAX: usize = 1_000;
 /// A client is told once in this time that it sends too much.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
-/// A token's end is looked at again after this time: the clock that it is on may be set.
-const LOOK_AT_END_EVERY_MS: i64 = 60_000;
-
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct ChannelsGatewaySettings {
@@ -65,19 +64,6 @@ pub struct ChannelsGatewaySettings {
     pub authenticator: Authenticator,
     /// What a role may subscribe to.
     pub acl: Acl,
-}
-
-#[derive(Debug)]
-struct Client {
-    role: String,
-    /// When its token ends.
-    expires_unix_ms: Option<i64>,
-    names: BTreeSet<TopicName>,
-    patterns: usize,
-    requests: TokenBucket,
-    /// When it was last told that it sends too much.
-    limited_told_us: Option<u64>,
-    answers: Answers,
 }
 
 /// The client side of the channels contract (`GET /ws`).
@@ -274,11 +260,7 @@ impl ChannelsGateway {
         if !client.answers.are_too_many() {
             core.resume_reading(key);
         }
-        let end = client.expires_unix_ms.map(|at| {
-            let left_ms = (at - now.unix_ms).clamp(0, LOOK_AT_END_EVERY_MS);
-            now.mono_us + left_ms.unsigned_abs() * 1000
-        });
-        let due = client.answers.due_us().into_iter().chain(end).min();
+        let due = client.due_us(core);
         core.set_deadline(key, due);
     }
 
@@ -315,7 +297,6 @@ impl ChannelsGateway {
     /// Redis is away: nothing will be confirmed soon, and nobody has to wait for it.
     fn down(&mut self, core: &mut Core) {
         self.up = false;
-        self.names.unsettle_all();
         for key in self.waits.who_waited() {
             if let Some(client) = self.clients.get_mut(&key) {
                 client.answers.settle_all();
@@ -331,20 +312,6 @@ enum Verdict {
     Refused(String),
     /// Not this one, nor any that follows.
     Full(String),
-}
-
-/// A version 4 UUID (RFC 9562 §5.4) from the core's generator.
-fn uuid(core: &mut Core) -> String {
-    let (high, low) = (core.random(), core.random());
-    let (high, low) = (high & !0xf000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    )
 }
 
 impl Gateway for ChannelsGateway {
@@ -432,8 +399,7 @@ impl Gateway for ChannelsGateway {
         let Some(client) = self.clients.get(&key) else {
             return;
         };
-        let ended = |at: i64| at <= core.now().unix_ms;
-        if client.expires_unix_ms.is_some_and(ended) {
+        if client.has_ended(core) {
             let reason = CloseReason::Policy;
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
@@ -451,5 +417,6 @@ impl Gateway for ChannelsGateway {
             .iter()
             .for_each(|topic| self.names.let_go(topic));
         self.names.store(&self.stats);
+        debug_assert!(!self.clients.is_empty() || self.waits.is_empty());
     }
 }

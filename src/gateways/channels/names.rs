@@ -63,13 +63,6 @@ impl Names {
         }
     }
 
-    /// The bus is away: nothing stands any more.
-    pub(super) fn unsettle_all(&mut self) {
-        self.names
-            .values_mut()
-            .for_each(|name| name.settled = false);
-    }
-
     pub(super) fn is_settled(&self, topic: &TopicName) -> bool {
         self.names.get(topic).is_some_and(|name| name.settled)
     }
