@@ -1,23 +1,73 @@
-# docker build -t weirgate .   then   docker run --rm -p 8000:8000 weirgate demo --listen 0.0.0.0
-FROM rust:1.95-slim-bookworm AS build
-WORKDIR /src
-RUN apt-get update \
- && apt-get install -y --no-install-recommends gcc libc6-dev \
- && rm -rf /var/lib/apt/lists/*
-COPY . .
-RUN cargo build --release --locked --package weirgate --bin weirgate
+# Images of weirgate. docs/deploy.md says how to run them.
+#
+#   docker build -t weirgate .                            the gateway is an argument, or WEIRGATE_GATEWAY
+#   docker build --target levels -t weirgate:levels .     levels; so trades, events, channels
+#   docker build --target static -t weirgate:static .     one file, nothing else in it
+#
+# For x86-64 and aarch64: each stage builds for the machine that it runs on.
+ARG RUST=1.95
 
-FROM debian:bookworm-slim
-# curl is for health checks that the image's users wrote before; our own is `weirgate health`.
-RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates curl \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin weirgate
-COPY --from=build /src/target/release/weirgate /usr/local/bin/weirgate
+FROM scratch AS source
+COPY Cargo.toml Cargo.lock /
+COPY src /src
+COPY benches /benches
+COPY examples /examples
+COPY loadtest /loadtest
+
+FROM rust:${RUST}-slim-bookworm AS build
+WORKDIR /src
+COPY --from=source / .
+RUN cargo build --profile dist --locked --package weirgate --bin weirgate
+
+# musl links everything into the file.
+FROM rust:${RUST}-alpine AS build-static
+RUN apk add --no-cache build-base ca-certificates
+WORKDIR /src
+COPY --from=source / .
+RUN cargo build --profile dist --locked --package weirgate --bin weirgate
+
+FROM scratch AS static
+COPY --from=build-static /src/target/dist/weirgate /usr/local/bin/weirgate
+COPY --from=build-static /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/weirgate/
+# There is no shell that would know it.
+ENV PATH=/usr/local/bin
 USER 65532:65532
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["weirgate", "health"]
 ENTRYPOINT ["weirgate"]
-CMD ["levels"]
+
+FROM debian:bookworm-slim AS base
+# curl is for the health checks that people have; the image's own is `weirgate health`.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates curl \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin weirgate
+COPY --from=build /src/target/dist/weirgate /usr/local/bin/weirgate
+COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/weirgate/
+USER 65532:65532
+STOPSIGNAL SIGTERM
+# Asks where the gateway listens by the same environment: name it there (WEIRGATE_GATEWAY), and its port.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["weirgate", "health"]
+ENTRYPOINT ["weirgate"]
+
+FROM base AS levels
+ENV WEIRGATE_GATEWAY=levels
+EXPOSE 8000
+
+FROM base AS trades
+ENV WEIRGATE_GATEWAY=trades
+EXPOSE 8080
+
+FROM base AS events
+ENV WEIRGATE_GATEWAY=events
+EXPOSE 8000
+
+FROM base AS channels
+ENV WEIRGATE_GATEWAY=channels
+EXPOSE 8889
+
+# The last one is the default. No gateway is set: an argument names it.
+FROM base AS weirgate
+EXPOSE 8000

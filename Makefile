@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance soak mutants clean deps build pytest
+.PHONY: help demo test lint bench conformance soak deploy-test deb-test mutants clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -51,6 +51,18 @@ soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
 	done
 
+# What docs/deploy.md recommends.
+DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server
+
+deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: stopped, back at once, killed (2 minutes)
+	$(DEPLOY) "$(TARGET)/release/weirgate levels --drain-delay-ms 1000 --drain-ms 1000" --repeat $(or $(ROUNDS),5)
+	$(DEPLOY) "$(TARGET)/release/weirgate levels --drain-delay-ms 1000 --drain-ms 1000" --rolls 4 --pause 0
+	$(DEPLOY) "$(TARGET)/release/weirgate levels" --repeat 2
+	$(DEPLOY) "$(TARGET)/release/weirgate levels" --kill --repeat 2
+
+deb-test: ## Build the Debian package, install it here, run it, remove it (cargo-deb, root; minutes)
+	scripts/deb-test.sh
+
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
 
@@ -62,7 +74,7 @@ deps:
 	@scripts/install-test-deps.sh
 
 build:
-	cargo build --release --locked --package weirgate --bins --examples
+	cargo build --release --locked --package weirgate --package loadtest --bins --examples
 
 # For working on the tests: make pytest ARGS='-k stop'
 pytest: deps build

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings, Normaliser};
+use weirgate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{Feed, FrameBytes, Now, Publication};
+use weirgate::hub::{Feed, FrameBytes, Now, Publication, TopicName};
 use weirgate::wire::json::check_depth;
 
 const NOW: Now = Now {
@@ -63,30 +63,52 @@ fn normalise(c: &mut Criterion) {
     group.finish();
 }
 
+/// Levels and flow, each under a path of its own too.
+fn endpoints() -> LevelsFeedSettings {
+    let endpoint = |path: &'static str, keys: &[&str]| Endpoint {
+        topic: TopicName::fixed(path),
+        keys: keys.iter().map(|&key| key.to_owned()).collect(),
+    };
+    LevelsFeedSettings {
+        endpoints: vec![
+            endpoint("/ws/levels", &["levels", "viewport"]),
+            endpoint("/ws/flow", &["flow"]),
+        ],
+        ..LevelsFeedSettings::default()
+    }
+}
+
 fn merge(c: &mut Criterion) {
     let levels: Arc<str> = Arc::from("levels.signals");
     let market: Arc<str> = Arc::from("market.flow");
     let mut group = c.benchmark_group("merge");
-    let mut feed = LevelsFeed::new(LevelsFeedSettings::default(), FrameBytes::default());
     let mut out: Vec<Publication> = Vec::new();
     let payloads = [
         ("levels_8k", &levels, ten_levels()),
         ("flow_8k", &market, flow(8 * 1024)),
         ("flow_2k", &market, flow(2 * 1024)),
     ];
-    for (name, subject, payload) in &payloads {
-        group.throughput(Throughput::Bytes(payload.len() as u64));
-        group.bench_function(*name, |b| {
-            b.iter_batched(
-                || message(subject, payload),
-                |event| {
-                    feed.event(NOW, event, &mut out);
-                    assert_eq!(out.len(), 1);
-                    out.clear();
-                },
-                BatchSize::SmallInput,
-            );
-        });
+    // With endpoints, each message has a topic of its own beside the whole.
+    let feeds = [
+        ("", LevelsFeedSettings::default(), 1),
+        ("_endpoint", endpoints(), 2),
+    ];
+    for (suffix, settings, publications) in feeds {
+        let mut feed = LevelsFeed::new(settings, FrameBytes::default());
+        for (name, subject, payload) in &payloads {
+            group.throughput(Throughput::Bytes(payload.len() as u64));
+            group.bench_function(format!("{name}{suffix}"), |b| {
+                b.iter_batched(
+                    || message(subject, payload),
+                    |event| {
+                        feed.event(NOW, event, &mut out);
+                        assert_eq!(out.len(), publications);
+                        out.clear();
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
+        }
     }
     group.finish();
 }

@@ -16,10 +16,9 @@ use weirgate::hub::{
     Hub, Incoming, Limits, Now, Publication, SendQueueLimits, SessionKey,
 };
 use weirgate::reactor::{
-    CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Reactor, ReactorSettings, Seams,
-    TurnBudgets,
+    ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, loop_labels, way_back,
 };
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::telemetry::{Build, Telemetry};
 use weirgate::wire::head::RequestHead;
 
 /// Sends every message back.
@@ -107,11 +106,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Core::new(limits, frame_bytes, u64::from(std::process::id())),
         Echo,
     );
-    let labels = LoopLabels {
-        connection_outcomes: &CONNECTION_OUTCOMES,
-        close_reasons: &CLOSE_REASONS,
-        subjects: Vec::new(),
-    };
+    let feed = NoFeed::default();
+    let labels = loop_labels(&feed);
     let build = Build {
         version: env!("CARGO_PKG_VERSION"),
         gateway: "echo",
@@ -124,18 +120,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         fallback: None,
         cors: Cors::Any,
     };
-    let http = HttpPlane::start(site, HttpSettings::default())?;
-    let seams = |_: &_| {
+    let http = HttpPlane::start(site, None, HttpSettings::default())?;
+    let seams = |wake: &_| {
+        let (back, returned) = way_back(wake);
         Ok(Seams {
             bus: never(),
             commands: never(),
             replies: never(),
             outside: Box::new(|_| {}),
-            http: http.handle(),
+            http: http.handle(back),
+            returned,
             telemetry,
         })
     };
-    let mut reactor = Reactor::bind(settings(addr), hub, NoFeed::default(), clock, seams)?;
+    let mut reactor = Reactor::bind(settings(addr), hub, feed, clock, seams)?;
     println!("echo on ws://{}/", reactor.local_addr()?);
     reactor.run()?;
     Ok(())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-#   scripts/install-test-deps.sh            nats-server, redis-server, a Python environment in .venv, Node packages
+#   scripts/install-test-deps.sh            nats-server, redis-server, nginx, systemd-analyze, a Python environment in .venv, Node packages
 #   scripts/install-test-deps.sh browser    Chromium too, for the page tests
 #
 # Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it
@@ -20,6 +20,8 @@ need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("
 
 need nats-server nats-server
 need redis-server redis-server
+need nginx nginx-light
+need systemd-analyze systemd
 need python3 python3
 need node nodejs
 need npm npm

@@ -14,6 +14,7 @@
 //! | [`http`] | plain HTTP on a side thread: pages, health, metrics | make the loop wait | `main`, [`reactor`] |
 //! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
 //! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
+//! | [`log_budget`] | how many lines one place may log | log | [`feeds`], [`reactor`] |
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
 //! | [`key_files`] | the keys of tokens, read again when they change | judge a token | [`run`], [`token_command`] |
@@ -28,6 +29,7 @@ pub mod health_check;
 pub mod http;
 pub mod hub;
 pub mod key_files;
+pub mod log_budget;
 pub mod reactor;
 pub mod run;
 pub mod settings;

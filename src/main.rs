@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use weirgate::run::{self, RunError};
 use weirgate::settings::{Invocation, parse};
+use weirgate::telemetry::logging;
 
 fn main() -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
@@ -43,6 +44,7 @@ fn ran(result: Result<(), RunError>) -> ExitCode {
 }
 
 fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
+    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

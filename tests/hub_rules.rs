@@ -2,6 +2,8 @@
 
 mod world;
 
+#[path = "hub_rules/addresses.rs"]
+mod addresses;
 #[path = "hub_rules/closing.rs"]
 mod closing;
 #[path = "hub_rules/deadlines.rs"]

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use weirgate::settings::{Kind, Subcommand, settings};
+
 /// What a run of the binary gave.
 struct Run {
     status: i32,
@@ -50,21 +52,18 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 #[test]
 fn help() {
     insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
-    insta::assert_snapshot!("help_levels", shown(&["levels", "--help"], &[]));
     insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
-    insta::assert_snapshot!("help_channels", shown(&["channels", "--help"], &[]));
-    insta::assert_snapshot!("help_demo", shown(&["demo", "--help"], &[]));
-    insta::assert_snapshot!("help_health", shown(&["health", "--help"], &[]));
+    for subcommand in Subcommand::GATEWAYS.iter().chain([&Subcommand::Health]) {
+        let name = subcommand.name();
+        let help = shown(&[name, "--help"], &[]);
+        assert_eq!(shown(&["help", name], &[]), help);
+        insta::assert_snapshot!(format!("help_{name}"), help);
+    }
     insta::assert_snapshot!("help_token", shown(&["token", "--help"], &[]));
-    insta::assert_snapshot!("help_token_mint", shown(&["token", "mint", "--help"], &[]));
-    insta::assert_snapshot!(
-        "help_token_inspect",
-        shown(&["token", "inspect", "--help"], &[])
-    );
-    assert_eq!(
-        shown(&["help", "levels"], &[]),
-        shown(&["levels", "--help"], &[])
-    );
+    for name in ["mint", "inspect"] {
+        let help = shown(&["token", name, "--help"], &[]);
+        insta::assert_snapshot!(format!("help_token_{name}"), help);
+    }
 }
 
 #[test]
@@ -74,12 +73,11 @@ fn without_a_command_the_help_is_an_error() {
 
 #[test]
 fn check() {
-    insta::assert_snapshot!("check_levels_defaults", shown(&["levels", "--check"], &[]));
-    insta::assert_snapshot!(
-        "check_channels_defaults",
-        shown(&["channels", "--check"], &[])
-    );
-    insta::assert_snapshot!("check_demo_defaults", shown(&["demo", "--check"], &[]));
+    for name in Subcommand::GATEWAYS.map(Subcommand::name) {
+        let checked = shown(&[name, "--check"], &[]);
+        assert_eq!(shown(&["--check"], &[("WEIRGATE_GATEWAY", name)]), checked);
+        insta::assert_snapshot!(format!("check_{name}_defaults"), checked);
+    }
     let env = [
         ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
         ("PORT", "9000"),
@@ -88,6 +86,8 @@ fn check() {
         ("WEIRGATE_LOG_FORMAT", ""),
         ("WEIRGATE_EPHEMERAL", "yes"),
         ("WEIRGATE_PING_INTERVAL", "5000"),
+        ("RUST_LOG", "info,weirgate::http=debug"),
+        ("FORWARDED_ALLOW_IPS", "10.1.2.3/8,::1"),
     ];
     let args = [
         "levels",
@@ -96,6 +96,20 @@ fn check() {
         "--allowed-origins=https://Example.com,http://a:8080",
     ];
     insta::assert_snapshot!("check_levels_sources", shown(&args, &env));
+    let env = [("WEIRGATE_ENDPOINT", "/ws/flow=flow /ws/more=news,levels")];
+    let args = [
+        "levels",
+        "--check",
+        "--relay=news.flash=news",
+        "--relay",
+        "depth.ES=depth,durable=d,stream=DEPTH",
+    ];
+    let all = shown(&args, &env);
+    let more: Vec<_> = all
+        .lines()
+        .filter(|line| line.contains("--relay") || line.contains("--endpoint"))
+        .collect();
+    insta::assert_snapshot!("check_levels_relays", more.join("\n"));
 }
 
 #[test]
@@ -117,7 +131,39 @@ fn wrong_values() {
         (&["levels"], &[("WEIRGATE_EPHEMERAL", "maybe")]),
         (&["levels", "--log-format", "xml"], &[]),
         (&["levels", "--allowed-origins", "example.com"], &[]),
+        (&["levels", "--relay", "a=b", "--relay", "news.*=news"], &[]),
+        (&["levels", "--relay", "news..flash=news"], &[]),
+        (&["levels", "--relay", "market.flow=again"], &[]),
+        (&["levels", "--relay", "news.flash=viewport"], &[]),
+        (&["levels", "--relay", "news.flash"], &[]),
+        (&["levels", "--relay", "news.flash=news,strm=NEWS"], &[]),
+        (&["levels"], &[("WEIRGATE_RELAY", "a=k b=k")]),
+        (&["levels"], &[("WEIRGATE_RELAY", "a=k,durable=x.y")]),
+        (
+            &["levels"],
+            &[("WEIRGATE_RELAY", "a=k,durable=gateway_flow")],
+        ),
+        (&["levels", "--endpoint", "/ws/flow"], &[]),
+        (&["levels", "--endpoint", "ws/flow=flow"], &[]),
+        (&["levels", "--endpoint", "/ws/stream=flow"], &[]),
+        (&["levels", "--endpoint", "/health=flow"], &[]),
+        (
+            &["levels", "--endpoint=/a=flow", "--endpoint=/a=levels"],
+            &[],
+        ),
+        (&["levels", "--endpoint", "/ws/flow=flow,"], &[]),
+        (
+            &["levels", "--relay=a=news"],
+            &[("WEIRGATE_ENDPOINT", "/a=news /b=flow,nws")],
+        ),
+        (&["demo", "--endpoint", "/ws/flow=flows"], &[]),
+        (&["levels"], &[("RUST_LOG", "weirgate=loud")]),
+        (&["levels", "--log-filter", "debgu"], &[]),
+        (&["levels"], &[("FORWARDED_ALLOW_IPS", "nginx")]),
+        (&["levels", "--admin-addr", "9100"], &[]),
+        (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
+        (&["levels", "--check", "--port=x", "--drain-ms=y"], &[]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -128,7 +174,32 @@ fn wrong_values() {
     };
     let told: String = cases.iter().map(tell).collect();
     assert!(!told.contains("s3cret"), "{told}");
+    for setting in settings() {
+        let allowed = match setting.kind {
+            // Each unit once is enough: what is allowed is the row's range.
+            Kind::Number { .. } => "a whole number from".to_owned(),
+            // Any text is one.
+            Kind::Text | Kind::Secret => continue,
+            kind => kind.allowed(),
+        };
+        let flag = setting.flag;
+        assert!(told.contains(&allowed), "no wrong value for --{flag}");
+    }
     insta::assert_snapshot!("wrong_values", told);
+}
+
+#[test]
+fn what_cannot_start_ends_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let port = addr.rsplit(':').next().expect("a port");
+    let run = weirgate(&["demo", "--port", port], &[]);
+    assert_eq!(run.status, 1, "{}", run.stderr);
+    let told = run.stderr.replace(&addr, "ADDR");
+    assert_eq!(
+        told,
+        "error: cannot listen on ADDR: Address already in use (os error 98)\n"
+    );
 }
 
 #[test]

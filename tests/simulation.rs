@@ -53,6 +53,7 @@ fn wanted() -> Coverage {
         "conflated",
         "shed",
         "to http",
+        "back from http",
         "resumed",
         "a batch over 128",
         "over the soft limit",

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,6 +36,25 @@ impl Program {
     /// The process to measure.
     pub(crate) fn process(&self) -> Result<Process, Fault> {
         Process::new(self.pid())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Fault> {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        let sent = pid.map_or(Ok(()), |pid| kill_process(pid, signal));
+        sent.map_err(std::io::Error::from).tried("kill(2)")
+    }
+
+    /// Waits for its end; `None` when it takes longer than `wait_us`.
+    pub(crate) fn wait(&mut self, wait_us: u64) -> Result<Option<ExitStatus>, Fault> {
+        let end = clock::now_us() + wait_us;
+        loop {
+            let status = self.child.try_wait().tried("wait for a child")?;
+            if status.is_some() || clock::now_us() >= end {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until `/ready` says 200, which is when its subscriptions stand; a server that has no
@@ -81,6 +100,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -97,10 +119,6 @@ impl Drop for Program {
 
 /// A nats-server with JetStream and a store of its own, for as long as the value lives.
 pub(crate) fn nats_server() -> Result<Program, Fault> {
-    let missing = Fault::Missing {
-        program: "nats-server",
-        package: "nats-server",
-    };
     let addr = free_address()?;
     let dir = TempDir::new().tried("temporary directory")?;
     let mut command = Command::new("nats-server");
@@ -115,17 +133,8 @@ pub(crate) fn nats_server() -> Result<Program, Fault> {
         ])
         .arg(dir.path());
     let output = File::create(dir.path().join("output")).tried("output file")?;
-    let child = command
-        .stdin(Stdio::null())
-        .stderr(output)
-        .spawn()
-        .map_err(|e| {
-            if e.kind() == std::io::ErrorKind::NotFound {
-                missing
-            } else {
-                Fault::Bus(e.to_string())
-            }
-        })?;
+    let spawned = command.stdin(Stdio::null()).stderr(output).spawn();
+    let child = spawned.map_err(|e| not_started(&e, "nats-server", "nats-server"))?;
     Program {
         name: "nats-server".into(),
         addr,
@@ -133,6 +142,35 @@ pub(crate) fn nats_server() -> Result<Program, Fault> {
         dir,
     }
     .listening()
+}
+
+/// nginx with this configuration, which has it listen on `addr` and stay in the foreground. Its
+/// files go where it says `{dir}`.
+pub(crate) fn nginx(config: &str, addr: SocketAddr) -> Result<Program, Fault> {
+    let dir = TempDir::new().tried("temporary directory")?;
+    let config = config.replace("{dir}", &dir.path().display().to_string());
+    let file = dir.path().join("nginx.conf");
+    std::fs::write(&file, config).tried("nginx.conf")?;
+    let output = File::create(dir.path().join("output")).tried("output file")?;
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(dir.path()).arg("-c").arg(&file);
+    let spawned = command.stdin(Stdio::null()).stderr(output).spawn();
+    let child = spawned.map_err(|e| not_started(&e, "nginx", "nginx-light"))?;
+    Program {
+        name: "nginx".into(),
+        addr,
+        child,
+        dir,
+    }
+    .listening()
+}
+
+fn not_started(error: &std::io::Error, program: &'static str, package: &'static str) -> Fault {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Fault::Missing { program, package }
+    } else {
+        Fault::Server(format!("{program}: {error}"))
+    }
 }
 
 /// The URL of a NATS server.
@@ -143,7 +181,11 @@ pub(crate) fn nats_url(nats: &Program) -> String {
 /// The server under test: a command line for `sh`, with `{port}` and `{nats}` replaced, and the
 /// environment variables NATS_URL and GATEWAY_PORT set.
 pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
-    let addr = free_address()?;
+    server_at(template, nats, free_address()?)
+}
+
+/// The same at an address of the caller's.
+pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<Program, Fault> {
     let port = addr.port().to_string();
     let line = template.replace("{port}", &port).replace("{nats}", nats);
     let dir = TempDir::new().tried("temporary directory")?;
@@ -214,7 +256,7 @@ pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program,
 }
 
 /// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr, Fault> {
+pub(crate) fn free_address() -> Result<SocketAddr, Fault> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("a free port")?;
     listener.local_addr().tried("a free port")
 }

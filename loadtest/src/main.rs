@@ -4,6 +4,7 @@
 mod clients;
 mod clock;
 mod compare;
+mod deploy;
 mod drive;
 mod fault;
 mod fleet;
@@ -55,6 +56,8 @@ enum Command {
     /// Measure what slow clients do to a server and to the others
     #[command(subcommand)]
     Slow(slow::SlowCommand),
+    /// Replace a server behind nginx while clients watch
+    Deploy(deploy::DeployArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -90,6 +93,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Compare(args) => compare::run(&args, &stop),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
+        Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }

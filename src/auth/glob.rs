@@ -296,8 +296,7 @@ impl Globs {
         self.closed(moved.collect())
     }
 
-    /// With the places behind a `*` that may stand for nothing. Of each pattern those before its
-    /// last active `*` go: what they could match, the `*` does too.
+    /// With the places behind a `*` that may stand for nothing.
     fn closed(&self, mut places: Vec<Place>) -> Vec<Place> {
         let behind = places
             .iter()
@@ -307,9 +306,6 @@ impl Globs {
         places.extend(behind);
         places.sort_unstable();
         places.dedup();
-        let anys = places.iter().copied().filter(|place| self.is_any(*place));
-        let anys: Vec<Place> = anys.collect();
-        places.retain(|(glob, at)| !anys.iter().any(|(of, any)| of == glob && any > at));
         places
     }
 

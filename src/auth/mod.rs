@@ -1,10 +1,13 @@
-//! Tokens, roles, origins, rate limits: judged here, held nowhere.
+//! Tokens, roles, origins, rate limits, limits by address: judged here.
 //!
-//! Pure: time is handed in. Called by the gateways, and by the hub for outbound rates.
+//! Pure: time is handed in. Called by the gateways, and by the hub for outbound rates and for what
+//! one address may have.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod acl;
+mod address_limits;
+mod client_address;
 mod glob;
 mod keys;
 mod origins;
@@ -13,6 +16,8 @@ mod token;
 mod verify;
 
 pub use acl::{Acl, AclError};
+pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses};
+pub use client_address::{Network, NoNetwork, TrustedProxies};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};
 pub use origins::Origins;

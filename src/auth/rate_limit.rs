@@ -1,6 +1,6 @@
 //! A token bucket on a clock that is handed in.
 
-/// Full at the start, holds `per_second` tokens at the most and gains as many per second.
+/// Full at the start, holds `burst` tokens at the most and gains `per_second` of them a second.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     /// In millionths of a token, so that a microsecond's share is a whole number.
@@ -13,7 +13,12 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket for `per_second` tokens a second, and as many at once.
     pub fn new(per_second: u32, now_us: u64) -> Self {
-        let capacity = u64::from(per_second) * 1_000_000;
+        Self::with_burst(per_second, per_second, now_us)
+    }
+
+    /// A full bucket for `per_second` tokens a second, and `burst` at once.
+    pub fn with_burst(per_second: u32, burst: u32, now_us: u64) -> Self {
+        let capacity = u64::from(burst) * 1_000_000;
         Self {
             micro_tokens: capacity,
             capacity,
@@ -24,16 +29,26 @@ impl TokenBucket {
 
     /// Takes one token if there is one.
     pub fn take(&mut self, now_us: u64) -> bool {
-        let gained = now_us
-            .saturating_sub(self.filled_at_us)
-            .saturating_mul(self.per_second);
-        self.micro_tokens = self.micro_tokens.saturating_add(gained).min(self.capacity);
-        self.filled_at_us = self.filled_at_us.max(now_us);
+        self.fill(now_us);
         let Some(left) = self.micro_tokens.checked_sub(1_000_000) else {
             return false;
         };
         self.micro_tokens = left;
         true
+    }
+
+    /// Nothing was taken that did not come back since.
+    pub fn is_full(&mut self, now_us: u64) -> bool {
+        self.fill(now_us);
+        self.micro_tokens == self.capacity
+    }
+
+    fn fill(&mut self, now_us: u64) {
+        let gained = now_us
+            .saturating_sub(self.filled_at_us)
+            .saturating_mul(self.per_second);
+        self.micro_tokens = self.micro_tokens.saturating_add(gained).min(self.capacity);
+        self.filled_at_us = self.filled_at_us.max(now_us);
     }
 }
 
@@ -52,6 +67,15 @@ mod tests {
             .filter(|us| bucket.take(100_000 + us))
             .count();
         assert_eq!(taken, 9);
+    }
+
+    #[test]
+    fn a_burst_is_there_at_once_and_comes_back_at_its_rate() {
+        let mut bucket = TokenBucket::with_burst(1, 5, 0);
+        assert!(bucket.is_full(0));
+        assert_eq!((0..9).filter(|_| bucket.take(0)).count(), 5);
+        assert!(!bucket.is_full(4_999_999));
+        assert!(bucket.is_full(5_000_000));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod bad_log;
 mod bus;
 pub mod channels;
 pub mod levels;

@@ -1,5 +1,5 @@
-//! `weirgate levels` towards clients: one topic, whose retained frame is the first message. What
-//! clients say is ignored.
+//! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first
+//! message. What clients say is ignored.
 
 use crate::auth::Origins;
 use crate::hub::{
@@ -7,20 +7,36 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 
-/// The client side of the levels contract (`GET /ws/stream`).
+/// A path, and the topic whose members its clients become.
+#[derive(Clone, Debug)]
+pub struct LevelsPath {
+    /// Compared with that of the request as it is: nothing is decoded.
+    pub path: String,
+    /// Where the feed publishes what this path sends.
+    pub topic: TopicName,
+}
+
+/// The client side of the levels contract (`GET /ws/stream`, and further endpoints).
 #[derive(Debug)]
 pub struct LevelsGateway {
-    topic: TopicName,
+    paths: Vec<LevelsPath>,
     origins: Origins,
+    /// The path of the client that was admitted last, by its index: the core says `opened` of it
+    /// next, or never.
+    admitted: usize,
 }
 
 impl LevelsGateway {
-    /// Where clients connect.
+    /// Where clients connect that want everything.
     pub const PATH: &'static str = "/ws/stream";
 
-    /// Clients become members of `topic`.
-    pub fn new(topic: TopicName, origins: Origins) -> Self {
-        Self { topic, origins }
+    /// Takes clients on `paths`, and on no other.
+    pub fn new(paths: Vec<LevelsPath>, origins: Origins) -> Self {
+        Self {
+            paths,
+            origins,
+            admitted: 0,
+        }
     }
 }
 
@@ -35,17 +51,18 @@ impl Gateway for LevelsGateway {
             status: 403,
             detail,
         };
-        if head.path() != Self::PATH {
-            refuse("No WebSocket here")
-        } else if !self.origins.allow(head.header("Origin")) {
-            refuse("Origin not allowed")
-        } else {
-            Admission::Accept(Accepted::default())
+        let Some(index) = self.paths.iter().position(|p| p.path == head.path()) else {
+            return refuse("No WebSocket here");
+        };
+        if !self.origins.allow(head.header("Origin")) {
+            return refuse("Origin not allowed");
         }
+        self.admitted = index;
+        Admission::Accept(Accepted::default())
     }
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        core.join(key, &self.topic);
+        core.join(key, &self.paths[self.admitted].topic);
     }
 
     fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}

@@ -7,4 +7,4 @@
 pub mod channels;
 mod levels;
 
-pub use levels::LevelsGateway;
+pub use levels::{LevelsGateway, LevelsPath};

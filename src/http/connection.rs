@@ -1,4 +1,5 @@
-//! One connection from its hand-over to its end: hyper, the clock, and a polite close.
+//! One connection from its hand-over to its end, or to its way back: hyper behind the gate, the
+//! clock, and a polite close.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn, ready};
@@ -20,10 +21,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use super::plane::{Handover, HttpSettings};
-use super::rewind::{ConnectionClock, Rewind};
+use super::connection_clock::ConnectionClock;
+use super::gate::{Gate, HeadLimits, Stop};
+use super::plane::{Handover, HttpSettings, WayBack};
 use super::service::Service;
 use super::site::{Answer, RequestParts};
+use crate::wire::response;
 
 /// What all connections share.
 pub(super) struct Server {
@@ -51,9 +54,10 @@ impl Server {
     }
 }
 
-/// How a connection ended.
+/// How hyper's part of a connection ended.
 enum End {
-    /// By the protocol: asked for by either side, or the client left.
+    /// By the protocol: asked for by either side, or the client left, or the gate let no more
+    /// through. All answers are out.
     Done,
     /// The client broke the protocol or its connection.
     Fault(hyper::Error),
@@ -63,10 +67,12 @@ enum End {
     Stopped,
 }
 
-/// Serves a connection until it ends. Its place in the connection limits is free from then on.
+/// Serves a connection until it ends, or until its client asks for a WebSocket and it goes `back`.
+/// At its end its place in the connection limits is free.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
+    back: Option<WayBack>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let Handover {
@@ -85,29 +91,60 @@ pub(super) async fn serve(
         Duration::from_millis(settings.head_timeout_ms),
         Duration::from_millis(settings.idle_timeout_ms),
     ));
-    let io = TokioIo::new(Rewind::new(stream, read, Rc::clone(&clock)));
+    let limits = HeadLimits {
+        bytes_max: settings.head_bytes_max,
+        headers_max: settings.head_headers_max,
+    };
+    // Who read bytes of a head has decided that it is served here.
+    let decided = !read.is_empty();
+    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock));
     let requests = Requests {
         server: Rc::clone(&server),
-        clock: Rc::clone(&clock),
         peer,
     };
-    let mut http = server.protocol.serve_connection(io, requests);
+    let mut http = server
+        .protocol
+        .serve_connection(TokioIo::new(gate), requests);
     let end = run(&mut http, &clock, &mut stopping).await;
-    let stream = http.into_parts().io.into_inner().into_stream();
-    match end {
-        End::Done => linger(stream, settings).await,
-        End::Fault(error) => {
-            debug!(%peer, %error, "HTTP connection ended by a fault");
-            linger(stream, settings).await;
+    let (stream, stop) = http.into_parts().io.into_inner().into_parts();
+    match (end, stop) {
+        (End::Done, Some(Stop::Upgrade(read))) => match back {
+            Some(back) => {
+                // A socket that cannot leave the runtime is broken: closing it is all there is.
+                if let Ok(stream) = stream.into_std() {
+                    back(Handover {
+                        stream,
+                        read,
+                        peer,
+                        permit,
+                    });
+                }
+                return;
+            }
+            None => linger(stream, &refusal(403, "No WebSocket here"), settings).await,
+        },
+        (End::Done, Some(Stop::BadHead(error))) => {
+            linger(stream, &refusal(error.status(), error.reason()), settings).await;
         }
-        End::TimedOut => debug!(%peer, "HTTP connection timed out"),
-        End::Stopped => {}
+        (End::Done, None) => linger(stream, &[], settings).await,
+        (End::Fault(error), _) => {
+            debug!(%peer, %error, "HTTP connection ended by a fault");
+            linger(stream, &[], settings).await;
+        }
+        (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
+        (End::Stopped, _) => {}
     }
     drop(permit);
 }
 
+fn refusal(status: u16, detail: &str) -> Vec<u8> {
+    let mut answer = Vec::new();
+    response::refusal(&mut answer, status, &[], detail);
+    answer
+}
+
 async fn run(
-    http: &mut http1::Connection<TokioIo<Rewind>, Requests>,
+    http: &mut http1::Connection<TokioIo<Gate>, Requests>,
     clock: &ConnectionClock,
     stopping: &mut watch::Receiver<bool>,
 ) -> End {
@@ -120,8 +157,13 @@ async fn run(
             Pin::new(&mut *http).graceful_shutdown();
         }
         // Not `poll_without_shutdown`: that one may be ready while the last answer is still in its
-        // buffer.
-        match Pin::new(&mut *http).poll(cx) {
+        // buffer. So may this one, once, after a request that names some protocol in `Upgrade`:
+        // asked again it goes the way of all others.
+        let polled = match Pin::new(&mut *http).poll(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut *http).poll(cx),
+            polled => polled,
+        };
+        match polled {
             Poll::Ready(_) if stopped => return Poll::Ready(End::Stopped),
             Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
@@ -136,10 +178,15 @@ async fn run(
     .await
 }
 
-/// Ends our half, then reads what the client still sends, within limits: closing a socket with
-/// unread bytes resets it, and a reset can overtake the last answer (RFC 9112 §9.6).
-async fn linger(mut stream: TcpStream, settings: &HttpSettings) {
+/// Sends a last answer, ends our half, then reads what the client still sends, within limits:
+/// closing a socket with unread bytes resets it, and a reset can overtake the last answer
+/// (RFC 9112 §9.6).
+async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSettings) {
     let drain = async {
+        while !answer.is_empty() {
+            let wrote = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, answer)).await?;
+            answer = answer.get(wrote..).unwrap_or_default();
+        }
         // After a fault hyper has not done it; twice does no harm.
         let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
         let mut scratch = vec![0; 4096];
@@ -162,7 +209,6 @@ async fn linger(mut stream: TcpStream, settings: &HttpSettings) {
 /// The requests of one connection.
 struct Requests {
     server: Rc<Server>,
-    clock: Rc<ConnectionClock>,
     peer: SocketAddr,
 }
 
@@ -183,7 +229,6 @@ impl service::Service<Request<Incoming>> for Requests {
             // length, which is what request smuggling lives on.
             answer = answer.close();
         }
-        self.clock.answered();
         ready(Ok(response(answer)))
     }
 }

@@ -1,21 +1,24 @@
 //! Plain HTTP on a side thread.
 //!
 //! Owns every connection whose request was not a WebSocket upgrade for the gateway: the reactor
-//! hands it over with the bytes read so far. Never makes the loop wait: the hand-over is a
-//! message, live state is read from atomics. Called by `main` (start, stop) and the reactor
-//! (hand-over).
+//! hands it over with the bytes read so far, and gets it back when its client asks for a WebSocket
+//! later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
+//! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
 
+mod admin;
 mod connection;
+mod connection_clock;
 mod cors;
+mod gate;
 pub mod pages;
 mod plane;
 mod readiness;
-mod rewind;
 mod service;
 mod site;
 
+pub use admin::Admin;
 pub use cors::Cors;
-pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings};
+pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings, WayBack};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{Answer, GET, Handler, RequestParts, Route, Site};
 

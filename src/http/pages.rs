@@ -93,9 +93,12 @@ fn stats(
     object.boolean("ready", not_ready(telemetry, now, limits).is_empty());
     object.number("clients", event_loop.clients.load());
     object.object("connections", numbers(event_loop.connections()));
+    object.number("accepted", event_loop.connections_accepted.load());
+    object.number("returned", event_loop.connections_returned.load());
     object.object("outcomes", numbers(event_loop.client_connections.iter()));
     object.object("closes", numbers(event_loop.client_closes.iter()));
     object.object("messages", messages(telemetry));
+    object.object("send_errors", numbers(event_loop.send_errors.iter()));
     object.object("bus", bus(telemetry));
     object.object("loop", event_loop_age(telemetry, clock));
     Answer::json(StatusCode::OK, object.finish()).no_store()
@@ -120,6 +123,7 @@ fn messages(telemetry: &Telemetry) -> ObjectWriter {
         ("dropped", &event_loop.messages_dropped),
         ("waiting", &event_loop.messages_waiting),
         ("waiting_bytes", &event_loop.send_queue_bytes),
+        ("waiting_bytes_peak", &event_loop.send_queue_peak_bytes),
         ("frame_bytes_alive", &event_loop.frame_bytes_alive),
         ("received", &event_loop.received_messages),
         ("received_bytes", &event_loop.received_bytes),
@@ -138,6 +142,8 @@ fn bus(telemetry: &Telemetry) -> ObjectWriter {
     object.boolean("caught_up", event_loop.caught_up());
     object.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
     object.number("gaps", event_loop.bus_gaps());
+    object.number("ignored", event_loop.bus_messages_ignored());
+    object.number("queued", event_loop.bus_queue_messages.load());
     let mut subjects = ObjectWriter::new();
     for (subject, [taken, bad, old]) in event_loop.bus_messages() {
         let counts = [("messages", taken), ("bad", bad), ("old", old)];

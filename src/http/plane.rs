@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,9 +14,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
+use super::admin::{self, Admin};
 use super::connection::{self, Server};
 use super::service::Service;
 use super::site::Site;
+use crate::hub::Permit;
 
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,9 @@ impl Default for HttpSettings {
     }
 }
 
-/// A connection that the reactor hands over.
+/// A connection on its way from one side to the other: from the reactor with a plain request, or
+/// back to it with one for a WebSocket.
+#[derive(Debug)]
 pub struct Handover {
     /// The socket, nonblocking.
     pub stream: TcpStream,
@@ -57,25 +62,30 @@ pub struct Handover {
     /// The other end.
     pub peer: SocketAddr,
     /// Its place in the connection limits: dropped when the connection has ended.
-    pub permit: Box<dyn Send>,
+    pub permit: Permit,
 }
 
+/// Takes a connection back whose client asks for a WebSocket; called on the HTTP thread, must not
+/// block.
+pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
+
 enum Job {
-    Serve(Handover),
+    Serve(Handover, WayBack),
     Stop { within: Duration },
 }
 
-/// The way to the HTTP thread, for the reactor.
+/// The way to the HTTP thread and back, for the reactor.
 #[derive(Clone)]
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<Job>,
+    back: WayBack,
 }
 
 impl HttpHandle {
     /// Hands a connection over. Never blocks; the connection limits bound how many wait. When the
     /// thread has stopped the connection is closed.
     pub fn serve(&self, handover: Handover) {
-        let _ = self.jobs.send(Job::Serve(handover));
+        let _ = self.jobs.send(Job::Serve(handover, Arc::clone(&self.back)));
     }
 }
 
@@ -87,11 +97,11 @@ pub struct HttpPlane {
 }
 
 impl HttpPlane {
-    /// Starts the thread.
+    /// Starts the thread: `site` for connections that are handed over, `admin` for its own.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
-    pub fn start(site: Site, settings: HttpSettings) -> io::Result<Self> {
+    pub fn start(site: Site, admin: Option<Admin>, settings: HttpSettings) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -99,17 +109,18 @@ impl HttpPlane {
         let (jobs, queue) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name("http".to_owned())
-            .spawn(move || run(&runtime, site, settings, queue))?;
+            .spawn(move || run(&runtime, site, admin, settings, queue))?;
         Ok(Self {
             jobs,
             thread: Some(thread),
         })
     }
 
-    /// The way to hand connections over.
-    pub fn handle(&self) -> HttpHandle {
+    /// The way to hand connections over; those that ask for a WebSocket later go `back`.
+    pub fn handle(&self, back: WayBack) -> HttpHandle {
         HttpHandle {
             jobs: self.jobs.clone(),
+            back,
         }
     }
 
@@ -136,14 +147,31 @@ impl Drop for HttpPlane {
     }
 }
 
-fn run(runtime: &Runtime, site: Site, settings: HttpSettings, queue: mpsc::UnboundedReceiver<Job>) {
-    let server = Rc::new(Server::new(Service::new(site), settings));
-    LocalSet::new().block_on(runtime, take_over(server, queue));
+fn run(
+    runtime: &Runtime,
+    site: Site,
+    admin: Option<Admin>,
+    settings: HttpSettings,
+    queue: mpsc::UnboundedReceiver<Job>,
+) {
+    let server = |site| Rc::new(Server::new(Service::new(site), settings.clone()));
+    let admin = admin.map(|admin| {
+        let (listener, site) = admin.into_parts();
+        (listener, server(site))
+    });
+    LocalSet::new().block_on(runtime, serve(server(site), admin, queue));
 }
 
-async fn take_over(server: Rc<Server>, mut queue: mpsc::UnboundedReceiver<Job>) {
+async fn serve(
+    server: Rc<Server>,
+    admin: Option<(TcpListener, Rc<Server>)>,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
+    if let Some((listener, server)) = admin {
+        connections.spawn_local(admin::serve(listener, server, stopping.clone()));
+    }
     let within = loop {
         let job = poll_fn(|cx| {
             // What has ended gives its memory back.
@@ -151,8 +179,9 @@ async fn take_over(server: Rc<Server>, mut queue: mpsc::UnboundedReceiver<Job>) 
             queue.poll_recv(cx)
         });
         match job.await {
-            Some(Job::Serve(handover)) => {
-                let served = connection::serve(Rc::clone(&server), handover, stopping.clone());
+            Some(Job::Serve(handover, back)) => {
+                let (server, stopping) = (Rc::clone(&server), stopping.clone());
+                let served = connection::serve(server, handover, Some(back), stopping);
                 connections.spawn_local(served);
             }
             Some(Job::Stop { within }) => break within,

@@ -110,7 +110,9 @@ mod tests {
         telemetry.event_loop.set_caught_up();
         assert_eq!(reasons(&telemetry, 2_000), []);
         assert_eq!(reasons(&telemetry, 2_001), [NotReady::LoopStalled]);
-        telemetry.event_loop.turn_ended(START.plus_us(2_001_000));
+        telemetry
+            .event_loop
+            .turn_ended(START, START.plus_us(2_001_000));
         assert_eq!(reasons(&telemetry, 2_001), []);
     }
 
@@ -120,7 +122,9 @@ mod tests {
         let telemetry = telemetry(Some(Arc::clone(&bus)));
         telemetry.event_loop.set_caught_up();
         let at = |ms: u64| {
-            telemetry.event_loop.turn_ended(START.plus_us(ms * 1_000));
+            telemetry
+                .event_loop
+                .turn_ended(START, START.plus_us(ms * 1_000));
             reasons(&telemetry, ms)
         };
         assert_eq!(at(30_000), []);

@@ -1,8 +1,8 @@
-//! From a request to its answer: head rules, CORS, routes. Pure but for what handlers read.
+//! From a request to its answer: CORS, routes. Pure but for what handlers read. The gate has looked
+//! at the head before.
 
 use hyper::header::{self, HeaderValue};
-use hyper::http::uri::Authority;
-use hyper::{Method, StatusCode, Version};
+use hyper::{Method, StatusCode};
 
 use super::site::{Answer, Handler, RequestParts, Route, Site};
 
@@ -22,15 +22,8 @@ impl Service {
 
     /// The answer, with the headers that every answer carries.
     pub(super) fn answer(&self, request: &RequestParts) -> Answer {
-        let mut answer = if has_bad_host(request) {
-            Answer::detail(StatusCode::BAD_REQUEST, "Bad Request").close()
-        } else if asks_for_websocket(request) {
-            upgrade_elsewhere()
-        } else if let Some(preflight) = self.site.cors.preflight(request) {
-            preflight
-        } else {
-            self.route(request)
-        };
+        let preflight = self.site.cors.preflight(request);
+        let mut answer = preflight.unwrap_or_else(|| self.route(request));
         self.site.cors.mark(request, &mut answer);
         answer.with(
             header::X_CONTENT_TYPE_OPTIONS,
@@ -74,50 +67,6 @@ fn method_not_allowed(methods: &[&Method]) -> Answer {
     match HeaderValue::try_from(allowed.join(", ")) {
         Ok(allow) => answer.with(header::ALLOW, allow),
         Err(_) => answer,
-    }
-}
-
-/// A WebSocket upgrade belongs on a connection of its own: the client may try again on a new one.
-/// The one place for upgrades that come on a connection which served plain HTTP before.
-fn upgrade_elsewhere() -> Answer {
-    Answer::detail(StatusCode::UPGRADE_REQUIRED, "Upgrade Required")
-        .with(header::UPGRADE, HeaderValue::from_static("websocket"))
-        .with(
-            header::SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        )
-        .with(
-            header::CONNECTION,
-            HeaderValue::from_static("close, upgrade"),
-        )
-}
-
-/// A GET that asks for a WebSocket (RFC 6455 §4.2.1). Other protocols in `Upgrade` may be ignored
-/// (RFC 9110 §7.8).
-fn asks_for_websocket(request: &RequestParts) -> bool {
-    let has = |name, token: &str| {
-        let values = request.head.headers.get_all(name).iter();
-        values
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|one| one.trim().eq_ignore_ascii_case(token))
-    };
-    request.head.method == Method::GET
-        && has(header::UPGRADE, "websocket")
-        && has(header::CONNECTION, "upgrade")
-}
-
-/// HTTP/1.1 wants exactly one `Host` (RFC 9112 §3.2), and it has to make a URL; HTTP/1.0 may go
-/// without.
-fn has_bad_host(request: &RequestParts) -> bool {
-    let mut hosts = request.head.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) => request.head.version != Version::HTTP_10,
-        (Some(_), Some(_)) => true,
-        (Some(host), None) => {
-            let text = host.to_str().unwrap_or_default();
-            text.contains('@') || text.parse::<Authority>().is_err()
-        }
     }
 }
 
@@ -188,39 +137,6 @@ mod tests {
         };
         assert_eq!(ask(with_fallback.clone(), get("/b")).status, 426);
         assert_eq!(ask(with_fallback, get("/a").method("PUT")).status, 405);
-    }
-
-    #[test]
-    fn one_host_that_makes_a_url_is_wanted() {
-        let bare = || Request::get("/a");
-        assert_eq!(ask(site(), bare()).status, 400);
-        assert_eq!(ask(site(), bare().version(Version::HTTP_10)).status, 200);
-        assert_eq!(ask(site(), get("/a").header("host", "y")).status, 400);
-        for bad in ["a b", "u@x", "", "x:y:z", "[::1", "%"] {
-            assert_eq!(ask(site(), bare().header("host", bad)).status, 400, "{bad}");
-        }
-        for good in ["x", "x:8000", "[::1]:8000", "127.0.0.1"] {
-            assert_eq!(
-                ask(site(), bare().header("host", good)).status,
-                200,
-                "{good}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_websocket_upgrade_is_sent_to_a_connection_of_its_own() {
-        let upgrade = get("/a")
-            .header("upgrade", "WebSocket")
-            .header("connection", "keep-alive, Upgrade");
-        let answer = ask(site(), upgrade);
-        assert_eq!(answer.status, 426);
-        assert_eq!(answer.headers[header::SEC_WEBSOCKET_VERSION], "13");
-        assert_eq!(answer.headers[header::CONNECTION], "close, upgrade");
-        let h2c = get("/a")
-            .header("upgrade", "h2c")
-            .header("connection", "upgrade");
-        assert_eq!(ask(site(), h2c).status, 200);
     }
 
     #[test]

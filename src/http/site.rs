@@ -88,6 +88,28 @@ pub struct Site {
     pub cors: Cors,
 }
 
+impl Site {
+    /// What stays on the public port, and what an admin listener serves: the pages that tell of the
+    /// process, and `/internal/*`. `/health` is on both.
+    pub fn split_admin(self) -> (Self, Self) {
+        let is_admin = |route: &Route| {
+            let path = route.path;
+            ["/metrics", "/stats", "/ready"].contains(&path) || path.starts_with("/internal/")
+        };
+        let of = |keep: &dyn Fn(&Route) -> bool| {
+            let routes = self.routes.iter();
+            routes.filter(|route| keep(route)).cloned().collect()
+        };
+        let admin = Self {
+            routes: of(&|route| is_admin(route) || route.path == "/health"),
+            cors: self.cors.clone(),
+            ..Self::default()
+        };
+        let routes = of(&|route| !is_admin(route));
+        (Self { routes, ..self }, admin)
+    }
+}
+
 /// An answer with its whole body.
 #[derive(Clone, Debug)]
 pub struct Answer {

@@ -32,6 +32,14 @@ impl Clients {
         (session.generation == key.generation).then_some(session)
     }
 
+    /// A message from a client.
+    pub(super) fn count_message(&mut self, key: SessionKey) {
+        self.stats.received_messages += 1;
+        if let Some(session) = self.session_mut(key) {
+            session.cold.messages_in += 1;
+        }
+    }
+
     /// Puts a frame in one send queue.
     pub(super) fn deliver(
         &mut self,
@@ -68,6 +76,7 @@ impl Clients {
             }
             Pushed::Conflated { frames, bytes } => {
                 self.stats.messages_conflated += u64::from(frames);
+                session.cold.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
             }
             Pushed::QueuedOverSoft => self.over_soft.push(key),
@@ -76,24 +85,21 @@ impl Clients {
         self.stats.messages_queued += 1;
         self.stats.messages_waiting += 1;
         self.stats.send_queue_bytes += frame.queue_bytes() as u64;
-        if !session.flags.dirty && !session.flags.blocked {
-            session.flags.dirty = true;
-            let deflated = session.queue.encoding() != Encoding::Plain;
-            self.dirty[usize::from(deflated)].push(key);
-        }
+        let peak = &mut self.stats.send_queue_peak_bytes;
+        *peak = (*peak).max(session.queue.bytes() as u64);
+        enlist(session, key, &mut self.dirty);
     }
 
     /// Puts a session in the list of the next flush, if it has something that may go.
     pub(super) fn mark_dirty(&mut self, key: SessionKey) {
-        let Some(session) = self.session_mut(key) else {
-            return;
-        };
-        if session.flags.dirty || session.flags.blocked || session.queue.is_empty() {
-            return;
+        // Not through `session_mut`: the lists are needed beside the session.
+        let session = self.sessions.get_mut(key.slot as usize);
+        if let Some(session) = session
+            && session.generation == key.generation
+            && !session.queue.is_empty()
+        {
+            enlist(session, key, &mut self.dirty);
         }
-        session.flags.dirty = true;
-        let deflated = session.queue.encoding() != Encoding::Plain;
-        self.dirty[usize::from(deflated)].push(key);
     }
 
     /// Counters balance, and every queue is whole.
@@ -111,4 +117,16 @@ impl Clients {
         let out = s.messages_sent + kept_back + waiting;
         assert_eq!(s.messages_queued, out, "message counters balance");
     }
+}
+
+/// Puts a session that has something to send in its list of the next flush, once; not one whose
+/// kernel takes nothing.
+#[inline]
+fn enlist(session: &mut Session, key: SessionKey, dirty: &mut [Vec<SessionKey>; 2]) {
+    if session.flags.dirty || session.flags.blocked {
+        return;
+    }
+    session.flags.dirty = true;
+    let deflated = session.queue.encoding() != Encoding::Plain;
+    dirty[usize::from(deflated)].push(key);
 }

@@ -2,7 +2,7 @@
 //! [`super::Hub`], so that a callback may change anything here at once.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::clients::Clients;
@@ -16,6 +16,7 @@ use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
     SessionKey, TopicName,
 };
+use crate::auth::Addresses;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -40,24 +41,10 @@ pub struct Core {
     pub(super) scratch: Scratch,
     /// One count per connection, those handed to HTTP included.
     pub(super) places: Arc<()>,
+    pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
     random: u64,
-}
-
-/// How a client that ended looked, for the log line.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// Who it was.
-    pub peer: SocketAddr,
-    /// Why it ended.
-    pub reason: Option<CloseReason>,
-    /// How long the connection lived, microseconds.
-    pub age_us: u64,
-    /// Bytes from the client, the request head included.
-    pub bytes_in: u64,
-    /// Bytes that the kernel took for it.
-    pub bytes_out: u64,
 }
 
 impl Core {
@@ -65,6 +52,7 @@ impl Core {
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
             deflater: Deflater::new(limits.deflate_level.max(1)),
+            addresses: Addresses::new(limits.per_ip),
             limits,
             now: Now::default(),
             clients: Clients::default(),
@@ -111,6 +99,11 @@ impl Core {
         self.clients.session(key).map(|s| s.cold.peer)
     }
 
+    /// The client's address, while the session exists: the peer's, or what a trusted proxy says.
+    pub fn client(&self, key: SessionKey) -> Option<IpAddr> {
+        self.clients.session(key).map(|s| s.cold.client)
+    }
+
     /// The session is open and takes data.
     pub fn is_open(&self, key: SessionKey) -> bool {
         let session = self.clients.session(key);
@@ -135,6 +128,11 @@ impl Core {
     /// Connections, those handed to HTTP included.
     pub fn connections(&self) -> usize {
         Permit::taken(&self.places)
+    }
+
+    /// Addresses that have connections or had some lately, where they are limited by address.
+    pub fn known_addresses(&self) -> usize {
+        self.addresses.known()
     }
 
     /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
@@ -192,6 +190,7 @@ impl Core {
         };
         if let Some(session) = self.clients.session_mut(key) {
             let (frames, bytes) = session.queue.remove(|k| keys.contains(&k));
+            session.cold.messages_conflated += u64::from(frames);
             self.clients.stats.messages_conflated += u64::from(frames);
             self.clients.stats.count_removed(frames, bytes);
         }
@@ -231,14 +230,12 @@ impl Core {
 
     // ---- inside
 
-    pub(super) fn insert(&mut self, peer: SocketAddr) -> SessionKey {
+    pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let permit = Permit::new(&self.places);
         let session = Session::new(generation, peer, self.now, permit);
         let slot = self.clients.sessions.insert(session) as u32;
         let key = SessionKey { slot, generation };
-        self.clients.stats.accepted += 1;
         self.clients.stats.heads += 1;
         self.arm(key);
         key
@@ -410,13 +407,7 @@ impl Core {
         };
         session.cold.phase = Phase::Gone;
         session.flags.takes_data = false;
-        let ended = Ended {
-            peer: session.cold.peer,
-            reason: session.cold.reason,
-            age_us: now.mono_us - session.cold.accepted.mono_us,
-            bytes_in: session.cold.bytes_in,
-            bytes_out: session.queue.bytes_out(),
-        };
+        let ended = session.ended(now);
         let (frames, bytes) = (session.queue.frames() as u32, session.queue.bytes());
         session.queue.clear();
         let stats = &mut self.clients.stats;

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::gateway::{Transmit, Write};
 use super::send_queue::Encoding;
 use super::session::{Pause, PendingClose, Phase};
-use super::{CloseReason, Closing, Effect, Limits, SessionKey};
+use super::{CloseReason, Closing, Effect, Limits, SendError, SessionKey};
 use crate::wire::deflate::Deflater;
 
 /// Sessions in one batch.
@@ -118,8 +118,8 @@ impl Core {
         let taken = match outcome {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                stats.send_errors += 1;
+            Err(error) => {
+                stats.send_errors[SendError::of(&error) as usize] += 1;
                 self.end(key, CloseReason::SocketError, true);
                 return;
             }

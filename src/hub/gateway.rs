@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
+use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
 
 /// What a gateway says of a request head.
@@ -92,7 +93,8 @@ pub trait Gateway {
     /// A whole, well-formed request head; WebSocket upgrade or not.
     fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission;
 
-    /// The 101 is queued: the first frames may follow.
+    /// The 101 is queued: the first frames may follow. Comes right after the
+    /// [`upgrade`](Self::upgrade) that accepted it, or, when the request was no good, never.
     fn opened(&mut self, core: &mut Core, key: SessionKey);
 
     /// A whole message. After a close nothing more comes.
@@ -180,17 +182,26 @@ pub enum Effect {
 pub struct Permit {
     /// Held for its count alone.
     _place: Arc<()>,
+    /// Among the connections of its address, once that is known.
+    _of_address: Option<AddressPlace>,
 }
 
 impl Permit {
-    pub(super) fn new(places: &Arc<()>) -> Self {
+    /// Takes one of `places`.
+    pub fn new(places: &Arc<()>) -> Self {
         Self {
             _place: Arc::clone(places),
+            _of_address: None,
         }
     }
 
+    /// Counts it for an address; for the one before no more.
+    pub(super) fn hold(&mut self, place: Option<AddressPlace>) {
+        self._of_address = place;
+    }
+
     /// How many are out. `places` itself is one holder.
-    pub(super) fn taken(places: &Arc<()>) -> usize {
+    pub fn taken(places: &Arc<()>) -> usize {
         Arc::strong_count(places) - 1
     }
 }

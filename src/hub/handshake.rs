@@ -1,12 +1,14 @@
 //! From the first byte to the 101, or to whatever else the head deserves.
 
+use std::net::IpAddr;
+
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Effect, Gateway};
 use super::hub::{Hub, RETRY};
 use super::send_queue::Encoding;
-use super::session::{Open, Phase};
+use super::session::{Open, PATH_CHARS_MAX, Phase};
 use super::{CloseReason, Closing, SessionKey};
-use crate::auth::TokenBucket;
+use crate::auth::{AddressRefusal, TokenBucket};
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
@@ -43,6 +45,69 @@ impl Core {
         }
     }
 
+    /// Gives a new connection its place among those of its address. A proxy's waits for the head.
+    pub(super) fn admit_peer(&mut self, key: SessionKey) {
+        if let Some(client) = self.client(key)
+            && !self.limits.trusted_proxies.trusts(client)
+        {
+            self.admit(key, client);
+        }
+    }
+
+    /// Notes whose request it is; `false`: that address has no place for it, and was told.
+    fn admit_request(&mut self, key: SessionKey, head: &RequestHead<'_>) -> bool {
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        session.cold.path = head.path().chars().take(PATH_CHARS_MAX).collect();
+        let peer = session.cold.peer.ip();
+        let trusted = &self.limits.trusted_proxies;
+        if !trusted.trusts(peer) {
+            return true;
+        }
+        let client = trusted.client(peer, head.header_values("X-Forwarded-For"));
+        session.cold.client = client;
+        self.admit(key, client)
+    }
+
+    fn admit(&mut self, key: SessionKey, client: IpAddr) -> bool {
+        let place = match self.addresses.admit(client, self.now.mono_us) {
+            Ok(place) => place,
+            Err(refusal) => {
+                // The first is a state, as over `connections_max`; the second is the client's doing
+                // and passes (RFC 6585 §4).
+                let (status, detail, reason) = match refusal {
+                    AddressRefusal::TooMany => (
+                        503,
+                        "Too many connections from this address",
+                        CloseReason::ConnectionsPerIp,
+                    ),
+                    AddressRefusal::TooFast => (
+                        429,
+                        "Too many new connections from this address",
+                        CloseReason::ConnectionRatePerIp,
+                    ),
+                };
+                self.refuse(key, status, RETRY, detail, reason);
+                return false;
+            }
+        };
+        if let Some(session) = self.clients.session_mut(key)
+            && let Some(permit) = &mut session.cold.permit
+        {
+            permit.hold(place);
+        }
+        true
+    }
+
+    /// The client sent a close frame, and its answer is on the way.
+    pub(super) fn peer_closed(&mut self, key: SessionKey, code: Option<u16>) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.cold.code = code;
+        }
+        self.start_closing(key, CloseReason::PeerClosed);
+    }
+
     /// Answers with a status and a `{"detail":…}` body, then closes.
     pub(super) fn refuse(
         &mut self,
@@ -56,6 +121,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        session.cold.code = Some(status);
         response::refusal(session.queue.control(now), status, headers, detail);
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);
@@ -78,7 +144,11 @@ impl Core {
             return;
         };
         session.cold.phase = Phase::Gone;
-        let permit = session.cold.permit.take();
+        let mut permit = session.cold.permit.take();
+        if self.limits.trusted_proxies.trusts(session.cold.peer.ip()) {
+            // Proxies keep connections and send other clients' requests over them.
+            permit.iter_mut().for_each(|permit| permit.hold(None));
+        }
         self.clients.stats.heads -= 1;
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {
@@ -145,6 +215,9 @@ impl<G: Gateway> Hub<G> {
         let draining = core.drain.is_some_and(|d| d.closing);
         if draining && head.asks_upgrade() {
             core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
+            return;
+        }
+        if !core.admit_request(key, &head) {
             return;
         }
         match self.gateway.upgrade(core, key, &head) {

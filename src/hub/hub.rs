@@ -1,8 +1,8 @@
 //! The core with its gateway: every way in, and the few ways out.
 //!
 //! Methods are of four kinds, and their names say which. *Inputs* tell what happened
-//! (`accept`, `received`, `writable`, `ended`, `released`, `published`, `noticed`, `reply`,
-//! `command`, `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
+//! (`accept`, `returned`, `received`, `writable`, `ended`, `released`, `published`, `noticed`,
+//! `reply`, `command`, `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
 //! (`flush`, `next_effect`, `next_deadline`); the rest are getters. After any input: flush, then
 //! effects until there are none.
 
@@ -14,7 +14,7 @@ use super::core::Core;
 use super::deadlines::NEVER;
 use super::drain::DrainPlan;
 use super::due::Codes;
-use super::gateway::{Effect, Gateway, Incoming, Reply, Transmit};
+use super::gateway::{Effect, Gateway, Incoming, Permit, Reply, Transmit};
 use super::session::{Pause, Phase, Step};
 use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
 
@@ -47,14 +47,26 @@ impl<G: Gateway> Hub<G> {
     /// A connection was accepted. Its key names it until `released`.
     pub fn accept(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
         self.core.now = now;
-        let key = self.core.insert(peer);
+        let permit = Permit::new(&self.core.places);
+        let key = self.core.insert(peer, permit);
+        self.core.clients.stats.accepted += 1;
         if self.core.connections() > self.core.limits.connections_max {
             let reason = CloseReason::ConnectionLimit;
             self.core
                 .refuse(key, 503, RETRY, "Too many connections", reason);
+        } else {
+            self.core.admit_peer(key);
         }
         self.settle();
         key
+    }
+
+    /// A connection that was handed to HTTP is back, with its place in the limits: its client
+    /// asks for a WebSocket. What was read of that goes to `received`.
+    pub fn returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
+        self.core.now = now;
+        self.core.clients.stats.returned += 1;
+        self.core.insert(peer, permit)
     }
 
     /// Bytes that a client sent, as they came.
@@ -186,6 +198,11 @@ impl<G: Gateway> Hub<G> {
         self.core.deadlines.next().into_iter().chain(drain).min()
     }
 
+    /// The largest send queue since the last call, in bytes.
+    pub fn take_send_queue_peak(&mut self) -> u64 {
+        std::mem::take(&mut self.core.clients.stats.send_queue_peak_bytes)
+    }
+
     // ---- getters
 
     /// Counters and gauges.
@@ -280,7 +297,7 @@ impl<G: Gateway> Hub<G> {
                 Step::Starved => return,
                 Step::Ping => {}
                 Step::Pong => core.pong(key),
-                Step::PeerClosed => core.start_closing(key, CloseReason::PeerClosed),
+                Step::PeerClosed(code) => core.peer_closed(key, code),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
@@ -293,7 +310,7 @@ impl<G: Gateway> Hub<G> {
     }
 
     fn take_message(&mut self, key: SessionKey, message: &Message) {
-        self.core.clients.stats.received_messages += 1;
+        self.core.clients.count_message(key);
         // A client that is about to be closed is heard no more.
         if !self.core.is_open(key) {
             return;

@@ -1,6 +1,8 @@
 //! The named limits that the core keeps. Values are handed in; every one has a counter or a
 //! close reason that shows when it was hit.
 
+use crate::auth::{AddressLimits, TrustedProxies};
+
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]
 pub struct SendQueueLimits {
@@ -49,6 +51,10 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Connections at once, those handed to HTTP included; `usize::MAX` for none.
     pub connections_max: usize,
+    /// Connections of one address, at once and new ones.
+    pub per_ip: AddressLimits,
+    /// Who may say which address it comes from.
+    pub trusted_proxies: TrustedProxies,
     /// Between pings; 0 sends none.
     pub ping_interval_us: u64,
     /// From a ping that has left for the kernel to its pong.
@@ -75,6 +81,8 @@ impl Default for Limits {
             handshake_us: 10_000_000,
             message_bytes_max: 1024 * 1024,
             connections_max: usize::MAX,
+            per_ip: AddressLimits::default(),
+            trusted_proxies: TrustedProxies::None,
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,

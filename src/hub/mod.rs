@@ -14,6 +14,7 @@ mod core;
 mod deadlines;
 mod drain;
 mod due;
+mod ended;
 mod flush;
 mod frame;
 mod gateway;
@@ -35,8 +36,9 @@ mod stats;
 mod time;
 mod topics;
 
-pub use self::core::{Core, Ended};
+pub use self::core::Core;
 pub use drain::DrainPlan;
+pub use ended::Ended;
 pub use frame::{Class, ConflationKey, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{
     Accepted, Admission, Answer, Call, CallFailure, Effect, Gateway, Incoming, Permit, Reply,
@@ -47,5 +49,5 @@ pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
 pub use publication::{BusNotice, Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
 pub use reason::{CloseCode, CloseReason, Closing};
-pub use stats::HubStats;
+pub use stats::{HubStats, SendError};
 pub use time::Now;

@@ -72,6 +72,8 @@ pub struct FeedStats {
     pub last_message_unix_ms: Option<i64>,
     /// The cache was warmed, or found empty, at least once.
     pub caught_up: bool,
+    /// Messages of subjects that are not relayed.
+    pub messages_ignored: u64,
     /// Losses that the bus told of.
     pub gaps: u64,
 }

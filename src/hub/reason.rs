@@ -35,13 +35,17 @@ pub enum CloseReason {
     FrameMemory,
     /// More connections than allowed.
     ConnectionLimit,
+    /// More connections of one address than allowed.
+    ConnectionsPerIp,
+    /// One address opens connections faster than allowed.
+    ConnectionRatePerIp,
     /// This process is stopping: 1012 (or as the gateway says).
     ShuttingDown,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::PeerClosed,
         Self::PeerGone,
         Self::SocketError,
@@ -57,6 +61,8 @@ impl CloseReason {
         Self::SendQueueHard,
         Self::FrameMemory,
         Self::ConnectionLimit,
+        Self::ConnectionsPerIp,
+        Self::ConnectionRatePerIp,
         Self::ShuttingDown,
     ];
 
@@ -78,6 +84,8 @@ impl CloseReason {
             Self::SendQueueHard => "send_queue_hard",
             Self::FrameMemory => "frame_memory",
             Self::ConnectionLimit => "connection_limit",
+            Self::ConnectionsPerIp => "connections_per_ip",
+            Self::ConnectionRatePerIp => "connection_rate_per_ip",
             Self::ShuttingDown => "shutting_down",
         }
     }

@@ -94,6 +94,7 @@ pub(super) struct SendQueue {
     /// When the kernel last took a byte, or the queue last became non-empty.
     progress_at: u64,
     bytes_out: u64,
+    frames_out: u64,
 }
 
 impl SendQueue {
@@ -109,6 +110,7 @@ impl SendQueue {
             over_soft_since: None,
             progress_at: 0,
             bytes_out: 0,
+            frames_out: 0,
         }
     }
 
@@ -156,6 +158,11 @@ impl SendQueue {
     /// Bytes that the kernel took so far.
     pub(super) fn bytes_out(&self) -> u64 {
         self.bytes_out
+    }
+
+    /// Frames that are out whole so far.
+    pub(super) fn frames_out(&self) -> u64 {
+        self.frames_out
     }
 
     pub(super) fn progress_at(&self) -> u64 {
@@ -291,10 +298,12 @@ impl SendQueue {
 
     /// Forgets everything: the socket ends.
     pub(super) fn clear(&mut self) {
-        let (next_seq, bytes_out) = (self.next_seq, self.bytes_out);
-        *self = Self::new();
-        self.next_seq = next_seq;
-        self.bytes_out = bytes_out;
+        *self = Self {
+            next_seq: self.next_seq,
+            bytes_out: self.bytes_out,
+            frames_out: self.frames_out,
+            ..Self::new()
+        };
     }
 
     /// Discards what was not begun: the client is closed at the next frame boundary.
@@ -399,6 +408,7 @@ impl SendQueue {
             self.conflating = false;
             self.over_soft_since = None;
         }
+        self.frames_out += u64::from(wrote.frames);
         wrote
     }
 

@@ -4,7 +4,7 @@
 //! border is a type boundary, not a promise of speed.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -13,7 +13,7 @@ use tungstenite::{Error, Message};
 use super::deadlines::NEVER;
 use super::gateway::Permit;
 use super::send_queue::SendQueue;
-use super::{CloseCode, CloseReason, Closing, Limits, Now};
+use super::{CloseCode, CloseReason, Closing, Ended, Limits, Now};
 use crate::auth::TokenBucket;
 use crate::wire::encode::{FIN, OPCODE_PING};
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
@@ -22,6 +22,9 @@ use crate::wire::head::HeadScanner;
 /// Frames above this leave a buffer in the protocol context that never shrinks: the context is
 /// made anew behind them.
 const SMALL_FRAME_BYTES: usize = 4096;
+
+/// What is kept of a request's path: enough to tell who it was.
+pub(super) const PATH_CHARS_MAX: usize = 128;
 
 /// Why a session is not read for now. Reading goes on when no reason is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct Cold {
     pub(super) peer: SocketAddr,
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub(super) client: IpAddr,
+    /// Path of the request, cut to [`PATH_CHARS_MAX`]; for the log.
+    pub(super) path: Box<str>,
     pub(super) accepted: Now,
     pub(super) phase: Phase,
     pub(super) permit: Option<Permit>,
@@ -81,7 +88,11 @@ pub(super) struct Cold {
     pub(super) told: bool,
     /// Why it ends.
     pub(super) reason: Option<CloseReason>,
+    /// The code of the first close frame, or the status that refused the handshake.
+    pub(super) code: Option<u16>,
     pub(super) bytes_in: u64,
+    pub(super) messages_in: u64,
+    pub(super) messages_conflated: u64,
 }
 
 #[expect(
@@ -125,8 +136,8 @@ pub(super) enum Step {
     /// Its pong stands in the control part: one at a time, so that their limit holds for each.
     Ping,
     Pong,
-    /// The answer to its close frame stands in the control part.
-    PeerClosed,
+    /// The answer to its close frame, with the code of it, stands in the control part.
+    PeerClosed(Option<u16>),
     Violation(CloseCode, CloseReason),
 }
 
@@ -134,6 +145,8 @@ impl Session {
     pub(super) fn new(generation: u32, peer: SocketAddr, now: Now, permit: Permit) -> Self {
         let cold = Cold {
             peer,
+            client: peer.ip().to_canonical(),
+            path: Box::default(),
             accepted: now,
             phase: Phase::Head {
                 read: Vec::new(),
@@ -152,13 +165,34 @@ impl Session {
             peer_ended: false,
             told: false,
             reason: None,
+            code: None,
             bytes_in: 0,
+            messages_in: 0,
+            messages_conflated: 0,
         };
         Self {
             generation,
             queue: SendQueue::new(),
             flags: Flags::default(),
             cold: Box::new(cold),
+        }
+    }
+
+    /// How it looks at its end.
+    pub(super) fn ended(&mut self, now: Now) -> Ended {
+        let cold = &mut self.cold;
+        Ended {
+            peer: cold.peer,
+            client: cold.client,
+            path: std::mem::take(&mut cold.path),
+            reason: cold.reason,
+            code: cold.code,
+            age_us: now.mono_us - cold.accepted.mono_us,
+            bytes_in: cold.bytes_in,
+            bytes_out: self.queue.bytes_out(),
+            messages_in: cold.messages_in,
+            messages_out: self.queue.frames_out(),
+            messages_conflated: cold.messages_conflated,
         }
     }
 
@@ -202,6 +236,7 @@ impl Session {
     /// Puts the close frame in the control part.
     pub(super) fn write_close(&mut self, now: Now, code: CloseCode) {
         if let Phase::Open(open) = &mut self.cold.phase {
+            self.cold.code.get_or_insert(code.code);
             open.write_close(self.queue.control(now), code);
         }
     }
@@ -261,9 +296,13 @@ impl Open {
                 Some(Step::Ping)
             }
             Ok(Message::Pong(_)) => Some(Step::Pong),
-            Ok(Message::Close(_)) | Err(Error::ConnectionClosed) => {
+            Ok(Message::Close(frame)) => {
                 self.flush(control);
-                Some(Step::PeerClosed)
+                Some(Step::PeerClosed(frame.map(|frame| frame.code.into())))
+            }
+            Err(Error::ConnectionClosed) => {
+                self.flush(control);
+                Some(Step::PeerClosed(None))
             }
             // A fragment: the message goes on.
             Err(Error::Io(_)) | Ok(Message::Frame(_)) => None,

@@ -1,6 +1,37 @@
 //! What the core counts: plain numbers, read by the shell once a turn. Counters only grow.
 
+use std::io;
+
 use super::CloseReason;
+
+/// How a write to a client failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client went: reset, or closed while we wrote.
+    PeerGone,
+    /// The kernel gave up sending again.
+    TimedOut,
+    /// No way to the client.
+    Unreachable,
+    /// Anything else.
+    Other,
+}
+
+impl SendError {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
+
+    pub(super) fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::*;
+
+        match error.kind() {
+            BrokenPipe | ConnectionReset | ConnectionAborted | NotConnected => Self::PeerGone,
+            TimedOut => Self::TimedOut,
+            HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unreachable,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// Counters and gauges of one hub.
 ///
@@ -14,6 +45,8 @@ pub struct HubStats {
     pub opened: u64,
     /// Connections handed to HTTP.
     pub to_http: u64,
+    /// Connections that came back from there with an upgrade.
+    pub returned: u64,
     /// Handshakes refused with a status.
     pub refused: u64,
     /// Gauge: sessions whose request head is not complete.
@@ -44,8 +77,10 @@ pub struct HubStats {
     pub writes: u64,
     /// Writes of which the kernel took a part or nothing.
     pub writes_short: u64,
-    /// Writes that failed.
-    pub send_errors: u64,
+    /// Writes that failed, in the order of [`SendError::LABELS`].
+    pub send_errors: [u64; SendError::LABELS.len()],
+    /// Bytes of the largest send queue since [`super::Hub::take_send_queue_peak`].
+    pub send_queue_peak_bytes: u64,
     /// Frames deflated.
     pub frames_deflated: u64,
     /// Messages from clients.

@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::hub::Now;
-use crate::telemetry::LogBudget;
+use crate::log_budget::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN_US: u64 = 10_000;

@@ -6,12 +6,15 @@
 
 mod listener;
 mod report;
+mod seams;
 mod signals;
 mod sockets;
+mod stages;
 mod turn;
 mod wake;
 
 pub use listener::ListenSettings;
-pub use report::{CLOSE_REASONS, CONNECTION_OUTCOMES};
-pub use turn::{Outside, Reactor, ReactorSettings, Seams, TurnBudgets};
+pub use report::loop_labels;
+pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
+pub use turn::Reactor;
 pub use wake::Wake;

@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use crate::clock::Clock;
 use crate::hub::{SessionKey, Transmit, Write};
 
 /// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`
@@ -24,15 +25,32 @@ struct Socket {
 }
 
 /// Sockets by slot of the hub's table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     /// Sockets that may hold more than was read.
     readable: VecDeque<SessionKey>,
     joined: Vec<u8>,
+    clock: Clock,
+    first_write_us: Option<u64>,
 }
 
 impl Sockets {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            slots: Vec::new(),
+            readable: VecDeque::new(),
+            joined: Vec::new(),
+            clock,
+            first_write_us: None,
+        }
+    }
+
+    /// When the first write since the last call had ended, microseconds of the monotonic clock.
+    pub(super) fn take_first_write_us(&mut self) -> Option<u64> {
+        self.first_write_us.take()
+    }
+
     pub(super) fn insert(
         &mut self,
         registry: &Registry,
@@ -157,6 +175,9 @@ impl Transmit for Sockets {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
         for write in batch {
             wrote.push(self.write(write));
+            if self.first_write_us.is_none() {
+                self.first_write_us = Some(self.clock.now().mono_us);
+            }
         }
     }
 }

@@ -2,25 +2,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use mio::event::Event;
+use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
-use super::listener::{ListenSettings, Listener};
-use super::report;
+use super::listener::Listener;
+use super::report::{Report, Shell};
+use super::seams::{Outside, ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
+use super::stages::{Stages, observe};
 use super::wake::Wake;
 use crate::clock::Clock;
-use crate::http::{Handover, HttpHandle};
+use crate::http::Handover;
 use crate::hub::{
-    Call, CloseReason, DrainPlan, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication,
-    Reply, SessionKey, TopicName,
+    CloseReason, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey,
 };
-use crate::telemetry::{LogBudget, Stage, Telemetry};
+use crate::log_budget::LogBudget;
+use crate::telemetry::Stage;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -33,60 +34,6 @@ const IDLE_TURN_US: u64 = 500_000;
 
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
-
-/// What one turn may do before it looks at the other things again.
-#[derive(Clone, Debug)]
-pub struct TurnBudgets {
-    /// Connections accepted.
-    pub accepts_max: usize,
-    /// Bytes read from one socket.
-    pub read_bytes_max: usize,
-    /// Bytes of publications queued per client before they are flushed.
-    pub publication_bytes_max: usize,
-}
-
-/// Everything that the loop is told at the start.
-#[derive(Clone, Debug)]
-pub struct ReactorSettings {
-    /// The listening socket.
-    pub listen: ListenSettings,
-    /// Per turn.
-    pub budgets: TurnBudgets,
-    /// The phases of a stop.
-    pub drain: DrainPlan,
-    /// From the last phase of a stop to its end, whoever is left.
-    pub stop_timeout_us: u64,
-}
-
-/// What leaves the loop besides bytes.
-#[derive(Debug)]
-pub enum Outside {
-    /// A request to a service.
-    Call(Call),
-    /// A topic got its first member or lost its last.
-    Interest {
-        /// The topic.
-        topic: TopicName,
-        /// Somebody wants it.
-        wanted: bool,
-    },
-}
-
-/// What the loop is connected to.
-pub struct Seams<G: Gateway, F: Feed> {
-    /// From the source thread.
-    pub bus: Receiver<F::Event>,
-    /// From the HTTP side.
-    pub commands: Receiver<G::Command>,
-    /// Answers to calls.
-    pub replies: Receiver<Reply>,
-    /// To whoever makes calls and subscribes; must not block.
-    pub outside: Box<dyn FnMut(Outside)>,
-    /// Takes over sockets that speak plain HTTP.
-    pub http: HttpHandle,
-    /// What others may see of the loop.
-    pub telemetry: Arc<Telemetry>,
-}
 
 /// The loop with everything it owns.
 pub struct Reactor<G: Gateway, F: Feed> {
@@ -102,6 +49,8 @@ pub struct Reactor<G: Gateway, F: Feed> {
     clock: Clock,
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
+    stages: Stages,
+    report: Report,
     /// Some clients have more to send than one write takes.
     more_to_flush: bool,
     end_lines: LogBudget,
@@ -133,7 +82,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             wake,
             signals,
             listener,
-            sockets: Sockets::default(),
+            sockets: Sockets::new(clock),
             hub,
             feed,
             seams,
@@ -141,6 +90,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
+            stages: Stages::default(),
+            report: Report::default(),
             more_to_flush: false,
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
@@ -180,7 +131,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits = self.more_to_flush || self.sockets.readable() > 0 || !self.seams.bus.is_empty();
+        let waits = self.more_to_flush
+            || self.sockets.readable() > 0
+            || !self.seams.bus.is_empty()
+            || !self.seams.returned.is_empty();
         if waits {
             return Duration::ZERO;
         }
@@ -199,19 +153,27 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.clock.now();
         events.iter().for_each(|event| self.event(now, event));
         self.accept(now);
+        self.take_returned(now);
         self.read(now);
         self.take_replies(now);
         self.take_bus();
         self.hub.tick(self.clock.now());
         self.flush();
         self.effects();
-        report::store(
-            &self.seams.telemetry.event_loop,
-            &self.hub,
-            &self.feed,
-            self.listener.errors,
-        );
-        self.seams.telemetry.event_loop.turn_ended(self.clock.now());
+        self.tell(now);
+    }
+
+    /// Ends a turn that began at `began` with what others may know of it.
+    fn tell(&mut self, began: Now) {
+        let metrics = &self.seams.telemetry.event_loop;
+        let shell = Shell {
+            accept_errors: self.listener.errors,
+            bus_queue_messages: self.seams.bus.len(),
+            bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
+        };
+        let hub = &mut self.hub;
+        self.report.store(metrics, began, hub, &self.feed, shell);
+        metrics.turn_ended(began, self.clock.now());
     }
 
     fn event(&mut self, now: Now, event: &Event) {
@@ -257,10 +219,28 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return;
             };
             let key = self.hub.accept(now, peer);
-            if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
-                tracing::warn!(%error, "a connection could not be registered");
-                self.hub.ended(now, key, true);
-            }
+            self.register(now, key, stream);
+        }
+    }
+
+    fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
+        if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
+            tracing::warn!(%error, "a connection could not be registered");
+            self.hub.ended(now, key, true);
+        }
+    }
+
+    /// Takes connections back from HTTP, as if they had just come with the bytes read there.
+    fn take_returned(&mut self, now: Now) {
+        for _ in 0..self.settings.budgets.accepts_max {
+            let Ok(handover) = self.seams.returned.try_recv() else {
+                return;
+            };
+            let key = self.hub.returned(now, handover.peer, handover.permit);
+            self.register(now, key, TcpStream::from_std(handover.stream));
+            self.hub.received(now, key, &handover.read);
+            // What came since may have had its edge elsewhere.
+            self.sockets.set_readable(key);
         }
     }
 
@@ -327,43 +307,48 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Ok(event) = self.seams.bus.try_recv() else {
                 return;
             };
-            let now = self.clock.now();
-            if let Some(notice) = self.feed.notice(&event) {
-                self.hub.noticed(now, &notice);
-            }
-            self.feed.event(now, event, &mut self.publications);
-            if !self.publications.is_empty() {
-                let took_us = self.clock.now().mono_us - now.mono_us;
-                let metrics = &self.seams.telemetry.event_loop;
-                metrics.observe_stage_us(Stage::Feed, took_us);
-            }
-            for publication in self.publications.drain(..) {
-                let received_us = publication.frame.received().mono_us;
-                let waited_us = now.mono_us.saturating_sub(received_us);
-                self.seams
-                    .telemetry
-                    .event_loop
-                    .observe_stage_us(Stage::BusToFeed, waited_us);
-                bytes += publication.frame.queue_bytes();
-                self.hub.published(now, &publication);
-            }
+            bytes += self.take_event(event);
             if bytes >= budget {
                 return;
             }
         }
     }
 
-    fn flush(&mut self) {
-        let from = self.clock.now();
-        let writes = self.hub.stats().writes;
-        self.more_to_flush = self.hub.flush(from, &mut self.sockets);
-        if self.hub.stats().writes > writes {
-            let took_us = self.clock.now().mono_us - from.mono_us;
-            self.seams
-                .telemetry
-                .event_loop
-                .observe_stage_us(Stage::Fanout, took_us);
+    /// From one event of the bus to the send queues; the bytes that each of its topics' members
+    /// got.
+    fn take_event(&mut self, event: F::Event) -> usize {
+        let now = self.clock.now();
+        if let Some(notice) = self.feed.notice(&event) {
+            self.hub.noticed(now, &notice);
         }
+        self.feed.event(now, event, &mut self.publications);
+        if self.publications.is_empty() {
+            return 0;
+        }
+        let made_us = self.clock.now().mono_us;
+        let metrics = &self.seams.telemetry.event_loop;
+        let mut bytes = 0;
+        for publication in self.publications.drain(..) {
+            if publication.deliver {
+                let received_us = publication.frame.received().mono_us;
+                self.stages.taken(metrics, received_us, now.mono_us);
+            }
+            bytes += publication.frame.queue_bytes();
+            self.hub.published(now, &publication);
+        }
+        observe(metrics, Stage::Feed, now.mono_us, made_us);
+        let queued_us = self.clock.now().mono_us;
+        observe(metrics, Stage::Queue, made_us, queued_us);
+        bytes
+    }
+
+    fn flush(&mut self) {
+        let now = self.clock.now();
+        self.more_to_flush = self.hub.flush(now, &mut self.sockets);
+        let first_write_us = self.sockets.take_first_write_us();
+        let metrics = &self.seams.telemetry.event_loop;
+        let ended_us = self.clock.now().mono_us;
+        self.stages.flushed(metrics, first_write_us, ended_us);
     }
 
     fn effects(&mut self) {
@@ -395,11 +380,17 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         };
         tracing::info!(
+            client = %ended.client,
             peer = %ended.peer,
+            path = &*ended.path,
             reason = ended.reason.map_or("none", CloseReason::label),
+            code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.bytes_in,
             bytes_out = ended.bytes_out,
+            messages_in = ended.messages_in,
+            messages_out = ended.messages_out,
+            conflated = ended.messages_conflated,
             lines_left_out = line.suppressed,
             "connection ended"
         );
@@ -414,7 +405,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),
                 read,
                 peer,
-                permit: Box::new(permit),
+                permit,
             });
         }
     }

@@ -41,6 +41,9 @@ impl Wake {
     /// The loop is awake. Called before the channels are looked at, so that what comes later
     /// wakes it again.
     pub(super) fn awake(&self) {
-        self.inner.pending.store(false, Ordering::Release);
+        // A plain store could become visible after the look at the channels: a caller in between
+        // would find the loop still marked as woken, and its thing would wait for an idle turn.
+        // Of two swaps one always sees the other.
+        self.inner.pending.swap(false, Ordering::AcqRel);
     }
 }

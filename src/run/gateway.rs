@@ -10,18 +10,19 @@ use crossbeam_channel::{bounded, never};
 
 use super::RunError;
 use super::process::{Process, build, seed};
+use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::StatsHead;
-use crate::http::{Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
+use crate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
 use crate::reactor::{
-    CLOSE_REASONS, CONNECTION_OUTCOMES, ListenSettings, Outside, Reactor, ReactorSettings, Seams,
-    TurnBudgets, Wake,
+    ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, loop_labels,
+    way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
-use crate::telemetry::{BusStatus, GatewayMetric, LoopLabels, Telemetry};
+use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
@@ -72,12 +73,7 @@ where
 {
     let (clock, common) = (process.clock, parts.common);
     let limits = &common.limits;
-    let subjects = parts.feed.stats().subjects.iter();
-    let labels = LoopLabels {
-        connection_outcomes: &CONNECTION_OUTCOMES,
-        close_reasons: &CLOSE_REASONS,
-        subjects: subjects.map(|s| s.subject.clone()).collect(),
-    };
+    let labels = loop_labels(&parts.feed);
     let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
 
     telemetry.add_gateway(parts.metrics);
@@ -86,23 +82,26 @@ where
     routes.extend((parts.routes)(&telemetry));
     let http = start_http(common, routes, parts.page)?;
 
-    let core = Core::new(limits.core(), parts.frame_bytes, seed(clock));
+    let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
     let (events, bus) = bounded(limits.bus_queue_messages_max);
     let seams = |wake: &Wake| {
         start_source(parts.source, SourceLink::new(events, waking(wake), clock))?;
+        let (back, returned) = way_back(wake);
         Ok(Seams {
             bus,
             commands: never(),
             replies: never(),
             outside: parts.outside,
-            http: http.handle(),
+            http: http.handle(back),
+            returned,
             telemetry: Arc::clone(&telemetry),
         })
     };
     let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
+    systemd::listening(&telemetry, clock, stop_at_most(common));
     reactor.run().map_err(RunError::Loop)?;
     http.stop(HTTP_STOP);
     tracing::info!("stopped");
@@ -137,13 +136,33 @@ fn start_http(
         fallback: None,
         cors,
     };
+    let (site, admin) = match common.admin_addr {
+        Some(addr) => {
+            let (site, admin) = site.split_admin();
+            (site, Some(bind_admin(addr, admin)?))
+        }
+        None => (site, None),
+    };
     let settings = HttpSettings {
         head_bytes_max: common.limits.head_bytes_max,
         head_headers_max: common.limits.head_headers_max,
         head_timeout_ms: common.limits.handshake_timeout_ms,
         ..HttpSettings::default()
     };
-    HttpPlane::start(site, settings).map_err(RunError::Thread)
+    HttpPlane::start(site, admin, settings).map_err(RunError::Thread)
+}
+
+fn bind_admin(addr: SocketAddr, site: Site) -> Result<Admin, RunError> {
+    let listen_error = |error| RunError::Listen { addr, error };
+    let admin = Admin::bind(addr, site).map_err(listen_error)?;
+    let addr = admin.local_addr().map_err(listen_error)?;
+    tracing::info!(%addr, "admin pages");
+    Ok(admin)
+}
+
+/// How long a stop may take, the HTTP side's included.
+fn stop_at_most(common: &CommonSettings) -> Duration {
+    Duration::from_millis(common.drain_delay_ms + common.drain_ms + common.stop_timeout_ms)
 }
 
 fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {

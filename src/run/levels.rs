@@ -10,20 +10,17 @@ use super::RunError;
 use super::gateway::{Parts, run_gateway};
 use super::process::{Process, say};
 use crate::auth::Origins;
-use crate::feeds::levels::{LevelsFeed, LevelsFeedSettings, TOPIC};
-use crate::gateways::LevelsGateway;
+use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
+use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::pages;
-use crate::hub::FrameBytes;
-use crate::settings::{CommonSettings, DemoSettings, LevelsSettings, banner};
+use crate::hub::{FrameBytes, TopicName};
+use crate::settings::relay::DURABLES;
+use crate::settings::{
+    CommonSettings, DemoSettings, EndpointSettings, LevelsSettings, RelaySettings, banner,
+};
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
-
-/// The levels contract's durables and their subjects, as `/health` shows them.
-const CONSUMERS: [(&str, &str); 2] = [
-    ("gateway_levels", "levels.signals"),
-    ("gateway_flow", "market.flow"),
-];
 
 /// The page inside the binary.
 const PAGE: &str = include_str!("../http/page/index.html");
@@ -38,13 +35,16 @@ pub fn levels(settings: LevelsSettings) -> Result<(), RunError> {
 
     let process = Process::start(&settings.common)?;
     let now_unix_ms = process.clock.now().unix_ms;
-    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
+    let consumers: Vec<_> = consumers(&settings.relays).collect();
+    let status = Arc::new(BusStatus::new(&consumers, now_unix_ms));
     let source = NatsSource::new(nats_settings(&settings), Arc::clone(&status));
     let shown_url = settings.nats_url.to_string();
     let plan = LevelsPlan {
         gateway: "levels",
         common: &settings.common,
         session_length_min: settings.session_length_min,
+        relays: &settings.relays,
+        endpoints: &settings.endpoints,
         shown_url: &shown_url,
         status: Arc::clone(&status),
     };
@@ -71,7 +71,8 @@ pub fn levels(_: LevelsSettings) -> Result<(), RunError> {
 pub fn demo(settings: DemoSettings) -> Result<(), RunError> {
     let process = Process::start(&settings.common)?;
     let now_unix_ms = process.clock.now().unix_ms;
-    let status = Arc::new(BusStatus::new(&CONSUMERS, now_unix_ms));
+    let consumers: Vec<_> = consumers(&[]).collect();
+    let status = Arc::new(BusStatus::new(&consumers, now_unix_ms));
     let market = SimulatedSettings {
         levels: settings.levels,
         seed: settings.seed,
@@ -82,6 +83,8 @@ pub fn demo(settings: DemoSettings) -> Result<(), RunError> {
         gateway: "demo",
         common: &settings.common,
         session_length_min: settings.session_length_min,
+        relays: &[],
+        endpoints: &settings.endpoints,
         shown_url: "simulated",
         status,
     };
@@ -94,8 +97,53 @@ struct LevelsPlan<'a> {
     gateway: &'static str,
     common: &'a CommonSettings,
     session_length_min: u32,
+    relays: &'a [RelaySettings],
+    endpoints: &'a [EndpointSettings],
     shown_url: &'a str,
     status: Arc<BusStatus>,
+}
+
+/// The durables and their subjects, as `/health` shows them.
+fn consumers(relays: &[RelaySettings]) -> impl Iterator<Item = (&str, &str)> {
+    let relayed = relays
+        .iter()
+        .map(|r| (r.durable.as_str(), r.subject.as_str()));
+    DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
+}
+
+/// What a path sends has its own name, so that both sides find it.
+fn topic(endpoint: &EndpointSettings) -> TopicName {
+    endpoint.path.clone().into()
+}
+
+fn feed_settings(plan: &LevelsPlan<'_>) -> LevelsFeedSettings {
+    let relay = |relay: &RelaySettings| Relay {
+        subject: relay.subject.clone(),
+        key: relay.key.clone(),
+    };
+    let endpoint = |endpoint: &EndpointSettings| Endpoint {
+        topic: topic(endpoint),
+        keys: endpoint.keys.clone(),
+    };
+    LevelsFeedSettings {
+        json_depth_max: plan.common.limits.json_depth_max,
+        session_length_min: plan.session_length_min,
+        bus_message_bytes_max: plan.common.limits.bus_message_bytes_max,
+        relays: plan.relays.iter().map(relay).collect(),
+        endpoints: plan.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
+    let everything = LevelsPath {
+        path: LevelsGateway::PATH.to_owned(),
+        topic: TOPIC,
+    };
+    let others = endpoints.iter().map(|endpoint| LevelsPath {
+        path: endpoint.path.clone(),
+        topic: topic(endpoint),
+    });
+    [everything].into_iter().chain(others).collect()
 }
 
 fn run_levels(
@@ -105,20 +153,15 @@ fn run_levels(
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), RunError> {
     let frame_bytes = FrameBytes::default();
-    let limits = &plan.common.limits;
-    let feed_settings = LevelsFeedSettings {
-        json_depth_max: limits.json_depth_max,
-        session_length_min: plan.session_length_min,
-        bus_message_bytes_max: limits.bus_message_bytes_max,
-    };
     let origins = Origins::new(plan.common.allowed_origins.iter().cloned());
     let shown_url = plan.shown_url.to_owned();
+    let feed = LevelsFeed::new(feed_settings(&plan), frame_bytes.clone());
     let parts = Parts {
         name: plan.gateway,
         common: plan.common,
         status: plan.status,
-        feed: LevelsFeed::new(feed_settings, frame_bytes.clone()),
-        gateway: LevelsGateway::new(TOPIC, origins),
+        feed,
+        gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
         routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
@@ -140,22 +183,25 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
         subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
         max_age_s: DAY_S,
     };
-    let subscription = |stream: &str, (durable, subject): (&str, &str)| SubscriptionSpec {
-        stream: stream.to_owned(),
+    // Streams of relays are their publishers' to make.
+    let named = settings.relays.iter().map(|relay| relay.stream.as_deref());
+    let ours = [Some("LEVEL_SIGNALS"), Some("MARKET_DATA")];
+    let targets = ours
+        .into_iter()
+        .chain(named)
+        .zip(consumers(&settings.relays));
+    let subscriptions = targets.map(|(stream, (durable, subject))| SubscriptionSpec {
+        stream: stream.map(str::to_owned),
         subject: subject.to_owned(),
         durable: durable.to_owned(),
-    };
-    let [levels, flow] = CONSUMERS;
+    });
     NatsSettings {
         urls: settings.nats_url.expose().to_owned(),
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
         ],
-        subscriptions: vec![
-            subscription("LEVEL_SIGNALS", levels),
-            subscription("MARKET_DATA", flow),
-        ],
+        subscriptions: subscriptions.collect(),
         ephemeral: settings.ephemeral,
         reconnect_delay_min_ms: 100,
         reconnect_delay_max_ms: 2_000,
@@ -177,5 +223,34 @@ fn announce_subscribed(status: Arc<BusStatus>) {
     // Without the thread the line is missing, and nothing else.
     if let Err(error) = thread::Builder::new().name("banner".into()).spawn(wait) {
         tracing::warn!(%error, "cannot wait for the subscriptions");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::http::ReadyLimits;
+    use crate::settings::endpoint::HTTP_PATHS;
+    use crate::telemetry::{Build, LoopLabels, Telemetry};
+
+    #[test]
+    fn no_endpoint_can_take_the_path_of_a_page() {
+        let build = Build {
+            version: "0",
+            gateway: "levels",
+            features: String::new(),
+        };
+        let clock = Clock::start();
+        let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
+        let limits = ReadyLimits {
+            loop_stall_ms: 1,
+            bus_grace_ms: 1,
+        };
+        let mut routes = pages::status_routes(&telemetry, clock, limits, None);
+        routes.push(pages::levels_health_route(&telemetry, String::new()));
+        for path in routes.iter().map(|route| route.path).chain(["/"]) {
+            assert!(HTTP_PATHS.contains(&path), "{path}");
+        }
     }
 }

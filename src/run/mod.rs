@@ -7,12 +7,14 @@
 //! | `auth` | who may connect: keys, and the table of who may subscribe to what |
 //! | `channels` | what `weirgate channels` is made of |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
+//! | `systemd` | what systemd is told, where it started the process |
 
 mod auth;
 mod channels;
 mod gateway;
 mod levels;
 mod process;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +28,7 @@ pub use self::levels::{demo, levels};
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Settings: `RUST_LOG` cannot be read.
+    /// Us: logging was set up before.
     #[error(transparent)]
     Logging(#[from] LoggingError),
     /// Settings: the address is taken, or is none of this machine's.

@@ -1,7 +1,5 @@
 //! What every process does first, and what it says of itself.
 
-use std::io;
-
 use super::RunError;
 use crate::clock::Clock;
 use crate::settings::{CommonSettings, LogFormat};
@@ -15,10 +13,11 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn start(common: &CommonSettings) -> Result<Self, RunError> {
-        logging::init(match common.log_format {
+        let format = match common.log_format {
             LogFormat::Text => logging::LogFormat::Text,
             LogFormat::Json => logging::LogFormat::Json,
-        })?;
+        };
+        logging::init(format, &common.log_filter)?;
         for warning in &common.warnings {
             tracing::warn!("{warning}");
         }
@@ -46,9 +45,7 @@ pub(super) fn seed(clock: Clock) -> u64 {
     clock.now().unix_ms as u64 ^ u64::from(std::process::id()) << 32
 }
 
-/// For people who read standard output; a closed one is no failure.
+/// For people who read standard output.
 pub(super) fn say(text: &str) {
-    use std::io::Write;
-
-    let _ = writeln!(io::stdout(), "{text}");
+    logging::say(text);
 }

@@ -12,8 +12,9 @@ pub(super) const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
 const START_WITH: &str = "\
 Start with:
-  weirgate demo       then open http://localhost:8000/
-  weirgate levels     with NATS_URL set
+  weirgate demo            then open http://localhost:8000/
+  weirgate levels          with NATS_URL set
+  weirgate levels --check  to see its settings, and where each comes from
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand where none is given.";
@@ -145,14 +146,15 @@ fn arg(setting: &'static Setting) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
+        kind if kind.repeats() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
 
 fn help(setting: &Setting, long: bool) -> StyledStr {
     let mut text = setting.help.to_owned();
-    if long && !setting.more.is_empty() {
-        text = format!("{text}. {}", setting.more);
+    if long {
+        text += &details(setting);
     }
     if !setting.original_env.is_empty() {
         text = format!("{text} [env: {}]", setting.original_env.join(", "));
@@ -163,7 +165,22 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
     text.into()
 }
 
-/// The text of a flag, if it was typed. Only of flags that the subcommand has.
+/// What the long help adds to the line.
+fn details(setting: &Setting) -> String {
+    let mut text = String::new();
+    if !setting.more.is_empty() {
+        text = format!(". {}", setting.more);
+    }
+    if let Some(limit) = setting.limit {
+        let stop = if text.is_empty() { "." } else { "" };
+        text += &format!("{stop} Beyond it: {}.", limit.beyond.replace('`', ""));
+    }
+    text
+}
+
+/// The text of a flag, if it was typed; of a repeated one all, with space between them. Only of
+/// flags that the subcommand has.
 pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
-    matches.get_one::<String>(flag).cloned()
+    let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
+    Some(texts.join(" "))
 }

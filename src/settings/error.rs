@@ -1,5 +1,7 @@
 //! What can be wrong with settings, in words for the person who typed them.
 
+use super::kind::Refused;
+use super::setting::Setting;
 use super::typed::Source;
 
 /// One wrong setting. Its text never holds a secret.
@@ -39,6 +41,20 @@ pub enum SettingsError {
         /// Where that came from.
         high_from: Source,
     },
+}
+
+impl SettingsError {
+    /// A value of `setting` that is not allowed.
+    pub(super) fn value(setting: &Setting, source: &Source, refused: &Refused) -> Self {
+        Self::Value {
+            name: match source {
+                Source::Env(name) => name.clone(),
+                _ => format!("--{}", setting.flag),
+            },
+            value: setting.kind.shown_when_wrong(&refused.item),
+            allowed: refused.allowed.clone(),
+        }
+    }
 }
 
 /// Something that does not stop the start, but should be read. For the log.

@@ -1,11 +1,15 @@
 //! What a value may be: reading it, saying what is allowed, showing it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Url;
 
+use super::endpoint::{self, EndpointSettings};
+use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
+use crate::auth::TrustedProxies;
+use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Kind {
     Port,
     /// An IP address, or `localhost`.
     Addr,
+    /// An IP address, or `localhost`, with its port; empty for none.
+    SocketAddr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
     /// One URL of these schemes, which may name a database behind its slash; or nothing.
@@ -48,6 +54,14 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Web origins with commas between them; empty or `*` for any.
     Origins,
+    /// More subjects, with space between them. Its flag may be repeated.
+    Relays,
+    /// More paths for clients, with space between them. Its flag may be repeated.
+    Endpoints,
+    /// IP addresses and networks with commas between them; empty for none, `*` for any.
+    Networks,
+    /// Which log lines, in the language of `RUST_LOG`.
+    LogFilter,
     /// Any text.
     Text,
     /// Any text, never shown.
@@ -61,6 +75,8 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Addr`].
     Addr(IpAddr),
+    /// Of [`Kind::SocketAddr`].
+    SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`] and [`Kind::OptionalUrl`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
@@ -69,10 +85,35 @@ pub enum Value {
     Choice(&'static str),
     /// Of [`Kind::Origins`], as browsers write them; empty for any.
     Origins(Vec<String>),
+    /// Of [`Kind::Relays`].
+    Relays(Vec<RelaySettings>),
+    /// Of [`Kind::Endpoints`].
+    Endpoints(Vec<EndpointSettings>),
     /// Of [`Kind::Text`].
+    /// Of [`Kind::Networks`].
+    Networks(TrustedProxies),
+    /// Of [`Kind::Text`] and [`Kind::LogFilter`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
+}
+
+/// A value that is not allowed, or the one of several that is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// The value, as it was typed: it may hold a secret.
+    pub(super) item: String,
+    /// What would be allowed in its place.
+    pub(super) allowed: String,
+}
+
+impl Refused {
+    pub(super) fn new(item: &str, allowed: String) -> Self {
+        Self {
+            item: item.to_owned(),
+            allowed,
+        }
+    }
 }
 
 impl Kind {
@@ -95,6 +136,7 @@ impl Kind {
             }
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Addr => parse_addr(text).map(Value::Addr),
+            Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
@@ -107,6 +149,10 @@ impl Kind {
                 Some(Value::Choice(word))
             }
             Self::Origins => parse_origins(text),
+            Self::Relays => relay::parse(text).ok().map(Value::Relays),
+            Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
+            Self::Networks => parse_networks(text).map(Value::Networks),
+            Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
             Self::Text => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
@@ -119,6 +165,9 @@ impl Kind {
             Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
             Self::Addr => {
                 "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
+            }
+            Self::SocketAddr => {
+                "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100".into()
             }
             Self::Urls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
@@ -133,8 +182,35 @@ impl Kind {
             Self::Origins => {
                 "origins such as https://example.com with commas between them, or * for any".into()
             }
+            Self::Relays => relay::FORM.into(),
+            Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => {
+                "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8 with commas between them, \
+                 or * for any"
+                    .into()
+            }
+            Self::LogFilter => {
+                "error, warn, info, debug, trace or off, or directives such as \
+                 info,weirgate::http=debug"
+                    .into()
+            }
             Self::Text | Self::Secret => "text".into(),
         }
+    }
+
+    /// What is wrong with a value that was not allowed: of several the one, and what it breaks.
+    pub(super) fn refused(self, text: &str) -> Refused {
+        let of_several = match self {
+            Self::Relays => relay::parse(text).err(),
+            Self::Endpoints => endpoint::parse(text).err(),
+            _ => None,
+        };
+        of_several.unwrap_or_else(|| Refused::new(text, self.allowed()))
+    }
+
+    /// Whether its flag may be repeated. Other flags replace each other: the last counts.
+    pub(super) const fn repeats(self) -> bool {
+        matches!(self, Self::Relays | Self::Endpoints)
     }
 
     /// What stands for the value in `--help`.
@@ -149,10 +225,15 @@ impl Kind {
             },
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
+            Self::SocketAddr => "ADDR:PORT".into(),
             Self::Urls(_) | Self::OptionalUrl(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
+            Self::Relays => relay::FORM.into(),
+            Self::Endpoints => endpoint::FORM.into(),
+            Self::Networks => "NETWORKS".into(),
+            Self::LogFilter => "FILTER".into(),
             Self::Text | Self::Secret => "TEXT".into(),
         }
     }
@@ -174,13 +255,33 @@ impl fmt::Display for Value {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::Addr(addr) => addr.fmt(f),
+            Self::SocketAddr(Some(addr)) => addr.fmt(f),
+            Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
             Self::Origins(origins) if origins.is_empty() => f.write_str("any"),
             Self::Origins(origins) => f.write_str(&origins.join(",")),
+            Self::Relays(relays) => write_list(f, relays),
+            Self::Endpoints(endpoints) => write_list(f, endpoints),
+            Self::Networks(TrustedProxies::None) => f.write_str("none"),
+            Self::Networks(TrustedProxies::Any) => f.write_str("any"),
+            Self::Networks(TrustedProxies::Networks(networks)) => {
+                let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
+                f.write_str(&shown.join(","))
+            }
             Self::Text(text) => f.write_str(text),
             Self::Secret(text) => text.fmt(f),
+        }
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
+    match items {
+        [] => f.write_str("none"),
+        [first, rest @ ..] => {
+            first.fmt(f)?;
+            rest.iter().try_for_each(|item| write!(f, " {item}"))
         }
     }
 }
@@ -194,6 +295,17 @@ fn parse_addr(text: &str) -> Option<IpAddr> {
         Some(v6) => v6.parse().map(IpAddr::V6).ok(),
         None => text.parse().ok(),
     }
+}
+
+fn parse_socket_addr(text: &str) -> Option<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (addr, port) = text.rsplit_once(':')?;
+    // Brackets tell an IPv6 address from its port.
+    let bare_v6 = addr.contains(':') && !addr.starts_with('[');
+    let addr = parse_addr(addr).filter(|_| !bare_v6)?;
+    Some(Some(SocketAddr::new(addr, port.parse().ok()?)))
 }
 
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
@@ -257,6 +369,19 @@ fn parse_origins(text: &str) -> Option<Value> {
     origins.map(Value::Origins)
 }
 
+fn parse_networks(text: &str) -> Option<TrustedProxies> {
+    match text {
+        "" => Some(TrustedProxies::None),
+        "*" => Some(TrustedProxies::Any),
+        list => {
+            let networks = list.split(',').map(|one| one.trim().parse().ok());
+            networks
+                .collect::<Option<_>>()
+                .map(TrustedProxies::Networks)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +418,29 @@ mod tests {
         }
         for bad in ["0.0.0.0:80", "example.com", "[0.0.0.0]", "[::"] {
             assert_eq!(shown(Kind::Addr, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_socket_address_has_a_port() {
+        for (typed, value) in [
+            ("127.0.0.1:9100", "127.0.0.1:9100"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("[::]:80", "[::]:80"),
+            ("", "none"),
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, typed).as_deref(), Some(value));
+        }
+        for bad in [
+            "9100",
+            ":9100",
+            "::1:9100",
+            "127.0.0.1",
+            "a:1",
+            "[::1]:",
+            "1.1.1.1:65536",
+        ] {
+            assert_eq!(shown(Kind::SocketAddr, bad), None, "{bad}");
         }
     }
 
@@ -369,6 +517,20 @@ mod tests {
             "a,",
         ] {
             assert_eq!(shown(Kind::Origins, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_addresses_and_prefixes() {
+        for (typed, value) in [
+            ("", "none"),
+            ("*", "any"),
+            ("10.1.2.3/8, ::1", "10.0.0.0/8,::1"),
+        ] {
+            assert_eq!(shown(Kind::Networks, typed).as_deref(), Some(value));
+        }
+        for bad in ["nginx", "10.0.0.0/33", "10.0.0.1,", "*,10.0.0.1"] {
+            assert_eq!(shown(Kind::Networks, bad), None, "{bad}");
         }
     }
 

@@ -12,8 +12,11 @@
 pub mod banner;
 pub mod cli;
 mod command;
+pub mod endpoint;
 mod error;
 mod kind;
+mod limit;
+pub mod relay;
 pub mod resolved;
 mod secret;
 mod setting;
@@ -23,8 +26,11 @@ mod tests;
 pub mod typed;
 
 pub use cli::{Exit, Invocation, parse};
+pub use endpoint::EndpointSettings;
 pub use error::{SettingsError, Warning};
 pub use kind::{Kind, Unit, Value};
+pub use limit::{Limit, Shows};
+pub use relay::RelaySettings;
 pub use resolved::{
     AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings,
     LogFormat, RedisSettings, SendQueueSettings,

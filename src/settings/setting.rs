@@ -1,6 +1,7 @@
 //! One row of the table: what a setting is called, where it may come from, what it may be.
 
 use super::kind::{Kind, Unit};
+use super::limit::{Limit, Shows};
 
 /// A subcommand that has settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Heading {
     Nats,
     /// The Redis connection.
     Redis,
+    /// What the levels gateway relays, and where to.
+    Relays,
     /// What the levels gateway computes.
     Session,
     /// The simulated market.
@@ -91,6 +94,7 @@ impl Heading {
             Self::Listening => "Listening",
             Self::Nats => "NATS",
             Self::Redis => "Redis",
+            Self::Relays => "Relays and endpoints",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
             Self::Channels => "Channels",
@@ -126,6 +130,8 @@ pub struct Setting {
     pub more: &'static str,
     /// The subcommands that have it.
     pub on: &'static [Subcommand],
+    /// What makes it a limit; `None`: nothing grows with it.
+    pub limit: Option<Limit>,
 }
 
 const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
@@ -148,6 +154,7 @@ impl Setting {
             help,
             more: "",
             on: GATEWAYS,
+            limit: None,
         }
     }
 
@@ -200,6 +207,22 @@ impl Setting {
     /// With more for `--help`.
     pub(super) const fn more(mut self, more: &'static str) -> Self {
         self.more = more;
+        self
+    }
+
+    /// A limit: what happens beyond it, where that shows, and `FILE::FUNCTION` of a test that hits
+    /// it. `beyond` goes on from "beyond it: " and ends without a full stop.
+    pub(super) const fn limit(
+        mut self,
+        beyond: &'static str,
+        shows: Shows,
+        test: &'static str,
+    ) -> Self {
+        self.limit = Some(Limit {
+            beyond,
+            shows,
+            test,
+        });
         self
     }
 

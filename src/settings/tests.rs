@@ -158,11 +158,16 @@ fn every_setting_reaches_the_resolved_ones() {
                 }
                 Kind::Port => vec!["9000".into()],
                 Kind::Addr => vec!["10.1.2.3".into()],
+                Kind::SocketAddr => vec!["10.1.2.3:9100".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
                 Kind::OptionalUrl(_) => vec!["redis://other:1/2".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
+                Kind::Relays => vec!["news.flash=news".into()],
+                Kind::Endpoints => vec!["/ws/flow=flow".into()],
+                Kind::Networks => vec!["10.0.0.0/8".into()],
+                Kind::LogFilter => vec!["debug".into()],
                 Kind::Text | Kind::Secret => vec!["other".into()],
             };
             let changes = |value: &String| {
@@ -181,7 +186,7 @@ fn every_setting_reaches_the_resolved_ones() {
 
 #[test]
 fn the_defaults_are_the_cores() {
-    let core = levels(&[], &[]).common.limits.core();
+    let core = levels(&[], &[]).common.core();
     assert_eq!(format!("{core:?}"), format!("{:?}", hub::Limits::default()));
 }
 
@@ -192,9 +197,12 @@ fn every_source_of_every_setting_goes_over_the_next() {
             let names = setting.env_names();
             // All env names at once; then without the first; and so on. Values do not matter to
             // the order, so each is the default.
-            let default = match setting.default {
-                "" => "*",
-                default => default,
+            let default = match (setting.default, setting.kind) {
+                ("", Kind::Relays) => "news.flash=news",
+                ("", Kind::Endpoints) => "/ws/flow=flow",
+                ("", Kind::SocketAddr) => "127.0.0.1:9100",
+                ("", _) => "*",
+                (default, _) => default,
             };
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let args = [&[subcommand.name(), "--check"], args].concat();
@@ -243,6 +251,24 @@ fn values_follow_the_sources() {
         levels(&[], &[("NATS_URL", " nats://a ")]).nats_url.expose(),
         "nats://a"
     );
+}
+
+#[test]
+fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
+    let keys = |args: &[&str], env: &[(&str, &str)]| {
+        let relays = levels(args, env).relays.into_iter();
+        relays.map(|relay| relay.key).collect::<Vec<_>>()
+    };
+    let env = [("WEIRGATE_RELAY", "e.f=e\n g.h=g")];
+    assert_eq!(
+        keys(&["--relay", "a=x c=z", "--relay=b=y"], &env),
+        ["x", "z", "y"]
+    );
+    assert_eq!(keys(&[], &env), ["e", "g"]);
+    assert_eq!(keys(&["--relay", "", "--relay="], &env), ["e", "g"]);
+    assert_eq!(keys(&[], &[]), Vec::<String>::new());
+    let endpoints = levels(&["--endpoint=/a=e,flow"], &env).endpoints;
+    assert_eq!(endpoints[0].keys, ["e", "flow"]);
 }
 
 #[test]

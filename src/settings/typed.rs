@@ -109,13 +109,8 @@ impl Typed {
     /// The value is not allowed.
     pub fn read(&self) -> Result<Value, SettingsError> {
         let kind = self.setting.kind;
-        kind.parse(&self.text).ok_or_else(|| SettingsError::Value {
-            name: match &self.source {
-                Source::Env(name) => name.clone(),
-                _ => format!("--{}", self.setting.flag),
-            },
-            value: kind.shown_when_wrong(&self.text),
-            allowed: kind.allowed(),
+        kind.parse(&self.text).ok_or_else(|| {
+            SettingsError::value(self.setting, &self.source, &kind.refused(&self.text))
         })
     }
 }

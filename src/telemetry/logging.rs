@@ -1,7 +1,15 @@
 //! Log set-up: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
 
+use std::io;
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+use super::log_lines::{self, LogLines};
+
+/// The format of this process, once it is known.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,30 +24,74 @@ pub enum LogFormat {
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// Settings: `RUST_LOG` is no list of directives.
-    #[error("RUST_LOG: {0}")]
+    /// Settings: the filter is no list of directives.
+    #[error("log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Us: the thread that writes could not be started.
+    #[error("cannot start the log: {0}")]
+    Thread(#[from] io::Error),
     /// Us: it was set up before.
     #[error("logging is set up already")]
     Again,
 }
 
-/// Sends log lines to standard output. `RUST_LOG` (directives like `info,weirgate::http=debug`)
-/// says which; without it, `info` and worse.
+/// Sends log lines to standard output: those that `directives` let through, which are what
+/// `RUST_LOG` holds everywhere (`info,weirgate::http=debug`).
+///
+/// Nobody who logs waits: lines go over a queue, and what does not fit is left out and told of.
 ///
 /// # Errors
-/// `RUST_LOG` cannot be read as directives, or logging was set up before.
-pub fn init(format: LogFormat) -> Result<(), LoggingError> {
-    let directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
-    let filter = filter(&directives)?;
+/// `directives` cannot be read, the system refuses a thread, or logging was set up before.
+pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
+    let filter = filter(directives)?;
     let lines = tracing_subscriber::fmt()
-        .with_writer(std::io::stdout)
+        .with_writer(LogLines::start()?)
         .with_env_filter(filter);
     match format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
-    .map_err(|_| LoggingError::Again)
+    .map_err(|_| LoggingError::Again)?;
+    FORMAT.get_or_init(|| format);
+    flush_before_panics();
+    Ok(())
+}
+
+/// A panic ends the process at once, and the lines before it say why.
+fn flush_before_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_lines::flush();
+        report(panic);
+    }));
+}
+
+/// Tells people something at the start. Where lines are JSON it is such lines too.
+pub fn say(text: &str) {
+    if FORMAT.get() != Some(&LogFormat::Json) {
+        return log_lines::say(text);
+    }
+    for line in text.lines().map(str::trim) {
+        // Not the rules above and below a block.
+        if line.contains(char::is_alphanumeric) {
+            tracing::info!("{line}");
+        }
+    }
+}
+
+/// Waits until the lines so far are written; not for long where nobody reads them.
+pub fn flush() {
+    log_lines::flush();
+}
+
+/// Whether [`init`] takes these directives, and they can be meant: a bare word that is no level
+/// would be read as somebody's module, and switch everything off.
+pub fn is_filter(directives: &str) -> bool {
+    let meant = |directive: &str| {
+        let is_level = directive.parse::<LevelFilter>().is_ok();
+        is_level || directive.contains(['=', '[']) || directive.starts_with("weirgate")
+    };
+    filter(directives).is_ok() && directives.split(',').map(str::trim).all(meant)
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
@@ -65,8 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_filter_is_told_with_its_name() {
-        let error = filter("weirgate=loud").unwrap_err();
-        assert!(error.to_string().starts_with("RUST_LOG: "), "{error}");
+    fn what_is_no_level_is_no_filter() {
+        for good in [
+            "",
+            "DEBUG",
+            "info,weirgate::http=debug",
+            "weirgate::hub, off",
+            "other=trace",
+        ] {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in ["weirgate=loud", "inof", "info,debgu"] {
+            assert!(!is_filter(bad), "{bad}");
+        }
     }
 }

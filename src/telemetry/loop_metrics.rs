@@ -21,7 +21,10 @@ pub enum Phase {
     Http,
 }
 
-const PHASES: [&str; 4] = ["head", "open", "closing", "http"];
+impl Phase {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 4] = ["head", "open", "closing", "http"];
+}
 
 /// A stage on the way of one bus message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +33,19 @@ pub enum Stage {
     BusToFeed,
     /// In the feed: parse, normalise, encode.
     Feed,
-    /// From the feed's end until every client that can take it has it.
-    Fanout,
+    /// From the feed's end until the frame is in every send queue.
+    Queue,
+    /// From the message's arrival until the first client was written to.
+    FirstWrite,
+    /// From the message's arrival until every client that takes bytes was written to.
+    LastWrite,
 }
 
-const STAGES: [&str; 3] = ["bus_to_feed", "feed", "fanout"];
+impl Stage {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 5] =
+        ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
+}
 
 /// The label values that are fixed at the start, in the order of the indices that are stored.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +54,8 @@ pub struct LoopLabels {
     pub connection_outcomes: &'static [&'static str],
     /// Why a WebSocket can end, for `weirgate_client_closes_total`.
     pub close_reasons: &'static [&'static str],
+    /// How a write can fail, for `weirgate_send_errors_total`.
+    pub send_errors: &'static [&'static str],
     /// The feed's subjects, or families of subjects, in the feed's own order.
     pub subjects: Vec<String>,
 }
@@ -53,10 +66,24 @@ pub struct LoopMetrics {
     /// Open WebSockets.
     pub clients: Stored,
     connections: StoredByLabel,
+    /// Connections allowed at once; the largest number stands for no limit.
+    pub connections_max: Stored,
+    /// Connections accepted.
+    pub connections_accepted: Stored,
+    /// Connections that came back from plain HTTP.
+    pub connections_returned: Stored,
     /// By index into [`LoopLabels::connection_outcomes`].
     pub client_connections: StoredByLabel,
     /// By index into [`LoopLabels::close_reasons`].
     pub client_closes: StoredByLabel,
+    /// Addresses known to the limits by address.
+    pub addresses: Stored,
+    /// Messages between the bus and the loop.
+    pub bus_queue_messages: Stored,
+    /// Room for them.
+    pub bus_queue_messages_max: Stored,
+    /// Publications of the feed.
+    pub publications: Stored,
     /// Frames that the kernel took whole.
     pub frames_sent: Stored,
     /// Bytes that the kernel took for WebSocket clients.
@@ -73,10 +100,18 @@ pub struct LoopMetrics {
     pub messages_waiting: Stored,
     /// Bytes in all send queues now.
     pub send_queue_bytes: Stored,
+    /// Bytes of the largest send queue lately.
+    pub send_queue_peak_bytes: Stored,
     /// Bytes of all frames alive, each counted once.
     pub frame_bytes_alive: Stored,
-    /// Writes that failed for good.
-    pub send_errors: Stored,
+    /// Bytes that they may have.
+    pub frame_bytes_max: Stored,
+    /// Writes.
+    pub writes: Stored,
+    /// Writes of which the kernel took a part or nothing.
+    pub writes_short: Stored,
+    /// Writes that failed for good, by index into [`LoopLabels::send_errors`].
+    pub send_errors: StoredByLabel,
     /// Accepts that failed.
     pub accept_errors: Stored,
     /// Frames deflated.
@@ -93,10 +128,12 @@ pub struct LoopMetrics {
     bus_messages: StoredByLabel,
     bus_messages_bad: StoredByLabel,
     bus_messages_old: StoredByLabel,
+    bus_messages_ignored: Stored,
     bus_gaps: Stored,
     /// Unix milliseconds; the smallest number while there is none.
     last_message_unix_ms: AtomicI64,
-    stages: [Durations; STAGES.len()],
+    turn_durations: Durations,
+    stages: [Durations; Stage::LABELS.len()],
 }
 
 impl LoopMetrics {
@@ -104,9 +141,16 @@ impl LoopMetrics {
     pub fn new(labels: &LoopLabels, now: Now) -> Self {
         Self {
             clients: Stored::default(),
-            connections: StoredByLabel::new(&PHASES),
+            connections: StoredByLabel::new(&Phase::LABELS),
+            connections_max: Stored::default(),
+            connections_accepted: Stored::default(),
+            connections_returned: Stored::default(),
             client_connections: StoredByLabel::new(labels.connection_outcomes),
             client_closes: StoredByLabel::new(labels.close_reasons),
+            addresses: Stored::default(),
+            bus_queue_messages: Stored::default(),
+            bus_queue_messages_max: Stored::default(),
+            publications: Stored::default(),
             frames_sent: Stored::default(),
             bytes_sent: Stored::default(),
             messages_queued: Stored::default(),
@@ -115,8 +159,12 @@ impl LoopMetrics {
             messages_dropped: Stored::default(),
             messages_waiting: Stored::default(),
             send_queue_bytes: Stored::default(),
+            send_queue_peak_bytes: Stored::default(),
             frame_bytes_alive: Stored::default(),
-            send_errors: Stored::default(),
+            frame_bytes_max: Stored::default(),
+            writes: Stored::default(),
+            writes_short: Stored::default(),
+            send_errors: StoredByLabel::new(labels.send_errors),
             accept_errors: Stored::default(),
             deflated_frames: Stored::default(),
             received_messages: Stored::default(),
@@ -129,8 +177,10 @@ impl LoopMetrics {
             bus_messages: StoredByLabel::new(&labels.subjects),
             bus_messages_bad: StoredByLabel::new(&labels.subjects),
             bus_messages_old: StoredByLabel::new(&labels.subjects),
+            bus_messages_ignored: Stored::default(),
             bus_gaps: Stored::default(),
             last_message_unix_ms: AtomicI64::new(i64::MIN),
+            turn_durations: Durations::default(),
             stages: Default::default(),
         }
     }
@@ -140,8 +190,10 @@ impl LoopMetrics {
         self.connections.store(phase as usize, connections);
     }
 
-    /// Ends a turn: call it last in every turn, at least every 500 ms.
-    pub fn turn_ended(&self, now: Now) {
+    /// Ends a turn that began at `began`: call it last in every turn, at least every 500 ms.
+    pub fn turn_ended(&self, began: Now, now: Now) {
+        let took_us = now.mono_us.saturating_sub(began.mono_us);
+        self.turn_durations.observe_us(took_us);
         self.turns.store(self.turns.load(Relaxed) + 1, Relaxed);
         self.last_turn_mono_us.store(now.mono_us, Relaxed);
         self.last_turn_unix_ms.store(now.unix_ms, Relaxed);
@@ -182,6 +234,7 @@ impl LoopMetrics {
             self.bus_messages_bad.store(index, subject.messages_bad);
             self.bus_messages_old.store(index, subject.messages_old);
         }
+        self.bus_messages_ignored.store(feed.messages_ignored);
         self.bus_gaps.store(feed.gaps);
         let last = feed.last_message_unix_ms.unwrap_or(i64::MIN);
         self.last_message_unix_ms.store(last, Relaxed);
@@ -217,6 +270,11 @@ impl LoopMetrics {
             .map(|((subject, taken), ((_, bad), (_, old)))| (subject, [taken, bad, old]))
     }
 
+    /// Messages of subjects that are not relayed.
+    pub fn bus_messages_ignored(&self) -> u64 {
+        self.bus_messages_ignored.load()
+    }
+
     /// Losses that the bus told of.
     pub fn bus_gaps(&self) -> u64 {
         self.bus_gaps.load()
@@ -228,17 +286,45 @@ impl LoopMetrics {
     }
 
     pub(super) fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
+        self.write_connections(out)?;
+        self.write_bus(out)?;
+        self.write_sending(out)?;
+        self.write_loop(out)
+    }
+
+    fn write_connections(&self, out: &mut Writer<'_>) -> fmt::Result {
         out.number(&names::CLIENTS, self.clients.load())?;
         out.by_label(&names::CONNECTIONS, self.connections.iter())?;
+        let connections_max = Some(self.connections_max.load()).filter(|&max| max < u64::MAX);
+        out.maybe_number(&names::CONNECTIONS_MAX, connections_max)?;
+        out.numbers(&[
+            (names::CONNECTIONS_ACCEPTED, &self.connections_accepted),
+            (names::CONNECTIONS_RETURNED, &self.connections_returned),
+        ])?;
         out.by_label(&names::CLIENT_CONNECTIONS, self.client_connections.iter())?;
         out.by_label(&names::CLIENT_CLOSES, self.client_closes.iter())?;
+        out.number(&names::ADDRESSES, self.addresses.load())
+    }
+
+    fn write_bus(&self, out: &mut Writer<'_>) -> fmt::Result {
         out.by_label(&names::BUS_MESSAGES, self.bus_messages.iter())?;
         out.by_label(&names::BUS_MESSAGES_BAD, self.bus_messages_bad.iter())?;
         out.by_label(&names::BUS_MESSAGES_OLD, self.bus_messages_old.iter())?;
-        out.number(&names::BUS_GAPS, self.bus_gaps.load())?;
+        out.numbers(&[
+            (names::BUS_MESSAGES_IGNORED, &self.bus_messages_ignored),
+            (names::BUS_GAPS, &self.bus_gaps),
+        ])?;
         let last_message = self.last_message_unix_ms().map(|ms| ms as f64 / 1e3);
         out.seconds(&names::BUS_LAST_MESSAGE, last_message)?;
-        for (metric, value) in [
+        out.numbers(&[
+            (names::BUS_QUEUE_MESSAGES, &self.bus_queue_messages),
+            (names::BUS_QUEUE_MESSAGES_MAX, &self.bus_queue_messages_max),
+            (names::PUBLICATIONS, &self.publications),
+        ])
+    }
+
+    fn write_sending(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.numbers(&[
             (names::FRAMES_SENT, &self.frames_sent),
             (names::BYTES_SENT, &self.bytes_sent),
             (names::MESSAGES_QUEUED, &self.messages_queued),
@@ -247,19 +333,30 @@ impl LoopMetrics {
             (names::MESSAGES_DROPPED, &self.messages_dropped),
             (names::MESSAGES_WAITING, &self.messages_waiting),
             (names::SEND_QUEUE_BYTES, &self.send_queue_bytes),
+            (names::SEND_QUEUE_PEAK, &self.send_queue_peak_bytes),
             (names::FRAME_BYTES_ALIVE, &self.frame_bytes_alive),
-            (names::SEND_ERRORS, &self.send_errors),
+            (names::FRAME_BYTES_MAX, &self.frame_bytes_max),
+            (names::WRITES, &self.writes),
+            (names::WRITES_SHORT, &self.writes_short),
+        ])?;
+        out.by_label(&names::SEND_ERRORS, self.send_errors.iter())?;
+        out.numbers(&[
             (names::ACCEPT_ERRORS, &self.accept_errors),
             (names::DEFLATED_FRAMES, &self.deflated_frames),
             (names::RECEIVED_MESSAGES, &self.received_messages),
             (names::RECEIVED_BYTES, &self.received_bytes),
-        ] {
-            out.number(&metric, value.load())?;
-        }
+        ])
+    }
+
+    fn write_loop(&self, out: &mut Writer<'_>) -> fmt::Result {
         out.number(&names::LOOP_TURNS, self.turns.load(Relaxed))?;
         let last_turn = self.last_turn_unix_ms.load(Relaxed) as f64 / 1e3;
         out.seconds(&names::LOOP_LAST_TURN, Some(last_turn))?;
-        out.durations(&names::STAGE_DURATION, STAGES.into_iter().zip(&self.stages))?;
+        out.duration(&names::LOOP_TURN_DURATION, &self.turn_durations)?;
+        out.durations(
+            &names::STAGE_DURATION,
+            Stage::LABELS.into_iter().zip(&self.stages),
+        )?;
         out.number(&names::CAUGHT_UP, self.caught_up().into())?;
         out.number(&names::DRAINING, self.draining().into())
     }

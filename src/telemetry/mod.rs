@@ -4,7 +4,7 @@
 //! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
 
 mod bus_status;
-mod log_budget;
+mod log_lines;
 pub mod logging;
 mod loop_metrics;
 pub mod names;
@@ -19,7 +19,6 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus};
-pub use log_budget::{LogBudget, LogLine};
 pub use loop_metrics::{LoopLabels, LoopMetrics, Phase, Stage};
 pub use process::ProcessStats;
 pub use values::{Durations, Stored, StoredByLabel};
@@ -137,6 +136,7 @@ impl Telemetry {
             return Ok(());
         };
         out.number(&names::BUS_CONNECTED, bus.connected().into())?;
+        out.number(&names::BUS_SUBSCRIBED, bus.subscribed().into())?;
         out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
         out.number(&names::BUS_REFUSED, bus.refused())?;
         let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
@@ -150,6 +150,7 @@ impl Collector for Telemetry {
         self.event_loop.write(&mut out)?;
         self.write_bus(&mut out)?;
         self.write_gateway(&mut out)?;
+        out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
         let Build {
             version,
             gateway,
@@ -167,10 +168,7 @@ fn write_process(out: &mut Writer<'_>, process: &ProcessStats) -> fmt::Result {
         (names::PROCESS_OPEN_FDS, process.open_fds),
         (names::PROCESS_MAX_FDS, process.max_fds),
     ] {
-        match value {
-            Some(value) => out.number(&metric, value)?,
-            None => out.by_label(&metric, std::iter::empty())?,
-        }
+        out.maybe_number(&metric, value)?;
     }
     out.seconds(&names::PROCESS_START_TIME, process.start_time_seconds)
 }

@@ -85,20 +85,36 @@ metric_names! {
         "WebSocket connections that are open: from their 101 until the close is answered.";
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
         "Connections by phase: request head, open WebSocket, closing, plain HTTP.";
+    CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
+        "Connections allowed at once (--connections-max); absent where there is no limit.";
+    CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
+        "Connections accepted, each once.";
+    CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
+        "Connections that served plain HTTP, then asked for a WebSocket.";
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
-        "Connections by what their request led to.";
+        "Request heads that the event loop decided on, by what they led to.";
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
         "Connections that ended here, by reason; those handed to HTTP apart.";
+    ADDRESSES = Gauge "weirgate_addresses" []
+        "Addresses that have connections or had some lately, where they are limited by address.";
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
         "Messages taken from the bus.";
     BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]
         "Messages refused: logged and skipped, nothing sent to clients.";
     BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
         "Messages not taken because a newer one of the same stream was there already.";
+    BUS_MESSAGES_IGNORED = Counter "weirgate_bus_messages_ignored_total" []
+        "Messages of subjects that are not relayed.";
     BUS_GAPS = Counter "weirgate_bus_gaps_total" []
         "Losses that the bus told of.";
     BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
         "Unix time of the newest good message; absent before the first.";
+    BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
+        "Messages between the bus and the event loop; when it is full, the bus waits.";
+    BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
+        "Room between the bus and the event loop (--bus-queue-messages-max).";
+    PUBLICATIONS = Counter "weirgate_publications_total" []
+        "Publications made from the bus's messages, quiet ones included.";
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
         "Frames that the kernel took whole, counted once per client.";
     BYTES_SENT = Counter "weirgate_bytes_sent_total" []
@@ -115,10 +131,18 @@ metric_names! {
         "Messages in all send queues now.";
     SEND_QUEUE_BYTES = Gauge "weirgate_send_queue_bytes" []
         "Bytes in all send queues; a frame counts once for each queue that holds it.";
+    SEND_QUEUE_PEAK = Gauge "weirgate_send_queue_peak_bytes" []
+        "Largest send queue of one client in the last 10 to 20 seconds.";
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
         "Memory of all frames in bytes; a frame counts once, however many queues hold it.";
-    SEND_ERRORS = Counter "weirgate_send_errors_total" []
-        "Writes to a socket that failed for good.";
+    FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
+        "Memory allowed for all frames (--frame-bytes-max); over it the client with the largest queue goes.";
+    WRITES = Counter "weirgate_writes_total" []
+        "Writes to the sockets of clients.";
+    WRITES_SHORT = Counter "weirgate_writes_short_total" []
+        "Writes of which the kernel took a part or nothing, because the client is slow.";
+    SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
+        "Writes to a socket that failed for good, by kind.";
     ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
         "Connections that could not be accepted, for want of descriptors for example.";
     DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
@@ -131,14 +155,18 @@ metric_names! {
         "Turns of the event loop.";
     LOOP_LAST_TURN = Gauge "weirgate_loop_last_turn_timestamp_seconds" []
         "Unix time of the end of the event loop's last turn; it turns at least every 500 ms.";
+    LOOP_TURN_DURATION = Histogram "weirgate_loop_turn_duration_seconds" []
+        "Time of one turn of the event loop, without its wait for events.";
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
-        "Time per bus message: from its arrival to the feed, in the feed, in the fan-out to the sockets.";
+        "Time of a message in each stage; first_write and last_write count from its arrival.";
     CAUGHT_UP = Gauge "weirgate_caught_up" []
         "1 once the backlog at start is in the cache.";
     DRAINING = Gauge "weirgate_draining" []
         "1 from the first stop signal on.";
     BUS_CONNECTED = Gauge "weirgate_bus_connected" []
         "1 while the bus answers.";
+    BUS_SUBSCRIBED = Gauge "weirgate_bus_subscribed" []
+        "1 while every subscription stands.";
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
         "Connections to the bus made again after the first.";
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
@@ -153,6 +181,8 @@ metric_names! {
         "Clients refused for their token, by reason.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
         "Messages of clients dropped for their rate.";
+    LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
+        "Log lines that were not written because standard output was not read.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]
         "The program that runs.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

@@ -16,6 +16,7 @@ fn telemetry() -> Arc<Telemetry> {
     let labels = LoopLabels {
         connection_outcomes: &["accepted", "http"],
         close_reasons: &["peer", "stalled"],
+        send_errors: &["peer_gone"],
         subjects: vec!["levels.signals".to_owned(), "a\"b\\c".to_owned()],
     };
     let telemetry = Telemetry::new(build, &labels, Some(Arc::new(bus)), NOW);
@@ -108,9 +109,10 @@ fn stored_values_are_written_absolute() {
         ],
         last_message_unix_ms: Some(1_700_000_000_123),
         caught_up: true,
+        messages_ignored: 3,
         gaps: 1,
     });
-    metrics.turn_ended(NOW);
+    metrics.turn_ended(NOW, NOW);
     let text = telemetry.open_metrics();
     for line in [
         "weirgate_frames_sent_total 9",
@@ -122,6 +124,8 @@ fn stored_values_are_written_absolute() {
         "weirgate_bus_messages_total{subject=\"a\\\"b\\\\c\"} 7",
         "weirgate_bus_messages_old_total{subject=\"a\\\"b\\\\c\"} 2",
         "weirgate_bus_gaps_total 1",
+        "weirgate_bus_messages_ignored_total 3",
+        "weirgate_loop_turn_duration_seconds_count 1",
         "weirgate_bus_last_message_timestamp_seconds 1700000000.123",
         "weirgate_loop_turns_total 1",
         "weirgate_loop_last_turn_timestamp_seconds 1700000000.5",
@@ -151,7 +155,7 @@ fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
     let telemetry = telemetry();
     let metrics = &telemetry.event_loop;
     assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 2_500);
-    metrics.turn_ended(NOW.plus_us(2_000_000));
+    metrics.turn_ended(NOW, NOW.plus_us(2_000_000));
     assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 500);
     assert_eq!(metrics.last_turn_age_ms(NOW), 0);
 }

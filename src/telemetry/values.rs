@@ -56,9 +56,9 @@ impl StoredByLabel {
 }
 
 /// Upper bounds of the buckets of a duration, microseconds; one more bucket has none.
-const DURATION_BOUNDS_US: [u64; 15] = [
+const DURATION_BOUNDS_US: [u64; 17] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
-    1_000_000,
+    1_000_000, 2_500_000, 10_000_000,
 ];
 
 /// A distribution of durations in fixed buckets.
@@ -110,6 +110,12 @@ impl Writer<'_> {
         self.family(metric, |encoder| one(encoder, metric.kind, value))
     }
 
+    /// Several of them.
+    pub(super) fn numbers(&mut self, metrics: &[(MetricName, &Stored)]) -> fmt::Result {
+        let mut each = metrics.iter();
+        each.try_for_each(|(metric, value)| self.number(metric, value.load()))
+    }
+
     /// A gauge or counter in seconds.
     pub(super) fn seconds(&mut self, metric: &MetricName, value: Option<f64>) -> fmt::Result {
         self.family(metric, |mut encoder| match (value, metric.kind) {
@@ -135,6 +141,19 @@ impl Writer<'_> {
             }
             Ok(())
         })
+    }
+
+    /// A distribution without labels.
+    pub(super) fn duration(&mut self, metric: &MetricName, durations: &Durations) -> fmt::Result {
+        self.family(metric, |encoder| durations.encode(encoder))
+    }
+
+    /// A gauge that may have no value.
+    pub(super) fn maybe_number(&mut self, metric: &MetricName, value: Option<u64>) -> fmt::Result {
+        match value {
+            Some(value) => self.number(metric, value),
+            None => self.family(metric, |_| Ok(())),
+        }
     }
 
     /// A family of distributions with one label.
@@ -179,11 +198,11 @@ mod tests {
     #[test]
     fn a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass() {
         let durations = Durations::default();
-        for us in [0, 10, 11, 1_000_000, 1_000_001, u32::MAX.into()] {
+        for us in [0, 10, 11, 10_000_000, 10_000_001, u32::MAX.into()] {
             durations.observe_us(us);
         }
         let count = |bucket: usize| durations.buckets[bucket].load(Relaxed);
-        assert_eq!([count(0), count(1), count(14), count(15)], [2, 1, 1, 2]);
+        assert_eq!([count(0), count(1), count(16), count(17)], [2, 1, 1, 2]);
     }
 
     #[test]

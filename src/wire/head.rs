@@ -226,7 +226,7 @@ fn is_registered_name(name: &[u8]) -> bool {
 }
 
 /// Digits only, without a sign, that fit.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -285,6 +285,13 @@ impl<'a> RequestHead<'a> {
         self.header_values(name)
             .flat_map(list_items)
             .any(|item| item.eq_ignore_ascii_case(token))
+    }
+
+    /// Whether a body follows. Its bytes are for whoever reads it, never another head.
+    pub fn announces_body(&self) -> bool {
+        // Equal lengths were checked for every head, so the first tells.
+        let length = self.header("content-length").map(str::as_bytes);
+        self.header("transfer-encoding").is_some() || length.and_then(decimal).unwrap_or(0) > 0
     }
 
     fn raw_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {

@@ -3,7 +3,7 @@
 use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, DeflateParams};
-use super::head::{RequestHead, decimal, list_items};
+use super::head::{RequestHead, list_items};
 
 /// Why an upgrade is refused. The client's fault, always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,9 +80,7 @@ impl<'a> RequestHead<'a> {
         if self.minor_version() == 0 {
             return Err(UpgradeError::HttpVersion);
         }
-        // Equal lengths were checked for every head, so the first tells.
-        let length = self.header("content-length").map(str::as_bytes);
-        if self.header("transfer-encoding").is_some() || length.and_then(decimal).unwrap_or(0) > 0 {
+        if self.announces_body() {
             return Err(UpgradeError::Body);
         }
         let only = |name| {

@@ -1,9 +1,13 @@
-"""Settings: where they come from, and what a wrong one says."""
+"""Settings: where they come from, and what a wrong one says. The status at the end."""
+import asyncio
 import os
+import signal
 import subprocess
 
 import pytest
+from clients import connect
 from processes import free_port, weirgate_binary
+from waiting import until
 
 
 def run(*argv, env=None):
@@ -63,3 +67,34 @@ def test_a_password_in_the_url_is_never_shown(start_nats, start_weirgate):
     assert "***" in weirgate.health()["nats_url"]
     for path in ("/health", "/stats", "/metrics", "/ready"):
         assert "opensesame" not in weirgate.get(path)[2], path
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+async def test_the_status_is_0_after_a_signal(start_weirgate, signals):
+    weirgate = start_weirgate("demo", "--drain-ms", "60000" if len(signals) > 1 else "0").wait_ready()
+    client = await connect(weirgate.port)
+    weirgate.send(signals[0])
+    await until(lambda: "stopping" in weirgate.log(), 5, "the first signal noticed")
+    for sig in signals[1:]:
+        weirgate.send(sig)
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    client.abort()
+
+
+def test_a_kubernetes_service_address_is_ignored_with_a_warning(start_weirgate):
+    port = free_port()
+    weirgate = start_weirgate("demo", "--log-format", "json", env={"GATEWAY_PORT": "tcp://10.0.0.1:80", "PORT": str(port)})
+    weirgate.http_url = f"http://127.0.0.1:{port}"
+    weirgate.wait_ready()
+    assert "GATEWAY_PORT=tcp://10.0.0.1:80 is ignored" in weirgate.log()
+
+
+def test_a_near_miss_is_pointed_out(start_weirgate):
+    weirgate = start_weirgate("demo", env={"WEIRGATE_PING_INTERVAL": "1000"}).wait_ready()
+    assert "did you mean WEIRGATE_PING_INTERVAL_MS?" in weirgate.log()
+
+
+def test_a_port_that_is_taken_ends_with_1_and_says_so(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    status, printed = run("demo", "--port", str(weirgate.port))
+    assert status == 1 and f"cannot listen on 127.0.0.1:{weirgate.port}" in printed, printed

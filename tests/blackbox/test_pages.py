@@ -13,6 +13,14 @@ SERIES = [
     "weirgate_clients",
     "weirgate_client_connections_total",
     "weirgate_client_closes_total",
+    "weirgate_connections_accepted_total",
+    "weirgate_connections_returned_total",
+    "weirgate_send_errors_total",
+    "weirgate_send_queue_peak_bytes",
+    "weirgate_loop_turn_duration_seconds",
+    "weirgate_bus_messages_old_total",
+    "weirgate_bus_messages_ignored_total",
+    "weirgate_consumer_lag_messages",
     "weirgate_bus_connected",
     "weirgate_bus_messages_total",
     "weirgate_bus_messages_bad_total",
@@ -44,6 +52,9 @@ async def test_metrics_parse_and_hold_the_names(nats, start_weirgate):
     assert metrics.sum("weirgate_clients") == 1
     assert metrics.sum("weirgate_frames_sent_total") == 5
     assert metrics.sum("weirgate_bus_messages_total") == 5
+    stage = "weirgate_stage_duration_seconds_count"
+    for name in ("bus_to_feed", "feed", "queue", "first_write", "last_write"):
+        assert metrics.sum(stage, stage=name) == 5, name
     for name in metrics.types:
         assert name.startswith(("weirgate_", "process_")), f"{name} has a strange prefix"
         assert metrics.helps.get(name), f"{name} has no help text"
@@ -64,6 +75,16 @@ async def test_health_has_the_fields_in_order(nats, start_weirgate):
     assert isinstance(health["last_message_ts"], int)
     assert set(health["consumer_lag"]) == {"gateway_levels", "gateway_flow"}
     client.abort()
+
+
+def test_health_hides_the_password(nats, start_weirgate):
+    url = f"nats://user:s3cret@127.0.0.1:{nats.port}"
+    weirgate = start_weirgate(env={"NATS_URL": url}).wait_ready()
+    status, _, body = weirgate.get("/health")
+    assert status == 200 and json.loads(body)["nats_url"] == url.replace("s3cret", "***")
+    for path in ("/stats", "/metrics"):
+        assert "s3cret" not in weirgate.get(path)[2]
+    assert "s3cret" not in weirgate.log()
 
 
 async def test_unknown_paths_and_wrong_methods(nats, start_weirgate):

@@ -24,6 +24,16 @@ async def answer_to_newcomer(port):
     return int(status.split()[1]), {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
 
 
+async def one_good_and_one_stuck(weirgate, bus):
+    """A client that has message 99, and one with a full socket that never reads."""
+    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
+    stuck.stop_reading()
+    for n in range(100):
+        await bus.flow({"n": n, "pad": "x" * 10_000})
+    await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+    return good, stuck
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, sig):
     weirgate = start_weirgate(nats=nats).wait_ready()
@@ -43,12 +53,8 @@ async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, s
 
 async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
-    good, stuck = await connect(weirgate.port), await connect(weirgate.port, receive_bytes=4096)
-    stuck.stop_reading()
     async with publisher(nats) as bus:
-        for n in range(100):
-            await bus.flow({"n": n, "pad": "x" * 10_000})
-        await good.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == 99, 10, "the newest state")
+        good, stuck = await one_good_and_one_stuck(weirgate, bus)
     begin = time.monotonic()
     weirgate.send(signal.SIGTERM)
     await asyncio.wait_for(good.ended, 5)
@@ -79,16 +85,45 @@ async def test_a_drain_spreads_the_closes_and_refuses_newcomers(nats, start_weir
     assert await asyncio.to_thread(weirgate.wait, drain_s + 5) == 0
 
 
-async def test_a_second_signal_ends_at_once(nats, start_weirgate):
-    weirgate = start_weirgate("levels", "--drain-ms", "60000", nats=nats).wait_ready()
+@pytest.mark.parametrize("phase", ["--drain-delay-ms", "--drain-ms"])
+async def test_a_second_signal_ends_at_once(nats, start_weirgate, phase):
+    weirgate = start_weirgate("levels", phase, "60000", nats=nats).wait_ready()
     clients = await connect_many(5, weirgate.port)
     weirgate.send(signal.SIGTERM)
     await until(lambda: weirgate.ready_status() in (503, 0), 2, "/ready 503 while draining", every=0.02)
     assert weirgate.alive()
     weirgate.send(signal.SIGTERM)
-    await asyncio.to_thread(weirgate.wait, 1)
+    assert await asyncio.to_thread(weirgate.wait, 2) == 0
     for client in clients:
-        client.abort()
+        await asyncio.wait_for(client.ended, 2)
+
+
+async def test_the_delay_is_kept_without_clients_too(nats, start_weirgate):
+    """A balancer that has not noticed yet still sends somebody."""
+    weirgate = start_weirgate("levels", "--drain-delay-ms", "1500", nats=nats).wait_ready()
+    begin = time.monotonic()
+    weirgate.send(signal.SIGTERM)
+    await until(lambda: weirgate.ready_status() == 503, 1, "/ready 503 during the delay", every=0.02)
+    late = await connect(weirgate.port)
+    await asyncio.wait_for(late.ended, 6)
+    assert late.close_code == 1012
+    assert time.monotonic() - begin > 1.4
+    assert await asyncio.to_thread(weirgate.wait, 5) == 0
+
+
+async def test_delay_and_drain_come_on_top_of_the_five_seconds_and_no_more(nats, start_weirgate):
+    weirgate = start_weirgate("levels", "--drain-delay-ms", "700", "--drain-ms", "700", nats=nats).wait_ready()
+    async with publisher(nats) as bus:
+        good, stuck = await one_good_and_one_stuck(weirgate, bus)
+        begin = time.monotonic()
+        weirgate.send(signal.SIGTERM)
+        await bus.flow({"n": 100})
+        await good.wait_for(lambda c: c.state()["flow"]["n"] == 100, 0.6, "news during the delay")
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    took = time.monotonic() - begin
+    assert 1.4 < took < 5 + 1.4, f"the stop took {took:.3f} s"
+    assert good.close_code == 1012
+    stuck.abort()
 
 
 async def test_the_drain_delay_tells_the_balancer_first(nats, start_weirgate):

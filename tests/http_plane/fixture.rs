@@ -1,9 +1,9 @@
 //! An HTTP thread with the pages of the levels gateway, and a client that sees bytes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use weirgate::clock::Clock;
@@ -11,32 +11,20 @@ use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
     pages,
 };
+use weirgate::hub::Permit;
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 
 /// Bytes of the answer at `/large`.
 pub(crate) const LARGE: usize = 3_000_000;
 
-/// Counts the places taken in the connection limits.
-pub(crate) struct Permit(Arc<AtomicUsize>);
-
-impl Permit {
-    pub(crate) fn take(taken: &Arc<AtomicUsize>) -> Box<Self> {
-        taken.fetch_add(1, SeqCst);
-        Box::new(Self(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
 pub(crate) struct Fixture {
     pub(crate) plane: HttpPlane,
     pub(crate) handle: HttpHandle,
     pub(crate) listener: TcpListener,
-    pub(crate) permits: Arc<AtomicUsize>,
+    /// The connection limits.
+    pub(crate) places: Arc<()>,
+    /// Connections on their way back to the reactor.
+    pub(crate) returned: Receiver<Handover>,
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
@@ -64,12 +52,15 @@ impl Fixture {
             page: Some("<!doctype html><title>weirgate</title>"),
             ..Site::default()
         };
-        let plane = HttpPlane::start(site, settings).unwrap();
+        let plane = HttpPlane::start(site, None, settings).unwrap();
+        let (back, returned) = mpsc::channel();
+        let back = move |handover| drop(back.send(handover));
         Self {
-            handle: plane.handle(),
+            handle: plane.handle(Arc::new(back)),
+            returned,
             plane,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-            permits: Arc::default(),
+            places: Arc::default(),
             telemetry,
         }
     }
@@ -86,21 +77,19 @@ impl Fixture {
             stream: accepted,
             read: read.as_ref().to_vec(),
             peer,
-            permit: Permit::take(&self.permits),
+            permit: Permit::new(&self.places),
         });
-        let patience = Some(Duration::from_secs(5));
-        stream.set_read_timeout(patience).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client {
-            stream,
-            buffered: Vec::new(),
-        }
+        Client::new(stream)
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        Permit::taken(&self.places)
     }
 
     pub(crate) fn wait_for_permits(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(5);
-        while self.permits.load(SeqCst) != taken {
-            assert!(Instant::now() < end, "{:?} places taken", self.permits);
+        while self.taken() != taken {
+            assert!(Instant::now() < end, "{} places taken", self.taken());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -132,6 +121,20 @@ impl Reply {
 }
 
 impl Client {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        let patience = Some(Duration::from_secs(5));
+        stream.set_read_timeout(patience).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffered: Vec::new(),
+        }
+    }
+
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(addr).unwrap())
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }

@@ -92,7 +92,7 @@ fn heads_that_are_too_large_and_what_is_no_head_are_refused() {
     let head = |headers: &str| format!("GET /health HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
     for (name, bytes, status) in [
         ("20 KiB header", head(&format!("X: {large}\r\n")), 431),
-        ("20 KiB target", get(&format!("/{large}")), 431),
+        ("20 KiB target", get(&format!("/{large}")), 414),
         ("101 headers", head(&headers(100)), 431),
         ("100 headers", head(&headers(99)), 200),
         ("no Host", "GET /health HTTP/1.1\r\n\r\n".to_owned(), 400),
@@ -103,7 +103,7 @@ fn heads_that_are_too_large_and_what_is_no_head_are_refused() {
         (
             "HTTP/9.9",
             "GET / HTTP/9.9\r\nHost: x\r\n\r\n".to_owned(),
-            400,
+            505,
         ),
         ("TLS hello", "\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), 400),
     ] {

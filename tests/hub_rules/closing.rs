@@ -169,3 +169,30 @@ fn refused_connections_give_their_places_back() {
     world.connect("/ws", None);
     assert_eq!(world.hub.core().connections(), 2);
 }
+
+#[test]
+fn a_connection_that_comes_back_from_http_has_its_place_and_a_new_deadline() {
+    let limits = Limits {
+        connections_max: 1,
+        ..Limits::default()
+    };
+    let handshake_us = limits.handshake_us;
+    let mut world = symbols(limits);
+    world.handed_over = Some(Vec::new());
+    let http = world.accept(usize::MAX);
+    world.send(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let refused = world.accept(usize::MAX);
+    assert_eq!(world.client(refused).status(), Some(503));
+    world.end(refused, false);
+    world.advance(2 * handshake_us);
+    let permit = world.handed_over.as_mut().unwrap().pop().unwrap();
+    let back = world.come_back(permit, usize::MAX);
+    world.advance(handshake_us - 1);
+    world.send(back, &request("/ws", None));
+    assert!(world.client(back).is_open());
+    let stats = world.hub.stats();
+    assert_eq!((stats.accepted, stats.returned, stats.to_http), (2, 1, 1));
+    assert_eq!((stats.heads, stats.open), (0, 1));
+    world.end(back, false);
+    assert_eq!(world.hub.core().connections(), 0);
+}

@@ -275,3 +275,33 @@ fn a_shared_frame_is_counted_once() {
     keys.iter().for_each(|key| world.end(*key, true));
     assert_eq!(world.frame_bytes.alive(), 0);
 }
+
+#[test]
+fn a_long_queue_goes_out_in_writes_of_so_many_frames() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, 0);
+    let bodies: Vec<_> = (0..600).map(|_| world.publish(20)).collect();
+    let writes = world.net.writes;
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), bodies);
+    assert_eq!(world.net.writes - writes, 3, "256, 256 and 88 frames");
+}
+
+#[test]
+fn a_write_has_so_many_bytes_and_the_rest_follows() {
+    let mut world = symbols(Limits {
+        write_bytes_max: 1_000,
+        ..Limits::default()
+    });
+    let key = world.reader(None, 0);
+    let bodies: Vec<_> = (0..50).map(|_| world.publish(100)).collect();
+    let (writes, before) = (world.net.writes, world.net.largest_write);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), bodies);
+    assert_eq!(world.net.writes - writes, 5);
+    let largest = world.net.largest_write;
+    assert!(
+        largest == before || largest <= 1_000 + 100,
+        "{largest} bytes"
+    );
+}

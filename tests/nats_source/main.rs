@@ -6,6 +6,7 @@
 mod nats_server;
 mod outages;
 mod relaying;
+mod waiting;
 
 use std::sync::Arc;
 use std::thread;
@@ -31,7 +32,7 @@ fn settings(url: &str) -> NatsSettings {
         max_age_s: 86_400,
     };
     let subscription = |stream: &str, subject: &str, durable: &str| SubscriptionSpec {
-        stream: stream.into(),
+        stream: Some(stream.into()),
         subject: subject.into(),
         durable: durable.into(),
     };
@@ -86,10 +87,10 @@ fn run_with_room(settings: NatsSettings, room: usize) -> Running {
 fn short(event: &BusEvent) -> String {
     match event {
         BusEvent::Message(m) => {
-            let name = if &*m.subject == LEVELS {
-                "levels"
-            } else {
-                "flow"
+            let name = match &*m.subject {
+                LEVELS => "levels",
+                FLOW => "flow",
+                other => other,
             };
             let quiet = if m.quiet { " quiet" } else { "" };
             format!("{name} {}{quiet}", String::from_utf8_lossy(&m.payload))

@@ -63,8 +63,8 @@ class FrameReader:
 class Client(asyncio.Protocol):
     """One open WebSocket. `messages` counts whole ones; `newest` is the last payload, `sums` their CRCs when asked for."""
 
-    def __init__(self, port, extra=(), keep_sums=False):
-        self.port, self.extra, self.keep_sums = port, extra, keep_sums
+    def __init__(self, port, extra=(), keep_sums=False, path="/ws/stream"):
+        self.port, self.extra, self.keep_sums, self.path = port, extra, keep_sums, path
         self.frames, self.head = FrameReader(), b""
         self.messages, self.newest, self.sums, self.sizes = 0, None, [], []
         self.longest_gap_s, self._last_at = 0.0, None
@@ -75,7 +75,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.write(upgrade_request(self.port, extra=self.extra))
+        transport.write(upgrade_request(self.port, self.path, self.extra))
 
     def data_received(self, data):
         if not self.upgraded.done():
@@ -149,12 +149,13 @@ def small_socket(receive_bytes):
     return s
 
 
-async def connect(port, receive_bytes=None, keep_sums=False, extra=()):
-    """A client past its 101."""
+async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream"):
+    """A client past its 101; `source` is the address that it comes from."""
     loop = asyncio.get_running_loop()
-    make = lambda: Client(port, extra, keep_sums)
+    make = lambda: Client(port, extra, keep_sums, path)
     if receive_bytes is None:
-        _, client = await loop.create_connection(make, "127.0.0.1", port)
+        local_addr = (source, 0) if source else None
+        _, client = await loop.create_connection(make, "127.0.0.1", port, local_addr=local_addr)
     else:
         s = small_socket(receive_bytes)
         await loop.sock_connect(s, ("127.0.0.1", port))

@@ -35,19 +35,34 @@ def weirgate_binary():
     return path
 
 
-def nats_server_binary():
-    """nats-server from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
-    path = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
-    if path is None:
-        raise StartError("no nats-server: run `scripts/install-test-deps.sh` (Debian package nats-server)")
+def loadtest_binary():
+    """The program that measures, as a release build."""
+    path = TARGET / "release" / "loadtest"
+    if not path.exists():
+        raise StartError(f"no program at {path}: run `cargo build --release -p loadtest` (or `make test`)")
     return path
+
+
+def system_binary(name, package):
+    """A program from the PATH, or where Debian puts servers, which not every PATH has."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    if path is None:
+        raise StartError(f"no {name}: run `scripts/install-test-deps.sh` (Debian package {package})")
+    return path
+
+
+def nats_server_binary():
+    """The real nats-server."""
+    return system_binary("nats-server", "nats-server")
 
 
 def node_binary():
     """Node, with the packages of tests/node installed."""
     path = shutil.which("node")
-    if path is None or not (ROOT / "tests" / "node" / "node_modules" / "ws").is_dir():
-        raise StartError("no Node with the package ws: run `scripts/install-test-deps.sh`")
+    folder = ROOT / "tests" / "node"
+    packages = json.loads((folder / "package.json").read_text())["dependencies"]
+    if path is None or not all((folder / "node_modules" / package).is_dir() for package in packages):
+        raise StartError(f"no Node with the packages {', '.join(packages)}: run `scripts/install-test-deps.sh`")
     return path
 
 
@@ -64,9 +79,9 @@ def free_port():
 
 
 class Process:
-    """A child with its output in a file; `files_max` bounds its descriptors (soft and hard)."""
+    """A child with its output in a file, or in the descriptor `output`; `files_max` bounds its descriptors (soft and hard)."""
 
-    def __init__(self, argv, env=None, files_max=None):
+    def __init__(self, argv, env=None, files_max=None, output=None):
         self.log_path = pathlib.Path(tempfile.mkstemp(prefix="weirgate-test-", suffix=".log")[1])
 
         def before_exec():
@@ -77,7 +92,7 @@ class Process:
         with open(self.log_path, "wb") as log:
             self.child = subprocess.Popen(
                 [str(a) for a in argv], env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, preexec_fn=before_exec)
+                stdout=log if output is None else output, stderr=subprocess.STDOUT, preexec_fn=before_exec)
 
     @property
     def pid(self):
@@ -181,12 +196,12 @@ class NatsServer:
 class Weirgate(Process):
     """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them."""
 
-    def __init__(self, subcommand="levels", *flags, nats=None, env=None, files_max=None):
+    def __init__(self, subcommand="levels", *flags, nats=None, env=None, files_max=None, output=None):
         self.port = free_port()
         settings = {"GATEWAY_PORT": str(self.port), "REDIS_WS_GATEWAY_PORT": str(self.port)}
         if nats is not None:
             settings["NATS_URL"] = nats.url
-        super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max)
+        super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
 

@@ -33,7 +33,14 @@ impl<T: Toy> Run<T> {
             true => ALL,
             false => choices::room(&mut self.random),
         };
-        let key = self.world.accept(room);
+        // One that served HTTP comes back, or ends and gives its place back.
+        let back = self.world.handed_over.as_mut().and_then(Vec::pop);
+        let back = back.filter(|_| self.random.chance(50));
+        let has_place = back.is_some();
+        let key = match back {
+            Some(permit) => self.world.come_back(permit, room),
+            None => self.world.accept(room),
+        };
         assert!(!self.peers.contains_key(&key), "a key was given twice");
         if !self.slots.insert(key.slot) {
             self.coverage.insert("a slot was used again".to_owned());
@@ -50,7 +57,8 @@ impl<T: Toy> Run<T> {
             accepted_at: self.world.now.mono_us,
             ..Peer::default()
         };
-        let full = self.world.hub.core().connections() > self.limits.connections_max;
+        let connections = self.world.hub.core().connections();
+        let full = !has_place && connections > self.limits.connections_max;
         let (mut bytes, whole) = self.head(&mut peer);
         if full {
             peer.status = Some(503);

@@ -112,7 +112,9 @@ impl<T: Toy> Run<T> {
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
-            | CloseReason::ConnectionLimit => false,
+            | CloseReason::ConnectionLimit
+            | CloseReason::ConnectionsPerIp
+            | CloseReason::ConnectionRatePerIp => false,
         };
         assert!(true_reason, "{reason:?} of {key:?}: {peer:?} {story:?}");
     }

@@ -193,6 +193,7 @@ impl<T: Toy> Run<T> {
             conflate_after_us: limits.send_queue.conflate_after_us,
         });
         let mut world = World::new(limits.clone(), gateway, seed);
+        world.handed_over = Some(Vec::new());
         world.net.ledger = Some(Shared::clone(&ledger));
         let broker = T::KEYED.then(|| Broker::new(seed % 8 == 3, world.frame_bytes.clone()));
         let crowd = match seed % 50 {
@@ -322,12 +323,14 @@ impl<T: Toy> Run<T> {
     }
 
     /// The end of the hub itself.
-    fn end(self) -> Coverage {
+    fn end(mut self) -> Coverage {
         let stats = self.world.hub.stats();
         assert_eq!((stats.heads, stats.open, stats.closing), (0, 0, 0));
         assert_eq!((stats.messages_waiting, stats.send_queue_bytes), (0, 0));
         let ends: u64 = stats.closes.iter().sum();
-        assert_eq!(ends + stats.to_http, stats.accepted, "one reason each");
+        let begun = stats.accepted + stats.returned;
+        assert_eq!(ends + stats.to_http, begun, "one reason each");
+        self.world.handed_over = None;
         assert_eq!(self.world.hub.core().connections(), 0);
         let alive = self.world.frame_bytes.clone();
         drop(self.broker);
@@ -347,6 +350,7 @@ impl<T: Toy> Run<T> {
             ("conflated", stats.messages_conflated),
             ("shed", stats.messages_shed),
             ("to http", stats.to_http),
+            ("back from http", stats.returned),
             (
                 "a batch over 128",
                 u64::from(self.world.net.largest_batch >= 128),

@@ -13,11 +13,11 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use weirgate::hub::{
-    Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, TopicName, Transmit,
-    Write,
+    Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, TopicName,
+    Transmit, Write,
 };
 
 use client::{Client, Place};
@@ -145,6 +145,8 @@ pub(crate) struct World<G: Gateway> {
     pub(crate) calls: Vec<Call>,
     pub(crate) interest: BTreeMap<String, bool>,
     pub(crate) to_http: Vec<Vec<u8>>,
+    /// Places of connections that serve HTTP, if they are to be kept.
+    pub(crate) handed_over: Option<Vec<Permit>>,
     pub(crate) frame_bytes: FrameBytes,
     /// Several things happen in one turn: nothing is flushed between them.
     pub(crate) held: bool,
@@ -168,6 +170,7 @@ impl<G: Gateway> World<G> {
             calls: Vec::new(),
             interest: BTreeMap::new(),
             to_http: Vec::new(),
+            handed_over: None,
             frame_bytes,
             held: false,
             released: Vec::new(),
@@ -178,8 +181,23 @@ impl<G: Gateway> World<G> {
 
     /// A connection whose kernel takes `room` bytes at first.
     pub(crate) fn accept(&mut self, room: usize) -> SessionKey {
+        self.accept_from([127, 0, 0, 1].into(), room)
+    }
+
+    /// The same from another address.
+    pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
+        let key = self.hub.accept(self.now, SocketAddr::new(ip, 4_000));
+        self.socket(key, room)
+    }
+
+    /// A connection that served HTTP asks for a WebSocket.
+    pub(crate) fn come_back(&mut self, permit: Permit, room: usize) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.accept(self.now, peer);
+        let key = self.hub.returned(self.now, peer, permit);
+        self.socket(key, room)
+    }
+
+    fn socket(&mut self, key: SessionKey, room: usize) -> SessionKey {
         let socket = Socket {
             room,
             ..Socket::default()
@@ -301,7 +319,9 @@ impl<G: Gateway> World<G> {
                 self.hub.released(key);
             }
             Effect::ToHttp { key, read, permit } => {
-                drop(permit);
+                if let Some(handed_over) = &mut self.handed_over {
+                    handed_over.push(permit);
+                }
                 self.to_http.push(read);
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
 
+use super::returning::Comeback;
 use super::tally::{Seen, Tally};
 use crate::clock;
 use crate::stamp;
@@ -42,6 +43,7 @@ pub(super) struct Client {
     pub(super) phase: Phase,
     pub(super) seen: Seen,
     pub(super) deflate: bool,
+    pub(super) comeback: Comeback,
     parser: FrameParser,
     /// What the kernel has not taken yet.
     out: Vec<u8>,
@@ -62,6 +64,7 @@ impl Client {
             phase: Phase::Handshake(Vec::new()),
             seen: Seen::default(),
             deflate: false,
+            comeback: Comeback::default(),
             parser: FrameParser::default(),
             out: request.to_vec(),
         }
@@ -128,6 +131,7 @@ impl Client {
                 self.deflate = deflate;
                 self.phase = Phase::Open;
                 self.seen.opened_us = now_us;
+                self.seen.freshness.opened();
                 self.frames(after_head..n, now_us, shared);
             }
         }
@@ -190,6 +194,7 @@ impl Client {
             self.phase = Phase::Refused(how);
         } else {
             self.phase = Phase::Ended;
+            self.comeback.stopped = matches!(how.as_str(), "close 1001" | "close 1012");
             tally.ended(how);
         }
     }

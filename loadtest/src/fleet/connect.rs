@@ -67,17 +67,23 @@ impl Fleet {
     }
 
     fn start(&mut self, index: usize, kind: Kind) -> Result<(), Fault> {
+        let stream = self.dial(index, kind)?;
+        if kind == Kind::Throttled {
+            self.throttle_at_us = clock::now_us();
+        }
+        self.clients.push(Client::new(stream, kind, &self.request));
+        Ok(())
+    }
+
+    /// A connection under way, whose events are this client's.
+    pub(super) fn dial(&self, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
         let mut stream = connect(self.target.addr, index, kind)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry
             .register(&mut stream, Token(index), interest)
             .tried("epoll_ctl")?;
-        if kind == Kind::Throttled {
-            self.throttle_at_us = clock::now_us();
-        }
-        self.clients.push(Client::new(stream, kind, &self.request));
-        Ok(())
+        Ok(stream)
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod client;
 mod connect;
+mod freshness;
+mod returning;
 mod tally;
 
 use std::io;
@@ -15,6 +17,9 @@ use mio::{Events, Poll};
 
 pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
+pub(crate) use freshness::Freshness;
+use returning::Jitter;
+pub(crate) use returning::Returns;
 pub(crate) use tally::{Latency, Tally};
 
 use crate::clock;
@@ -58,6 +63,9 @@ pub(crate) struct Fleet {
     /// What throttled clients saw.
     pub(crate) throttled: Tally,
     throttle_at_us: u64,
+    /// Clients whose connection ended come back by it; without it they stay away.
+    jitter: Option<Jitter>,
+    returns: Returns,
     stop: Arc<AtomicBool>,
 }
 
@@ -76,6 +84,8 @@ impl Fleet {
             readers: Tally::new(),
             throttled: Tally::new(),
             throttle_at_us: 0,
+            jitter: None,
+            returns: Returns::default(),
             stop,
         })
     }
@@ -91,6 +101,24 @@ impl Fleet {
         let reached =
             |c: &&Client| c.kind == kind && c.phase == Phase::Open && c.seen.last_n >= Some(n);
         self.clients.iter().filter(reached).count()
+    }
+
+    /// The newest message that any client has.
+    pub(crate) fn newest(&self) -> u64 {
+        let last = self.clients.iter().filter_map(|c| c.seen.last_n);
+        last.max().unwrap_or(0)
+    }
+
+    /// How fresh each client was.
+    pub(crate) fn freshness(&self) -> impl Iterator<Item = &Freshness> {
+        self.clients.iter().map(|c| &c.seen.freshness)
+    }
+
+    /// Starts the longest times without a newer message anew, and the counts of wrong ones.
+    pub(crate) fn forget_gaps(&mut self) {
+        for client in &mut self.clients {
+            client.seen.freshness.forget();
+        }
     }
 
     /// Fewest and most counted messages of one reader.
@@ -195,7 +223,7 @@ impl Fleet {
             }
         }
         self.read_throttled();
-        Ok(())
+        self.come_back()
     }
 
     /// Gives throttled clients what their rate allows since the last tick. What was not used is

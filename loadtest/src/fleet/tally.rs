@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::freshness::Freshness;
 use crate::stamp::Stamp;
 
 /// Largest latency that is told apart, microseconds; what is above counts as this.
@@ -19,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) last_n: Option<u64>,
     /// Messages counted in [`Tally::deliveries`].
     pub(crate) deliveries: u64,
+    /// How fresh it was all the time, over all its connections.
+    pub(crate) freshness: Freshness,
 }
 
 /// What a group of clients has seen together.
@@ -70,6 +73,7 @@ impl Tally {
             self.unstamped += 1;
             return;
         };
+        seen.freshness.message(seen.last_n, stamp.n, now_us);
         match seen.last_n {
             Some(last) if stamp.n <= last => {
                 self.not_rising += 1;

@@ -1,65 +1,99 @@
-//! The latest flow, levels and viewport, each as the bytes that stand in the merged payload.
+//! The newest value under each key, as the bytes that stand in payloads.
 
-/// The known parts of the merged payload.
-#[derive(Debug, Default)]
+use std::sync::Arc;
+
+use super::normalise::write_string;
+use crate::hub::{ConflationKey, Frame, FrameBytes, Now};
+
+/// All frames of a topic replace each other, for each holds all that the topic shows; and a client
+/// is a member of one topic only.
+pub(super) const CONFLATION_KEY: ConflationKey = ConflationKey(0);
+
+/// A key of the payload, and its value while there is one.
+#[derive(Debug)]
+struct Part {
+    /// The key as it stands before its value: `"flow":`.
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// The state: its parts stand in the order of the payload.
+#[derive(Debug)]
 pub(super) struct Cache {
-    flow: Option<Vec<u8>>,
-    levels: Option<Vec<u8>>,
-    viewport: Option<Vec<u8>>,
+    parts: Vec<Part>,
+    /// Counts the frames.
+    alive: FrameBytes,
 }
 
 impl Cache {
-    /// A new flow; `None` takes the key away.
-    pub(super) fn set_flow(&mut self, flow: Option<Vec<u8>>) {
-        self.flow = flow;
+    /// Nothing is known of any of `keys`.
+    pub(super) fn new(keys: &[&str], alive: FrameBytes) -> Self {
+        let part = |key: &&str| {
+            let mut text = Vec::new();
+            write_string(key, &mut text);
+            text.push(b':');
+            Part {
+                key: text,
+                value: None,
+            }
+        };
+        Self {
+            parts: keys.iter().map(part).collect(),
+            alive,
+        }
     }
 
-    /// New levels, and the viewport that came with them.
-    pub(super) fn set_levels(&mut self, levels: Vec<u8>, viewport: Option<&str>) {
-        self.levels = Some(levels);
-        self.viewport = viewport.map(|text| text.as_bytes().to_vec());
+    /// A new value; `None` takes the key away.
+    pub(super) fn set(&mut self, part: usize, value: Option<Vec<u8>>) {
+        self.parts[part].value = value;
     }
 
-    /// Length of the last levels, to size the next ones by.
-    pub(super) fn levels_bytes(&self) -> usize {
-        self.levels.as_ref().map_or(0, Vec::len)
+    /// Length of a value, to size the next one by.
+    pub(super) fn value_bytes(&self, part: usize) -> usize {
+        self.parts[part].value.as_ref().map_or(0, Vec::len)
     }
 
-    /// Nothing is known: the merged payload is `{}`.
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts().all(|(_, value)| value.is_none())
+    /// Nothing is known of `parts`: their payload is `{}`.
+    pub(super) fn is_empty(&self, parts: &[usize]) -> bool {
+        self.known(parts).next().is_none()
+    }
+
+    /// The payload of `parts` as a frame, stamped with the message that it comes from.
+    pub(super) fn frame(&self, parts: &[usize], received: Now) -> Arc<Frame> {
+        let mut frame = Frame::text(&self.alive)
+            .with_capacity(self.payload_bytes(parts))
+            .key(CONFLATION_KEY)
+            .received(received);
+        self.write(parts, frame.payload());
+        frame.finish()
     }
 
     /// Bytes that [`Self::write`] appends.
-    pub(super) fn merged_bytes(&self) -> usize {
-        let known = |(key, value): (&str, Option<&[u8]>)| Some(1 + key.len() + value?.len());
+    fn payload_bytes(&self, parts: &[usize]) -> usize {
         // One byte before each part, an opening brace or a comma, and the closing brace.
-        self.parts().filter_map(known).sum::<usize>().max(1) + 1
+        let bytes = |(key, value): (&[u8], &[u8])| 1 + key.len() + value.len();
+        self.known(parts).map(bytes).sum::<usize>().max(1) + 1
     }
 
-    /// Appends the merged payload.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        if self.is_empty() {
+    fn write(&self, parts: &[usize], out: &mut Vec<u8>) {
+        if self.is_empty(parts) {
             out.push(b'{');
         }
         let mut before = b'{';
-        for (key, value) in self.parts() {
-            let Some(value) = value else { continue };
+        for (key, value) in self.known(parts) {
             out.push(before);
-            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(key);
             out.extend_from_slice(value);
             before = b',';
         }
         out.push(b'}');
     }
 
-    fn parts(&self) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
-        [
-            ("\"flow\":", self.flow.as_deref()),
-            ("\"levels\":", self.levels.as_deref()),
-            ("\"viewport\":", self.viewport.as_deref()),
-        ]
-        .into_iter()
+    fn known<'a>(&'a self, parts: &'a [usize]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        parts.iter().filter_map(|&part| {
+            let part = &self.parts[part];
+            Some((&*part.key, part.value.as_deref()?))
+        })
     }
 }
 
@@ -67,31 +101,41 @@ impl Cache {
 mod tests {
     use super::*;
 
+    const NOW: Now = Now {
+        mono_us: 1,
+        unix_ms: 2,
+    };
+
     #[test]
     fn parts_stand_in_order_and_only_while_known() {
+        let keys = ["flow", "levels", "a\"b"];
         let cases = [
-            (None, None, None, "{}"),
-            (Some("1"), None, None, r#"{"flow":1}"#),
-            (None, Some("{}"), None, r#"{"levels":{}}"#),
-            (None, Some("{}"), Some("0"), r#"{"levels":{},"viewport":0}"#),
+            ([None, None, None], "{}", "{}"),
+            ([Some("1"), None, None], r#"{"flow":1}"#, "{}"),
             (
-                Some("[]"),
-                Some("{}"),
-                Some("\"\""),
-                r#"{"flow":[],"levels":{},"viewport":""}"#,
+                [None, Some("{}"), Some("0")],
+                r#"{"levels":{},"a\"b":0}"#,
+                r#"{"a\"b":0}"#,
+            ),
+            (
+                [Some("[]"), Some("{}"), Some("\"\"")],
+                r#"{"flow":[],"levels":{},"a\"b":""}"#,
+                r#"{"a\"b":""}"#,
             ),
         ];
-        for (flow, levels, viewport, merged) in cases {
-            let mut cache = Cache::default();
-            cache.set_flow(flow.map(|f| f.as_bytes().to_vec()));
-            if let Some(levels) = levels {
-                cache.set_levels(levels.as_bytes().to_vec(), viewport);
+        for (values, all, last) in cases {
+            let mut cache = Cache::new(&keys, FrameBytes::default());
+            for (part, value) in values.into_iter().enumerate() {
+                cache.set(part, value.map(|v| v.as_bytes().to_vec()));
+                assert_eq!(cache.value_bytes(part), value.map_or(0, str::len));
             }
-            let mut out = Vec::new();
-            cache.write(&mut out);
-            assert_eq!(String::from_utf8_lossy(&out), merged);
-            assert_eq!(cache.merged_bytes(), merged.len(), "{merged}");
-            assert_eq!(cache.is_empty(), merged == "{}");
+            for (parts, payload) in [(&[0, 1, 2][..], all), (&[2], last), (&[], "{}")] {
+                let frame = cache.frame(parts, NOW);
+                assert_eq!(String::from_utf8_lossy(frame.body()), payload);
+                assert_eq!(cache.payload_bytes(parts), payload.len(), "{payload}");
+                assert_eq!(cache.is_empty(parts), payload == "{}");
+                assert_eq!((frame.received(), frame.key()), (NOW, Some(CONFLATION_KEY)));
+            }
         }
     }
 }

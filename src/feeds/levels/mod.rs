@@ -1,9 +1,20 @@
-//! The levels feed: two NATS subjects, one merged state, one topic.
+//! The levels feed: NATS subjects to one state, and that state to topics.
 //!
-//! `market.flow` is relayed untouched, `levels.signals` is normalised; every good message makes
-//! one frame with everything known. Each part is kept as the bytes that stand in the payload, so a
-//! flow message is checked and copied and never touches the levels. Must not know a client, a
-//! broker or a clock. Called by the reactor, through [`crate::hub::Feed`].
+//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised.
+//! Every good message makes one frame for each topic that shows something of it. Each value is
+//! kept as the bytes that stand in the payload, so a flow message is checked and copied and never
+//! touches the levels. Must not know a client, a broker or a clock. Called by the reactor, through
+//! [`crate::hub::Feed`].
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | subjects, and what becomes of a message |
+//! | `cache` | the newest value under each key; payloads |
+//! | `view` | what one topic shows: broadcasts, and quiet catch-up |
+//! | `position` | which of two messages is the newer one |
+//! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
+//! | `reader`, `fields`, `truth` | raw JSON values |
+//! | `bad` | what makes a message bad |
 
 mod bad;
 mod cache;
@@ -15,37 +26,35 @@ mod predictions;
 mod reader;
 mod session;
 mod truth;
+mod view;
 
-use std::sync::Arc;
+use std::ops::Range;
 
-use self::bad::BadMessageLog;
 use self::cache::Cache;
 use self::position::LastSeen;
 use self::reader::Reader;
 use self::truth::Kind;
+use self::view::View;
+use super::bad_log::BadMessageLog;
 use super::{BusEvent, BusMessage};
-use crate::hub::{
-    ConflationKey, Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats,
-    TopicName,
-};
+use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, SubjectStats, TopicName};
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
 pub use self::normalise::Normaliser;
 
-/// The only topic: every client is a member.
+/// The topic that shows everything.
 pub const TOPIC: TopicName = TopicName::fixed("levels");
 
-/// All frames replace each other: each holds the whole state.
-const KEY: ConflationKey = ConflationKey(0);
+/// The subjects that are always relayed, in the order of the statistics.
+pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
-/// The subjects relayed, in the order of the statistics.
-const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
+/// The keys that they fill, in the order of the payload; those of relays follow.
+pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 
-/// While a backlog is read, what newcomers get is brought up to date at most this often. A frame
-/// for each of 100,000 messages would be work for nobody; without any, a client that connects
-/// meanwhile would get a state from before the backlog.
-const QUIET_PUBLISH_INTERVAL_US: u64 = 100_000;
+const FLOW: usize = 0;
+const LEVELS: usize = 1;
+const VIEWPORT: usize = 2;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -56,6 +65,28 @@ pub struct LevelsFeedSettings {
     pub session_length_min: u32,
     /// Bytes of a bus message; larger ones are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
+    /// More subjects, in the order of their keys in the payload.
+    pub relays: Vec<Relay>,
+    /// More topics, beside [`TOPIC`].
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One more subject: its last message, untouched, under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// None of [`SUBJECTS`], and of no other relay.
+    pub subject: String,
+    /// None of [`KEYS`], and of no other relay.
+    pub key: String,
+}
+
+/// One more topic: some of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where they are published.
+    pub topic: TopicName,
+    /// Which; they stand in the order of the whole payload, whatever their order here.
+    pub keys: Vec<String>,
 }
 
 impl Default for LevelsFeedSettings {
@@ -64,96 +95,131 @@ impl Default for LevelsFeedSettings {
             json_depth_max: 512,
             session_length_min: 240,
             bus_message_bytes_max: 16 * 1024 * 1024,
+            relays: Vec::new(),
+            endpoints: Vec::new(),
         }
     }
 }
 
-/// Turns the bus events of `levels.signals` and `market.flow` into publications on [`TOPIC`].
+/// One relayed subject. Its name is in the statistics, at the same index.
+#[derive(Debug)]
+struct Subject {
+    content: Content,
+    last_seen: LastSeen,
+}
+
+/// What the messages of a subject hold.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    /// Levels and viewport, to be normalised.
+    Levels,
+    /// The value of this part of the state, as it is.
+    Value(usize),
+}
+
+impl Content {
+    /// The parts of the state that such a message concerns.
+    const fn parts(self) -> Range<usize> {
+        match self {
+            Self::Levels => LEVELS..VIEWPORT + 1,
+            Self::Value(part) => part..part + 1,
+        }
+    }
+}
+
+/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on those of the
+/// endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
     settings: LevelsFeedSettings,
     normaliser: Normaliser,
+    subjects: Vec<Subject>,
     cache: Cache,
-    published: Published,
-    last_seen: [LastSeen; SUBJECTS.len()],
+    views: Vec<View>,
     stats: FeedStats,
-    messages_ignored: u64,
     bad_log: BadMessageLog,
-    alive: FrameBytes,
-}
-
-/// What was made of the cache so far.
-#[derive(Debug, Default)]
-struct Published {
-    /// The newest frame, delivered or not: what newcomers get.
-    frame: Option<Arc<Frame>>,
-    /// That frame was only retained: members have not got it.
-    is_quiet: bool,
-    /// When the newest quiet message came that no frame holds yet.
-    pending: Option<Now>,
-    /// When a quiet frame was last made.
-    quiet_at_us: Option<u64>,
 }
 
 impl LevelsFeed {
     /// A feed that knows nothing yet. Its frames are counted in `alive`.
     pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
-        let subject = |subject: &str| SubjectStats {
+        let relays = &settings.relays;
+        let always = [
+            (SUBJECTS[0], Content::Levels),
+            (SUBJECTS[1], Content::Value(FLOW)),
+        ];
+        let relayed = relays.iter().zip(KEYS.len()..);
+        let relayed = relayed.map(|(r, part)| (r.subject.as_str(), Content::Value(part)));
+        let (names, contents): (Vec<_>, Vec<_>) = always.into_iter().chain(relayed).unzip();
+        let keys: Vec<_> = KEYS
+            .into_iter()
+            .chain(relays.iter().map(|r| r.key.as_str()))
+            .collect();
+        let everything = View::new(TOPIC, (0..keys.len()).collect());
+        let endpoint = |endpoint: &Endpoint| {
+            let shown = |&part: &usize| endpoint.keys.iter().any(|key| key == keys[part]);
+            let parts = (0..keys.len()).filter(shown).collect();
+            View::new(endpoint.topic.clone(), parts)
+        };
+        let endpoints = settings.endpoints.iter().map(endpoint);
+        let subject = |content| Subject {
+            content,
+            last_seen: LastSeen::default(),
+        };
+        let counted = |subject: &str| SubjectStats {
             subject: subject.to_owned(),
             ..SubjectStats::default()
         };
-        let stats = FeedStats {
-            subjects: SUBJECTS.into_iter().map(subject).collect(),
-            ..FeedStats::default()
-        };
         Self {
             normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
-            settings,
-            cache: Cache::default(),
-            published: Published::default(),
-            last_seen: Default::default(),
-            stats,
-            messages_ignored: 0,
+            subjects: contents.into_iter().map(subject).collect(),
+            views: [everything].into_iter().chain(endpoints).collect(),
+            cache: Cache::new(&keys, alive),
+            stats: FeedStats {
+                subjects: names.into_iter().map(counted).collect(),
+                ..FeedStats::default()
+            },
             bad_log: BadMessageLog::default(),
-            alive,
+            settings,
         }
-    }
-
-    /// Messages of other subjects, which are not relayed.
-    pub fn messages_ignored(&self) -> u64 {
-        self.messages_ignored
     }
 
     fn message(&mut self, now: Now, message: BusMessage, out: &mut Vec<Publication>) {
-        let Some(subject) = SUBJECTS.iter().position(|s| *s == &*message.subject) else {
-            self.messages_ignored += 1;
+        let names = &self.stats.subjects;
+        let Some(index) = names.iter().position(|s| *s.subject == *message.subject) else {
+            self.stats.messages_ignored += 1;
             return;
         };
+        let Subject { content, last_seen } = &mut self.subjects[index];
+        let content = *content;
         // A bad message moves the position too: it was seen, and what came before it is older.
-        if !self.last_seen[subject].advance(message.position) {
-            self.stats.subjects[subject].messages_old += 1;
+        if !last_seen.advance(message.position) {
+            self.stats.subjects[index].messages_old += 1;
             return;
         }
         let (received, quiet) = (message.received, message.quiet);
-        if let Err((payload, why)) = self.take(subject, message.payload, received) {
-            self.stats.subjects[subject].messages_bad += 1;
-            self.bad_log.say(now, SUBJECTS[subject], &payload, &why);
+        let taken = self.take(content, message.payload, received);
+        let stats = &mut self.stats.subjects[index];
+        if let Err((payload, why)) = taken {
+            stats.messages_bad += 1;
+            self.bad_log.say(now, &stats.subject, &payload, &why);
             return;
         }
-        self.stats.subjects[subject].messages += 1;
+        stats.messages += 1;
         self.stats.last_message_unix_ms = Some(received.unix_ms);
-        if quiet {
-            self.published.pending = Some(received);
-        } else {
-            let frame = self.frame(received);
-            self.deliver(frame, out);
+        let parts = content.parts();
+        for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {
+            match quiet {
+                true => view.changed_quietly(received),
+                false => view.changed(received, &self.cache, out),
+            }
         }
     }
 
     /// Puts a message in the cache; a bad one is handed back and changes nothing.
     fn take(
         &mut self,
-        subject: usize,
+        content: Content,
         payload: Vec<u8>,
         received: Now,
     ) -> Result<(), (Vec<u8>, BadMessage)> {
@@ -162,96 +228,45 @@ impl LevelsFeed {
             let bytes = payload.len();
             return Err((payload, BadMessage::TooLarge { bytes, bytes_max }));
         }
-        if SUBJECTS[subject] == "market.flow" {
-            match check_json(&payload, self.settings.json_depth_max) {
-                Ok(text) if Reader::new(text).kind() == Kind::Null => {
-                    self.cache.set_flow(None);
-                }
-                Ok(_) => self.cache.set_flow(Some(payload)),
-                Err(why) => return Err((payload, why.into())),
-            }
-            return Ok(());
+        match content {
+            Content::Levels => self.take_levels(payload, received),
+            Content::Value(part) => self.take_value(part, payload),
         }
+    }
+
+    fn take_value(&mut self, part: usize, payload: Vec<u8>) -> Result<(), (Vec<u8>, BadMessage)> {
+        match check_json(&payload, self.settings.json_depth_max) {
+            Ok(text) if Reader::new(text).kind() == Kind::Null => self.cache.set(part, None),
+            Ok(_) => self.cache.set(part, Some(payload)),
+            Err(why) => return Err((payload, why.into())),
+        }
+        Ok(())
+    }
+
+    fn take_levels(
+        &mut self,
+        payload: Vec<u8>,
+        received: Now,
+    ) -> Result<(), (Vec<u8>, BadMessage)> {
         // Sized by the last one, so that it rarely grows while it is written.
-        let last = self.cache.levels_bytes();
+        let last = self.cache.value_bytes(LEVELS);
         let mut levels = Vec::with_capacity(last + last / 8);
         match (self.normaliser).normalise(&payload, received.unix_ms, &mut levels) {
             Ok(viewport) => {
                 levels.shrink_to(levels.len() + levels.len() / 4);
-                self.cache.set_levels(levels, viewport);
+                self.cache.set(LEVELS, Some(levels));
+                let viewport = viewport.map(|text| text.as_bytes().to_vec());
+                self.cache.set(VIEWPORT, viewport);
                 Ok(())
             }
             Err(why) => Err((payload, why)),
         }
     }
 
-    /// The merged payload as a frame.
-    fn frame(&self, received: Now) -> Arc<Frame> {
-        let mut frame = Frame::text(&self.alive)
-            .with_capacity(self.cache.merged_bytes())
-            .key(KEY)
-            .received(received);
-        self.cache.write(frame.payload());
-        frame.finish()
-    }
-
-    fn deliver(&mut self, frame: Arc<Frame>, out: &mut Vec<Publication>) {
-        self.published.is_quiet = false;
-        self.publish(frame, true, out);
-    }
-
-    fn publish(&mut self, frame: Arc<Frame>, deliver: bool, out: &mut Vec<Publication>) {
-        self.published.pending = None;
-        self.published.frame = Some(Arc::clone(&frame));
-        out.push(Publication {
-            topic: TOPIC,
-            frame,
-            deliver,
-            // A newcomer gets nothing while nothing is known.
-            retain: match self.cache.is_empty() {
-                true => Retain::Clear,
-                false => Retain::Set,
-            },
-        });
-    }
-
-    /// The state that quiet messages left and that newcomers would not get yet, as a frame.
-    fn take_pending(&mut self) -> Option<Arc<Frame>> {
-        let received = self.published.pending.take()?;
-        let frame = self.frame(received);
-        let is_known = match &self.published.frame {
-            Some(published) => published.body() == frame.body(),
-            None => self.cache.is_empty(),
-        };
-        (!is_known).then_some(frame)
-    }
-
-    /// Brings what newcomers get up to date, now and then.
-    fn publish_quietly(&mut self, now: Now, out: &mut Vec<Publication>) {
-        if self.published.pending.is_none() {
-            return;
-        }
-        let since = |at: u64| now.mono_us.saturating_sub(at);
-        let last = self.published.quiet_at_us;
-        if last.is_some_and(|at| since(at) < QUIET_PUBLISH_INTERVAL_US) {
-            return;
-        }
-        self.published.quiet_at_us = Some(now.mono_us);
-        if let Some(frame) = self.take_pending() {
-            self.published.is_quiet = true;
-            self.publish(frame, false, out);
-        }
-    }
-
-    /// Delivers what quiet messages changed, once; nothing when they changed nothing.
+    /// Delivers on each topic what quiet messages changed there.
     fn deliver_pending(&mut self, out: &mut Vec<Publication>) {
-        if let Some(frame) = self.take_pending() {
-            self.deliver(frame, out);
-        } else if self.published.is_quiet
-            && let Some(frame) = self.published.frame.clone()
-        {
-            // The very frame that newcomers got: told by its pointer, none needs it twice.
-            self.deliver(frame, out);
+        for view in &mut self.views {
+            view.deliver_pending(&self.cache, out);
         }
     }
 }
@@ -272,7 +287,9 @@ impl Feed for LevelsFeed {
             BusEvent::Gap { .. } => self.stats.gaps += 1,
             BusEvent::Message(message) => self.message(now, message, out),
         }
-        self.publish_quietly(now, out);
+        for view in &mut self.views {
+            view.publish_quietly(now, &self.cache, out);
+        }
     }
 
     fn stats(&self) -> &FeedStats {

@@ -200,7 +200,7 @@ impl<'a> Instruments<'a> {
 }
 
 /// Appends `text` as a JSON string.
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for c in text.chars() {
         // Writing to a Vec cannot fail.

@@ -15,6 +15,7 @@ fn telemetry(clock: Clock) -> Arc<Telemetry> {
     let labels = LoopLabels {
         connection_outcomes: &["accepted"],
         close_reasons: &["peer"],
+        send_errors: &["peer_gone"],
         subjects: vec!["levels.signals".to_owned()],
     };
     let bus = BusStatus::new(&consumers, clock.now().unix_ms);
@@ -96,6 +97,7 @@ fn stats_is_json_with_the_numbers_of_the_loop() {
         Some(1)
     );
     assert_eq!(number(&["connections", "http"]), Some(0));
+    assert_eq!(number(&["send_errors", "peer_gone"]), Some(0));
     assert_eq!(number(&["loop", "turns"]), Some(0));
 }
 

@@ -51,6 +51,7 @@ impl Checked {
         let mut checked = Self(values);
         if errors.is_empty() {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+            errors.extend(checked.unknown_keys());
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -125,6 +126,14 @@ impl Checked {
         match self.value(flag) {
             Value::Text(text) => text.clone(),
             other => unreachable!("--{flag} is no text: {other:?}"),
+        }
+    }
+
+    /// A number that switches something off when it is 0.
+    pub(super) fn unless_0<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.number::<u64>(flag) {
+            0 => None,
+            _ => Some(self.number(flag)),
         }
     }
 

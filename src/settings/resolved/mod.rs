@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 use super::error::Warning;
 use super::kind::Value;
+use crate::auth::{AddressLimits, TrustedProxies};
 use crate::hub;
 
 pub use self::auth::AuthSettings;
@@ -35,8 +36,12 @@ pub struct CommonSettings {
     pub listen: SocketAddr,
     /// Connections that may wait to be accepted.
     pub listen_backlog: i32,
+    /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
+    pub admin_addr: Option<SocketAddr>,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Which log lines are written, as `RUST_LOG` says it.
+    pub log_filter: String,
     /// At a stop: how long to go on accepting while `/ready` says 503.
     pub drain_delay_ms: u64,
     /// At a stop: the closes are spread over this time.
@@ -49,6 +54,8 @@ pub struct CommonSettings {
     pub loop_stall_ms: u64,
     /// Origins that may connect, as browsers write them; empty for any.
     pub allowed_origins: Vec<String>,
+    /// Who may say which address a client has.
+    pub trusted_proxies: TrustedProxies,
     /// `TCP_NOTSENT_LOWAT`; 0 leaves the kernel's default.
     pub tcp_notsent_lowat_bytes: u32,
     /// Everything that can grow.
@@ -91,6 +98,8 @@ pub struct LimitSettings {
     pub message_bytes_max: usize,
     /// Connections at once, HTTP included; `None` for no limit.
     pub connections_max: Option<usize>,
+    /// Connections of one address, at once and new ones.
+    pub per_ip: AddressLimits,
     /// Between pings; 0 sends none.
     pub ping_interval_ms: u64,
     /// From a ping to its pong.
@@ -119,10 +128,11 @@ pub struct LimitSettings {
     pub json_depth_max: usize,
 }
 
-impl LimitSettings {
+impl CommonSettings {
     /// The limits of the core, which counts in microseconds.
     pub fn core(&self) -> hub::Limits {
-        let queue = &self.send_queue;
+        let limits = &self.limits;
+        let queue = &limits.send_queue;
         hub::Limits {
             send_queue: hub::SendQueueLimits {
                 soft_bytes: queue.soft_bytes,
@@ -132,19 +142,21 @@ impl LimitSettings {
                 stall_us: queue.stall_ms * 1000,
                 control_bytes_max: queue.control_bytes_max,
             },
-            frame_bytes_max: self.frame_bytes_max,
-            head_bytes_max: self.head_bytes_max,
-            head_headers_max: self.head_headers_max,
-            handshake_us: self.handshake_timeout_ms * 1000,
-            message_bytes_max: self.message_bytes_max,
-            connections_max: self.connections_max.unwrap_or(usize::MAX),
-            ping_interval_us: self.ping_interval_ms * 1000,
-            pong_timeout_us: self.pong_timeout_ms * 1000,
-            close_timeout_us: self.close_timeout_ms * 1000,
-            turn_message_bytes_max: self.turn_message_bytes_max,
-            write_bytes_max: self.write_bytes_max,
-            deflate_level: self.deflate_level,
-            deflate_min_bytes: self.deflate_min_bytes,
+            frame_bytes_max: limits.frame_bytes_max,
+            head_bytes_max: limits.head_bytes_max,
+            head_headers_max: limits.head_headers_max,
+            handshake_us: limits.handshake_timeout_ms * 1000,
+            message_bytes_max: limits.message_bytes_max,
+            connections_max: limits.connections_max.unwrap_or(usize::MAX),
+            per_ip: limits.per_ip,
+            trusted_proxies: self.trusted_proxies.clone(),
+            ping_interval_us: limits.ping_interval_ms * 1000,
+            pong_timeout_us: limits.pong_timeout_ms * 1000,
+            close_timeout_us: limits.close_timeout_ms * 1000,
+            turn_message_bytes_max: limits.turn_message_bytes_max,
+            write_bytes_max: limits.write_bytes_max,
+            deflate_level: limits.deflate_level,
+            deflate_min_bytes: limits.deflate_min_bytes,
         }
     }
 }
@@ -155,9 +167,17 @@ impl Checked {
         CommonSettings {
             listen: self.listen(),
             listen_backlog: self.number("listen-backlog"),
+            admin_addr: match self.value("admin-addr") {
+                &Value::SocketAddr(addr) => addr,
+                other => unreachable!("--admin-addr is no address: {other:?}"),
+            },
             log_format: match self.value("log-format") {
                 Value::Choice("json") => LogFormat::Json,
                 _ => LogFormat::Text,
+            },
+            log_filter: match self.value("log-filter") {
+                Value::Text(filter) => filter.clone(),
+                other => unreachable!("--log-filter is no text: {other:?}"),
             },
             drain_delay_ms: self.number("drain-delay-ms"),
             drain_ms: self.number("drain-ms"),
@@ -167,6 +187,10 @@ impl Checked {
             allowed_origins: match self.value("allowed-origins") {
                 Value::Origins(origins) => origins.clone(),
                 other => unreachable!("--allowed-origins is no list: {other:?}"),
+            },
+            trusted_proxies: match self.value("trusted-proxies") {
+                Value::Networks(proxies) => proxies.clone(),
+                other => unreachable!("--trusted-proxies is no list: {other:?}"),
             },
             tcp_notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
             limits: self.limits(),
@@ -189,10 +213,8 @@ impl Checked {
             head_headers_max: self.number("head-headers-max"),
             handshake_timeout_ms: self.number("handshake-timeout-ms"),
             message_bytes_max: self.number("message-bytes-max"),
-            connections_max: match self.number("connections-max") {
-                0 => None,
-                n => Some(n),
-            },
+            connections_max: self.unless_0("connections-max"),
+            per_ip: self.per_ip(),
             ping_interval_ms: self.number("ping-interval-ms"),
             pong_timeout_ms: self.number("pong-timeout-ms"),
             close_timeout_ms: self.number("close-timeout-ms"),
@@ -206,6 +228,14 @@ impl Checked {
             bus_queue_messages_max: self.number("bus-queue-messages-max"),
             bus_message_bytes_max: self.number("bus-message-bytes-max"),
             json_depth_max: self.number("json-depth-max"),
+        }
+    }
+
+    fn per_ip(&self) -> AddressLimits {
+        AddressLimits {
+            connections_max: self.unless_0("connections-per-ip-max"),
+            connections_per_second: self.unless_0("connection-rate-per-ip"),
+            burst: self.number("connection-burst-per-ip"),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Budgets of one turn of the loop, and what the bus may send.
 
+use super::super::limit::Shows;
 use super::super::setting::Heading::{Bus, Loop};
 use super::super::setting::Setting;
 use super::{GIB, KIB, MIB};
+use crate::telemetry::names;
+
+/// A budget is no loss: what is left has the next turn.
+const NEXT_TURN: Shows = Shows::Metric(names::LOOP_TURNS);
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::bytes(
@@ -11,6 +16,11 @@ pub(super) static ROWS: &[Setting] = &[
         (1, GIB),
         "262144",
         "Message bytes of one client, inflated, that are looked at in one turn",
+    )
+    .limit(
+        "its next message waits for the next turn",
+        NEXT_TURN,
+        "tests/blackbox/test_limits_turns.py::test_a_client_that_floods_has_its_share_and_no_more",
     ),
     Setting::bytes(
         Loop,
@@ -18,6 +28,11 @@ pub(super) static ROWS: &[Setting] = &[
         (KIB, 16 * MIB),
         "131072",
         "Bytes handed to one client in one write",
+    )
+    .limit(
+        "the rest goes with the next flush",
+        NEXT_TURN,
+        "tests/hub_rules/queue.rs::a_write_has_so_many_bytes_and_the_rest_follows",
     ),
     Setting::bytes(
         Loop,
@@ -25,6 +40,11 @@ pub(super) static ROWS: &[Setting] = &[
         (KIB, 16 * MIB),
         "65536",
         "Bytes read from one client in one turn",
+    )
+    .limit(
+        "the rest is read in the next turn",
+        NEXT_TURN,
+        "tests/blackbox/test_limits_turns.py::test_a_client_that_floods_has_its_share_and_no_more",
     ),
     Setting::count(
         Loop,
@@ -32,6 +52,11 @@ pub(super) static ROWS: &[Setting] = &[
         (1, 65_536),
         "256",
         "Connections accepted in one turn",
+    )
+    .limit(
+        "the others are accepted in the next turn",
+        NEXT_TURN,
+        "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
     Setting::bytes(
         Loop,
@@ -40,26 +65,46 @@ pub(super) static ROWS: &[Setting] = &[
         "131072",
         "Bytes of messages queued for all before they are written out",
     )
-    .more("Never more than half of --send-queue-soft-bytes."),
+    .more("Never more than half of --send-queue-soft-bytes.")
+    .limit(
+        "a flush comes first, then the next messages",
+        NEXT_TURN,
+        "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
+    ),
     Setting::count(
         Bus,
         "bus-queue-messages-max",
         (1, 1_048_576),
         "1024",
-        "Messages between the bus and the loop; then the bus has to wait",
+        "Messages between the bus and the loop",
+    )
+    .limit(
+        "the bus waits; JetStream keeps the rest",
+        Shows::Metric(names::CONSUMER_LAG),
+        "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     ),
     Setting::bytes(
         Bus,
         "bus-message-bytes-max",
         (KIB, GIB),
         "16777216",
-        "One message from the bus; larger ones are counted, logged and skipped",
+        "One message from the bus",
+    )
+    .limit(
+        "counted, logged and skipped",
+        Shows::Metric(names::BUS_MESSAGES_BAD),
+        "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     ),
     Setting::count(
         Bus,
         "json-depth-max",
         (1, 1024),
         "512",
-        "Nesting of JSON; deeper messages are refused",
+        "Nesting of JSON in a message from the bus",
+    )
+    .limit(
+        "counted, logged and skipped",
+        Shows::Metric(names::BUS_MESSAGES_BAD),
+        "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     ),
 ];

@@ -1,10 +1,12 @@
 //! Who may connect, and what a client may send.
 
 use super::super::kind::Kind;
+use super::super::limit::Shows;
 use super::super::setting::Heading::Clients;
 use super::super::setting::Setting;
 use super::super::setting::Subcommand::{Channels, Demo, Levels};
 use super::{HOUR_MS, MIB};
+use crate::hub::CloseReason;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -22,34 +24,109 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "Connections at once, HTTP included; 0 for no limit",
     )
-    .more("The limit on open files counts as well."),
+    .more("The limit on open files counts as well.")
+    .limit(
+        "503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionLimit),
+        "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
+    ),
+    Setting::count(
+        Clients,
+        "connections-per-ip-max",
+        (0, 10_000_000),
+        "0",
+        "Connections of one address at once, HTTP included; 0 for no limit",
+    )
+    .more("The clients of one IPv6 /64 count as one.")
+    .limit(
+        "503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionsPerIp),
+        "tests/blackbox/test_limits_by_ip.py::test_an_address_has_so_many_connections",
+    ),
+    Setting::count(
+        Clients,
+        "connection-rate-per-ip",
+        (0, 1_000_000),
+        "0",
+        "New connections a second of one address; 0 for no limit",
+    )
+    .limit(
+        "429 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionRatePerIp),
+        "tests/blackbox/test_limits_by_ip.py::test_an_address_opens_so_many_connections_a_second",
+    ),
+    Setting::count(
+        Clients,
+        "connection-burst-per-ip",
+        (1, 1_000_000),
+        "20",
+        "New connections of one address at once, where the rate is limited",
+    )
+    .limit(
+        "`--connection-rate-per-ip` counts",
+        Shows::Reason(CloseReason::ConnectionRatePerIp),
+        "src/auth/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
+    ),
+    Setting::new(
+        Clients,
+        "trusted-proxies",
+        Kind::Networks,
+        "",
+        "Proxies whose X-Forwarded-For tells a client's address; * for any",
+    )
+    .more(
+        "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
+         address that is none of theirs is the client's, for the limits by address and in the log. \
+         Only where nobody else reaches the port may it be *.",
+    )
+    .original_env(&["FORWARDED_ALLOW_IPS"]),
     Setting::ms(
         Clients,
         "handshake-timeout-ms",
         (100, HOUR_MS),
         "10000",
         "From accepting a connection to its whole request head",
+    )
+    .limit(
+        "408",
+        Shows::Reason(CloseReason::HandshakeTimeout),
+        "tests/hub_rules/deadlines.rs::a_head_has_its_time_whatever_dribbles_in",
     ),
     Setting::bytes(
         Clients,
         "head-bytes-max",
         (256, MIB),
         "16384",
-        "Request head; 431 beyond",
+        "Bytes of a request head",
+    )
+    .limit(
+        "431, or 414 where the first line alone is over it",
+        Shows::Reason(CloseReason::BadRequest),
+        "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
     ),
     Setting::count(
         Clients,
         "head-headers-max",
         (8, 1024),
         "100",
-        "Header lines in a request head; 431 beyond",
+        "Header lines in a request head",
+    )
+    .limit(
+        "431",
+        Shows::Reason(CloseReason::BadRequest),
+        "tests/http_plane/limits.rs::heads_that_are_too_large_and_what_is_no_head_are_refused",
     ),
     Setting::bytes(
         Clients,
         "message-bytes-max",
         (125, 64 * MIB),
         "1048576",
-        "One message from a client, inflated; closed with 1009 beyond",
+        "One message from a client, its fragments together, inflated",
+    )
+    .limit(
+        "close 1009",
+        Shows::Reason(CloseReason::MessageTooBig),
+        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
     )
     .on(&[Levels, Demo]),
     Setting::bytes(
@@ -57,7 +134,12 @@ pub(super) static ROWS: &[Setting] = &[
         "message-bytes-max",
         (125, 64 * MIB),
         "2097152",
-        "One message from a client, inflated; closed with 1009 beyond",
+        "One message from a client, its fragments together, inflated",
+    )
+    .limit(
+        "close 1009",
+        Shows::Reason(CloseReason::MessageTooBig),
+        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
     )
     .on(&[Channels]),
 ];

@@ -1,8 +1,11 @@
 //! What waits for a client, and how a connection is kept.
 
+use super::super::limit::Shows;
 use super::super::setting::Heading::{Connection, SendQueue};
 use super::super::setting::Setting;
 use super::{GIB, HOUR_MS, KIB, MIB};
+use crate::hub::CloseReason;
+use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::bytes(
@@ -12,55 +15,87 @@ pub(super) static ROWS: &[Setting] = &[
         "262144",
         "Waiting bytes from which a client counts as slow",
     )
-    .more(
-        "Frames that replace each other are conflated from here: only the newest stays. Others may \
-         stay over it for --send-queue-soft-for-ms.",
+    .limit(
+        "frames that replace each other are conflated: only the newest stays; others have \
+         `--send-queue-soft-for-ms`",
+        Shows::Metric(names::MESSAGES_CONFLATED),
+        "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
     Setting::ms(
         SendQueue,
         "send-queue-soft-for-ms",
         (0, HOUR_MS),
         "10000",
-        "How long a client may stay over the soft limit; closed beyond",
+        "How long a client may stay over the soft limit",
     )
-    .more("Only where frames cannot be conflated."),
+    .more("Only where frames cannot be conflated.")
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendQueueSoft),
+        "tests/hub_rules/queue.rs::the_soft_limit_drops_after_its_time_and_not_before",
+    ),
     Setting::bytes(
         SendQueue,
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
         "1048576",
-        "Waiting bytes from which a client is closed",
+        "Waiting bytes of a client, where frames cannot be conflated",
     )
-    .more("Only where frames cannot be conflated. One frame of any size fits an empty queue."),
+    .more("One frame of any size fits an empty queue.")
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendQueueHard),
+        "tests/hub_rules/queue.rs::the_hard_limit_counts_what_waits_behind_the_first_frame",
+    ),
     Setting::ms(
         SendQueue,
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
         "1000",
         "Age of the oldest waiting frame from which a queue is conflated",
+    )
+    .limit(
+        "only the newest frame stays, of those that replace each other",
+        Shows::Metric(names::MESSAGES_CONFLATED),
+        "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
     Setting::ms(
         SendQueue,
         "send-queue-stall-ms",
         (100, HOUR_MS),
         "30000",
-        "A client that takes no byte for this long is closed",
+        "How long a client may take no byte while some wait for it",
     )
-    .more("Less than 10000 also drops clients on very thin lines that are still alive."),
+    .more("Less than 10000 also drops clients on very thin lines that are still alive.")
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendStalled),
+        "tests/blackbox/test_slow_clients.py::test_clients_that_never_read_are_dropped_with_the_reason",
+    ),
     Setting::bytes(
         SendQueue,
         "frame-bytes-max",
         (MIB, 1024 * GIB),
         "536870912",
-        "All frames in memory together; beyond, the largest queues go first",
+        "All frames in memory together",
     )
-    .more("A frame counts once, however many clients wait for it."),
+    .more("A frame counts once, however many clients wait for it.")
+    .limit(
+        "the client with the largest queue is dropped, then the next",
+        Shows::Reason(CloseReason::FrameMemory),
+        "tests/hub_rules/queue.rs::past_the_memory_limit_the_largest_queue_goes",
+    ),
     Setting::bytes(
         SendQueue,
         "control-bytes-max",
         (256, MIB),
         "16384",
-        "Waiting pongs of one client; it is not read until they are out",
+        "Waiting pongs of one client",
+    )
+    .limit(
+        "the client is not read until they are out",
+        Shows::Elsewhere("the client's own send buffer, which fills"),
+        "tests/hub_rules/reading.rs::pongs_that_wait_are_bounded_and_none_is_lost",
     ),
     Setting::ms(
         Connection,
@@ -74,7 +109,12 @@ pub(super) static ROWS: &[Setting] = &[
         "pong-timeout-ms",
         (100, HOUR_MS),
         "20000",
-        "From a ping to its pong; closed with 1011 beyond",
+        "From a ping to its pong",
+    )
+    .limit(
+        "close 1011, or as the gateway's contract says",
+        Shows::Reason(CloseReason::PongTimeout),
+        "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     ),
     Setting::ms(
         Connection,
@@ -82,6 +122,11 @@ pub(super) static ROWS: &[Setting] = &[
         (10, HOUR_MS),
         "5000",
         "From a close frame to the end of the connection",
+    )
+    .limit(
+        "the connection is cut; the first reason stays",
+        Shows::Elsewhere("the age in its log line"),
+        "tests/hub_rules/closing.rs::a_peer_that_never_ends_is_let_go_at_the_deadline",
     ),
     Setting::count(
         Connection,
@@ -105,5 +150,10 @@ pub(super) static ROWS: &[Setting] = &[
         "16384",
         "Unsent bytes that the kernel may hold for a client; 0 for its default",
     )
-    .more("What waits in the kernel cannot be conflated, so it should be little."),
+    .more("What waits in the kernel cannot be conflated, so it should be little.")
+    .limit(
+        "messages wait in the send queue",
+        Shows::Metric(names::MESSAGES_WAITING),
+        "tests/blackbox/test_slow_clients.py::test_a_throttled_reader_stays_and_sees_fresh_data",
+    ),
 ];

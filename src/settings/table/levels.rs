@@ -1,11 +1,35 @@
-//! What the levels gateway computes, and the market of the demo.
+//! What the levels gateway relays and computes, and the market of the demo.
 
 use super::super::kind::{Kind, Unit};
-use super::super::setting::Heading::{Market, Session};
+use super::super::setting::Heading::{Market, Relays, Session};
 use super::super::setting::Setting;
 use super::super::setting::Subcommand::{Demo, Levels};
 
 pub(super) static ROWS: &[Setting] = &[
+    Setting::new(
+        Relays,
+        "relay",
+        Kind::Relays,
+        "",
+        "One more NATS subject: its last message, as it is, under KEY; may be repeated",
+    )
+    .more(
+        "Without stream, the one that holds the subject; it is never made, but waited for. \
+         Without durable, gateway_KEY. In the environment, several with space between them.",
+    )
+    .on(&[Levels]),
+    Setting::new(
+        Relays,
+        "endpoint",
+        Kind::Endpoints,
+        "",
+        "One more WebSocket path, which sends only these keys; may be repeated",
+    )
+    .more(
+        "The keys are flow, levels, viewport and those of --relay (weirgate levels). In the environment, several \
+         with space between them.",
+    )
+    .on(&[Levels, Demo]),
     Setting::new(
         Session,
         "session-length-min",

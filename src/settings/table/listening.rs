@@ -1,6 +1,7 @@
 //! Where a gateway listens.
 
 use super::super::kind::Kind;
+use super::super::limit::Shows;
 use super::super::setting::Heading::Listening;
 use super::super::setting::Setting;
 use super::super::setting::Subcommand::{Channels, Demo, Levels};
@@ -60,5 +61,18 @@ pub(super) static ROWS: &[Setting] = &[
         "4096",
         "Connections that may wait to be accepted",
     )
-    .more("The system may lower it (net.core.somaxconn)."),
+    .more("The system may lower it (net.core.somaxconn).")
+    .limit(
+        "the kernel drops the handshake, and the client's kernel tries again",
+        Shows::Elsewhere("`nstat TcpExtListenOverflows`"),
+        "tests/blackbox/test_limits_turns.py::test_a_full_backlog_is_served_once_there_is_time",
+    ),
+    Setting::new(
+        Listening,
+        "admin-addr",
+        Kind::SocketAddr,
+        "",
+        "Address for /metrics, /stats, /ready and /internal/*, off the public port",
+    )
+    .more("Answers even when the event loop hangs. Unset: they are on the public port."),
 ];

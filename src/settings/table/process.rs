@@ -1,9 +1,12 @@
 //! Logs, readiness and stop.
 
 use super::super::kind::Kind;
+use super::super::limit::Shows;
 use super::super::setting::Heading::{Lifecycle, Logs};
 use super::super::setting::Setting;
 use super::HOUR_MS;
+use crate::hub::CloseReason;
+use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -13,19 +16,38 @@ pub(super) static ROWS: &[Setting] = &[
         "text",
         "Lines for people, or one JSON object a line; on standard output",
     ),
+    Setting::new(
+        Logs,
+        "log-filter",
+        Kind::LogFilter,
+        "info",
+        "Which lines: error, warn, info, debug, trace, off, or directives",
+    )
+    .more("Directives have commas between them, such as info,weirgate::http=debug.")
+    .original_env(&["RUST_LOG"]),
     Setting::ms(
         Lifecycle,
         "ready-bus-grace-ms",
         (0, 24 * HOUR_MS),
         "30000",
-        "How long the bus may be away before /ready says 503",
+        "How long the bus may be away while /ready stays 200",
+    )
+    .limit(
+        "`/ready` is 503; clients stay, and get the feed once it is back",
+        Shows::Metric(names::BUS_CONNECTED),
+        "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     ),
     Setting::ms(
         Lifecycle,
         "loop-stall-ms",
         (10, HOUR_MS),
         "2000",
-        "Age of the last turn of the loop from which /ready says 503",
+        "Age of the last turn of the loop up to which /ready stays 200",
+    )
+    .limit(
+        "`/ready` is 503",
+        Shows::Metric(names::LOOP_LAST_TURN),
+        "src/http/readiness.rs::a_loop_that_does_not_turn_is_told",
     ),
     Setting::ms(
         Lifecycle,
@@ -50,5 +72,10 @@ pub(super) static ROWS: &[Setting] = &[
         "5000",
         "At a stop: the longest time for it, --drain-delay-ms and --drain-ms apart",
     )
-    .more("What is not closed by then is cut. A second signal cuts at once."),
+    .more("A second signal cuts at once.")
+    .limit(
+        "who is still connected is cut",
+        Shows::Reason(CloseReason::ShuttingDown),
+        "tests/blackbox/test_stop.py::test_a_client_that_never_reads_does_not_delay_the_stop",
+    ),
 ];

@@ -86,6 +86,15 @@ impl Api {
         read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
     }
 
+    /// The name of the stream that stores `subject`: of streams whose subjects are their own, one
+    /// at most does.
+    pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
+        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
+        let query = format!(r#"{{"subject":{subject}}}"#);
+        let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
+        first_stream(&answer)
+    }
+
     pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         read(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
@@ -193,6 +202,13 @@ fn refusal(answer: &[u8]) -> Option<ApiError> {
     })
 }
 
+/// The first name in a list of streams, which is `null` when it is empty.
+fn first_stream(answer: &[u8]) -> Result<Option<String>, ApiError> {
+    let streams = sonic_rs::get(answer, ["streams"]).map_err(unreadable)?;
+    let names: Option<Vec<String>> = read(streams.as_raw_str().as_bytes())?;
+    Ok(names.and_then(|names| names.into_iter().next()))
+}
+
 fn read<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
     sonic_rs::from_slice(answer).map_err(unreadable)
 }
@@ -219,5 +235,18 @@ mod tests {
         assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
         assert!(refusal(b"").is_none());
         assert!(read::<StreamInfo>(b"").is_err());
+    }
+
+    #[test]
+    fn a_list_of_streams_may_be_empty() {
+        for (answer, name) in [
+            (r#"{"total":0,"streams":null}"#, None),
+            (r#"{"total":0,"streams":[]}"#, None),
+            (r#"{"total":1,"streams":["NEWS"]}"#, Some("NEWS")),
+        ] {
+            let first = first_stream(answer.as_bytes()).expect("an answer");
+            assert_eq!(first.as_deref(), name);
+        }
+        assert!(first_stream(b"{}").is_err());
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use nats::jetstream::{AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig};
+use nats::jetstream::{
+    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig, StreamInfo,
+};
 
 use super::api::{Api, ApiError, Fetched};
 use super::connection::Link;
@@ -19,6 +21,14 @@ const ACK_PENDING_MAX: i64 = 512;
 const DELIVERIES_MAX: i64 = 5;
 /// How long the server keeps an unnamed consumer that nobody listens to.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// A subject in its stream, and the durable that reads it.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) stream: String,
+    pub(super) subject: String,
+    pub(super) durable: String,
+}
 
 /// A consumer that delivers to us.
 pub(super) struct Standing {
@@ -70,17 +80,11 @@ impl Link {
             }
             Err(error) => return Err(failed(error)),
         };
-        Ok(StreamState {
-            created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
-            last_sequence: info.state.last_seq,
-        })
+        Ok(state_of(&info))
     }
 
     /// The last message of the subject, if the stream has one.
-    pub(super) fn last_message(
-        &self,
-        spec: &SubscriptionSpec,
-    ) -> Result<Option<Fetched>, NatsError> {
+    pub(super) fn last_message(&self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
         self.api
             .last(&spec.stream, &spec.subject)
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
@@ -91,11 +95,7 @@ impl Link {
     ///
     /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
     /// comes after `info.delivered` comes to us.
-    pub(super) fn join(
-        &self,
-        spec: &SubscriptionSpec,
-        info: &ConsumerInfo,
-    ) -> Result<Standing, NatsError> {
+    pub(super) fn join(&self, spec: &Target, info: &ConsumerInfo) -> Result<Standing, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let deliver_subject = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
@@ -115,7 +115,7 @@ impl Link {
     /// `None`. `Ok(None)`: somebody else made one of that name meanwhile.
     pub(super) fn make_consumer(
         &self,
-        spec: &SubscriptionSpec,
+        spec: &Target,
         durable: Option<&str>,
         start: u64,
     ) -> Result<Option<Standing>, NatsError> {
@@ -159,8 +159,32 @@ impl Link {
     }
 }
 
+/// The stream of a subject that is not ours to make, and how it stands. `None`: there is none.
+pub(super) fn find_stream(
+    api: &Api,
+    spec: &SubscriptionSpec,
+) -> Result<Option<(String, StreamState)>, ApiError> {
+    let name = match &spec.stream {
+        Some(name) => Some(name.clone()),
+        None => api.stream_holding(&spec.subject)?,
+    };
+    let Some(name) = name else { return Ok(None) };
+    match api.stream_info(&name) {
+        Ok(info) => Ok(Some((name, state_of(&info)))),
+        Err(error) if error.stream_is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn state_of(info: &StreamInfo) -> StreamState {
+    StreamState {
+        created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
+        last_sequence: info.state.last_seq,
+    }
+}
+
 /// Looks a durable up.
-pub(super) fn look_up(api: &Api, spec: &SubscriptionSpec) -> Result<Durable, ApiError> {
+pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
     let info = match api.consumer_info(&spec.stream, &spec.durable) {
         Ok(info) => info,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),

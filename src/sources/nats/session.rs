@@ -8,7 +8,7 @@ use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
-use super::watchdog::{Report, Watchdog, Watched};
+use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
 use crate::feeds::BusEvent;
 use crate::sources::SourceLink;
 use crate::telemetry::BusStatus;
@@ -82,7 +82,9 @@ impl Session<'_> {
             }
             while let Ok(report) = watchdog.reports.try_recv() {
                 answered = Instant::now();
-                self.take_in(report, watchdog)?;
+                let found_stream = self.take_in(report, watchdog)?;
+                // Its last message was handed over, quiet.
+                told_caught_up &= !found_stream;
             }
             self.check_silence(answered)?;
         }
@@ -148,15 +150,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<(), Stop> {
+    /// Whether a subject found the stream that it waited for.
+    fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<bool, Stop> {
         let reads_from = |s: &Subscription, name: &str| {
             s.standing()
                 .is_some_and(|standing| standing.consumer == name)
         };
-        let (Report::Pending { index, .. } | Report::Gone { index, .. } | Report::Free { index }) =
-            report;
+        let (Report::Pending { index, .. }
+        | Report::Gone { index, .. }
+        | Report::Free { index }
+        | Report::Stream { index, .. }) = report;
         let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
+            return Ok(false);
         };
         match report {
             Report::Pending {
@@ -174,14 +179,21 @@ impl Session<'_> {
                 );
                 self.attach_again(index, watchdog)?;
             }
+            Report::Stream { is_there: true, .. } if subscription.standing().is_none() => {
+                self.attach_again(index, watchdog)?;
+                return Ok(true);
+            }
             Report::Free { .. } if subscription.awaits_durable() => {
                 subscription.take_over(self.bus, self.link)?;
                 watchdog.watch(self.watched());
             }
-            // of a consumer that is not read from any more
-            Report::Pending { .. } | Report::Gone { .. } | Report::Free { .. } => {}
+            // of a consumer that is not read from any more, or of a stream that is not there yet
+            Report::Pending { .. }
+            | Report::Gone { .. }
+            | Report::Free { .. }
+            | Report::Stream { .. } => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
@@ -191,6 +203,7 @@ impl Session<'_> {
         }
         if let Some(subscription) = self.subscriptions.get_mut(index) {
             subscription.attach(self.bus, self.settings, self.link)?;
+            set_lag(self.status, subscription, None);
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
@@ -207,17 +220,19 @@ impl Session<'_> {
 
     fn watched(&self) -> Vec<Watched> {
         let watched = |(index, s): (usize, &Subscription)| {
-            let standing = s.standing()?;
-            Some(Watched {
-                index,
-                spec: s.spec().clone(),
+            let Some(standing) = s.standing() else {
+                return Watched::Subject(index, s.spec().clone());
+            };
+            let consumer = WatchedConsumer {
+                target: s.target().clone(),
                 consumer: standing.consumer.clone(),
                 deliver_subject: standing.deliver_subject.clone(),
                 awaits_durable: s.awaits_durable(),
-            })
+            };
+            Watched::Consumer(index, consumer)
         };
         let all = self.subscriptions.iter().enumerate();
-        all.filter_map(watched).collect()
+        all.map(watched).collect()
     }
 
     /// How long the server may be silent: it is asked once per interval, and the answer to the

@@ -11,7 +11,8 @@ pub struct NatsSettings {
     /// One NATS URL or several, separated by commas: `nats://[user:password@|token@]host[:port]`
     /// or `tls://…`. They are tried in turn. Percent signs in user, password and token are decoded.
     pub urls: String,
-    /// Streams that are created when missing and never altered when present.
+    /// Streams that are created when missing and never altered when present. Others are never
+    /// created: their subjects wait until they are there.
     pub streams: Vec<StreamSpec>,
     /// What is relayed: one consumer each.
     pub subscriptions: Vec<SubscriptionSpec>,
@@ -41,11 +42,11 @@ pub struct StreamSpec {
     pub max_age_s: u64,
 }
 
-/// One subject of one stream that is relayed.
+/// One subject that is relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionSpec {
-    /// The stream that holds the subject.
-    pub stream: String,
+    /// The stream that holds the subject; `None` for whichever does, which the server is asked.
+    pub stream: Option<String>,
     /// The subject, without wildcards: its last message warms the cache.
     pub subject: String,
     /// The name of the durable consumer.

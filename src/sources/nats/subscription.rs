@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::api::{ApiError, Fetched};
 use super::connection::Link;
-use super::consumers::{self, Durable, Standing, asked};
+use super::consumers::{self, Durable, Standing, Target, asked};
 use super::error::{NatsError, Stop};
-use super::position::{AckSubject, Cursor};
+use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::SourceLink;
@@ -21,7 +21,10 @@ const FRUITLESS_MAX: u32 = 2;
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
     spec: SubscriptionSpec,
-    stream: StreamSpec,
+    /// Its stream, where that is ours to make.
+    ours: Option<StreamSpec>,
+    /// The name of its stream is empty until it is known.
+    target: Target,
     subject: Arc<str>,
     cursor: Cursor,
     /// The consumer that it reads from on this connection.
@@ -36,13 +39,15 @@ pub(super) struct Subscription {
     attached_at: Option<u64>,
     /// Connections in a row on which it came no further.
     fruitless: u32,
-    /// The last thing that was logged of the durable, so that it is logged once.
+    /// The last thing that was logged of stream and durable, so that it is logged once.
     told: Option<Told>,
 }
 
-/// What can be told of a durable consumer.
+/// What can be told of a stream and a durable consumer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
+    /// There is no stream to relay from.
+    NoStream,
     Made,
     Resumed,
     /// Why it is not ours to read from.
@@ -50,16 +55,15 @@ enum Told {
 }
 
 impl Subscription {
-    /// `stream` is the one that `spec` names, or one without subjects when the settings have none
-    /// of that name.
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
-        let stream = settings.streams.iter().find(|s| s.name == spec.stream);
+        let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         Self {
-            stream: stream.cloned().unwrap_or_else(|| StreamSpec {
-                name: spec.stream.clone(),
-                subjects: vec![spec.subject.clone()],
-                max_age_s: 0,
-            }),
+            ours: settings.streams.iter().find(named).cloned(),
+            target: Target {
+                stream: spec.stream.clone().unwrap_or_default(),
+                subject: spec.subject.clone(),
+                durable: spec.durable.clone(),
+            },
             subject: spec.subject.as_str().into(),
             spec,
             cursor: Cursor::default(),
@@ -77,7 +81,12 @@ impl Subscription {
         &self.spec
     }
 
-    /// The consumer that it reads from, while it stands.
+    /// What it reads from, while it stands.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The consumer that it reads from, while it stands. It does not while it has no stream.
     pub(super) fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
     }
@@ -122,10 +131,15 @@ impl Subscription {
         settings: &NatsSettings,
         link: &SourceLink,
     ) -> Result<(), Stop> {
-        let stream = bus.ensure_stream(&self.stream)?;
+        let Some(stream) = self.find_stream(bus)? else {
+            self.standing = None;
+            self.quiet_until = None;
+            self.tell(Told::NoStream);
+            return Ok(());
+        };
         self.cursor.observe(stream);
         self.pass_unreadable(bus, link)?;
-        let last = bus.last_message(&self.spec)?;
+        let last = bus.last_message(&self.target)?;
         let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
         let start = match (self.cursor.reached(), &last) {
             (Some(reached), _) => reached + 1,
@@ -149,13 +163,25 @@ impl Subscription {
         Ok(())
     }
 
+    fn find_stream(&mut self, bus: &Link) -> Result<Option<StreamState>, NatsError> {
+        if let Some(ours) = &self.ours {
+            return bus.ensure_stream(ours).map(Some);
+        }
+        let found = consumers::find_stream(&bus.api, &self.spec);
+        let found = found.map_err(|e| asked(format!("find the stream of {}", self.subject), e))?;
+        Ok(found.map(|(name, state)| {
+            self.target.stream = name;
+            state
+        }))
+    }
+
     /// Hands over messages that the crate cannot read.
     ///
     /// Headers that are no headers make the crate drop the connection, each time the message
     /// comes, so a consumer that starts with it would never get any further. Asked for by its
     /// sequence, the message comes packed up.
     fn pass_unreadable(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
-        let (stream, subject) = (&self.spec.stream, &self.spec.subject);
+        let (stream, subject) = (&self.target.stream, &self.target.subject);
         while let Some(reached) = self.cursor.reached()
             && self.fruitless >= FRUITLESS_MAX
         {
@@ -198,7 +224,7 @@ impl Subscription {
             }
         }
         // It goes by itself after a while; asking now keeps the server's lists short.
-        let stream = &self.spec.stream;
+        let stream = &self.target.stream;
         let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
         Ok(())
     }
@@ -217,7 +243,7 @@ impl Subscription {
             }
             self.awaits_durable = true;
         }
-        let made = bus.make_consumer(&self.spec, None, start)?;
+        let made = bus.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // a server would have to give one name twice
             let reason = ApiError::Unreadable("it says that the name is in use".into());
@@ -227,24 +253,24 @@ impl Subscription {
 
     /// `None` when the durable is not ours to have.
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
-        let durable = self.spec.durable.clone();
-        let look_up = |spec: &SubscriptionSpec| {
+        let durable = self.target.durable.clone();
+        let look_up = |spec: &Target| {
             consumers::look_up(&bus.api, spec)
                 .map_err(|e| asked(format!("find the consumer {durable}"), e))
         };
-        let mut found = look_up(&self.spec)?;
+        let mut found = look_up(&self.target)?;
         if let Durable::Missing = found {
-            if let Some(made) = bus.make_consumer(&self.spec, Some(&durable), start)? {
+            if let Some(made) = bus.make_consumer(&self.target, Some(&durable), start)? {
                 self.tell(Told::Made);
                 return Ok(Some(made));
             }
             // another process was quicker
-            found = look_up(&self.spec)?;
+            found = look_up(&self.target)?;
         }
         match found {
             Durable::Free(info) => {
                 self.tell(Told::Resumed);
-                return bus.join(&self.spec, &info).map(Some);
+                return bus.join(&self.target, &info).map(Some);
             }
             Durable::Unusable(why) => self.tell(Told::NotOurs(why)),
             Durable::Taken | Durable::Missing => {
@@ -274,7 +300,7 @@ impl Subscription {
             return Ok(standing.pending);
         }
         // The consumer's count has another start than ours: a consumer of our own counts for us.
-        let Some(counted) = bus.make_consumer(&self.spec, None, reached + 1)? else {
+        let Some(counted) = bus.make_consumer(&self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
         if counted.pending <= few {
@@ -287,7 +313,7 @@ impl Subscription {
         }
         let _ = bus
             .api
-            .delete_consumer(&self.spec.stream, &counted.consumer);
+            .delete_consumer(&self.target.stream, &counted.consumer);
         Ok(counted.pending)
     }
 
@@ -361,8 +387,13 @@ impl Subscription {
         if self.told.replace(what) == Some(what) {
             return;
         }
-        let (consumer, stream) = (&self.spec.durable, &self.spec.stream);
+        let (consumer, stream) = (&self.target.durable, &self.target.stream);
         match what {
+            Told::NoStream => tracing::warn!(
+                subject = self.spec.subject,
+                stream = self.spec.stream,
+                "no stream holds this subject; it is relayed as soon as one does"
+            ),
             Told::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
             Told::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
             Told::NotOurs(why) => tracing::warn!(

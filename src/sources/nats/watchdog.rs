@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 
 use super::api::Api;
-use super::consumers::{Durable, look_up};
+use super::consumers::{Durable, Target, find_stream, look_up};
 use super::settings::SubscriptionSpec;
 
 /// Reports that may wait while the session waits for the loop; more are dropped, for the next
@@ -23,17 +23,22 @@ const REPORTS_MAX: usize = 64;
 /// deletion (seen with 2.9.10).
 const MISSING_FOR: Duration = Duration::from_millis(300);
 
+/// What to look after for a subscription, which is known by its index.
+pub(super) enum Watched {
+    /// A consumer that is read from.
+    Consumer(usize, WatchedConsumer),
+    /// A subject whose stream is not there.
+    Subject(usize, SubscriptionSpec),
+}
+
 /// A consumer to look after.
-#[derive(Clone)]
-pub(super) struct Watched {
-    /// Which subscription it belongs to.
-    pub(super) index: usize,
-    pub(super) spec: SubscriptionSpec,
+pub(super) struct WatchedConsumer {
+    pub(super) target: Target,
     /// The name of the consumer that is read from.
     pub(super) consumer: String,
     /// Where it delivers to. A consumer of the same name that delivers elsewhere is another one.
     pub(super) deliver_subject: String,
-    /// Whether to look for the durable of `spec` too.
+    /// Whether to look for the durable of `target` too.
     pub(super) awaits_durable: bool,
 }
 
@@ -50,6 +55,8 @@ pub(super) enum Report {
     Gone { index: usize, consumer: String },
     /// The durable can be had, or made.
     Free { index: usize },
+    /// Whether the stream that a subject waits for is there.
+    Stream { index: usize, is_there: bool },
 }
 
 /// The session's end of the watchdog. Dropping it ends the thread after its current question.
@@ -71,9 +78,9 @@ impl Watchdog {
     }
 
     /// From now on looks after these, and no others.
-    pub(super) fn watch(&self, consumers: Vec<Watched>) {
+    pub(super) fn watch(&self, all: Vec<Watched>) {
         // The thread is gone only if it could not go on; the silence is then noticed.
-        let _ = self.watch.send(consumers);
+        let _ = self.watch.send(all);
     }
 }
 
@@ -85,8 +92,8 @@ fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: 
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for consumer in &watched {
-            for report in ask(api, consumer) {
+        for one in &watched {
+            for report in ask(api, one) {
                 if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
                     return;
                 }
@@ -97,27 +104,38 @@ fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: 
 
 /// Empty when the server did not answer, or not to the point.
 fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
+    match watched {
+        Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
+        Watched::Subject(index, spec) => {
+            let found = find_stream(api, spec);
+            let report = found.map(|found| Report::Stream {
+                index: *index,
+                is_there: found.is_some(),
+            });
+            report.into_iter().collect()
+        }
+    }
+}
+
+fn ask_of_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Vec<Report> {
     let mut reports = Vec::new();
-    let mut report = ask_consumer(api, watched);
+    let mut report = ask_consumer(api, index, watched);
     if let Some(Report::Gone { .. }) = report {
         thread::sleep(MISSING_FOR);
-        report = ask_consumer(api, watched);
+        report = ask_consumer(api, index, watched);
     }
     reports.extend(report);
     if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.spec)
+        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
     {
-        reports.push(Report::Free {
-            index: watched.index,
-        });
+        reports.push(Report::Free { index });
     }
     reports
 }
 
-fn ask_consumer(api: &Api, watched: &Watched) -> Option<Report> {
-    let index = watched.index;
+fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Report> {
     let consumer = watched.consumer.clone();
-    match api.consumer_info(&watched.spec.stream, &consumer) {
+    match api.consumer_info(&watched.target.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
             Some(Report::Gone { index, consumer })
         }

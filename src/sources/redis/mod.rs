@@ -60,7 +60,8 @@ use self::session::{Session, State};
 use super::backoff::Backoff;
 use super::{Source, SourceLink};
 use crate::feeds::{BusEvent, Fault};
-use crate::telemetry::{BusStatus, LogBudget};
+use crate::log_budget::LogBudget;
+use crate::telemetry::BusStatus;
 
 pub use self::error::RedisError;
 pub use self::interest::RedisInterest;

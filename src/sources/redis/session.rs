@@ -14,8 +14,9 @@ use super::resp::{ReadLimits, Value};
 use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
+use crate::log_budget::LogBudget;
 use crate::sources::SourceLink;
-use crate::telemetry::{BusStatus, LogBudget};
+use crate::telemetry::BusStatus;
 
 /// What was refused is asked for again after this long: somebody may have changed the rules.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);

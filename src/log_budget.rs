@@ -1,8 +1,14 @@
 //! How many lines one place may log, so that a flood of faults does not become a flood of lines.
+//!
+//! Pure: the time is handed in. Never logs anything itself. Used by `reactor` and `feeds`.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use crate::hub::Now;
 
-/// At most so many lines a second from one place. Pure: the time is handed in.
+const SECOND_US: u64 = 1_000_000;
+
+/// At most so many lines a second from one place.
 #[derive(Clone, Debug)]
 pub struct LogBudget {
     lines_per_second: u32,
@@ -32,7 +38,7 @@ impl LogBudget {
     /// Asks for one line. `None`: this second's lines are used up, and this one is counted as
     /// suppressed.
     pub fn line(&mut self, now: Now) -> Option<LogLine> {
-        if now.mono_us.saturating_sub(self.second_began_us) >= 1_000_000 {
+        if self.second_is_over(now) {
             self.second_began_us = now.mono_us;
             self.lines = 0;
         }
@@ -44,6 +50,17 @@ impl LogBudget {
         Some(LogLine {
             suppressed: std::mem::take(&mut self.suppressed),
         })
+    }
+
+    /// The lines that were left out, once their second is over: for a place that asks again and
+    /// again, so that they are told also when no line follows.
+    pub fn left_out(&mut self, now: Now) -> Option<u64> {
+        let told = self.suppressed > 0 && self.second_is_over(now);
+        told.then(|| std::mem::take(&mut self.suppressed))
+    }
+
+    fn second_is_over(&self, now: Now) -> bool {
+        now.mono_us.saturating_sub(self.second_began_us) >= SECOND_US
     }
 }
 
@@ -69,6 +86,20 @@ mod tests {
         assert_eq!(budget.line(START.plus_us(1_000_000)), next);
         assert_eq!(budget.line(START.plus_us(1_000_001)), whole);
         assert_eq!(budget.line(START.plus_us(1_000_002)), None);
+    }
+
+    #[test]
+    fn lines_left_out_are_told_without_a_next_one() {
+        let mut budget = LogBudget::new(1);
+        assert_eq!(budget.left_out(START), None);
+        for us in 0..4 {
+            budget.line(START.plus_us(us));
+        }
+        assert_eq!(budget.left_out(START.plus_us(999_999)), None);
+        assert_eq!(budget.left_out(START.plus_us(1_000_000)), Some(3));
+        assert_eq!(budget.left_out(START.plus_us(1_000_000)), None);
+        let next = Some(LogLine { suppressed: 0 });
+        assert_eq!(budget.line(START.plus_us(1_000_001)), next);
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! `loadtest deploy`: a new instance beside the old one behind nginx, then the old one stopped,
+//! while clients that come back by themselves watch a state that is published all the time.
+
+mod outcome;
+mod roll;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use clap::Args;
+
+use self::outcome::{Outcome, RollOutcome};
+use self::roll::{Rolled, Stage, next_instance};
+use crate::clock;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Kind};
+use crate::launch::Program;
+use crate::publish::{Pace, Publisher};
+use crate::report;
+
+/// How long clients may take to be open and up to date after a roll.
+const SETTLE_US: u64 = 20_000_000;
+
+/// Options of `loadtest deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
+    #[arg(long, value_name = "COMMAND")]
+    server: String,
+    /// What replaces it, when that is another command
+    #[arg(long, value_name = "COMMAND")]
+    next_server: Option<String>,
+    /// Path of the server's WebSocket
+    #[arg(long, default_value = "/ws/stream")]
+    path: String,
+    /// Subject to publish on
+    #[arg(long, default_value = "market.flow")]
+    subject: String,
+    /// Clients, all through nginx
+    #[arg(long, default_value_t = 1000)]
+    clients: usize,
+    /// States published in a second
+    #[arg(long, default_value_t = 10.0)]
+    rate: f64,
+    /// Size of a payload
+    #[arg(long, default_value_t = 2048)]
+    bytes: usize,
+    /// Instances that are replaced, one after the other
+    #[arg(long, default_value_t = 2)]
+    rolls: usize,
+    /// Time between two rolls, and before the first, seconds; 0 rolls on (or back) at once
+    #[arg(long, default_value_t = 3.0)]
+    pause: f64,
+    /// The old instance is killed (SIGKILL) instead of stopped (SIGTERM)
+    #[arg(long)]
+    kill: bool,
+    /// Times the whole is done, each with fresh processes
+    #[arg(long, default_value_t = 1)]
+    repeat: usize,
+    /// Longest time that a client may be without a newer state, seconds
+    #[arg(long, default_value_t = 2.0)]
+    gap_max: f64,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs `loadtest deploy`; fails when a client was without fresh data for too long, saw an older
+/// state after a newer one, or is not back at the end.
+pub(crate) fn run(a: &DeployArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let mut outcome = Outcome::new(a.clients, a.gap_max);
+    for round in 0..a.repeat {
+        let rolls = round_of(a, round as u64, stop)?;
+        for roll in rolls {
+            eprintln!("round {}: {}", round + 1, roll.text());
+            outcome.rolls.push(roll);
+        }
+    }
+    println!("{}", outcome.text());
+    report::write_json(a.json.as_deref(), &outcome)?;
+    outcome.verdict()
+}
+
+/// All rolls once.
+fn round_of(a: &DeployArgs, seed: u64, stop: &Arc<AtomicBool>) -> Result<Vec<RollOutcome>, Fault> {
+    let mut stage = Stage::set(a, stop)?;
+    let mut publisher = Publisher::connect(&stage.nats_url, &a.subject, a.bytes)?;
+    let pace = Pace::Rate(a.rate);
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let publishing = scope.spawn(|| publisher.publish(1, u64::MAX, &pace, &enough));
+        let rolls = rolls(a, &mut stage, seed);
+        enough.store(true, Ordering::Relaxed);
+        let published = publishing.join();
+        published.unwrap_or_else(|_| Err(Fault::Bus("the publisher panicked".into())))?;
+        rolls
+    })
+}
+
+fn rolls(a: &DeployArgs, stage: &mut Stage, seed: u64) -> Result<Vec<RollOutcome>, Fault> {
+    let fleet = &mut stage.fleet;
+    fleet.open(Kind::Reader, a.clients)?;
+    fleet.let_come_back(seed);
+    let mut outcomes = Vec::new();
+    for number in 0..a.rolls {
+        fleet.run(clock::seconds_us(a.pause), |_| false)?;
+        fleet.forget_gaps();
+        let command = match (&a.next_server, number % 2) {
+            (Some(next), 0) => next,
+            _ => &a.server,
+        };
+        let (addr, url) = (stage.free, stage.nats_url.as_str());
+        let old = stage.instance.take();
+        let (next, rolled) =
+            while_watched(fleet, || next_instance(command, url, addr, old, a.kill))?;
+        stage.free = rolled.left;
+        stage.instance = Some(next);
+        outcomes.push(settle(fleet, a.clients, rolled)?);
+    }
+    Ok(outcomes)
+}
+
+/// Lets the clients read while `work` is done on another thread.
+fn while_watched(
+    fleet: &mut Fleet,
+    work: impl FnOnce() -> Result<(Program, Rolled), Fault> + Send,
+) -> Result<(Program, Rolled), Fault> {
+    thread::scope(|scope| {
+        let working = scope.spawn(work);
+        let read = fleet.run(u64::MAX / 2, |_| working.is_finished());
+        let worked = working.join();
+        read?;
+        worked.unwrap_or_else(|_| Err(Fault::Server("the roll panicked".into())))
+    })
+}
+
+/// Waits until every client is open and up to date, and says how it went for them.
+fn settle(fleet: &mut Fleet, clients: usize, rolled: Rolled) -> Result<RollOutcome, Fault> {
+    let newest = fleet.newest();
+    let up_to_date = |f: &Fleet| f.at_least(Kind::Reader, newest + 1) == clients;
+    fleet.run(SETTLE_US, up_to_date)?;
+    let back = fleet.at_least(Kind::Reader, newest + 1);
+    Ok(RollOutcome::of(fleet, back, &rolled))
+}

@@ -1,0 +1,133 @@
+//! The programs of a deploy, and the replacement of one instance.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rustix::process::Signal;
+
+use super::DeployArgs;
+use crate::clock;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Target};
+use crate::launch::{self, Program};
+
+/// What users put before their instances, and what it is put into.
+const NGINX_SITE: &str = include_str!("../../../deploy/nginx/weirgate.conf");
+const NGINX_CONF: &str = include_str!("nginx.conf");
+/// An instance that takes longer than this to stop does not stop.
+const STOP_US: u64 = 120_000_000;
+
+/// NATS, nginx, one instance, and where the next one will be; no clients yet.
+pub(super) struct Stage {
+    pub(super) fleet: Fleet,
+    pub(super) instance: Option<Program>,
+    pub(super) free: SocketAddr,
+    pub(super) nats_url: String,
+    _nginx: Program,
+    /// Last: it ends after the others.
+    _nats: Program,
+}
+
+impl Stage {
+    pub(super) fn set(a: &DeployArgs, stop: &Arc<AtomicBool>) -> Result<Self, Fault> {
+        let nats = launch::nats_server()?;
+        let nats_url = launch::nats_url(&nats);
+        let (one, other) = (launch::free_address()?, launch::free_address()?);
+        let front = launch::free_address()?;
+        let instance = launch::server_at(&a.server, &nats_url, one)?;
+        let nginx = launch::nginx(&nginx_conf(front, [one, other]), front)?;
+        let target = Target {
+            addr: front,
+            path: a.path.clone(),
+            deflate: false,
+            send: None,
+            throttle_kbit: 0,
+        };
+        Ok(Self {
+            fleet: Fleet::new(target, Arc::clone(stop))?,
+            instance: Some(instance),
+            free: other,
+            nats_url,
+            _nginx: nginx,
+            _nats: nats,
+        })
+    }
+}
+
+/// The recommended configuration with these addresses in place of its own.
+fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
+    let of = |addr| format!("server {addr} ");
+    let site = NGINX_SITE.lines().flat_map(|line| {
+        if line.contains("server 127.0.0.1:8000 ") {
+            [one, other]
+                .map(|addr| line.replace("server 127.0.0.1:8000 ", &of(addr)))
+                .to_vec()
+        } else {
+            vec![line.replace("listen 80;", &format!("listen {front} backlog=4096;"))]
+        }
+    });
+    NGINX_CONF.replace("{site}", &site.collect::<Vec<_>>().join("\n    "))
+}
+
+/// How a replacement went for the instances.
+pub(super) struct Rolled {
+    /// Where the old one was: the next one's place.
+    pub(super) left: SocketAddr,
+    /// From the start of the new one to its `/ready`.
+    pub(super) ready_us: u64,
+    /// From the signal to the end of the old one.
+    pub(super) stopped_us: u64,
+    /// How the old one ended: an exit status, or what else.
+    pub(super) end: String,
+}
+
+/// Starts an instance, waits until it is ready, and ends the old one.
+pub(super) fn next_instance(
+    command: &str,
+    nats: &str,
+    addr: SocketAddr,
+    old: Option<Program>,
+    kill: bool,
+) -> Result<(Program, Rolled), Fault> {
+    let mut old = old.ok_or_else(|| Fault::Server("there is no instance to replace".into()))?;
+    let started = clock::now_us();
+    let next = launch::server_at(command, nats, addr)?;
+    let ready_us = clock::now_us() - started;
+    let asked = clock::now_us();
+    old.signal(if kill { Signal::KILL } else { Signal::TERM })?;
+    let end = match old.wait(STOP_US)? {
+        Some(status) => status.to_string(),
+        None => "it does not end".into(),
+    };
+    let stopped_us = clock::now_us() - asked;
+    let left = old.addr;
+    Ok((
+        next,
+        Rolled {
+            left,
+            ready_us,
+            stopped_us,
+            end,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recommended_configuration_gets_our_addresses() {
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let conf = nginx_conf(addr(1001), [addr(1002), addr(1003)]);
+        for wanted in [
+            "listen 127.0.0.1:1001 backlog=4096;",
+            "server 127.0.0.1:1002 max_fails=0;",
+            "server 127.0.0.1:1003 max_fails=0;",
+        ] {
+            assert_eq!(conf.matches(wanted).count(), 1, "{wanted}\n{conf}");
+        }
+        assert!(!conf.contains("listen 80;") && !conf.contains("server 127.0.0.1:8000"));
+    }
+}

@@ -1,0 +1,197 @@
+//! Clients that come back after their connection ended, as a browser's client should.
+//!
+//! The n-th attempt in a row waits 100 ms (300 ms where the one before was refused) and a random
+//! part of min(300 ms · 2^(n − 1), 15 s). The 100 ms are for the other instance: it may be a moment
+//! behind the one that was lost, and would begin with an older state. The count starts anew after a
+//! connection that stood for 5 s, and after a close that tells of a stop (1001, 1012), which is no
+//! failure: the server spreads those by itself.
+
+use super::Fleet;
+use super::client::{Client, Phase};
+use crate::clock;
+use crate::fault::Fault;
+
+const BASE_US: u64 = 300_000;
+const CAP_US: u64 = 15_000_000;
+/// Time for the other instance to know all that the lost one has sent.
+const OTHER_US: u64 = 100_000;
+/// A connection that stood for this long was a good one.
+const STEADY_US: u64 = 5_000_000;
+
+/// Where one client is on its way back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Comeback {
+    /// Attempts since the last connection that stood.
+    attempts: u32,
+    /// When the next one is due.
+    at_us: Option<u64>,
+    /// The connection ended with a close that tells of a stop.
+    pub(super) stopped: bool,
+}
+
+/// How often clients had to come back.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Returns {
+    /// Connections that ended, attempts that failed included.
+    pub(crate) ended: u64,
+    /// Attempts that did not open: refused, or no answer.
+    pub(crate) refused: u64,
+    /// Most attempts that one client needed.
+    pub(crate) attempts_max: u32,
+}
+
+/// Random waiting times (splitmix64).
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    fn below(&mut self, bound_us: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound_us
+    }
+}
+
+impl Comeback {
+    /// A connection ended that was open since `opened_us`, or an attempt was `refused`: sets when
+    /// the next attempt is due.
+    fn plan(&mut self, now_us: u64, opened_us: u64, refused: bool, jitter: &mut Jitter) {
+        let steady = !refused && now_us >= opened_us + STEADY_US;
+        if steady || self.stopped {
+            self.attempts = 0;
+        }
+        let bound_us = (BASE_US << self.attempts.min(20)).min(CAP_US);
+        let least_us = if refused { BASE_US } else { OTHER_US };
+        self.at_us = Some(now_us + least_us + jitter.below(bound_us));
+        self.attempts += 1;
+    }
+}
+
+impl Fleet {
+    /// From now on clients whose connection ends come back.
+    pub(crate) fn let_come_back(&mut self, seed: u64) {
+        self.jitter = Some(Jitter(seed));
+    }
+
+    /// What there was of it since the last call.
+    pub(crate) fn take_returns(&mut self) -> Returns {
+        std::mem::take(&mut self.returns)
+    }
+
+    /// Gives every client whose connection ended its next attempt, and starts those that are due.
+    pub(super) fn come_back(&mut self) -> Result<(), Fault> {
+        let Some(jitter) = &mut self.jitter else {
+            return Ok(());
+        };
+        let now = clock::now_us();
+        let mut due = Vec::new();
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            let refused = match &client.phase {
+                Phase::Refused(why) => Some(why),
+                Phase::Ended => None,
+                Phase::Handshake(_) | Phase::Open => continue,
+            };
+            let Some(at_us) = client.comeback.at_us else {
+                let opened_us = client.seen.opened_us;
+                client
+                    .comeback
+                    .plan(now, opened_us, refused.is_some(), jitter);
+                let returns = &mut self.returns;
+                returns.ended += 1;
+                returns.attempts_max = returns.attempts_max.max(client.comeback.attempts);
+                if let Some(why) = refused {
+                    returns.refused += 1;
+                    self.readers.ended(why.clone());
+                }
+                continue;
+            };
+            if now >= at_us {
+                due.push(index);
+            }
+        }
+        due.into_iter()
+            .try_for_each(|index| self.connect_again(index))
+    }
+
+    fn connect_again(&mut self, index: usize) -> Result<(), Fault> {
+        let kind = self.clients[index].kind;
+        let stream = self.dial(index, kind)?;
+        let old = &mut self.clients[index];
+        let mut client = Client::new(stream, kind, &self.request);
+        client.seen = std::mem::take(&mut old.seen);
+        client.comeback = Comeback {
+            attempts: old.comeback.attempts,
+            ..Comeback::default()
+        };
+        *old = client;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The earliest and the latest of many waits.
+    fn waits(comeback: Comeback, refused: bool) -> (u64, u64) {
+        let mut jitter = Jitter(1);
+        let all = (0..4_000).map(|_| {
+            let mut comeback = comeback;
+            comeback.plan(1_000_000, 900_000, refused, &mut jitter);
+            comeback.at_us.unwrap() - 1_000_000
+        });
+        all.fold((u64::MAX, 0), |(least, most), w| {
+            (least.min(w), most.max(w))
+        })
+    }
+
+    fn near(range: (u64, u64), least: u64, bound: u64) {
+        let width = bound - least;
+        assert!(
+            range.0 >= least && range.0 < least + width / 20,
+            "{range:?}"
+        );
+        assert!(range.1 < bound && range.1 > bound - width / 20, "{range:?}");
+    }
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_use_all_of_their_range() {
+        for (attempts, bound) in [
+            (0, 300_000),
+            (1, 600_000),
+            (5, 9_600_000),
+            (6, CAP_US),
+            (60, CAP_US),
+        ] {
+            let comeback = Comeback {
+                attempts,
+                ..Comeback::default()
+            };
+            near(waits(comeback, false), OTHER_US, OTHER_US + bound);
+            near(waits(comeback, true), BASE_US, BASE_US + bound);
+        }
+    }
+
+    #[test]
+    fn a_stop_is_no_failure_whatever_was_before() {
+        let stopped = Comeback {
+            attempts: 5,
+            stopped: true,
+            ..Comeback::default()
+        };
+        near(waits(stopped, false), OTHER_US, OTHER_US + BASE_US);
+    }
+
+    #[test]
+    fn a_connection_that_stood_starts_the_count_anew() {
+        let mut comeback = Comeback {
+            attempts: 5,
+            ..Comeback::default()
+        };
+        comeback.plan(STEADY_US + 10, 10, false, &mut Jitter(1));
+        assert_eq!(comeback.attempts, 1);
+        comeback.plan(STEADY_US + 10, 11, false, &mut Jitter(1));
+        assert_eq!(comeback.attempts, 2);
+    }
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Builds the Debian package, installs it on this machine, runs the demo from it, removes and purges it, and looks
+# for what is left. Needs Debian or Ubuntu, cargo-deb, and root (or sudo without a password).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() { printf 'deb-test: %s\n' "$*" >&2; exit 1; }
+say() { printf 'deb-test: %s\n' "$*"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+installed() { dpkg-query -W -f '${Status}' weirgate 2>/dev/null || true; }
+
+command -v dpkg >/dev/null || die "no dpkg: this is for Debian and Ubuntu"
+command -v cargo-deb >/dev/null || die "no cargo-deb. Run: cargo install cargo-deb --locked"
+as_root true || die "needs root, or sudo without a password"
+[ -z "$(installed)" ] || die "weirgate is installed here already: dpkg -P weirgate"
+
+folder=$(mktemp -d)
+demo=
+clean_up() {
+    [ -z "$demo" ] || kill -KILL "$demo" 2>/dev/null || true
+    [ -z "$(installed)" ] || as_root dpkg -P weirgate >/dev/null || true
+    rm -rf "$folder"
+}
+trap clean_up EXIT
+
+cargo deb --profile dist --locked --quiet --output "$folder/weirgate.deb"
+say "built: $(dpkg-deb -f "$folder/weirgate.deb" Package Version Architecture Depends | paste -sd ' ')"
+
+as_root dpkg -i "$folder/weirgate.deb" >/dev/null
+[ "$(installed)" = "install ok installed" ] || die "not installed: $(installed)"
+mapfile -t files < <(dpkg -L weirgate | while read -r path; do [ -d "$path" ] || echo "$path"; done)
+for wanted in /usr/bin/weirgate /etc/default/weirgate /usr/lib/systemd/system/weirgate@.service \
+    /usr/share/doc/weirgate/copyright /usr/share/doc/weirgate/deploy.md; do
+    printf '%s\n' "${files[@]}" | grep -qxF "$wanted" || die "not in the package: $wanted"
+done
+if command -v systemd-analyze >/dev/null; then
+    systemd-analyze verify --man=no weirgate@levels.service || die "the unit is not good"
+fi
+
+port=$((20000 + RANDOM % 10000))
+bare=(env -i PATH=/usr/bin:/bin GATEWAY_PORT=$port WEIRGATE_GATEWAY=demo)
+"${bare[@]}" weirgate >"$folder/log" 2>&1 &
+demo=$!
+for _ in $(seq 100); do "${bare[@]}" weirgate health 2>/dev/null && break; sleep 0.1; done
+"${bare[@]}" weirgate health || die "the demo is not healthy: $(cat "$folder/log")"
+kill -TERM "$demo"
+wait "$demo" || die "the demo ended with status $?"
+demo=
+say "the demo ran, was healthy, and ended with 0"
+
+# As an upgrade does, over settings that somebody has changed.
+as_root sh -c 'echo "#ours" >>/etc/default/weirgate'
+as_root dpkg -i "$folder/weirgate.deb" >/dev/null </dev/null
+grep -q "#ours" /etc/default/weirgate || die "an upgrade takes changed settings away"
+
+as_root dpkg -r weirgate >/dev/null
+[ ! -e /usr/bin/weirgate ] || die "still there after the removal: /usr/bin/weirgate"
+[ -e /etc/default/weirgate ] || die "the removal took the settings away"
+as_root dpkg -P weirgate >/dev/null
+for path in "${files[@]}" /usr/share/doc/weirgate; do
+    [ ! -e "$path" ] || die "still there after the purge: $path"
+done
+[ -z "$(installed)" ] || die "dpkg still knows it: $(installed)"
+say "removed and purged: nothing is left"

@@ -1,0 +1,124 @@
+//! What one topic shows of the state: which parts, what its members got, what newcomers get.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cache::Cache;
+use crate::hub::{Frame, Now, Publication, Retain, TopicName};
+
+/// While a backlog is read, what newcomers get is brought up to date at most this often. A frame
+/// for each of 100,000 messages would be work for nobody; without any, a client that connects
+/// meanwhile would get a state from before the backlog.
+const QUIET_PUBLISH_INTERVAL_US: u64 = 100_000;
+
+/// Some parts of the state under a topic of their own.
+#[derive(Debug)]
+pub(super) struct View {
+    topic: TopicName,
+    /// Which parts, in the order of the payload.
+    parts: Vec<usize>,
+    /// The newest frame, delivered or not: what newcomers get.
+    frame: Option<Arc<Frame>>,
+    /// That frame was only retained: members have not got it.
+    is_quiet: bool,
+    /// When the newest quiet message came that no frame holds yet.
+    pending: Option<Now>,
+    /// When a quiet frame was last made.
+    quiet_at_us: Option<u64>,
+}
+
+impl View {
+    /// A view that showed nothing yet of `parts`, which are in the order of the payload.
+    pub(super) fn new(topic: TopicName, parts: Vec<usize>) -> Self {
+        Self {
+            topic,
+            parts,
+            frame: None,
+            is_quiet: false,
+            pending: None,
+            quiet_at_us: None,
+        }
+    }
+
+    /// Whether it shows any of `parts`.
+    pub(super) fn shows(&self, parts: &Range<usize>) -> bool {
+        self.parts.iter().any(|part| parts.contains(part))
+    }
+
+    /// A good message came for something that it shows: one broadcast.
+    pub(super) fn changed(&mut self, received: Now, cache: &Cache, out: &mut Vec<Publication>) {
+        let frame = cache.frame(&self.parts, received);
+        self.deliver(frame, cache, out);
+    }
+
+    /// The same of a quiet message: no broadcast of its own.
+    pub(super) fn changed_quietly(&mut self, received: Now) {
+        self.pending = Some(received);
+    }
+
+    /// Brings what newcomers get up to date, now and then.
+    pub(super) fn publish_quietly(&mut self, now: Now, cache: &Cache, out: &mut Vec<Publication>) {
+        if self.pending.is_none() {
+            return;
+        }
+        let since = |at: u64| now.mono_us.saturating_sub(at);
+        let last = self.quiet_at_us;
+        if last.is_some_and(|at| since(at) < QUIET_PUBLISH_INTERVAL_US) {
+            return;
+        }
+        self.quiet_at_us = Some(now.mono_us);
+        if let Some(frame) = self.take_pending(cache) {
+            self.is_quiet = true;
+            self.publish(frame, false, cache, out);
+        }
+    }
+
+    /// Delivers what quiet messages changed, once; nothing when they changed nothing.
+    pub(super) fn deliver_pending(&mut self, cache: &Cache, out: &mut Vec<Publication>) {
+        if let Some(frame) = self.take_pending(cache) {
+            self.deliver(frame, cache, out);
+        } else if self.is_quiet
+            && let Some(frame) = self.frame.clone()
+        {
+            // The very frame that newcomers got: told by its pointer, none needs it twice.
+            self.deliver(frame, cache, out);
+        }
+    }
+
+    fn deliver(&mut self, frame: Arc<Frame>, cache: &Cache, out: &mut Vec<Publication>) {
+        self.is_quiet = false;
+        self.publish(frame, true, cache, out);
+    }
+
+    fn publish(
+        &mut self,
+        frame: Arc<Frame>,
+        deliver: bool,
+        cache: &Cache,
+        out: &mut Vec<Publication>,
+    ) {
+        self.pending = None;
+        self.frame = Some(Arc::clone(&frame));
+        out.push(Publication {
+            topic: self.topic.clone(),
+            frame,
+            deliver,
+            // A newcomer gets nothing while nothing is known.
+            retain: match cache.is_empty(&self.parts) {
+                true => Retain::Clear,
+                false => Retain::Set,
+            },
+        });
+    }
+
+    /// The state that quiet messages left and that newcomers would not get yet, as a frame.
+    fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
+        let received = self.pending.take()?;
+        let frame = cache.frame(&self.parts, received);
+        let is_known = match &self.frame {
+            Some(published) => published.body() == frame.body(),
+            None => cache.is_empty(&self.parts),
+        };
+        (!is_known).then_some(frame)
+    }
+}

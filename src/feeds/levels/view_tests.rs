@@ -1,0 +1,284 @@
+//! More subjects and more topics: who gets what, and when.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALL: &str = "levels";
+const FLOW_ONLY: &str = "/ws/flow";
+const MIXED: &str = "/ws/mixed";
+
+/// On each of the three topics.
+const NOTHING: [Vec<String>; 3] = [const { Vec::new() }; 3];
+
+/// What clients of one topic saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Delivered since it was looked at last.
+    delivered: Vec<String>,
+    /// The newest that was delivered.
+    newest: Option<String>,
+    /// What a newcomer gets.
+    retained: Option<String>,
+}
+
+/// A feed with two relays and two endpoints.
+struct Desk {
+    feed: LevelsFeed,
+    now: Now,
+    topics: BTreeMap<String, Seen>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let relay = |subject: &str, key: &str| Relay {
+            subject: subject.to_owned(),
+            key: key.to_owned(),
+        };
+        let endpoint = |path: &str, keys: &[&str]| Endpoint {
+            topic: path.to_owned().into(),
+            keys: keys.iter().map(|&key| key.to_owned()).collect(),
+        };
+        let settings = LevelsFeedSettings {
+            relays: vec![
+                relay("news.flash", "ne\"ws"),
+                relay("market.depth", "depth"),
+            ],
+            endpoints: vec![
+                endpoint(FLOW_ONLY, &["flow"]),
+                endpoint(MIXED, &["depth", "viewport"]),
+            ],
+            ..LevelsFeedSettings::default()
+        };
+        let topics = [ALL, FLOW_ONLY, MIXED];
+        Self {
+            feed: LevelsFeed::new(settings, FrameBytes::default()),
+            now: START,
+            topics: topics.map(|t| (t.to_owned(), Seen::default())).into(),
+        }
+    }
+
+    fn event(&mut self, event: BusEvent) {
+        let mut out = Vec::new();
+        self.feed.event(self.now, event, &mut out);
+        for publication in out {
+            let seen = self.topics.get_mut(publication.topic.as_str());
+            let seen = seen.expect("a topic that was asked for");
+            let body = String::from_utf8(publication.frame.body().to_vec()).expect("text");
+            seen.retained = match publication.retain {
+                Retain::Set => Some(body.clone()),
+                Retain::Clear => None,
+                Retain::Keep => panic!("every frame holds all of its topic"),
+            };
+            if publication.deliver {
+                seen.newest = Some(body.clone());
+                seen.delivered.push(body);
+            }
+        }
+    }
+
+    fn message(&mut self, subject: &str, quiet: bool, payload: &str) {
+        self.event(BusEvent::Message(BusMessage {
+            subject: Arc::from(subject),
+            pattern: None,
+            payload: payload.as_bytes().to_vec(),
+            position: None,
+            received: self.now,
+            quiet,
+        }));
+    }
+
+    fn loud(&mut self, subject: &str, payload: &str) -> [Vec<String>; 3] {
+        self.message(subject, false, payload);
+        self.took()
+    }
+
+    /// What was delivered to all, to `FLOW_ONLY` and to `MIXED` since the last call.
+    fn took(&mut self) -> [Vec<String>; 3] {
+        [ALL, FLOW_ONLY, MIXED].map(|topic| {
+            let seen = self.topics.get_mut(topic).expect("a topic");
+            std::mem::take(&mut seen.delivered)
+        })
+    }
+
+    fn retained(&self, topic: &str) -> Option<&str> {
+        self.topics[topic].retained.as_deref()
+    }
+}
+
+#[test]
+fn relays_follow_the_viewport_in_their_order_untouched() {
+    let mut desk = Desk::new();
+    desk.loud("market.depth", " [1.0,2] ");
+    desk.loud("news.flash", "\"x\"");
+    let [all, ..] = desk.loud("market.flow", "0");
+    assert_eq!(all, [r#"{"flow":0,"ne\"ws":"x","depth": [1.0,2] }"#]);
+    let [all, ..] = desk.loud("levels.signals", r#"{"ts":1,"viewport":{}}"#);
+    let expected =
+        format!(r#"{{"flow":0,{EMPTY_LEVELS},"viewport":{{}},"ne\"ws":"x","depth": [1.0,2] }}"#);
+    assert_eq!(all, [expected]);
+    let [all, ..] = desk.loud("news.flash", "null");
+    assert_eq!(
+        all,
+        [format!(
+            r#"{{"flow":0,{EMPTY_LEVELS},"viewport":{{}},"depth": [1.0,2] }}"#
+        )]
+    );
+    let names: Vec<_> = desk.feed.stats().subjects.iter().collect();
+    let names: Vec<_> = names.iter().map(|s| (&*s.subject, s.messages)).collect();
+    let expected = [
+        ("levels.signals", 1),
+        ("market.flow", 1),
+        ("news.flash", 2),
+        ("market.depth", 1),
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_topic_is_published_exactly_when_something_of_it_came() {
+    let mut desk = Desk::new();
+    let [all, flow, mixed] = desk.loud("news.flash", "1");
+    assert_eq!((all.len(), flow.len(), mixed.len()), (1, 0, 0));
+    let [all, flow, mixed] = desk.loud("market.flow", "5");
+    assert_eq!((all.len(), mixed.len()), (1, 0));
+    assert_eq!(flow, [r#"{"flow":5}"#]);
+    // The same again is a message like any other.
+    assert_eq!(desk.loud("market.flow", "5")[1], [r#"{"flow":5}"#]);
+    // The viewport is concerned, also where there is none.
+    let [all, flow, mixed] = desk.loud("levels.signals", r#"{"ts":1}"#);
+    assert_eq!((all.len(), flow.len()), (1, 0));
+    assert_eq!(mixed, ["{}"]);
+    assert_eq!(desk.retained(MIXED), None);
+    assert_eq!(desk.loud("market.depth", "7")[2], [r#"{"depth":7}"#]);
+    let [.., mixed] = desk.loud("levels.signals", r#"{"ts":1,"viewport":3}"#);
+    assert!(mixed.is_empty(), "a bad message");
+    let [.., mixed] = desk.loud("levels.signals", r#"{"ts":1,"viewport":0}"#);
+    assert_eq!(mixed, [r#"{"viewport":0,"depth":7}"#]);
+    assert_eq!(desk.retained(MIXED), Some(r#"{"viewport":0,"depth":7}"#));
+    assert_eq!(desk.loud("market.flow", "null")[1], ["{}"]);
+    assert_eq!(desk.retained(FLOW_ONLY), None);
+    for bad in ["", "nope", "[1,]"] {
+        assert_eq!(desk.loud("market.depth", bad), NOTHING);
+    }
+    assert_eq!(desk.feed.stats().subjects[3].messages_bad, 3);
+}
+
+#[test]
+fn a_backlog_of_one_subject_is_nothing_to_the_topics_of_others() {
+    let mut desk = Desk::new();
+    desk.loud("market.flow", "1");
+    for n in 0..100 {
+        desk.message("market.depth", true, &n.to_string());
+    }
+    assert_eq!(desk.took(), NOTHING);
+    // Live messages of another subject go on meanwhile, and end nobody else's backlog.
+    let [all, flow, mixed] = desk.loud("market.flow", "2");
+    assert_eq!(all, [r#"{"flow":2,"depth":99}"#]);
+    assert_eq!((flow.len(), mixed.len()), (1, 0));
+    desk.event(BusEvent::CaughtUp);
+    let [all, flow, mixed] = desk.took();
+    assert_eq!((all.len(), flow.len()), (0, 0));
+    assert_eq!(mixed, [r#"{"depth":99}"#]);
+}
+
+/// Something that happens, as numbers: which subject, which payload, quiet or not, how long after.
+type Step = (usize, usize, bool, u64);
+
+const SUBJECTS_HERE: [&str; 4] = [
+    "levels.signals",
+    "market.flow",
+    "news.flash",
+    "market.depth",
+];
+
+proptest! {
+    /// Against a model that knows no bytes and no frames: one value for each key.
+    #[test]
+    fn every_topic_ends_with_the_newest_of_its_keys(
+        steps in proptest::collection::vec((0..6_usize, 0..4_usize, any::<bool>(), 0..150_u64), 1..60)
+    ) {
+        let mut desk = Desk::new();
+        let mut model: BTreeMap<&str, String> = BTreeMap::new();
+        for step in steps {
+            let concerned = play(&mut desk, &mut model, step);
+            let delivered = desk.took();
+            let quiet = step.2;
+            for (topic, delivered) in [ALL, FLOW_ONLY, MIXED].into_iter().zip(&delivered) {
+                let want = payload(&model, shown(topic));
+                let seen = &desk.topics[topic];
+                match &concerned {
+                    Some(keys) => {
+                        let hit = !quiet && shown(topic).iter().any(|key| keys.contains(key));
+                        prop_assert_eq!(delivered.len(), usize::from(hit), "{}", topic);
+                        prop_assert!(!hit || delivered[0] == want);
+                    }
+                    None => {
+                        prop_assert!(delivered.len() <= 1);
+                        let newest = seen.newest.as_deref().unwrap_or("{}");
+                        prop_assert_eq!(newest, &want);
+                        let retained = seen.retained.as_deref().unwrap_or("{}");
+                        prop_assert_eq!(retained, &want);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shown(topic: &str) -> &'static [&'static str] {
+    match topic {
+        FLOW_ONLY => &["flow"],
+        MIXED => &["viewport", "depth"],
+        _ => &["flow", "levels", "viewport", "ne\\\"ws", "depth"],
+    }
+}
+
+fn payload(model: &BTreeMap<&str, String>, keys: &[&str]) -> String {
+    let known = keys
+        .iter()
+        .filter_map(|k| Some(format!("\"{k}\":{}", model.get(k)?)));
+    format!("{{{}}}", known.collect::<Vec<_>>().join(","))
+}
+
+/// Plays a step and says which keys it concerned; `None` for the end of a backlog.
+fn play(
+    desk: &mut Desk,
+    model: &mut BTreeMap<&str, String>,
+    (subject, kind, quiet, after_ms): Step,
+) -> Option<Vec<&'static str>> {
+    desk.now = desk.now.plus_us(after_ms * 1_000);
+    let Some(name) = SUBJECTS_HERE.get(subject) else {
+        desk.event(match subject {
+            4 => BusEvent::CaughtUp,
+            _ => BusEvent::Down(Fault("gone".into())),
+        });
+        return None;
+    };
+    if kind == 3 {
+        desk.message(name, quiet, "bad");
+        return Some(Vec::new());
+    }
+    if subject == 0 {
+        let viewport = ["", ",\"viewport\":{}", ",\"viewport\":[]"][kind];
+        desk.message(name, quiet, &format!("{{\"ts\":{}{viewport}}}", kind + 1));
+        let levels =
+            EMPTY_LEVELS.replace("\"levels\":{\"ts\":1", &format!("{{\"ts\":{}", kind + 1));
+        model.insert("levels", levels);
+        match kind {
+            0 => model.remove("viewport"),
+            _ => model.insert("viewport", viewport[12..].to_owned()),
+        };
+        return Some(vec!["levels", "viewport"]);
+    }
+    let key = ["flow", "ne\\\"ws", "depth"][subject - 1];
+    let value = ["null", "1", "[2]"][kind];
+    desk.message(name, quiet, value);
+    match kind {
+        0 => model.remove(key),
+        _ => model.insert(key, value.to_owned()),
+    };
+    Some(vec![key])
+}

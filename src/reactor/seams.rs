@@ -1,0 +1,79 @@
+//! What the loop is told at the start, and what it is connected to.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::listener::ListenSettings;
+use super::wake::Wake;
+use crate::http::{Handover, HttpHandle, WayBack};
+use crate::hub::{Call, DrainPlan, Feed, Gateway, Reply, TopicName};
+use crate::telemetry::Telemetry;
+
+/// What one turn may do before it looks at the other things again.
+#[derive(Clone, Debug)]
+pub struct TurnBudgets {
+    /// Connections accepted, and as many that come back from HTTP.
+    pub accepts_max: usize,
+    /// Bytes read from one socket.
+    pub read_bytes_max: usize,
+    /// Bytes of publications queued per client before they are flushed.
+    pub publication_bytes_max: usize,
+}
+
+/// Everything that the loop is told at the start.
+#[derive(Clone, Debug)]
+pub struct ReactorSettings {
+    /// The listening socket.
+    pub listen: ListenSettings,
+    /// Per turn.
+    pub budgets: TurnBudgets,
+    /// The phases of a stop.
+    pub drain: DrainPlan,
+    /// From the last phase of a stop to its end, whoever is left.
+    pub stop_timeout_us: u64,
+}
+
+/// What leaves the loop besides bytes.
+#[derive(Debug)]
+pub enum Outside {
+    /// A request to a service.
+    Call(Call),
+    /// A topic got its first member or lost its last.
+    Interest {
+        /// The topic.
+        topic: TopicName,
+        /// Somebody wants it.
+        wanted: bool,
+    },
+}
+
+/// What the loop is connected to.
+pub struct Seams<G: Gateway, F: Feed> {
+    /// From the source thread.
+    pub bus: Receiver<F::Event>,
+    /// From the HTTP side.
+    pub commands: Receiver<G::Command>,
+    /// Answers to calls.
+    pub replies: Receiver<Reply>,
+    /// To whoever makes calls and subscribes; must not block.
+    pub outside: Box<dyn FnMut(Outside)>,
+    /// Takes over sockets that speak plain HTTP.
+    pub http: HttpHandle,
+    /// Those of them whose client asks for a WebSocket after all.
+    pub returned: Receiver<Handover>,
+    /// What others may see of the loop.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// How connections come back from the HTTP side. The connection limits bound how many wait.
+pub fn way_back(wake: &Wake) -> (WayBack, Receiver<Handover>) {
+    let (returns, returned) = unbounded();
+    let wake = wake.clone();
+    let back = move |handover| {
+        // After the loop's end nobody takes it: the connection is closed.
+        let _ = returns.send(handover);
+        wake.wake();
+    };
+    (Arc::new(back), returned)
+}

@@ -1,0 +1,51 @@
+"""What docs/migrate.md and docs/deploy.md name is there: environment, flags, pages, files."""
+import re
+import subprocess
+
+import pytest
+from processes import ROOT, weirgate_binary
+
+# The words of others that the pages quote.
+OTHERS = {"--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now"}
+
+
+def printed(*argv):
+    return subprocess.run([weirgate_binary(), *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={},
+                          timeout=10).stdout
+
+
+def page(name):
+    return (ROOT / "docs" / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["migrate.md", "deploy.md"])
+def test_flags_and_environment_exist(name):
+    help_text = printed("levels", "--help")
+    flags = set(re.findall(r"--[a-z][a-z-]+", help_text))
+    env = {word for found in re.findall(r"\[env:\s+([^\]]+)\]", help_text) for word in re.findall(r"[A-Z_]+", found)}
+    env |= {"WEIRGATE_" + flag.removeprefix("--").replace("-", "_").upper() for flag in flags} | {"WEIRGATE_GATEWAY", "RUST_LOG"}
+    text = page(name)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - flags - OTHERS == set()
+    assert set(re.findall(r"\b(?:WEIRGATE|GATEWAY|NATS)_[A-Z_]+\b|\bPORT\b", text)) - env - {"EXTEND_TIMEOUT_USEC"} == set()
+
+
+async def test_pages_exist(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    pages = set(re.findall(r"`(/[a-z]+)`", page("migrate.md")))
+    assert {"/health", "/ready", "/stats", "/metrics"} <= pages
+    for path in pages:
+        assert weirgate.get(path)[0] == 200, path
+
+
+async def test_the_old_fields_of_health_come_first(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    row = next(line for line in page("migrate.md").splitlines() if line.startswith("| `/health`: `service`"))
+    old, new = (re.findall(r"`([a-z_]+)`", cell) for cell in row.split("|")[1:3])
+    assert list(weirgate.health()) == old + new
+
+
+def test_the_banner_is_the_quoted_one():
+    text = page("migrate.md")
+    source = (ROOT / "src" / "settings" / "banner.rs").read_text()
+    for quoted in ["GATEWAY SERVICE", "✅ Gateway subscribed to NATS subjects"]:
+        assert quoted in text and quoted in source

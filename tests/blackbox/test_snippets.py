@@ -1,0 +1,147 @@
+"""What the replaced gateway's documents tell people to run, word for word, from tests/snippets.
+
+The port 8000 is replaced by the test's. `uv run` is stood in for: it would make an environment of its own.
+"""
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import re
+import sys
+
+import pytest
+from bus import publisher
+from processes import ROOT, node_binary
+from waiting import until
+
+SNIPPETS = ROOT / "tests" / "snippets"
+NODE = ROOT / "tests" / "node"
+SPY = {"spot": 687.5, "bid": 687.49, "ask": 687.51}
+LEVELS = {"ts": 1703123456000, "spy": SPY, "es": {"spot": 6920.25},
+          "levels": [{"id": "a"}, {"id": "b"}], "viewport": {"targets": []}}
+FLOW = {"n": 1}
+
+
+def text_of(name, port):
+    """A snippet for this port, without the line that says where it stands."""
+    _, text = (SNIPPETS / name).read_text().split("\n", 1)
+    assert "localhost:8000" in text
+    return text.replace("localhost:8000", f"localhost:{port}")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """The argv and environment of a person's shell, in a folder as the documents assume it."""
+    (tmp_path / "backend").mkdir()
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/sh\n[ "$1 $2" = "run python" ] || exit 9\nshift 2\nexec "{sys.executable}" "$@"\n')
+    uv.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), str(NODE / "node_modules" / ".bin"), os.environ["PATH"]])
+    return {"cwd": tmp_path, "env": {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}}
+
+
+@contextlib.asynccontextmanager
+async def running(*argv, **kwargs):
+    """A child, its output as a stream of lines; ended with the test."""
+    child = await asyncio.create_subprocess_exec(
+        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **kwargs)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def line_of(child):
+    return (await asyncio.wait_for(child.stdout.readline(), 20)).decode().rstrip("\n")
+
+
+@contextlib.asynccontextmanager
+async def gateway(nats, start_weirgate):
+    """One that knows flow and levels, and what publishes to it."""
+    async with publisher(nats) as bus:
+        weirgate = start_weirgate(nats=nats).wait_ready()
+        await bus.levels(LEVELS)
+        await bus.flow(FLOW)
+        yield weirgate, bus
+
+
+async def test_curl_shows_the_health_page(nats, start_weirgate, shell):
+    async with gateway(nats, start_weirgate) as (weirgate, _):
+        async with running("bash", "-c", text_of("health.sh", weirgate.port).replace("curl", "curl -sS"), **shell) as child:
+            out, _ = await asyncio.wait_for(child.communicate(), 20)
+        health = json.loads(out)
+        documented = {"service": "gateway", "status": "healthy", "nats_url": nats.url, "connections": 0}
+        assert list(health.items())[:4] == list(documented.items())
+
+
+async def test_the_first_message_in_python(nats, start_weirgate, shell):
+    async with gateway(nats, start_weirgate) as (weirgate, _):
+        async with running("bash", "-c", text_of("first_message.sh", weirgate.port), **shell) as child:
+            out, _ = await asyncio.wait_for(child.communicate(), 20)
+        assert (child.returncode, out.decode()) == (0, "SPY: 687.5\n")
+
+
+async def test_the_test_client_in_python(nats, start_weirgate, shell):
+    async with gateway(nats, start_weirgate) as (weirgate, bus):
+        async with running(sys.executable, "-c", text_of("client.py", weirgate.port), **shell) as child:
+            assert await line_of(child) == "ES: 6920.25, Levels: 2"
+            await bus.levels({**LEVELS, "es": {"spot": 6921}, "levels": []})
+            assert await line_of(child) == "ES: 6921, Levels: 0"
+
+
+async def test_the_client_in_typescript(nats, start_weirgate, shell):
+    async with gateway(nats, start_weirgate) as (weirgate, bus):
+        argv = [node_binary(), NODE / "run_snippet.mjs", SNIPPETS / "client.ts", str(weirgate.port)]
+        async with running(*argv, **shell) as child:
+            assert await line_of(child) == "Connected to Gateway"
+            levels = json.loads(await line_of(child))["levels"]
+            assert (levels["spy"], len(levels["levels"])) == (SPY, 2)
+            assert json.loads(await line_of(child)) == {"flow": FLOW}
+            await bus.flow(None)
+            assert "levels" in json.loads(await line_of(child))
+            await bus.flow({"n": 2})
+            await line_of(child)
+            assert json.loads(await line_of(child)) == {"flow": {"n": 2}}
+            weirgate.kill()
+            assert await line_of(child) == "Disconnected"
+
+
+class Terminal:
+    """The other end of a child's terminal; colours and the like are left out."""
+
+    def __init__(self, descriptor):
+        self.descriptor, self.raw = descriptor, b""
+        os.set_blocking(descriptor, False)
+
+    def text(self):
+        with contextlib.suppress(OSError):
+            self.raw += os.read(self.descriptor, 1 << 16)
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", self.raw.decode(errors="replace"))
+
+    async def shows(self, pattern):
+        """Waits for the pattern; what its group matches, all of them so far."""
+        await until(lambda: re.search(pattern, self.text()), 20, f"{pattern} in the terminal")
+        return re.findall(pattern, self.text())
+
+
+async def test_wscat_prints_each_message(nats, start_weirgate, shell):
+    node_binary()  # wscat is one of its packages
+    async with gateway(nats, start_weirgate) as (weirgate, bus):
+        ours, theirs = pty.openpty()
+        terminal = Terminal(ours)
+        child = await asyncio.create_subprocess_exec(
+            "bash", "-c", "exec " + text_of("wscat.sh", weirgate.port), stdin=theirs, stdout=theirs, stderr=theirs, **shell)
+        os.close(theirs)
+        try:
+            [first] = await terminal.shows(r"< (\{.*?\})\r?\n")
+            state = json.loads(first)
+            assert (state["flow"], state["levels"]["spy"]) == (FLOW, SPY)
+            await bus.flow({"n": 2})
+            await terminal.shows(r'< (\{"flow":\{"n": 2\}.*?\})\r?\n')
+        finally:
+            child.kill()
+            await child.wait()
+            os.close(ours)

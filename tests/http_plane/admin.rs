@@ -1,0 +1,117 @@
+//! The admin listener: which pages are where, and that it answers when the loop does not.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Client, get, request};
+use crate::gateway::Running;
+use weirgate::http::{Admin, Site};
+use weirgate::hub::Limits;
+
+fn status(addr: SocketAddr, path: &str) -> u16 {
+    Client::connect(addr).ask(&get(path)).status
+}
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+#[test]
+fn the_operators_pages_are_on_the_admin_address_alone() {
+    let gateway = Running::start(Limits::default());
+    for (path, public, admin) in [
+        ("/health", 200, 200),
+        ("/", 200, 404),
+        ("/metrics", 404, 200),
+        ("/stats", 404, 200),
+        ("/internal/none", 404, 404),
+    ] {
+        assert_eq!(status(gateway.addr, path), public, "{path}");
+        assert_eq!(status(gateway.admin, path), admin, "{path}, admin");
+    }
+    assert_eq!(status(gateway.addr, "/ready"), 404);
+    let mut probe = Client::connect(gateway.admin);
+    let end = Instant::now() + Duration::from_secs(5);
+    while probe.ask(&get("/ready")).status != 200 {
+        assert!(Instant::now() < end, "not ready");
+    }
+    let wrong = probe.ask(&request("POST", "/stats"));
+    assert_eq!(
+        (wrong.status, wrong.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
+}
+
+#[test]
+fn there_is_no_websocket_on_the_admin_address() {
+    let gateway = Running::start(Limits::default());
+    let mut fresh = Client::connect(gateway.admin);
+    let mut kept = Client::connect(gateway.admin);
+    assert_eq!(kept.ask(&get("/health")).status, 200);
+    for client in [&mut fresh, &mut kept] {
+        let reply = client.ask(UPGRADE);
+        assert_eq!(
+            (reply.status, reply.text()),
+            (403, r#"{"detail":"No WebSocket here"}"#)
+        );
+        assert_eq!(client.end(), b"");
+    }
+    gateway.wait_for("weirgate_connections_returned_total", 0);
+}
+
+#[test]
+fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
+    let gateway = Running::start(Limits::default());
+    let mut client = gateway.connect();
+    client.send(UPGRADE);
+    assert_eq!(client.head().status, 101);
+    let mut probe = Client::connect(gateway.admin);
+    assert_eq!(probe.ask(&get("/ready")).status, 200);
+    let hang = "hang 3000";
+    let mut frame = vec![0x81, 0x80 | hang.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(hang.as_bytes());
+    client.send(frame);
+    let wait_for = |probe: &mut Client, status: u16| {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let reply = probe.ask(&get("/ready"));
+            if reply.status == status {
+                break reply;
+            }
+            assert!(Instant::now() < end, "/ready is {}", reply.text());
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let hangs = wait_for(&mut probe, 503);
+    let stalled = r#"{"ready":false,"reasons":["loop_stalled"]}"#;
+    assert_eq!(hangs.text(), stalled);
+    // A new connection is answered too, and what the process counts can be read.
+    assert_eq!(status(gateway.admin, "/metrics"), 200);
+    wait_for(&mut probe, 200);
+}
+
+#[test]
+fn more_connections_than_there_are_places_wait_for_one() {
+    let gateway = Running::start(Limits::default());
+    let mut held: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
+    for client in &mut held {
+        assert_eq!(client.ask(&get("/health")).status, 200);
+    }
+    let mut waiting = Client::connect(gateway.admin);
+    waiting.send(get("/health"));
+    let soon = Some(Duration::from_millis(200));
+    waiting.stream.set_read_timeout(soon).unwrap();
+    assert!(waiting.stream.peek(&mut [0; 1]).is_err(), "served at once");
+    let patience = Some(Duration::from_secs(5));
+    waiting.stream.set_read_timeout(patience).unwrap();
+    held.pop();
+    assert_eq!(waiting.reply().status, 200);
+}
+
+#[test]
+fn an_address_in_use_is_told_at_the_start() {
+    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default()).unwrap();
+    let second = Admin::bind(first.local_addr().unwrap(), Site::default());
+    let error = second.err().unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}

@@ -1,0 +1,133 @@
+//! The settings table against what is said of it: `docs/settings.md`, `docs/limits.md` and the
+//! README are made from it or compared with it, and every limit names a test that is there.
+//!
+//! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
+
+mod fixed;
+mod tables;
+
+use std::fs;
+use std::path::PathBuf;
+
+use fixed::FIXED;
+use weirgate::settings::{Setting, settings};
+
+const BEGIN: &str = "<!-- made from the settings table: UPDATE_DOCS=1 cargo test --test limits -->";
+const END: &str = "<!-- end of what is made -->";
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Compares the made part of a document with what it should be; with `UPDATE_DOCS` it is written.
+fn check_made(name: &str, made: &str) {
+    let text = read(name);
+    let parts = text
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
+    let Some((before, (found, after))) = parts else {
+        panic!("{name} has no part that is made");
+    };
+    let made = format!("\n\n{}\n\n", made.trim());
+    if found == made {
+        return;
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let text = format!("{before}{BEGIN}{made}{END}{after}");
+        fs::write(path(name), text).expect("the document can be written");
+    } else {
+        panic!("{name} is not what the table says: UPDATE_DOCS=1 cargo test --test limits");
+    }
+}
+
+/// The settings that are limits; one that differs between gateways only once.
+fn limits() -> Vec<&'static Setting> {
+    let mut limits: Vec<&Setting> = Vec::new();
+    for setting in settings().filter(|s| s.limit.is_some()) {
+        if limits.iter().all(|known| known.flag != setting.flag) {
+            limits.push(setting);
+        }
+    }
+    limits
+}
+
+#[test]
+fn the_document_of_limits_is_what_the_table_says() {
+    check_made("docs/limits.md", &tables::limits(&limits()));
+}
+
+#[test]
+fn the_document_of_settings_is_what_the_table_says() {
+    check_made("docs/settings.md", &tables::settings());
+}
+
+/// `FILE::NAME` names a function of that file.
+fn check_test(limit: &str, test: &str) {
+    let Some((file, name)) = test.split_once("::") else {
+        panic!("{limit}: {test} is not FILE::FUNCTION");
+    };
+    let text = read(file);
+    let found = [format!("fn {name}("), format!("def {name}(")];
+    assert!(found.iter().any(|f| text.contains(f)), "{limit}: no {test}");
+}
+
+#[test]
+fn every_limit_has_a_test_that_is_there() {
+    for setting in limits() {
+        check_test(setting.flag, setting.limit.expect("a limit").test);
+    }
+    for fixed in FIXED {
+        check_test(fixed.what, fixed.test);
+    }
+}
+
+#[test]
+fn fixed_limits_are_what_the_code_says() {
+    for fixed in FIXED {
+        let (file, code) = fixed.code;
+        assert!(read(file).contains(code), "{}: {code}", fixed.what);
+    }
+}
+
+/// A number of bytes, milliseconds or things that has "max" in its name is a limit, and some other
+/// words too. What says so and is none stands here with the reason.
+#[test]
+fn what_sounds_like_a_limit_is_one() {
+    for setting in settings() {
+        let flag = setting.flag;
+        let sounds = ["-max", "timeout", "-stall", "hard", "soft", "per-ip"];
+        if sounds.iter().any(|word| flag.contains(word)) {
+            assert!(
+                setting.limit.is_some(),
+                "--{flag} says nothing of what is beyond it"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_readme_repeats_the_table() {
+    let readme = read("README.md");
+    let section = readme.split("\n## Limits\n").nth(1).expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let mut rows = 0;
+    for line in section.lines().filter(|line| line.contains("`--")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let flag = cells[3].trim_matches(['`', '-']);
+        let setting = limits().into_iter().find(|s| s.flag == flag);
+        let Some(setting) = setting else {
+            panic!("README: --{flag} is no limit");
+        };
+        assert_eq!(cells[2], tables::value(setting), "README: --{flag}");
+        rows += 1;
+    }
+    assert!(rows >= 10, "README: {rows} limits");
+    assert!(
+        section.contains("docs/limits.md"),
+        "README: where all of them are"
+    );
+}

@@ -1,0 +1,167 @@
+//! The tables of the documents.
+
+use std::fmt::Write;
+
+use weirgate::settings::{self, Heading, Kind, Setting, Shows, Subcommand, Unit};
+
+use crate::fixed::FIXED;
+
+/// A default as a person writes it: `16 KiB`, `10 s`, `1,024`.
+pub(crate) fn value(setting: &Setting) -> String {
+    let shown = match setting.kind {
+        Kind::Number { unit, .. } => {
+            let n = setting.default.parse().expect("a number");
+            match (unit, n) {
+                (Unit::Count, 0) if setting.help.contains("0 for no limit") => {
+                    "no limit".to_owned()
+                }
+                (Unit::Count, n) => thousands(n),
+                (Unit::Bytes, n) => scaled(
+                    n,
+                    &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)],
+                    "bytes",
+                ),
+                (Unit::Milliseconds, n) => {
+                    scaled(n, &[("h", 3_600_000), ("min", 60_000), ("s", 1_000)], "ms")
+                }
+                (Unit::Minutes, n) => format!("{n} min"),
+                (Unit::Hertz, n) => format!("{n} Hz"),
+            }
+        }
+        _ => setting.default.to_owned(),
+    };
+    match shown.is_empty() {
+        true => "unset".to_owned(),
+        false => shown,
+    }
+}
+
+/// In the largest unit that leaves a whole number.
+fn scaled(n: u64, units: &[(&str, u64)], smallest: &str) -> String {
+    let fits = |(_, size): &&(&str, u64)| n >= *size && n.is_multiple_of(*size);
+    match units.iter().find(fits) {
+        Some((unit, size)) => format!("{} {unit}", thousands(n / size)),
+        None => format!("{} {smallest}", thousands(n)),
+    }
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+    let groups = groups.iter().map(|group| String::from_utf8_lossy(group));
+    groups.collect::<Vec<_>>().join(",")
+}
+
+fn env(setting: &Setting) -> String {
+    let names = setting.env_names();
+    let names = names.iter().map(|name| format!("`{name}`"));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn shows(shows: Shows) -> String {
+    match shows {
+        Shows::Reason(reason) => format!("reason `{}`", reason.label()),
+        Shows::Metric(metric) => format!("`{}`", metric.name),
+        Shows::Elsewhere(what) => what.to_owned(),
+    }
+}
+
+fn test(name: &str) -> String {
+    let (file, function) = name.split_once("::").unwrap_or((name, ""));
+    format!("[{}](../{file})", function.replace('_', " "))
+}
+
+/// Cells may hold code with a `|` in it.
+fn row(out: &mut String, cells: &[&str]) {
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+fn heading(out: &mut String, now: Heading, last: &mut Option<Heading>, columns: &[&str]) {
+    if *last == Some(now) {
+        return;
+    }
+    *last = Some(now);
+    let _ = writeln!(out, "\n## {}\n", now.title());
+    row(out, columns);
+    row(out, &vec!["---"; columns.len()]);
+}
+
+/// `docs/limits.md`.
+pub(crate) fn limits(limits: &[&Setting]) -> String {
+    let mut out = String::new();
+    let mut last = None;
+    let columns = ["limit", "default", "beyond it", "shows as", "test"];
+    for setting in limits {
+        let Some(limit) = setting.limit else {
+            continue;
+        };
+        heading(&mut out, setting.heading, &mut last, &columns);
+        let what = format!("{}<br>`--{}`, {}", setting.help, setting.flag, env(setting));
+        let cells = [
+            &what,
+            &value(setting),
+            limit.beyond,
+            &shows(limit.shows),
+            &test(limit.test),
+        ];
+        row(&mut out, &cells);
+    }
+    out += "\n## Fixed\n\nNamed constants: nobody has needed to change them.\n\n";
+    row(
+        &mut out,
+        &["limit", "value", "beyond it", "shows as", "where", "test"],
+    );
+    row(&mut out, &["---"; 6]);
+    for fixed in FIXED {
+        let file = format!("[{0}](../{0})", fixed.code.0);
+        let shown = shows(fixed.shows);
+        let cells = [
+            fixed.what,
+            fixed.value,
+            fixed.beyond,
+            &shown,
+            &file,
+            &test(fixed.test),
+        ];
+        row(&mut out, &cells);
+    }
+    out
+}
+
+/// `docs/settings.md`.
+pub(crate) fn settings() -> String {
+    let mut out = String::new();
+    let mut last = None;
+    for setting in settings::settings() {
+        let columns = ["flag", "env", "default", "allowed", "what it is"];
+        heading(&mut out, setting.heading, &mut last, &columns);
+        let default = match setting.default {
+            "" => "unset".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let mut what = setting.help.to_owned() + ".";
+        if !setting.more.is_empty() {
+            what = format!("{what} {}", setting.more);
+        }
+        if let Some(limit) = setting.limit {
+            what = format!("{what} Beyond it: {}.", limit.beyond);
+        }
+        if setting.on != Subcommand::GATEWAYS {
+            let names: Vec<_> = setting.on.iter().map(|s| s.name()).collect();
+            what = format!("{what} Of {} only.", names.join(" and "));
+        }
+        let flag = format!("`--{}`", setting.flag);
+        row(
+            &mut out,
+            &[
+                &flag,
+                &env(setting),
+                &default,
+                &setting.kind.allowed(),
+                &what,
+            ],
+        );
+    }
+    out
+}

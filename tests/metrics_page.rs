@@ -1,0 +1,139 @@
+//! docs/metrics.md, the dashboard and the alerts name the metrics that there are.
+//!
+//! `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` writes the table anew.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use weirgate::hub::{Feed, FeedStats, Now, Publication};
+use weirgate::reactor::loop_labels;
+use weirgate::telemetry::names::{self, Kind};
+use weirgate::telemetry::{Phase, Stage};
+
+const BEGIN: &str =
+    "<!-- the table is made by `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` -->\n";
+const END: &str = "<!-- end of the table -->\n";
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn table() -> String {
+    let mut table =
+        String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for metric in names::ALL {
+        let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
+        writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_page_has_every_metric_as_it_is() {
+    let page = text("docs/metrics.md");
+    let (before, rest) = page.split_once(BEGIN).expect("the table's beginning");
+    let (found, after) = rest.split_once(END).expect("the table's end");
+    let table = table();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let page = format!("{before}{BEGIN}{table}{END}{after}");
+        fs::write(path("docs/metrics.md"), page).unwrap();
+        return;
+    }
+    assert_eq!(
+        found, table,
+        "run UPDATE_DOCS=1 cargo test --test metrics_page as_it_is"
+    );
+}
+
+/// A feed, for the labels alone.
+struct Silent(FeedStats);
+
+impl Feed for Silent {
+    type Event = ();
+
+    fn event(&mut self, _: Now, (): (), _: &mut Vec<Publication>) {}
+
+    fn stats(&self) -> &FeedStats {
+        &self.0
+    }
+}
+
+#[test]
+fn the_page_has_every_value_of_every_label() {
+    let page = text("docs/metrics.md");
+    let labels = loop_labels(&Silent(FeedStats::default()));
+    for (label, values) in [
+        ("phase", &Phase::LABELS[..]),
+        ("outcome", labels.connection_outcomes),
+        ("reason", labels.close_reasons),
+        ("kind", labels.send_errors),
+        ("stage", &Stage::LABELS[..]),
+    ] {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{label}` |")));
+        let row = row.unwrap_or_else(|| panic!("no row for the label {label}"));
+        for value in values {
+            assert!(row.contains(&format!("`{value}`")), "{label}: no {value}");
+        }
+    }
+}
+
+/// Everything in `text` that looks like one of our metrics.
+fn named_in(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("weirgate_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// Whether a query may use this name.
+fn exists(name: &str) -> bool {
+    names::ALL.iter().any(|metric| match metric.kind {
+        Kind::Histogram => ["_bucket", "_sum", "_count"]
+            .iter()
+            .any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
+        _ => name == metric.name,
+    })
+}
+
+#[test]
+fn dashboard_and_alerts_name_only_metrics_that_exist() {
+    for file in [
+        "deploy/grafana/weirgate.json",
+        "deploy/prometheus/alerts.yml",
+    ] {
+        let text = text(file);
+        let named = named_in(&text);
+        assert!(named.len() > 10, "{file} names next to nothing: {named:?}");
+        let unknown: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_and_each_panel_asks_something() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&text("deploy/grafana/weirgate.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() >= 10);
+    for panel in panels {
+        let title = panel["title"].as_str().unwrap();
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            assert!(!named_in(query).is_empty(), "{title}: {query}");
+        }
+        assert!(
+            panel["description"]
+                .as_str()
+                .is_some_and(|d| d.ends_with('.'))
+        );
+    }
+}

@@ -1,0 +1,2 @@
+# levels-gateway.md, "Docker Compose": the health check.
+curl http://localhost:8000/health

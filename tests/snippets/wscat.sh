@@ -1,0 +1,2 @@
+# levels-gateway.md, "Testing": with wscat.
+wscat -c ws://localhost:8000/ws/stream
