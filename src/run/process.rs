@@ -31,12 +31,14 @@ impl Process {
 }
 
 pub(super) fn build(gateway: &'static str) -> Build {
-    let nats = cfg!(feature = "nats").then_some("nats");
-    let redis = cfg!(feature = "redis").then_some("redis");
+    let features = [
+        cfg!(feature = "nats").then_some("nats"),
+        cfg!(feature = "redis").then_some("redis"),
+    ];
     Build {
         version: env!("CARGO_PKG_VERSION"),
         gateway,
-        features: nats.into_iter().chain(redis).collect::<Vec<_>>().join(","),
+        features: features.into_iter().flatten().collect::<Vec<_>>().join(","),
     }
 }
 

@@ -116,6 +116,38 @@ fn a_frozen_server_is_noticed_and_recovered_from() {
 }
 
 #[test]
+fn a_server_that_is_busy_is_asked_until_it_is_not() {
+    let server = RedisServer::start_with("lua-time-limit 50");
+    let source = run_with(&server.url(), &[]);
+    let mut busy = server.client();
+    let script = thread::spawn(move || {
+        let mut command = redis::cmd("EVAL");
+        command.arg("while true do end").arg(0);
+        command.query::<()>(&mut busy).expect_err("killed")
+    });
+    let mut client = server.client();
+    eventually("it is busy", || {
+        let pinged = redis::cmd("PING").query::<String>(&mut client);
+        pinged.is_err_and(|e| e.to_string().contains("BUSY"))
+    });
+    source.interest.subscribe(Subscription::channel("a"));
+    let fault = source.fault();
+    assert!(
+        fault.contains("SUBSCRIBE") && fault.contains("BUSY"),
+        "{fault}"
+    );
+    source.nothing_comes_for(Duration::from_secs(1));
+    let mut command = redis::cmd("SCRIPT");
+    command
+        .arg("KILL")
+        .query::<()>(&mut client)
+        .expect("killed");
+    script.join().expect("the script ends");
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    assert_eq!(source.status.refused(), 0);
+}
+
+#[test]
 fn a_quiet_server_is_left_alone() {
     let server = RedisServer::start();
     let mut settings = settings(&server.url());

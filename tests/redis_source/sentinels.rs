@@ -22,7 +22,7 @@ impl Group {
         let config = format!(
             "sentinel monitor {MASTER} 127.0.0.1 {} 2\n\
              sentinel down-after-milliseconds {MASTER} 1000\n\
-             sentinel failover-timeout {MASTER} 5000\n\
+             sentinel failover-timeout {MASTER} 2000\n\
              requirepass watch",
             master.port()
         );
@@ -66,26 +66,47 @@ fn info(client: &mut redis::Connection, section: &str) -> String {
     command.arg(section).query(client).expect("an answer")
 }
 
-#[test]
-fn a_failover_is_followed() {
-    let mut group = Group::start();
+/// A source on the master of a new group, with one channel.
+fn run_on(group: &Group) -> Running {
     let source = run(group.settings());
     source.until("CaughtUp");
     source.interest.subscribe(Subscription::channel("a"));
     assert_eq!(source.next_short(), "+a");
-    let mut client = group.master.client();
-    assert_eq!(subscribers(&mut client, "a"), 1);
-    publish(&mut client, "a", "1");
+    assert_eq!(publish(&mut group.master.client(), "a", "1"), 1);
     assert_eq!(source.next_short(), "a: 1");
+    source
+}
 
-    group.master.kill();
-    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+fn comes_from_the_new_master(group: &Group, source: &Running) {
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
     let mut client = group.replica.client();
     assert!(info(&mut client, "replication").contains("role:master"));
     assert_eq!(publish(&mut client, "a", "2"), 1);
     assert_eq!(source.next_short(), "a: 2");
     assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn the_failover_of_a_dead_master_is_followed() {
+    let mut group = Group::start();
+    let source = run_on(&group);
+    group.master.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    comes_from_the_new_master(&group, &source);
+}
+
+/// The old master lives on; its subscribers would be sent away ten seconds later.
+#[test]
+fn a_failover_that_somebody_asked_for_is_followed() {
+    let group = Group::start();
+    let source = run_on(&group);
+    let mut sentinel = group.sentinels[0].client_as(":watch@");
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("FAILOVER").arg(MASTER);
+    command.query::<()>(&mut sentinel).expect("a failover");
+    let fault = source.fault();
+    assert!(fault.contains("name another master"), "{fault}");
+    comes_from_the_new_master(&group, &source);
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub enum RedisError {
         /// What it says that it is.
         role: String,
     },
+    /// The sentinels: another server is the master now.
+    #[error("the sentinels name another master; leaving {server}")]
+    Moved {
+        /// Host and port of the one that was.
+        server: String,
+    },
     /// The server or the network: a connection that stood is gone.
     #[error("the connection to Redis was lost ({source})")]
     Lost {

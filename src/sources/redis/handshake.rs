@@ -102,9 +102,11 @@ fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
             "AUTH",
             shown(words.split("with args").next().unwrap_or_default()),
         ),
-        "PING" if !is_temporary(words) => refused("the connection", shown(words)),
+        // Whoever may not ping may subscribe, and some of what is busy lets us subscribe too.
+        "PING" if is_temporary(words) || words.starts_with("NOPERM") => Ok(()),
+        "PING" => refused("the connection", shown(words)),
         "SELECT" => refused("SELECT", shown(words)),
-        // A name is nice to have, and a server that is loading can be subscribed on.
+        // A name is nice to have.
         _ => Ok(()),
     }
 }
@@ -113,9 +115,9 @@ fn needs_no_password(words: &str) -> bool {
     words.contains("without any password configured") || words.contains("no password is set")
 }
 
-/// The user may not ping, or the server will answer later; either way it takes subscriptions.
-fn is_temporary(words: &str) -> bool {
-    ["NOPERM", "LOADING", "BUSY", "MASTERDOWN"]
+/// The server takes no commands just now, and will.
+pub(super) fn is_temporary(words: &str) -> bool {
+    ["LOADING", "BUSY", "MASTERDOWN"]
         .iter()
         .any(|code| words.starts_with(code))
 }

@@ -25,6 +25,8 @@
 //! blocks in a read nor in a write, and TLS goes the same way. When the loop's channel is full it
 //! waits there, reads nothing, and Redis keeps what comes up to its limit for us
 //! (`client-output-buffer-limit pubsub`); beyond it Redis ends the connection, which is a gap.
+//! With sentinels, a second thread asks them once a second whether the master has moved; a server
+//! that is no longer the master is left.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -56,6 +58,7 @@ use self::connection::{Connection, Waiter};
 use self::error::Stop;
 use self::interest::Wishes;
 use self::ledger::Ledger;
+use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::backoff::Backoff;
 use super::{Source, SourceLink};
@@ -175,15 +178,19 @@ impl Relay {
     }
 
     fn connect_and_relay(&mut self, waiter: &mut Waiter) -> Stop {
-        let connection = match self.connect(waiter) {
-            Ok(connection) => connection,
+        let (connection, watch) = match self.connect(waiter) {
+            Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
         self.take_wishes();
-        self.use_connection(connection).unwrap_or_else(|stop| stop)
+        let stop = self.use_connection(connection, watch);
+        stop.unwrap_or_else(|stop| stop)
     }
 
-    fn connect<'w>(&mut self, waiter: &'w mut Waiter) -> Result<Connection<'w>, RedisError> {
+    fn connect<'w>(
+        &mut self,
+        waiter: &'w mut Waiter,
+    ) -> Result<(Connection<'w>, Option<Watch>), RedisError> {
         let settings = &self.settings;
         let tls = self.tls.as_ref();
         let has_sentinels = !settings.sentinels.is_empty();
@@ -195,10 +202,13 @@ impl Relay {
         let mut connection = Connection::open(waiter, &endpoint, tls, timeout)?;
         let until = Instant::now() + HANDSHAKE_TIMEOUT;
         handshake::log_in(&mut connection, &endpoint, until)?;
-        if has_sentinels {
-            handshake::check_role(&mut connection, until)?;
+        if !has_sentinels {
+            return Ok((connection, None));
         }
-        Ok(connection)
+        handshake::check_role(&mut connection, until)?;
+        let tls = self.tls.clone();
+        let watch = Watch::start(settings.clone(), tls, endpoint, self.first_sentinel)?;
+        Ok((connection, Some(watch)))
     }
 
     /// Wishes that come while there is no connection.
@@ -211,11 +221,16 @@ impl Relay {
         }
     }
 
-    fn use_connection(&mut self, connection: Connection<'_>) -> Result<Stop, Stop> {
+    fn use_connection(
+        &mut self,
+        connection: Connection<'_>,
+        master: Option<Watch>,
+    ) -> Result<Stop, Stop> {
         let server = connection.server().to_owned();
         self.status.set_up(false);
         let mut session = Session {
             connection,
+            master,
             settings: &self.settings,
             link: &self.link,
             status: &self.status,

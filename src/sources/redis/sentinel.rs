@@ -1,6 +1,8 @@
-//! Asking sentinels where the master is.
+//! Asking sentinels where the master is, and whether it still is there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -10,6 +12,51 @@ use super::error::RedisError;
 use super::handshake::{log_in, shown};
 use super::resp::Value;
 use super::settings::{Endpoint, RedisSettings};
+
+/// How often the sentinels are asked while a connection stands.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks the sentinels whether the master has moved, on a thread of its own, for as long as this
+/// lives. Sentinels send subscribers of a replaced master away only ten seconds after a failover
+/// that somebody asked for, and until then nothing is published there any more.
+pub(super) struct Watch {
+    has_moved: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Compares with `master`. `first` is the sentinel to ask first.
+    pub(super) fn start(
+        settings: RedisSettings,
+        tls: Option<Arc<ClientConfig>>,
+        master: Endpoint,
+        mut first: usize,
+    ) -> Result<Self, RedisError> {
+        let failed = |source| RedisError::System { source };
+        let (mut waiter, _) = Waiter::new().map_err(failed)?;
+        let has_moved = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&has_moved);
+        let watch = move || {
+            // The other one is gone when the connection is.
+            while Arc::strong_count(&told) > 1 {
+                thread::sleep(WATCH_INTERVAL);
+                // Sentinels that are away say nothing about the master.
+                let found = find_master(&mut waiter, &settings, tls.as_ref(), &mut first);
+                if found.is_ok_and(|found| found.address() != master.address()) {
+                    told.store(true, Relaxed);
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("redis-sentinel".into());
+        thread.spawn(watch).map_err(failed)?;
+        Ok(Self { has_moved })
+    }
+
+    /// The sentinels name another server.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved.load(Relaxed)
+    }
+}
 
 /// The first answer of a sentinel, as an endpoint with the user, password and TLS of
 /// `settings.server`. `first` is asked first, and becomes the one that answered.

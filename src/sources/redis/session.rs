@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::handshake::shown;
+use super::handshake::{is_temporary, shown};
 use super::interest::Wishes;
 use super::ledger::{Change, Ledger};
 use super::resp::{ReadLimits, Value};
+use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
@@ -28,6 +29,8 @@ const PUSH_ITEMS_MAX: usize = 4;
 /// What a session works with, beside its connection.
 pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
+    /// With sentinels: whether this server still is the master.
+    pub(super) master: Option<Watch>,
     pub(super) settings: &'a RedisSettings,
     pub(super) link: &'a SourceLink,
     pub(super) status: &'a BusStatus,
@@ -135,6 +138,10 @@ impl Session<'_, '_> {
     /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
     /// of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        if self.master.as_ref().is_some_and(Watch::has_moved) {
+            let server = self.connection.server().to_owned();
+            return Err(RedisError::Moved { server }.into());
+        }
         let now = Instant::now();
         if now.duration_since(self.state.retried) >= RETRY_REFUSED {
             self.state.retried = now;
@@ -284,6 +291,14 @@ impl Session<'_, '_> {
             Some(Expected::Change(change)) => change,
             None => return Err(self.wrong(words)),
         };
+        if is_temporary(words) {
+            let refused = RedisError::Refused {
+                server: self.connection.server().to_owned(),
+                command: change.command(),
+                reason: shown(words),
+            };
+            return Err(refused.into());
+        }
         let was_alone = change.names.len() == 1;
         for name in change.names {
             let subscription = Subscription {
