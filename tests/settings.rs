@@ -164,6 +164,10 @@ fn wrong_values() {
         (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
         (&["levels", "--check", "--port=x", "--drain-ms=y"], &[]),
+        (&["channels"], &[("REDIS_URL", "redis:6379")]),
+        (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
+        (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
+        (&["channels"], &[("REQUIRE_AUTH", "perhaps")]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
