@@ -1,0 +1,174 @@
+use super::*;
+
+fn shown(kind: Kind, text: &str) -> Option<String> {
+    kind.parse(text).map(|v| v.to_string())
+}
+
+#[test]
+fn numbers_keep_their_range() {
+    let kind = Kind::number(Unit::Count, (2, 9));
+    for good in ["2", "9", " 3 "] {
+        assert_eq!(shown(kind, good).as_deref(), Some(good.trim()));
+    }
+    for bad in ["1", "10", "-2", "3.0", "3k", "", "18446744073709551616"] {
+        assert_eq!(shown(kind, bad), None, "{bad}");
+    }
+    let seed = Kind::number(Unit::Count, (0, u64::MAX));
+    assert!(seed.parse("18446744073709551615").is_some());
+}
+
+#[test]
+fn ports_and_addresses() {
+    assert_eq!(Kind::Port.parse("65535"), Some(Value::Number(65535)));
+    assert_eq!(Kind::Port.parse("65536"), None);
+    assert_eq!(Kind::Port.parse("tcp://10.0.0.1:80"), None);
+    for (typed, addr) in [
+        ("0.0.0.0", "0.0.0.0"),
+        ("[::]", "::"),
+        ("::1", "::1"),
+        ("localhost", "127.0.0.1"),
+    ] {
+        assert_eq!(shown(Kind::Addr, typed).as_deref(), Some(addr));
+    }
+    for bad in ["0.0.0.0:80", "example.com", "[0.0.0.0]", "[::"] {
+        assert_eq!(shown(Kind::Addr, bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_socket_address_has_a_port() {
+    for (typed, value) in [
+        ("127.0.0.1:9100", "127.0.0.1:9100"),
+        ("localhost:0", "127.0.0.1:0"),
+        ("[::]:80", "[::]:80"),
+        ("", "none"),
+    ] {
+        assert_eq!(shown(Kind::SocketAddr, typed).as_deref(), Some(value));
+    }
+    for bad in [
+        "9100",
+        ":9100",
+        "::1:9100",
+        "127.0.0.1",
+        "a:1",
+        "[::1]:",
+        "1.1.1.1:65536",
+    ] {
+        assert_eq!(shown(Kind::SocketAddr, bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn urls_need_a_scheme_that_fits_and_a_host() {
+    let kind = Kind::Urls(&["nats", "tls"]);
+    for good in [
+        "nats://nats:4222",
+        "nats",
+        "nats:4222",
+        "10.0.0.1:4222",
+        "tls://u:p@h",
+        "nats://a,nats://b:1",
+    ] {
+        assert!(kind.parse(good).is_some(), "{good}");
+    }
+    for bad in [
+        "http://h",
+        "nats://",
+        "nats://h:port",
+        "nats://h:70000",
+        "nats://h:0",
+        "nats://a,",
+        "http//nats:4222",
+        "nats://h?x",
+        "",
+    ] {
+        assert!(kind.parse(bad).is_none(), "{bad}");
+    }
+}
+
+#[test]
+fn one_url_may_name_a_database_or_be_absent() {
+    let kind = Kind::OptionalUrl(&["redis", "rediss"]);
+    for good in [
+        "",
+        "redis://h",
+        "rediss://u:p@h:1/2",
+        "redis://:p@[::1]:6379/",
+    ] {
+        assert!(kind.parse(good).is_some(), "{good}");
+    }
+    for bad in [
+        "h",
+        "h:6379",
+        "nats://h",
+        "redis://",
+        "redis://h/x",
+        "redis://h:0",
+    ] {
+        assert!(kind.parse(bad).is_none(), "{bad}");
+    }
+    assert_eq!(
+        shown(kind, "redis://u:p@h/1").as_deref(),
+        Some("redis://u:***@h/1")
+    );
+}
+
+#[test]
+fn origins_are_what_browsers_send() {
+    for (typed, value) in [
+        ("*", "any"),
+        ("https://Example.com:443/", "https://example.com"),
+        ("http://a:8080, null", "http://a:8080,null"),
+        ("chrome-extension://AbC", "chrome-extension://abc"),
+    ] {
+        assert_eq!(shown(Kind::Origins, typed).as_deref(), Some(value));
+    }
+    for bad in [
+        "example.com",
+        "https://a/path",
+        "https://*.a",
+        "https://u@a",
+        "a,",
+    ] {
+        assert_eq!(shown(Kind::Origins, bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn networks_are_addresses_and_prefixes() {
+    for (typed, value) in [
+        ("", "none"),
+        ("*", "any"),
+        ("10.1.2.3/8, ::1", "10.0.0.0/8,::1"),
+    ] {
+        assert_eq!(shown(Kind::Networks, typed).as_deref(), Some(value));
+    }
+    for bad in ["nginx", "10.0.0.0/33", "10.0.0.1,", "*,10.0.0.1"] {
+        assert_eq!(shown(Kind::Networks, bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn switches_choices_and_text() {
+    for (text, on) in [("TRUE", true), ("1", true), ("off", false), ("no", false)] {
+        assert_eq!(Kind::Switch.parse(text), Some(Value::Switch(on)));
+    }
+    assert_eq!(Kind::Switch.parse("maybe"), None);
+    let choice = Kind::Choice(&["text", "json"]);
+    assert_eq!(choice.parse("JSON"), Some(Value::Choice("json")));
+    assert_eq!(choice.parse("jsn"), None);
+    assert_eq!(shown(Kind::Text, " a b ").as_deref(), Some("a b"));
+    let secret = Kind::Secret.parse("s3cret");
+    assert!(!format!("{secret:?}").contains("s3cret"));
+    assert_eq!(shown(Kind::Secret, "s3cret").as_deref(), Some("***"));
+}
+
+#[test]
+fn a_broken_url_shows_nothing_that_may_be_a_password() {
+    let kind = Kind::Urls(&["nats"]);
+    assert_eq!(kind.shown_when_wrong("nats://u:p@h:x"), "***");
+    assert_eq!(Kind::Addr.shown_when_wrong("nats://u:p@h"), "***");
+    assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
+    assert_eq!(kind.shown_when_wrong("http//h"), "\"http//h\"");
+    assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");
+}
