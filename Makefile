@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance soak deploy-test deb-test mutants clean deps build pytest
+.PHONY: help demo test lint bench conformance soak deploy-test deb-test mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -22,7 +22,8 @@ demo: ## Build, then serve a page with a moving market; PORT=8000
 
 test: deps build ## Install what the tests need, then run all of them
 	cargo test --workspace --locked
-	$(PYTEST) tests/contracts tests/blackbox
+	$(PYTEST) tests/contracts tests/blackbox tests/page
+	node --test clients/test/*.test.mjs
 	tests/conformance/run.sh abuse-quick
 	@echo "make test: all passed"
 
@@ -66,6 +67,9 @@ deb-test: ## Build the Debian package, install it here, run it, remove it (cargo
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
 
+screenshots: deps build ## The pictures of the page in docs/images, from the demo (two minutes)
+	.venv/bin/python scripts/screenshots.py
+
 clean: ## Remove everything that was built or installed here
 	cargo clean
 	rm -rf target .venv tests/node/node_modules
@@ -78,4 +82,4 @@ build:
 
 # For working on the tests: make pytest ARGS='-k stop'
 pytest: deps build
-	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox)
+	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox tests/page)

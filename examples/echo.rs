@@ -116,7 +116,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let telemetry = Telemetry::new(build, &labels, None, clock.now());
     let site = Site {
         routes: Vec::new(),
-        page: None,
         fallback: None,
         cors: Cors::Any,
     };

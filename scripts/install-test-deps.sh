@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-#   scripts/install-test-deps.sh            nats-server, redis-server, nginx, systemd-analyze, a Python environment in .venv, Node packages
-#   scripts/install-test-deps.sh browser    Chromium too, for the page tests
-#
-# Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it
-# prints the command that a person has to run, and fails: nothing is skipped.
+# nats-server, redis-server, nginx, systemd-analyze and Chromium, a Python environment in .venv, Node packages in tests/node.
+# Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
+# command that a person has to run, and fails: nothing is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,13 +24,13 @@ need python3 python3
 need node nodejs
 need npm npm
 need curl curl
+need chromium chromium
 if command -v python3 >/dev/null 2>&1 && ! [ -x .venv/bin/python ]; then
     # Debian's python3 comes without the part that makes environments.
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
 elif ! command -v python3 >/dev/null 2>&1; then
     missing+=(python3-venv)
 fi
-if [ "${1:-}" = browser ]; then need chromium chromium; fi
 
 if [ ${#missing[@]} -gt 0 ]; then
     by_hand="sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"

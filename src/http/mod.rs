@@ -10,6 +10,7 @@ mod connection;
 mod connection_clock;
 mod cors;
 mod gate;
+pub mod page;
 pub mod pages;
 mod plane;
 mod readiness;

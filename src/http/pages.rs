@@ -1,10 +1,8 @@
-//! The pages that tell of the process: `/health`, `/ready`, `/stats`, `/metrics`, and the headers
-//! of the page at `/`.
+//! The pages that tell of the process: `/health`, `/ready`, `/stats`, `/metrics`.
 
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use hyper::header::{self, HeaderValue};
 
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, Route};
@@ -157,35 +155,6 @@ fn event_loop_age(telemetry: &Telemetry, clock: Clock) -> ObjectWriter {
     let event_loop = &telemetry.event_loop;
     let age_ms = event_loop.last_turn_age_ms(clock.now());
     numbers([("turns", event_loop.turns()), ("last_turn_age_ms", age_ms)].into_iter())
-}
-
-/// The HTML page. Scripts and styles inside it run only where it has some; nothing is loaded from
-/// elsewhere, and nobody may frame it.
-pub(super) fn page(html: &'static str) -> Answer {
-    let own = |tag: &str| {
-        if html.contains(tag) {
-            "'self' 'unsafe-inline'"
-        } else {
-            "'self'"
-        }
-    };
-    let policy = format!(
-        "default-src 'self'; script-src {}; style-src {}; connect-src 'self' ws: wss:; \
-         img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-         object-src 'none'",
-        own("<script>"),
-        own("<style>")
-    );
-    let answer = Answer::new(StatusCode::OK, "text/html; charset=utf-8", html)
-        .with(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let answer = answer.with(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    match HeaderValue::try_from(policy) {
-        Ok(policy) => answer.with(header::CONTENT_SECURITY_POLICY, policy),
-        Err(_) => answer,
-    }
 }
 
 #[cfg(test)]

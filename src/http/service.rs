@@ -4,7 +4,7 @@
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode};
 
-use super::site::{Answer, Handler, RequestParts, Route, Site};
+use super::site::{Answer, Handler, RequestParts, Site};
 
 /// Answers requests of one site.
 pub(super) struct Service {
@@ -12,11 +12,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(mut site: Site) -> Self {
-        if let Some(page) = site.page {
-            site.routes
-                .push(Route::get("/", move |_| super::pages::page(page)));
-        }
+    pub(super) fn new(site: Site) -> Self {
         Self { site }
     }
 
@@ -73,7 +69,7 @@ fn method_not_allowed(methods: &[&Method]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Cors;
+    use crate::http::{Cors, Route};
     use hyper::Request;
 
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
@@ -201,21 +197,5 @@ mod tests {
         );
         // OPTIONS that is no preflight is a method like any other.
         assert_eq!(ask(site(), get("/a").method("OPTIONS")).status, 405);
-    }
-
-    #[test]
-    fn the_page_stands_at_the_root() {
-        let with_page = Site {
-            page: Some("<!doctype html>"),
-            ..site()
-        };
-        let answer = ask(with_page, get("/?q=1"));
-        assert_eq!(body(&answer), "<!doctype html>");
-        assert_eq!(
-            answer.headers[header::CONTENT_TYPE],
-            "text/html; charset=utf-8"
-        );
-        assert_eq!(answer.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-        assert_eq!(ask(site(), get("/")).status, 404);
     }
 }

@@ -79,8 +79,6 @@ impl Route {
 pub struct Site {
     /// The routes, in the order in which they are tried.
     pub routes: Vec<Route>,
-    /// The HTML page at `/`.
-    pub page: Option<&'static str>,
     /// The answer for unknown paths, where it is not 404 `{"detail":"Not Found"}`
     /// (trades contract: 426).
     pub fallback: Option<Handler>,

@@ -81,7 +81,6 @@ mod with_redis {
             })),
             metrics: metrics(&stats),
             outside: Box::new(move |outside| tell(&interest, outside)),
-            page: None,
         };
         run_gateway(process, parts, |addr| {
             let port = addr.port();

@@ -54,8 +54,6 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) metrics: Vec<GatewayMetric>,
     /// Takes what leaves the loop besides bytes; must not block.
     pub(super) outside: Box<dyn FnMut(Outside)>,
-    /// What `/` shows.
-    pub(super) page: Option<&'static str>,
 }
 
 /// Runs a gateway until a signal. `announce` is called with the address once it listens.
@@ -80,7 +78,7 @@ where
 
     let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.page)?;
+    let http = start_http(common, routes)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -121,18 +119,13 @@ fn status_routes(
     pages::status_routes(telemetry, clock, ready, stats_head)
 }
 
-fn start_http(
-    common: &CommonSettings,
-    routes: Vec<Route>,
-    page: Option<&'static str>,
-) -> Result<HttpPlane, RunError> {
+fn start_http(common: &CommonSettings, routes: Vec<Route>) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
         listed => Cors::Listed(listed.to_vec()),
     };
     let site = Site {
         routes,
-        page,
         fallback: None,
         cors,
     };

@@ -3,8 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use super::RunError;
 use super::gateway::{Parts, run_gateway};
@@ -12,7 +10,7 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::pages;
+use crate::http::{page, pages};
 use crate::hub::{FrameBytes, TopicName};
 use crate::settings::relay::DURABLES;
 use crate::settings::{
@@ -21,9 +19,6 @@ use crate::settings::{
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
-
-/// The page inside the binary.
-const PAGE: &str = include_str!("../http/page/index.html");
 
 /// Runs the levels gateway until a signal.
 ///
@@ -164,11 +159,14 @@ fn run_levels(
         gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
         source,
-        routes: Box::new(move |telemetry| vec![pages::levels_health_route(telemetry, shown_url)]),
+        routes: Box::new(move |telemetry| {
+            let mut routes = page::routes();
+            routes.push(pages::levels_health_route(telemetry, shown_url));
+            routes
+        }),
         stats_head: None,
         metrics: Vec::new(),
         outside: Box::new(|_| {}),
-        page: Some(PAGE),
     };
     run_gateway(process, parts, announce)
 }
@@ -214,6 +212,9 @@ fn nats_settings(settings: &LevelsSettings) -> crate::sources::nats::NatsSetting
 /// Says the last line of the banner once the subscriptions stand.
 #[cfg(feature = "nats")]
 fn announce_subscribed(status: Arc<BusStatus>) {
+    use std::thread;
+    use std::time::Duration;
+
     let wait = move || {
         while !status.subscribed() {
             thread::sleep(Duration::from_millis(20));
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::http::ReadyLimits;
-    use crate::settings::endpoint::HTTP_PATHS;
+    use crate::settings::endpoint::is_http_path;
     use crate::telemetry::{Build, LoopLabels, Telemetry};
 
     #[test]
@@ -249,8 +250,9 @@ mod tests {
         };
         let mut routes = pages::status_routes(&telemetry, clock, limits, None);
         routes.push(pages::levels_health_route(&telemetry, String::new()));
-        for path in routes.iter().map(|route| route.path).chain(["/"]) {
-            assert!(HTTP_PATHS.contains(&path), "{path}");
+        routes.extend(page::routes());
+        for route in routes {
+            assert!(is_http_path(route.path), "{}", route.path);
         }
     }
 }

@@ -8,8 +8,24 @@ use crate::gateways::LevelsGateway;
 /// What one endpoint looks like.
 pub(super) const FORM: &str = "PATH=KEY[,KEY…]";
 
-/// Paths that answer plain HTTP.
-pub const HTTP_PATHS: [&str; 5] = ["/", "/health", "/ready", "/stats", "/metrics"];
+/// Paths that answer plain HTTP; what ends with `/` stands for everything below it too.
+pub const HTTP_PATHS: [&str; 7] = [
+    "/health",
+    "/ready",
+    "/stats",
+    "/metrics",
+    "/weirgate.js",
+    "/page/",
+    "/",
+];
+
+/// The path answers plain HTTP.
+pub fn is_http_path(path: &str) -> bool {
+    let mut taken = HTTP_PATHS.iter();
+    taken.any(|taken| {
+        path == *taken || (*taken != "/" && taken.ends_with('/') && path.starts_with(taken))
+    })
+}
 
 /// One more path for clients, which sends some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +63,7 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
     if !path.starts_with('/') || !path.chars().all(of_path) {
         return Err("a path that begins with /, without query".into());
     }
-    if path == LevelsGateway::PATH || HTTP_PATHS.contains(&path) {
+    if path == LevelsGateway::PATH || is_http_path(path) {
         let http = HTTP_PATHS.join(", ");
         let stream = LevelsGateway::PATH;
         return Err(format!("a path other than {stream}, {http}"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
-    pages,
+    page, pages,
 };
 use weirgate::hub::Permit;
 use weirgate::telemetry::{Build, LoopLabels, Telemetry};
@@ -47,9 +47,9 @@ impl Fixture {
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
+        routes.extend(page::routes());
         let site = Site {
             routes,
-            page: Some("<!doctype html><title>weirgate</title>"),
             ..Site::default()
         };
         let plane = HttpPlane::start(site, None, settings).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use weirgate::clock::Clock;
-use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Site, pages};
+use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Site, page, pages};
 use weirgate::hub::{
     Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
     Hub, Incoming, Limits, Now, Publication, SessionKey,
@@ -101,9 +101,9 @@ impl Running {
         };
         let mut routes = pages::status_routes(&telemetry, clock, ready, None);
         routes.push(pages::levels_health_route(&telemetry, "none".to_owned()));
+        routes.extend(page::routes());
         let site = Site {
             routes,
-            page: Some("<!doctype html>"),
             fallback: None,
             cors: Cors::Any,
         };

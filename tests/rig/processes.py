@@ -45,7 +45,7 @@ def loadtest_binary():
 
 def system_binary(name, package):
     """A program from the PATH, or where Debian puts servers, which not every PATH has."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
     if path is None:
         raise StartError(f"no {name}: run `scripts/install-test-deps.sh` (Debian package {package})")
     return path

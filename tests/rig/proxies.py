@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 
-from processes import ROOT, Process, StartError, free_port
+from processes import ROOT, Process, StartError, free_port, system_binary
 
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
 
@@ -26,14 +26,6 @@ http {{
     include {folder}/weirgate.conf;
 }}
 """
-
-
-def nginx_binary():
-    """nginx from the PATH; Debian puts it in /usr/sbin, which not every PATH has."""
-    path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if path is None:
-        raise StartError("no nginx: run `scripts/install-test-deps.sh` (Debian package nginx-light)")
-    return path
 
 
 def replaced(text, old, new):
@@ -58,7 +50,7 @@ class Nginx:
             recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)
         (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
-        self.process = Process([nginx_binary(), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
+        self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
         self.wait_until_it_listens()
 
     def wait_until_it_listens(self, seconds=10):

@@ -1,6 +1,7 @@
 use super::*;
 use crate::hub::{FeedStats, SubjectStats};
 use crate::telemetry::{Build, BusStatus, LoopLabels};
+use hyper::header;
 
 fn telemetry(clock: Clock) -> Arc<Telemetry> {
     let consumers = [
@@ -99,18 +100,4 @@ fn stats_is_json_with_the_numbers_of_the_loop() {
     assert_eq!(number(&["connections", "http"]), Some(0));
     assert_eq!(number(&["send_errors", "peer_gone"]), Some(0));
     assert_eq!(number(&["loop", "turns"]), Some(0));
-}
-
-#[test]
-fn the_page_may_run_only_its_own_scripts() {
-    let policy = |html| {
-        let answer = page(html);
-        let value = answer.headers[header::CONTENT_SECURITY_POLICY].to_str();
-        value.unwrap().to_owned()
-    };
-    let plain = policy("<p>x</p>");
-    assert!(plain.contains("script-src 'self';") && plain.contains("style-src 'self';"));
-    let inline = policy("<style>p{}</style><script>1</script>");
-    assert!(inline.contains("script-src 'self' 'unsafe-inline';"));
-    assert!(inline.contains("style-src 'self' 'unsafe-inline';"));
 }

@@ -1,0 +1,225 @@
+"""The page in Chromium: what it shows is what another client got, and it tells when that is old or gone."""
+import asyncio
+import json
+import re
+import signal
+
+import pytest
+import websockets
+from browser import open_page
+from bus import publisher
+from processes import ROOT
+
+# Chromium takes a core for itself: one at a time.
+pytestmark = pytest.mark.xdist_group("chromium")
+
+LEVELS = {
+    "ts": 1715629300123,
+    "spy": {"spot": 530.12, "bid": 530.11, "ask": 530.13},
+    "es": {"spot": 5301.25, "bid": 5301.0, "ask": 5301.5},
+    "levels": [
+        {"id": "A", "price": 5310.5, "kind": "SESSION_HIGH", "direction": "RESISTANCE", "signal": "REJECT", "confidence": "HIGH",
+         "barrier": {"state": "WALL", "depth_in_zone": 9000}, "break_score_raw": 31.2, "confluence_level_name": "PREMIUM"},
+        {"id": "B", "price": 5302.0, "kind": "VWAP", "direction": "RESISTANCE", "signal": "BREAK", "confidence": "MEDIUM",
+         "barrier": {"state": "VACUUM"}, "break_score_raw": 80.0, "break_score_smooth": 77.7, "note": "thin"},
+        {"id": "C", "price": 5299.75, "kind": "STRIKE", "direction": "SUPPORT", "signal": "CHOP", "confidence": "LOW",
+         "barrier": {"state": "CONSUMED"}, "break_score_raw": 50.4},
+        {"id": "D", "price": 5280.0, "kind": "PM_LOW", "direction": "SUPPORT", "signal": "CONTESTED",
+         "barrier": {"state": "ABSORPTION"}, "break_score_raw": 12.0},
+    ],
+    "viewport": {"targets": [
+        {"level_id": "B", "level_price": 5302.0, "p_tradeable_2": 0.62, "p_break": 0.713, "p_bounce": 0.287, "strength_signed": 1.5,
+         "time_to_threshold": {"t1": {"60": 0.41, "120": 0.66}}, "retrieval": {"n_neighbors": 52}},
+        {"level_id": "C", "level_price": 5299.75, "p_tradeable_2": 0.18, "p_break": 0.4, "p_bounce": 0.6, "strength_signed": -0.25,
+         "time_to_threshold": {"t1": {"60": 0.07, "120": 0.11}}, "retrieval": {"n_neighbors": 24}},
+    ]},
+}
+FLOW = {"ts": 1715629300100, "symbol": "ES", "buy_vol": 1722, "sell_vol": 750, "delta": 972, "vwap": 5300.125, "cvd": -32747,
+        "book": {"bids": [[5301.0, 59], [5300.75, 62]], "asks": [[5301.5, 170], [5301.75, 88]]}}
+
+# Each row of a table: the text of its cells, as who reads aloud gets them.
+ROWS = """[...document.querySelectorAll('%s tbody tr')].map(tr => [...tr.children].map(cell => cell.innerText.replace(/\\s+/g, ' ').trim()))"""
+
+
+def minus(text):
+    return text.replace("-", "−")
+
+
+def price(value):
+    return minus(f"{value:,.2f}")
+
+
+def words(name):
+    text = " ".join(w if w in ("VWAP", "PM") else w.lower() for w in name.split("_"))
+    return text[:1].upper() + text[1:]
+
+
+def odds(of):
+    breaks = round(of["p_break"] * 100)
+    return f"{breaks} % {100 - breaks} %"
+
+
+def expected_level(level, spot):
+    """What the ladder has to say of a level that a client got."""
+    strength = level["note"] or ("" if level["confluence_level_name"] == "UNDEFINED" else words(level["confluence_level_name"]))
+    predictions = level.get("ml_predictions")
+    return [
+        price(level["level_price"]), f"{words(level['level_kind_name'])} {strength}".strip(),
+        ("+" if level["level_price"] > spot else "") + price(level["level_price"] - spot),
+        words(level["barrier_state"]), f"{level['break_score_smooth']:.0f}",
+        f"{'▲' if level['direction'] == 'UP' else '▼'}{words(level['signal'])} {level['direction'].lower()}",
+        words(level["confidence"]), odds(predictions) if predictions else "– –",
+    ]
+
+
+def expected_target(target, names):
+    times = target["time_to_threshold"]["t1"]
+    strength = target["strength_signed"]
+    return [f"{price(target['level_price'])} {names[target['level_id']]}", f"{target['p_tradeable_2']:.0%}".replace("%", " %"), odds(target),
+            ("+" if strength > 0 else "") + minus(f"{strength:.2f}"), f"{times['60'] * 100:.0f} %", f"{times['120'] * 100:.0f} %",
+            str(target["retrieval"]["n_neighbors"])]
+
+
+async def newest(socket, seconds=5):
+    """The last of the messages that come until it is quiet for a moment."""
+    text = await asyncio.wait_for(socket.recv(), seconds)
+    while True:
+        try:
+            text = await asyncio.wait_for(socket.recv(), 0.5)
+        except TimeoutError:
+            return json.loads(text)
+
+
+async def shows(page, messages):
+    await page.until(f"document.getElementById('main').dataset.drawn === '{messages}'", 10, f"{messages} messages on the page")
+
+
+def nothing_wrong(page, weirgate, expected_problem=None):
+    assert page.hosts() == {f"127.0.0.1:{weirgate.port}"}, "the page asks nobody else"
+    assert [p for p in page.problems if not (expected_problem and expected_problem in p)] == []
+
+
+async def test_it_shows_what_another_client_got(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    async with publisher(nats) as bus, websockets.connect(weirgate.ws_url) as other, open_page(weirgate.http_url) as page:
+        assert "Waiting for the first message" in await page.text("#rows")
+        await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "the page connected")
+        await bus.levels(LEVELS)
+        await bus.flow(FLOW)
+        got = await newest(other)
+        await shows(page, 2)
+
+        levels, spot = got["levels"]["levels"], got["levels"]["es"]["spot"]
+        rows = [expected_level(level, spot) for level in levels]
+        assert await page.js(ROWS % "#ladder") == [*rows[:2], ["ES spot 5,301.25"], *rows[2:]]
+        names = {level["id"]: words(level["level_kind_name"]) for level in levels}
+        targets = [expected_target(target, names) for target in got["viewport"]["targets"]]
+        assert await page.js(ROWS % "#predictions") == targets
+        assert [await page.text(f"#{part}") for part in ("symbol", "spot", "bidask")] == ["ES", "5,301.25", "5,301.00 / 5,301.50"]
+
+        flow = (await page.js("document.getElementById('flow').innerText")).split("\n")
+        for text in (f"Buy {got['flow']['buy_vol']:,}", f"Sell {got['flow']['sell_vol']}", "Cumulative delta", minus(f"{got['flow']['cvd']:,}")):
+            assert text in flow, text
+        book = await page.js(ROWS % ".book")
+        assert book == [["59", "5,301.00", "5,301.50", "170"], ["62", "5,300.75", "5,301.75", "88"]]
+        nothing_wrong(page, weirgate)
+
+
+ODD = [
+    {"levels": []}, {"levels": "none"}, {"levels": [{}]}, {"ts": 0, "spy": None, "es": {"spot": "x"}, "levels": [None, {"price": None, "signal": None}]},
+    {"levels": [{"id": 7, "price": "5301.5", "kind": None, "direction": 4, "confidence": {}, "break_score_raw": [], "confluence_level_name": {}}]},
+    {"levels": [{"price": 1e300, "break_score_raw": -1e300}], "viewport": {"targets": [{}, {"level_id": [], "p_break": "a"}, 5]}},
+    {"es": {"spot": 1}, "levels": [{"id": "same", "price": n} for n in (5300, 5301, 5302)], "viewport": {"targets": "x"}},
+]
+ATTACK = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
+
+
+async def test_odd_parts_are_shown_as_far_as_they_go_and_never_run(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
+        sent = 0
+        for flow in (0, False, "", [], "text", [1, {"a": 2}], {}, {"book": 5, "buy_vol": -1, "a": {}}, {ATTACK: ATTACK, "symbol": ATTACK}, None):
+            await bus.flow(flow)
+            sent += 1
+        for levels in ODD:
+            await bus.levels(levels)
+            sent += 1
+        level = {key: ATTACK for key in ("id", "kind", "direction", "signal", "confidence", "note", "confluence_level_name")}
+        await bus.levels({ATTACK: {"spot": 5300.0}, "levels": [{**level, "price": 5300.0, "barrier": {"state": ATTACK}}]})
+        await shows(page, sent + 1)
+        assert ATTACK.lower()[:40] in (await page.text("#rows")).lower(), "shown as text"
+        assert await page.js("document.querySelectorAll('main img, main script').length") == 0
+        assert await page.js("document.title") == "weirgate · levels"
+
+        many = [{"id": f"L{n}", "price": 5000 + n * 0.25} for n in range(300)]
+        await bus.levels({"es": {"spot": 5030.0}, "levels": many[:200]})
+        await shows(page, sent + 2)
+        assert len(await page.js(ROWS % "#ladder")) == 201
+        box = await page.js("""(() => { const box = document.getElementById('scroll').getBoundingClientRect();
+            const spot = document.querySelector('tr.spot').getBoundingClientRect(); return [box.top, spot.top, box.bottom]; })()""")
+        assert box == sorted(box), "the spot is in sight"
+        await bus.levels({"es": {"spot": 5030.0}, "levels": many})
+        await shows(page, sent + 3)
+        rows = await page.js(ROWS % "#ladder")
+        assert len(rows) == 202 and rows[-1] == ["100 more levels farther away"]
+        nothing_wrong(page, weirgate)
+
+
+# Notes, on the page's own clock, when a message last came and when the status changed.
+WATCH = """(() => {
+  window.seen = [];
+  const note = () => seen.push([pill.dataset.status, messages.textContent, performance.now()]);
+  new MutationObserver(note).observe(pill, { attributes: true, attributeFilter: ['data-status'] });
+})()"""
+
+
+async def test_a_feed_that_stops_is_stale_within_3_s(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
+        await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "the page connected")
+        await page.js(WATCH)
+        for n in range(20):
+            await bus.flow({"n": n})
+            await asyncio.sleep(0.1)
+        stopped = await page.js("performance.now()")
+        await page.until("document.getElementById('pill').dataset.status === 'stale'", 20, "stale")
+        status, _, at = (await page.js("seen"))[-1]
+        assert status == "stale" and 2_000 < at - stopped < 3_000, f"stale after {at - stopped:.0f} ms"
+        assert await page.text("#status") == "Stale"
+        assert "Stale" in await page.text("#about")
+        await page.until("document.getElementById('live').textContent.includes('stale')", 5, "it is read aloud too")
+        await bus.flow({"n": 20})
+        await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "fresh again")
+        assert await page.js("document.querySelector('.is-stale')") is None
+        nothing_wrong(page, weirgate)
+
+
+async def test_a_server_that_is_killed_and_started_is_back_within_5_s(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        # So long that the back-off starts from its beginning.
+        await page.until("parseInt(document.getElementById('open-for').textContent.replace('open for ', '')) >= 6", 20, "a stable connection")
+        weirgate.send(signal.SIGKILL)
+        await page.until("document.getElementById('pill').dataset.status === 'waiting'", 5, "the loss is noticed")
+        assert (await page.text("#status")).startswith("Reconnecting")
+        assert (await page.text("#last-close")).startswith("1006")
+        await asyncio.sleep(1)
+        before = int((await page.text("#messages")).replace(",", ""))
+        start_weirgate("demo", "--port", str(weirgate.port))
+        fresh = f"pill.dataset.status === 'open' && Number(messages.textContent.replace(',', '')) > {before + 2}"
+        await page.until(fresh, 5, "live again")
+        assert await page.text("#reconnects") == "1"
+        nothing_wrong(page, weirgate, expected_problem="ERR_CONNECTION_REFUSED")
+
+
+async def test_the_readmes_lines_run_in_a_page_of_another_origin(start_weirgate):
+    weirgate, elsewhere = start_weirgate("demo").wait_ready(), start_weirgate("demo").wait_ready()
+    lines = re.search(r"```js\n(import .*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    assert lines.count("\n") == 5
+    lines = lines.replace("localhost:8000", f"127.0.0.1:{weirgate.port}")
+    # A page of ours without a policy that would keep it from loading scripts of others.
+    async with open_page(f"{elsewhere.http_url}/health") as page:
+        await page.js("window.said = [], console.log = (...what) => said.push(what.join(' ')), 0")
+        await page.js(f"import(URL.createObjectURL(new Blob([{json.dumps(lines)}], {{ type: 'text/javascript' }}))).then(() => 0)")
+        await page.until("said.includes('open') && said.includes('10 levels')", 5, "a status and levels")
+        assert [problem for problem in page.problems if "favicon.ico" not in problem] == []
