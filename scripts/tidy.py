@@ -17,7 +17,7 @@ LINES_MAX = 500
 # Taken over whole from their authors, and replaced whole.
 TAKEN_OVER = {
     "tests/conformance/abuse.py", "tests/conformance/autobahn.sh",
-    "tests/contracts/check_levels.py", "tests/contracts/check_levels_behaviour.py",
+    "tests/contracts/check_levels.py", "tests/contracts/check_levels_behaviour.py", "tests/contracts/check_transcripts.py",
 }
 SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.

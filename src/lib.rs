@@ -17,6 +17,8 @@
 //! | [`log_budget`] | how many lines one place may log | log | [`feeds`], [`reactor`] |
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
+//! | [`key_files`] | the keys of tokens, read again when they change | judge a token | [`run`], [`token_command`] |
+//! | [`token_command`] | `weirgate token`: makes and judges tokens | start anything | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 
 pub mod auth;
@@ -26,10 +28,12 @@ pub mod gateways;
 pub mod health_check;
 pub mod http;
 pub mod hub;
+pub mod key_files;
 pub mod log_budget;
 pub mod reactor;
 pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
+pub mod token_command;
 pub mod wire;

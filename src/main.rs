@@ -4,15 +4,20 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-use weirgate::run;
+use weirgate::run::{self, RunError};
 use weirgate::settings::{Invocation, parse};
 use weirgate::telemetry::logging;
 
 fn main() -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
-        Ok(Invocation::Levels(settings)) => ended(run::levels(*settings)),
-        Ok(Invocation::Demo(settings)) => ended(run::demo(*settings)),
+        Ok(Invocation::Levels(settings)) => ran(run::levels(*settings)),
+        Ok(Invocation::Channels(settings)) => ran(run::channels(*settings)),
+        Ok(Invocation::Demo(settings)) => ran(run::demo(*settings)),
+        Ok(Invocation::PrintAcl(file)) => {
+            ran(run::acl_text(file.as_deref()).map(|text| show(text.trim_end())))
+        }
         Ok(Invocation::Health(check)) => ended(check.run()),
+        Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Check(text) | Invocation::Version(text)) => {
             show(text.trim_end());
             ExitCode::SUCCESS
@@ -24,6 +29,16 @@ fn main() -> ExitCode {
                 _ => complain(text),
             }
             ExitCode::from(exit.status)
+        }
+    }
+}
+
+fn ran(result: Result<(), RunError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            ExitCode::from(error.exit_status())
         }
     }
 }

@@ -59,6 +59,11 @@ fn help() {
         assert_eq!(shown(&["help", name], &[]), help);
         insta::assert_snapshot!(format!("help_{name}"), help);
     }
+    insta::assert_snapshot!("help_token", shown(&["token", "--help"], &[]));
+    for name in ["mint", "inspect"] {
+        let help = shown(&["token", name, "--help"], &[]);
+        insta::assert_snapshot!(format!("help_token_{name}"), help);
+    }
 }
 
 #[test]
@@ -159,6 +164,10 @@ fn wrong_values() {
         (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
         (&["levels", "--check", "--port=x", "--drain-ms=y"], &[]),
+        (&["channels"], &[("REDIS_URL", "redis:6379")]),
+        (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
+        (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
+        (&["channels"], &[("REQUIRE_AUTH", "perhaps")]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -224,6 +233,86 @@ fn version_and_features() {
     )));
     assert_eq!(version.contains("nats"), cfg!(feature = "nats"));
     assert_eq!(shown(&["--version"], &[]), version);
+}
+
+#[test]
+fn the_table_is_shown_and_replaced() {
+    let built_in = shown(&["channels", "--print-acl"], &[]);
+    insta::assert_snapshot!("print_acl", built_in);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("acl.json");
+    let path = file.to_str().expect("text");
+    std::fs::write(&file, r#"{"guest":["a","b:*"]}"#).expect("written");
+    let replaced = shown(&["channels", "--acl", path, "--print-acl"], &[]);
+    assert_eq!(replaced, "{\n  \"guest\": [\"a\", \"b:*\"]\n}\n");
+    std::fs::write(&file, r#"{"guest":"a"}"#).expect("written");
+    for args in [
+        &["channels", "--acl", path][..],
+        &["channels", "--acl", path, "--print-acl"],
+    ] {
+        assert!(refused(args, &[]).ends_with("role \"guest\": not a list of texts\n"));
+    }
+    let keys = refused(&["channels"], &[("JWT_JWKS_FILE", "/none")]);
+    assert_eq!(
+        keys,
+        "error: keys: /none: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn a_token_is_minted_judged_and_never_repeated() {
+    let env = [("JWT_SECRET", "s3cret"), ("JWT_AUDIENCE", "here")];
+    let args = ["token", "mint", "--role", "admin", "--user", "ann"];
+    let token = shown(&args, &env);
+    let token = token.trim();
+    let told = shown(&["token", "inspect", token], &env);
+    assert!(
+        told.starts_with("good\n  role:     admin\n  user:     ann\n"),
+        "{told}"
+    );
+    for (args, env, says) in [
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "other")],
+            "[signature]",
+        ),
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "s3cret")],
+            "[audience]",
+        ),
+        (vec!["token", "inspect", token], vec![], "[unknown_key]"),
+        (
+            vec!["token", "inspect", "-"],
+            vec![("JWT_SECRET", "s3cret")],
+            "[missing]",
+        ),
+        (vec!["token", "mint"], vec![], "JWT_SECRET is not set"),
+        (
+            vec!["token", "inspect"],
+            vec![("JWT_JWKS_FILE", "/none")],
+            "/none",
+        ),
+        (
+            vec!["token", "inspect", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+        (
+            vec!["token", "inspect", "--", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+    ] {
+        let run = weirgate(&args, &env);
+        assert_ne!(run.status, 0, "{args:?}");
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        let all = run.stdout + &run.stderr;
+        assert!(
+            !all.contains(&token[..30]) && !all.contains("s3cret"),
+            "{all}"
+        );
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod bad_log;
 mod bus;
+pub mod channels;
 pub mod levels;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};

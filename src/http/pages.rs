@@ -10,12 +10,26 @@ use crate::clock::Clock;
 use crate::telemetry::{OPEN_METRICS_CONTENT_TYPE, Telemetry};
 use crate::wire::object_writer::ObjectWriter;
 
-/// `/ready`, `/stats` and `/metrics`: what every gateway has.
-pub fn status_routes(telemetry: &Arc<Telemetry>, clock: Clock, limits: ReadyLimits) -> Vec<Route> {
+/// Writes the members of `/stats` that a gateway's contract asks for.
+pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
+
+/// `/ready`, `/stats` and `/metrics`: what every gateway has. `stats_head` goes first in `/stats`.
+pub fn status_routes(
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    limits: ReadyLimits,
+    stats_head: Option<StatsHead>,
+) -> Vec<Route> {
     let [for_ready, for_stats, for_metrics] = [(); 3].map(|()| Arc::clone(telemetry));
     vec![
         Route::get("/ready", move |_| ready(&for_ready, clock, &limits)),
-        Route::get("/stats", move |_| stats(&for_stats, clock, &limits)),
+        Route::get("/stats", move |_| {
+            let mut object = ObjectWriter::new();
+            if let Some(head) = &stats_head {
+                head(&for_stats, &mut object);
+            }
+            stats(object, &for_stats, clock, &limits)
+        }),
         Route::get("/metrics", move |_| {
             let text = for_metrics.open_metrics();
             Answer::new(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text).no_store()
@@ -62,11 +76,15 @@ fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
 }
 
 /// The counters that a person looks at first; `/metrics` has all.
-fn stats(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
+fn stats(
+    mut object: ObjectWriter,
+    telemetry: &Telemetry,
+    clock: Clock,
+    limits: &ReadyLimits,
+) -> Answer {
     let now = clock.now();
     let event_loop = &telemetry.event_loop;
     let build = telemetry.build();
-    let mut object = ObjectWriter::new();
     object.string("gateway", build.gateway);
     object.string("version", build.version);
     object.number("uptime_seconds", telemetry.uptime_seconds(now));

@@ -240,6 +240,10 @@ impl FrameBuilder {
 
     /// Writes the header before the payload; from here on the frame does not change.
     pub fn finish(mut self) -> Arc<Frame> {
+        debug_assert!(
+            self.lead == Lead::None || self.bytes.len() > HEADER_BYTES_MAX,
+            "a lead goes before a body"
+        );
         let plain = self.encode();
         self.alive
             .0

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
+use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
 use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
 
@@ -103,6 +103,11 @@ pub trait Gateway {
     /// A publication of the feed. Most gateways hand it to the topic's members.
     fn published(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
+    }
+
+    /// What the bus says of itself.
+    fn noticed(&mut self, core: &mut Core, notice: &BusNotice) {
+        let _ = (core, notice);
     }
 
     /// The answer to a [`Call`].

@@ -1,8 +1,8 @@
 //! The core with its gateway: every way in, and the few ways out.
 //!
 //! Methods are of four kinds, and their names say which. *Inputs* tell what happened
-//! (`accept`, `returned`, `received`, `writable`, `ended`, `released`, `published`, `reply`, `command`,
-//! `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
+//! (`accept`, `returned`, `received`, `writable`, `ended`, `released`, `published`, `noticed`,
+//! `reply`, `command`, `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
 //! (`flush`, `next_effect`, `next_deadline`); the rest are getters. After any input: flush, then
 //! effects until there are none.
 
@@ -16,7 +16,7 @@ use super::drain::DrainPlan;
 use super::due::Codes;
 use super::gateway::{Effect, Gateway, Incoming, Permit, Reply, Transmit};
 use super::session::{Pause, Phase, Step};
-use super::{CloseReason, Closing, HubStats, Now, Publication, SessionKey};
+use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
 
 /// For a 503: come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
@@ -119,6 +119,13 @@ impl<G: Gateway> Hub<G> {
     pub fn published(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
         self.gateway.published(&mut self.core, publication);
+        self.settle();
+    }
+
+    /// The bus says something of itself.
+    pub fn noticed(&mut self, now: Now, notice: &BusNotice) {
+        self.core.now = now;
+        self.gateway.noticed(&mut self.core, notice);
         self.settle();
     }
 

@@ -51,6 +51,18 @@ pub struct Publication {
     pub retain: Retain,
 }
 
+/// What the bus says of itself, in its place among the publications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusNotice {
+    /// The bus was reached, and everything that was wanted then is subscribed.
+    Up,
+    /// The bus is away.
+    Down,
+    /// The subscription of this topic stands, so what is published from here on comes; or the bus
+    /// has refused it, and nothing will.
+    Settled(TopicName),
+}
+
 /// What a feed has seen, for health and metrics. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStats {
@@ -86,6 +98,13 @@ pub trait Feed: Send {
 
     /// Takes one event and appends what follows from it to `out`.
     fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);
+
+    /// What an event tells the gateway, which hears of it before what follows from the event. For
+    /// gateways whose clients choose what the bus is asked for.
+    fn notice(&self, event: &Self::Event) -> Option<BusNotice> {
+        let _ = event;
+        None
+    }
 
     /// What was seen so far.
     fn stats(&self) -> &FeedStats;

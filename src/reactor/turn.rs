@@ -318,6 +318,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// got.
     fn take_event(&mut self, event: F::Event) -> usize {
         let now = self.clock.now();
+        if let Some(notice) = self.feed.notice(&event) {
+            self.hub.noticed(now, &notice);
+        }
         self.feed.event(now, event, &mut self.publications);
         if self.publications.is_empty() {
             return 0;

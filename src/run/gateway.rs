@@ -14,14 +14,16 @@ use super::process::{Process, build, seed};
 use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
+use crate::http::pages::StatsHead;
 use crate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
 use crate::reactor::{
-    ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, loop_labels, way_back,
+    ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, loop_labels,
+    way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
-use crate::telemetry::{BusStatus, Telemetry};
+use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
@@ -47,6 +49,12 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) source: Box<dyn Source>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
+    /// What `/stats` begins with.
+    pub(super) stats_head: Option<StatsHead>,
+    /// What the gateway counts itself.
+    pub(super) metrics: Vec<GatewayMetric>,
+    /// Takes what leaves the loop besides bytes; must not block.
+    pub(super) outside: Box<dyn FnMut(Outside)>,
 }
 
 /// Runs a gateway until a signal. `announce` is called with the address once it listens.
@@ -67,7 +75,9 @@ where
     let labels = loop_labels(&parts.feed);
     let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
 
-    let mut routes = status_routes(common, &telemetry, clock);
+    telemetry.add_gateway(parts.metrics);
+
+    let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
     let http = start_http(common, routes)?;
 
@@ -81,7 +91,7 @@ where
             bus,
             commands: never(),
             replies: never(),
-            outside: Box::new(|_| {}),
+            outside: parts.outside,
             http: http.handle(back),
             returned,
             telemetry: Arc::clone(&telemetry),
@@ -105,12 +115,17 @@ where
     }
 }
 
-fn status_routes(common: &CommonSettings, telemetry: &Arc<Telemetry>, clock: Clock) -> Vec<Route> {
+fn status_routes(
+    common: &CommonSettings,
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    stats_head: Option<StatsHead>,
+) -> Vec<Route> {
     let ready = ReadyLimits {
         loop_stall_ms: common.loop_stall_ms,
         bus_grace_ms: common.ready_bus_grace_ms,
     };
-    pages::status_routes(telemetry, clock, ready)
+    pages::status_routes(telemetry, clock, ready, stats_head)
 }
 
 fn start_http(common: &CommonSettings, routes: Vec<Route>) -> Result<HttpPlane, RunError> {

@@ -166,6 +166,9 @@ fn run_levels(
             routes.push(pages::levels_health_route(telemetry, shown_url));
             routes
         }),
+        stats_head: None,
+        metrics: Vec::new(),
+        outside: Box::new(|_| {}),
     };
     run_gateway(process, parts, announce)
 }
@@ -267,7 +270,7 @@ mod tests {
             loop_stall_ms: 1,
             bus_grace_ms: 1,
         };
-        let mut routes = pages::status_routes(&telemetry, clock, limits);
+        let mut routes = pages::status_routes(&telemetry, clock, limits, None);
         routes.push(pages::levels_health_route(&telemetry, String::new()));
         routes.extend(page::routes());
         for route in routes {

@@ -4,11 +4,15 @@
 //! | --- | --- |
 //! | `process` | what every process does first, and says |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
+//! | `auth` | who may connect: keys, and the table of who may subscribe to what |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
+//! | `channels` | what `weirgate channels` is made of |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
 
+mod auth;
 mod bus_away;
+mod channels;
 mod gateway;
 mod levels;
 mod process;
@@ -19,6 +23,8 @@ use std::net::SocketAddr;
 
 use crate::telemetry::logging::LoggingError;
 
+pub use self::auth::acl_text;
+pub use self::channels::channels;
 pub use self::levels::{demo, levels};
 
 /// Why a gateway ended without a signal.
@@ -47,7 +53,20 @@ pub enum RunError {
         /// What the settings allow.
         limit_s: u64,
     },
+    /// Settings: a file that they name, or an address, is no good.
+    #[error("{0}")]
+    Settings(String),
     /// Settings: the gateway needs a source that is not in this build.
     #[error("this build has no {0} source")]
     NotBuilt(&'static str),
+}
+
+impl RunError {
+    /// The exit status: 2 for wrong settings, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 2,
+            _ => 1,
+        }
+    }
 }

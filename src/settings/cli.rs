@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
@@ -9,24 +10,32 @@ use clap::error::ErrorKind;
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
 use super::kind::Kind;
-use super::resolved::{Checked, DemoSettings, LevelsSettings};
+use super::resolved::{ChannelsSettings, Checked, DemoSettings, LevelsSettings};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
+use crate::auth::Token;
 use crate::health_check::HealthCheck;
+use crate::token_command::{Claims, TokenAction, TokenCommand};
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run the levels gateway.
     Levels(Box<LevelsSettings>),
+    /// Run the channels gateway.
+    Channels(Box<ChannelsSettings>),
     /// Run the demo.
     Demo(Box<DemoSettings>),
+    /// Show the table of this file, or the built-in one.
+    PrintAcl(Option<PathBuf>),
     /// Show the checked settings, and exit with 0.
     Check(String),
     /// Show the version, and exit with 0.
     Version(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
+    /// Make or judge a token.
+    Token(Box<TokenCommand>),
 }
 
 /// The end of the process, without anything having been started.
@@ -66,6 +75,7 @@ where
         .map_err(|error| Exit::from_clap(&error, &args))?;
     match matches.subcommand() {
         Some(("health", matches)) => health(matches, &env),
+        Some(("token", matches)) => token(matches, &env),
         Some(("version", _)) => Ok(Invocation::Version(format!("weirgate {}", version()))),
         Some((name, matches)) => match Subcommand::gateway(name) {
             Some(subcommand) => gateway(subcommand, matches, &env),
@@ -106,7 +116,11 @@ fn gateway(subcommand: Subcommand, matches: &ArgMatches, env: &Env) -> Result<In
     if matches.get_flag("check") {
         return Ok(Invocation::Check(report(subcommand, &checked, &warnings)));
     }
+    if subcommand == Subcommand::Channels && matches.get_flag("print-acl") {
+        return Ok(Invocation::PrintAcl(checked.acl_file()));
+    }
     Ok(match subcommand {
+        Subcommand::Channels => Invocation::Channels(Box::new(checked.channels(warnings))),
         Subcommand::Demo => Invocation::Demo(Box::new(checked.demo(warnings))),
         _ => Invocation::Levels(Box::new(checked.levels(warnings))),
     })
@@ -123,6 +137,28 @@ fn health(matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
     let (checked, _) = checked(of.chain(rows(Subcommand::Health)), matches, env, 1)?;
     let check = HealthCheck::new(checked.listen(), checked.health_timeout_ms());
     Ok(Invocation::Health(check))
+}
+
+fn token(matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Exit::wrong_use("no command of token"));
+    };
+    // Its warnings are the gateway's own.
+    let (checked, _) = checked(rows(Subcommand::Token), matches, env, 2)?;
+    let action = match name {
+        "mint" => TokenAction::Mint(Claims {
+            role: flag(matches, "role"),
+            user: flag(matches, "user"),
+            symbols_max: matches.get_one("symbols-max").copied(),
+            expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
+        }),
+        _ => {
+            let token = flag(matches, "token").filter(|token| token != "-");
+            TokenAction::Inspect(token.and_then(Token::new))
+        }
+    };
+    let auth = checked.auth();
+    Ok(Invocation::Token(Box::new(TokenCommand { action, auth })))
 }
 
 fn checked(
@@ -162,13 +198,13 @@ fn report(subcommand: Subcommand, checked: &Checked, warnings: &[Warning]) -> St
 }
 
 impl Exit {
-    /// The parser repeats what it does not know, and that may be a URL in the wrong place: of
-    /// arguments with an `@`, nothing is shown.
+    /// The parser repeats what it does not know, and that may be a URL or a token in the wrong
+    /// place: of arguments with an `@`, or that begin as each JWT does, nothing is shown.
     fn from_clap(error: &clap::Error, args: &[OsString]) -> Self {
         let mut text = error.to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
             let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
-            if value.contains('@') {
+            if value.contains('@') || value.starts_with("eyJ") {
                 text = text.replace(arg.as_ref(), "***").replace(value, "***");
             }
         }

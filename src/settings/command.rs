@@ -1,7 +1,7 @@
 //! The command line, generated from the table.
 
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::kind::Kind;
 use super::setting::{Setting, Subcommand};
@@ -25,7 +25,10 @@ unset. Every flag has a WEIRGATE_* name: --log-format is WEIRGATE_LOG_FORMAT.";
 
 /// Version and features.
 pub(super) fn version() -> String {
-    let features = [("nats", cfg!(feature = "nats"))];
+    let features = [
+        ("nats", cfg!(feature = "nats")),
+        ("redis", cfg!(feature = "redis")),
+    ];
     let on: Vec<_> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
     let features = match on.is_empty() {
         true => "none".to_owned(),
@@ -49,6 +52,7 @@ pub(super) fn command() -> Command {
         .into_iter()
         .fold(root, |root, g| root.subcommand(gateway(g)));
     root.subcommand(health())
+        .subcommand(token())
         .subcommand(Command::new("version").about("Show the version and the features"))
 }
 
@@ -57,11 +61,16 @@ fn gateway(subcommand: Subcommand) -> Command {
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Check the settings, show them with their sources, and exit");
+    let print_acl = Arg::new("print-acl")
+        .long("print-acl")
+        .action(ArgAction::SetTrue)
+        .help("Show the table of who may subscribe to what, as JSON, and exit");
     Command::new(subcommand.name())
         .about(subcommand.about())
         .after_help(SOURCES)
         .args_override_self(true)
         .arg(check)
+        .args((subcommand == Subcommand::Channels).then_some(print_acl))
         .args(rows(subcommand).map(arg))
 }
 
@@ -77,6 +86,50 @@ fn health() -> Command {
         .args_override_self(true)
         .arg(which)
         .args(of_gateway.chain(rows(Subcommand::Health)).map(arg))
+}
+
+fn token() -> Command {
+    let part = |name, about| {
+        Command::new(name)
+            .about(about)
+            .after_help("The settings are the gateway's own, read from the same env.")
+            .args_override_self(true)
+            .args(rows(Subcommand::Token).map(arg))
+    };
+    let claim =
+        |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
+    let number = |name, help| claim(name, "N", help).value_parser(value_parser!(u32));
+    let mint = part(
+        "mint",
+        "Make a token for trying out, signed with JWT_SECRET (HS256)",
+    )
+    .arg(claim("role", "ROLE", "Its role"))
+    .arg(claim("user", "USER", "Its user"))
+    .arg(number("symbols-max", "The user's symbol limit"))
+    .arg(
+        number(
+            "expires-in-s",
+            "Seconds until it ends; 0 for never [default: 3600]",
+        )
+        .value_name("S")
+        .default_value("3600")
+        .hide_default_value(true),
+    );
+    let inspect = part(
+        "inspect",
+        "Say what a gateway would say of a token: exit 0 when it is good",
+    )
+    .arg(
+        Arg::new("token")
+            .value_name("TOKEN")
+            .help("The token; without it, or as -, it is read from standard input"),
+    );
+    Command::new(Subcommand::Token.name())
+        .about(Subcommand::Token.about())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(mint)
+        .subcommand(inspect)
 }
 
 fn arg(setting: &'static Setting) -> Arg {

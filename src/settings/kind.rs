@@ -48,6 +48,8 @@ pub enum Kind {
     SocketAddr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
+    /// One URL of these schemes, which may name a database behind its slash; or nothing.
+    OptionalUrl(&'static [&'static str]),
     /// On or off.
     Switch,
     /// One of these words.
@@ -79,7 +81,7 @@ pub enum Value {
     Addr(IpAddr),
     /// Of [`Kind::SocketAddr`].
     SocketAddr(Option<SocketAddr>),
-    /// Of [`Kind::Urls`].
+    /// Of [`Kind::Urls`] and [`Kind::OptionalUrl`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
@@ -139,6 +141,7 @@ impl Kind {
             Self::Addr => parse_addr(text).map(Value::Addr),
             Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
+            Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
                 "false" | "0" | "no" | "off" => Some(Value::Switch(false)),
@@ -172,6 +175,10 @@ impl Kind {
             Self::Urls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
+            }
+            Self::OptionalUrl(schemes) => {
+                let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
+                forms.collect::<Vec<_>>().join(" or ")
             }
             Self::Switch => "true or false".into(),
             Self::Choice(words) => words.join(" or "),
@@ -224,7 +231,7 @@ impl Kind {
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
             Self::SocketAddr => "ADDR:PORT".into(),
-            Self::Urls(_) => "URL".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
@@ -241,7 +248,7 @@ impl Kind {
     /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
     pub(super) fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) if text.contains('?') => "***".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) if text.contains('?') => "***".into(),
             Self::Secret => "***".into(),
             _ if text.contains('@') => "***".into(),
             _ => format!("\"{}\"", text.trim().escape_debug()),
@@ -324,6 +331,17 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
     text.split(',')
         .all(good)
         .then(|| Value::Urls(SecretUrl::new(text)))
+}
+
+fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
+    let is_good = |url: Url| {
+        let host = url.host_str().is_some_and(|host| !host.is_empty());
+        let database = url.path().trim_matches('/');
+        let database = database.is_empty() || database.parse::<u32>().is_ok();
+        host && database && schemes.contains(&url.scheme()) && url.port() != Some(0)
+    };
+    let good = text.is_empty() || Url::parse(text).is_ok_and(is_good);
+    good.then(|| Value::Urls(SecretUrl::new(text)))
 }
 
 /// Origins as a browser writes them: lower case, without the scheme's own port.

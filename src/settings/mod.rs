@@ -32,8 +32,8 @@ pub use kind::{Kind, Unit, Value};
 pub use limit::{Limit, Shows};
 pub use relay::RelaySettings;
 pub use resolved::{
-    CommonSettings, DemoSettings, LevelsSettings, LimitSettings, LogFormat, NatsAccess, NatsUser,
-    SendQueueSettings,
+    AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings,
+    LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

@@ -8,22 +8,28 @@ use super::limit::{Limit, Shows};
 pub enum Subcommand {
     /// `weirgate levels`.
     Levels,
+    /// `weirgate channels`.
+    Channels,
     /// `weirgate demo`.
     Demo,
     /// `weirgate health`, which also takes the address and the port of the gateway it asks.
     Health,
+    /// `weirgate token`.
+    Token,
 }
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 2] = [Self::Levels, Self::Demo];
+    pub const GATEWAYS: [Self; 3] = [Self::Levels, Self::Channels, Self::Demo];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levels => "levels",
+            Self::Channels => "channels",
             Self::Demo => "demo",
             Self::Health => "health",
+            Self::Token => "token",
         }
     }
 
@@ -31,8 +37,10 @@ impl Subcommand {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
+            Self::Channels => "Relay Redis channels and patterns, with roles and limits",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
+            Self::Token => "Make a token for trying out, or see what a gateway would say of one",
         }
     }
 
@@ -49,16 +57,22 @@ pub enum Heading {
     Listening,
     /// The NATS connection.
     Nats,
+    /// The Redis connection.
+    Redis,
     /// What the levels gateway relays, and where to.
     Relays,
     /// What the levels gateway computes.
     Session,
     /// The simulated market.
     Market,
+    /// What a client of the channels gateway may do.
+    Channels,
     /// The log.
     Logs,
     /// Start, readiness and stop.
     Lifecycle,
+    /// Tokens and their keys.
+    Auth,
     /// Who may connect, and what a client may send.
     Clients,
     /// What waits for a client.
@@ -79,11 +93,14 @@ impl Heading {
         match self {
             Self::Listening => "Listening",
             Self::Nats => "NATS",
+            Self::Redis => "Redis",
             Self::Relays => "Relays and endpoints",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
+            Self::Channels => "Channels",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",
+            Self::Auth => "Tokens",
             Self::Clients => "Clients",
             Self::SendQueue => "Send queues",
             Self::Connection => "Connections",

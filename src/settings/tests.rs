@@ -6,7 +6,21 @@ use super::typed::{Env, rows};
 use super::*;
 use crate::hub;
 
-const ALL: [Subcommand; 3] = [Subcommand::Levels, Subcommand::Demo, Subcommand::Health];
+const ALL: [Subcommand; 5] = [
+    Subcommand::Levels,
+    Subcommand::Channels,
+    Subcommand::Demo,
+    Subcommand::Health,
+    Subcommand::Token,
+];
+
+/// What is typed to reach a subcommand's settings.
+fn words(subcommand: Subcommand) -> Vec<&'static str> {
+    match subcommand {
+        Subcommand::Token => vec!["token", "inspect"],
+        other => vec![other.name()],
+    }
+}
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
     parse(["weirgate"].iter().chain(args), env.iter().copied())
@@ -136,7 +150,7 @@ fn defaults_are_allowed_and_ranges_are_no_wider_than_their_types() {
                     _ => None,
                 })
                 .collect();
-            let mut args = vec![subcommand.name()];
+            let mut args = words(subcommand);
             args.extend(flags.iter().map(String::as_str));
             assert!(run(&args, &[]).is_ok(), "{:?}", run(&args, &[]));
         }
@@ -146,7 +160,8 @@ fn defaults_are_allowed_and_ranges_are_no_wider_than_their_types() {
 #[test]
 fn every_setting_reaches_the_resolved_ones() {
     for subcommand in ALL {
-        let default = format!("{:?}", run(&[subcommand.name()], &[]).unwrap());
+        let words = words(subcommand);
+        let default = format!("{:?}", run(&words, &[]).unwrap());
         for setting in rows(subcommand) {
             let other: Vec<String> = match setting.kind {
                 Kind::Number { min, max, .. } => {
@@ -157,6 +172,7 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::Addr => vec!["10.1.2.3".into()],
                 Kind::SocketAddr => vec!["10.1.2.3:9100".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
+                Kind::OptionalUrl(_) => vec!["redis://other:1/2".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
@@ -168,9 +184,9 @@ fn every_setting_reaches_the_resolved_ones() {
             };
             let changes = |value: &String| {
                 let flag = format!("--{}={value}", setting.flag);
-                let args = [subcommand.name(), &flag].into_iter();
-                run(&args.chain(partner(setting.flag)).collect::<Vec<_>>(), &[])
-                    .is_ok_and(|invocation| format!("{invocation:?}") != default)
+                let mut args = [&words, [flag.as_str()].as_slice()].concat();
+                args.extend(partner(setting.flag));
+                run(&args, &[]).is_ok_and(|invocation| format!("{invocation:?}") != default)
             };
             assert!(
                 other.iter().any(changes),
@@ -427,7 +443,7 @@ fn the_environment_may_name_the_gateway() {
     assert_eq!(exit.status, 2);
     assert_eq!(
         exit.text,
-        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or demo\n"
+        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or channels or demo\n"
     );
 }
 

@@ -12,7 +12,7 @@ mod process;
 mod values;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -24,6 +24,7 @@ pub use process::ProcessStats;
 pub use values::{Durations, Stored, StoredByLabel};
 
 use crate::hub::Now;
+use names::MetricName;
 use values::Writer;
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
@@ -48,7 +49,26 @@ pub struct Telemetry {
     pub event_loop: LoopMetrics,
     build: Build,
     bus: Option<Arc<BusStatus>>,
+    gateway: OnceLock<Vec<GatewayMetric>>,
     started: Now,
+}
+
+/// A metric that only some gateways have, and where its values come from when somebody asks.
+pub enum GatewayMetric {
+    /// One number.
+    Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
+    /// A number for each value of the metric's label.
+    ByLabel(&'static MetricName, LabelledNumbers),
+}
+
+/// Label values with their numbers, when somebody asks.
+pub type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+
+impl fmt::Debug for GatewayMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Number(metric, _) | Self::ByLabel(metric, _)) = self;
+        f.write_str(metric.name)
+    }
 }
 
 impl Telemetry {
@@ -63,8 +83,27 @@ impl Telemetry {
             event_loop: LoopMetrics::new(labels, now),
             build,
             bus,
+            gateway: OnceLock::new(),
             started: now,
         })
+    }
+
+    /// Adds what the gateway counts itself; once, before anyone asks.
+    pub fn add_gateway(&self, metrics: Vec<GatewayMetric>) {
+        let added = self.gateway.set(metrics);
+        debug_assert!(added.is_ok(), "a process has one gateway");
+    }
+
+    fn write_gateway(&self, out: &mut Writer<'_>) -> fmt::Result {
+        for metric in self.gateway.get().into_iter().flatten() {
+            match metric {
+                GatewayMetric::Number(name, value) => out.number(name, value())?,
+                GatewayMetric::ByLabel(name, values) => {
+                    out.by_label(name, values().into_iter())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The program that runs.
@@ -110,6 +149,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         self.event_loop.write(&mut out)?;
         self.write_bus(&mut out)?;
+        self.write_gateway(&mut out)?;
         out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
         let Build {
             version,

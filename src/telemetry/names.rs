@@ -173,6 +173,14 @@ metric_names! {
         "Subscriptions that the bus's rules forbid.";
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages that the bus still holds for a consumer; absent while unknown.";
+    SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
+        "Names and patterns held, counted once per client that holds them.";
+    SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
+        "Different names and patterns that some client holds.";
+    AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
+        "Clients refused for their token, by reason.";
+    REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
+        "Messages of clients dropped for their rate.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines that were not written because standard output was not read.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]

@@ -19,7 +19,17 @@ fn telemetry() -> Arc<Telemetry> {
         send_errors: &["peer_gone"],
         subjects: vec!["levels.signals".to_owned(), "a\"b\\c".to_owned()],
     };
-    Telemetry::new(build, &labels, Some(Arc::new(bus)), NOW)
+    let telemetry = Telemetry::new(build, &labels, Some(Arc::new(bus)), NOW);
+    telemetry.add_gateway(vec![
+        GatewayMetric::Number(&names::SUBSCRIPTIONS, Box::new(|| 3)),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIBED_NAMES,
+            Box::new(|| vec![("channel", 2), ("pattern", 1)]),
+        ),
+        GatewayMetric::ByLabel(&names::AUTH_REFUSALS, Box::new(|| vec![("expired", 4)])),
+        GatewayMetric::Number(&names::REQUESTS_LIMITED, Box::new(|| 5)),
+    ]);
+    telemetry
 }
 
 /// The `# TYPE` lines as (name, type).

@@ -19,6 +19,7 @@ pub mod deflate;
 pub mod encode;
 pub mod frame_reader;
 pub mod head;
+pub mod iso;
 pub mod json;
 pub mod object_writer;
 pub mod response;

@@ -69,6 +69,11 @@ impl ObjectWriter {
         self.key(key).push_str(&inner.finish());
     }
 
+    /// Bytes written so far.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// The object's text.
     pub fn finish(mut self) -> String {
         self.text.push('}');
@@ -76,7 +81,8 @@ impl ObjectWriter {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A JSON string.
+pub fn quoted(text: &str) -> String {
     // A string always has a JSON form; the empty string stands in for an error that cannot come.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }

@@ -41,7 +41,7 @@ impl Fixture {
             features: String::new(),
         };
         let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
-        let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default());
+        let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         let url = "nats://nats:4222".to_owned();
         routes.push(pages::levels_health_route(&telemetry, url));
         routes.push(Route::get("/large", |_| {

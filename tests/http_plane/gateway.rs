@@ -99,7 +99,7 @@ impl Running {
             loop_stall_ms: 700,
             ..ReadyLimits::default()
         };
-        let mut routes = pages::status_routes(&telemetry, clock, ready);
+        let mut routes = pages::status_routes(&telemetry, clock, ready, None);
         routes.push(pages::levels_health_route(&telemetry, "none".to_owned()));
         routes.extend(page::routes());
         let site = Site {

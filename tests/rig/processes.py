@@ -199,7 +199,7 @@ class Weirgate(Process):
 
     def __init__(self, subcommand="levels", *flags, nats=None, env=None, files_max=None, output=None):
         self.port = free_port()
-        settings = {"GATEWAY_PORT": str(self.port)}
+        settings = {"GATEWAY_PORT": str(self.port), "REDIS_WS_GATEWAY_PORT": str(self.port)}
         if nats is not None:
             settings["NATS_URL"] = nats.url
         super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)

@@ -76,6 +76,11 @@ impl Client {
             .is_some_and(|h| h.starts_with("HTTP/1.1 101 "))
     }
 
+    /// The answer to the request, whole.
+    pub(crate) fn head(&self) -> Option<&str> {
+        self.head.as_deref()
+    }
+
     pub(crate) fn status(&self) -> Option<u16> {
         self.head.as_deref()?.get(9..12)?.parse().ok()
     }

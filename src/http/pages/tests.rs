@@ -79,7 +79,12 @@ fn stats_is_json_with_the_numbers_of_the_loop() {
         }],
         ..FeedStats::default()
     });
-    let answer = stats(&telemetry, clock, &ReadyLimits::default());
+    let answer = stats(
+        ObjectWriter::new(),
+        &telemetry,
+        clock,
+        &ReadyLimits::default(),
+    );
     let value: sonic_rs::Value = sonic_rs::from_str(text(&answer)).unwrap();
     let number = |path: &[&str]| {
         let found = path

@@ -87,6 +87,33 @@ fn urls_need_a_scheme_that_fits_and_a_host() {
 }
 
 #[test]
+fn one_url_may_name_a_database_or_be_absent() {
+    let kind = Kind::OptionalUrl(&["redis", "rediss"]);
+    for good in [
+        "",
+        "redis://h",
+        "rediss://u:p@h:1/2",
+        "redis://:p@[::1]:6379/",
+    ] {
+        assert!(kind.parse(good).is_some(), "{good}");
+    }
+    for bad in [
+        "h",
+        "h:6379",
+        "nats://h",
+        "redis://",
+        "redis://h/x",
+        "redis://h:0",
+    ] {
+        assert!(kind.parse(bad).is_none(), "{bad}");
+    }
+    assert_eq!(
+        shown(kind, "redis://u:p@h/1").as_deref(),
+        Some("redis://u:***@h/1")
+    );
+}
+
+#[test]
 fn origins_are_what_browsers_send() {
     for (typed, value) in [
         ("*", "any"),

@@ -1,6 +1,7 @@
 //! The values of one subcommand, each allowed, and fitting together.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::super::error::SettingsError;
 use super::super::kind::Value;
@@ -161,12 +162,22 @@ impl Checked {
         }
     }
 
-    /// A text; `None` when it is empty.
-    pub(super) fn text(&self, flag: &str) -> Option<String> {
+    /// The text of a row that takes any.
+    pub(super) fn text(&self, flag: &str) -> String {
         match self.value(flag) {
-            Value::Text(text) => Some(text.clone()).filter(|t| !t.is_empty()),
+            Value::Text(text) => text.clone(),
             other => unreachable!("--{flag} is no text: {other:?}"),
         }
+    }
+
+    /// A text; `None` when it is empty.
+    pub(super) fn some_text(&self, flag: &str) -> Option<String> {
+        Some(self.text(flag)).filter(|text| !text.is_empty())
+    }
+
+    /// A file; `None` when none is named.
+    pub(super) fn path(&self, flag: &str) -> Option<PathBuf> {
+        self.some_text(flag).map(PathBuf::from)
     }
 
     /// A secret; `None` when it is empty.

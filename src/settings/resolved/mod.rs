@@ -3,6 +3,8 @@
 //! The second stage. [`Checked`] holds the values of one subcommand with their sources (that is
 //! what `--check` prints); the structs are made from it, those of a gateway in a file of its own.
 
+mod auth;
+mod channels;
 mod checked;
 mod levels;
 mod nats;
@@ -14,6 +16,8 @@ use super::kind::Value;
 use crate::auth::{AddressLimits, TrustedProxies};
 use crate::hub;
 
+pub use self::auth::AuthSettings;
+pub use self::channels::{ChannelsSettings, RedisSettings};
 pub use self::checked::{Checked, CheckedValue};
 pub use self::levels::{DemoSettings, LevelsSettings};
 pub use self::nats::{NatsAccess, NatsUser};

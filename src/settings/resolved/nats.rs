@@ -36,27 +36,27 @@ pub enum NatsUser {
 
 impl Checked {
     pub(super) fn nats(&self) -> NatsAccess {
-        let path = |flag| self.text(flag).map(PathBuf::from);
         NatsAccess {
             url: match self.value("nats-url") {
                 Value::Urls(urls) => urls.clone(),
                 other => unreachable!("--nats-url is no URL: {other:?}"),
             },
             user: self.nats_user(),
-            ca: path("nats-ca"),
-            client: path("nats-cert").zip(path("nats-key")),
+            ca: self.path("nats-ca"),
+            client: self.path("nats-cert").zip(self.path("nats-key")),
         }
     }
 
     /// [`Checked::new`] saw to it that there is at most one.
     fn nats_user(&self) -> NatsUser {
-        let path = |flag| self.text(flag).map(PathBuf::from);
-        let pair = self.text("nats-user").zip(self.secret("nats-password"));
+        let pair = self
+            .some_text("nats-user")
+            .zip(self.secret("nats-password"));
         let password = pair.map(|(user, password)| NatsUser::Password(user, password));
         password
             .or_else(|| self.secret("nats-token").map(NatsUser::Token))
-            .or_else(|| path("nats-creds").map(NatsUser::Creds))
-            .or_else(|| path("nats-nkey").map(NatsUser::Nkey))
+            .or_else(|| self.path("nats-creds").map(NatsUser::Creds))
+            .or_else(|| self.path("nats-nkey").map(NatsUser::Nkey))
             .unwrap_or(NatsUser::None)
     }
 }

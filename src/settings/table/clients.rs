@@ -4,6 +4,7 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Clients;
 use super::super::setting::Setting;
+use super::super::setting::Subcommand::{Channels, Demo, Levels};
 use super::{HOUR_MS, MIB};
 use crate::hub::CloseReason;
 
@@ -126,5 +127,19 @@ pub(super) static ROWS: &[Setting] = &[
         "close 1009",
         Shows::Reason(CloseReason::MessageTooBig),
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
-    ),
+    )
+    .on(&[Levels, Demo]),
+    Setting::bytes(
+        Clients,
+        "message-bytes-max",
+        (125, 64 * MIB),
+        "2097152",
+        "One message from a client, its fragments together, inflated",
+    )
+    .limit(
+        "close 1009",
+        Shows::Reason(CloseReason::MessageTooBig),
+        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
+    )
+    .on(&[Channels]),
 ];

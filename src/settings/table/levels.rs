@@ -36,7 +36,8 @@ pub(super) static ROWS: &[Setting] = &[
         Kind::number(Unit::Minutes, (1, 870)),
         "240",
         "Minutes from the open (09:30 New York) at which bars_since_open stops",
-    ),
+    )
+    .on(&[Levels, Demo]),
     Setting::count(
         Market,
         "levels",

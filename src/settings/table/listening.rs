@@ -4,7 +4,7 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Listening;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Demo, Levels};
+use super::super::setting::Subcommand::{Channels, Demo, Levels};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -27,6 +27,16 @@ pub(super) static ROWS: &[Setting] = &[
     .on(&[Demo]),
     Setting::new(
         Listening,
+        "listen",
+        Kind::Addr,
+        "0.0.0.0",
+        "Address to listen on",
+    )
+    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
+    .original_env(&["REDIS_WS_GATEWAY_HOST"])
+    .on(&[Channels]),
+    Setting::new(
+        Listening,
         "port",
         Kind::Port,
         "8000",
@@ -35,6 +45,15 @@ pub(super) static ROWS: &[Setting] = &[
     .more("PORT is read when GATEWAY_PORT is not set.")
     .original_env(&["GATEWAY_PORT", "PORT"])
     .on(&[Levels, Demo]),
+    Setting::new(
+        Listening,
+        "port",
+        Kind::Port,
+        "8889",
+        "Port for WebSocket and HTTP",
+    )
+    .original_env(&["REDIS_WS_GATEWAY_PORT"])
+    .on(&[Channels]),
     Setting::count(
         Listening,
         "listen-backlog",

@@ -4,7 +4,9 @@
 //! together. A setting whose default or env names differ between gateways has a row for each of
 //! them.
 
+mod auth;
 mod budgets;
+mod channels;
 mod clients;
 mod delivery;
 mod health;
@@ -12,6 +14,7 @@ mod levels;
 mod listening;
 mod nats;
 mod process;
+mod redis;
 
 use super::setting::Setting;
 
@@ -25,8 +28,11 @@ const HOUR_MS: u64 = 60 * MINUTE_MS;
 static PARTS: &[&[Setting]] = &[
     listening::ROWS,
     nats::ROWS,
+    redis::ROWS,
     levels::ROWS,
+    channels::ROWS,
     process::ROWS,
+    auth::ROWS,
     clients::ROWS,
     delivery::ROWS,
     budgets::ROWS,

@@ -1,0 +1,187 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Redis's own way, line by line in its order, exponential as it is: the measure of the other.
+fn as_redis(pattern: &[u8], name: &[u8]) -> bool {
+    let Some((&first, rest)) = pattern.split_first() else {
+        return name.is_empty();
+    };
+    if first == b'*' {
+        return (0..=name.len()).any(|skipped| as_redis(rest, &name[skipped..]));
+    }
+    let Some((&byte, left)) = name.split_first() else {
+        return false;
+    };
+    match (first, rest) {
+        (b'?', _) => as_redis(rest, left),
+        (b'[', _) => {
+            let (met, after) = class_as_redis(rest, byte);
+            met && as_redis(after, left)
+        }
+        (b'\\', [escaped, after @ ..]) => *escaped == byte && as_redis(after, left),
+        _ => first == byte && as_redis(rest, left),
+    }
+}
+
+fn class_as_redis(mut pattern: &[u8], byte: u8) -> (bool, &[u8]) {
+    let not = pattern.first() == Some(&b'^');
+    pattern = &pattern[usize::from(not)..];
+    let mut met = false;
+    loop {
+        if pattern.len() >= 2 && pattern[0] == b'\\' {
+            pattern = &pattern[1..];
+            met |= pattern[0] == byte;
+        } else if pattern.first() == Some(&b']') {
+            return (met != not, &pattern[1..]);
+        } else if pattern.is_empty() {
+            return (met != not, pattern);
+        } else if pattern.len() >= 3 && pattern[1] == b'-' {
+            let (from, to) = (pattern[0].min(pattern[2]), pattern[0].max(pattern[2]));
+            pattern = &pattern[2..];
+            met |= (from..=to).contains(&byte);
+        } else {
+            met |= pattern[0] == byte;
+        }
+        pattern = &pattern[1..];
+    }
+}
+
+fn glob(pattern: &str) -> Glob {
+    Glob::parse(pattern).expect("ASCII")
+}
+
+#[test]
+fn matches_as_redis_does() {
+    for (pattern, name, want) in [
+        ("", "", true),
+        ("", "a", false),
+        ("*", "a:b", true),
+        ("a*", "a", true),
+        ("a*c", "abcbc", true),
+        ("a*c", "abcb", false),
+        ("h?llo", "hello", true),
+        ("h?llo", "hllo", false),
+        ("h[ae]llo", "hallo", true),
+        ("h[^e]llo", "hello", false),
+        ("h[a-b]llo", "hbllo", true),
+        ("h[b-a]llo", "hallo", true),
+        ("[]a]", "a]", false),
+        ("[^]", "x", true),
+        ("[", "[", false),
+        ("[a", "a", true),
+        ("[a-", "-", true),
+        ("[a-]", "]", true),
+        ("[\\]]", "]", true),
+        ("\\*", "*", true),
+        ("\\*", "a", false),
+        ("a\\", "a\\", true),
+        ("?", "é", false),
+        ("??", "é", true),
+        ("a:*", "b:a", false),
+    ] {
+        assert_eq!(
+            glob(pattern).matches(name.as_bytes()),
+            want,
+            "{pattern} {name}"
+        );
+        assert_eq!(
+            as_redis(pattern.as_bytes(), name.as_bytes()),
+            want,
+            "{pattern} {name}"
+        );
+    }
+    let exact = Glob::exact("a[b\\c");
+    assert!(exact.matches(b"a[b\\c") && !exact.matches(b"ab"));
+    assert_eq!(Glob::parse("[à-é]"), Err(GlobError::RangeOutsideAscii));
+}
+
+#[test]
+fn a_pattern_made_to_take_for_ever_does_not() {
+    let pattern = glob(&"a*".repeat(2_000));
+    assert!(!pattern.matches(&[b"a".repeat(4_000), b"b".to_vec()].concat()[..1_999]));
+    let mut name = b"a".repeat(20_000);
+    assert!(pattern.matches(&name));
+    name.insert(0, b'b');
+    assert!(!pattern.matches(&name));
+    let evil = glob(&format!("{}b", "*a".repeat(500)));
+    assert!(!evil.matches(&b"a".repeat(20_000)));
+    let table = Globs::new(vec![glob(&format!("*{}", "[ab]?".repeat(60)))]);
+    assert!(!table.contain(&evil));
+}
+
+/// Each is asked whether it contains itself, well within the bound on steps.
+#[test]
+fn patterns_with_many_stars_are_answered() {
+    for pattern in [
+        "*a*b*c*d*e*f*g*h",
+        "a*b?*c??*d*e*f",
+        "*:tick:*:[a-f]*:?*:end",
+        "*?a?*?b?*?c?*",
+    ] {
+        let asked = glob(pattern);
+        assert!(Globs::new(vec![glob(pattern)]).contain(&asked), "{pattern}");
+        let narrower = glob(&pattern.replacen('*', "x*", 1));
+        assert!(Globs::new(vec![asked]).contain(&narrower), "{pattern}");
+    }
+}
+
+/// All names of up to this many of these bytes; `x` stands for every byte that no pattern names.
+fn names(length_max: usize) -> Vec<Vec<u8>> {
+    let mut names = vec![Vec::new()];
+    let mut last = names.clone();
+    for _ in 0..length_max {
+        last = last
+            .iter()
+            .flat_map(|name| b"abx".map(|byte| [name.as_slice(), &[byte]].concat()))
+            .collect();
+        names.extend(last.iter().cloned());
+    }
+    names
+}
+
+fn patterns() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => Just("a"),
+        2 => Just("b"),
+        3 => Just("*"),
+        2 => Just("?"),
+        1 => Just("[ab]"),
+        1 => Just("[^a]"),
+        1 => Just("[]"),
+    ];
+    prop::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Any bytes of a pattern's own alphabet, in any order.
+    #[test]
+    fn matching_agrees_with_redis_on_anything(
+        pattern in "[ab\\]\\[*?\\\\^-]{0,8}",
+        name in "[ab\\]\\[\\\\^-]{0,6}",
+    ) {
+        let (pattern, name) = (pattern.as_str(), name.as_bytes());
+        prop_assert_eq!(glob(pattern).matches(name), as_redis(pattern.as_bytes(), name));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Exact both ways: granted only if every name is, and refused only because of a name. Seven
+    /// bytes tell patterns of four pieces apart.
+    #[test]
+    fn containment_agrees_with_all_names(
+        asked in patterns(),
+        table in prop::collection::vec(patterns(), 1..3),
+    ) {
+        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)).collect());
+        let asked = glob(&asked);
+        let stray = names(7).into_iter().find(|name| {
+            asked.matches(name) && !globs.globs.iter().any(|glob| glob.matches(name))
+        });
+        prop_assert_eq!(globs.contain(&asked), stray.is_none(), "{:?}", stray);
+    }
+}

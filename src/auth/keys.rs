@@ -1,0 +1,348 @@
+//! The keys that tokens are signed with, and which of them a token may be checked with.
+//!
+//! A key knows its one algorithm, from what kind of key it is. A token's header only chooses among
+//! keys whose algorithm it names: a public key is never taken for an HMAC secret, and `none` names
+//! no key at all (RFC 8725 §3.1).
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto;
+use jsonwebtoken::{Algorithm as Signing, DecodingKey};
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
+use subtle::ConstantTimeEq;
+
+use super::{Refusal, Token};
+use crate::wire::json::{JsonError, check_json};
+
+/// Keys in one set: each may have to be tried for a token that names none.
+pub const KEYS_MAX: usize = 64;
+
+/// RSA keys below this are breakable, and RFC 7518 §3.3 forbids them.
+const RSA_BITS_MIN: usize = 2048;
+
+/// A key set is flat JSON: a list of objects with texts.
+const JWKS_DEPTH_MAX: usize = 16;
+
+/// The algorithms that are taken, each with its own kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256, a shared secret.
+    Hs256,
+    /// RSA PKCS #1 v1.5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// The algorithm that a header's `alg` names (RFC 7518 §3.1, RFC 8037 §3.1), if it is taken.
+    pub fn named(alg: &str) -> Option<Self> {
+        [Self::Hs256, Self::Rs256, Self::Es256, Self::EdDsa]
+            .into_iter()
+            .find(|a| a.name() == alg)
+    }
+
+    /// As in a header's `alg`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    fn signing(self) -> Signing {
+        match self {
+            Self::Hs256 => Signing::HS256,
+            Self::Rs256 => Signing::RS256,
+            Self::Es256 => Signing::ES256,
+            Self::EdDsa => Signing::EdDSA,
+        }
+    }
+}
+
+/// Why a file gives no keys. The operator's fault; holds nothing of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Private keys sign; they have no business here.
+    #[error("a private key stands in it; only the public key belongs here")]
+    Private,
+    /// No PEM block.
+    #[error("no PEM public key in it (-----BEGIN PUBLIC KEY-----)")]
+    NoPem,
+    /// A PEM block that is no public key of a kind that is taken.
+    #[error("PEM block {number}: no RSA, P-256 or Ed25519 public key")]
+    Pem {
+        /// From 1.
+        number: usize,
+    },
+    /// An RSA key that is too short.
+    #[error("key {number}: RSA keys below {RSA_BITS_MIN} bits are not taken")]
+    Weak {
+        /// From 1.
+        number: usize,
+    },
+    /// No JSON.
+    #[error("no JSON Web Key Set: {0}")]
+    Json(#[from] JsonError),
+    /// JSON, but no key set (RFC 7517 §5).
+    #[error("no JSON Web Key Set: no list \"keys\"")]
+    NoSet,
+    /// A key of a kind that is taken, but broken.
+    #[error("key {number} of the set: a {kind} key without good values")]
+    Jwk {
+        /// From 1.
+        number: usize,
+        /// Its `kty`.
+        kind: &'static str,
+    },
+    /// A set without a key that could check a token here.
+    #[error("no RS256, ES256 or EdDSA key for signatures in the set")]
+    NoUsableKey,
+    /// More keys than [`KEYS_MAX`].
+    #[error("more than {KEYS_MAX} keys")]
+    TooMany,
+}
+
+/// One key, for one algorithm.
+#[derive(Clone)]
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+/// The keys that tokens are checked with. [`fmt::Debug`] counts them.
+#[derive(Clone, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeySet({} keys)", self.keys.len())
+    }
+}
+
+impl KeySet {
+    /// No key: no token passes.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many keys.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Adds an HMAC secret, for HS256.
+    ///
+    /// # Errors
+    /// The set is full.
+    pub fn add_secret(&mut self, secret: &[u8]) -> Result<(), KeyError> {
+        self.add(None, Algorithm::Hs256, DecodingKey::from_secret(secret))
+    }
+
+    /// Adds the public keys of a PEM text (RFC 7468): one block or several.
+    ///
+    /// # Errors
+    /// A private key, or nothing that could check a token; nothing is added then.
+    pub fn add_pem(&mut self, text: &str) -> Result<(), KeyError> {
+        if text.contains("PRIVATE KEY-----") {
+            return Err(KeyError::Private);
+        }
+        let mut added = self.clone();
+        for (block, number) in pem_blocks(text).zip(1..) {
+            let (algorithm, key) = from_pem(block).ok_or(KeyError::Pem { number })?;
+            // A DER encoding holds the modulus, and little else.
+            let bits = key.try_get_as_bytes().map_or(0, |der| der.len() * 8);
+            if algorithm == Algorithm::Rs256 && bits < RSA_BITS_MIN {
+                return Err(KeyError::Weak { number });
+            }
+            added.add(None, algorithm, key)?;
+        }
+        if added.len() == self.len() {
+            return Err(KeyError::NoPem);
+        }
+        *self = added;
+        Ok(())
+    }
+
+    /// Adds the keys of a JSON Web Key Set (RFC 7517) that can check signatures here. Keys for
+    /// encryption, of other algorithms and secrets (`oct`) are left out.
+    ///
+    /// # Errors
+    /// No key set, a broken key, or no usable one; nothing is added then.
+    pub fn add_jwks(&mut self, text: &[u8]) -> Result<(), KeyError> {
+        let text = check_json(text, JWKS_DEPTH_MAX)?;
+        let set: Value = sonic_rs::from_str(text).map_err(JsonError::from)?;
+        let keys = set.get("keys").and_then(Value::as_array);
+        let mut added = self.clone();
+        for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {
+            if let Some((algorithm, key)) = from_jwk(jwk, number)? {
+                let id = jwk.get("kid").and_then(|kid| kid.as_str());
+                added.add(id.map(str::to_owned), algorithm, key)?;
+            }
+        }
+        if added.len() == self.len() {
+            return Err(KeyError::NoUsableKey);
+        }
+        *self = added;
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        id: Option<String>,
+        algorithm: Algorithm,
+        key: DecodingKey,
+    ) -> Result<(), KeyError> {
+        if self.keys.len() >= KEYS_MAX {
+            return Err(KeyError::TooMany);
+        }
+        self.keys.push(Key { id, algorithm, key });
+        Ok(())
+    }
+
+    /// Checks a signature (base64url) over `message` with the keys of this algorithm: with the one
+    /// that `id` names and those without a name.
+    pub(super) fn check(
+        &self,
+        algorithm: Algorithm,
+        id: Option<&str>,
+        message: &str,
+        signature: &str,
+    ) -> Result<(), Refusal> {
+        let may_be = |key: &Key| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
+        let fits = |key: &&Key| key.algorithm == algorithm && may_be(key);
+        let mut fitting = self.keys.iter().filter(fits).peekable();
+        fitting.peek().ok_or(Refusal::UnknownKey)?;
+        let signed = |key: &Key| {
+            let good = crypto::verify(signature, message.as_bytes(), &key.key, algorithm.signing());
+            good.unwrap_or(false)
+        };
+        fitting.any(signed).then_some(()).ok_or(Refusal::Signature)
+    }
+}
+
+/// The blocks of a PEM text, each from its `BEGIN` on.
+fn pem_blocks(text: &str) -> impl Iterator<Item = &str> {
+    const BEGIN: &str = "-----BEGIN ";
+    let starts: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
+    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
+    starts
+        .into_iter()
+        .zip(ends)
+        .map(|(start, end)| &text[start..end])
+}
+
+fn from_pem(block: &str) -> Option<(Algorithm, DecodingKey)> {
+    let block = block.as_bytes();
+    let rsa = DecodingKey::from_rsa_pem(block).map(|key| (Algorithm::Rs256, key));
+    let ec = || DecodingKey::from_ec_pem(block).map(|key| (Algorithm::Es256, key));
+    let ed = || DecodingKey::from_ed_pem(block).map(|key| (Algorithm::EdDsa, key));
+    let (algorithm, key) = rsa.or_else(|_| ec()).or_else(|_| ed()).ok()?;
+    works(algorithm, &key).then_some((algorithm, key))
+}
+
+/// The crate takes any bytes for a key; what they are worth shows when one is used. Ed25519 keys of
+/// another length it must not be given at all.
+fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
+    let length_is_right = match algorithm {
+        Algorithm::EdDsa => key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32),
+        _ => true,
+    };
+    length_is_right && crypto::verify("", b"", key, algorithm.signing()).is_ok()
+}
+
+/// A key of the set; `None` for one that is not meant for signatures of the algorithms here.
+fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey)>, KeyError> {
+    let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
+    let (algorithm, kind) = match (member("kty"), member("crv")) {
+        (Some("RSA"), _) => (Algorithm::Rs256, "RSA"),
+        (Some("EC"), Some("P-256")) => (Algorithm::Es256, "EC"),
+        (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDsa, "OKP"),
+        _ => return Ok(None),
+    };
+    // RFC 9864 gives EdDSA with this curve a name of its own.
+    let alg_fits = |alg| alg == algorithm.name() || kind == "OKP" && alg == "Ed25519";
+    if member("alg").is_some_and(|alg| !alg_fits(alg))
+        || member("use").is_some_and(|r#use| r#use != "sig")
+    {
+        return Ok(None);
+    }
+    let broken = KeyError::Jwk { number, kind };
+    let bytes = |name| {
+        let text = member(name).ok_or_else(|| broken.clone())?;
+        URL_SAFE_NO_PAD.decode(text).map_err(|_| broken.clone())
+    };
+    let key = match algorithm {
+        Algorithm::Rs256 => {
+            let (modulus, exponent) = (bytes("n")?, bytes("e")?);
+            let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
+            if significant * 8 < RSA_BITS_MIN {
+                return Err(KeyError::Weak { number });
+            }
+            DecodingKey::from_rsa_raw_components(&modulus, &exponent)
+        }
+        Algorithm::Es256 => DecodingKey::from_ec_der(&[vec![4], bytes("x")?, bytes("y")?].concat()),
+        _ => DecodingKey::from_ed_der(&bytes("x")?),
+    };
+    if works(algorithm, &key) {
+        Ok(Some((algorithm, key)))
+    } else {
+        Err(broken)
+    }
+}
+
+/// The keys in force, which somebody may replace while connections are judged. Copies share them.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<Arc<KeySet>>>);
+
+impl KeyRing {
+    /// Holds these keys.
+    pub fn new(keys: KeySet) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// The keys in force now. The lock is held for a count only, and never while keys are made.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other keys in force; live connections stay.
+    pub fn replace(&self, keys: KeySet) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+}
+
+/// A key that stands in the configuration and is brought as it is (`GATEWAY_API_KEY`).
+#[derive(Clone)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Keeps the key; an empty one admits nobody, so there is none.
+    pub fn new(key: &str) -> Option<Self> {
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    /// Whether the token is the key, in a time that tells nothing of where they differ.
+    pub(super) fn is(&self, token: &Token) -> bool {
+        self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+use super::*;
+use crate::auth::Authenticator;
+
+const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
+const RSA: &str = include_str!("../../../tests/vectors/tokens/rsa.pem");
+const P256: &str = include_str!("../../../tests/vectors/tokens/p256.pem");
+const ED25519: &str = include_str!("../../../tests/vectors/tokens/ed25519.pem");
+
+/// A token for each algorithm, by its name.
+fn signed(algorithm: &str) -> Token {
+    let tokens = include_str!("../../../tests/vectors/tokens/signed.json");
+    let tokens: Value = sonic_rs::from_str(tokens).expect("JSON");
+    let token = tokens.get(algorithm).and_then(|token| token.as_str());
+    Token::new(token.expect("one for it")).expect("a token")
+}
+
+fn judge(keys: &KeySet, token: &Token) -> Result<(), Refusal> {
+    let authenticator = Authenticator {
+        keys: KeyRing::new(keys.clone()),
+        ..Authenticator::default()
+    };
+    authenticator.identify(Some(token), 0).map(drop)
+}
+
+fn jwks(text: &str) -> Result<KeySet, KeyError> {
+    let mut keys = KeySet::default();
+    keys.add_jwks(text.as_bytes()).map(|()| keys)
+}
+
+fn pem(text: &str) -> Result<KeySet, KeyError> {
+    let mut keys = KeySet::default();
+    keys.add_pem(text).map(|()| keys)
+}
+
+#[test]
+fn each_algorithm_from_pem_and_from_a_set() {
+    let set = jwks(JWKS).expect("a set");
+    let all = pem(&[RSA, P256, ED25519].concat()).expect("three blocks");
+    assert_eq!((set.len(), all.len()), (3, 3));
+    for (name, text) in [("RS256", RSA), ("ES256", P256), ("EdDSA", ED25519)] {
+        let token = signed(name);
+        let own = pem(text).expect("one block");
+        for keys in [&set, &all, &own] {
+            assert_eq!(judge(keys, &token), Ok(()), "{name}");
+        }
+        let changed = token.expose().replacen(".eyJyb2xlIjoi", ".eyJyb2xlIjoj", 1);
+        let changed = Token::new(changed).expect("a token");
+        assert_eq!(judge(&set, &changed), Err(Refusal::Signature), "{name}");
+    }
+    assert_eq!(
+        judge(&pem(RSA).expect("a key"), &signed("ES256")),
+        Err(Refusal::UnknownKey)
+    );
+}
+
+#[test]
+fn a_key_id_chooses_among_named_keys() {
+    let renamed = JWKS.replace("rsa-1", "rsa-2");
+    let set = jwks(&renamed).expect("a set");
+    assert_eq!(judge(&set, &signed("RS256")), Err(Refusal::UnknownKey));
+    let unnamed = JWKS.replace("\"kid\": \"rsa-1\",", "");
+    let set = jwks(&unnamed).expect("a set");
+    assert_eq!(judge(&set, &signed("RS256")), Ok(()));
+}
+
+#[test]
+fn a_public_key_is_no_secret() {
+    // Signed with the text of the public key, as if it were an HMAC secret.
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+    let claims = URL_SAFE_NO_PAD.encode(r#"{"role":"admin"}"#);
+    let message = format!("{header}.{claims}");
+    let forger = jsonwebtoken::EncodingKey::from_secret(RSA.as_bytes());
+    let signature = crypto::sign(message.as_bytes(), &forger, Signing::HS256).expect("signed");
+    let token = Token::new(format!("{message}.{signature}")).expect("a token");
+    let mut keys = pem(RSA).expect("a key");
+    assert_eq!(judge(&keys, &token), Err(Refusal::UnknownKey));
+    keys.add_secret(b"another").expect("room");
+    assert_eq!(judge(&keys, &token), Err(Refusal::Signature));
+    keys.add_secret(RSA.as_bytes()).expect("room");
+    assert_eq!(
+        judge(&keys, &token),
+        Ok(()),
+        "only because somebody made it the secret"
+    );
+}
+
+#[test]
+fn what_is_no_good_public_key_is_told() {
+    let p384 = include_str!("../../../tests/vectors/tokens/p384.pem");
+    let weak = include_str!("../../../tests/vectors/tokens/rsa-1024.pem");
+    let cut = RSA.replace("LvD3S5fe2aVO5FNQT8yMILBblvmbmycKdPI3VAsx", "");
+    let private = "-----BEGIN PRIVATE KEY-----\nMAo=\n-----END PRIVATE KEY-----\n";
+    for (text, error) in [
+        ("", KeyError::NoPem),
+        ("ssh-rsa AAAA", KeyError::NoPem),
+        (private, KeyError::Private),
+        (weak, KeyError::Weak { number: 1 }),
+        (p384, KeyError::Pem { number: 1 }),
+        (&cut, KeyError::Pem { number: 1 }),
+        (&[P256, p384].concat(), KeyError::Pem { number: 2 }),
+    ] {
+        assert_eq!(pem(text).map(|keys| keys.len()), Err(error), "{text}");
+    }
+}
+
+#[test]
+fn a_set_is_read_for_what_it_is_good_for() {
+    for (from, to, error) in [
+        (
+            "\"AQAB\"",
+            "5",
+            KeyError::Jwk {
+                number: 1,
+                kind: "RSA",
+            },
+        ),
+        (
+            "\"thod7jo3",
+            "\"th d7jo3",
+            KeyError::Jwk {
+                number: 1,
+                kind: "RSA",
+            },
+        ),
+        (
+            "\"XyEQjLtR",
+            "\"XyEQjLtS",
+            KeyError::Jwk {
+                number: 2,
+                kind: "EC",
+            },
+        ),
+        (
+            "\"eYJbfqJx",
+            "\"",
+            KeyError::Jwk {
+                number: 3,
+                kind: "OKP",
+            },
+        ),
+        ("\"keys\"", "\"kezs\"", KeyError::NoSet),
+    ] {
+        assert!(JWKS.contains(from), "{from}");
+        let read = jwks(&JWKS.replacen(from, to, 1)).map(|keys| keys.len());
+        assert_eq!(read, Err(error), "{from}");
+    }
+    for (from, to) in [
+        ("\"sig\"", "\"enc\""),
+        ("\"RS256\"", "\"PS256\""),
+        ("\"RSA\"", "\"oct\""),
+        ("\"P-256\"", "\"P-521\""),
+        ("\"Ed25519\"", "\"X25519\""),
+    ] {
+        let read = jwks(&JWKS.replacen(from, to, 1)).map(|keys| keys.len());
+        assert_eq!(read, Ok(2), "{from}: left out");
+    }
+    let secret = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}]}"#;
+    assert_eq!(
+        jwks(secret).map(|keys| keys.len()),
+        Err(KeyError::NoUsableKey)
+    );
+    let many = format!("{{\"keys\":[{}]}}", [ED_JWK; KEYS_MAX + 1].join(","));
+    assert_eq!(jwks(&many).map(|keys| keys.len()), Err(KeyError::TooMany));
+    assert!(matches!(
+        jwks("{").map(|keys| keys.len()),
+        Err(KeyError::Json(_))
+    ));
+    assert!(matches!(
+        jwks(&"[".repeat(99_999)).map(|keys| keys.len()),
+        Err(KeyError::Json(_))
+    ));
+}
+
+const ED_JWK: &str =
+    r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
+
+#[test]
+fn keys_are_replaced_for_everyone_who_shares_them() {
+    let ring = KeyRing::default();
+    let copy = ring.clone();
+    ring.replace(jwks(JWKS).expect("a set"));
+    assert_eq!(copy.current().len(), 3);
+    assert_eq!(format!("{copy:?}").matches("eYJb").count(), 0);
+}
+
+#[test]
+fn an_api_key_is_compared_whole() {
+    assert!(ApiKey::new("").is_none());
+    let key = ApiKey::new("s3cret").expect("a key");
+    for (token, good) in [
+        ("s3cret", true),
+        ("s3cre", false),
+        ("s3cret ", false),
+        ("S3CRET", false),
+    ] {
+        assert_eq!(
+            key.is(&Token::new(token).expect("a token")),
+            good,
+            "{token}"
+        );
+    }
+    assert_eq!(format!("{key:?}"), "ApiKey(***)");
+}

@@ -1,0 +1,153 @@
+//! Where a client's token stands in its request, and what may be echoed of it: never the token.
+
+use std::fmt;
+
+use url::form_urlencoded;
+
+use crate::wire::head::RequestHead;
+
+/// The subprotocol before a token: `Sec-WebSocket-Protocol: bearer, TOKEN`, the one header that a
+/// browser's script can set.
+const BEARER: &str = "bearer";
+
+/// A key or a JWT as a client brought it. Shown as `***`, so that no log, error or metric can hold it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Keeps the text; an empty one is no token.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        (!text.is_empty()).then_some(Self(text))
+    }
+
+    /// The token of a request: `Authorization: Bearer` (RFC 6750 §2.1), else `?token=`, else the
+    /// subprotocol after `bearer`. The first that is there counts, right or wrong.
+    pub fn find(head: &RequestHead<'_>) -> Option<Self> {
+        in_authorization(head)
+            .or_else(|| in_query(head))
+            .or_else(|| in_protocols(head))
+    }
+
+    /// The text itself; never for a log, an error or an answer.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
+    let (scheme, token) = head.header("authorization")?.split_once(' ')?;
+    let bearer = scheme.eq_ignore_ascii_case(BEARER);
+    bearer.then(|| Token::new(token.trim()))?
+}
+
+/// Of a repeated `token` the last counts, as where this gateway took over from.
+fn in_query(head: &RequestHead<'_>) -> Option<Token> {
+    form_urlencoded::parse(head.query()?.as_bytes())
+        .filter(|(name, _)| name == "token")
+        .last()
+        .and_then(|(_, token)| Token::new(token))
+}
+
+fn in_protocols(head: &RequestHead<'_>) -> Option<Token> {
+    let upgrade = head.upgrade().ok()?;
+    let mut after_bearer = upgrade.protocols().skip_while(|name| !is_bearer(name));
+    after_bearer.nth(1).and_then(Token::new)
+}
+
+fn is_bearer(name: &str) -> bool {
+    name.eq_ignore_ascii_case(BEARER)
+}
+
+/// The subprotocol to echo for gateways that speak none of their own: `bearer`, if it was offered
+/// (a browser ends a connection whose offer is not answered).
+pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
+    let upgrade = head.upgrade().ok()?;
+    let bearer = upgrade.protocols().find(|name| is_bearer(name));
+    bearer.map(str::to_owned)
+}
+
+/// The subprotocol to echo for gateways that take any: the first offered. It is never the token,
+/// which stands behind `bearer`.
+pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
+    let upgrade = head.upgrade().ok()?;
+    upgrade.protocols().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::head::parse;
+
+    fn request(target: &str, lines: &str) -> Vec<u8> {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             {lines}\r\n"
+        )
+        .into_bytes()
+    }
+
+    fn found(target: &str, lines: &str) -> Option<String> {
+        let request = request(target, lines);
+        let head = parse(&request, 100).expect("a good head");
+        Token::find(&head).map(|token| token.expose().to_owned())
+    }
+
+    #[test]
+    fn three_places_in_their_order() {
+        let all = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: bearer, three\r\n";
+        assert_eq!(found("/ws?token=two", all).as_deref(), Some("one"));
+        let protocol = "Sec-WebSocket-Protocol: bearer, three\r\n";
+        assert_eq!(found("/ws?token=two", protocol).as_deref(), Some("two"));
+        assert_eq!(found("/ws?token=", protocol).as_deref(), Some("three"));
+        assert_eq!(found("/ws", ""), None);
+    }
+
+    #[test]
+    fn each_place_is_read_as_its_source_says() {
+        for (target, lines, want) in [
+            (
+                "/ws",
+                "authorization: bEARER  a.b-c_d \r\n",
+                Some("a.b-c_d"),
+            ),
+            ("/ws?token=q", "Authorization: Basic QTpC\r\n", Some("q")),
+            ("/ws", "Authorization: Bearer\r\n", None),
+            ("/ws?a=1&token=x%2By%3D&b", "", Some("x+y=")),
+            ("/ws?token=first&token=last", "", Some("last")),
+            ("/ws?Token=x&tokens=y", "", None),
+            (
+                "/ws",
+                "Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: Bearer,t\r\n",
+                Some("t"),
+            ),
+            ("/ws", "Sec-WebSocket-Protocol: bearer\r\n", None),
+            ("/ws", "Sec-WebSocket-Protocol: other, t\r\n", None),
+        ] {
+            assert_eq!(found(target, lines).as_deref(), want, "{target} {lines}");
+        }
+    }
+
+    #[test]
+    fn only_bearer_is_echoed_and_no_token_shows_itself() {
+        for (offer, bearer, first) in [
+            ("bearer, secret", Some("bearer"), Some("bearer")),
+            ("v1, Bearer, secret", Some("Bearer"), Some("v1")),
+            ("v1, v2", None, Some("v1")),
+        ] {
+            let request = request("/ws", &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+            let head = parse(&request, 100).expect("a good head");
+            assert_eq!(bearer_protocol(&head).as_deref(), bearer, "{offer}");
+            assert_eq!(first_protocol(&head).as_deref(), first, "{offer}");
+        }
+        let token = Token::new("secret").expect("a token");
+        assert_eq!(format!("{token:?}"), "Token(***)");
+    }
+}

@@ -1,0 +1,306 @@
+//! Who a token says its bearer is, and whether that is to be believed (RFC 7519, RFC 8725).
+//!
+//! Time is handed in. A refusal has a name for the metric and nothing of the token.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
+
+use super::Token;
+use super::keys::{Algorithm, ApiKey, KeyRing};
+use crate::wire::json::object_entries;
+
+/// Longer tokens are not looked at. A request head holds twice as much at the most.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// Claims are flat; what nests deeper is somebody's mischief.
+const CLAIMS_DEPTH_MAX: usize = 32;
+
+/// The role of who brings the API key (contract channels: row roles).
+const API_KEY_ROLE: &str = "admin";
+
+/// What a token brings in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The role that the token names; without one the gateway's default counts.
+    pub role: Option<String>,
+    /// The user, over all of its connections.
+    pub user: Option<String>,
+    /// How many symbols this user may hold.
+    pub symbols_max: Option<u32>,
+    /// When the token, and with it the connection, ends: unix milliseconds, leeway included.
+    pub expires_unix_ms: Option<i64>,
+}
+
+/// Why a token admits nobody: the label of the metric. The client is told none of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
+pub enum Refusal {
+    /// None was brought.
+    #[error("no token")]
+    Missing,
+    /// Over [`TOKEN_BYTES_MAX`].
+    #[error("over {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// Neither the API key nor a JWT.
+    #[error("neither the API key nor a JWT")]
+    NotAToken,
+    /// An algorithm that is not taken; `none` is one.
+    #[error("an algorithm that is not taken")]
+    Algorithm,
+    /// No key fits its algorithm and key id.
+    #[error("no key here fits its algorithm and key id")]
+    UnknownKey,
+    /// Signed with another key, or changed since.
+    #[error("signed with another key, or changed since")]
+    Signature,
+    /// A claim is of the wrong type.
+    #[error("a claim of the wrong type")]
+    Claims,
+    /// Past its `exp`.
+    #[error("its time (exp) is over")]
+    Expired,
+    /// Before its `nbf`.
+    #[error("its time (nbf) has not come")]
+    NotYetValid,
+    /// Its `aud` does not name this gateway.
+    #[error("its audience (aud) is not this one")]
+    Audience,
+    /// Its `iss` is not one of those to be believed.
+    #[error("its issuer (iss) is not believed here")]
+    Issuer,
+    /// Its role is not in the table.
+    #[error("its role is not in the table")]
+    Role,
+}
+
+impl Refusal {
+    /// All refusals, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Missing,
+        Self::TooLong,
+        Self::NotAToken,
+        Self::Algorithm,
+        Self::UnknownKey,
+        Self::Signature,
+        Self::Claims,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Audience,
+        Self::Issuer,
+        Self::Role,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::TooLong => "too_long",
+            Self::NotAToken => "not_a_token",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// What is asked of a token's claims, and which of them say what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// `aud` has to name one of these. Without any, a token that names an audience is meant for
+    /// somebody else (RFC 7519 §4.1.3).
+    pub audiences: Vec<String>,
+    /// `iss` has to be one of these; empty: any, or none.
+    pub issuers: Vec<String>,
+    /// How far clocks may differ, milliseconds.
+    pub leeway_ms: u64,
+    /// The claim with the role.
+    pub role: String,
+    /// The claim with the user.
+    pub user: String,
+    /// The claim with the symbol limit.
+    pub symbols_max: String,
+}
+
+impl Default for ClaimRules {
+    fn default() -> Self {
+        Self {
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+            leeway_ms: 0,
+            role: "role".to_owned(),
+            user: "sub".to_owned(),
+            symbols_max: "maxSymbols".to_owned(),
+        }
+    }
+}
+
+/// Judges tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticator {
+    /// `REQUIRE_AUTH`: who brings no good token is refused.
+    pub required: bool,
+    /// `GATEWAY_API_KEY`, where the gateway has one.
+    pub api_key: Option<ApiKey>,
+    /// The keys of JWTs.
+    pub keys: KeyRing,
+    /// What is asked of their claims.
+    pub rules: ClaimRules,
+}
+
+impl Authenticator {
+    /// Tokens are required and no key is there: nobody can connect.
+    pub fn admits_nobody(&self) -> bool {
+        self.required && self.api_key.is_none() && self.keys.current().is_empty()
+    }
+
+    /// Who brings this token.
+    ///
+    /// # Errors
+    /// Why it admits nobody.
+    pub fn identify(&self, token: Option<&Token>, unix_ms: i64) -> Result<Identity, Refusal> {
+        let token = token.ok_or(Refusal::Missing)?;
+        if token.expose().len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::TooLong);
+        }
+        if self.api_key.as_ref().is_some_and(|key| key.is(token)) {
+            return Ok(Identity {
+                role: Some(API_KEY_ROLE.to_owned()),
+                ..Identity::default()
+            });
+        }
+        let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
+        let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
+        let header = decode(header)?;
+        let (algorithm, key_id) = judge_header(&members(&header)?)?;
+        let keys = self.keys.current();
+        keys.check(algorithm, key_id.as_deref(), message, signature)?;
+        let claims = decode(claims)?;
+        self.rules.judge(&members(&claims)?, unix_ms)
+    }
+}
+
+/// The signed part and the signature of three parts (RFC 7515 §7.1).
+fn split(token: &str) -> Option<(&str, &str)> {
+    let parts = token.bytes().filter(|byte| *byte == b'.').count() + 1;
+    (parts == 3).then(|| token.rsplit_once('.'))?
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
+    let decoded = URL_SAFE_NO_PAD.decode(part);
+    decoded.map_err(|_| Refusal::NotAToken)
+}
+
+type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
+
+/// The members of an object. One that is there twice could be read in two ways: refused
+/// (RFC 7515 §4, RFC 7519 §4).
+fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
+    let mut members = Members::new();
+    let entries = object_entries(json, CLAIMS_DEPTH_MAX).map_err(|_| Refusal::NotAToken)?;
+    for entry in entries {
+        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
+        if members.insert(name, value).is_some() {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    Ok(members)
+}
+
+/// Algorithm and key id of a header that asks for nothing we do not know (RFC 7515 §4.1.9, §4.1.11).
+fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Refusal> {
+    if header.contains_key("crit") {
+        return Err(Refusal::NotAToken);
+    }
+    if let Some(media_type) = text(header, "typ")? {
+        let media_type = media_type.to_ascii_lowercase();
+        let short = media_type.strip_prefix("application/");
+        if !["jwt", "at+jwt"].contains(&short.unwrap_or(&media_type)) {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    let alg = text(header, "alg")?.ok_or(Refusal::NotAToken)?;
+    let algorithm = Algorithm::named(&alg).ok_or(Refusal::Algorithm)?;
+    Ok((algorithm, text(header, "kid")?))
+}
+
+impl ClaimRules {
+    fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
+        let leeway_ms = i64::try_from(self.leeway_ms).unwrap_or(i64::MAX);
+        let expires = time(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
+        if expires.is_some_and(|at| unix_ms >= at) {
+            return Err(Refusal::Expired);
+        }
+        let begins = time(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
+        if begins.is_some_and(|at| unix_ms < at) {
+            return Err(Refusal::NotYetValid);
+        }
+        let issuer = text(claims, "iss")?;
+        if !self.issuers.is_empty() && !issuer.is_some_and(|iss| self.issuers.contains(&iss)) {
+            return Err(Refusal::Issuer);
+        }
+        self.judge_audience(claims)?;
+        Ok(Identity {
+            role: text(claims, &self.role)?,
+            user: text(claims, &self.user)?,
+            symbols_max: count(claims, &self.symbols_max)?,
+            expires_unix_ms: expires,
+        })
+    }
+
+    /// `aud` is one text or a list of them.
+    fn judge_audience(&self, claims: &Members<'_>) -> Result<(), Refusal> {
+        let Some(value) = claims.get("aud") else {
+            let asked = !self.audiences.is_empty();
+            return (!asked).then_some(()).ok_or(Refusal::Audience);
+        };
+        let value: Value = read(value)?;
+        let entries = match value.as_array() {
+            Some(list) => list.iter().map(|entry| entry.as_str()).collect(),
+            None => vec![value.as_str()],
+        };
+        let mut named = false;
+        for entry in entries {
+            let entry = entry.ok_or(Refusal::Claims)?;
+            named |= self.audiences.iter().any(|audience| audience == entry);
+        }
+        named.then_some(()).ok_or(Refusal::Audience)
+    }
+}
+
+fn read<'a, T: sonic_rs::Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, Refusal> {
+    sonic_rs::from_str(value.as_raw_str()).map_err(|_| Refusal::Claims)
+}
+
+fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
+    members.get(name).map(read).transpose()
+}
+
+/// A whole number from 0 on.
+fn count(members: &Members<'_>, name: &str) -> Result<Option<u32>, Refusal> {
+    members.get(name).map(read).transpose()
+}
+
+/// A NumericDate (RFC 7519 §2), in milliseconds: seconds since 1970, with a fraction or without.
+/// What lies beyond the ends of time is taken for the end.
+fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
+    let Some(value) = members.get(name) else {
+        return Ok(None);
+    };
+    let seconds = value.as_raw_str().trim().parse::<f64>();
+    let seconds = seconds.map_err(|_| Refusal::Claims)?;
+    // The cast saturates.
+    Ok(Some((seconds * 1000.0).floor() as i64))
+}
+
+#[cfg(test)]
+mod tests;

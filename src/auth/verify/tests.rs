@@ -1,0 +1,280 @@
+use jsonwebtoken::{Algorithm as Signing, EncodingKey, crypto};
+
+use super::*;
+use crate::auth::KeySet;
+
+const NOW_MS: i64 = 1_700_000_000_500;
+
+fn authenticator() -> Authenticator {
+    let mut keys = KeySet::default();
+    keys.add_secret(b"secret").expect("room");
+    Authenticator {
+        required: true,
+        api_key: ApiKey::new("the-key"),
+        keys: KeyRing::new(keys),
+        rules: ClaimRules::default(),
+    }
+}
+
+fn signed(header: &str, claims: &str) -> Token {
+    let message = [header, claims]
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .join(".");
+    let key = EncodingKey::from_secret(b"secret");
+    let signature = crypto::sign(message.as_bytes(), &key, Signing::HS256).expect("signed");
+    Token::new(format!("{message}.{signature}")).expect("a token")
+}
+
+fn of_claims(rules: &ClaimRules, claims: &str) -> Result<Identity, Refusal> {
+    let authenticator = Authenticator {
+        rules: rules.clone(),
+        ..authenticator()
+    };
+    authenticator.identify(Some(&signed(r#"{"alg":"HS256"}"#, claims)), NOW_MS)
+}
+
+#[test]
+fn claims_become_an_identity() {
+    let claims = r#"{"role":"admin","sub":"ann","maxSymbols":7,"exp":1700000001,"x":[{}]}"#;
+    let want = Identity {
+        role: Some("admin".to_owned()),
+        user: Some("ann".to_owned()),
+        symbols_max: Some(7),
+        expires_unix_ms: Some(1_700_000_001_000),
+    };
+    assert_eq!(of_claims(&ClaimRules::default(), claims), Ok(want));
+    let rules = ClaimRules {
+        role: "https://example.com/role".to_owned(),
+        user: "userId".to_owned(),
+        symbols_max: "n".to_owned(),
+        ..ClaimRules::default()
+    };
+    let claims = r#"{"https:\/\/example.com\/role":"r","userId":"u\u00e9","n":0,"sub":5}"#;
+    let identity = of_claims(&rules, claims).expect("a good token");
+    assert_eq!(identity.role.as_deref(), Some("r"));
+    assert_eq!(identity.user.as_deref(), Some("ué"));
+    assert_eq!(
+        (identity.symbols_max, identity.expires_unix_ms),
+        (Some(0), None)
+    );
+    assert_eq!(of_claims(&rules, "{}"), Ok(Identity::default()));
+}
+
+#[test]
+fn a_token_has_its_time() {
+    let rules = ClaimRules::default();
+    let generous = ClaimRules {
+        leeway_ms: 60_000,
+        ..ClaimRules::default()
+    };
+    use Refusal::{Claims, Expired, NotYetValid};
+    for (claims, strict, with_leeway) in [
+        (r#"{"exp":1700000001}"#, None, None),
+        (r#"{"exp":1700000000.501}"#, None, None),
+        (r#"{"exp":1700000000.5}"#, Some(Expired), None),
+        (r#"{"exp":1.6999999405e9}"#, Some(Expired), Some(Expired)),
+        (r#"{"exp":1699999941}"#, Some(Expired), None),
+        (r#"{"exp":0}"#, Some(Expired), Some(Expired)),
+        (r#"{"exp":-5}"#, Some(Expired), Some(Expired)),
+        (r#"{"exp":1e400}"#, None, None),
+        (r#"{"exp":99999999999999999999999}"#, None, None),
+        (r#"{"exp":"1700000001"}"#, Some(Claims), Some(Claims)),
+        (r#"{"exp":null}"#, Some(Claims), Some(Claims)),
+        (r#"{"exp":[1700000001]}"#, Some(Claims), Some(Claims)),
+        (r#"{"nbf":1700000000}"#, None, None),
+        (r#"{"nbf":1700000001}"#, Some(NotYetValid), None),
+        (
+            r#"{"nbf":1700000061}"#,
+            Some(NotYetValid),
+            Some(NotYetValid),
+        ),
+        (r#"{"nbf":1e400}"#, Some(NotYetValid), Some(NotYetValid)),
+        (r#"{"nbf":-1e400}"#, None, None),
+        (r#"{"nbf":true}"#, Some(Claims), Some(Claims)),
+    ] {
+        assert_eq!(of_claims(&rules, claims).err(), strict, "{claims}");
+        assert_eq!(of_claims(&generous, claims).err(), with_leeway, "{claims}");
+    }
+    let late = of_claims(&rules, r#"{"exp":1e400}"#).expect("a good token");
+    assert_eq!(late.expires_unix_ms, Some(i64::MAX));
+    let later = of_claims(&generous, r#"{"exp":1700000000}"#).expect("a good token");
+    assert_eq!(later.expires_unix_ms, Some(1_700_000_060_000));
+}
+
+#[test]
+fn audience_and_issuer() {
+    let open = ClaimRules::default();
+    let strict = ClaimRules {
+        audiences: vec!["here".to_owned(), "there".to_owned()],
+        issuers: vec!["https://id".to_owned()],
+        ..ClaimRules::default()
+    };
+    use Refusal::{Audience, Claims, Issuer};
+    for (claims, when_open, when_strict) in [
+        (r#"{"aud":"here","iss":"https://id"}"#, Some(Audience), None),
+        (
+            r#"{"aud":["x","there"],"iss":"https://id"}"#,
+            Some(Audience),
+            None,
+        ),
+        (
+            r#"{"aud":[],"iss":"https://id"}"#,
+            Some(Audience),
+            Some(Audience),
+        ),
+        (
+            r#"{"aud":"HERE","iss":"https://id"}"#,
+            Some(Audience),
+            Some(Audience),
+        ),
+        (
+            r#"{"aud":["here",1],"iss":"https://id"}"#,
+            Some(Claims),
+            Some(Claims),
+        ),
+        (
+            r#"{"aud":{"here":1},"iss":"https://id"}"#,
+            Some(Claims),
+            Some(Claims),
+        ),
+        (r#"{"iss":"https://id"}"#, None, Some(Audience)),
+        (
+            r#"{"aud":"here","iss":"https://id/"}"#,
+            Some(Audience),
+            Some(Issuer),
+        ),
+        (r#"{"iss":["https://id"]}"#, Some(Claims), Some(Claims)),
+        ("{}", None, Some(Issuer)),
+    ] {
+        assert_eq!(of_claims(&open, claims).err(), when_open, "{claims}");
+        assert_eq!(of_claims(&strict, claims).err(), when_strict, "{claims}");
+    }
+}
+
+#[test]
+fn claims_of_the_wrong_type_are_refused() {
+    for claims in [
+        r#"{"role":5}"#,
+        r#"{"role":["admin"]}"#,
+        r#"{"role":null}"#,
+        r#"{"sub":{}}"#,
+        r#"{"maxSymbols":-1}"#,
+        r#"{"maxSymbols":1.5}"#,
+        r#"{"maxSymbols":4294967296}"#,
+        r#"{"maxSymbols":"5"}"#,
+    ] {
+        let refused = of_claims(&ClaimRules::default(), claims);
+        assert_eq!(refused, Err(Refusal::Claims), "{claims}");
+    }
+    for claims in [
+        "",
+        "[]",
+        "5",
+        "{\"role\":\"user\"",
+        "{} {}",
+        "{\"role\":NaN}",
+        r#"{"role":"user","role":"admin"}"#,
+        r#"{"role":"user","rol\u0065":"admin"}"#,
+        r#"{"exp":1,"exp":9e9}"#,
+        "{\"role\":\"\\ud800\"}",
+        &format!("{{\"x\":{}{}}}", "[".repeat(40), "]".repeat(40)),
+    ] {
+        let refused = of_claims(&ClaimRules::default(), claims);
+        assert_eq!(refused, Err(Refusal::NotAToken), "{claims}");
+    }
+}
+
+#[test]
+fn the_header_names_an_algorithm_that_a_key_has() {
+    use Refusal::{Algorithm, NotAToken, UnknownKey};
+    for (header, refusal) in [
+        (r#"{"alg":"HS256","typ":"JWT"}"#, None),
+        (r#"{"typ":"at+jwt","alg":"HS256","kid":"any"}"#, None),
+        (r#"{"alg":"HS256","typ":"application/JWT"}"#, None),
+        (r#"{"alg":"none"}"#, Some(Algorithm)),
+        (r#"{"alg":"None"}"#, Some(Algorithm)),
+        (r#"{"alg":"hs256"}"#, Some(Algorithm)),
+        (r#"{"alg":"HS512"}"#, Some(Algorithm)),
+        (r#"{"alg":"RS256"}"#, Some(UnknownKey)),
+        (r#"{"alg":"EdDSA"}"#, Some(UnknownKey)),
+        (r#"{"alg":"HS256","typ":"JWE"}"#, Some(NotAToken)),
+        (
+            r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
+            Some(NotAToken),
+        ),
+        (r#"{"alg":"none","alg":"HS256"}"#, Some(NotAToken)),
+        (r#"{"typ":"JWT"}"#, Some(NotAToken)),
+        (r#"{"alg":["HS256"]}"#, Some(Refusal::Claims)),
+        ("{", Some(NotAToken)),
+    ] {
+        let judged = authenticator().identify(Some(&signed(header, "{}")), NOW_MS);
+        assert_eq!(judged.err(), refusal, "{header}");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_refused_before_anything_is_read() {
+    let good = signed(r#"{"alg":"HS256"}"#, r#"{"role":"user"}"#);
+    let good = good.expose();
+    assert!(
+        authenticator()
+            .identify(Token::new(good).as_ref(), NOW_MS)
+            .is_ok()
+    );
+    let (message, _) = good.rsplit_once('.').expect("a token");
+    use Refusal::{NotAToken, Signature, TooLong};
+    for (bad, refusal) in [
+        ("the-kez".to_owned(), NotAToken),
+        (message.to_owned(), NotAToken),
+        (format!("{good}.x"), NotAToken),
+        ("..".to_owned(), NotAToken),
+        (format!("{message}."), Signature),
+        (format!("{good}="), Signature),
+        (format!("{good}\n"), Signature),
+        (format!(" {good}"), NotAToken),
+        (good.replacen('.', "=.", 1), NotAToken),
+        (good.replacen('.', "+.", 1), NotAToken),
+        (format!("{message}.{}", "é".repeat(22)), Signature),
+        (format!("{good}{}", "A".repeat(TOKEN_BYTES_MAX)), TooLong),
+    ] {
+        let judged = authenticator().identify(Token::new(bad.as_str()).as_ref(), NOW_MS);
+        assert_eq!(judged, Err(refusal), "{bad}");
+    }
+    assert_eq!(
+        authenticator().identify(None, NOW_MS),
+        Err(Refusal::Missing)
+    );
+}
+
+#[test]
+fn the_api_key_makes_an_admin_and_an_absent_one_nobody() {
+    let key = Token::new("the-key");
+    let identity = authenticator()
+        .identify(key.as_ref(), NOW_MS)
+        .expect("the key");
+    assert_eq!(identity.role.as_deref(), Some("admin"));
+    assert_eq!(identity.expires_unix_ms, None);
+    let nobody = Authenticator {
+        required: true,
+        ..Authenticator::default()
+    };
+    assert!(nobody.admits_nobody() && !authenticator().admits_nobody());
+    assert_eq!(
+        nobody.identify(key.as_ref(), NOW_MS),
+        Err(Refusal::NotAToken)
+    );
+}
+
+#[test]
+fn nothing_of_a_secret_shows() {
+    let shown = format!("{:?}", authenticator());
+    assert!(
+        !shown.contains("the-key") && !shown.contains("secret"),
+        "{shown}"
+    );
+    let labels: std::collections::BTreeSet<_> = Refusal::ALL.map(Refusal::label).into();
+    assert_eq!(labels.len(), Refusal::ALL.len());
+    for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+        assert_eq!(refusal as usize, index);
+    }
+}

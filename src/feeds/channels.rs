@@ -1,0 +1,158 @@
+//! The channels feed: what Redis publishes, to a topic for each exact name and each pattern.
+//!
+//! Redis sends a message once for the channel and once for each pattern that matches, the channel
+//! first, so a client that holds several gets its copies in that order, and nothing is matched
+//! here. The payload stays as it is; the number that each connection has goes before the shared
+//! body. Must not know a client, a broker or a clock. Called by the reactor, through
+//! [`crate::hub::Feed`].
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{BusEvent, BusMessage, Subscription};
+use crate::hub::{
+    BusNotice, Feed, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain, SubjectStats,
+    TopicName,
+};
+use crate::log_budget::LogBudget;
+use crate::wire::iso::iso_utc;
+use crate::wire::json::check_json;
+use crate::wire::object_writer::quoted;
+
+/// Channels are without bound, so they are counted as one.
+const FAMILY: &str = "channels";
+
+/// Lines about messages that are skipped, a second.
+const LINES_PER_SECOND: u32 = 5;
+
+/// Before the number, and behind it everything else.
+const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct ChannelsFeedSettings {
+    /// Levels of nesting up to which a payload counts as JSON.
+    pub json_depth_max: usize,
+    /// Bytes of a bus message; larger ones are counted, logged and skipped.
+    pub bus_message_bytes_max: usize,
+}
+
+/// Turns publications of Redis into publications on topics that are called like the channel or the
+/// pattern.
+#[derive(Debug)]
+pub struct ChannelsFeed {
+    settings: ChannelsFeedSettings,
+    stats: FeedStats,
+    /// Lines about messages that are skipped.
+    lines: LogBudget,
+    alive: FrameBytes,
+}
+
+impl ChannelsFeed {
+    /// A feed whose frames are counted in `alive`.
+    pub fn new(settings: ChannelsFeedSettings, alive: FrameBytes) -> Self {
+        let family = SubjectStats {
+            subject: FAMILY.to_owned(),
+            ..SubjectStats::default()
+        };
+        Self {
+            settings,
+            stats: FeedStats {
+                subjects: vec![family],
+                ..FeedStats::default()
+            },
+            lines: LogBudget::new(LINES_PER_SECOND),
+            alive,
+        }
+    }
+
+    fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
+        let counts = &mut self.stats.subjects[0];
+        let bytes_max = self.settings.bus_message_bytes_max;
+        if message.payload.len() > bytes_max {
+            counts.messages_bad += 1;
+            if let Some(line) = self.lines.line(now) {
+                let (channel, left_out) = (&*message.subject, line.suppressed);
+                warn!(channel, bytes_max, left_out, "message skipped: too large");
+            }
+            return None;
+        }
+        counts.messages += 1;
+        self.stats.last_message_unix_ms = Some(message.received.unix_ms);
+        if message.payload.is_empty() {
+            return None;
+        }
+        let topic = message.pattern.as_ref().unwrap_or(&message.subject);
+        Some(Publication {
+            topic: TopicName::from(topic.to_string()),
+            frame: self.frame(now, message),
+            deliver: true,
+            retain: Retain::Keep,
+        })
+    }
+
+    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`.
+    fn frame(&self, now: Now, message: &BusMessage) -> Arc<Frame> {
+        let pattern = message.pattern.as_deref();
+        let pattern = pattern.map_or_else(|| "null".to_owned(), quoted);
+        let mut frame = Frame::text(&self.alive)
+            .with_capacity(message.payload.len() + message.subject.len() + pattern.len() + 80)
+            .lead(LEAD)
+            .received(message.received);
+        let body = frame.payload();
+        for part in [
+            r#","channel":"#,
+            &quoted(&message.subject),
+            r#","pattern":"#,
+            &pattern,
+        ] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        body.extend_from_slice(br#","data":"#);
+        match check_json(&message.payload, self.settings.json_depth_max) {
+            Ok(json) => body.extend_from_slice(json.as_bytes()),
+            Err(_) => {
+                let text = String::from_utf8_lossy(&message.payload);
+                body.extend_from_slice(format!("{{\"raw\":{}}}", quoted(&text)).as_bytes());
+            }
+        }
+        body.extend_from_slice(format!(",\"timestamp\":\"{}\"}}", iso_utc(now.unix_ms)).as_bytes());
+        frame.finish()
+    }
+}
+
+fn topic(subscription: &Subscription) -> TopicName {
+    TopicName::from(subscription.name.to_string())
+}
+
+impl Feed for ChannelsFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
+        match event {
+            BusEvent::Message(message) => out.extend(self.message(now, &message)),
+            BusEvent::CaughtUp => self.stats.caught_up = true,
+            BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Up | BusEvent::Down(_) | BusEvent::Subscribed(_) | BusEvent::Refused(..) => {}
+        }
+    }
+
+    fn notice(&self, event: &BusEvent) -> Option<BusNotice> {
+        match event {
+            BusEvent::Up => Some(BusNotice::Up),
+            BusEvent::Down(_) => Some(BusNotice::Down),
+            BusEvent::Subscribed(subscription) | BusEvent::Refused(subscription, _) => {
+                Some(BusNotice::Settled(topic(subscription)))
+            }
+            BusEvent::CaughtUp | BusEvent::Gap { .. } | BusEvent::Message(_) => None,
+        }
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.stats
+    }
+}
+
+#[cfg(test)]
+mod tests;

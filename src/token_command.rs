@@ -1,0 +1,232 @@
+//! `weirgate token`: makes tokens for trying out, and says what a gateway would say of one.
+//!
+//! A process of its own; no gateway uses it. Called by `main`.
+
+use std::io::{self, Read};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+
+use crate::auth::{ApiKey, Authenticator, Identity, KeyRing, Refusal, TOKEN_BYTES_MAX, Token};
+use crate::clock::Clock;
+use crate::key_files::{KeyFileError, KeyFiles};
+use crate::settings::AuthSettings;
+use crate::wire::object_writer::ObjectWriter;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenAction {
+    /// Make a token, signed with `JWT_SECRET`.
+    Mint(Claims),
+    /// Look at one; without it, at what standard input has.
+    Inspect(Option<Token>),
+}
+
+/// What a new token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The role.
+    pub role: Option<String>,
+    /// The user.
+    pub user: Option<String>,
+    /// The symbol limit.
+    pub symbols_max: Option<u32>,
+    /// From now to its end, seconds; `None`: it has none.
+    pub expires_in_s: Option<u32>,
+}
+
+/// `weirgate token`, ready to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenCommand {
+    /// What is to be done.
+    pub action: TokenAction,
+    /// The keys, and what is asked of claims.
+    pub auth: AuthSettings,
+}
+
+/// Why there is no token, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Nothing to sign with.
+    #[error("JWT_SECRET is not set: tokens are signed with it")]
+    NoSecret,
+    /// The key cannot sign.
+    #[error("the token cannot be signed: {0}")]
+    Signing(jsonwebtoken::errors::Error),
+    /// Keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// Standard input cannot be read.
+    #[error("no token on standard input: {0}")]
+    Input(io::Error),
+    /// A gateway with these settings would refuse it.
+    #[error("refused: {0} [{label}]", label = .0.label())]
+    Refused(Refusal),
+}
+
+impl TokenCommand {
+    /// Does it; returns what to show.
+    ///
+    /// # Errors
+    /// Something is missing, or the token is no good.
+    pub fn run(self) -> Result<String, TokenError> {
+        let unix_ms = Clock::start().now().unix_ms;
+        match &self.action {
+            TokenAction::Mint(claims) => self.mint(claims, unix_ms),
+            TokenAction::Inspect(token) => {
+                let token = match token {
+                    Some(token) => Some(token.clone()),
+                    None => token_from(io::stdin()).map_err(TokenError::Input)?,
+                };
+                self.inspect(token.as_ref(), unix_ms)
+            }
+        }
+    }
+
+    fn mint(&self, claims: &Claims, unix_ms: i64) -> Result<String, TokenError> {
+        let secret = self.auth.jwt_secret.as_ref().ok_or(TokenError::NoSecret)?;
+        let claims = self.claims(claims, unix_ms / 1000);
+        let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims];
+        let message = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+        let key = EncodingKey::from_secret(secret.expose().as_bytes());
+        let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+        let signature = signature.map_err(TokenError::Signing)?;
+        Ok(format!("{message}.{signature}"))
+    }
+
+    /// With the issuer and the audience that are asked for, so that the token is let in.
+    fn claims(&self, claims: &Claims, unix_s: i64) -> String {
+        let rules = &self.auth.rules;
+        let mut json = ObjectWriter::new();
+        for (name, value) in [
+            (rules.role.as_str(), &claims.role),
+            (&rules.user, &claims.user),
+            ("iss", &rules.issuers.first().cloned()),
+            ("aud", &rules.audiences.first().cloned()),
+        ] {
+            if let Some(value) = value {
+                json.string(name, value);
+            }
+        }
+        if let Some(symbols_max) = claims.symbols_max {
+            json.number(&rules.symbols_max, symbols_max);
+        }
+        json.number("iat", unix_s);
+        if let Some(expires_in_s) = claims.expires_in_s {
+            json.number("exp", unix_s + i64::from(expires_in_s));
+        }
+        json.finish()
+    }
+
+    fn inspect(&self, token: Option<&Token>, unix_ms: i64) -> Result<String, TokenError> {
+        let authenticator = Authenticator {
+            required: true,
+            api_key: self
+                .auth
+                .api_key
+                .as_ref()
+                .and_then(|key| ApiKey::new(key.expose())),
+            keys: KeyRing::new(KeyFiles::new(&self.auth).read()?),
+            rules: self.auth.rules.clone(),
+        };
+        let identity = authenticator.identify(token, unix_ms);
+        let identity = identity.map_err(TokenError::Refused)?;
+        Ok(good(&identity, unix_ms))
+    }
+}
+
+fn good(identity: &Identity, unix_ms: i64) -> String {
+    let or =
+        |value: &Option<String>, other: &str| value.clone().unwrap_or_else(|| other.to_owned());
+    let symbols = identity.symbols_max.map(|n| n.to_string());
+    let ends = identity.expires_unix_ms.map(|at| {
+        let left_s = (at - unix_ms) / 1000;
+        let date = DateTime::from_timestamp_millis(at);
+        let date = date.map_or_else(|| "beyond all dates".to_owned(), |date| date.to_rfc3339());
+        format!("{date}, in {left_s} s")
+    });
+    format!(
+        "good\n  role:     {}\n  user:     {}\n  symbols:  {}\n  ends:     {}",
+        or(&identity.role, "the gateway's default"),
+        or(&identity.user, "none"),
+        or(&symbols, "the gateway's limit"),
+        or(&ends, "never"),
+    )
+}
+
+fn token_from(input: impl Read) -> io::Result<Option<Token>> {
+    let mut text = String::new();
+    let bytes_max = 2 * TOKEN_BYTES_MAX as u64;
+    input.take(bytes_max).read_to_string(&mut text)?;
+    Ok(Token::new(text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::ClaimRules;
+    use crate::settings::SecretText;
+
+    fn command(action: TokenAction) -> TokenCommand {
+        let rules = ClaimRules {
+            audiences: vec!["here".to_owned()],
+            issuers: vec!["us".to_owned()],
+            ..ClaimRules::default()
+        };
+        TokenCommand {
+            action,
+            auth: AuthSettings {
+                required: false,
+                api_key: None,
+                jwt_secret: Some(SecretText::new("secret")),
+                public_key_files: Vec::new(),
+                jwks_file: None,
+                rules,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_minted_is_let_in_until_it_ends() {
+        let claims = Claims {
+            role: Some("admin".to_owned()),
+            user: Some("ann \"a\"".to_owned()),
+            symbols_max: Some(3),
+            expires_in_s: Some(60),
+        };
+        let mint = command(TokenAction::Mint(claims.clone()));
+        let token = mint.mint(&claims, 1_700_000_000_000).expect("a token");
+        let token = token_from(format!(" {token}\n").as_bytes()).expect("text");
+        let shown = mint
+            .inspect(token.as_ref(), 1_700_000_001_000)
+            .expect("good");
+        assert_eq!(
+            shown,
+            "good\n  role:     admin\n  user:     ann \"a\"\n  symbols:  3\n  \
+             ends:     2023-11-14T22:14:20+00:00, in 59 s"
+        );
+        let late = mint.inspect(token.as_ref(), 1_700_000_060_000);
+        let told = late.expect_err("expired").to_string();
+        assert_eq!(told, "refused: its time (exp) is over [expired]");
+        let endless = mint.mint(&Claims::default(), 0).expect("a token");
+        let shown = mint
+            .inspect(Token::new(endless).as_ref(), i64::MAX)
+            .expect("good");
+        assert!(shown.ends_with("ends:     never"), "{shown}");
+    }
+
+    #[test]
+    fn without_a_secret_nothing_is_signed_and_nothing_is_good() {
+        let mut mint = command(TokenAction::Inspect(None));
+        mint.auth.jwt_secret = None;
+        let refused = mint.mint(&Claims::default(), 0);
+        assert!(matches!(refused, Err(TokenError::NoSecret)));
+        let refused = mint.inspect(None, 0);
+        assert!(matches!(
+            refused,
+            Err(TokenError::Refused(Refusal::Missing))
+        ));
+    }
+}

@@ -1,0 +1,175 @@
+//! `weirgate channels` without a socket: the real feed and the real gateway on a hub, with
+//! independent clients and a Redis that is played by the test.
+
+mod world;
+
+#[path = "channels_gateway/admission.rs"]
+mod admission;
+#[path = "channels_gateway/delivery.rs"]
+mod delivery;
+#[path = "channels_gateway/requests.rs"]
+mod requests;
+#[path = "channels_gateway/waiting.rs"]
+mod waiting;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use weirgate::auth::{Acl, Authenticator, Origins};
+use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
+use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings, ChannelsStats};
+use weirgate::hub::{Feed, Limits, SessionKey};
+use world::World;
+
+const SECOND: u64 = 1_000_000;
+
+fn settings() -> ChannelsGatewaySettings {
+    ChannelsGatewaySettings {
+        channels_max: 50,
+        patterns_max: 5,
+        inbound_per_second: 1_000,
+        outbound_per_second: None,
+        default_role: "user".to_owned(),
+        json_depth_max: 512,
+        origins: Origins::default(),
+        authenticator: Authenticator::default(),
+        acl: Acl::default(),
+    }
+}
+
+/// A gateway, its feed, and what Redis would do.
+struct Bench {
+    world: World<ChannelsGateway>,
+    feed: ChannelsFeed,
+    stats: Arc<ChannelsStats>,
+}
+
+impl Bench {
+    /// With Redis away.
+    fn new(settings: ChannelsGatewaySettings) -> Self {
+        let stats = Arc::new(ChannelsStats::default());
+        let gateway = ChannelsGateway::new(settings, Arc::clone(&stats));
+        let limits = Limits {
+            ping_interval_us: 0,
+            ..Limits::default()
+        };
+        let world = World::new(limits, gateway, 1);
+        let feed = ChannelsFeed::new(
+            ChannelsFeedSettings {
+                json_depth_max: 512,
+                bus_message_bytes_max: 1 << 20,
+            },
+            world.frame_bytes.clone(),
+        );
+        Self { world, feed, stats }
+    }
+
+    /// With Redis there.
+    fn up(settings: ChannelsGatewaySettings) -> Self {
+        let mut bench = Self::new(settings);
+        bench.bus(BusEvent::Up);
+        bench
+    }
+
+    /// What the reactor does with an event of the source.
+    fn bus(&mut self, event: BusEvent) {
+        let now = self.world.now;
+        if let Some(notice) = self.feed.notice(&event) {
+            self.world.hub.noticed(now, &notice);
+        }
+        let mut publications = Vec::new();
+        self.feed.event(now, event, &mut publications);
+        for publication in publications {
+            self.world.hub.published(now, &publication);
+        }
+        self.world.settle();
+    }
+
+    fn down(&mut self) {
+        self.bus(BusEvent::Down(Fault("gone".to_owned())));
+    }
+
+    fn confirm(&mut self, name: &str) {
+        assert_eq!(self.world.interest.get(name), Some(&true), "{name}");
+        let subscription = match name.contains(['*', '?']) {
+            true => Subscription::pattern(name),
+            false => Subscription::channel(name),
+        };
+        self.bus(BusEvent::Subscribed(subscription));
+    }
+
+    /// Redis publishes on a channel: one copy for it and one for each of these patterns.
+    fn publish(&mut self, channel: &str, patterns: &[&str], payload: &str) {
+        for pattern in [None].into_iter().chain(patterns.iter().map(Some)) {
+            let message = BusMessage {
+                subject: channel.into(),
+                pattern: pattern.map(|&pattern| pattern.into()),
+                payload: payload.as_bytes().to_vec(),
+                position: None,
+                received: self.world.now,
+                quiet: false,
+            };
+            self.bus(BusEvent::Message(message));
+        }
+    }
+
+    /// A client that has been welcomed.
+    fn client(&mut self) -> SessionKey {
+        let key = self.world.connect("/ws", None);
+        let [welcome] = &self.got(key)[..] else {
+            panic!("one message is the welcome");
+        };
+        assert_eq!(
+            (&welcome["type"], &welcome["seq"]),
+            (&json!("connected"), &json!(1))
+        );
+        key
+    }
+
+    fn say(&mut self, key: SessionKey, request: &Value) {
+        self.world.text(key, &request.to_string());
+    }
+
+    fn subscribe(&mut self, key: SessionKey, names: &[&str]) {
+        self.say(key, &json!({"action": "subscribe", "channels": names}));
+    }
+
+    fn unsubscribe(&mut self, key: SessionKey, names: &[&str]) {
+        self.say(key, &json!({"action": "unsubscribe", "channels": names}));
+    }
+
+    fn ping(&mut self, key: SessionKey) {
+        self.say(key, &json!({"action": "ping"}));
+    }
+
+    /// What came since the last call.
+    fn got(&mut self, key: SessionKey) -> Vec<Value> {
+        let texts = self.world.texts(key);
+        texts
+            .iter()
+            .map(|text| serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}")))
+            .collect()
+    }
+
+    /// The types and numbers of what came since the last call.
+    fn kinds(&mut self, key: SessionKey) -> Vec<(String, u64)> {
+        let kind = |message: &Value| {
+            let kind = message["type"].as_str().expect("a type").to_owned();
+            (kind, message["seq"].as_u64().expect("a number"))
+        };
+        self.got(key).iter().map(kind).collect()
+    }
+
+    /// Clients times names, exact names, patterns.
+    fn counts(&self) -> (u64, u64, u64) {
+        let stats = &self.stats;
+        (stats.subscriptions(), stats.channels(), stats.patterns())
+    }
+}
+
+fn kinds(of: &[(&str, u64)]) -> Vec<(String, u64)> {
+    of.iter()
+        .map(|(kind, seq)| ((*kind).to_owned(), *seq))
+        .collect()
+}

@@ -1,0 +1,130 @@
+//! Who gets what Redis publishes.
+
+use serde_json::json;
+use weirgate::hub::DrainPlan;
+
+use super::*;
+
+#[test]
+fn one_copy_for_the_name_and_one_for_each_own_pattern() {
+    let mut bench = Bench::new(settings());
+    let (both, exact, pattern) = (bench.client(), bench.client(), bench.client());
+    bench.subscribe(
+        both,
+        &["market:tick:O*", "market:tick:OV", "market:tick:?V"],
+    );
+    bench.subscribe(exact, &["market:tick:OV"]);
+    bench.subscribe(pattern, &["market:tick:O*"]);
+    for key in [both, exact, pattern] {
+        bench.got(key);
+    }
+    bench.publish(
+        "market:tick:OV",
+        &["market:tick:O*", "market:tick:?V"],
+        "{\"n\":1.0}",
+    );
+    let mut sources = |key| -> Vec<Value> {
+        let data = bench.got(key);
+        for message in &data {
+            assert_eq!(message["channel"], "market:tick:OV");
+            assert_eq!(message["data"], json!({"n": 1.0}));
+        }
+        data.iter()
+            .map(|message| message["pattern"].clone())
+            .collect()
+    };
+    assert_eq!(
+        sources(both),
+        [
+            json!(null),
+            json!("market:tick:O*"),
+            json!("market:tick:?V")
+        ]
+    );
+    assert_eq!(sources(exact), [json!(null)]);
+    assert_eq!(sources(pattern), [json!("market:tick:O*")]);
+}
+
+#[test]
+fn numbers_are_each_connections_own_compressed_or_not() {
+    let mut bench = Bench::new(settings());
+    let plain = bench.client();
+    let deflated = bench.world.connect("/ws", Some(15));
+    bench.subscribe(plain, &["market:tick"]);
+    bench.ping(deflated);
+    bench.subscribe(deflated, &["market:tick"]);
+    let payload = json!("tick ".repeat(200)).to_string();
+    for _ in 0..20 {
+        bench.publish("market:tick", &[], &payload);
+    }
+    let numbers = |messages: Vec<Value>| -> Vec<u64> {
+        messages
+            .iter()
+            .filter_map(|message| message["seq"].as_u64())
+            .collect()
+    };
+    assert_eq!(numbers(bench.got(plain)), (2..=22).collect::<Vec<_>>());
+    assert_eq!(numbers(bench.got(deflated)), (1..=23).collect::<Vec<_>>());
+    assert_eq!(bench.world.client(deflated).deflated, 20);
+    assert_eq!(bench.world.client(plain).deflated, 0);
+}
+
+#[test]
+fn what_is_shed_is_a_gap_and_answers_never_are() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        outbound_per_second: Some(3),
+        ..settings()
+    });
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    for _ in 0..5 {
+        bench.publish("market:tick", &[], "1");
+    }
+    (0..4).for_each(|_| bench.ping(key));
+    let mut want = vec![("subscribed", 2), ("data", 3), ("data", 4), ("data", 5)];
+    want.extend((8..12).map(|seq| ("pong", seq)));
+    assert_eq!(bench.kinds(key), kinds(&want));
+    assert_eq!(bench.world.hub.stats().messages_shed, 2);
+    bench.world.advance(SECOND);
+    bench.publish("market:tick", &[], "1");
+    assert_eq!(bench.kinds(key), kinds(&[("data", 12)]));
+}
+
+#[test]
+fn redis_is_asked_for_what_clients_hold() {
+    let mut bench = Bench::new(settings());
+    let clients: Vec<_> = (0..3).map(|_| bench.client()).collect();
+    for key in &clients {
+        bench.subscribe(*key, &["market:tick:A", "market:tick:A", "indicators:*"]);
+    }
+    bench.subscribe(clients[0], &["indicators:x"]);
+    assert_eq!(bench.counts(), (7, 2, 1));
+    assert!(bench.world.interest.values().all(|wanted| *wanted));
+    assert_eq!(bench.world.interest.len(), 3);
+    bench.unsubscribe(clients[0], &["market:tick:A", "indicators:x"]);
+    assert_eq!(bench.counts(), (5, 1, 1));
+    assert!(!bench.world.interest["indicators:x"]);
+    assert!(bench.world.interest["market:tick:A"]);
+    // All at once: each leaves its topics before anyone is told.
+    bench.world.hub.drain(bench.world.now, DrainPlan::default());
+    bench.world.settle();
+    assert_eq!(bench.counts(), (0, 0, 0));
+    assert!(bench.world.interest.values().all(|wanted| !wanted));
+    for key in clients {
+        assert_eq!(bench.world.client(key).close, Some((1012, String::new())));
+    }
+}
+
+#[test]
+fn after_unsubscribed_nothing_comes() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick", "indicators:*"]);
+    bench.publish("market:tick", &[], "1");
+    bench.unsubscribe(key, &["market:tick", "indicators:*"]);
+    bench.publish("market:tick", &[], "2");
+    bench.publish("indicators:a", &["indicators:*"], "2");
+    let want = [("subscribed", 2), ("data", 3), ("unsubscribed", 4)];
+    assert_eq!(bench.kinds(key), kinds(&want));
+    assert_eq!(bench.world.frame_bytes.alive(), 0);
+}

@@ -1,0 +1,194 @@
+//! What clients ask, and what they are told.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn every_message_has_its_members_in_the_contracts_order() {
+    let mut bench = Bench::new(settings());
+    let key = bench.world.connect("/ws", None);
+    for request in [
+        r#"{"action":"subscribe","channels":["market:tick:A","x"],"requestId":{"k":[1.50,null]}}"#,
+        r#"{"action":"unsubscribe","channels":["market:tick:A","never"],"requestId":7}"#,
+        r#"{"action":"ping"}"#,
+        r#"{"action":"publish","requestId":"r"}"#,
+        "hello",
+    ] {
+        bench.world.text(key, request);
+    }
+    let texts = bench.world.texts(key);
+    let now = "\"timestamp\":\"2024-05-13T19:41:40.000Z\"}";
+    assert!(texts[0].starts_with("{\"type\":\"connected\",\"seq\":1,\"clientId\":\""));
+    assert!(
+        texts[0].ends_with(&format!("\",\"role\":\"user\",{now}")),
+        "{}",
+        texts[0]
+    );
+    let want = [
+        r#"{"type":"subscribed","seq":2,"channels":["market:tick:A"],"errors":["Access denied to channel: x"],"requestId":{"k":[1.50,null]},"#,
+        r#"{"type":"unsubscribed","seq":3,"channels":["market:tick:A"],"requestId":7,"#,
+        r#"{"type":"pong","seq":4,"requestId":null,"#,
+        r#"{"type":"error","seq":5,"error":"Unknown action: publish","requestId":"r","#,
+        r#"{"type":"error","seq":6,"error":"Invalid JSON","requestId":null,"#,
+    ];
+    for (text, want) in texts[1..].iter().zip(want) {
+        assert_eq!(*text, format!("{want}{now}"));
+    }
+    assert_eq!(texts.len(), 6);
+}
+
+#[test]
+fn client_ids_are_uuids_and_differ() {
+    let mut bench = Bench::new(settings());
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let key = bench.world.connect("/ws", None);
+        let id = bench.got(key)[0]["clientId"]
+            .as_str()
+            .expect("text")
+            .to_owned();
+        let parts: Vec<usize> = id.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12], "{id}");
+        assert!(
+            id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'),
+            "{id}"
+        );
+        assert_eq!(&id[14..15], "4", "{id}");
+        assert!("89ab".contains(&id[19..20]), "{id}");
+        ids.insert(id);
+    }
+    assert_eq!(ids.len(), 50);
+}
+
+#[test]
+fn limits_are_looked_at_in_the_contracts_order() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        channels_max: 3,
+        patterns_max: 1,
+        ..settings()
+    });
+    let key = bench.client();
+    let mut ask = |names: &[&str], granted: &[&str], errors: &[&str]| {
+        bench.subscribe(key, names);
+        let [answer] = &bench.got(key)[..] else {
+            panic!("one answer");
+        };
+        assert_eq!(answer["channels"], json!(granted), "{names:?}");
+        assert_eq!(answer["errors"], json!(errors), "{names:?}");
+    };
+    let wildcards = "Max wildcard subscriptions exceeded (1)";
+    let full = "Max channels exceeded (3)";
+    ask(
+        &[
+            "indicators:a*",
+            "indicators:b*",
+            "indicators:a*",
+            "x*",
+            "x",
+            "indicators:c",
+        ],
+        &["indicators:a*", "indicators:c"],
+        &[
+            wildcards,
+            wildcards,
+            wildcards,
+            "Access denied to channel: x",
+        ],
+    );
+    ask(
+        &["indicators:c", "indicators:c"],
+        &["indicators:c", "indicators:c"],
+        &[],
+    );
+    ask(
+        &["indicators:d", "indicators:e", "x"],
+        &["indicators:d"],
+        &[full],
+    );
+    ask(&["indicators:c"], &[], &[full]);
+    assert_eq!(bench.counts(), (3, 2, 1));
+    bench.unsubscribe(key, &["indicators:a*", "indicators:a*", "y"]);
+    assert_eq!(bench.got(key)[0]["channels"], json!(["indicators:a*"]));
+    bench.subscribe(key, &["indicators:z?"]);
+    assert_eq!(bench.got(key)[0]["channels"], json!(["indicators:z?"]));
+
+    let mut none = Bench::new(ChannelsGatewaySettings {
+        channels_max: 0,
+        ..settings()
+    });
+    let key = none.client();
+    none.subscribe(key, &["market:tick", "market:tick"]);
+    assert_eq!(
+        none.got(key)[0]["errors"],
+        json!(["Max channels exceeded (0)"])
+    );
+}
+
+#[test]
+fn a_wrong_request_subscribes_to_nothing() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": ["market:tick", 5]}),
+    );
+    bench
+        .world
+        .send(key, &world::client::frame(0x82, b"{\"action\":\"ping\"}"));
+    bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": "market:tick"}),
+    );
+    bench.ping(key);
+    let want = [("error", 2), ("error", 3), ("error", 4), ("pong", 5)];
+    assert_eq!(bench.kinds(key), kinds(&want));
+    assert_eq!(bench.counts(), (0, 0, 0));
+    assert!(bench.world.interest.is_empty());
+}
+
+#[test]
+fn who_sends_too_much_is_told_once_a_second() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        inbound_per_second: 5,
+        ..settings()
+    });
+    let key = bench.client();
+    (0..20).for_each(|_| bench.ping(key));
+    let got = bench.got(key);
+    assert_eq!(got.len(), 6);
+    assert_eq!(got[5]["error"], "Rate limit exceeded");
+    bench.world.advance(SECOND - 1);
+    // Four tokens, and the second has not passed since it was told.
+    (0..8).for_each(|_| bench.ping(key));
+    assert_eq!(bench.got(key).len(), 4);
+    bench.world.advance(1);
+    (0..8).for_each(|_| bench.ping(key));
+    assert_eq!(
+        bench.got(key).pop().expect("told")["error"],
+        "Rate limit exceeded"
+    );
+    let other = bench.client();
+    bench.ping(other);
+    assert_eq!(bench.kinds(other), kinds(&[("pong", 2)]));
+    assert!(bench.stats.requests_limited() > 20);
+}
+
+#[test]
+fn a_request_with_very_many_entries_is_refused_whole() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"; 1_001]);
+    let got = bench.got(key);
+    assert_eq!(got[0]["error"], "channels must have at most 1000 entries");
+    assert_eq!(bench.counts(), (0, 0, 0));
+    bench.subscribe(key, &["market:tick"; 1_000]);
+    assert_eq!(bench.got(key)[0]["type"], "subscribed");
+    let mut generous = Bench::new(ChannelsGatewaySettings {
+        channels_max: 3_000,
+        ..settings()
+    });
+    let key = generous.client();
+    generous.subscribe(key, &["market:tick"; 6_000]);
+    assert_eq!(generous.got(key)[0]["type"], "subscribed");
+}

@@ -1,0 +1,162 @@
+//! `subscribed` is sent when it is true, and no later than a second.
+
+use super::*;
+
+#[test]
+fn an_answer_waits_for_redis_and_those_behind_it_too() {
+    let mut bench = Bench::up(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick:A", "indicators:*"]);
+    bench.ping(key);
+    assert_eq!(bench.kinds(key), []);
+    bench.confirm("indicators:*");
+    assert_eq!(bench.kinds(key), []);
+    bench.confirm("market:tick:A");
+    bench.publish("market:tick:A", &[], "1");
+    let want = [("subscribed", 2), ("pong", 3), ("data", 4)];
+    assert_eq!(bench.kinds(key), kinds(&want));
+}
+
+#[test]
+fn what_comes_before_the_confirmation_keeps_its_place() {
+    let mut bench = Bench::up(settings());
+    let (first, second) = (bench.client(), bench.client());
+    bench.subscribe(first, &["market:tick"]);
+    bench.confirm("market:tick");
+    bench.subscribe(second, &["market:tick", "market:tick:B"]);
+    bench.publish("market:tick", &[], "1");
+    bench.confirm("market:tick:B");
+    assert_eq!(
+        bench.kinds(second),
+        kinds(&[("data", 2), ("subscribed", 3)])
+    );
+    assert_eq!(bench.kinds(first), kinds(&[("subscribed", 2), ("data", 3)]));
+}
+
+#[test]
+fn a_name_that_stands_is_answered_at_once_until_its_last_holder_leaves() {
+    let mut bench = Bench::up(settings());
+    let (first, second) = (bench.client(), bench.client());
+    bench.subscribe(first, &["market:tick"]);
+    bench.confirm("market:tick");
+    bench.subscribe(second, &["market:tick"]);
+    assert_eq!(bench.kinds(second), kinds(&[("subscribed", 2)]));
+    bench.unsubscribe(first, &["market:tick"]);
+    assert!(bench.world.interest["market:tick"]);
+    bench.world.end(second, true);
+    assert!(!bench.world.interest["market:tick"]);
+    bench.subscribe(first, &["market:tick"]);
+    let so_far = [("subscribed", 2), ("unsubscribed", 3)];
+    assert_eq!(bench.kinds(first), kinds(&so_far), "asked for anew");
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(first), kinds(&[("subscribed", 4)]));
+}
+
+#[test]
+fn nobody_waits_longer_than_a_second() {
+    let mut bench = Bench::up(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    bench.world.advance(SECOND / 2);
+    bench.subscribe(key, &["indicators:a"]);
+    bench.world.advance(SECOND / 2 - 1);
+    assert_eq!(bench.kinds(key), []);
+    bench.world.advance(1);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
+    bench.world.advance(SECOND / 2);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 3)]));
+    // It may still be confirmed, and is told to nobody twice.
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(key), []);
+    bench.subscribe(key, &["market:tick"]);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 4)]));
+}
+
+#[test]
+fn while_redis_is_away_answers_come_at_once() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
+    // The source confirms what it restores, then says that it is there.
+    bench.confirm("market:tick");
+    bench.bus(BusEvent::Up);
+    bench.subscribe(key, &["market:tick"]);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 3)]));
+    bench.subscribe(key, &["indicators:a"]);
+    bench.ping(key);
+    assert_eq!(bench.kinds(key), []);
+    bench.down();
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 4), ("pong", 5)]));
+    bench.subscribe(key, &["indicators:b"]);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 6)]));
+}
+
+#[test]
+fn who_changes_his_mind_waits_for_nothing() {
+    let mut bench = Bench::up(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    bench.unsubscribe(key, &["market:tick"]);
+    assert_eq!(
+        bench.kinds(key),
+        kinds(&[("subscribed", 2), ("unsubscribed", 3)])
+    );
+    assert!(!bench.world.interest["market:tick"]);
+}
+
+#[test]
+fn a_client_with_many_answers_waiting_is_not_read() {
+    let mut bench = Bench::up(settings());
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    (0..100).for_each(|_| bench.ping(key));
+    assert!(!bench.world.hub.wants_read(key));
+    assert_eq!(bench.kinds(key), []);
+    bench.confirm("market:tick");
+    let kinds = bench.kinds(key);
+    assert_eq!(kinds.len(), 101);
+    assert_eq!(kinds.last(), Some(&("pong".to_owned(), 102)));
+    assert!(bench.world.hub.wants_read(key));
+}
+
+#[test]
+fn who_leaves_while_answers_wait_leaves_nothing_behind() {
+    let mut bench = Bench::up(settings());
+    let (gone, other) = (bench.client(), bench.client());
+    bench.subscribe(gone, &["market:tick", "indicators:*"]);
+    bench.world.end(gone, true);
+    assert_eq!(bench.counts(), (0, 0, 0));
+    bench.subscribe(other, &["market:tick"]);
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(other), kinds(&[("subscribed", 2)]));
+    assert!(!bench.world.interest["indicators:*"]);
+    bench.world.end(other, true);
+}
+
+/// A client that is about to be closed holds its name, but is a member of nothing any more.
+#[test]
+fn a_name_is_asked_for_anew_while_its_last_holder_ends() {
+    let mut bench = Bench::up(super::admission::with_auth());
+    let in_a_second = bench.world.now.unix_ms / 1000 + 1;
+    let ends = bench
+        .world
+        .connect(&super::admission::target(in_a_second), None);
+    let stays = bench
+        .world
+        .connect(&super::admission::target(in_a_second + 9), None);
+    bench.subscribe(ends, &["market:tick"]);
+    bench.confirm("market:tick");
+    bench.got(stays);
+    // In one turn: something waits for it, its time is over, and somebody else wants the name.
+    bench.world.held = true;
+    bench.publish("market:tick", &[], "1");
+    bench.world.advance(SECOND);
+    bench.subscribe(stays, &["market:tick"]);
+    bench.world.held = false;
+    bench.world.settle();
+    assert!(bench.world.client(ends).close.is_some());
+    assert_eq!(bench.kinds(stays), []);
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(stays), kinds(&[("subscribed", 2)]));
+}
