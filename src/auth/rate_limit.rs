@@ -1,12 +1,15 @@
 //! A token bucket on a clock that is handed in.
 
+/// Billionths in a token.
+const TOKEN: u64 = 1_000_000_000;
+
 /// Full at the start, holds `burst` tokens at the most and gains `per_second` of them a second.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
-    /// In millionths of a token, so that a microsecond's share is a whole number.
-    micro_tokens: u64,
+    /// In billionths of a token, so that a microsecond's share of a thousandth is a whole number.
+    nano_tokens: u64,
     capacity: u64,
-    per_second: u64,
+    per_second_milli: u64,
     filled_at_us: u64,
 }
 
@@ -18,11 +21,17 @@ impl TokenBucket {
 
     /// A full bucket for `per_second` tokens a second, and `burst` at once.
     pub fn with_burst(per_second: u32, burst: u32, now_us: u64) -> Self {
-        let capacity = u64::from(burst) * 1_000_000;
+        Self::with_rate(u64::from(per_second) * 1000, burst, now_us)
+    }
+
+    /// A full bucket for `per_second_milli` thousandths of a token a second, and `burst` tokens at
+    /// once.
+    pub fn with_rate(per_second_milli: u64, burst: u32, now_us: u64) -> Self {
+        let capacity = u64::from(burst) * TOKEN;
         Self {
-            micro_tokens: capacity,
+            nano_tokens: capacity,
             capacity,
-            per_second: u64::from(per_second),
+            per_second_milli,
             filled_at_us: now_us,
         }
     }
@@ -30,24 +39,24 @@ impl TokenBucket {
     /// Takes one token if there is one.
     pub fn take(&mut self, now_us: u64) -> bool {
         self.fill(now_us);
-        let Some(left) = self.micro_tokens.checked_sub(1_000_000) else {
+        let Some(left) = self.nano_tokens.checked_sub(TOKEN) else {
             return false;
         };
-        self.micro_tokens = left;
+        self.nano_tokens = left;
         true
     }
 
     /// Nothing was taken that did not come back since.
     pub fn is_full(&mut self, now_us: u64) -> bool {
         self.fill(now_us);
-        self.micro_tokens == self.capacity
+        self.nano_tokens == self.capacity
     }
 
     fn fill(&mut self, now_us: u64) {
         let gained = now_us
             .saturating_sub(self.filled_at_us)
-            .saturating_mul(self.per_second);
-        self.micro_tokens = self.micro_tokens.saturating_add(gained).min(self.capacity);
+            .saturating_mul(self.per_second_milli);
+        self.nano_tokens = self.nano_tokens.saturating_add(gained).min(self.capacity);
         self.filled_at_us = self.filled_at_us.max(now_us);
     }
 }

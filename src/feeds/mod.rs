@@ -9,5 +9,6 @@ mod bad_log;
 mod bus;
 pub mod channels;
 pub mod levels;
+pub mod trades;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};

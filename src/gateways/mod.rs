@@ -5,6 +5,10 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod channels;
+pub mod events;
 mod levels;
+mod trades;
+mod uuid;
 
 pub use levels::{LevelsGateway, LevelsPath};
+pub use trades::{TradesGateway, TradesGatewaySettings};

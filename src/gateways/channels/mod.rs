@@ -16,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::answer::Answer;
-use self::client::{Client, uuid};
+use self::client::Client;
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
 use self::waiting::{Answers, Waits};
+use super::uuid::uuid;
 use crate::auth::{
     Acl, Authenticator, Identity, Origins, Refusal, Token, TokenBucket, bearer_protocol, is_pattern,
 };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
 /// How large a request may be.
@@ -109,23 +110,6 @@ impl Members {
         }
         Ok(names)
     }
-}
-
-/// JSON without the white space between its parts.
-fn compact(json: &str) -> String {
-    let (mut in_string, mut escaped) = (false, false);
-    json.chars()
-        .filter(|c| {
-            let kept = in_string || !c.is_ascii_whitespace();
-            match c {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => in_string = !in_string,
-                _ => {}
-            }
-            kept
-        })
-        .collect()
 }
 
 #[cfg(test)]

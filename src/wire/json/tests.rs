@@ -249,3 +249,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn compacting_takes_only_what_stands_between_tokens() {
+    for (json, want) in [
+        (
+            r#" { "a b" : [ 1.50 , "\\" , " \" " ] } "#,
+            r#"{"a b":[1.50,"\\"," \" "]}"#,
+        ),
+        ("\t\"é ü\"\r\n", "\"é ü\""),
+        ("1", "1"),
+        ("", ""),
+        ("  ", ""),
+        // no JSON, and no panic either
+        ("\"a \\", "\"a \\"),
+        ("\" é", "\" é"),
+    ] {
+        assert_eq!(compact(json), want, "{json}");
+    }
+}

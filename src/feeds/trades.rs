@@ -1,0 +1,283 @@
+//! The trades feed: `channel:trade:SYMBOL` publications to one topic a symbol.
+//!
+//! Six fields of the payload are passed on, each as the text it has there; who gets them is decided
+//! by the channel's name alone. Every trade counts, so frames have no conflation key. Must not know
+//! a client, a broker or a clock. Called by the reactor, through [`crate::hub::Feed`].
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::bad_log::BadMessageLog;
+use super::{BusEvent, BusMessage};
+use crate::hub::{
+    Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats, TopicName,
+};
+use crate::wire::json::{JsonError, object_entries};
+
+/// The pattern that the source subscribes to.
+pub const PATTERN: &str = "channel:trade:*";
+
+/// The fields of a trade, in the order in which clients get them.
+const FIELDS: [&str; 6] = [
+    "symbol",
+    "price",
+    "volume",
+    "timestamp",
+    "conditions",
+    "exchange",
+];
+
+/// Why a publication is skipped. Always its publisher's fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadTrade {
+    /// The channel's name has more or fewer than three parts.
+    #[error("the channel is not channel:trade:SYMBOL")]
+    Channel,
+    /// Over the limit on bus messages.
+    #[error("{bytes} bytes are more than the allowed {bytes_max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Not JSON, no object, or nested deeper than allowed.
+    #[error(transparent)]
+    NotJson(#[from] JsonError),
+}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct TradesFeedSettings {
+    /// Levels of nesting that a payload may have.
+    pub json_depth_max: usize,
+    /// Bytes of a bus message; larger ones are counted, logged and skipped.
+    pub bus_message_bytes_max: usize,
+}
+
+/// Turns trades on the bus into publications on topics that are called like their symbols.
+#[derive(Debug)]
+pub struct TradesFeed {
+    settings: TradesFeedSettings,
+    stats: FeedStats,
+    bad_log: BadMessageLog,
+    alive: FrameBytes,
+}
+
+impl TradesFeed {
+    /// A feed whose frames are counted in `alive`.
+    pub fn new(settings: TradesFeedSettings, alive: FrameBytes) -> Self {
+        let family = SubjectStats {
+            subject: PATTERN.to_owned(),
+            ..SubjectStats::default()
+        };
+        Self {
+            settings,
+            stats: FeedStats {
+                subjects: vec![family],
+                ..FeedStats::default()
+            },
+            bad_log: BadMessageLog::default(),
+            alive,
+        }
+    }
+
+    fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
+        let made = self.publication(now, message);
+        let counts = &mut self.stats.subjects[0];
+        match made {
+            Ok(publication) => {
+                counts.messages += 1;
+                self.stats.last_message_unix_ms = Some(message.received.unix_ms);
+                Some(publication)
+            }
+            Err(why) => {
+                counts.messages_bad += 1;
+                self.bad_log
+                    .say(now, &message.subject, &message.payload, &why);
+                None
+            }
+        }
+    }
+
+    fn publication(&self, now: Now, message: &BusMessage) -> Result<Publication, BadTrade> {
+        let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
+        let (bytes, bytes_max) = (message.payload.len(), self.settings.bus_message_bytes_max);
+        if bytes > bytes_max {
+            return Err(BadTrade::TooLarge { bytes, bytes_max });
+        }
+        Ok(Publication {
+            frame: self.frame(now, message)?,
+            topic: TopicName::from(symbol.to_owned()),
+            deliver: true,
+            retain: Retain::Keep,
+        })
+    }
+
+    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is that of the broadcast.
+    fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
+        let mut fields = [const { None }; FIELDS.len()];
+        for entry in object_entries(&message.payload, self.settings.json_depth_max)? {
+            let (key, value) = entry?;
+            if let Some(index) = FIELDS.iter().position(|field| *field == key) {
+                fields[index] = Some(value);
+            }
+        }
+        let mut frame = Frame::text(&self.alive)
+            .with_capacity(message.payload.len() + 64)
+            .received(message.received);
+        let out = frame.payload();
+        out.extend_from_slice(br#"{"type":"trade","data":"#);
+        let mut before = b'{';
+        for (field, value) in FIELDS.iter().zip(&fields) {
+            let Some(value) = value else { continue };
+            out.extend_from_slice(&[before, b'"']);
+            out.extend_from_slice(field.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value.as_raw_str().as_bytes());
+            before = b',';
+        }
+        if before == b'{' {
+            out.push(b'{');
+        }
+        out.extend_from_slice(format!("}},\"timestamp\":{}}}", now.unix_ms).as_bytes());
+        Ok(frame.finish())
+    }
+}
+
+impl Feed for TradesFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
+        self.bad_log.tick(now);
+        match event {
+            BusEvent::Up => self.stats.caught_up = true,
+            BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Message(message) => out.extend(self.message(now, &message)),
+            // One pattern, which stands from the first `Up` on; a refusal is logged by the source.
+            BusEvent::Down(_)
+            | BusEvent::CaughtUp
+            | BusEvent::Subscribed(_)
+            | BusEvent::Refused(..) => {}
+        }
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.stats
+    }
+}
+
+/// The symbol of a channel with exactly three parts, as it stands.
+fn symbol(channel: &str) -> Option<&str> {
+    let symbol = channel.strip_prefix("channel:trade:")?;
+    (!symbol.contains(':')).then_some(symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now {
+        mono_us: 5_000_000,
+        unix_ms: 1_700_000_000_123,
+    };
+
+    fn feed() -> TradesFeed {
+        let settings = TradesFeedSettings {
+            json_depth_max: 8,
+            bus_message_bytes_max: 300,
+        };
+        TradesFeed::new(settings, FrameBytes::default())
+    }
+
+    fn message(channel: &str, payload: &[u8]) -> BusEvent {
+        BusEvent::Message(BusMessage {
+            subject: channel.into(),
+            pattern: Some(PATTERN.into()),
+            payload: payload.to_vec(),
+            position: None,
+            received: NOW,
+            quiet: false,
+        })
+    }
+
+    /// What subscribers of the topic get, if anything.
+    fn published(feed: &mut TradesFeed, channel: &str, payload: &[u8]) -> Option<(String, String)> {
+        let mut out = Vec::new();
+        feed.event(NOW, message(channel, payload), &mut out);
+        assert!(out.len() <= 1);
+        let publication = out.pop()?;
+        assert!(publication.deliver && publication.retain == Retain::Keep);
+        assert_eq!(publication.frame.key(), None, "no trade replaces another");
+        let body = String::from_utf8(publication.frame.body().to_vec()).unwrap();
+        Some((publication.topic.as_str().to_owned(), body))
+    }
+
+    #[test]
+    fn six_fields_keep_their_text_and_their_order() {
+        let cases = [
+            (
+                r#"{"exchange":"N","x":1,"price":1.10,"symbol":"AAPL","volume":1e400,"timestamp":5,"conditions":["@"]}"#,
+                r#"{"symbol":"AAPL","price":1.10,"volume":1e400,"timestamp":5,"conditions":["@"],"exchange":"N"}"#,
+            ),
+            (r#" {"price" : "12"} "#, r#"{"price":"12"}"#),
+            (r#"{"symbol":null}"#, r#"{"symbol":null}"#),
+            (r#"{"price":1,"price":2}"#, r#"{"price":2}"#),
+            (r#"{"\u0070rice":3}"#, r#"{"price":3}"#),
+            ("{}", "{}"),
+        ];
+        for (payload, data) in cases {
+            let got = published(&mut feed(), "channel:trade:AAPL", payload.as_bytes());
+            let body = format!(r#"{{"type":"trade","data":{data},"timestamp":1700000000123}}"#);
+            assert_eq!(got, Some(("AAPL".to_owned(), body)), "{payload}");
+        }
+    }
+
+    #[test]
+    fn the_channel_decides_whose_trade_it_is() {
+        let topic = |channel: &str| published(&mut feed(), channel, b"{}").map(|p| p.0);
+        assert_eq!(topic("channel:trade:aapl").as_deref(), Some("aapl"));
+        assert_eq!(topic("channel:trade:").as_deref(), Some(""));
+        for other in ["channel:trade:A:B", "channel:trade", "channel:quote:A", "A"] {
+            assert_eq!(topic(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_counted_and_skipped() {
+        let deep = format!("{{\"price\":{}{}}}", "[".repeat(8), "]".repeat(8));
+        let large = format!("{{\"price\":\"{}\"}}", "x".repeat(300));
+        let bad: [&[u8]; 9] = [
+            b"not json",
+            b"",
+            b"5",
+            b"null",
+            b"[1,2]",
+            b"{\"price\":NaN}",
+            b"{\"price\":\"\xff\"}",
+            deep.as_bytes(),
+            large.as_bytes(),
+        ];
+        let mut feed = feed();
+        for payload in bad {
+            assert_eq!(published(&mut feed, "channel:trade:A", payload), None);
+        }
+        assert_eq!(feed.stats().subjects[0].messages_bad, 9);
+        assert_eq!(feed.stats().last_message_unix_ms, None);
+        assert!(published(&mut feed, "channel:trade:A", b"{}").is_some());
+        assert_eq!(feed.stats().subjects[0].messages, 1);
+        assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms));
+    }
+
+    #[test]
+    fn it_is_ready_once_the_bus_was_reached_and_counts_losses() {
+        let mut feed = feed();
+        let mut out = Vec::new();
+        assert!(!feed.stats().caught_up);
+        feed.event(NOW, BusEvent::Up, &mut out);
+        feed.event(NOW, BusEvent::Gap { lost: None }, &mut out);
+        assert!(feed.stats().caught_up && out.is_empty());
+        assert_eq!(feed.stats().gaps, 1);
+    }
+}

@@ -1,0 +1,290 @@
+//! Which calls may be made now: slots for all services together, and a circuit for each.
+//!
+//! A service that hangs would soon hold every slot, and the others would wait with it. So some
+//! slots are kept for each service: nobody takes a free one that another still has a right to.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::quality::RandomState;
+
+use super::routes::Service;
+use crate::hub::{CallFailure, SessionKey};
+
+/// Failures in a row after which a service is not called for a while.
+const FAILURES_MAX: u32 = 20;
+/// How long it is left alone; then one call probes.
+const OPEN_US: u64 = 1_000_000;
+
+const SERVICES: usize = Service::ALL.len();
+
+/// Whether a call may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Make it under this number.
+    Go(u64),
+    /// No slot is free: its connection stands in line.
+    Wait,
+    /// The service is being left alone.
+    Unreachable,
+}
+
+/// A service's circuit (contract: "A service that failed 20 times in a row").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Circuit {
+    Closed,
+    Open { until_us: u64 },
+    Probing { call: u64 },
+}
+
+#[derive(Debug)]
+struct Line {
+    in_flight: usize,
+    failures: u32,
+    circuit: Circuit,
+    waiting: VecDeque<SessionKey>,
+}
+
+/// All calls.
+#[derive(Debug)]
+pub(super) struct Calls {
+    calls_max: usize,
+    /// Slots that are kept for each service.
+    kept: usize,
+    next_id: u64,
+    in_flight: HashMap<u64, (SessionKey, Service), RandomState>,
+    lines: [Line; SERVICES],
+}
+
+impl Calls {
+    /// At most `calls_max` in flight, of which each service has a tenth for itself.
+    pub(super) fn new(calls_max: usize) -> Self {
+        let line = || Line {
+            in_flight: 0,
+            failures: 0,
+            circuit: Circuit::Closed,
+            waiting: VecDeque::new(),
+        };
+        Self {
+            calls_max,
+            kept: calls_max / 10,
+            next_id: 0,
+            in_flight: HashMap::default(),
+            lines: [line(), line(), line()],
+        }
+    }
+
+    /// Asks for a call of `key` to `service`; who has to wait is remembered.
+    pub(super) fn ask(&mut self, now_us: u64, key: SessionKey, service: Service) -> Leave {
+        let leave = self.judge(now_us, service);
+        match leave {
+            Leave::Go(id) => {
+                self.in_flight.insert(id, (key, service));
+                self.lines[service as usize].in_flight += 1;
+            }
+            Leave::Wait => self.lines[service as usize].waiting.push_back(key),
+            Leave::Unreachable => {}
+        }
+        leave
+    }
+
+    fn judge(&mut self, now_us: u64, service: Service) -> Leave {
+        let has_slot = self.has_slot(service);
+        let line = &mut self.lines[service as usize];
+        match line.circuit {
+            Circuit::Probing { .. } => return Leave::Unreachable,
+            Circuit::Open { until_us } if now_us < until_us => return Leave::Unreachable,
+            Circuit::Open { .. } | Circuit::Closed if !has_slot => return Leave::Wait,
+            Circuit::Open { .. } | Circuit::Closed => {}
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Circuit::Open { .. } = line.circuit {
+            line.circuit = Circuit::Probing { call: id };
+        }
+        Leave::Go(id)
+    }
+
+    fn has_slot(&self, service: Service) -> bool {
+        let own = &self.lines[service as usize];
+        let free = self.calls_max.saturating_sub(self.in_flight.len());
+        let others = Service::ALL.into_iter().filter(|other| *other != service);
+        let owed: usize = others
+            .map(|other| {
+                self.kept
+                    .saturating_sub(self.lines[other as usize].in_flight)
+            })
+            .sum();
+        free > owed || (free > 0 && own.in_flight < self.kept)
+    }
+
+    /// A call has ended; says whose it was.
+    pub(super) fn ended(
+        &mut self,
+        now_us: u64,
+        id: u64,
+        failure: Option<CallFailure>,
+    ) -> Option<SessionKey> {
+        let (key, service) = self.in_flight.remove(&id)?;
+        let line = &mut self.lines[service as usize];
+        line.in_flight -= 1;
+        match failure {
+            Some(CallFailure::Timeout | CallFailure::Unreachable) => {
+                line.failures = line.failures.saturating_add(1);
+                let probed = line.circuit == Circuit::Probing { call: id };
+                if probed || line.failures >= FAILURES_MAX {
+                    line.circuit = Circuit::Open {
+                        until_us: now_us + OPEN_US,
+                    };
+                }
+            }
+            // An answer that is too large is an answer.
+            Some(CallFailure::TooLarge) | None => {
+                line.failures = 0;
+                line.circuit = Circuit::Closed;
+            }
+        }
+        Some(key)
+    }
+
+    /// The next connection in line that need not wait any more, and what its call may do.
+    pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
+        for service in Service::ALL {
+            if self.lines[service as usize].waiting.is_empty() {
+                continue;
+            }
+            let leave = self.judge(now_us, service);
+            let line = &mut self.lines[service as usize];
+            if leave == Leave::Wait {
+                continue;
+            }
+            let key = line.waiting.pop_front()?;
+            if let Leave::Go(id) = leave {
+                line.in_flight += 1;
+                self.in_flight.insert(id, (key, service));
+            }
+            return Some((key, leave));
+        }
+        None
+    }
+
+    /// Calls of a service that have not ended.
+    pub(super) fn in_flight(&self, service: Service) -> usize {
+        self.lines[service as usize].in_flight
+    }
+
+    /// The service is being left alone, or probed.
+    pub(super) fn is_open(&self, service: Service) -> bool {
+        self.lines[service as usize].circuit != Circuit::Closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(slot: u32) -> SessionKey {
+        SessionKey {
+            slot,
+            generation: 0,
+        }
+    }
+
+    fn go(calls: &mut Calls, now_us: u64, service: Service) -> Option<u64> {
+        match calls.ask(now_us, key(0), service) {
+            Leave::Go(id) => Some(id),
+            Leave::Wait | Leave::Unreachable => None,
+        }
+    }
+
+    #[test]
+    fn a_service_that_hangs_leaves_the_others_their_slots() {
+        let mut calls = Calls::new(100);
+        let hung = (0..200).filter(|_| go(&mut calls, 0, Service::Lobby).is_some());
+        assert_eq!(hung.count(), 80);
+        let others = (0..200).filter(|_| go(&mut calls, 0, Service::Simulation).is_some());
+        assert_eq!(others.count(), 10);
+        assert!((0..10).all(|_| go(&mut calls, 0, Service::Measurement).is_some()));
+        assert_eq!(calls.in_flight.len(), 100);
+        assert_eq!(calls.ask(0, key(7), Service::Measurement), Leave::Wait);
+    }
+
+    #[test]
+    fn who_waits_goes_in_the_order_of_arrival() {
+        let mut calls = Calls::new(1);
+        let first = go(&mut calls, 0, Service::Lobby).expect("a free slot");
+        for slot in 1..=3 {
+            assert_eq!(calls.ask(0, key(slot), Service::Lobby), Leave::Wait);
+        }
+        assert_eq!(calls.next(0), None);
+        let mut running = first;
+        for slot in 1..=3 {
+            assert!(calls.ended(0, running, None).is_some());
+            let Some((next, Leave::Go(id))) = calls.next(0) else {
+                panic!("nobody follows");
+            };
+            assert_eq!(next, key(slot));
+            running = id;
+        }
+        assert_eq!(calls.ended(0, running, None), Some(key(3)));
+        assert_eq!(calls.ended(0, running, None), None, "an end counts once");
+        assert_eq!(calls.next(0), None);
+    }
+
+    #[test]
+    fn twenty_failures_in_a_row_open_the_circuit_and_one_call_probes() {
+        let mut calls = Calls::new(100);
+        let fail = |calls: &mut Calls, now_us, failure| {
+            let id = go(calls, now_us, Service::Lobby).expect("closed");
+            calls.ended(now_us, id, failure);
+        };
+        for _ in 0..19 {
+            fail(&mut calls, 0, Some(CallFailure::Timeout));
+        }
+        fail(&mut calls, 0, Some(CallFailure::TooLarge));
+        for _ in 0..20 {
+            assert!(!calls.is_open(Service::Lobby));
+            fail(&mut calls, 5, Some(CallFailure::Unreachable));
+        }
+        assert!(calls.is_open(Service::Lobby));
+        assert_eq!(calls.ask(5, key(1), Service::Lobby), Leave::Unreachable);
+        assert!(
+            go(&mut calls, 5, Service::Simulation).is_some(),
+            "the others go on"
+        );
+        assert_eq!(
+            calls.ask(1_000_004, key(1), Service::Lobby),
+            Leave::Unreachable
+        );
+        let probe = go(&mut calls, 1_000_005, Service::Lobby).expect("one probes");
+        assert_eq!(
+            calls.ask(1_000_005, key(1), Service::Lobby),
+            Leave::Unreachable
+        );
+        calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
+        assert_eq!(
+            calls.ask(2_499_999, key(1), Service::Lobby),
+            Leave::Unreachable
+        );
+        let probe = go(&mut calls, 2_500_000, Service::Lobby).expect("one probes again");
+        calls.ended(2_600_000, probe, None);
+        assert!(!calls.is_open(Service::Lobby));
+        fail(&mut calls, 2_600_000, Some(CallFailure::Timeout));
+        assert!(!calls.is_open(Service::Lobby), "counted from the start");
+    }
+
+    #[test]
+    fn who_waits_for_a_service_that_fails_is_told_at_once() {
+        let mut calls = Calls::new(20);
+        let running: Vec<u64> = (0..16)
+            .filter_map(|_| go(&mut calls, 0, Service::Lobby))
+            .collect();
+        assert_eq!(running.len(), 16);
+        assert_eq!(calls.ask(0, key(5), Service::Lobby), Leave::Wait);
+        assert_eq!(calls.ask(0, key(6), Service::Lobby), Leave::Wait);
+        calls.lines[0].failures = FAILURES_MAX - 1;
+        calls.ended(9, running[0], Some(CallFailure::Timeout));
+        assert_eq!(calls.next(9), Some((key(5), Leave::Unreachable)));
+        assert_eq!(calls.next(9), Some((key(6), Leave::Unreachable)));
+        assert_eq!(calls.next(9), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! One connection's strict sequence: what waits, and what is being answered.
+
+use std::collections::VecDeque;
+
+use super::message::Message;
+use super::routes::Service;
+use crate::auth::TokenBucket;
+use crate::hub::{Incoming, TopicName};
+
+/// Messages of one connection that may wait; then it is not read until there is room (contract:
+/// row "Order").
+pub(super) const WAITING_MAX: usize = 64;
+
+/// Bytes of them; the last one may go over.
+pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// A message that waits for its turn.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Text(String),
+    /// Whatever it holds, it is no message.
+    Binary,
+    /// Not kept.
+    TooLarge,
+}
+
+impl Waiting {
+    pub(super) fn new(message: Incoming<'_>, bytes_max: usize) -> Self {
+        let bytes = match message {
+            Incoming::Text(text) => text.len(),
+            Incoming::Binary(bytes) => bytes.len(),
+        };
+        match message {
+            _ if bytes > bytes_max => Self::TooLarge,
+            Incoming::Text(text) => Self::Text(text.to_owned()),
+            Incoming::Binary(_) => Self::Binary,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary | Self::TooLarge => 0,
+        }
+    }
+}
+
+/// A message whose service is to answer.
+#[derive(Debug)]
+pub(super) struct Calling {
+    pub(super) message: Message,
+    pub(super) service: Service,
+}
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// 22 URL-safe characters, told to services only.
+    pub(super) id: String,
+    /// For services, as text.
+    pub(super) ip: String,
+    /// Whom it speaks for; also the topic of its pushes.
+    pub(super) device: Option<TopicName>,
+    pub(super) bucket: TokenBucket,
+    pub(super) calling: Option<Calling>,
+    /// The client has gone: what waits is forwarded all the same, answers are for nobody.
+    pub(super) gone: bool,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+}
+
+impl Connection {
+    pub(super) fn new(id: String, ip: String, bucket: TokenBucket) -> Self {
+        Self {
+            id,
+            ip,
+            device: None,
+            bucket,
+            calling: None,
+            gone: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, message: Waiting) {
+        self.waiting_bytes += message.bytes();
+        self.waiting.push_back(message);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let message = self.waiting.pop_front()?;
+        self.waiting_bytes -= message.bytes();
+        if self.waiting.is_empty() {
+            // A burst's memory does not stay with the connection.
+            self.waiting = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    /// Gives up the newest of those that wait.
+    pub(super) fn drop_last(&mut self) {
+        if let Some(message) = self.waiting.pop_back() {
+            self.waiting_bytes -= message.bytes();
+        }
+    }
+
+    /// No more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}

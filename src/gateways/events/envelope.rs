@@ -1,0 +1,129 @@
+//! What clients get: `type, event, request_id, data, error`, all five always there.
+
+use std::sync::Arc;
+
+use crate::hub::{Core, Frame};
+use crate::wire::object_writer::ObjectWriter;
+
+use super::message::Message;
+
+/// An error's `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    MessageTooLarge,
+    RateLimited,
+    BadRequest,
+    Unauthenticated,
+    UnknownEvent,
+    UpstreamError,
+}
+
+impl Code {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::MessageTooLarge => "message_too_large",
+            Self::RateLimited => "rate_limited",
+            Self::BadRequest => "bad_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::UnknownEvent => "unknown_event",
+            Self::UpstreamError => "upstream_error",
+        }
+    }
+}
+
+/// The parts of an envelope, all JSON text.
+struct Envelope<'a> {
+    kind: &'static str,
+    event: &'a str,
+    request_id: &'a str,
+    data: &'a str,
+    error: &'a str,
+}
+
+impl Envelope<'_> {
+    fn text(&self) -> String {
+        let mut object = ObjectWriter::new();
+        object.string("type", self.kind);
+        object.raw("event", self.event);
+        object.raw("request_id", self.request_id);
+        object.raw("data", self.data);
+        object.raw("error", self.error);
+        object.finish()
+    }
+}
+
+/// The answer to a message; `data` is JSON without white space.
+pub(super) fn response(core: &Core, message: &Message, data: &str) -> Arc<Frame> {
+    answer(
+        core,
+        &Envelope {
+            kind: "response",
+            event: &message.event,
+            request_id: &message.request_id,
+            data,
+            error: "null",
+        },
+    )
+}
+
+/// The refusal of a message of the right shape.
+pub(super) fn refusal(core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
+    error(core, &message.event, &message.request_id, code, why)
+}
+
+/// The refusal of something that is no message.
+pub(super) fn gateway_error(core: &Core, code: Code, why: &str) -> Arc<Frame> {
+    error(core, "\"gateway\"", "null", code, why)
+}
+
+fn error(core: &Core, event: &str, request_id: &str, code: Code, why: &str) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("code", code.word());
+    object.string("message", why);
+    object.raw("details", "null");
+    answer(
+        core,
+        &Envelope {
+            kind: "error",
+            event,
+            request_id,
+            data: "null",
+            error: &object.finish(),
+        },
+    )
+}
+
+/// The first message to a client that has not said who it is.
+pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
+    answer(
+        core,
+        &Envelope {
+            kind: "event",
+            event: "\"gateway.identify_required\"",
+            request_id: "null",
+            data: "{\"hint\":\"Send {event:'identify', data:{device_id}} or connect with ?device_id=\"}",
+            error: "null",
+        },
+    )
+}
+
+/// What a service pushes to devices; `event` and `data` are JSON text.
+pub(super) fn push(core: &Core, event: &str, data: &str) -> Arc<Frame> {
+    let envelope = Envelope {
+        kind: "event",
+        event,
+        request_id: "null",
+        data,
+        error: "null",
+    };
+    let frame = Frame::text(core.frame_bytes()).received(core.now());
+    frame.body(envelope.text().as_bytes()).finish()
+}
+
+fn answer(core: &Core, envelope: &Envelope<'_>) -> Arc<Frame> {
+    Frame::text(core.frame_bytes())
+        .answer()
+        .received(core.now())
+        .body(envelope.text().as_bytes())
+        .finish()
+}

@@ -1,0 +1,363 @@
+//! `weirgate events` towards clients: devices, requests routed to services, pushes (contract:
+//! events).
+//!
+//! Each connection is a strict sequence: a message is looked at when the one before it has been
+//! answered. Must not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
+
+mod calls;
+mod connection;
+mod envelope;
+mod message;
+mod routes;
+mod upstream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use foldhash::quality::RandomState;
+use url::form_urlencoded;
+
+use self::calls::{Calls, Leave};
+use self::connection::{Calling, Connection, Waiting};
+use self::envelope::Code;
+use self::message::{Message, is_device_id};
+use crate::auth::{Origins, TokenBucket};
+use crate::hub::{
+    Accepted, Admission, Call, CloseReason, Core, Frame, Gateway, Incoming, Publication, Reply,
+    Retain, SessionKey, TopicName,
+};
+use crate::wire::head::RequestHead;
+use crate::wire::object_writer::ObjectWriter;
+
+pub use self::routes::Service;
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct EventsGatewaySettings {
+    /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of one message; larger ones are refused.
+    pub message_bytes_max: usize,
+    /// Tokens of a connection's bucket; at least 1.
+    pub rate_burst: u32,
+    /// Thousandths of a token that it gains a second.
+    pub rate_per_second_milli: u64,
+    /// Calls in flight, over all services.
+    pub calls_max: usize,
+    /// Messages of connections that have gone which may still wait to be forwarded.
+    pub orphans_max: usize,
+    /// Levels of nesting that a message or an answer may have.
+    pub json_depth_max: usize,
+}
+
+/// An event for devices, from a service.
+pub struct Push {
+    /// The event, as a JSON string.
+    pub event: String,
+    /// A JSON object without white space.
+    pub data: String,
+    /// Whom it is for; who is named twice gets it twice.
+    pub device_ids: Vec<String>,
+    /// Is told the number of deliveries.
+    pub sent: Box<dyn FnOnce(u64) + Send>,
+}
+
+/// The client side of the events contract.
+#[derive(Debug)]
+pub struct EventsGateway {
+    settings: EventsGatewaySettings,
+    origins: Origins,
+    connections: HashMap<SessionKey, Connection, RandomState>,
+    calls: Calls,
+    /// Messages of connections that have gone.
+    orphans: usize,
+    /// What [`Gateway::upgrade`] read, until [`Gateway::opened`] follows at once.
+    admitted: Option<TopicName>,
+}
+
+impl EventsGateway {
+    /// Where clients connect.
+    pub const PATH: &'static str = "/ws";
+
+    /// A gateway without clients.
+    pub fn new(settings: EventsGatewaySettings, origins: Origins) -> Self {
+        Self {
+            calls: Calls::new(settings.calls_max),
+            settings,
+            origins,
+            connections: HashMap::default(),
+            orphans: 0,
+            admitted: None,
+        }
+    }
+
+    /// Calls of a service that have not ended.
+    pub fn calls_in_flight(&self, service: Service) -> usize {
+        self.calls.in_flight(service)
+    }
+
+    /// The service is being left alone, or probed.
+    pub fn circuit_is_open(&self, service: Service) -> bool {
+        self.calls.is_open(service)
+    }
+
+    /// No client is connected, and nothing is kept of those that were.
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.orphans == 0
+    }
+
+    /// Looks at what waits, until a message has to wait for its service.
+    fn advance(&mut self, core: &mut Core, key: SessionKey) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&key) else {
+                return;
+            };
+            if connection.calling.is_some() {
+                return;
+            }
+            let was_full = connection.is_full();
+            let Some(waiting) = connection.pop() else {
+                if connection.gone {
+                    self.connections.remove(&key);
+                }
+                return;
+            };
+            if connection.gone {
+                self.orphans -= 1;
+            } else if was_full && !connection.is_full() {
+                core.resume_reading(key);
+            }
+            if let Some(answer) = self.look_at(core, key, waiting) {
+                core.send(key, &answer);
+            }
+        }
+    }
+
+    /// The answer to a message, unless a service has to give it.
+    fn look_at(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        waiting: Waiting,
+    ) -> Option<Arc<Frame>> {
+        let connection = self.connections.get_mut(&key)?;
+        if matches!(waiting, Waiting::TooLarge) {
+            let why = "Message exceeds MAX_MESSAGE_BYTES";
+            return Some(envelope::gateway_error(core, Code::MessageTooLarge, why));
+        }
+        if !connection.bucket.take(core.now().mono_us) {
+            let why = "Too many messages";
+            return Some(envelope::gateway_error(core, Code::RateLimited, why));
+        }
+        let message = match &waiting {
+            Waiting::Text(text) => Message::parse(text, self.settings.json_depth_max),
+            Waiting::Binary | Waiting::TooLarge => None,
+        };
+        let Some(message) = message else {
+            let why = "Invalid JSON message";
+            return Some(envelope::gateway_error(core, Code::BadRequest, why));
+        };
+        if connection.device.is_none() {
+            return Some(identify(core, key, connection, &message));
+        }
+        let Some(service) = Service::of(&message.name) else {
+            let why = format!("Unknown event '{}'", message.name);
+            return Some(envelope::refusal(core, &message, Code::UnknownEvent, &why));
+        };
+        connection.calling = Some(Calling { message, service });
+        let leave = self.calls.ask(core.now().mono_us, key, service);
+        self.call(core, key, leave)
+    }
+
+    /// Makes the call of a connection, if it may be made now; or says why not.
+    fn call(&mut self, core: &mut Core, key: SessionKey, leave: Leave) -> Option<Arc<Frame>> {
+        let connection = self.connections.get_mut(&key)?;
+        match leave {
+            Leave::Wait => None,
+            Leave::Go(id) => {
+                let calling = connection.calling.as_ref()?;
+                core.call(Call {
+                    id,
+                    service: calling.service as u16,
+                    body: request(connection, &calling.message).into_bytes(),
+                });
+                None
+            }
+            Leave::Unreachable => {
+                let calling = connection.calling.take()?;
+                let why = upstream::UNREACHABLE;
+                Some(envelope::refusal(
+                    core,
+                    &calling.message,
+                    Code::UpstreamError,
+                    why,
+                ))
+            }
+        }
+    }
+
+    /// Slots that became free go to those who wait.
+    fn call_those_who_wait(&mut self, core: &mut Core) {
+        while let Some((key, leave)) = self.calls.next(core.now().mono_us) {
+            if let Some(answer) = self.call(core, key, leave) {
+                core.send(key, &answer);
+                self.advance(core, key);
+            }
+        }
+    }
+}
+
+impl Gateway for EventsGateway {
+    type Command = Push;
+
+    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
+        if !head.asks_upgrade() {
+            return Admission::ToHttp;
+        }
+        let refuse = |detail| Admission::Refuse {
+            status: 403,
+            detail,
+        };
+        if head.path() != Self::PATH {
+            return refuse("No WebSocket here");
+        }
+        if !self.origins.allow(head.header("Origin")) {
+            return refuse("Origin not allowed");
+        }
+        self.admitted = device_in_query(head);
+        Admission::Accept(Accepted::default())
+    }
+
+    fn opened(&mut self, core: &mut Core, key: SessionKey) {
+        let id = u128::from(core.random()) << 64 | u128::from(core.random());
+        let ip = core
+            .peer(key)
+            .map(|peer| peer.ip().to_canonical().to_string());
+        let rate = self.settings.rate_per_second_milli;
+        let burst = self.settings.rate_burst.max(1);
+        let bucket = TokenBucket::with_rate(rate, burst, core.now().mono_us);
+        let mut connection = Connection::new(
+            URL_SAFE_NO_PAD.encode(id.to_be_bytes()),
+            ip.unwrap_or_default(),
+            bucket,
+        );
+        match self.admitted.take() {
+            Some(device) => {
+                core.join(key, &device);
+                connection.device = Some(device);
+            }
+            None => {
+                let frame = envelope::identify_required(core);
+                core.send(key, &frame);
+            }
+        }
+        self.connections.insert(key, connection);
+    }
+
+    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        connection.push(Waiting::new(message, self.settings.message_bytes_max));
+        if connection.is_full() {
+            core.pause_reading(key);
+        }
+        self.advance(core, key);
+    }
+
+    fn reply(&mut self, core: &mut Core, reply: Reply) {
+        let failure = reply.outcome.as_ref().err().copied();
+        let Some(key) = self.calls.ended(core.now().mono_us, reply.id, failure) else {
+            return;
+        };
+        let connection = self.connections.get_mut(&key);
+        if let Some(calling) = connection.and_then(|c| c.calling.take()) {
+            let message = &calling.message;
+            let answer = match upstream::outcome(reply.outcome, self.settings.json_depth_max) {
+                Ok(data) => envelope::response(core, message, &data),
+                Err(why) => envelope::refusal(core, message, Code::UpstreamError, &why),
+            };
+            core.send(key, &answer);
+        }
+        // Those who wait were there before this connection's next message.
+        self.call_those_who_wait(core);
+        self.advance(core, key);
+    }
+
+    fn command(&mut self, core: &mut Core, push: Push) {
+        let frame = envelope::push(core, &push.event, &push.data);
+        let mut sent = 0;
+        for device in push.device_ids {
+            let topic = TopicName::from(device);
+            sent += core.member_count(&topic) as u64;
+            core.publish(&Publication {
+                topic,
+                frame: Arc::clone(&frame),
+                deliver: true,
+                retain: Retain::Keep,
+            });
+        }
+        (push.sent)(sent);
+    }
+
+    fn closed(&mut self, core: &mut Core, key: SessionKey, _: CloseReason) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        connection.gone = true;
+        let mut kept = connection.waiting();
+        while self.orphans + kept > self.settings.orphans_max {
+            connection.drop_last();
+            kept -= 1;
+        }
+        self.orphans += kept;
+        self.advance(core, key);
+    }
+}
+
+/// Before anything else a client has to say who it is.
+fn identify(
+    core: &mut Core,
+    key: SessionKey,
+    connection: &mut Connection,
+    message: &Message,
+) -> Arc<Frame> {
+    if message.name != "identify" {
+        return envelope::refusal(core, message, Code::Unauthenticated, "Identify first");
+    }
+    let Some(device) = message.device_id() else {
+        let why = "identify requires data.device_id";
+        return envelope::refusal(core, message, Code::BadRequest, why);
+    };
+    let mut data = ObjectWriter::new();
+    data.string("device_id", &device);
+    let device = TopicName::from(device);
+    core.join(key, &device);
+    connection.device = Some(device);
+    envelope::response(core, message, &data.finish())
+}
+
+/// `?device_id=`: the last of several, if it names a device.
+fn device_in_query(head: &RequestHead<'_>) -> Option<TopicName> {
+    let query = head.query()?;
+    let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "device_id");
+    let (_, id) = ids.last()?;
+    is_device_id(&id).then(|| TopicName::from(id.into_owned()))
+}
+
+/// The body of a call.
+fn request(connection: &Connection, message: &Message) -> String {
+    let mut client = ObjectWriter::new();
+    let device = connection.device.as_ref().map_or("", TopicName::as_str);
+    client.string("device_id", device);
+    client.string("connection_id", &connection.id);
+    client.string("ip", &connection.ip);
+    let mut inner = ObjectWriter::new();
+    inner.raw("event", &message.event);
+    inner.raw("request_id", &message.request_id);
+    inner.raw("data", &message.data);
+    let mut body = ObjectWriter::new();
+    body.object("client", client);
+    body.object("message", inner);
+    body.finish()
+}

@@ -1,0 +1,293 @@
+//! What clients ask for, read from one message.
+
+use std::fmt;
+
+use sonic_rs::LazyValue;
+
+use crate::wire::json::{JsonError, check_json, object_entries};
+
+/// Symbols in one request.
+const SYMBOLS_PER_REQUEST_MAX: usize = 5;
+/// Length of a symbol in UTF-16 code units, as the replaced gateway counts.
+const SYMBOL_UNITS_MAX: usize = 10;
+
+/// A request that is well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// One to five symbols, upper-cased.
+    Subscribe(Vec<String>),
+    /// One symbol or more, upper-cased.
+    Unsubscribe(Vec<String>),
+    /// Asks for a `pong`.
+    Ping,
+}
+
+/// Why a message is no request, in the words that its client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BadRequest {
+    /// Not JSON.
+    NotJson(JsonError),
+    /// No object, or `action` is no text.
+    NoAction,
+    /// An action that there is not.
+    Unknown(String),
+    /// `symbols` is not what the action takes.
+    Symbols {
+        /// `subscribe` or `unsubscribe`.
+        action: &'static str,
+        /// What is wrong with it.
+        why: BadSymbols,
+    },
+}
+
+/// What is wrong with `symbols`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BadSymbols {
+    Missing,
+    NotAList,
+    Empty,
+    TooMany(usize),
+    NotText(usize),
+    EmptyText(usize),
+    TooLong(usize),
+}
+
+impl fmt::Display for BadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson(error) => write!(f, "Invalid message: {error}"),
+            Self::NoAction => f.write_str("Invalid message format: missing action field"),
+            Self::Unknown(action) => write!(f, "Unknown action: {action}"),
+            Self::Symbols { action, why } => write!(f, "Invalid {action} message: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for BadSymbols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("symbols is missing"),
+            Self::NotAList => f.write_str("symbols is not a list"),
+            Self::Empty => f.write_str("symbols is empty"),
+            Self::TooMany(n) => {
+                write!(
+                    f,
+                    "symbols has {n} entries, at most {SYMBOLS_PER_REQUEST_MAX} are allowed"
+                )
+            }
+            Self::NotText(at) => write!(f, "symbols[{at}] is not a string"),
+            Self::EmptyText(at) => write!(f, "symbols[{at}] is empty"),
+            Self::TooLong(at) => {
+                write!(
+                    f,
+                    "symbols[{at}] is longer than {SYMBOL_UNITS_MAX} characters"
+                )
+            }
+        }
+    }
+}
+
+impl Request {
+    /// Reads a message. Members that no row of the contract names are ignored; of a repeated key
+    /// the last counts.
+    pub(super) fn parse(text: &str, depth_max: usize) -> Result<Self, BadRequest> {
+        let [action, symbols] = members(text, depth_max)?;
+        let action = action.and_then(|value| text_of(&value));
+        match action.as_deref() {
+            None => Err(BadRequest::NoAction),
+            Some("ping") => Ok(Self::Ping),
+            Some("subscribe") => read_symbols(symbols, SYMBOLS_PER_REQUEST_MAX)
+                .map(Self::Subscribe)
+                .map_err(|why| BadRequest::Symbols {
+                    action: "subscribe",
+                    why,
+                }),
+            Some("unsubscribe") => read_symbols(symbols, usize::MAX)
+                .map(Self::Unsubscribe)
+                .map_err(|why| BadRequest::Symbols {
+                    action: "unsubscribe",
+                    why,
+                }),
+            Some(other) => Err(BadRequest::Unknown(other.to_owned())),
+        }
+    }
+}
+
+/// The values of `action` and `symbols`, of a text that is JSON to its end.
+fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 2], BadRequest> {
+    let (mut action, mut symbols) = (None, None);
+    let not_json = BadRequest::NotJson;
+    let entries = match object_entries(text.as_bytes(), depth_max) {
+        Ok(entries) => entries,
+        // Another JSON value is no request, but it is JSON.
+        Err(JsonError::NotAnObject) => {
+            check_json(text.as_bytes(), depth_max).map_err(not_json)?;
+            return Err(BadRequest::NoAction);
+        }
+        Err(error) => return Err(not_json(error)),
+    };
+    for entry in entries {
+        let (key, value) = entry.map_err(not_json)?;
+        match &*key {
+            "action" => action = Some(value),
+            "symbols" => symbols = Some(value),
+            _ => {}
+        }
+    }
+    Ok([action, symbols])
+}
+
+fn read_symbols(value: Option<LazyValue<'_>>, count_max: usize) -> Result<Vec<String>, BadSymbols> {
+    let value = value.ok_or(BadSymbols::Missing)?;
+    let entries = value.into_array_iter().ok_or(BadSymbols::NotAList)?;
+    let mut symbols = Vec::new();
+    let mut count = 0;
+    for (at, entry) in entries.enumerate() {
+        count += 1;
+        // The rest is only counted, for the answer.
+        if count > count_max {
+            continue;
+        }
+        let symbol = entry.ok().and_then(|value| text_of(&value));
+        let symbol = symbol.ok_or(BadSymbols::NotText(at))?;
+        match symbol.encode_utf16().take(SYMBOL_UNITS_MAX + 1).count() {
+            0 => return Err(BadSymbols::EmptyText(at)),
+            n if n > SYMBOL_UNITS_MAX => return Err(BadSymbols::TooLong(at)),
+            _ => symbols.push(symbol.to_uppercase()),
+        }
+    }
+    match count {
+        0 => Err(BadSymbols::Empty),
+        n if n > count_max => Err(BadSymbols::TooMany(n)),
+        _ => Ok(symbols),
+    }
+}
+
+fn text_of(value: &LazyValue<'_>) -> Option<String> {
+    sonic_rs::from_str(value.as_raw_str()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Request, String> {
+        Request::parse(text, 512).map_err(|bad| bad.to_string())
+    }
+
+    fn symbols(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&s| s.to_owned()).collect()
+    }
+
+    #[test]
+    fn requests_are_read_and_symbols_upper_cased() {
+        let cases = [
+            (r#"{"action":"ping"}"#, Request::Ping),
+            (
+                r#" {"x":{"action":1},"action":"ping","symbols":5} "#,
+                Request::Ping,
+            ),
+            (r#"{"action":"x","action":"ping"}"#, Request::Ping),
+            (
+                r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
+                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"])),
+            ),
+            (
+                r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
+                Request::Unsubscribe(symbols(&["A", "B", "C", "D", "E", "F"])),
+            ),
+            (
+                r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
+                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"])),
+            ),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parsed(text), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let subscribe = |symbols: &str| format!(r#"{{"action":"subscribe","symbols":{symbols}}}"#);
+        let cases = [
+            (
+                "[1]".to_owned(),
+                "Invalid message format: missing action field",
+            ),
+            (
+                "null".to_owned(),
+                "Invalid message format: missing action field",
+            ),
+            (
+                r#""ping""#.to_owned(),
+                "Invalid message format: missing action field",
+            ),
+            (
+                r#"{"action":7}"#.to_owned(),
+                "Invalid message format: missing action field",
+            ),
+            (
+                r#"{"symbols":["A"]}"#.to_owned(),
+                "Invalid message format: missing action field",
+            ),
+            (r#"{"action":"PING"}"#.to_owned(), "Unknown action: PING"),
+            (
+                r#"{"action":"subscribe"}"#.to_owned(),
+                "Invalid subscribe message: symbols is missing",
+            ),
+            (
+                r#"{"action":"unsubscribe"}"#.to_owned(),
+                "Invalid unsubscribe message: symbols is missing",
+            ),
+            (
+                subscribe("\"A\""),
+                "Invalid subscribe message: symbols is not a list",
+            ),
+            (
+                subscribe("[]"),
+                "Invalid subscribe message: symbols is empty",
+            ),
+            (
+                subscribe("[1]"),
+                "Invalid subscribe message: symbols[0] is not a string",
+            ),
+            (
+                subscribe(r#"["A",""]"#),
+                "Invalid subscribe message: symbols[1] is empty",
+            ),
+            (
+                subscribe(r#"["A","ABCDEFGHIJK"]"#),
+                "Invalid subscribe message: symbols[1] is longer than 10 characters",
+            ),
+            (
+                subscribe(r#"["A","B","C","D","E","F","G"]"#),
+                "Invalid subscribe message: symbols has 7 entries, at most 5 are allowed",
+            ),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parsed(&text), Err(want.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_where() {
+        for text in [
+            "hello",
+            "",
+            r#"{"action":"ping""#,
+            r#"{"action":"ping"} x"#,
+            "NaN",
+            r#"{"action":"\ud800"}"#,
+            "\u{feff}{}",
+        ] {
+            let said = parsed(text).expect_err("no JSON");
+            assert!(
+                said.starts_with("Invalid message: not JSON at byte "),
+                "{text}: {said}"
+            );
+        }
+        let deep = "[".repeat(600);
+        let said = parsed(&deep).expect_err("too deep");
+        assert!(said.contains("deeper than 512"), "{said}");
+    }
+}

@@ -1,0 +1,335 @@
+//! The events gateway in a hub with simulated clients and services: the rules about order, slots
+//! and clients that go, which no transcript shows.
+
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weirgate::auth::Origins;
+use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, Push, Service};
+use weirgate::hub::{Answer, Call, CallFailure, Limits, Reply, SessionKey};
+use world::World;
+use world::client::frame;
+
+type Events = World<EventsGateway>;
+
+fn settings() -> EventsGatewaySettings {
+    EventsGatewaySettings {
+        message_bytes_max: 200,
+        rate_burst: 1000,
+        rate_per_second_milli: 0,
+        calls_max: 100,
+        orphans_max: 10,
+        json_depth_max: 64,
+    }
+}
+
+fn world(settings: EventsGatewaySettings) -> Events {
+    let gateway = EventsGateway::new(settings, Origins::new([]));
+    World::new(Limits::default(), gateway, 1)
+}
+
+fn ask(world: &mut Events, key: SessionKey, event: &str, id: u32) {
+    world.text(
+        key,
+        &format!(r#"{{"event":"{event}","request_id":"{id}"}}"#),
+    );
+}
+
+fn answer(world: &mut Events, call: &Call, body: &str) {
+    let answer = Answer {
+        status: 200,
+        content_type: "application/json".to_owned(),
+        body: body.as_bytes().to_vec(),
+    };
+    reply(world, call.id, Ok(answer));
+}
+
+fn reply(world: &mut Events, id: u64, outcome: Result<Answer, CallFailure>) {
+    world.hub.reply(world.now, Reply { id, outcome });
+    world.settle();
+}
+
+/// Pushes to devices and says how many connections got it.
+fn push(world: &mut Events, devices: &[&str], data: &str) -> u64 {
+    let sent = Arc::new(AtomicU64::new(u64::MAX));
+    let told = Arc::clone(&sent);
+    let push = Push {
+        event: "\"lobby.updated\"".to_owned(),
+        data: data.to_owned(),
+        device_ids: devices.iter().map(|&d| d.to_owned()).collect(),
+        sent: Box::new(move |n| told.store(n, Ordering::Relaxed)),
+    };
+    world.hub.command(world.now, push);
+    world.settle();
+    sent.load(Ordering::Relaxed)
+}
+
+fn response(event: &str, id: &str, data: &str) -> String {
+    format!(
+        r#"{{"type":"response","event":"{event}","request_id":{id},"data":{data},"error":null}}"#
+    )
+}
+
+fn error(event: &str, id: &str, code: &str, message: &str) -> String {
+    format!(
+        r#"{{"type":"error","event":"{event}","request_id":{id},"data":null,"error":{{"code":"{code}","message":"{message}","details":null}}}}"#
+    )
+}
+
+#[test]
+fn a_device_says_who_it_is_first() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=", None);
+    let hint = world.texts(key).pop().expect("a hint");
+    assert!(hint.starts_with(r#"{"type":"event","event":"gateway.identify_required","#));
+    ask(&mut world, key, "lobby.get", 1);
+    world.text(key, r#"{"event":"identify","data":{"device_id":""}}"#);
+    world.text(
+        key,
+        r#"{"event":"identify","request_id":"7","data":{"device_id":"é 1"}}"#,
+    );
+    world.text(key, r#"{"event":"identify","data":{"device_id":"other"}}"#);
+    assert_eq!(
+        world.texts(key),
+        [
+            error("lobby.get", "\"1\"", "unauthenticated", "Identify first"),
+            error(
+                "identify",
+                "null",
+                "bad_request",
+                "identify requires data.device_id"
+            ),
+            response("identify", "\"7\"", r#"{"device_id":"é 1"}"#),
+            error(
+                "identify",
+                "null",
+                "unknown_event",
+                "Unknown event 'identify'"
+            ),
+        ]
+    );
+    assert!(world.calls.is_empty());
+    let other = world.connect("/ws?device_id=x&device_id=%C3%A9+1", None);
+    assert!(world.texts(other).is_empty(), "it has said who it is");
+    assert_eq!(push(&mut world, &["é 1", "nobody", "é 1"], "{}"), 4);
+    let event =
+        r#"{"type":"event","event":"lobby.updated","request_id":null,"data":{},"error":null}"#;
+    for key in [key, other] {
+        assert_eq!(world.texts(key), [event, event]);
+    }
+}
+
+#[test]
+fn what_a_service_is_asked_keeps_its_text() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=d1", None);
+    world.text(
+        key,
+        r#"{"data":{ "n": 1.50, "b": 12345678901234567890123 },"event":"lobby.\u0078","x":1}"#,
+    );
+    let call = world.calls.pop().expect("a call");
+    assert_eq!(call.service, Service::Lobby as u16);
+    let body = String::from_utf8(call.body.clone()).expect("text");
+    let (client, message) = body.split_once(r#","message":"#).expect("two parts");
+    assert!(
+        client.starts_with(r#"{"client":{"device_id":"d1","connection_id":""#),
+        "{body}"
+    );
+    assert!(client.ends_with(r#"","ip":"127.0.0.1"}"#), "{body}");
+    assert_eq!(
+        message,
+        r#"{"event":"lobby.\u0078","request_id":null,"data":{"n":1.50,"b":12345678901234567890123}}}"#
+    );
+    let id = client.split("\"connection_id\":\"").nth(1).expect("an id");
+    assert_eq!(id.find('"'), Some(22));
+    answer(&mut world, &call, " {\"ok\" : 1.0}\n");
+    assert_eq!(
+        world.texts(key),
+        [response("lobby.\\u0078", "null", r#"{"ok":1.0}"#)]
+    );
+}
+
+#[test]
+fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
+    let mut world = world(settings());
+    let slow = world.connect("/ws?device_id=a", None);
+    let quick = world.connect("/ws?device_id=b", None);
+    ask(&mut world, slow, "lobby.slow", 1);
+    ask(&mut world, slow, "nope", 2);
+    world.text(slow, "{");
+    world.send(slow, &frame(0x82, b"{}"));
+    ask(&mut world, slow, "simulation.run", 3);
+    ask(&mut world, quick, "lobby.get", 9);
+    assert_eq!(world.calls.len(), 2, "one a connection");
+    let get = world.calls.pop().expect("the quick one's");
+    answer(&mut world, &get, "1");
+    assert_eq!(world.texts(quick), [response("lobby.get", "\"9\"", "1")]);
+    assert_eq!(push(&mut world, &["a"], "{}"), 1);
+    assert_eq!(world.texts(slow).len(), 1, "a push goes in between");
+    let first = world.calls.pop().expect("the slow one's");
+    reply(&mut world, first.id, Err(CallFailure::Timeout));
+    let invalid = error("gateway", "null", "bad_request", "Invalid JSON message");
+    assert_eq!(
+        world.texts(slow),
+        [
+            error("lobby.slow", "\"1\"", "upstream_error", "Upstream timeout"),
+            error("nope", "\"2\"", "unknown_event", "Unknown event 'nope'"),
+            invalid.clone(),
+            invalid,
+        ]
+    );
+    let run = world.calls.pop().expect("the next");
+    assert_eq!(run.service, Service::Simulation as u16);
+    answer(&mut world, &run, "null");
+    assert_eq!(
+        world.texts(slow),
+        [response("simulation.run", "\"3\"", "null")]
+    );
+}
+
+#[test]
+fn size_comes_before_rate_and_rate_before_everything_else() {
+    let limited = EventsGatewaySettings {
+        rate_burst: 2,
+        rate_per_second_milli: 500,
+        ..settings()
+    };
+    let mut world = world(limited);
+    let key = world.connect("/ws?device_id=d", None);
+    let large = error(
+        "gateway",
+        "null",
+        "message_too_large",
+        "Message exceeds MAX_MESSAGE_BYTES",
+    );
+    let invalid = error("gateway", "null", "bad_request", "Invalid JSON message");
+    let many = error("gateway", "null", "rate_limited", "Too many messages");
+    for _ in 0..3 {
+        world.text(key, &"é".repeat(101));
+        world.send(key, &frame(0x82, &[0; 201]));
+    }
+    assert_eq!(world.texts(key), vec![large; 6]);
+    world.text(key, &"é".repeat(100));
+    world.text(key, "no");
+    world.text(key, "no");
+    assert_eq!(
+        world.texts(key),
+        [invalid.clone(), invalid.clone(), many.clone()]
+    );
+    world.advance(1_900_000);
+    world.text(key, "no");
+    world.advance(200_000);
+    world.text(key, "no");
+    assert_eq!(world.texts(key), [many, invalid], "half a token a second");
+}
+
+#[test]
+fn who_sends_too_much_is_not_read_until_there_is_room() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=d", None);
+    for id in 0..200 {
+        ask(&mut world, key, "lobby.x", id);
+    }
+    assert!(!world.hub.wants_read(key));
+    for id in 0..200 {
+        let call = world.calls.pop().expect("the next call");
+        assert!(world.calls.is_empty(), "one at a time");
+        answer(&mut world, &call, &id.to_string());
+    }
+    let want: Vec<String> = (0..200)
+        .map(|id| response("lobby.x", &format!("\"{id}\""), &id.to_string()))
+        .collect();
+    assert_eq!(world.texts(key), want);
+    assert!(world.hub.wants_read(key));
+}
+
+#[test]
+fn messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=d", None);
+    for id in 0..30 {
+        ask(&mut world, key, "lobby.x", id);
+    }
+    world.end(key, true);
+    assert_eq!(push(&mut world, &["d"], "{}"), 0, "it counts no longer");
+    let mut forwarded = Vec::new();
+    while let Some(call) = world.calls.pop() {
+        let body = String::from_utf8(call.body.clone()).expect("text");
+        let id = body.split("\"request_id\":\"").nth(1).expect("an id");
+        forwarded.push(id.split('"').next().expect("digits").to_owned());
+        answer(&mut world, &call, "1");
+    }
+    // The one in flight, and as many as may wait.
+    let want: Vec<String> = (0..=10).map(|id| id.to_string()).collect();
+    assert_eq!(forwarded, want);
+    assert!(world.hub.gateway().is_idle());
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+#[test]
+fn a_service_that_hangs_holds_up_its_own_callers_only() {
+    let few = EventsGatewaySettings {
+        calls_max: 20,
+        ..settings()
+    };
+    let mut world = world(few);
+    let keys: Vec<_> = (0..40)
+        .map(|n| world.connect(&format!("/ws?device_id=d{n}"), None))
+        .collect();
+    for (id, key) in keys.iter().enumerate() {
+        ask(&mut world, *key, "lobby.hang", id as u32);
+    }
+    assert_eq!(
+        world.calls.len(),
+        16,
+        "two slots are kept for each of the others"
+    );
+    let other = world.connect("/ws?device_id=o", None);
+    ask(&mut world, other, "analysis.run", 1);
+    let call = world.calls.pop().expect("at once");
+    answer(&mut world, &call, "1");
+    assert_eq!(world.texts(other).len(), 1);
+    // The first four time out; the next four go, in the order of arrival.
+    let hung: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
+    for id in &hung[..4] {
+        reply(&mut world, *id, Err(CallFailure::Timeout));
+    }
+    assert_eq!(world.calls.len(), 4);
+    assert_eq!(world.texts(keys[0]).len(), 1);
+    assert_eq!(world.texts(keys[15]).len(), 0);
+    // The others too: after twenty failures in a row those who wait are told at once.
+    let next: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
+    for id in hung[4..].iter().chain(&next) {
+        reply(&mut world, *id, Err(CallFailure::Timeout));
+    }
+    let unreachable = error(
+        "lobby.hang",
+        "\"39\"",
+        "upstream_error",
+        "Upstream unreachable",
+    );
+    assert_eq!(world.texts(keys[39]), [unreachable.clone()]);
+    assert!(world.hub.gateway().circuit_is_open(Service::Lobby));
+    ask(&mut world, keys[39], "lobby.hang", 39);
+    assert_eq!(world.texts(keys[39]), [unreachable]);
+    world.advance(1_000_000);
+    world.calls.clear();
+    ask(&mut world, keys[39], "lobby.hang", 39);
+    let probe = world.calls.pop().expect("one call probes");
+    answer(&mut world, &probe, "1");
+    assert!(!world.hub.gateway().circuit_is_open(Service::Lobby));
+}
+
+#[test]
+fn other_paths_are_refused_and_plain_requests_handed_over() {
+    let mut world = world(settings());
+    let key = world.accept(usize::MAX);
+    world.send(key, &world::client::request("/ws/x", None));
+    assert_eq!(world.client(key).status(), Some(403));
+    let http = world.accept(usize::MAX);
+    let get = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    world.send(http, get);
+    assert_eq!(world.to_http, [get.to_vec()]);
+}
