@@ -46,7 +46,9 @@ pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
     let Some((certificate, key)) = &tls.client else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = trust::certificates(certificate).ok().filter(|chain| !chain.is_empty());
+    let chain = trust::certificates(certificate)
+        .ok()
+        .filter(|chain| !chain.is_empty());
     let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;
     let parsed = PrivateKeyDer::from_pem_file(key).map_err(|_| not(key, "a private key"))?;
     builder
