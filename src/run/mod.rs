@@ -10,7 +10,6 @@
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
 
-#[cfg(feature = "redis")]
 mod auth;
 mod bus_away;
 mod channels;
