@@ -1,5 +1,7 @@
 //! Where a service is.
 
+use std::fmt;
+
 use hyper::header::HeaderValue;
 use url::Url;
 
@@ -17,6 +19,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// It is at `https://`.
+    pub fn wants_tls(&self) -> bool {
+        self.tls
+    }
+
     /// Reads `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for
     /// anything else: another scheme, a user, a query, a fragment.
     pub fn parse(url: &str) -> Option<Self> {
@@ -42,6 +49,14 @@ impl Upstream {
             authority: HeaderValue::try_from(authority).ok()?,
             base_path: url.path().trim_end_matches('/').to_owned(),
         })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let authority = self.authority.to_str().unwrap_or_default();
+        write!(f, "{scheme}://{authority}{}", self.base_path)
     }
 }
 
@@ -71,6 +86,7 @@ mod tests {
             assert_eq!(upstream.port, port, "{url}");
             assert_eq!(upstream.authority, authority, "{url}");
             assert_eq!(upstream.base_path, base, "{url}");
+            assert_eq!(Upstream::parse(&upstream.to_string()), Some(upstream));
         }
     }
 
