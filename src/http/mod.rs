@@ -6,6 +6,7 @@
 //! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
 
 mod admin;
+mod body;
 mod connection;
 mod connection_clock;
 mod cors;
@@ -18,10 +19,11 @@ mod service;
 mod site;
 
 pub use admin::Admin;
+pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody};
 pub use cors::Cors;
 pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings, WayBack};
 pub use readiness::{NotReady, ReadyLimits};
-pub use site::{Answer, GET, Handler, RequestParts, Route, Site};
+pub use site::{ANY_METHOD, Answer, GET, Handler, LateAnswer, Later, RequestParts, Route, Site};
 
 pub use hyper::body::Bytes;
 pub use hyper::{HeaderMap, Method, StatusCode, header};
