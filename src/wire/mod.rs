@@ -5,6 +5,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | [`head`] | the request head: where it ends, and what it says |
+//! | [`body`] | where a request's body ends |
 //! | [`upgrade`] | what a WebSocket upgrade asks for (RFC 6455 §4.2.1) |
 //! | [`response`] | the 101 and refusals |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
@@ -15,6 +16,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod body;
 pub mod deflate;
 pub mod encode;
 pub mod frame_reader;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use crate::bodies;
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
@@ -48,6 +49,7 @@ impl Fixture {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
         routes.extend(page::routes());
+        routes.extend(bodies::routes());
         let site = Site {
             routes,
             ..Site::default()

@@ -1,6 +1,7 @@
 //! The HTTP thread over real sockets: every connection is handed over as the reactor does it.
 
 mod admin;
+mod bodies;
 mod fixture;
 mod gateway;
 mod limits;
