@@ -171,7 +171,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`message_too_large`, and the message is dropped",
         Shows::Metric(names::EVENT_ERRORS),
-        "tests/events_gateway.rs::messages_are_checked_in_the_contracts_order",
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     )
     .on(&[Events]),
 ];
