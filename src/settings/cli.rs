@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
 use super::kind::Kind;
-use super::resolved::{ChannelsSettings, Checked, DemoSettings, LevelsSettings};
+use super::resolved::{ChannelsSettings, Checked, DemoSettings, LevelsSettings, TradesSettings};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
 use crate::auth::Token;
@@ -22,6 +22,8 @@ use crate::token_command::{Claims, TokenAction, TokenCommand};
 pub enum Invocation {
     /// Run the levels gateway.
     Levels(Box<LevelsSettings>),
+    /// Run the trades gateway.
+    Trades(Box<TradesSettings>),
     /// Run the channels gateway.
     Channels(Box<ChannelsSettings>),
     /// Run the demo.
@@ -120,6 +122,7 @@ fn gateway(subcommand: Subcommand, matches: &ArgMatches, env: &Env) -> Result<In
         return Ok(Invocation::PrintAcl(checked.acl_file()));
     }
     Ok(match subcommand {
+        Subcommand::Trades => Invocation::Trades(Box::new(checked.trades(warnings))),
         Subcommand::Channels => Invocation::Channels(Box::new(checked.channels(warnings))),
         Subcommand::Demo => Invocation::Demo(Box::new(checked.demo(warnings))),
         _ => Invocation::Levels(Box::new(checked.levels(warnings))),

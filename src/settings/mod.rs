@@ -33,7 +33,8 @@ pub use limit::{Limit, Shows};
 pub use relay::RelaySettings;
 pub use resolved::{
     AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings,
-    LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings,
+    LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings, SentinelSettings,
+    TradesSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

@@ -8,6 +8,8 @@ use super::limit::{Limit, Shows};
 pub enum Subcommand {
     /// `weirgate levels`.
     Levels,
+    /// `weirgate trades`.
+    Trades,
     /// `weirgate channels`.
     Channels,
     /// `weirgate demo`.
@@ -20,12 +22,13 @@ pub enum Subcommand {
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 3] = [Self::Levels, Self::Channels, Self::Demo];
+    pub const GATEWAYS: [Self; 4] = [Self::Levels, Self::Trades, Self::Channels, Self::Demo];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levels => "levels",
+            Self::Trades => "trades",
             Self::Channels => "channels",
             Self::Demo => "demo",
             Self::Health => "health",
@@ -37,6 +40,7 @@ impl Subcommand {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
+            Self::Trades => "Relay trades from Redis to those who hold their symbols",
             Self::Channels => "Relay Redis channels and patterns, with roles and limits",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
@@ -67,6 +71,8 @@ pub enum Heading {
     Market,
     /// What a client of the channels gateway may do.
     Channels,
+    /// What a client of the trades gateway may do.
+    Trades,
     /// The log.
     Logs,
     /// Start, readiness and stop.
@@ -97,6 +103,7 @@ impl Heading {
             Self::Relays => "Relays and endpoints",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
+            Self::Trades => "Trades",
             Self::Channels => "Channels",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",

@@ -15,6 +15,7 @@ mod listening;
 mod nats;
 mod process;
 mod redis;
+mod trades;
 
 use super::setting::Setting;
 
@@ -31,6 +32,7 @@ static PARTS: &[&[Setting]] = &[
     redis::ROWS,
     levels::ROWS,
     channels::ROWS,
+    trades::ROWS,
     process::ROWS,
     auth::ROWS,
     clients::ROWS,
