@@ -16,9 +16,10 @@ const DEFAULTS = {
   backoffMaxMs: 15_000,
 };
 
-/** The server leaves in good order, and another one or the next is there in a moment. */
-const SOON = new Set([1001, 1012]);
-const SOON_MS = 1_000;
+/** The server leaves in good order: no failure, and another one or the next is there already. */
+const LEAVES = new Set([1001, 1012]);
+/** The other one reads the bus on its own, and may be some milliseconds behind. */
+const SETTLE_MS = 100;
 /** "Try again later" (1013). */
 const LATER_MS = 2_000;
 /** Would only happen again: this client broke a rule, or may not be here. */
@@ -179,7 +180,8 @@ export class Connection {
   #closed(code, reason) {
     const at = now();
     const opened = this.#openedAt !== null;
-    if (opened && at - /** @type {number} */ (this.#openedAt) >= this.#options.stableMs) this.#attempt = 0;
+    const stood = opened && at - /** @type {number} */ (this.#openedAt) >= this.#options.stableMs;
+    if (stood || LEAVES.has(code)) this.#attempt = 0;
     if (this.#attempt === 0) this.#lostAt = at;
     this.#forget();
     const close = { code, reason, opened, attempt: this.#attempt };
@@ -205,10 +207,9 @@ export class Connection {
     if (FINAL.has(code)) return false;
     const { backoffMinMs, backoffMaxMs } = this.#options;
     // A handshake that failed may have been a 503, which scripts are not told: never at once again.
-    const least = code === 1013 ? LATER_MS : opened ? 0 : backoffMinMs;
-    const base = opened && SOON.has(code) ? SOON_MS : backoffMinMs;
-    const away = Math.max(base, now() - this.#lostAt);
-    return least + Math.random() * Math.min(backoffMaxMs, base * 2 ** attempt, away);
+    const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;
+    const away = Math.max(backoffMinMs, now() - this.#lostAt);
+    return least + Math.random() * Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, away);
   }
 
   /** Lets go of the socket without hearing of its end. */

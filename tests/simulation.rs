@@ -20,6 +20,8 @@ mod broker;
 mod checks;
 #[path = "simulation/choices.rs"]
 mod choices;
+#[path = "simulation/neighbours.rs"]
+mod neighbours;
 #[path = "simulation/run.rs"]
 mod run;
 

@@ -1,11 +1,17 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{Answer, CallFailure, Reply, SessionKey};
+use weirgate::hub::{Answer, CallFailure, CloseReason, Reply, SessionKey};
 
 use crate::choices::{self, SECOND};
 use crate::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
+
+/// Why an address has no place for one more.
+const PER_ADDRESS: [CloseReason; 2] = [
+    CloseReason::ConnectionsPerIp,
+    CloseReason::ConnectionRatePerIp,
+];
 
 impl<T: Toy> Run<T> {
     /// One of the clients whose connection stands and is not closing.
@@ -37,10 +43,23 @@ impl<T: Toy> Run<T> {
         let back = self.world.handed_over.as_mut().and_then(Vec::pop);
         let back = back.filter(|_| self.random.chance(50));
         let has_place = back.is_some();
+        let full = !has_place && self.world.hub.core().connections() >= self.limits.connections_max;
+        let refusal = match has_place || full {
+            true => None,
+            false => self.neighbours.come(self.world.now.mono_us, self.placed()),
+        };
+        let refused_before = self.refused_by_address();
         let key = match back {
             Some(permit) => self.world.come_back(permit, room),
             None => self.world.accept(room),
         };
+        let refused = PER_ADDRESS.map(|reason| u64::from(refusal == Some(reason)));
+        let refused_now = self.refused_by_address();
+        assert_eq!(
+            refused_now,
+            [0, 1].map(|n| refused_before[n] + refused[n]),
+            "{refusal:?}"
+        );
         assert!(!self.peers.contains_key(&key), "a key was given twice");
         if !self.slots.insert(key.slot) {
             self.coverage.insert("a slot was used again".to_owned());
@@ -55,13 +74,15 @@ impl<T: Toy> Run<T> {
         let mut peer = Peer {
             always_read: reads,
             accepted_at: self.world.now.mono_us,
+            placed: !full && refusal.is_none(),
             ..Peer::default()
         };
-        let connections = self.world.hub.core().connections();
-        let full = !has_place && connections > self.limits.connections_max;
         let (mut bytes, whole) = self.head(&mut peer);
-        if full {
-            peer.status = Some(503);
+        match refusal {
+            Some(CloseReason::ConnectionRatePerIp) => peer.status = Some(429),
+            Some(_) => peer.status = Some(503),
+            None if full => peer.status = Some(503),
+            None => {}
         }
         if whole && self.random.chance(30) {
             self.number += 1;
@@ -73,6 +94,19 @@ impl<T: Toy> Run<T> {
             socket.client.hangs_up = self.random.chance(70);
         }
         self.say(key, &bytes);
+    }
+
+    /// Connections that have their place among those of their address.
+    fn placed(&self) -> usize {
+        let here = self
+            .live
+            .iter()
+            .filter(|key| self.peers[key].placed && self.world.net.sockets[key].released.is_none());
+        here.count() + self.world.handed_over.as_ref().map_or(0, Vec::len)
+    }
+
+    fn refused_by_address(&self) -> [u64; 2] {
+        PER_ADDRESS.map(|reason| self.world.hub.stats().closes_for(reason))
     }
 
     /// A request head, maybe bad, maybe without its end; `true` if a WebSocket may follow.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
+use weirgate::auth::AddressLimits;
 use weirgate::hub::{CloseReason, DrainPlan, Limits, SendQueueLimits};
 
 use crate::world::Random;
@@ -44,6 +45,11 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         connections_max: match random.chance(15) {
             true => random.between(5, 20) as usize,
             false => usize::MAX,
+        },
+        per_ip: AddressLimits {
+            connections_max: random.chance(10).then(|| random.between(3, 20) as usize),
+            connections_per_second: random.chance(10).then(|| random.between(1, 5) as u32),
+            burst: random.between(1, 10) as u32,
         },
         ping_interval_us: random.pick(&[0, SECOND, 5 * SECOND, 20 * SECOND]),
         pong_timeout_us: random.between(SECOND, 15 * SECOND),

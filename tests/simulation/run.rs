@@ -7,6 +7,7 @@ use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
 
 use crate::broker::Broker;
 use crate::choices::{self, SECOND};
+use crate::neighbours::Neighbours;
 use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, Numbered, Symbols};
@@ -138,6 +139,8 @@ pub(crate) struct Peer {
     pub(crate) closed_at: Option<u64>,
     /// A write to it fails.
     pub(crate) broken: bool,
+    /// Has its place among the connections of its address.
+    pub(crate) placed: bool,
 }
 
 /// See the module.
@@ -145,6 +148,7 @@ pub(crate) struct Run<T: Toy> {
     pub(crate) world: World<T>,
     pub(crate) random: Random,
     pub(crate) limits: Limits,
+    pub(crate) neighbours: Neighbours,
     pub(crate) ledger: Shared,
     pub(crate) peers: BTreeMap<SessionKey, Peer>,
     /// Sockets that were not released.
@@ -202,6 +206,7 @@ impl<T: Toy> Run<T> {
             _ => random.between(4, 30) as usize,
         };
         Self {
+            neighbours: Neighbours::new(limits.per_ip, world.now.mono_us),
             world,
             random,
             limits,
