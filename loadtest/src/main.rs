@@ -1,5 +1,5 @@
 //! loadtest: load, latency and memory of WebSocket servers that relay a NATS subject, compared with
-//! the raw limit of one send(2) per client and message.
+//! the raw limit of one send(2) per client and message; and of those that relay Redis channels.
 
 mod clients;
 mod clock;
@@ -16,6 +16,7 @@ mod metrics;
 mod payload;
 mod process;
 mod publish;
+mod pubsub;
 mod report;
 mod slow;
 mod stamp;
@@ -56,6 +57,10 @@ enum Command {
     /// Measure what slow clients do to a server and to the others
     #[command(subcommand)]
     Slow(slow::SlowCommand),
+    /// Measure a trades gateway: many clients, a symbol each
+    Trades(pubsub::TradesArgs),
+    /// Measure a channels gateway: many clients on few channels
+    Channels(pubsub::ChannelsArgs),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
     /// Count the system calls of a running process
@@ -93,6 +98,8 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Compare(args) => compare::run(&args, &stop),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
+        Command::Trades(args) => pubsub::trades(&args, &stop),
+        Command::Channels(args) => pubsub::channels(&args, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }

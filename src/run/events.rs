@@ -77,7 +77,9 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
                 internal::route("/internal/broadcast", access, broadcast),
             ]
         }),
+        fallback: None,
         stats_head: None,
+        stats_line: None,
         metrics: metrics(&stats, call_stats),
         outside: Box::new(move |outside| {
             if let Outside::Call(call) = outside {
