@@ -7,6 +7,7 @@
 
 mod admin;
 mod body;
+pub mod calls;
 mod connection;
 mod connection_clock;
 mod cors;

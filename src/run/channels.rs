@@ -32,7 +32,7 @@ mod with_redis {
     use crate::hub::FrameBytes;
     use crate::reactor::Outside;
     use crate::run::auth::{acl, authenticator, warn_of};
-    use crate::run::gateway::{Parts, run_gateway};
+    use crate::run::gateway::{Inside, Parts, run_gateway};
     use crate::run::process::{Process, say};
     use crate::settings::RedisSettings;
     use crate::sources::redis::{self, Endpoint, RedisInterest, RedisSource};
@@ -70,17 +70,18 @@ mod with_redis {
         let parts = Parts {
             name: "channels",
             common,
-            status,
+            status: Some(status),
             feed: ChannelsFeed::new(feed_settings, frame_bytes.clone()),
             gateway: ChannelsGateway::new(gateway_settings, Arc::clone(&stats)),
             frame_bytes,
-            source: Box::new(source),
+            source: Some(Box::new(source)),
             routes: Box::new(move |telemetry| vec![health_route(telemetry, clock)]),
             stats_head: Some(Box::new(move |telemetry, object| {
                 stats_head(object, telemetry, &for_stats, clock);
             })),
             metrics: metrics(&stats),
             outside: Box::new(move |outside| tell(&interest, outside)),
+            inside: Inside::nothing(),
         };
         run_gateway(process, parts, |addr| {
             let port = addr.port();
