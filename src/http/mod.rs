@@ -15,6 +15,7 @@ mod gate;
 pub mod page;
 pub mod pages;
 mod plane;
+pub mod proxy;
 mod readiness;
 mod service;
 mod site;

@@ -17,6 +17,16 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// What `Host` says: the port only where it is not the scheme's own.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// The path that every request begins with; without a slash at its end.
+    pub fn base_path(&self) -> &str {
+        &self.base_path
+    }
+
     /// Reads `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for
     /// anything else: another scheme, a user, a query, a fragment.
     pub fn parse(url: &str) -> Option<Self> {
