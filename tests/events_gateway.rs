@@ -314,7 +314,7 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
         "upstream_error",
         "Upstream unreachable",
     );
-    assert_eq!(world.texts(keys[39]), [unreachable.clone()]);
+    assert_eq!(world.texts(keys[39]), std::slice::from_ref(&unreachable));
     assert!(world.hub.gateway().circuit_is_open(Service::Lobby));
     ask(&mut world, keys[39], "lobby.hang", 39);
     assert_eq!(world.texts(keys[39]), [unreachable]);

@@ -12,6 +12,7 @@ mod connection;
 mod connection_clock;
 mod cors;
 mod gate;
+pub mod internal;
 pub mod page;
 pub mod pages;
 mod plane;

@@ -7,12 +7,14 @@
 //! | `auth` | who may connect: keys, and the table of who may subscribe to what |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `channels` | what `weirgate channels` is made of |
+//! | `events` | what `weirgate events` is made of |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
 
 mod auth;
 mod bus_away;
 mod channels;
+mod events;
 mod gateway;
 mod levels;
 mod process;
@@ -25,6 +27,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::auth::acl_text;
 pub use self::channels::channels;
+pub use self::events::events;
 pub use self::levels::{demo, levels};
 
 /// Why a gateway ended without a signal.

@@ -10,6 +10,8 @@ pub enum Subcommand {
     Levels,
     /// `weirgate channels`.
     Channels,
+    /// `weirgate events`.
+    Events,
     /// `weirgate demo`.
     Demo,
     /// `weirgate health`, which also takes the address and the port of the gateway it asks.
@@ -20,13 +22,14 @@ pub enum Subcommand {
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 3] = [Self::Levels, Self::Channels, Self::Demo];
+    pub const GATEWAYS: [Self; 4] = [Self::Levels, Self::Channels, Self::Events, Self::Demo];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levels => "levels",
             Self::Channels => "channels",
+            Self::Events => "events",
             Self::Demo => "demo",
             Self::Health => "health",
             Self::Token => "token",
@@ -38,6 +41,7 @@ impl Subcommand {
         match self {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
             Self::Channels => "Relay Redis channels and patterns, with roles and limits",
+            Self::Events => "Route devices' requests to HTTP services, and push events to devices",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
             Self::Token => "Make a token for trying out, or see what a gateway would say of one",
@@ -67,6 +71,10 @@ pub enum Heading {
     Market,
     /// What a client of the channels gateway may do.
     Channels,
+    /// The services of the events gateway.
+    Services,
+    /// What a device of the events gateway may do.
+    Devices,
     /// The log.
     Logs,
     /// Start, readiness and stop.
@@ -98,6 +106,8 @@ impl Heading {
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
             Self::Channels => "Channels",
+            Self::Services => "Services",
+            Self::Devices => "Devices",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",
             Self::Auth => "Tokens",
@@ -135,6 +145,10 @@ pub struct Setting {
 }
 
 const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
+
+/// The gateways that have a bus.
+pub(super) const WITH_BUS: &[Subcommand] =
+    &[Subcommand::Levels, Subcommand::Channels, Subcommand::Demo];
 
 impl Setting {
     /// A row of every gateway, without original env names.

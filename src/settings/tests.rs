@@ -6,9 +6,10 @@ use super::typed::{Env, rows};
 use super::*;
 use crate::hub;
 
-const ALL: [Subcommand; 5] = [
+const ALL: [Subcommand; 6] = [
     Subcommand::Levels,
     Subcommand::Channels,
+    Subcommand::Events,
     Subcommand::Demo,
     Subcommand::Health,
     Subcommand::Token,

@@ -14,10 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
+use rustls::ClientConfig;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
 use self::client::Client;
 use crate::hub::{Answer, Call, CallFailure, Reply};
@@ -43,17 +45,22 @@ pub type Replied = Box<dyn Fn(Reply) + Send>;
 pub struct Calls(mpsc::UnboundedSender<Call>);
 
 impl Calls {
-    /// Starts the thread. A call's service is its index in `services`.
+    /// Starts the thread. A call's service is its index in `services`; `tls` is for those that are
+    /// at `https://`.
     ///
     /// # Errors
-    /// The system refuses a thread or descriptors for its event loop, or TLS cannot be set up.
-    pub fn start(services: Vec<Called>, limits: CallLimits, replied: Replied) -> io::Result<Self> {
+    /// The system refuses a thread or descriptors for its event loop.
+    pub fn start(
+        services: Vec<Called>,
+        tls: Option<Arc<ClientConfig>>,
+        limits: CallLimits,
+        replied: Replied,
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()?;
-        let wants_tls = services.iter().any(|called| called.upstream.tls);
-        let tls = wants_tls.then(link::tls).transpose()?;
+        let tls = tls.map(TlsConnector::from);
         let (calls, queue) = mpsc::unbounded_channel();
         let run = move || {
             let service = |called: Called| {

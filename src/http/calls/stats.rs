@@ -1,5 +1,6 @@
 //! What is counted of calls, for the pages that show it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct CallStats {
     begun: AtomicU64,
     ended: [AtomicU64; OUTCOMES.len()],
     /// From the call to the end of its answer.
-    pub durations: Durations,
+    pub durations: Arc<Durations>,
 }
 
 impl CallStats {

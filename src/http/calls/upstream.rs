@@ -1,5 +1,7 @@
 //! Where a service is.
 
+use std::fmt;
+
 use hyper::header::HeaderValue;
 use url::Url;
 
@@ -25,6 +27,11 @@ impl Upstream {
     /// The path that every request begins with; without a slash at its end.
     pub fn base_path(&self) -> &str {
         &self.base_path
+    }
+
+    /// It is at `https://`.
+    pub fn wants_tls(&self) -> bool {
+        self.tls
     }
 
     /// Reads `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for
@@ -55,6 +62,14 @@ impl Upstream {
     }
 }
 
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let authority = self.authority.to_str().unwrap_or_default();
+        write!(f, "{scheme}://{authority}{}", self.base_path)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +96,7 @@ mod tests {
             assert_eq!(upstream.port, port, "{url}");
             assert_eq!(upstream.authority, authority, "{url}");
             assert_eq!(upstream.base_path, base, "{url}");
+            assert_eq!(Upstream::parse(&upstream.to_string()), Some(upstream));
         }
     }
 

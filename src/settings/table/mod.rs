@@ -9,6 +9,7 @@ mod budgets;
 mod channels;
 mod clients;
 mod delivery;
+mod events;
 mod health;
 mod levels;
 mod listening;
@@ -31,6 +32,7 @@ static PARTS: &[&[Setting]] = &[
     redis::ROWS,
     levels::ROWS,
     channels::ROWS,
+    events::ROWS,
     process::ROWS,
     auth::ROWS,
     clients::ROWS,

@@ -7,18 +7,18 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection};
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
-use super::access::{Tls, not, unreadable};
+use super::access::{Tls, not};
 use super::connection::spawn;
+use crate::trust;
 
 /// Plain bytes that are read from one side before they are written to the other.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -41,53 +41,19 @@ pub(super) fn is_wanted(info_line: &str) -> bool {
 /// # Errors
 /// A file cannot be read or is not what it should be; the text names it.
 pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots(tls.ca.as_deref())?);
+    let trusting = trust::client_config(tls.ca.as_deref());
+    let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     let Some((certificate, key)) = &tls.client else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(certificate)?;
-    let parsed = PrivateKeyDer::from_pem_file(key);
-    let parsed = parsed.map_err(|error| pem_error(key, error, "a private key"))?;
+    let chain = trust::certificates(certificate)
+        .ok()
+        .filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;
+    let parsed = PrivateKeyDer::from_pem_file(key).map_err(|_| not(key, "a private key"))?;
     builder
         .with_client_auth_cert(chain, parsed)
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
-}
-
-fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                let added = roots.add(certificate);
-                added.map_err(|_| not(path, "certificates of authorities"))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    Ok(roots)
-}
-
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let wrong = |error| pem_error(path, error, "certificates");
-    let all = CertificateDer::pem_file_iter(path).map_err(wrong)?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(wrong)?;
-    if all.is_empty() {
-        return Err(not(path, "certificates"));
-    }
-    Ok(all)
-}
-
-fn pem_error(path: &Path, error: pem::Error, what: &str) -> io::Error {
-    match error {
-        pem::Error::Io(error) => unreadable(path, &error),
-        _ => not(path, what),
-    }
 }
 
 /// Speaks TLS on `far`, whose first line was read, and carries it to a port of loopback that takes

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::trust::TrustError;
+
 use crate::feeds::BusEvent;
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
@@ -15,13 +17,8 @@ pub enum RedisError {
         reason: &'static str,
     },
     /// The settings: the certificates to trust cannot be read.
-    #[error("no certificates to trust in {place} ({reason})")]
-    BadCa {
-        /// The file, or the system's store.
-        place: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    NobodyTrusted(#[from] TrustError),
     /// The system: it gives no descriptor to wait on.
     #[error("cannot wait for Redis ({source}); check the limit on open files")]
     System {

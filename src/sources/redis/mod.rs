@@ -65,6 +65,7 @@ use super::{Source, SourceLink};
 use crate::feeds::{BusEvent, Fault};
 use crate::log_budget::LogBudget;
 use crate::telemetry::BusStatus;
+use crate::trust;
 
 pub use self::error::RedisError;
 pub use self::interest::RedisInterest;
@@ -99,7 +100,10 @@ impl RedisSource {
     ) -> Result<(Self, RedisInterest), RedisError> {
         let with_tls = |endpoint: &Endpoint| endpoint.tls;
         let tls = match with_tls(&settings.server) || settings.sentinels.iter().any(with_tls) {
-            true => Some(stream::tls_config(settings.tls_ca_file.as_deref())?),
+            true => {
+                let trusting = trust::client_config(settings.tls_ca_file.as_deref())?;
+                Some(Arc::new(trusting.with_no_client_auth()))
+            }
             false => None,
         };
         let (waiter, waker) = Waiter::new().map_err(|source| RedisError::System { source })?;

@@ -1,55 +1,11 @@
 //! The bytes of a connection, plain or through TLS. Never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-use super::error::RedisError;
-
-/// Whom to trust: the certificates of `ca_file`, or the system's.
-///
-/// # Errors
-/// The file cannot be read, or there is no certificate.
-pub(super) fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RedisError> {
-    let (place, certificates) = match ca_file {
-        Some(file) => (file.display().to_string(), file_certificates(file)),
-        None => ("the system's store".into(), system_certificates()),
-    };
-    let bad = |reason: String| RedisError::BadCa {
-        place: place.clone(),
-        reason,
-    };
-    let mut roots = RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(certificates.map_err(bad)?);
-    if taken == 0 {
-        return Err(bad("it has none".into()));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(error.to_string()))?;
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-fn file_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| e.to_string())?;
-    let certificates: Result<_, _> = certificates.collect();
-    certificates.map_err(|error| error.to_string())
-}
-
-fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    match found.errors.first() {
-        Some(error) if found.certs.is_empty() => Err(error.to_string()),
-        _ => Ok(found.certs),
-    }
-}
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// A TCP stream, with TLS on it or not.
 pub(super) enum Stream {

@@ -1,0 +1,67 @@
+//! Whom outgoing TLS trusts: the authorities of a file, or the system's.
+//!
+//! Used by the sources and by calls to services. Reads files at the start only.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WantsClientCert;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+
+/// There is nobody to trust.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no certificates to trust in {place} ({reason})")]
+pub struct TrustError {
+    /// The file, or the system's store.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The client side of TLS 1.2 and 1.3, which trusts the certificates of `ca_file` (PEM), or the
+/// system's where there is none.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate of an authority.
+pub fn client_config(
+    ca_file: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
+    let (place, certificates) = match ca_file {
+        Some(file) => (file.display().to_string(), certificates(file)),
+        None => ("the system's store".to_owned(), system_certificates()),
+    };
+    let nobody = |reason: String| TrustError {
+        place: place.clone(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    let (taken, _) = roots.add_parsable_certificates(certificates.map_err(nobody)?);
+    if taken == 0 {
+        return Err(nobody("it has none".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_root_certificates(roots))
+        .map_err(|error| nobody(error.to_string()))
+}
+
+/// All certificates of a PEM file, in their order.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
+    let certificates: Result<_, _> = certificates.collect();
+    certificates.map_err(|error| error.to_string())
+}
+
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    match found.errors.first() {
+        Some(error) if found.certs.is_empty() => Err(error.to_string()),
+        _ => Ok(found.certs),
+    }
+}
