@@ -148,6 +148,14 @@ fn defaults_are_allowed_and_ranges_are_no_wider_than_their_types() {
                         assert!(min <= max, "--{}", s.flag);
                         Some(format!("--{}={}", s.flag, [min, max][end]))
                     }
+                    Kind::Decimal {
+                        min_milli,
+                        max_milli,
+                        ..
+                    } => {
+                        let milli = [min_milli, max_milli][end] as f64;
+                        Some(format!("--{}={}", s.flag, milli / 1000.0))
+                    }
                     _ => None,
                 })
                 .collect();
@@ -169,6 +177,8 @@ fn every_setting_reaches_the_resolved_ones() {
                     let default: u64 = setting.default.parse().unwrap();
                     [min, max, default + 1].map(|n| n.to_string()).into()
                 }
+                Kind::Decimal { .. } => vec!["7.5".into()],
+                Kind::Service => vec!["https://other:1/base".into()],
                 Kind::Port => vec!["9000".into()],
                 Kind::Addr => vec!["10.1.2.3".into()],
                 Kind::SocketAddr => vec!["10.1.2.3:9100".into()],

@@ -27,9 +27,6 @@ use super::calls::Upstream;
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::auth::TrustedProxies;
 
-/// Connections to one service at once; requests beyond wait for one, as long as for an answer.
-pub const SERVICE_CONNECTIONS_MAX: usize = 256;
-
 /// Where the proxy leads, and how long it waits.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
@@ -41,7 +38,7 @@ pub struct ProxySettings {
     pub tls: Option<Arc<ClientConfig>>,
     /// A service may be silent for so long, in milliseconds, while it is its turn.
     pub silence_timeout_ms: u64,
-    /// Connections to one service at once ([`SERVICE_CONNECTIONS_MAX`]).
+    /// Connections to one service at once; requests beyond wait for one, as long as for an answer.
     pub service_connections_max: usize,
     /// Whose `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
