@@ -315,7 +315,11 @@ impl Finish {
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
         let headers = response.headers_mut();
-        self.server.service.mark(&self.asked, headers);
+        let service = &self.server.service;
+        match answer.is_passed_on {
+            true => service.mark_passed_on(&self.asked, headers),
+            false => service.mark(&self.asked, headers),
+        }
         if !self.body_ended.load(Ordering::Relaxed) {
             // Nobody read this body to its end, and nobody waits for it.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

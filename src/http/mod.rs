@@ -16,6 +16,7 @@ pub mod internal;
 pub mod page;
 pub mod pages;
 mod plane;
+pub mod proxy;
 mod readiness;
 mod service;
 mod site;

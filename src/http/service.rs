@@ -47,6 +47,13 @@ impl Service {
         let nosniff = HeaderValue::from_static("nosniff");
         answer.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     }
+
+    /// The same for an answer of somebody else, which may have its own view.
+    pub(super) fn mark_passed_on(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
+        if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+            self.site.cors.mark(asked, answer);
+        }
+    }
 }
 
 /// What answers a request.

@@ -216,6 +216,9 @@ pub struct LateAnswer {
     pub headers: HeaderMap,
     /// The body.
     pub body: AnswerBody,
+    /// It is somebody else's: nothing is added to its headers but the leave to read it (CORS), where
+    /// it says nothing of that.
+    pub is_passed_on: bool,
 }
 
 impl From<Answer> for LateAnswer {
@@ -224,6 +227,7 @@ impl From<Answer> for LateAnswer {
             status: answer.status,
             headers: answer.headers,
             body: AnswerBody::whole(answer.body),
+            is_passed_on: false,
         }
     }
 }

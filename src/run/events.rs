@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use hyper::StatusCode;
+use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 use super::RunError;
@@ -17,6 +18,7 @@ use crate::gateways::events::broadcast::{Broadcast, refusal};
 use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
 use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use crate::http::internal::{self, InternalAccess};
+use crate::http::proxy::{self, ProxySettings};
 use crate::http::{Answer, Bytes, Route};
 use crate::hub::{FrameBytes, Reply};
 use crate::reactor::{LateWake, Outside};
@@ -43,7 +45,9 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
 
     let wake = LateWake::default();
     let (reply, replies) = unbounded();
-    let calls = start_calls(&settings, services.into(), reply, wake.clone())?;
+    let tls = tls(&settings)?;
+    let proxy = proxy_settings(&settings, tls.clone());
+    let calls = start_calls(&settings, services.into(), tls, reply, wake.clone())?;
     let (push, commands) = unbounded();
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
@@ -71,11 +75,13 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
         source: None,
         routes: Box::new(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
-            vec![
+            let mut routes = vec![
                 health_route(telemetry),
                 Route::get("/healthz", |_| healthz()),
                 internal::route("/internal/broadcast", access, broadcast),
-            ]
+            ];
+            routes.extend(proxy::routes(proxy));
+            routes
         }),
         fallback: None,
         stats_head: None,
@@ -125,21 +131,36 @@ fn called(upstream: &Upstream) -> Called {
     }
 }
 
+/// TLS, where a service is at `https://`.
+fn tls(settings: &EventsSettings) -> Result<Option<Arc<ClientConfig>>, RunError> {
+    let services = [&settings.lobby, &settings.measurement, &settings.simulation];
+    if !services.into_iter().any(Upstream::wants_tls) {
+        return Ok(None);
+    }
+    let config = trust::client_config(settings.ca_file.as_deref());
+    config
+        .map(|config| Some(Arc::new(config.with_no_client_auth())))
+        .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
+}
+
+fn proxy_settings(settings: &EventsSettings, tls: Option<Arc<ClientConfig>>) -> ProxySettings {
+    ProxySettings {
+        measurement: settings.measurement.clone(),
+        simulation: settings.simulation.clone(),
+        tls,
+        silence_timeout_ms: settings.proxy_silence_timeout_ms,
+        service_connections_max: settings.proxy_connections_max,
+        trusted_proxies: settings.common.trusted_proxies.clone(),
+    }
+}
+
 fn start_calls(
     settings: &EventsSettings,
     services: Vec<Called>,
+    tls: Option<Arc<ClientConfig>>,
     reply: Sender<Reply>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
-    let wants_tls = services.iter().any(|called| called.upstream.wants_tls());
-    let tls = || {
-        let config = trust::client_config(settings.ca_file.as_deref());
-        let wrong = |error| RunError::Settings(format!("TLS to services: {error}"));
-        config
-            .map(|config| Arc::new(config.with_no_client_auth()))
-            .map_err(wrong)
-    };
-    let tls = wants_tls.then(tls).transpose()?;
     let silence = Duration::from_millis(settings.http_timeout_ms);
     let limits = CallLimits {
         silence,

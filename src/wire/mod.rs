@@ -12,6 +12,7 @@
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
 //! | [`json`] | the guard before anything that parses JSON |
+//! | [`traceparent`] | which trace a request belongs to |
 //! | [`object_writer`] | JSON objects with their keys in a stated order |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
@@ -25,6 +26,7 @@ pub mod iso;
 pub mod json;
 pub mod object_writer;
 pub mod response;
+pub mod traceparent;
 pub mod upgrade;
 
 mod utf8;

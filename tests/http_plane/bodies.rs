@@ -31,6 +31,7 @@ pub(crate) fn routes() -> Vec<Route> {
                     status: StatusCode::OK,
                     headers: HeaderMap::new(),
                     body: AnswerBody::pieces(body.map_err(Into::into)),
+                    is_passed_on: false,
                 }
             }),
         ),

@@ -11,7 +11,6 @@ mod envelope;
 mod message;
 mod routes;
 mod stats;
-mod trace;
 mod upstream;
 
 use std::collections::HashMap;
@@ -35,6 +34,7 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
+use crate::wire::traceparent;
 
 pub use self::routes::Service;
 pub use self::stats::EventsStats;
@@ -225,7 +225,7 @@ impl EventsGateway {
                     id,
                     service: calling.service as u16,
                     body: request(connection, &calling.message).into_bytes(),
-                    traceparent: given.unwrap_or_else(|| trace::made(core)),
+                    traceparent: given.unwrap_or_else(|| traceparent::made(|| core.random())),
                 };
                 core.call(call);
                 None
@@ -269,7 +269,7 @@ impl Gateway for EventsGateway {
         }
         self.admitted = Admitted {
             device: device_in_query(head),
-            traceparent: head.header("traceparent").and_then(trace::given),
+            traceparent: head.header("traceparent").and_then(traceparent::given),
         };
         Admission::Accept(Accepted::default())
     }

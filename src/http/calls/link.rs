@@ -1,10 +1,11 @@
 //! A connection to a service, and when it was last heard of.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,70 +19,92 @@ use tokio_rustls::TlsConnector;
 use super::upstream::Upstream;
 
 /// Bytes both ways.
-pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
 /// When bytes last went either way, and whether any came since the request.
 #[derive(Clone, Debug)]
-pub(super) struct Activity(Rc<Inner>);
+pub(in crate::http) struct Activity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    last: Cell<Instant>,
-    asked: Cell<Instant>,
-    heard: Cell<bool>,
+    start: Instant,
+    /// Both in microseconds since the start.
+    last_us: AtomicU64,
+    asked_us: AtomicU64,
+    heard: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn start() -> Self {
-        let now = Instant::now();
-        Self(Rc::new(Inner {
-            last: Cell::new(now),
-            asked: Cell::new(now),
-            heard: Cell::new(false),
+    pub(in crate::http) fn start() -> Self {
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            last_us: AtomicU64::new(0),
+            asked_us: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
         }))
     }
 
     /// A request begins.
-    pub(super) fn ask(&self) {
-        let now = Instant::now();
-        self.0.last.set(now);
-        self.0.asked.set(now);
-        self.0.heard.set(false);
+    pub(in crate::http) fn ask(&self) {
+        self.touch();
+        let now_us = self.0.last_us.load(Relaxed);
+        self.0.asked_us.store(now_us, Relaxed);
+        self.0.heard.store(false, Relaxed);
     }
 
     /// Any byte came since the request began.
-    pub(super) fn heard(&self) -> bool {
-        self.0.heard.get()
+    pub(in crate::http) fn heard(&self) -> bool {
+        self.0.heard.load(Relaxed)
     }
 
     /// Since the request began.
-    pub(super) fn asked_for(&self) -> Duration {
-        self.0.asked.get().elapsed()
+    pub(in crate::http) fn asked_for(&self) -> Duration {
+        self.at(&self.0.asked_us).elapsed()
+    }
+
+    /// When bytes last went either way.
+    pub(in crate::http) fn last(&self) -> Instant {
+        self.at(&self.0.last_us)
     }
 
     /// Since bytes last went either way.
-    pub(super) fn silent_for(&self) -> Duration {
-        self.0.last.get().elapsed()
+    pub(in crate::http) fn silent_for(&self) -> Duration {
+        self.last().elapsed()
+    }
+
+    fn at(&self, us: &AtomicU64) -> Instant {
+        self.0.start + Duration::from_micros(us.load(Relaxed))
     }
 
     fn touch(&self) {
-        self.0.last.set(Instant::now());
+        let now_us = self.0.start.elapsed().as_micros() as u64;
+        self.0.last_us.store(now_us, Relaxed);
     }
 
     /// What `future` gives; `None` if no byte goes either way for `silence`.
-    pub(super) async fn unless_silent<F: Future>(
+    pub(in crate::http) async fn unless_silent<F: Future>(
         &self,
         silence: Duration,
         future: F,
     ) -> Option<F::Output> {
+        self.unless_silent_but(silence, || false, future).await
+    }
+
+    /// The same, but a silence that is `excused` does not count.
+    pub(in crate::http) async fn unless_silent_but<F: Future>(
+        &self,
+        silence: Duration,
+        excused: impl Fn() -> bool,
+        future: F,
+    ) -> Option<F::Output> {
         let mut future = pin!(future);
         loop {
-            let due = self.0.last.get() + silence;
-            match timeout_at(due, future.as_mut()).await {
+            match timeout_at(self.last() + silence, future.as_mut()).await {
                 Ok(output) => return Some(output),
-                Err(_) if self.0.last.get() + silence <= Instant::now() => return None,
+                Err(_) if excused() => self.touch(),
+                Err(_) if self.last() + silence <= Instant::now() => return None,
                 Err(_) => {}
             }
         }
@@ -104,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             self.activity.touch();
-            self.activity.0.heard.set(true);
+            self.activity.0.heard.store(true, Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -134,7 +157,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
 ///
 /// # Errors
 /// Its name is unknown, it refuses, or it is not who it should be.
-pub(super) async fn connect(
+pub(in crate::http) async fn connect(
     upstream: &Upstream,
     tls: Option<&TlsConnector>,
     activity: &Activity,

@@ -19,6 +19,16 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// What `Host` says: the port only where it is not the scheme's own.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// The path that every request begins with; without a slash at its end.
+    pub fn base_path(&self) -> &str {
+        &self.base_path
+    }
+
     /// It is at `https://`.
     pub fn wants_tls(&self) -> bool {
         self.tls

@@ -33,6 +33,10 @@ pub struct EventsSettings {
     pub calls_max: usize,
     /// One answer to a call.
     pub answer_bytes_max: usize,
+    /// For connecting to a service for the proxy, and for each of its silences.
+    pub proxy_silence_timeout_ms: u64,
+    /// Connections of the proxy to one service at once.
+    pub proxy_connections_max: usize,
     /// The body of one broadcast.
     pub broadcast_bytes_max: usize,
     /// One message from a client; `common` has the size from which its connection ends.
@@ -61,6 +65,8 @@ impl Checked {
             http_timeout_ms: self.milli("http-timeout-s"),
             calls_max: self.number("calls-max"),
             answer_bytes_max: self.number("upstream-answer-bytes-max"),
+            proxy_silence_timeout_ms: self.number("proxy-silence-timeout-ms"),
+            proxy_connections_max: self.number("proxy-connections-max"),
             broadcast_bytes_max: self.number("broadcast-bytes-max"),
             message_bytes_max,
             rate_per_second_milli: self.milli("rate-limit-rps"),

@@ -97,6 +97,33 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/calls.rs::an_answer_over_its_limit_is_not_read_to_its_end",
     )
     .on(&[Events]),
+    Setting::ms(
+        Services,
+        "proxy-silence-timeout-ms",
+        (1, 86_400_000),
+        "60000",
+        "For connecting to a service for the proxy, and for each of its silences",
+    )
+    .more("Time that the client takes over its body does not count.")
+    .limit(
+        "504 `Upstream timeout`; once the head is out, the connection ends",
+        Shows::Elsewhere("the answer"),
+        "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
+    )
+    .on(&[Events]),
+    Setting::count(
+        Services,
+        "proxy-connections-max",
+        (1, 10_000),
+        "256",
+        "Connections of the proxy to one service at once",
+    )
+    .limit(
+        "a request waits for one, `--proxy-silence-timeout-ms` at most, then 504",
+        Shows::Elsewhere("the answer"),
+        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    )
+    .on(&[Events]),
     Setting::bytes(
         Services,
         "broadcast-bytes-max",

@@ -1,9 +1,7 @@
-//! `traceparent` of calls (W3C Trace Context, version 00).
-
-use crate::hub::Core;
+//! `traceparent`, by which services tell what belongs together (W3C Trace Context, version 00).
 
 /// The client's, if it is one of version 00; a later version is read as that.
-pub(super) fn given(value: &str) -> Option<String> {
+pub fn given(value: &str) -> Option<String> {
     let [version, trace, parent, flags] = parts(value)?;
     let good = is_hex(version, 2)
         && version != "ff"
@@ -15,10 +13,10 @@ pub(super) fn given(value: &str) -> Option<String> {
 
 /// One that begins a trace. It asks to be sampled: a service that leaves that to its caller would
 /// keep nothing otherwise.
-pub(super) fn made(core: &mut Core) -> String {
+pub fn made(mut random: impl FnMut() -> u64) -> String {
     // No part may be all zeros.
-    let trace = u128::from(core.random()) << 64 | u128::from(core.random()) | 1;
-    let parent = core.random() | 1;
+    let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
+    let parent = random() | 1;
     format!("00-{trace:032x}-{parent:016x}-01")
 }
 
@@ -40,7 +38,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::given;
+    use super::{given, made};
 
     #[test]
     fn a_good_one_is_passed_on_and_others_are_not() {
@@ -60,6 +58,14 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
         ] {
             assert_eq!(given(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_made_one_is_good_whatever_the_numbers_are() {
+        for random in [0, 1, u64::MAX] {
+            let made = made(|| random);
+            assert_eq!(given(&made), Some(made));
         }
     }
 }
