@@ -1,4 +1,4 @@
-"""Recorded cases of a contract on Redis: the runner beside this file does the work, this tells what came of each case."""
+"""Recorded cases of a contract: the runner beside this file does the work, this tells what came of each case."""
 import pathlib
 import re
 import subprocess
