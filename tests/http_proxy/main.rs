@@ -1,0 +1,9 @@
+//! The reverse proxy over real sockets: each test plays the client and the service.
+
+mod faults;
+#[path = "../common/http_client.rs"]
+mod http_client;
+mod large;
+mod refused;
+mod rig;
+mod streams;
