@@ -152,12 +152,12 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "A kept connection to a service that is not used",
-        value: "30 s",
-        beyond: "the next call makes a new one",
+        value: "4 s",
+        beyond: "the next call or request makes a new one",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
-            "src/http/calls/client.rs",
-            "KEPT_FOR: Duration = Duration::from_secs(30);",
+            "src/http/calls/link.rs",
+            "KEPT_FOR: Duration = Duration::from_secs(4);",
         ),
         test: "tests/calls.rs::a_kept_connection_that_turns_out_closed_is_replaced",
     },
