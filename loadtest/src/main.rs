@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod payload;
 mod process;
+mod proxy;
 mod publish;
 mod report;
 mod slow;
@@ -58,6 +59,8 @@ enum Command {
     Slow(slow::SlowCommand),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
+    /// Measure large bodies through a reverse proxy, and through nginx in turn
+    Proxy(proxy::ProxyArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -94,6 +97,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
+        Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }
