@@ -11,6 +11,7 @@ use weirgate::telemetry::logging;
 fn main() -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Invocation::Levels(settings)) => ran(run::levels(*settings)),
+        Ok(Invocation::Trades(settings)) => ran(run::trades(*settings)),
         Ok(Invocation::Channels(settings)) => ran(run::channels(*settings)),
         Ok(Invocation::Events(settings)) => ran(run::events(*settings)),
         Ok(Invocation::Demo(settings)) => ran(run::demo(*settings)),

@@ -1,9 +1,9 @@
-"""What every test here can ask for: a nats-server and weirgate, started for it alone and ended with it."""
+"""What every test here can ask for: a nats-server, a redis-server and weirgate, started for it alone and ended with it."""
 import asyncio
 import inspect
 
 import pytest
-from processes import NatsServer, Weirgate
+from processes import NatsServer, RedisServer, Weirgate
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,8 +44,15 @@ def nats(start_nats):
 
 
 @pytest.fixture
+def redis_server(started):
+    """A redis-server with nothing in it."""
+    started.append(RedisServer())
+    return started[-1]
+
+
+@pytest.fixture
 def start_weirgate(started):
-    """start_weirgate(subcommand, *flags, nats=…, env=…, files_max=…) → Weirgate, not waited for"""
+    """start_weirgate(subcommand, *flags, nats=…, redis=…, env=…, files_max=…) → Weirgate, not waited for"""
     def start(*args, **kwargs):
         started.append(Weirgate(*args, **kwargs))
         return started[-1]

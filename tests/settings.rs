@@ -74,8 +74,12 @@ fn without_a_command_the_help_is_an_error() {
 #[test]
 fn check() {
     for name in Subcommand::GATEWAYS.map(Subcommand::name) {
-        let checked = shown(&[name, "--check"], &[]);
-        assert_eq!(shown(&["--check"], &[("WEIRGATE_GATEWAY", name)]), checked);
+        // Where Redis is has no default on the trades gateway, and is not looked at by the others.
+        let redis = ("REDIS_URL", "redis://ann:s3cret@redis:6379");
+        let env: &[_] = if name == "trades" { &[redis] } else { &[] };
+        let checked = shown(&[name, "--check"], env);
+        let named = [env, &[("WEIRGATE_GATEWAY", name)]].concat();
+        assert_eq!(shown(&["--check"], &named), checked);
         insta::assert_snapshot!(format!("check_{name}_defaults"), checked);
     }
     let env = [
@@ -164,10 +168,20 @@ fn wrong_values() {
         (&["levels", "--trusted-proxies", "10.0.0.0/33"], &[]),
         (&["levels", "--send-queue-soft-bytes", "2000000"], &[]),
         (&["levels", "--check", "--port=x", "--drain-ms=y"], &[]),
+        (&["trades"], &[]),
+        (&["trades"], &[("REDIS_URL", "redis:6379")]),
+        (&["trades"], &[("REDIS_SENTINELS", "http://ann:s3cret@a")]),
+        (&["trades"], &[("REDIS_SENTINELS", "a:26379,b:26379")]),
         (&["channels"], &[("REDIS_URL", "redis:6379")]),
         (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
         (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
         (&["channels"], &[("REQUIRE_AUTH", "perhaps")]),
+        (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
+        (&["events"], &[("RATE_LIMIT_BURST", "many")]),
+        (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),
+        (&["events"], &[("MAX_MESSAGE_BYTES", "64k")]),
+        (&["events"], &[("LOBBY_URL", "lobby:8000")]),
+        (&["events"], &[("LOBBY_URL", "http://ann:s3cret@lobby")]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -182,6 +196,7 @@ fn wrong_values() {
         let allowed = match setting.kind {
             // Each unit once is enough: what is allowed is the row's range.
             Kind::Number { .. } => "a whole number from".to_owned(),
+            Kind::Decimal { .. } => "a number from".to_owned(),
             // Any text is one.
             Kind::Text | Kind::Path | Kind::Secret => continue,
             kind => kind.allowed(),

@@ -2,34 +2,48 @@
 
 mod world;
 
+use std::sync::Arc;
+
 use weirgate::auth::{Authenticator, KeyRing, KeySet, Origins};
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
+use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate::hub::{Feed, FrameBytes, Limits, SessionKey};
 use world::World;
 use world::client::frame;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-fn gateway(required: bool) -> TradesGateway {
+fn settings(required: bool) -> TradesGatewaySettings {
     let mut keys = KeySet::default();
     keys.add_secret(SECRET).expect("a good secret");
-    let tokens = Authenticator {
-        required,
-        keys: KeyRing::new(keys),
-        ..Authenticator::default()
-    };
-    let settings = TradesGatewaySettings {
+    TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
         symbols_max: 5,
+        inbound_per_second: None,
         json_depth_max: 512,
-    };
-    TradesGateway::new(settings, Origins::new([]), tokens)
+        origins: Origins::new([]),
+        authenticator: Authenticator {
+            required,
+            keys: KeyRing::new(keys),
+            ..Authenticator::default()
+        },
+    }
+}
+
+fn gateway(required: bool) -> TradesGateway {
+    TradesGateway::new(settings(required), Arc::default())
 }
 
 fn world(required: bool) -> World<TradesGateway> {
     World::new(Limits::default(), gateway(required), 1)
+}
+
+/// A world, and what its gateway counts.
+fn counted(settings: TradesGatewaySettings) -> (World<TradesGateway>, Arc<TradesStats>) {
+    let stats = Arc::new(TradesStats::default());
+    let gateway = TradesGateway::new(settings, Arc::clone(&stats));
+    (World::new(Limits::default(), gateway, 1), stats)
 }
 
 fn subscribe(world: &mut World<TradesGateway>, key: SessionKey, symbols: &str) -> String {
@@ -196,6 +210,82 @@ fn with_require_auth_a_bad_token_is_accepted_then_closed() {
     world.advance(1_100_000);
     let close = Some((1008, "Authentication failed".to_owned()));
     assert_eq!(world.client(key).close, close, "it ends with its token");
+}
+
+#[test]
+fn the_end_of_a_token_closes_only_where_tokens_are_asked_for() {
+    let mut world = world(false);
+    let claims = serde_json::json!({"sub": "ann", "maxSymbols": 7, "exp": 1_715_629_310});
+    let (key, welcome) = connect(&mut world, &token(claims));
+    assert!(welcome.contains(r#""maxSymbolsPerConnection":7"#));
+    world.advance(11_000_000);
+    assert_eq!(world.client(key).close, None);
+}
+
+#[test]
+fn a_token_that_ends_in_hours_ends_then() {
+    let limits = Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, gateway(true), 1);
+    let claims = serde_json::json!({"sub": "ann", "exp": 1_715_629_300 + 7_200});
+    let (key, _) = connect(&mut world, &token(claims));
+    for _ in 0..7_199 {
+        world.advance(1_000_000);
+    }
+    assert_eq!(world.client(key).close, None);
+    world.advance(1_100_000);
+    let close = Some((1008, "Authentication failed".to_owned()));
+    assert_eq!(world.client(key).close, close);
+}
+
+#[test]
+fn refusals_and_subscriptions_are_counted() {
+    let (mut world, stats) = counted(settings(true));
+    connect(&mut world, "nonsense");
+    connect(&mut world, "");
+    let refusals: Vec<_> = stats.access.refusals().filter(|r| r.1 > 0).collect();
+    assert_eq!(refusals, [("missing", 1), ("not_a_token", 1)]);
+    let good = token(serde_json::json!({"sub": "ann"}));
+    let (a, _) = connect(&mut world, &good);
+    let (b, _) = connect(&mut world, &good);
+    subscribe(&mut world, a, r#"["A","B","C"]"#);
+    subscribe(&mut world, b, r#"["A"]"#);
+    assert_eq!(stats.subscriptions(), 4);
+    world.text(a, r#"{"action":"unsubscribe","symbols":["A","Z"]}"#);
+    assert_eq!(stats.subscriptions(), 3);
+    world.end(a, true);
+    world.end(b, false);
+    assert_eq!(stats.subscriptions(), 0);
+}
+
+#[test]
+fn who_sends_too_much_is_told_once_a_second() {
+    let (mut world, stats) = counted(TradesGatewaySettings {
+        inbound_per_second: Some(3),
+        ..settings(false)
+    });
+    let key = world.connect("/", None);
+    world.texts(key);
+    for _ in 0..10 {
+        world.text(key, r#"{"action":"ping"}"#);
+    }
+    let answers = world.texts(key);
+    assert_eq!(answers.len(), 4, "{answers:?}");
+    assert!(answers[3].contains(r#""message":"Rate limit exceeded""#));
+    assert_eq!(stats.access.requests_limited(), 7);
+    world.advance(1_000_000);
+    world.text(key, r#"{"action":"ping"}"#);
+    assert!(world.texts(key)[0].contains("pong"));
+    // Without a rate nobody is limited.
+    let mut world = self::world(false);
+    let key = world.connect("/", None);
+    world.texts(key);
+    for _ in 0..5_000 {
+        world.text(key, r#"{"action":"ping"}"#);
+    }
+    assert_eq!(world.texts(key).len(), 5_000);
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub(crate) enum Fault {
     /// The server under test (or the limit) did not start, refused clients, or ended.
     #[error("server: {0}")]
     Server(String),
-    /// NATS could not be reached or refused an operation.
-    #[error("NATS: {0}")]
+    /// NATS or Redis could not be reached or refused an operation.
+    #[error("bus: {0}")]
     Bus(String),
     /// A system call of our own failed.
     #[error("{what}: {source}")]

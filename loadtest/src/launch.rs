@@ -144,6 +144,29 @@ pub(crate) fn nats_server() -> Result<Program, Fault> {
     .listening()
 }
 
+/// A redis-server without a store, for as long as the value lives.
+pub(crate) fn redis_server() -> Result<Program, Fault> {
+    let addr = free_address()?;
+    let dir = TempDir::new().tried("temporary directory")?;
+    let port = addr.port().to_string();
+    let output = File::create(dir.path().join("output")).tried("output file")?;
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--save", ""]);
+    let spawned = command
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(output)
+        .spawn();
+    let child = spawned.map_err(|e| not_started(&e, "redis-server", "redis-server"))?;
+    Program {
+        name: "redis-server".into(),
+        addr,
+        child,
+        dir,
+    }
+    .listening()
+}
+
 /// nginx with this configuration, which has it listen on `addr` and stay in the foreground. Its
 /// files go where it says `{dir}`.
 pub(crate) fn nginx(config: &str, addr: SocketAddr) -> Result<Program, Fault> {
@@ -178,6 +201,11 @@ pub(crate) fn nats_url(nats: &Program) -> String {
     format!("nats://{}", nats.addr)
 }
 
+/// The URL of a Redis server.
+pub(crate) fn redis_url(redis: &Program) -> String {
+    format!("redis://{}", redis.addr)
+}
+
 /// The server under test: a command line for `sh`, with `{port}` and `{nats}` replaced, and the
 /// environment variables NATS_URL and GATEWAY_PORT set.
 pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
@@ -186,15 +214,42 @@ pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
 
 /// The same at an address of the caller's.
 pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<Program, Fault> {
+    started(
+        template,
+        ("{nats}", "NATS_URL", nats),
+        &["GATEWAY_PORT"],
+        addr,
+    )
+}
+
+/// A server on Redis: `{port}` and `{redis}` are replaced, and REDIS_URL and the variables of the
+/// gateways' ports are set.
+pub(crate) fn server_on_redis(template: &str, redis: &str) -> Result<Program, Fault> {
+    let ports = ["WS_PORT", "REDIS_WS_GATEWAY_PORT"];
+    started(
+        template,
+        ("{redis}", "REDIS_URL", redis),
+        &ports,
+        free_address()?,
+    )
+}
+
+/// `bus`: what stands for its URL in the command, the URL's variable, and the URL.
+fn started(
+    template: &str,
+    (place, variable, url): (&str, &str, &str),
+    port_variables: &[&str],
+    addr: SocketAddr,
+) -> Result<Program, Fault> {
     let port = addr.port().to_string();
-    let line = template.replace("{port}", &port).replace("{nats}", nats);
+    let line = template.replace("{port}", &port).replace(place, url);
     let dir = TempDir::new().tried("temporary directory")?;
     let output = File::create(dir.path().join("output")).tried("output file")?;
     let child = Command::new("sh")
         // exec: the process that is measured must be the server, not a shell around it.
         .args(["-c", &format!("exec {line}")])
-        .env("NATS_URL", nats)
-        .env("GATEWAY_PORT", &port)
+        .env(variable, url)
+        .envs(port_variables.iter().map(|name| (name, &port)))
         .stdin(Stdio::null())
         .stdout(output.try_clone().tried("output file")?)
         .stderr(output)

@@ -1,5 +1,5 @@
 //! loadtest: load, latency and memory of WebSocket servers that relay a NATS subject, compared with
-//! the raw limit of one send(2) per client and message.
+//! the raw limit of one send(2) per client and message; and of those that relay Redis channels.
 
 mod clients;
 mod clock;
@@ -17,6 +17,7 @@ mod payload;
 mod process;
 mod proxy;
 mod publish;
+mod pubsub;
 mod report;
 mod slow;
 mod stamp;
@@ -57,6 +58,10 @@ enum Command {
     /// Measure what slow clients do to a server and to the others
     #[command(subcommand)]
     Slow(slow::SlowCommand),
+    /// Measure a trades gateway: many clients, a symbol each
+    Trades(pubsub::TradesArgs),
+    /// Measure a channels gateway: many clients on few channels
+    Channels(pubsub::ChannelsArgs),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
@@ -96,6 +101,8 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Compare(args) => compare::run(&args, &stop),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
+        Command::Trades(args) => pubsub::trades(&args, &stop),
+        Command::Channels(args) => pubsub::channels(&args, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),

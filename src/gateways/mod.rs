@@ -4,11 +4,13 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod access;
 pub mod channels;
 pub mod events;
 mod levels;
 mod trades;
 mod uuid;
 
+pub use access::AccessStats;
 pub use levels::{LevelsGateway, LevelsPath};
-pub use trades::{TradesGateway, TradesGatewaySettings};
+pub use trades::{TradesGateway, TradesGatewaySettings, TradesStats};

@@ -11,6 +11,8 @@ pub struct Ended {
     pub peer: SocketAddr,
     /// Who it was: the peer's address, or what a trusted proxy said.
     pub client: IpAddr,
+    /// Who it said it was, where the gateway tells.
+    pub user: Option<Box<str>>,
     /// Path of the request, without its query; empty before a whole head.
     pub path: Box<str>,
     /// Why it ended.

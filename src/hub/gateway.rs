@@ -31,6 +31,8 @@ pub struct Accepted {
     pub protocol: Option<String>,
     /// Outbound messages a second; over it data is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
+    /// Who it is, for the log line at its end.
+    pub user: Option<Box<str>>,
 }
 
 /// A whole message from a client.

@@ -157,7 +157,7 @@ impl Core {
     }
 
     /// Writes the 101 and opens the session.
-    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: &Accepted) -> bool {
+    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: Accepted) -> bool {
         let upgrade = match head.upgrade() {
             Ok(upgrade) => upgrade,
             Err(error) => {
@@ -188,6 +188,7 @@ impl Core {
             session.flags.rate_limited = true;
             session.cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
         }
+        session.cold.user = accepted.user;
         if ping_us > 0 {
             session.cold.ping_at = now.mono_us + ping_us / 2 + jitter;
         }
@@ -222,13 +223,13 @@ impl<G: Gateway> Hub<G> {
         }
         match self.gateway.upgrade(core, key, &head) {
             Admission::Accept(accepted) => {
-                if core.open(key, &head, &accepted) {
+                if core.open(key, &head, accepted) {
                     core.set_told(key);
                     self.gateway.opened(core, key);
                 }
             }
             Admission::AcceptThenClose(accepted, code) => {
-                if core.open(key, &head, &accepted) {
+                if core.open(key, &head, accepted) {
                     core.begin_close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }

@@ -99,6 +99,9 @@ pub(super) struct SendQueue {
     frames_out: u64,
 }
 
+/// A queued message is one shared body, and so much for each client.
+const _: () = assert!(size_of::<Entry>() == 16);
+
 /// Every delivery touches it: two cache lines, and no third.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<SendQueue>() <= 128);

@@ -67,6 +67,8 @@ pub(super) struct Cold {
     pub(super) client: IpAddr,
     /// Path of the request, cut to [`PATH_CHARS_MAX`]; for the log.
     pub(super) path: Box<str>,
+    /// Who it is, where the gateway told.
+    pub(super) user: Option<Box<str>>,
     pub(super) accepted: Now,
     pub(super) phase: Phase,
     pub(super) permit: Option<Permit>,
@@ -147,6 +149,7 @@ impl Session {
             peer,
             client: peer.ip().to_canonical(),
             path: Box::default(),
+            user: None,
             accepted: now,
             phase: Phase::Head {
                 read: Vec::new(),
@@ -184,6 +187,7 @@ impl Session {
         Ended {
             peer: cold.peer,
             client: cold.client,
+            user: cold.user.take(),
             path: std::mem::take(&mut cold.path),
             reason: cold.reason,
             code: cold.code,

@@ -2,7 +2,7 @@
 //! instead of spinning on a socket that stays readable.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -46,13 +46,13 @@ impl Listener {
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        let domain = Domain::for_address(settings.addr);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        let tcp = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
+        let (socket, addr) = socket_for(settings.addr, tcp)?;
         socket.set_reuse_address(true)?;
-        if settings.addr.is_ipv6() {
+        if addr.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        socket.bind(&settings.addr.into())?;
+        socket.bind(&addr.into())?;
         socket.listen(settings.backlog)?;
         socket.set_nonblocking(true)?;
         let mut inner = TcpListener::from_std(socket.into());
@@ -127,5 +127,42 @@ impl Listener {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (self.notsent_lowat_bytes, SockRef::from(stream));
+    }
+}
+
+/// A socket for `addr`. Where the system has no IPv6, `[::]` still means every address that it has.
+fn socket_for<S>(
+    addr: SocketAddr,
+    open: impl Fn(Domain) -> io::Result<S>,
+) -> io::Result<(S, SocketAddr)> {
+    match open(Domain::for_address(addr)) {
+        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() => {
+            tracing::warn!(%error, "no IPv6 here; listening on IPv4 alone");
+            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+            Ok((open(Domain::IPV4)?, addr))
+        }
+        opened => Ok((opened?, addr)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_all_addresses_are_those_of_ipv4() {
+        let opened = |addr: &str, has_ipv6: bool| {
+            let open = |domain| match domain == Domain::IPV4 || has_ipv6 {
+                true => Ok(domain == Domain::IPV4),
+                false => Err(io::Error::other("no such family")),
+            };
+            let opened = socket_for(addr.parse().unwrap(), open).ok();
+            opened.map(|(is_ipv4, addr)| (is_ipv4, addr.to_string()))
+        };
+        let got = |is_ipv4, addr: &str| Some((is_ipv4, addr.to_owned()));
+        assert_eq!(opened("[::]:80", true), got(false, "[::]:80"));
+        assert_eq!(opened("[::]:80", false), got(true, "0.0.0.0:80"));
+        assert_eq!(opened("0.0.0.0:80", false), got(true, "0.0.0.0:80"));
+        assert_eq!(opened("[::1]:80", false), None, "that one was asked for");
     }
 }

@@ -382,6 +382,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         tracing::info!(
             client = %ended.client,
             peer = %ended.peer,
+            user = ended.user.as_deref(),
             path = &*ended.path,
             reason = ended.reason.map_or("none", CloseReason::label),
             code = ended.code,

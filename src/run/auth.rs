@@ -8,11 +8,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::RunError;
 use crate::auth::{Acl, ApiKey, Authenticator, KeyRing};
+use crate::gateways::AccessStats;
 use crate::key_files::KeyFiles;
 use crate::settings::AuthSettings;
+use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -43,6 +46,21 @@ pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     if secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
         tracing::warn!("JWT_SECRET has less than {SECRET_BYTES_MIN} bytes and can be guessed");
     }
+}
+
+/// What is counted of tokens and rates.
+pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
+    let [refused, limited] = [(); 2].map(|()| Arc::clone(stats));
+    [
+        GatewayMetric::ByLabel(
+            &names::AUTH_REFUSALS,
+            Box::new(move || refused.refusals().collect()),
+        ),
+        GatewayMetric::Number(
+            &names::REQUESTS_LIMITED,
+            Box::new(move || limited.requests_limited()),
+        ),
+    ]
 }
 
 /// The table of this file, or the built-in one.

@@ -31,11 +31,11 @@ mod with_redis {
     use crate::http::{Answer, Route};
     use crate::hub::FrameBytes;
     use crate::reactor::Outside;
-    use crate::run::auth::{acl, authenticator, warn_of};
+    use crate::run::auth::{access_metrics, acl, authenticator, warn_of};
     use crate::run::gateway::{Inside, Parts, run_gateway};
     use crate::run::process::{Process, say};
-    use crate::settings::RedisSettings;
-    use crate::sources::redis::{self, Endpoint, RedisInterest, RedisSource};
+    use crate::run::redis::{shown_address, source_settings};
+    use crate::sources::redis::{RedisInterest, RedisSource};
     use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
     use crate::wire::iso::iso_utc;
     use crate::wire::object_writer::ObjectWriter;
@@ -57,7 +57,7 @@ mod with_redis {
 
         let clock = process.clock;
         let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-        let shown = shown_address(&redis.server);
+        let shown = shown_address(&redis);
         let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
             .map_err(|error| RunError::Settings(error.to_string()))?;
         let stats = Arc::new(ChannelsStats::default());
@@ -76,9 +76,11 @@ mod with_redis {
             frame_bytes,
             source: Some(Box::new(source)),
             routes: Box::new(move |telemetry| vec![health_route(telemetry, clock)]),
+            fallback: None,
             stats_head: Some(Box::new(move |telemetry, object| {
                 stats_head(object, telemetry, &for_stats, clock);
             })),
+            stats_line: None,
             metrics: metrics(&stats),
             outside: Box::new(move |outside| tell(&interest, outside)),
             inside: Inside::nothing(),
@@ -104,26 +106,6 @@ mod with_redis {
             authenticator: authenticator(&settings.auth)?,
             acl: acl(settings.acl_file.as_deref())?,
         })
-    }
-
-    fn source_settings(
-        settings: &RedisSettings,
-        payload_bytes_max: usize,
-    ) -> Result<redis::RedisSettings, RunError> {
-        let server = match &settings.url {
-            Some(url) => Endpoint::parse(url.expose())
-                .map_err(|error| RunError::Settings(format!("--redis-url: {error}")))?,
-            None => Endpoint::new(&settings.host, settings.port),
-        };
-        let mut source = redis::RedisSettings::new(server);
-        source.tls_ca_file.clone_from(&settings.ca_file);
-        source.payload_bytes_max = payload_bytes_max;
-        Ok(source)
-    }
-
-    fn shown_address(server: &Endpoint) -> String {
-        let scheme = if server.tls { "rediss" } else { "redis" };
-        format!("{scheme}://{}:{}", server.host, server.port)
     }
 
     /// What clients hold is what Redis is asked for; the topic is the name.
@@ -175,8 +157,8 @@ mod with_redis {
     }
 
     fn metrics(stats: &Arc<ChannelsStats>) -> Vec<GatewayMetric> {
-        let [held, names, refused, limited] = [(); 4].map(|()| Arc::clone(stats));
-        vec![
+        let [held, names] = [(); 2].map(|()| Arc::clone(stats));
+        let own = [
             GatewayMetric::Number(
                 &names::SUBSCRIPTIONS,
                 Box::new(move || held.subscriptions()),
@@ -187,14 +169,9 @@ mod with_redis {
                     vec![("channel", names.channels()), ("pattern", names.patterns())]
                 }),
             ),
-            GatewayMetric::ByLabel(
-                &names::AUTH_REFUSALS,
-                Box::new(move || refused.refusals().collect()),
-            ),
-            GatewayMetric::Number(
-                &names::REQUESTS_LIMITED,
-                Box::new(move || limited.requests_limited()),
-            ),
-        ]
+        ];
+        own.into_iter()
+            .chain(access_metrics(&stats.access))
+            .collect()
     }
 }

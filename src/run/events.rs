@@ -83,7 +83,9 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
             routes.extend(proxy::routes(proxy));
             routes
         }),
+        fallback: None,
         stats_head: None,
+        stats_line: None,
         metrics: metrics(&stats, call_stats),
         outside: Box::new(move |outside| {
             if let Outside::Call(call) = outside {

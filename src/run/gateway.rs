@@ -11,11 +11,12 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::process::{Process, build, seed};
+use super::stats_line::StatsLine;
 use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::StatsHead;
-use crate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
+use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
 use crate::reactor::{
     LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake,
@@ -49,8 +50,12 @@ pub(super) struct Parts<'a, G: Gateway, F> {
     pub(super) source: Option<Box<dyn Source>>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
+    /// The answer for unknown paths, where it is not 404.
+    pub(super) fallback: Option<Handler>,
     /// What `/stats` begins with.
     pub(super) stats_head: Option<StatsHead>,
+    /// The line that it logs of itself.
+    pub(super) stats_line: Option<StatsLine>,
     /// What the gateway counts itself.
     pub(super) metrics: Vec<GatewayMetric>,
     /// Takes what leaves the loop besides bytes; must not block.
@@ -102,7 +107,7 @@ where
 
     let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes)?;
+    let http = start_http(common, routes, parts.fallback)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -127,6 +132,10 @@ where
         .map_err(|error| listen_error(common, error))?;
     announce(reactor.local_addr().map_err(RunError::Loop)?);
     systemd::listening(&telemetry, clock, stop_at_most(common));
+    if let Some(line) = parts.stats_line {
+        line.start(Arc::clone(&telemetry))
+            .map_err(RunError::Thread)?;
+    }
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(&telemetry), clock, limit_s);
@@ -154,14 +163,18 @@ fn status_routes(
     pages::status_routes(telemetry, clock, ready, stats_head)
 }
 
-fn start_http(common: &CommonSettings, routes: Vec<Route>) -> Result<HttpPlane, RunError> {
+fn start_http(
+    common: &CommonSettings,
+    routes: Vec<Route>,
+    fallback: Option<Handler>,
+) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
         listed => Cors::Listed(listed.to_vec()),
     };
     let site = Site {
         routes,
-        fallback: None,
+        fallback,
         cors,
     };
     let (site, admin) = match common.admin_addr {

@@ -166,7 +166,9 @@ fn run_levels(
             routes.push(pages::levels_health_route(telemetry, shown_url));
             routes
         }),
+        fallback: None,
         stats_head: None,
+        stats_line: None,
         metrics: Vec::new(),
         outside: Box::new(|_| {}),
         inside: Inside::nothing(),

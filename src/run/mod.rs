@@ -8,6 +8,9 @@
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `channels` | what `weirgate channels` is made of |
 //! | `events` | what `weirgate events` is made of |
+//! | `trades` | what `weirgate trades` is made of |
+//! | `redis` | the Redis source from settings |
+//! | `stats_line` | the numbers that a gateway logs of itself |
 //! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
 
@@ -18,7 +21,11 @@ mod events;
 mod gateway;
 mod levels;
 mod process;
+#[cfg(feature = "redis")]
+mod redis;
+mod stats_line;
 mod systemd;
+mod trades;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +36,7 @@ pub use self::auth::acl_text;
 pub use self::channels::channels;
 pub use self::events::events;
 pub use self::levels::{demo, levels};
+pub use self::trades::trades;
 
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]

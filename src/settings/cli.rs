@@ -10,7 +10,9 @@ use clap::error::ErrorKind;
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
 use super::kind::Kind;
-use super::resolved::{ChannelsSettings, Checked, DemoSettings, EventsSettings, LevelsSettings};
+use super::resolved::{
+    ChannelsSettings, Checked, DemoSettings, EventsSettings, LevelsSettings, TradesSettings,
+};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
 use crate::auth::Token;
@@ -22,6 +24,8 @@ use crate::token_command::{Claims, TokenAction, TokenCommand};
 pub enum Invocation {
     /// Run the levels gateway.
     Levels(Box<LevelsSettings>),
+    /// Run the trades gateway.
+    Trades(Box<TradesSettings>),
     /// Run the channels gateway.
     Channels(Box<ChannelsSettings>),
     /// Run the events gateway.
@@ -122,6 +126,7 @@ fn gateway(subcommand: Subcommand, matches: &ArgMatches, env: &Env) -> Result<In
         return Ok(Invocation::PrintAcl(checked.acl_file()));
     }
     Ok(match subcommand {
+        Subcommand::Trades => Invocation::Trades(Box::new(checked.trades(warnings))),
         Subcommand::Channels => Invocation::Channels(Box::new(checked.channels(warnings))),
         Subcommand::Events => Invocation::Events(Box::new(checked.events(warnings))),
         Subcommand::Demo => Invocation::Demo(Box::new(checked.demo(warnings))),

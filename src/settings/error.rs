@@ -23,6 +23,14 @@ pub enum SettingsError {
         /// The env name.
         name: String,
     },
+    /// A setting that there is no default for.
+    #[error("--{flag} (env {env}) is needed")]
+    Missing {
+        /// The flag.
+        flag: &'static str,
+        /// The env name that one would set.
+        env: String,
+    },
     /// Two settings that say the same in different ways.
     #[error("--{one} ({one_from}) and --{other} ({other_from}) are both set; allowed: one of them")]
     Either {

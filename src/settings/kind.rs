@@ -62,6 +62,8 @@ pub enum Kind {
     OptionalUrl(&'static [&'static str]),
     /// The base URL of an HTTP service.
     Service,
+    /// As [`Kind::Urls`], or nothing.
+    OptionalUrls(&'static [&'static str]),
     /// On or off.
     Switch,
     /// One of these words.
@@ -95,7 +97,7 @@ pub enum Value {
     Addr(IpAddr),
     /// Of [`Kind::SocketAddr`].
     SocketAddr(Option<SocketAddr>),
-    /// Of [`Kind::Urls`] and [`Kind::OptionalUrl`].
+    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
     Urls(SecretUrl),
     /// Of [`Kind::Service`].
     Service(Upstream),
@@ -178,6 +180,8 @@ impl Kind {
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::Service => Upstream::parse(text).map(Value::Service),
+            Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
+            Self::OptionalUrls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Switch(true)),
                 "false" | "0" | "no" | "off" => Some(Value::Switch(false)),
@@ -216,7 +220,7 @@ impl Kind {
             Self::SocketAddr => {
                 "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100".into()
             }
-            Self::Urls(schemes) => {
+            Self::Urls(schemes) | Self::OptionalUrls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
             }
@@ -276,7 +280,9 @@ impl Kind {
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
             Self::SocketAddr => "ADDR:PORT".into(),
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::Service => "URL".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service => {
+                "URL".into()
+            }
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
@@ -293,7 +299,9 @@ impl Kind {
     /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
     pub(super) fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::Service if text.contains('?') => {
+            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service
+                if text.contains('?') =>
+            {
                 "***".into()
             }
             Self::Secret => "***".into(),

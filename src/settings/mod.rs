@@ -34,6 +34,7 @@ pub use relay::RelaySettings;
 pub use resolved::{
     AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, EventsSettings, LevelsSettings,
     LimitSettings, LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings,
+    SentinelSettings, TradesSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

@@ -8,6 +8,8 @@ use super::limit::{Limit, Shows};
 pub enum Subcommand {
     /// `weirgate levels`.
     Levels,
+    /// `weirgate trades`.
+    Trades,
     /// `weirgate channels`.
     Channels,
     /// `weirgate events`.
@@ -22,12 +24,19 @@ pub enum Subcommand {
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 4] = [Self::Levels, Self::Channels, Self::Events, Self::Demo];
+    pub const GATEWAYS: [Self; 5] = [
+        Self::Levels,
+        Self::Trades,
+        Self::Channels,
+        Self::Events,
+        Self::Demo,
+    ];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levels => "levels",
+            Self::Trades => "trades",
             Self::Channels => "channels",
             Self::Events => "events",
             Self::Demo => "demo",
@@ -40,6 +49,7 @@ impl Subcommand {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
+            Self::Trades => "Relay trades from Redis to those who hold their symbols",
             Self::Channels => "Relay Redis channels and patterns, with roles and limits",
             Self::Events => "Route devices' requests to HTTP services, and push events to devices",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
@@ -71,6 +81,8 @@ pub enum Heading {
     Market,
     /// What a client of the channels gateway may do.
     Channels,
+    /// What a client of the trades gateway may do.
+    Trades,
     /// The services of the events gateway.
     Services,
     /// What a device of the events gateway may do.
@@ -105,6 +117,7 @@ impl Heading {
             Self::Relays => "Relays and endpoints",
             Self::Session => "Trading session",
             Self::Market => "Simulated market",
+            Self::Trades => "Trades",
             Self::Channels => "Channels",
             Self::Services => "Services",
             Self::Devices => "Devices",
@@ -147,8 +160,12 @@ pub struct Setting {
 const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
 
 /// The gateways that have a bus.
-pub(super) const WITH_BUS: &[Subcommand] =
-    &[Subcommand::Levels, Subcommand::Channels, Subcommand::Demo];
+pub(super) const WITH_BUS: &[Subcommand] = &[
+    Subcommand::Levels,
+    Subcommand::Trades,
+    Subcommand::Channels,
+    Subcommand::Demo,
+];
 
 impl Setting {
     /// A row of every gateway, without original env names.

@@ -6,8 +6,9 @@ use super::typed::{Env, rows};
 use super::*;
 use crate::hub;
 
-const ALL: [Subcommand; 6] = [
+const ALL: [Subcommand; 7] = [
     Subcommand::Levels,
+    Subcommand::Trades,
     Subcommand::Channels,
     Subcommand::Events,
     Subcommand::Demo,
@@ -19,6 +20,7 @@ const ALL: [Subcommand; 6] = [
 fn words(subcommand: Subcommand) -> Vec<&'static str> {
     match subcommand {
         Subcommand::Token => vec!["token", "inspect"],
+        Subcommand::Trades => vec!["trades", "--redis-url=redis://r"],
         other => vec![other.name()],
     }
 }
@@ -48,6 +50,8 @@ fn partner(flag: &str) -> Option<&'static str> {
         "nats-password" => "--nats-user=x",
         "nats-cert" => "--nats-key=x",
         "nats-key" => "--nats-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
         _ => return None,
     })
 }
@@ -184,6 +188,7 @@ fn every_setting_reaches_the_resolved_ones() {
                 Kind::SocketAddr => vec!["10.1.2.3:9100".into()],
                 Kind::Urls(_) => vec!["nats://other:1".into()],
                 Kind::OptionalUrl(_) => vec!["redis://other:1/2".into()],
+                Kind::OptionalUrls(_) => vec!["other:1".into(), "redis://a:1,rediss://b".into()],
                 Kind::Switch => vec!["true".into()],
                 Kind::Choice(words) => words.iter().map(|&w| w.to_owned()).collect(),
                 Kind::Origins => vec!["https://a.example".into()],
@@ -454,7 +459,7 @@ fn the_environment_may_name_the_gateway() {
     assert_eq!(exit.status, 2);
     assert_eq!(
         exit.text,
-        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or channels or demo\n"
+        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or trades or channels or events or demo\n"
     );
 }
 

@@ -1,6 +1,6 @@
 """What the replaced gateway's documents tell people to run, word for word, from tests/snippets.
 
-The port 8000 is replaced by the test's. `uv run` is stood in for: it would make an environment of its own.
+The documents' ports are replaced by the test's. `uv run` is stood in for: it would make an environment of its own.
 """
 import asyncio
 import contextlib
@@ -26,8 +26,9 @@ FLOW = {"n": 1}
 def text_of(name, port):
     """A snippet for this port, without the line that says where it stands."""
     _, text = (SNIPPETS / name).read_text().split("\n", 1)
-    assert "localhost:8000" in text
-    return text.replace("localhost:8000", f"localhost:{port}")
+    text, found = re.subn(r"localhost:\d+", f"localhost:{port}", text)
+    assert found, name
+    return text
 
 
 @pytest.fixture
@@ -127,21 +128,70 @@ class Terminal:
         return re.findall(pattern, self.text())
 
 
-async def test_wscat_prints_each_message(nats, start_weirgate, shell):
+    def type(self, line):
+        os.write(self.descriptor, line.encode() + b"\r")
+
+
+@contextlib.asynccontextmanager
+async def in_a_terminal(command, shell):
+    """A command line with a terminal before it; ended with the test."""
     node_binary()  # wscat is one of its packages
+    ours, theirs = pty.openpty()
+    child = await asyncio.create_subprocess_exec("bash", "-c", "exec " + command, stdin=theirs, stdout=theirs, stderr=theirs, **shell)
+    os.close(theirs)
+    try:
+        yield Terminal(ours)
+    finally:
+        child.kill()
+        await child.wait()
+        os.close(ours)
+
+
+async def test_wscat_prints_each_message(nats, start_weirgate, shell):
     async with gateway(nats, start_weirgate) as (weirgate, bus):
-        ours, theirs = pty.openpty()
-        terminal = Terminal(ours)
-        child = await asyncio.create_subprocess_exec(
-            "bash", "-c", "exec " + text_of("wscat.sh", weirgate.port), stdin=theirs, stdout=theirs, stderr=theirs, **shell)
-        os.close(theirs)
-        try:
+        async with in_a_terminal(text_of("wscat.sh", weirgate.port), shell) as terminal:
             [first] = await terminal.shows(r"< (\{.*?\})\r?\n")
             state = json.loads(first)
             assert (state["flow"], state["levels"]["spy"]) == (FLOW, SPY)
             await bus.flow({"n": 2})
             await terminal.shows(r'< (\{"flow":\{"n": 2\}.*?\})\r?\n')
-        finally:
-            child.kill()
-            await child.wait()
-            os.close(ours)
+
+
+async def test_the_trades_session_in_wscat(redis_server, start_weirgate, shell):
+    weirgate = start_weirgate("trades", redis=redis_server).wait_ready()
+    command, *typed = text_of("trades_wscat.txt", weirgate.port).splitlines()
+    subscribe, ping, unsubscribe = (line.removeprefix("> ") for line in typed)
+    async with in_a_terminal(command, shell) as terminal:
+        await terminal.shows(r'< \{"type":"success","message":"Connected to WebSocket Gateway"')
+        terminal.type(subscribe)
+        await terminal.shows(r'< \{[^<]*"subscribed":\["AAPL","GOOGL"\],"currentSubscriptions":\["AAPL","GOOGL"\]')
+        with redis_server.client() as redis:
+            redis.publish("channel:trade:AAPL", '{"symbol":"AAPL","price":150.25}')
+        await terminal.shows(r'< \{"type":"trade","data":\{"symbol":"AAPL","price":150.25\},"timestamp":\d+\}')
+        terminal.type(ping)
+        await terminal.shows(r'< \{"type":"pong","timestamp":\d+\}')
+        terminal.type(unsubscribe)
+        await terminal.shows(r'< \{[^<]*"unsubscribed":\["AAPL"\],"currentSubscriptions":\["GOOGL"\]')
+
+
+async def test_the_channels_client_in_javascript(redis_server, start_weirgate, shell):
+    weirgate = start_weirgate("channels", redis=redis_server, env={"DEFAULT_ROLE": "admin"}).wait_ready()
+    argv = [node_binary(), NODE / "run_snippet.mjs", SNIPPETS / "channels.js", str(weirgate.port)]
+    async with running(*argv, **shell) as child:
+        async def message():
+            """What one message was printed as, on however many lines."""
+            lines = [await line_of(child)]
+            assert lines[0].startswith("Message: {"), lines
+            while lines[-1] != "}" and not lines[-1].endswith(" }"):
+                lines.append(await line_of(child))
+            return " ".join(line.strip() for line in lines)
+
+        assert "type: 'connected'" in await message()
+        subscribed = await message()
+        assert "channels: [ 'market:tick:BANKNIFTY', 'engine:signal:*' ]" in subscribed and "requestId: 'req-1'" in subscribed
+        with redis_server.client() as redis:
+            redis.publish("market:tick:BANKNIFTY", '{"price":1}')
+            redis.publish("engine:signal:NIFTY", '{"side":"buy"}')
+        tick, signal = await message(), await message()
+        assert "seq: 3" in tick and "channel: 'market:tick:BANKNIFTY'" in tick and "data: { price: 1 }" in tick
+        assert "pattern: 'engine:signal:*'" in signal and "data: { side: 'buy' }" in signal

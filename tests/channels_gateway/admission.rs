@@ -74,6 +74,7 @@ fn a_good_token_brings_its_role_and_any_other_is_refused() {
     }
     let refusals: Vec<_> = bench
         .stats
+        .access
         .refusals()
         .filter(|(_, count)| *count > 0)
         .collect();

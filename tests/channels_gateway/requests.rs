@@ -171,7 +171,7 @@ fn who_sends_too_much_is_told_once_a_second() {
     let other = bench.client();
     bench.ping(other);
     assert_eq!(bench.kinds(other), kinds(&[("pong", 2)]));
-    assert!(bench.stats.requests_limited() > 20);
+    assert!(bench.stats.access.requests_limited() > 20);
 }
 
 #[test]

@@ -1,34 +1,16 @@
-"""The channels contract, as recorded cases: each is a test of its own; the runner beside this file does the work."""
-import pathlib
-import re
-import subprocess
-import sys
-
+"""The channels contract, as recorded cases: each is a test of its own."""
 import pytest
-from processes import StartError, weirgate_binary
-
-HERE = pathlib.Path(__file__).parent
-FOLDER = HERE.parent / "vectors" / "channels"
-CASES = sorted(path.stem for path in FOLDER.glob("*.json"))
+import transcripts
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("channels-cases")]
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """By case: None when it passed, else why not."""
-    done = subprocess.run(
-        [sys.executable, HERE / "check_transcripts.py", "--dir", FOLDER, "--cmd", f"{weirgate_binary()} channels",
-         "--port-env", "REDIS_WS_GATEWAY_PORT", "--verbose"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=220)
-    passed = {name: None for name in re.findall(r"^ok +(\S+)$", done.stdout, re.M)}
-    failed = dict(re.findall(r"^FAIL (\S+): (.*)$", done.stdout, re.M))
-    if not passed and not failed:
-        raise StartError(f"the runner told of no case:\n{done.stdout}")
-    return {**passed, **failed}
+    return transcripts.run("channels", "REDIS_WS_GATEWAY_PORT")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", transcripts.cases("channels"))
 def test_case(case, outcomes):
     why = outcomes.get(case, "the runner did not get to it")
     assert why is None, why

@@ -1,4 +1,4 @@
-// Runs a TypeScript snippet whose `this` is a component, as in Angular, and prints what the component gets.
+// Runs a snippet: TypeScript whose `this` is a component, as in Angular, and prints what the component gets; or JavaScript.
 //
 //   node run_snippet.mjs FILE PORT
 import { readFileSync } from "node:fs";
@@ -6,7 +6,7 @@ import amaro from "amaro";
 import WebSocket from "ws";
 
 const [file, port] = process.argv.slice(2);
-const typescript = readFileSync(file, "utf8").replaceAll("localhost:8000", `localhost:${port}`);
+const typescript = readFileSync(file, "utf8").replaceAll(/localhost:\d+/g, `localhost:${port}`);
 const { code } = amaro.transformSync(typescript, { mode: "strip-only" });
 const got = (name) => (value) => console.log(JSON.stringify({ [name]: value }));
 const component = { processLevelSignals: got("levels"), processFlowData: got("flow") };

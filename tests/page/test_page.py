@@ -90,6 +90,11 @@ async def newest(socket, seconds=5):
             return json.loads(text)
 
 
+async def connected(page):
+    """From here on each message is one more on the page; what came before is one state."""
+    await page.until("document.getElementById('pill').dataset.status === 'open'", 15, "the page connected")
+
+
 async def shows(page, messages):
     await page.until(f"document.getElementById('main').dataset.drawn === '{messages}'", 10, f"{messages} messages on the page")
 
@@ -103,7 +108,7 @@ async def test_it_shows_what_another_client_got(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, websockets.connect(weirgate.ws_url) as other, open_page(weirgate.http_url) as page:
         assert "Waiting for the first message" in await page.text("#rows")
-        await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "the page connected")
+        await connected(page)
         await bus.levels(LEVELS)
         await bus.flow(FLOW)
         got = await newest(other)
@@ -137,6 +142,7 @@ ATTACK = "<img src=x onerror=\"document.title='broken'\"><script>document.title=
 async def test_odd_parts_are_shown_as_far_as_they_go_and_never_run(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
+        await connected(page)
         sent = 0
         for flow in (0, False, "", [], "text", [1, {"a": 2}], {}, {"book": 5, "buy_vol": -1, "a": {}}, {ATTACK: ATTACK, "symbol": ATTACK}, None):
             await bus.flow(flow)
@@ -176,7 +182,7 @@ WATCH = """(() => {
 async def test_a_feed_that_stops_is_stale_within_3_s(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
-        await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "the page connected")
+        await connected(page)
         await page.js(WATCH)
         for n in range(20):
             await bus.flow({"n": n})

@@ -133,6 +133,13 @@ class Client(asyncio.Protocol):
             except TimeoutError:
                 pass
 
+    def say(self, value):
+        """Sends a JSON message."""
+        payload = json.dumps(value).encode()
+        assert len(payload) < 65_536
+        size = bytes([0x80 | len(payload)]) if len(payload) < 126 else bytes([0xFE]) + len(payload).to_bytes(2, "big")
+        self.transport.write(bytes([0x80 | TEXT]) + size + bytes(4) + payload)
+
     def stop_reading(self):
         """From now on the kernel's buffers fill, and then the server's."""
         self.transport.pause_reading()
@@ -149,17 +156,17 @@ def small_socket(receive_bytes):
     return s
 
 
-async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream"):
-    """A client past its 101; `source` is the address that it comes from."""
+async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream", make=Client):
+    """A client past its 101; `source` is the address that it comes from, `make` its class."""
     loop = asyncio.get_running_loop()
-    make = lambda: Client(port, extra, keep_sums, path)
+    protocol = lambda: make(port, extra, keep_sums, path)
     if receive_bytes is None:
         local_addr = (source, 0) if source else None
-        _, client = await loop.create_connection(make, "127.0.0.1", port, local_addr=local_addr)
+        _, client = await loop.create_connection(protocol, "127.0.0.1", port, local_addr=local_addr)
     else:
         s = small_socket(receive_bytes)
         await loop.sock_connect(s, ("127.0.0.1", port))
-        _, client = await loop.create_connection(make, sock=s)
+        _, client = await loop.create_connection(protocol, sock=s)
     head = await asyncio.wait_for(client.upgraded, 10)
     assert head.startswith("HTTP/1.1 101"), head
     return client

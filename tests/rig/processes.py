@@ -17,6 +17,8 @@ import urllib.error
 import urllib.request
 import json
 
+import redis
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 _libc = ctypes.CDLL(None)
@@ -194,12 +196,53 @@ class NatsServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class RedisServer:
+    """redis-server without a store; can be killed and brought back on its port."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.process = None
+        self.start()
+
+    def start(self, seconds=20):
+        """Starts it and returns once it answers."""
+        if self.process:
+            self.process.discard()
+        self.process = Process([system_binary("redis-server", "redis-server"), "--port", self.port, "--bind", "127.0.0.1",
+                                "--save", "", "--appendonly", "no"])
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if self.client().ping():
+                    return
+            except redis.ConnectionError:
+                pass
+            if not self.process.alive():
+                raise StartError(f"redis-server ended at start\n{self.process.log_tail()}")
+            time.sleep(0.03)
+        raise StartError(f"redis-server does not answer\n{self.process.log_tail()}")
+
+    def client(self):
+        """A connection of its own, for PUBLISH and PUBSUB."""
+        return redis.Redis(port=self.port, socket_timeout=10)
+
+    def kill(self):
+        self.process.kill()
+
+    def discard(self):
+        if self.process:
+            self.process.discard()
+
+
 class Weirgate(Process):
     """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them."""
 
-    def __init__(self, subcommand="levels", *flags, nats=None, env=None, files_max=None, output=None):
+    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None):
         self.port = free_port()
-        settings = {"GATEWAY_PORT": str(self.port), "REDIS_WS_GATEWAY_PORT": str(self.port)}
+        settings = {name: str(self.port) for name in ("GATEWAY_PORT", "WS_PORT", "REDIS_WS_GATEWAY_PORT")}
+        if redis is not None:
+            settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
         super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)

@@ -164,6 +164,20 @@ impl Fleet {
         }
     }
 
+    /// Sends from each open client its own text, by the order in which they were opened.
+    pub(crate) fn send_each(&mut self, text: impl Fn(usize) -> String) {
+        let clients = self.clients.iter_mut().enumerate();
+        for (index, client) in clients.filter(|(_, c)| c.phase == Phase::Open) {
+            let frame = client_frame(opcode::TEXT, text(index).as_bytes());
+            client.send(&frame, &mut self.readers);
+        }
+    }
+
+    /// Counted messages of each client, in the order in which they were opened.
+    pub(crate) fn deliveries(&self) -> impl Iterator<Item = u64> {
+        self.clients.iter().map(|c| c.seen.deliveries)
+    }
+
     /// Reads for `wait_us`, or until `done` (looked at after each turn); true when done.
     pub(crate) fn run(
         &mut self,

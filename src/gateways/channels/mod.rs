@@ -20,29 +20,21 @@ use self::client::Client;
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
 use self::waiting::{Answers, Waits};
+use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, Origins, Refusal, Token, TokenBucket, bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, Origins, Refusal, Token, bearer_protocol, is_pattern,
 };
 use crate::hub::{
-    Accepted, Admission, BusNotice, CloseCode, CloseReason, Closing, Core, Gateway, Incoming,
-    SessionKey, TopicName,
+    Accepted, Admission, BusNotice, CloseReason, Closing, Core, Gateway, Incoming, SessionKey,
+    TopicName,
 };
 use crate::wire::head::RequestHead;
 
 pub use self::stats::ChannelsStats;
 
-/// For a refused token and for one that has ended: browsers cannot see an HTTP status.
-const AUTHENTICATION_FAILED: CloseCode = CloseCode {
-    code: 1008,
-    text: "Authentication failed",
-};
-
 /// A request may name twice as many channels as a client may hold, and at least so many.
 const ENTRIES_MAX: usize = 1_000;
-
-/// A client is told once in this time that it sends too much.
-const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -261,27 +253,21 @@ impl ChannelsGateway {
         if !client.answers.are_too_many() {
             core.resume_reading(key);
         }
-        let due = client.due_us(core);
+        let due = client.due_us(core.now());
         core.set_deadline(key, due);
     }
 
     /// Over the rate: dropped, and told once a second.
     fn limit(&mut self, core: &mut Core, key: SessionKey) -> bool {
-        let now_us = core.now().mono_us;
         let Some(client) = self.clients.get_mut(&key) else {
             return true;
         };
-        if client.requests.take(now_us) {
-            return false;
-        }
-        self.stats.count_limited();
-        let told = client.limited_told_us;
-        if told.is_none_or(|at| now_us - at >= TELL_LIMITED_EVERY_US) {
-            client.limited_told_us = Some(now_us);
-            let answer = Answer::error("Rate limit exceeded", "null");
+        let rated = client.requests.judge(core.now(), &self.stats.access);
+        if rated == Rated::DroppedAndTold {
+            let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
             self.answer(core, key, answer, BTreeSet::new());
         }
-        true
+        rated != Rated::Taken
     }
 
     /// Redis has answered for a name.
@@ -335,6 +321,7 @@ impl Gateway for ChannelsGateway {
         let accepted = Accepted {
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
+            ..Accepted::default()
         };
         // What is wrong with an upgrade the core says, and no token is looked at for it.
         if head.upgrade().is_err() {
@@ -346,7 +333,7 @@ impl Gateway for ChannelsGateway {
                 Admission::Accept(accepted)
             }
             Err(refusal) => {
-                self.stats.count_refusal(refusal);
+                self.stats.access.count_refusal(refusal);
                 Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED)
             }
         }
@@ -359,16 +346,16 @@ impl Gateway for ChannelsGateway {
             return;
         };
         let default = || self.settings.default_role.clone();
+        let token_end = TokenEnd::of(&identity);
         let role = identity.role.unwrap_or_else(default);
         let answer = Answer::connected(&uuid(core), &role);
         let per_second = self.settings.inbound_per_second;
         let client = Client {
             role,
-            expires_unix_ms: identity.expires_unix_ms,
+            token_end,
             names: BTreeSet::new(),
             patterns: 0,
-            requests: TokenBucket::new(per_second, core.now().mono_us),
-            limited_told_us: None,
+            requests: RequestRate::new(per_second, core.now()),
             answers: Answers::default(),
         };
         self.clients.insert(key, client);
@@ -400,7 +387,7 @@ impl Gateway for ChannelsGateway {
         let Some(client) = self.clients.get(&key) else {
             return;
         };
-        if client.has_ended(core) {
+        if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {

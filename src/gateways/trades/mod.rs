@@ -3,7 +3,9 @@
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
 mod answer;
+mod client;
 mod request;
+mod stats;
 mod symbols;
 
 use std::collections::HashMap;
@@ -11,8 +13,10 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
+use self::client::{Client, user_for_log};
 use self::request::Request;
 use self::symbols::{Held, Users};
+use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
@@ -22,10 +26,7 @@ use crate::hub::{
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-const AUTHENTICATION_FAILED: CloseCode = CloseCode {
-    code: 1008,
-    text: "Authentication failed",
-};
+pub use self::stats::TradesStats;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -34,42 +35,49 @@ pub struct TradesGatewaySettings {
     pub server_id: String,
     /// Symbols of one connection.
     pub symbols_max: usize,
+    /// Messages that a client may send, a second; `None` for no limit.
+    pub inbound_per_second: Option<u32>,
     /// Levels of nesting that a message may have.
     pub json_depth_max: usize,
+    /// Pages that may connect.
+    pub origins: Origins,
+    /// Who a token admits.
+    pub authenticator: Authenticator,
 }
 
 /// The client side of the trades contract.
 #[derive(Debug)]
 pub struct TradesGateway {
     settings: TradesGatewaySettings,
-    origins: Origins,
-    tokens: Authenticator,
-    clients: HashMap<SessionKey, Held, RandomState>,
+    stats: Arc<TradesStats>,
+    clients: HashMap<SessionKey, Client, RandomState>,
     users: Users,
+    /// Symbols held, once for each client that holds them.
+    held: u64,
     /// Who was let in by [`Gateway::upgrade`], until [`Gateway::opened`] follows at once.
     admitted: Identity,
 }
 
 impl TradesGateway {
     /// A gateway without clients.
-    pub fn new(settings: TradesGatewaySettings, origins: Origins, tokens: Authenticator) -> Self {
+    pub fn new(settings: TradesGatewaySettings, stats: Arc<TradesStats>) -> Self {
         Self {
             settings,
-            origins,
-            tokens,
+            stats,
             clients: HashMap::default(),
             users: Users::default(),
+            held: 0,
             admitted: Identity::default(),
         }
     }
 
     /// No client is connected, and nothing is kept of those that were.
     pub fn is_idle(&self) -> bool {
-        self.clients.is_empty() && self.users.is_empty()
+        self.clients.is_empty() && self.users.is_empty() && self.held == 0
     }
 
     fn subscribe(&mut self, core: &mut Core, key: SessionKey, asked: Vec<String>) -> Arc<Frame> {
-        let Some(client) = self.clients.get_mut(&key) else {
+        let Some(Client { held: client, .. }) = self.clients.get_mut(&key) else {
             return answer::error(core, "Not connected");
         };
         let new = client.new_ones(asked);
@@ -94,13 +102,15 @@ impl TradesGateway {
         }
         client.symbols.extend_from_slice(&new);
         self.users.add(client, new.len());
+        self.held += new.len() as u64;
+        self.stats.store_subscriptions(self.held);
         let message = format!("Successfully subscribed to {} symbol(s)", new.len());
         let data = answer::symbols("subscribed", &new, &client.symbols);
         answer::success(core, &message, data)
     }
 
     fn unsubscribe(&mut self, core: &mut Core, key: SessionKey, asked: Vec<String>) -> Arc<Frame> {
-        let Some(client) = self.clients.get_mut(&key) else {
+        let Some(Client { held: client, .. }) = self.clients.get_mut(&key) else {
             return answer::error(core, "Not connected");
         };
         let gone = client.held_ones(asked);
@@ -109,12 +119,22 @@ impl TradesGateway {
         }
         client.symbols.retain(|held| !gone.contains(held));
         self.users.remove(client, gone.len());
+        self.held -= gone.len() as u64;
+        self.stats.store_subscriptions(self.held);
         let message = match gone.len() {
             0 => "Not subscribed to any of the requested symbols".to_owned(),
             n => format!("Successfully unsubscribed from {n} symbol(s)"),
         };
         let data = answer::symbols("unsubscribed", &gone, &client.symbols);
         answer::success(core, &message, data)
+    }
+
+    fn judge_rate(&mut self, core: &Core, key: SessionKey) -> Rated {
+        let client = self.clients.get_mut(&key);
+        let requests = client.and_then(|client| client.requests.as_mut());
+        requests.map_or(Rated::Taken, |requests| {
+            requests.judge(core.now(), &self.stats.access)
+        })
     }
 
     fn welcome(&self, core: &mut Core, symbols_max: usize) -> Arc<Frame> {
@@ -133,52 +153,73 @@ impl Gateway for TradesGateway {
         if !head.asks_upgrade() {
             return Admission::ToHttp;
         }
-        if !self.origins.allow(head.header("Origin")) {
+        if !self.settings.origins.allow(head.header("Origin")) {
             return Admission::Refuse {
                 status: 403,
                 detail: "Origin not allowed",
             };
         }
-        let accepted = Accepted {
+        self.admitted = Identity::default();
+        let mut accepted = Accepted {
             protocol: first_protocol(head),
             ..Accepted::default()
         };
+        // What is wrong with an upgrade the core says, and no token is looked at for it.
+        if head.upgrade().is_err() {
+            return Admission::Accept(accepted);
+        }
+        let tokens = &self.settings.authenticator;
         let token = Token::find(head);
-        let identity = self.tokens.identify(token.as_ref(), core.now().unix_ms);
-        match identity {
+        match tokens.identify(token.as_ref(), core.now().unix_ms) {
             Ok(identity) => self.admitted = identity,
-            Err(_) if self.tokens.required => {
+            Err(refusal) if tokens.required => {
+                self.stats.access.count_refusal(refusal);
+                accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }
             // Without REQUIRE_AUTH a token refuses nobody.
-            Err(_) => self.admitted = Identity::default(),
+            Err(_) => {}
         }
+        accepted.user = user_for_log(self.admitted.user.as_deref(), head);
         Admission::Accept(accepted)
     }
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
         let identity = std::mem::take(&mut self.admitted);
+        // Nor does its end close anybody then: what it brought counts until the client leaves.
+        let token_end = match self.settings.authenticator.required {
+            true => TokenEnd::of(&identity),
+            false => TokenEnd::default(),
+        };
+        core.set_deadline(key, token_end.due_us(core.now()));
         let claimed = identity.symbols_max.map(|max| max as usize);
-        let client = Held {
+        let held = Held {
             symbols: Vec::new(),
             // Without a limit of their own users are not told apart.
             user: identity.user.filter(|_| claimed.is_some()).map(Arc::from),
             symbols_max: claimed.unwrap_or(self.settings.symbols_max),
         };
-        if let Some(at_unix_ms) = identity.expires_unix_ms {
-            let left_ms = at_unix_ms.saturating_sub(core.now().unix_ms).max(0) as u64;
-            let at_us = core
-                .now()
-                .mono_us
-                .saturating_add(left_ms.saturating_mul(1000));
-            core.set_deadline(key, Some(at_us));
-        }
-        let welcome = self.welcome(core, client.symbols_max);
+        let welcome = self.welcome(core, held.symbols_max);
+        let per_second = self.settings.inbound_per_second;
+        let client = Client {
+            held,
+            token_end,
+            requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
+        };
         self.clients.insert(key, client);
         core.send(key, &welcome);
     }
 
     fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+        match self.judge_rate(core, key) {
+            Rated::Taken => {}
+            Rated::Dropped => return,
+            Rated::DroppedAndTold => {
+                let answer = answer::error(core, RATE_LIMIT_EXCEEDED);
+                core.send(key, &answer);
+                return;
+            }
+        }
         let text = match message {
             Incoming::Text(text) => text.into(),
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
@@ -194,15 +235,24 @@ impl Gateway for TradesGateway {
 
     fn command(&mut self, _: &mut Core, (): Self::Command) {}
 
-    /// The token has expired.
+    /// A token may have ended.
     fn deadline(&mut self, core: &mut Core, key: SessionKey) {
-        let reason = CloseReason::Policy;
-        core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
+        let Some(client) = self.clients.get(&key) else {
+            return;
+        };
+        if client.token_end.has_come(core.now()) {
+            let reason = CloseReason::Policy;
+            core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
+        } else {
+            core.set_deadline(key, client.token_end.due_us(core.now()));
+        }
     }
 
     fn closed(&mut self, _: &mut Core, key: SessionKey, _: CloseReason) {
-        if let Some(client) = self.clients.remove(&key) {
-            self.users.remove(&client, client.symbols.len());
+        if let Some(Client { held, .. }) = self.clients.remove(&key) {
+            self.users.remove(&held, held.symbols.len());
+            self.held -= held.symbols.len() as u64;
+            self.stats.store_subscriptions(self.held);
         }
     }
 

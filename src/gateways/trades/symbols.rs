@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use crate::hub::TopicName;
 
 /// What one connection holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Held {
     /// Oldest first.
     pub(super) symbols: Vec<TopicName>,

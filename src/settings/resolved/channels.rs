@@ -3,23 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::error::Warning;
-use super::super::kind::Value;
-use super::super::secret::SecretUrl;
 use super::super::typed::Source;
-use super::{AuthSettings, Checked, CommonSettings};
-
-/// Where Redis is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RedisSettings {
-    /// Goes over host and port; shown without the password.
-    pub url: Option<SecretUrl>,
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Certificates to trust, for TLS.
-    pub ca_file: Option<PathBuf>,
-}
+use super::{AuthSettings, Checked, CommonSettings, RedisSettings};
 
 /// `weirgate channels`.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,17 +51,5 @@ impl Checked {
     /// The file of the table, for `--print-acl`.
     pub fn acl_file(&self) -> Option<PathBuf> {
         self.path("acl")
-    }
-
-    fn redis(&self) -> RedisSettings {
-        RedisSettings {
-            url: match self.value("redis-url") {
-                Value::Urls(url) if !url.expose().is_empty() => Some(url.clone()),
-                _ => None,
-            },
-            host: self.text("redis-host"),
-            port: self.number("redis-port"),
-            ca_file: self.path("redis-ca-file"),
-        }
     }
 }

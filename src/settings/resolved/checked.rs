@@ -26,6 +26,8 @@ const PAIRS: &[(&str, &str)] = &[
     ("nats-password", "nats-user"),
     ("nats-cert", "nats-key"),
     ("nats-key", "nats-cert"),
+    ("redis-sentinels", "redis-sentinel-master"),
+    ("redis-sentinel-master", "redis-sentinels"),
 ];
 
 /// The values of one subcommand, each allowed, and fitting together.
@@ -67,6 +69,7 @@ impl Checked {
             errors.extend(checked.several(NATS_USERS));
             errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
             errors.extend(checked.unknown_keys());
+            errors.extend(checked.no_redis());
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -118,7 +121,7 @@ impl Checked {
     }
 
     /// The value, if it was given: one whose default is empty.
-    fn set(&self, flag: &str) -> Option<&CheckedValue> {
+    pub(super) fn set(&self, flag: &str) -> Option<&CheckedValue> {
         self.find(flag).filter(|v| v.source != Source::Default)
     }
 

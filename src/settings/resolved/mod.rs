@@ -9,6 +9,8 @@ mod checked;
 mod events;
 mod levels;
 mod nats;
+mod redis;
+mod trades;
 
 use std::net::SocketAddr;
 
@@ -18,11 +20,13 @@ use crate::auth::{AddressLimits, TrustedProxies};
 use crate::hub;
 
 pub use self::auth::AuthSettings;
-pub use self::channels::{ChannelsSettings, RedisSettings};
+pub use self::channels::ChannelsSettings;
 pub use self::checked::{Checked, CheckedValue};
 pub use self::events::EventsSettings;
 pub use self::levels::{DemoSettings, LevelsSettings};
 pub use self::nats::{NatsAccess, NatsUser};
+pub use self::redis::{RedisSettings, SentinelSettings};
+pub use self::trades::TradesSettings;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

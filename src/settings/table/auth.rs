@@ -3,11 +3,11 @@
 use super::super::kind::Kind;
 use super::super::setting::Heading::Auth;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{self, Channels, Token};
+use super::super::setting::Subcommand::{self, Channels, Token, Trades};
 use super::HOUR_MS;
 
 /// Those that look at tokens.
-const ON: &[Subcommand] = &[Channels, Token];
+const ON: &[Subcommand] = &[Trades, Channels, Token];
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -20,6 +20,16 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Without it no token is looked at.")
     .original_env(&["REQUIRE_AUTH"])
     .on(&[Channels]),
+    Setting::new(
+        Auth,
+        "require-auth",
+        Kind::Switch,
+        "false",
+        "Refuse clients without a good token: closed with 1008",
+    )
+    .more("Without it a token refuses nobody, and a good one still brings its claims.")
+    .original_env(&["REQUIRE_AUTH"])
+    .on(&[Trades]),
     Setting::new(
         Auth,
         "gateway-api-key",

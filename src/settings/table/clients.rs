@@ -4,7 +4,7 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Clients;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Events, Levels};
+use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
 use super::{HOUR_MS, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
@@ -81,7 +81,7 @@ pub(super) static ROWS: &[Setting] = &[
          Only where nobody else reaches the port may it be *.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
-    .on(&[Levels, Channels, Demo]),
+    .on(&[Levels, Trades, Channels, Demo]),
     Setting::new(
         Clients,
         "trusted-proxies",
@@ -150,6 +150,19 @@ pub(super) static ROWS: &[Setting] = &[
         Clients,
         "message-bytes-max",
         (125, 64 * MIB),
+        "102400",
+        "One message from a client, its fragments together, inflated",
+    )
+    .limit(
+        "close 1009",
+        Shows::Reason(CloseReason::MessageTooBig),
+        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
+    )
+    .on(&[Trades]),
+    Setting::bytes(
+        Clients,
+        "message-bytes-max",
+        (125, 64 * MIB),
         "2097152",
         "One message from a client, its fragments together, inflated",
     )
@@ -171,7 +184,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`message_too_large`, and the message is dropped",
         Shows::Metric(names::EVENT_ERRORS),
-        "tests/events_gateway.rs::messages_are_checked_in_the_contracts_order",
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     )
     .on(&[Events]),
 ];

@@ -3,6 +3,7 @@
 use super::super::limit::Shows;
 use super::super::setting::Heading::{Connection, SendQueue};
 use super::super::setting::Setting;
+use super::super::setting::Subcommand::{Channels, Demo, Levels, Trades};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
@@ -103,7 +104,16 @@ pub(super) static ROWS: &[Setting] = &[
         (0, HOUR_MS),
         "20000",
         "Time between pings to a client; 0 sends none",
-    ),
+    )
+    .on(&[Levels, Channels, Demo]),
+    Setting::ms(
+        Connection,
+        "ping-interval-ms",
+        (0, HOUR_MS),
+        "30000",
+        "Time between pings to a client; 0 sends none",
+    )
+    .on(&[Trades]),
     Setting::ms(
         Connection,
         "pong-timeout-ms",
@@ -115,7 +125,21 @@ pub(super) static ROWS: &[Setting] = &[
         "close 1011, or as the gateway's contract says",
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
-    ),
+    )
+    .on(&[Levels, Channels, Demo]),
+    Setting::ms(
+        Connection,
+        "pong-timeout-ms",
+        (100, HOUR_MS),
+        "30000",
+        "From a ping to its pong",
+    )
+    .limit(
+        "close 1000",
+        Shows::Reason(CloseReason::PongTimeout),
+        "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
+    )
+    .on(&[Trades]),
     Setting::ms(
         Connection,
         "close-timeout-ms",

@@ -148,7 +148,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`rate_limited`, and the message is dropped",
         Shows::Metric(names::EVENT_ERRORS),
-        "tests/events_gateway.rs::who_sends_too_much_is_told_each_time",
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     )
     .on(&[Events]),
     Setting::new(
@@ -162,7 +162,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`--rate-limit-rps` counts",
         Shows::Metric(names::EVENT_ERRORS),
-        "tests/events_gateway.rs::who_sends_too_much_is_told_each_time",
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     )
     .on(&[Events]),
     Setting::count(
@@ -175,7 +175,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "the newest of the client that goes are dropped",
         Shows::Metric(names::MESSAGES_FORGOTTEN),
-        "tests/events_gateway.rs::what_a_client_leaves_behind_is_forwarded_within_a_limit",
+        "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
     )
     .on(&[Events]),
 ];

@@ -4,7 +4,7 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Listening;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Events, Levels};
+use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -37,6 +37,15 @@ pub(super) static ROWS: &[Setting] = &[
     .on(&[Channels]),
     Setting::new(
         Listening,
+        "listen",
+        Kind::Addr,
+        "[::]",
+        "Address to listen on",
+    )
+    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
+    .on(&[Trades]),
+    Setting::new(
+        Listening,
         "port",
         Kind::Port,
         "8000",
@@ -54,6 +63,15 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .original_env(&["REDIS_WS_GATEWAY_PORT"])
     .on(&[Channels]),
+    Setting::new(
+        Listening,
+        "port",
+        Kind::Port,
+        "8080",
+        "Port for WebSocket and HTTP",
+    )
+    .original_env(&["WS_PORT"])
+    .on(&[Trades]),
     Setting::count(
         Listening,
         "listen-backlog",

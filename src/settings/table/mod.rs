@@ -16,6 +16,7 @@ mod listening;
 mod nats;
 mod process;
 mod redis;
+mod trades;
 
 use super::setting::Setting;
 
@@ -32,6 +33,7 @@ static PARTS: &[&[Setting]] = &[
     redis::ROWS,
     levels::ROWS,
     channels::ROWS,
+    trades::ROWS,
     events::ROWS,
     process::ROWS,
     auth::ROWS,

@@ -1,0 +1,198 @@
+//! `loadtest trades` and `loadtest channels`: clients of a gateway on Redis, each with its own
+//! subscription, and what of that reaches them.
+
+mod outcome;
+mod publisher;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use clap::Args;
+
+use self::outcome::Outcome;
+use self::publisher::{Publisher, Schedule};
+use crate::clock;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Kind, Target};
+use crate::launch;
+use crate::report;
+
+/// How long the answers to the subscriptions may take.
+const ANSWERS_US: u64 = 30_000_000;
+/// How long after the last publication a delivery may come.
+const LATE_US: u64 = 5_000_000;
+/// Welcome and answer.
+const ANSWERS_PER_CLIENT: u64 = 2;
+
+/// What the two commands share.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Server: a command with {port} and {redis} replaced; REDIS_URL and its port's variable are set
+    #[arg(long, value_name = "COMMAND")]
+    server: String,
+    /// Messages are published for this long
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Clients offer permessage-deflate
+    #[arg(long)]
+    deflate: bool,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Options of `loadtest trades`.
+#[derive(Debug, Args)]
+pub(crate) struct TradesArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Clients; each holds one symbol
+    #[arg(long, short = 'n', default_value_t = 10_000)]
+    clients: usize,
+    /// Symbols; clients are dealt out over them
+    #[arg(long, default_value_t = 2_000)]
+    symbols: usize,
+    /// Trades per second, over all symbols in turn
+    #[arg(long, default_value_t = 5_000.0)]
+    rate: f64,
+}
+
+/// Options of `loadtest channels`.
+#[derive(Debug, Args)]
+pub(crate) struct ChannelsArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Clients
+    #[arg(long, short = 'n', default_value_t = 1_000)]
+    clients: usize,
+    /// Channels; clients are dealt out over them
+    #[arg(long, default_value_t = 1)]
+    channels: usize,
+    /// Messages per second, over all channels in turn
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// Size of a payload (at least 128)
+    #[arg(long, default_value_t = 1024)]
+    bytes: usize,
+}
+
+/// One gateway's words for the same things.
+pub(crate) struct Words {
+    /// Path of its WebSocket.
+    path: &'static str,
+    /// The request of a client for topic `n`.
+    subscribe: fn(usize) -> String,
+    /// The Redis channel of topic `n`.
+    channel: fn(usize) -> String,
+}
+
+const TRADES: Words = Words {
+    path: "/",
+    subscribe: |n| format!(r#"{{"action":"subscribe","symbols":["S{n}"]}}"#),
+    channel: |n| format!("channel:trade:S{n}"),
+};
+
+const CHANNELS: Words = Words {
+    path: "/ws",
+    subscribe: |n| format!(r#"{{"action":"subscribe","channels":["market:tick:S{n}"]}}"#),
+    channel: |n| format!("market:tick:S{n}"),
+};
+
+/// Runs `loadtest trades`; fails unless each client gets exactly its trades, in their order.
+pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let load = Load {
+        clients: a.clients,
+        topics: a.symbols,
+        rate: a.rate,
+        payload: publisher::Form::Trade,
+    };
+    run(&a.common, &TRADES, &load, stop)
+}
+
+/// Runs `loadtest channels`; fails unless each client gets exactly its messages, in their order.
+pub(crate) fn channels(a: &ChannelsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let load = Load {
+        clients: a.clients,
+        topics: a.channels,
+        rate: a.rate,
+        payload: publisher::Form::Object { bytes: a.bytes },
+    };
+    run(&a.common, &CHANNELS, &load, stop)
+}
+
+/// How much of what.
+struct Load {
+    clients: usize,
+    topics: usize,
+    rate: f64,
+    payload: publisher::Form,
+}
+
+fn run(common: &Common, words: &Words, load: &Load, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    if load.topics == 0 || load.clients < load.topics {
+        return Err(Fault::Usage(
+            "there must be a topic, and a client for each".into(),
+        ));
+    }
+    let redis = launch::redis_server()?;
+    let url = launch::redis_url(&redis);
+    let server = launch::server_on_redis(&common.server, &url)?;
+    let process = server.process()?;
+    let target = Target {
+        addr: server.addr,
+        path: words.path.to_owned(),
+        deflate: common.deflate,
+        send: None,
+        throttle_kbit: 0,
+    };
+    let mut fleet = Fleet::new(target, Arc::clone(stop))?;
+    fleet.open(Kind::Reader, load.clients)?;
+    fleet.send_each(|client| (words.subscribe)(client % load.topics));
+    let answers = ANSWERS_PER_CLIENT * load.clients as u64;
+    if !fleet.run(ANSWERS_US, |f| f.readers.unstamped >= answers)? {
+        let missing = answers - fleet.readers.unstamped;
+        return Err(Fault::Server(format!("{missing} answers are missing")));
+    }
+
+    let schedule = Schedule {
+        count: (load.rate * common.seconds) as u64,
+        rate: load.rate,
+        topics: load.topics,
+    };
+    let mut publisher = Publisher::connect(&url, words.channel, load.topics, &load.payload)?;
+    let cpu_before = process.cpu_us()?;
+    let expected: u64 = (0..load.clients)
+        .map(|client| schedule.of_topic(client % load.topics))
+        .sum();
+    let published = thread::scope(|scope| {
+        let work = scope.spawn(|| publisher.publish(&schedule, stop));
+        let mut until = u64::MAX;
+        let ran = fleet.run(u64::MAX / 2, |f| {
+            if until == u64::MAX && work.is_finished() {
+                until = clock::now_us() + LATE_US;
+            }
+            f.readers.deliveries >= expected && work.is_finished() || clock::now_us() > until
+        });
+        if ran.is_err() {
+            // Lets the publisher's thread end, which the scope waits for.
+            stop.store(true, Ordering::Relaxed);
+        }
+        let published = work
+            .join()
+            .unwrap_or_else(|_| Err(Fault::Bus("the publisher panicked".into())));
+        ran.and(published)
+    })?;
+    let cpu_us = process.cpu_us()?.saturating_sub(cpu_before);
+    let wrong_clients = fleet
+        .deliveries()
+        .enumerate()
+        .filter(|(client, got)| *got != schedule.of_topic(client % load.topics))
+        .count();
+    let outcome = Outcome::of(&fleet, published, expected, wrong_clients, cpu_us, process)?;
+    fleet.close();
+    println!("{}", outcome.text());
+    report::write_json(common.json.as_deref(), &outcome)?;
+    outcome.verdict()
+}

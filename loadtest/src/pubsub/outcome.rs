@@ -1,0 +1,124 @@
+//! What came of it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::publisher::Published;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Kind, Latency};
+use crate::process::Process;
+use crate::report::{mib, row, table};
+
+/// The result of `loadtest trades` and `loadtest channels`.
+#[derive(Serialize)]
+pub(super) struct Outcome {
+    clients: usize,
+    published: u64,
+    published_per_s: f64,
+    /// The longest that a publication was behind its schedule.
+    late_max_ms: f64,
+    expected: u64,
+    deliveries: u64,
+    /// Clients that did not get exactly what was published on their topics.
+    wrong_clients: usize,
+    /// Messages that came twice or out of order.
+    not_rising: u64,
+    latency: Latency,
+    server_cpu_us_per_delivery: f64,
+    server_cpu_percent: f64,
+    server_rss_bytes: u64,
+    ends: BTreeMap<String, u64>,
+}
+
+impl Outcome {
+    pub(super) fn of(
+        fleet: &Fleet,
+        published: Published,
+        expected: u64,
+        wrong_clients: usize,
+        cpu_us: u64,
+        process: Process,
+    ) -> Result<Self, Fault> {
+        let readers = &fleet.readers;
+        let took_us = published.took_us.max(1) as f64;
+        Ok(Self {
+            clients: fleet.open_count(Kind::Reader),
+            published: published.count,
+            published_per_s: published.count as f64 * 1e6 / took_us,
+            late_max_ms: published.late_max_us as f64 / 1e3,
+            expected,
+            deliveries: readers.deliveries,
+            wrong_clients,
+            not_rising: readers.not_rising,
+            latency: readers.latency(),
+            server_cpu_us_per_delivery: cpu_us as f64 / readers.deliveries.max(1) as f64,
+            server_cpu_percent: cpu_us as f64 * 100.0 / took_us,
+            server_rss_bytes: process.rss_bytes()?,
+            ends: readers.ends.clone(),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let ms = |v: f64| format!("{v:.2}");
+        let Latency {
+            p50_ms,
+            p99_ms,
+            p999_ms,
+            max_ms,
+            ..
+        } = self.latency;
+        let mut text = table(&[
+            row(&[
+                &"clients",
+                &"published",
+                &"per s",
+                &"expected",
+                &"delivered",
+                &"p50 ms",
+                &"p99 ms",
+                &"p99.9 ms",
+                &"max ms",
+                &"CPU us each",
+                &"CPU %",
+                &"MiB",
+            ]),
+            row(&[
+                &self.clients,
+                &self.published,
+                &format!("{:.0}", self.published_per_s),
+                &self.expected,
+                &self.deliveries,
+                &ms(p50_ms),
+                &ms(p99_ms),
+                &ms(p999_ms),
+                &ms(max_ms),
+                &ms(self.server_cpu_us_per_delivery),
+                &format!("{:.0}", self.server_cpu_percent),
+                &mib(self.server_rss_bytes),
+            ]),
+        ]);
+        text.push_str(&format!(
+            "the publisher was {:.1} ms late at most\n",
+            self.late_max_ms
+        ));
+        for (how, count) in &self.ends {
+            text.push_str(&format!("ended: {count} x {how}\n"));
+        }
+        text
+    }
+
+    /// Fails on a message too few, too many or out of order, and on a client that was closed.
+    pub(super) fn verdict(&self) -> Result<(), Fault> {
+        let closed: u64 = self.ends.values().sum();
+        let differs = self.deliveries != self.expected;
+        if differs || self.wrong_clients > 0 || self.not_rising + closed > 0 {
+            return Err(Fault::Failed(format!(
+                "{} of {} deliveries, {} clients with too few or too many, {} twice or out of \
+                 order, {closed} closed by the server",
+                self.deliveries, self.expected, self.wrong_clients, self.not_rising
+            )));
+        }
+        Ok(())
+    }
+}

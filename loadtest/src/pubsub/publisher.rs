@@ -1,0 +1,176 @@
+//! Publishes stamped messages on Redis channels in turn, by an absolute schedule.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock;
+use crate::fault::Fault;
+use crate::payload::Payload;
+
+/// Messages that are due are sent together, at most so many, and one look at the clock apart.
+const BATCH_MAX: u64 = 256;
+/// Between two looks at the clock.
+const TICK_US: u64 = 500;
+
+/// What a message looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// A trade, the stamp in one of the fields that a gateway passes on.
+    Trade,
+    /// An object of so many bytes.
+    Object {
+        /// At least 128.
+        bytes: usize,
+    },
+}
+
+/// Which message goes when, and on which channel: message `i` on topic `i % topics`.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule {
+    /// Messages in all.
+    pub(super) count: u64,
+    /// Messages per second.
+    pub(super) rate: f64,
+    /// Channels.
+    pub(super) topics: usize,
+}
+
+impl Schedule {
+    /// Messages of one topic.
+    pub(super) fn of_topic(&self, topic: usize) -> u64 {
+        let topics = self.topics as u64;
+        self.count / topics + u64::from((topic as u64) < self.count % topics)
+    }
+
+    /// Topic of a message, and its number there, from 1 on.
+    fn place(&self, message: u64) -> (usize, u64) {
+        let topics = self.topics as u64;
+        ((message % topics) as usize, message / topics + 1)
+    }
+
+    /// Messages that are due after so long, microseconds.
+    fn due(&self, after_us: u64) -> u64 {
+        let due = (after_us as f64 * self.rate / 1e6) as u64 + 1;
+        due.min(self.count)
+    }
+}
+
+/// A connection that publishes.
+pub(super) struct Publisher {
+    connection: redis::Connection,
+    channels: Vec<String>,
+    payload: Option<Payload>,
+}
+
+impl Publisher {
+    /// Connects to Redis.
+    pub(super) fn connect(
+        url: &str,
+        channel: fn(usize) -> String,
+        topics: usize,
+        form: &Form,
+    ) -> Result<Self, Fault> {
+        let connection = redis::Client::open(url)
+            .and_then(|client| client.get_connection())
+            .map_err(|error| Fault::Bus(format!("connect {url}: {error}")))?;
+        Ok(Self {
+            connection,
+            channels: (0..topics).map(channel).collect(),
+            payload: match *form {
+                Form::Trade => None,
+                Form::Object { bytes } => Some(Payload::new(bytes)),
+            },
+        })
+    }
+
+    /// Publishes by the schedule; returns how many went before `stop`, and the longest that one was
+    /// late for it, microseconds.
+    pub(super) fn publish(
+        &mut self,
+        schedule: &Schedule,
+        stop: &AtomicBool,
+    ) -> Result<Published, Fault> {
+        let start = clock::now_us();
+        let mut published = Published::default();
+        while published.count < schedule.count && !stop.load(Ordering::Relaxed) {
+            let now = clock::now_us();
+            let due = schedule.due(now - start).min(published.count + BATCH_MAX);
+            if due == published.count {
+                clock::sleep_until(now + TICK_US);
+                continue;
+            }
+            let planned_us = start + (published.count as f64 * 1e6 / schedule.rate) as u64;
+            published.late_max_us = published.late_max_us.max(now.saturating_sub(planned_us));
+            self.batch(schedule, published.count..due)?;
+            published.count = due;
+        }
+        published.took_us = clock::now_us() - start;
+        Ok(published)
+    }
+
+    fn batch(&mut self, schedule: &Schedule, messages: std::ops::Range<u64>) -> Result<(), Fault> {
+        let mut pipe = redis::pipe();
+        for message in messages {
+            let (topic, n) = schedule.place(message);
+            let stamp_us = clock::now_us();
+            pipe.cmd("PUBLISH").arg(&self.channels[topic]);
+            match &mut self.payload {
+                Some(payload) => pipe.arg(payload.stamped(stamp_us, n)),
+                None => pipe.arg(trade(topic, stamp_us, n)),
+            };
+            pipe.ignore();
+        }
+        pipe.query(&mut self.connection)
+            .map_err(|error| Fault::Bus(format!("publish: {error}")))
+    }
+}
+
+/// What was published.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Published {
+    /// Messages.
+    pub(super) count: u64,
+    /// From the first to the last.
+    pub(super) took_us: u64,
+    /// The longest that a message was behind the schedule.
+    pub(super) late_max_us: u64,
+}
+
+fn trade(topic: usize, stamp_us: u64, n: u64) -> String {
+    format!(
+        r#"{{"symbol":"S{topic}","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"stamp_us":{stamp_us},"n":{n}}},"exchange":"NASDAQ"}}"#,
+        100 + n % 50
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_has_its_place_and_topics_their_share() {
+        let schedule = Schedule {
+            count: 10,
+            rate: 2.0,
+            topics: 4,
+        };
+        let mut newest = [0; 4];
+        for message in 0..schedule.count {
+            let (topic, n) = schedule.place(message);
+            newest[topic] += 1;
+            assert_eq!(n, newest[topic], "numbers rise by one on each topic");
+        }
+        assert_eq!(newest, [3, 3, 2, 2]);
+        assert_eq!([0, 1, 2, 3].map(|topic| schedule.of_topic(topic)), newest);
+        let due = [0, 499_999, 500_000, 60_000_000].map(|us| schedule.due(us));
+        assert_eq!(due, [1, 1, 2, 10]);
+    }
+
+    #[test]
+    fn a_trade_carries_its_stamp_where_it_is_passed_on() {
+        let text = trade(7, 123, 9);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["conditions"]["n"], 9);
+        let stamp = crate::stamp::find(text.as_bytes());
+        assert_eq!(stamp, Some(crate::stamp::Stamp { us: 123, n: 9 }));
+    }
+}

@@ -1,0 +1,154 @@
+//! What gateways with tokens and rates share: how a refused token is closed, when a token ends, how
+//! many requests a client may send, and what is counted of all that.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::auth::{Identity, Refusal, TokenBucket};
+use crate::hub::{CloseCode, Now};
+
+/// For a refused token and for one that has ended: browsers cannot see an HTTP status.
+pub(super) const AUTHENTICATION_FAILED: CloseCode = CloseCode {
+    code: 1008,
+    text: "Authentication failed",
+};
+
+/// What a client that sends too much is told.
+pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
+
+/// A client is told once in this time that it sends too much.
+const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
+
+/// A token's end is looked at again after this time: the clock that it is on may be set.
+const LOOK_AT_END_EVERY_MS: i64 = 60_000;
+
+/// When a client's token ends, if it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TokenEnd(Option<i64>);
+
+impl TokenEnd {
+    /// The end of the token that made this identity.
+    pub(super) fn of(identity: &Identity) -> Self {
+        Self(identity.expires_unix_ms)
+    }
+
+    /// When to look again, microseconds of the monotonic clock.
+    pub(super) fn due_us(self, now: Now) -> Option<u64> {
+        self.0.map(|at| {
+            let left_ms = at
+                .saturating_sub(now.unix_ms)
+                .clamp(0, LOOK_AT_END_EVERY_MS);
+            now.mono_us + left_ms.unsigned_abs() * 1000
+        })
+    }
+
+    /// It is over.
+    pub(super) fn has_come(self, now: Now) -> bool {
+        self.0.is_some_and(|at| at <= now.unix_ms)
+    }
+}
+
+/// The messages that one client may send.
+#[derive(Debug)]
+pub(super) struct RequestRate {
+    bucket: TokenBucket,
+    told_us: Option<u64>,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rated {
+    /// It is within the rate.
+    Taken,
+    /// It is dropped, and its client is told so.
+    DroppedAndTold,
+    /// It is dropped; its client was told a moment ago.
+    Dropped,
+}
+
+impl RequestRate {
+    /// So many a second, and as many at once.
+    pub(super) fn new(per_second: u32, now: Now) -> Self {
+        Self {
+            bucket: TokenBucket::new(per_second, now.mono_us),
+            told_us: None,
+        }
+    }
+
+    /// Judges a message, and counts one that is dropped.
+    pub(super) fn judge(&mut self, now: Now, stats: &AccessStats) -> Rated {
+        if self.bucket.take(now.mono_us) {
+            return Rated::Taken;
+        }
+        stats.count_limited();
+        let told_lately = |at| now.mono_us - at < TELL_LIMITED_EVERY_US;
+        if self.told_us.is_some_and(told_lately) {
+            return Rated::Dropped;
+        }
+        self.told_us = Some(now.mono_us);
+        Rated::DroppedAndTold
+    }
+}
+
+/// Numbers that others may read at any time. One writer, the gateway.
+#[derive(Debug, Default)]
+pub struct AccessStats {
+    requests_limited: AtomicU64,
+    refusals: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl AccessStats {
+    /// Messages of clients that were dropped for their rate.
+    pub fn requests_limited(&self) -> u64 {
+        self.requests_limited.load(Relaxed)
+    }
+
+    /// Clients that were refused for their token, by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.refusals.iter().map(|count| count.load(Relaxed));
+        Refusal::ALL.into_iter().map(Refusal::label).zip(counts)
+    }
+
+    fn count_limited(&self) {
+        self.requests_limited.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_refusal(&self, refusal: Refusal) {
+        if let Some(count) = self.refusals.get(refusal as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono_us: u64) -> Now {
+        Now {
+            mono_us,
+            unix_ms: 1_700_000_000_000,
+        }
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_once_a_second() {
+        let stats = AccessStats::default();
+        let mut rate = RequestRate::new(1, at(0));
+        assert_eq!(rate.judge(at(0), &stats), Rated::Taken);
+        assert_eq!(rate.judge(at(0), &stats), Rated::DroppedAndTold);
+        assert_eq!(rate.judge(at(999_999), &stats), Rated::Dropped);
+        assert_eq!(rate.judge(at(1_000_000), &stats), Rated::Taken);
+        assert_eq!(rate.judge(at(1_000_001), &stats), Rated::DroppedAndTold);
+        assert_eq!(stats.requests_limited(), 3);
+    }
+
+    #[test]
+    fn the_end_of_a_token_is_looked_at_again_each_minute() {
+        let end = |ms: i64| TokenEnd(Some(1_700_000_000_000 + ms));
+        assert_eq!(TokenEnd::default().due_us(at(5)), None);
+        assert_eq!(end(10).due_us(at(5)), Some(10_005));
+        assert_eq!(end(3_600_000).due_us(at(5)), Some(60_000_005));
+        assert_eq!(end(-10).due_us(at(5)), Some(5));
+        assert!(end(0).has_come(at(5)) && !end(1).has_come(at(5)));
+    }
+}

@@ -1,0 +1,29 @@
+//! One client: what it holds, how long, how much it may send, and who it is for the log.
+
+use url::form_urlencoded;
+
+use super::super::access::{RequestRate, TokenEnd};
+use super::symbols::Held;
+use crate::wire::head::RequestHead;
+
+/// Of a user, in the log.
+const USER_CHARS_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) held: Held,
+    pub(super) token_end: TokenEnd,
+    /// `None` where no rate is set.
+    pub(super) requests: Option<Box<RequestRate>>,
+}
+
+/// Who the log says a client was: the token's user, else what it calls itself in `?userId=`.
+pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
+    let cut = |user: &str| user.chars().take(USER_CHARS_MAX).collect::<Box<str>>();
+    if let Some(user) = of_token {
+        return Some(cut(user));
+    }
+    form_urlencoded::parse(head.query()?.as_bytes())
+        .find(|(name, user)| name == "userId" && !user.is_empty())
+        .map(|(_, user)| cut(&user))
+}
