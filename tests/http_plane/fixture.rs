@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-pub(crate) use crate::http_client::{Client, Reply, get, request};
+pub(crate) use crate::http_client::{Client, get, request};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
