@@ -45,6 +45,19 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
     }
 }
 
+/// What has to stand beside a flag that is half of something.
+fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
+        _ => return None,
+    })
+}
+
 fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     let settings = levels(&[], env);
     settings
