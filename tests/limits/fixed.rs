@@ -102,6 +102,39 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/channels_gateway/requests.rs::a_request_with_very_many_entries_is_refused_whole",
     },
     Fixed {
+        what: "Symbols in a request to subscribe",
+        value: "5",
+        beyond: "an error, and the request adds nothing",
+        shows: Shows::Elsewhere("the client's `error`"),
+        code: (
+            "src/gateways/trades/request.rs",
+            "SYMBOLS_PER_REQUEST_MAX: usize = 5;",
+        ),
+        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
+    },
+    Fixed {
+        what: "Length of a symbol",
+        value: "10 UTF-16 units",
+        beyond: "an error, and the request changes nothing",
+        shows: Shows::Elsewhere("the client's `error`"),
+        code: (
+            "src/gateways/trades/request.rs",
+            "SYMBOL_UNITS_MAX: usize = 10;",
+        ),
+        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
+    },
+    Fixed {
+        what: "A user's name in the log",
+        value: "64 characters",
+        beyond: "cut",
+        shows: Shows::Elsewhere("the log line"),
+        code: (
+            "src/gateways/trades/client.rs",
+            "USER_CHARS_MAX: usize = 64;",
+        ),
+        test: "tests/blackbox/test_trades.py::test_the_log_tells_who_it_was",
+    },
+    Fixed {
         what: "Wait of `subscribed` for Redis",
         value: "1 s",
         beyond: "sent all the same",
