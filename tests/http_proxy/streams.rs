@@ -147,6 +147,29 @@ fn chunks_stay_chunks_both_ways_with_their_trailers() {
 }
 
 #[test]
+fn lengths_that_are_said_twice_are_said_once() {
+    let rig = Rig::new();
+    let twice = "Content-Length: 2\r\nContent-Length: 2";
+    let mut client = rig.connect(post("/v1/jobs/x", twice, "ab"));
+    let mut service = rig.accept();
+    let head = service.head_text();
+    assert_eq!(
+        head.to_ascii_lowercase().matches("content-length").count(),
+        1,
+        "{head}"
+    );
+    assert_eq!(service.take(2), b"ab");
+    service.send(format!("HTTP/1.1 200 OK\r\n{twice}\r\n\r\ncd"));
+    let reply = client.reply();
+    assert_eq!(
+        (reply.text(), lines(&reply.head).len()),
+        ("cd", 2),
+        "{}",
+        reply.head
+    );
+}
+
+#[test]
 fn each_byte_passes_when_it_comes() {
     let rig = Rig::new();
     let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 20", ""));
@@ -272,6 +295,24 @@ fn a_kept_connection_that_was_closed_is_replaced() {
         assert_eq!(client.reply().text(), "2");
         assert_ends(&mut service);
     }
+}
+
+#[test]
+fn a_connection_that_was_not_used_for_long_is_not_used_again() {
+    let rig = Rig::new();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut first = rig.accept();
+    first.head_text();
+    first.send(ok("1"));
+    client.reply();
+    // Common servers end it after 5 s, perhaps just when the next request comes.
+    std::thread::sleep(Duration::from_millis(4_500));
+    client.send(get("/v1/jobs/x"));
+    let mut second = rig.accept();
+    second.head_text();
+    second.send(ok("2"));
+    assert_eq!(client.reply().text(), "2");
+    assert_ends(&mut first);
 }
 
 #[test]

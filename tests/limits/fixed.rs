@@ -269,4 +269,31 @@ pub(crate) const FIXED: &[Fixed] = &[
         code: ("src/health_check.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
         test: "src/health_check.rs::only_200_is_healthy",
     },
+    Fixed {
+        what: "Chunk extensions of one request body, and its trailers",
+        value: "8 KiB each",
+        beyond: "the body breaks off: 400 from a handler that reads it",
+        shows: Shows::Elsewhere("the answer"),
+        code: ("src/wire/body.rs", "ANNEX_BYTES_MAX: u32 = 8 * 1024;"),
+        test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
+    },
+    Fixed {
+        what: "Times that a proxied path may be encoded over itself",
+        value: "3",
+        beyond: "400",
+        shows: Shows::Elsewhere("the answer"),
+        code: ("src/http/proxy/path.rs", "DECODINGS_MAX: usize = 4;"),
+        test: "src/http/proxy/path.rs::a_path_that_is_encoded_again_and_again_is_a_trick",
+    },
+    Fixed {
+        what: "The proxy's connection to a service that nothing is asked of",
+        value: "4 s",
+        beyond: "not used again",
+        shows: Shows::Elsewhere("the service's side"),
+        code: (
+            "src/http/proxy/client.rs",
+            "KEPT_FOR: Duration = Duration::from_secs(4);",
+        ),
+        test: "tests/http_proxy/streams.rs::a_connection_that_was_not_used_for_long_is_not_used_again",
+    },
 ];

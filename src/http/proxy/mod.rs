@@ -13,9 +13,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::TRANSFER_ENCODING;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
@@ -128,16 +127,13 @@ impl Proxy {
             .map_err(|refusal| Answer::detail(refusal.status(), refusal.detail()))?;
         let bad_path = || Answer::detail(StatusCode::BAD_REQUEST, "Bad path");
         let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
-        let mut codings = parts.head.headers.get_all(TRANSFER_ENCODING).iter();
-        // Another coding cannot be passed on without its name, which concerns this connection.
-        if codings.any(|coding| {
-            !coding
-                .as_bytes()
-                .trim_ascii()
-                .eq_ignore_ascii_case(b"chunked")
-        }) {
+        if headers::has_other_coding(&parts.head.headers) {
             let detail = "Transfer-Encoding other than chunked";
             return Err(Answer::detail(StatusCode::NOT_IMPLEMENTED, detail));
+        }
+        // It asks for a tunnel, and hyper would make one.
+        if parts.head.method == Method::CONNECT {
+            return Err(Answer::detail(StatusCode::NOT_IMPLEMENTED, "CONNECT"));
         }
         let mut request = Request::new(body);
         *request.method_mut() = parts.head.method;
