@@ -36,7 +36,7 @@ where
             let (access, answer) = &*shared;
             let answer = match access.body(&request.head.headers, body).await {
                 Ok(body) => answer(body).await,
-                Err(refusal) => refusal,
+                Err(refusal) => refusal.answer(),
             };
             LateAnswer::from(answer)
         }
@@ -48,31 +48,53 @@ where
     }
 }
 
+/// Why a request was not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NotConfigured,
+    Forbidden,
+    TooLarge,
+    Broken,
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        let (status, detail) = match self {
+            Self::NotConfigured => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL_AUTH_TOKEN not configured",
+            ),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
+            Self::Broken => (StatusCode::BAD_REQUEST, "Bad Request"),
+        };
+        Answer::detail(status, detail)
+    }
+}
+
 impl InternalAccess {
-    async fn body(&self, headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Answer> {
+    async fn body(&self, headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
         let read = body.read(self.body_bytes_max).await;
         read.map_err(|error| match error {
-            ReadBodyError::TooLarge => {
-                Answer::detail(StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large")
-            }
-            ReadBodyError::Broken(_) => Answer::detail(StatusCode::BAD_REQUEST, "Bad Request"),
+            ReadBodyError::TooLarge => Refusal::TooLarge,
+            ReadBodyError::Broken(_) => Refusal::Broken,
         })
     }
 
     /// The token, in a time that tells nothing of where it differs.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Answer> {
-        let Some(token) = &self.token else {
-            let why = "INTERNAL_AUTH_TOKEN not configured";
-            return Err(Answer::detail(StatusCode::INTERNAL_SERVER_ERROR, why));
-        };
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();
         let is_it = match (given.next(), given.next()) {
             (Some(one), None) => one.as_bytes().ct_eq(token.as_bytes()).into(),
             _ => false,
         };
-        let refused = || Answer::detail(StatusCode::FORBIDDEN, "Forbidden");
-        is_it.then_some(()).ok_or_else(refused)
+        if is_it {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
+        }
     }
 }
 
@@ -81,7 +103,7 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
-    fn asked(token: Option<&str>, given: &[&str]) -> u16 {
+    fn asked(token: Option<&str>, given: &[&str]) -> Result<(), Refusal> {
         let access = InternalAccess {
             token: token.map(str::to_owned),
             body_bytes_max: 1,
@@ -90,17 +112,17 @@ mod tests {
         for one in given {
             headers.append(TOKEN_HEADER, HeaderValue::from_str(one).unwrap());
         }
-        let refused = access.admit(&headers).err();
-        refused.map_or(200, |answer| answer.status.as_u16())
+        access.admit(&headers)
     }
 
     #[test]
     fn the_token_stands_once_and_whole() {
-        assert_eq!(asked(Some("abc"), &["abc"]), 200);
+        assert_eq!(asked(Some("abc"), &["abc"]), Ok(()));
         for wrong in [&[][..], &["ab"], &["abcd"], &[""], &["abc", "abc"]] {
-            assert_eq!(asked(Some("abc"), wrong), 403, "{wrong:?}");
+            let answer = asked(Some("abc"), wrong);
+            assert_eq!(answer, Err(Refusal::Forbidden), "{wrong:?}");
         }
-        assert_eq!(asked(None, &["abc"]), 500);
-        assert_eq!(asked(None, &[]), 500);
+        assert_eq!(asked(None, &["abc"]), Err(Refusal::NotConfigured));
+        assert_eq!(asked(None, &[]), Err(Refusal::NotConfigured));
     }
 }

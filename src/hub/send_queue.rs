@@ -100,6 +100,7 @@ pub(super) struct SendQueue {
 }
 
 /// A queued message is one shared body, and so much for each client.
+#[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Entry>() == 16);
 
 /// Every delivery touches it: two cache lines, and no third.

@@ -152,12 +152,12 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "A kept connection to a service that is not used",
-        value: "30 s",
-        beyond: "the next call makes a new one",
+        value: "4 s",
+        beyond: "the next call or request makes a new one",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
-            "src/http/calls/client.rs",
-            "KEPT_FOR: Duration = Duration::from_secs(30);",
+            "src/http/calls/link.rs",
+            "KEPT_FOR: Duration = Duration::from_secs(4);",
         ),
         test: "tests/calls.rs::a_kept_connection_that_turns_out_closed_is_replaced",
     },
@@ -284,16 +284,5 @@ pub(crate) const FIXED: &[Fixed] = &[
         shows: Shows::Elsewhere("the answer"),
         code: ("src/http/proxy/path.rs", "DECODINGS_MAX: usize = 4;"),
         test: "src/http/proxy/path.rs::a_path_that_is_encoded_again_and_again_is_a_trick",
-    },
-    Fixed {
-        what: "The proxy's connection to a service that nothing is asked of",
-        value: "4 s",
-        beyond: "not used again",
-        shows: Shows::Elsewhere("the service's side"),
-        code: (
-            "src/http/proxy/client.rs",
-            "KEPT_FOR: Duration = Duration::from_secs(4);",
-        ),
-        test: "tests/http_proxy/streams.rs::a_connection_that_was_not_used_for_long_is_not_used_again",
     },
 ];

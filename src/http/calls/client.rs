@@ -12,12 +12,9 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::link::{self, Activity};
+use super::link::{self, Activity, KEPT_FOR};
 use super::upstream::Upstream;
 use crate::hub::{Answer, Call, CallFailure};
-
-/// A connection that was not used for this long is not used again.
-const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// A service that ends a connection just when it is used does so within this time of the request.
 /// Later the request was being worked on, and asking again could do it twice.

@@ -23,6 +23,10 @@ pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
+/// A connection that was not used for this long is not used again. Less than the 5 s after which
+/// common servers end theirs, so that few requests meet that end.
+pub(in crate::http) const KEPT_FOR: Duration = Duration::from_secs(4);
+
 /// When bytes last went either way, and whether any came since the request.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Activity(Arc<Inner>);

@@ -25,7 +25,7 @@ use self::client::Client;
 use crate::hub::{Answer, Call, CallFailure, Reply};
 
 pub use self::client::CallLimits;
-pub(super) use self::link::{Activity, connect};
+pub(super) use self::link::{Activity, KEPT_FOR, connect};
 pub use self::stats::CallStats;
 pub use self::upstream::Upstream;
 

@@ -13,11 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::body::{ToService, Upload};
 use super::headers;
-use crate::http::calls::{Activity, Upstream, connect};
-
-/// A connection that was not used for this long is not used again. Less than the 5 s after which
-/// common servers end theirs, so that no request meets that end.
-const KEPT_FOR: Duration = Duration::from_secs(4);
+use crate::http::calls::{Activity, KEPT_FOR, Upstream, connect};
 
 /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
