@@ -141,7 +141,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
             };
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let given = !args.is_empty() || !env.is_empty();
-                let beside = partner(setting.flag).filter(|_| given);
+                let beside = walks::partner(setting.flag).filter(|_| given);
                 let args = [&[subcommand.name(), "--check"], args, beside.as_slice()].concat();
                 let Ok(Invocation::Check(text)) = run(&args, env) else {
                     panic!("{:?}", run(&args, env));

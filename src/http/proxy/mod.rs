@@ -72,6 +72,9 @@ pub fn routes(settings: ProxySettings) -> Vec<Route> {
     TABLE.into_iter().map(route).collect()
 }
 
+/// Status and `detail` of a request that is not passed on.
+type Refusal = (StatusCode, &'static str);
+
 struct Proxy {
     measurement: Client,
     simulation: Client,
@@ -88,7 +91,7 @@ impl Proxy {
         let (body, upload) = ToService::new(body);
         let request = match self.request(line, client.upstream(), parts, body) {
             Ok(request) => request,
-            Err(refusal) => return refusal.into(),
+            Err((status, detail)) => return Answer::detail(status, detail).into(),
         };
         match client.send(request, &upload).await {
             Ok((answer, lease)) => {
@@ -121,19 +124,19 @@ impl Proxy {
         upstream: &Upstream,
         parts: RequestParts,
         body: ToService,
-    ) -> Result<Request<ToService>, Answer> {
+    ) -> Result<Request<ToService>, Refusal> {
         let target = line
             .target(parts.path())
-            .map_err(|refusal| Answer::detail(refusal.status(), refusal.detail()))?;
-        let bad_path = || Answer::detail(StatusCode::BAD_REQUEST, "Bad path");
+            .map_err(|refusal| (refusal.status(), refusal.detail()))?;
+        let bad_path = || (StatusCode::BAD_REQUEST, "Bad path");
         let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
         if headers::has_other_coding(&parts.head.headers) {
             let detail = "Transfer-Encoding other than chunked";
-            return Err(Answer::detail(StatusCode::NOT_IMPLEMENTED, detail));
+            return Err((StatusCode::NOT_IMPLEMENTED, detail));
         }
         // It asks for a tunnel, and hyper would make one.
         if parts.head.method == Method::CONNECT {
-            return Err(Answer::detail(StatusCode::NOT_IMPLEMENTED, "CONNECT"));
+            return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT"));
         }
         let mut request = Request::new(body);
         *request.method_mut() = parts.head.method;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What has to stand beside a flag that is half of something.
-fn partner(flag: &str) -> Option<&'static str> {
+pub(super) fn partner(flag: &str) -> Option<&'static str> {
     Some(match flag {
         "nats-user" => "--nats-password=x",
         "nats-password" => "--nats-user=x",
