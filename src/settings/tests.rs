@@ -45,19 +45,6 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
     }
 }
 
-/// What has to stand beside a flag that is half of something.
-fn partner(flag: &str) -> Option<&'static str> {
-    Some(match flag {
-        "nats-user" => "--nats-password=x",
-        "nats-password" => "--nats-user=x",
-        "nats-cert" => "--nats-key=x",
-        "nats-key" => "--nats-cert=x",
-        "redis-sentinels" => "--redis-sentinel-master=x",
-        "redis-sentinel-master" => "--redis-sentinels=x",
-        _ => return None,
-    })
-}
-
 fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     let settings = levels(&[], env);
     settings
@@ -154,7 +141,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
             };
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let given = !args.is_empty() || !env.is_empty();
-                let beside = partner(setting.flag).filter(|_| given);
+                let beside = walks::partner(setting.flag).filter(|_| given);
                 let args = [&[subcommand.name(), "--check"], args, beside.as_slice()].concat();
                 let Ok(Invocation::Check(text)) = run(&args, env) else {
                     panic!("{:?}", run(&args, env));

@@ -38,6 +38,7 @@ fn what_is_no_answer_is_unreachable() {
         "HTTP/1.1 200 OK\r\nContent-",
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
     ] {
         let mut client = rig.connect(get("/v1/jobs/x"));

@@ -68,6 +68,18 @@ fn another_coding_than_chunked_is_refused() {
 }
 
 #[test]
+fn a_tunnel_is_refused() {
+    let rig = Rig::new();
+    for target in ["/v1/jobs/x", "http://public/v1/jobs/x", "public:80"] {
+        let mut client = rig.connect("");
+        client.send(request("CONNECT", target));
+        let status = client.head().status;
+        assert!([400, 404, 501].contains(&status), "{target}: {status}");
+    }
+    rig.assert_untouched();
+}
+
+#[test]
 fn heads_are_held_to_the_public_limits() {
     let rig = Rig::new();
     let mut client = rig.connect("");

@@ -1,17 +1,12 @@
 //! What passes, and how it comes out.
 
 use std::io::{ErrorKind, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
-use weirgate::http::calls::Upstream;
 
-use crate::rig::{
-    BASE_PATH, Client, Rig, accept, assert_ends, get, line, lines, ok, post, request,
-};
+use crate::rig::{BASE_PATH, Client, Rig, accept, get, line, lines, ok, post, request};
 
 #[test]
 fn a_request_and_its_answer_pass_as_they_were() {
@@ -147,6 +142,29 @@ fn chunks_stay_chunks_both_ways_with_their_trailers() {
 }
 
 #[test]
+fn lengths_that_are_said_twice_are_said_once() {
+    let rig = Rig::new();
+    let twice = "Content-Length: 2\r\nContent-Length: 2";
+    let mut client = rig.connect(post("/v1/jobs/x", twice, "ab"));
+    let mut service = rig.accept();
+    let head = service.head_text();
+    assert_eq!(
+        head.to_ascii_lowercase().matches("content-length").count(),
+        1,
+        "{head}"
+    );
+    assert_eq!(service.take(2), b"ab");
+    service.send(format!("HTTP/1.1 200 OK\r\n{twice}\r\n\r\ncd"));
+    let reply = client.reply();
+    assert_eq!(
+        (reply.text(), lines(&reply.head).len()),
+        ("cd", 2),
+        "{}",
+        reply.head
+    );
+}
+
+#[test]
 fn each_byte_passes_when_it_comes() {
     let rig = Rig::new();
     let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 20", ""));
@@ -249,70 +267,6 @@ fn fill(sender: &mut Client) -> usize {
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_is_replaced() {
-    let rig = Rig::new();
-    let mut client = rig.connect("");
-    let bodies = [
-        get("/v1/jobs/x"),
-        post("/v1/jobs/x", "Content-Length: 2", "ab"),
-    ];
-    for again in bodies {
-        client.send(get("/v1/jobs/x"));
-        let mut service = rig.accept();
-        service.head_text();
-        service.send(ok("1"));
-        assert_eq!(client.reply().status, 200);
-        drop(service);
-        // The gateway sees the end when it looks, before or while it sends.
-        std::thread::sleep(Duration::from_millis(50));
-        client.send(again);
-        let mut service = rig.accept();
-        service.head_text();
-        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
-        assert_eq!(client.reply().text(), "2");
-        assert_ends(&mut service);
-    }
-}
-
-#[test]
-fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_that_does_no_harm() {
-    let rig = Rig::new();
-    let mut client = rig.connect(get("/v1/jobs/x"));
-    let mut service = rig.accept();
-    service.head_text();
-    service.send(ok("1"));
-    client.reply();
-    client.send(get("/v1/jobs/x"));
-    service.head_text();
-    drop(service);
-    let mut service = rig.accept();
-    service.head_text();
-    service.send(ok("2"));
-    assert_eq!(client.reply().text(), "2");
-    client.send(post("/v1/jobs/x", "Content-Length: 2", "ab"));
-    service.head_text();
-    drop(service);
-    assert_eq!(client.reply().status, 502);
-}
-
-#[test]
-fn a_websocket_may_be_asked_for_after_proxied_requests() {
-    let rig = Rig::new();
-    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 2", "ab"));
-    let mut service = rig.accept();
-    service.head_text();
-    let upgrade =
-        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframe";
-    client.send(upgrade);
-    service.send(ok("1"));
-    assert_eq!(client.reply().text(), "1");
-    let returned = rig.returned.recv_timeout(Duration::from_secs(5)).unwrap();
-    // The end of the same write may still be in the socket.
-    assert!(upgrade.as_bytes().starts_with(&returned.read));
-    assert!(returned.read.len() >= upgrade.len() - "frame".len());
-}
-
-#[test]
 fn a_body_is_asked_for_when_the_service_is_there() {
     let rig = Rig::new();
     let mut client = rig.connect(post(
@@ -386,47 +340,4 @@ fn a_trusted_proxy_is_believed() {
     assert_eq!(line(&head, "x-forwarded-proto"), Some("https"));
     service.send(ok(""));
     client.reply();
-}
-
-#[test]
-fn a_service_may_be_at_https() {
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = signed.cert.der().clone();
-    let key =
-        rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
-    let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    for (host, status) in [("localhost", 200), ("127.0.0.1", 502)] {
-        let rig = Rig::with(
-            |settings| {
-                settings.measurement = Upstream::parse(&format!("https://{host}:{port}")).unwrap();
-                settings.tls = Some(Arc::new(tls.clone()));
-            },
-            HttpSettings::default(),
-        );
-        let mut client = rig.connect(get("/v1/jobs/x"));
-        let stream = accept(&listener).stream;
-        let session = ServerConnection::new(Arc::new(server.clone())).unwrap();
-        let mut stream = StreamOwned::new(session, stream);
-        // To a name that the certificate does not have nothing is said.
-        let sent = stream
-            .write_all(ok("secret").as_bytes())
-            .and_then(|()| stream.flush());
-        let reply = client.reply();
-        assert_eq!(reply.status, status, "{host}: {sent:?}");
-    }
 }

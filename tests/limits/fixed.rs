@@ -102,6 +102,39 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/channels_gateway/requests.rs::a_request_with_very_many_entries_is_refused_whole",
     },
     Fixed {
+        what: "Symbols in a request to subscribe",
+        value: "5",
+        beyond: "an error, and the request adds nothing",
+        shows: Shows::Elsewhere("the client's `error`"),
+        code: (
+            "src/gateways/trades/request.rs",
+            "SYMBOLS_PER_REQUEST_MAX: usize = 5;",
+        ),
+        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
+    },
+    Fixed {
+        what: "Length of a symbol",
+        value: "10 UTF-16 units",
+        beyond: "an error, and the request changes nothing",
+        shows: Shows::Elsewhere("the client's `error`"),
+        code: (
+            "src/gateways/trades/request.rs",
+            "SYMBOL_UNITS_MAX: usize = 10;",
+        ),
+        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
+    },
+    Fixed {
+        what: "A user's name in the log",
+        value: "64 characters",
+        beyond: "cut",
+        shows: Shows::Elsewhere("the log line"),
+        code: (
+            "src/gateways/trades/client.rs",
+            "USER_CHARS_MAX: usize = 64;",
+        ),
+        test: "tests/blackbox/test_trades.py::test_the_log_tells_who_it_was",
+    },
+    Fixed {
         what: "Wait of `subscribed` for Redis",
         value: "1 s",
         beyond: "sent all the same",
@@ -268,5 +301,21 @@ pub(crate) const FIXED: &[Fixed] = &[
         shows: Shows::Elsewhere("nowhere"),
         code: ("src/health_check.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
         test: "src/health_check.rs::only_200_is_healthy",
+    },
+    Fixed {
+        what: "Chunk extensions of one request body, and its trailers",
+        value: "8 KiB each",
+        beyond: "the body breaks off: 400 from a handler that reads it",
+        shows: Shows::Elsewhere("the answer"),
+        code: ("src/wire/body.rs", "ANNEX_BYTES_MAX: u32 = 8 * 1024;"),
+        test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
+    },
+    Fixed {
+        what: "Times that a proxied path may be encoded over itself",
+        value: "3",
+        beyond: "400",
+        shows: Shows::Elsewhere("the answer"),
+        code: ("src/http/proxy/path.rs", "DECODINGS_MAX: usize = 4;"),
+        test: "src/http/proxy/path.rs::a_path_that_is_encoded_again_and_again_is_a_trick",
     },
 ];

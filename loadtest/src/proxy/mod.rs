@@ -96,7 +96,7 @@ pub(crate) fn run(a: &ProxyArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
             ..DirectionOutcome::default()
         };
         for round in 0..a.rounds {
-            let mut measure = |addr, seconds: &mut Vec<f64>| {
+            let measure = |addr, seconds: &mut Vec<f64>| {
                 if stop.load(Ordering::Relaxed) {
                     return Err(Fault::Interrupted);
                 }

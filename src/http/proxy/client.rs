@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::body::{ToService, Upload};
+use super::headers;
 use crate::http::calls::{Activity, KEPT_FOR, Upstream, connect};
 
 /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
@@ -174,10 +175,7 @@ impl Client {
             .unless_silent_but(self.silence, excused, send)
             .await;
         let fault = match outcome {
-            // It was not asked to change the protocol.
-            Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Fault::Failed(Failure::Unreachable)
-            }
+            Some(Ok(answer)) if !can_be_passed_on(&answer) => Fault::Failed(Failure::Unreachable),
             Some(Ok(answer)) => return Ok((answer, lease)),
             Some(Err(Some(unsent))) => Fault::Stale(Box::new(unsent)),
             Some(Err(None)) => match again {
@@ -188,6 +186,12 @@ impl Client {
         };
         Err((fault, lease))
     }
+}
+
+/// It changes no protocol, which nobody asked for, and its body is one that others can read.
+fn can_be_passed_on(answer: &Response<Incoming>) -> bool {
+    answer.status() != StatusCode::SWITCHING_PROTOCOLS
+        && !headers::has_other_coding(answer.headers())
 }
 
 /// The request once more, where sending it twice does no harm (RFC 9110 §9.2.2) and there is no

@@ -40,6 +40,7 @@ pub(super) fn to_service(
     random: impl FnMut() -> u64,
 ) {
     let takes_trailers = has_token(headers, &TE, "trailers");
+    one_length(headers);
     remove_hop_by_hop(headers);
     remove_token(headers);
     // The gateway asks for the body itself.
@@ -65,7 +66,27 @@ pub(super) fn to_service(
 
 /// Makes the headers of a service's answer those of the answer to the client.
 pub(super) fn to_client(headers: &mut HeaderMap) {
+    one_length(headers);
     remove_hop_by_hop(headers);
+}
+
+/// The body has another coding than `chunked`. Such a coding has its name in a header that concerns
+/// one connection, so it cannot be passed on.
+pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// Says the body's length once, or not at all where it is in chunks: whoever reads the head next
+/// may choose otherwise (RFC 9112 §6.3).
+fn one_length(headers: &mut HeaderMap) {
+    if let Some(length) = headers.remove(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
 }
 
 /// Makes trailers those that may be passed on: nothing that says how to read the message, or that
@@ -220,7 +241,6 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("proxy-authenticate", "Basic"),
             ("te", "gzip"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("content-length", "5"),
             ("trailer", "x-sum"),
@@ -243,6 +263,31 @@ mod tests {
             assert!(!requested.contains_key(name), "{name}");
         }
         assert_eq!(requested["content-length"], "5");
+    }
+
+    #[test]
+    fn a_length_is_said_once_and_never_beside_chunks() {
+        let mut twice = map(&[("content-length", "5"), ("content-length", "5")]);
+        assert_eq!(
+            asked(twice.clone(), false)
+                .get_all("content-length")
+                .iter()
+                .count(),
+            1
+        );
+        to_client(&mut twice);
+        assert_eq!(twice, map(&[("content-length", "5")]));
+        let mut both = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        to_client(&mut both);
+        assert!(both.is_empty());
+    }
+
+    #[test]
+    fn codings_besides_chunked_are_told() {
+        let coding = |value| has_other_coding(&map(&[("transfer-encoding", value)]));
+        assert!(!has_other_coding(&HeaderMap::new()));
+        assert!(!coding("chunked") && !coding(" Chunked "));
+        assert!(coding("gzip, chunked") && coding("gzip") && coding(""));
     }
 
     #[test]

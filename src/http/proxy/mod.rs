@@ -13,9 +13,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::TRANSFER_ENCODING;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
@@ -73,6 +72,9 @@ pub fn routes(settings: ProxySettings) -> Vec<Route> {
     TABLE.into_iter().map(route).collect()
 }
 
+/// Status and `detail` of a request that is not passed on.
+type Refusal = (StatusCode, &'static str);
+
 struct Proxy {
     measurement: Client,
     simulation: Client,
@@ -89,7 +91,7 @@ impl Proxy {
         let (body, upload) = ToService::new(body);
         let request = match self.request(line, client.upstream(), parts, body) {
             Ok(request) => request,
-            Err(refusal) => return refusal.into(),
+            Err((status, detail)) => return Answer::detail(status, detail).into(),
         };
         match client.send(request, &upload).await {
             Ok((answer, lease)) => {
@@ -122,22 +124,19 @@ impl Proxy {
         upstream: &Upstream,
         parts: RequestParts,
         body: ToService,
-    ) -> Result<Request<ToService>, Answer> {
+    ) -> Result<Request<ToService>, Refusal> {
         let target = line
             .target(parts.path())
-            .map_err(|refusal| Answer::detail(refusal.status(), refusal.detail()))?;
-        let bad_path = || Answer::detail(StatusCode::BAD_REQUEST, "Bad path");
+            .map_err(|refusal| (refusal.status(), refusal.detail()))?;
+        let bad_path = || (StatusCode::BAD_REQUEST, "Bad path");
         let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
-        let mut codings = parts.head.headers.get_all(TRANSFER_ENCODING).iter();
-        // Another coding cannot be passed on without its name, which concerns this connection.
-        if codings.any(|coding| {
-            !coding
-                .as_bytes()
-                .trim_ascii()
-                .eq_ignore_ascii_case(b"chunked")
-        }) {
+        if headers::has_other_coding(&parts.head.headers) {
             let detail = "Transfer-Encoding other than chunked";
-            return Err(Answer::detail(StatusCode::NOT_IMPLEMENTED, detail));
+            return Err((StatusCode::NOT_IMPLEMENTED, detail));
+        }
+        // It asks for a tunnel, and hyper would make one.
+        if parts.head.method == Method::CONNECT {
+            return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT"));
         }
         let mut request = Request::new(body);
         *request.method_mut() = parts.head.method;

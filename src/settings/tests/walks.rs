@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// What has to stand beside a flag that is half of something.
+pub(super) fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
+        _ => return None,
+    })
+}
+
 #[test]
 fn rows_stand_in_the_order_of_their_headings() {
     for (row, next) in settings().zip(settings().skip(1)) {
