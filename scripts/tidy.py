@@ -18,6 +18,7 @@ LINES_MAX = 500
 TAKEN_OVER = {
     "tests/conformance/abuse.py", "tests/conformance/autobahn.sh",
     "tests/contracts/check_levels.py", "tests/contracts/check_levels_behaviour.py", "tests/contracts/check_transcripts.py",
+    "tests/contracts/check_events.py",
 }
 SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.

@@ -18,7 +18,7 @@
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
 //! | [`key_files`] | the keys of tokens, read again when they change | judge a token | [`run`], [`token_command`] |
-//! | [`trust`] | whom outgoing TLS trusts | connect | [`sources`] |
+//! | [`trust`] | whom outgoing TLS trusts | connect | [`sources`], [`run`] |
 //! | [`token_command`] | `weirgate token`: makes and judges tokens | start anything | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 

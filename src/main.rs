@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Levels(settings)) => ran(run::levels(*settings)),
         Ok(Invocation::Trades(settings)) => ran(run::trades(*settings)),
         Ok(Invocation::Channels(settings)) => ran(run::channels(*settings)),
+        Ok(Invocation::Events(settings)) => ran(run::events(*settings)),
         Ok(Invocation::Demo(settings)) => ran(run::demo(*settings)),
         Ok(Invocation::PrintAcl(file)) => {
             ran(run::acl_text(file.as_deref()).map(|text| show(text.trim_end())))

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weirgate::auth::Origins;
-use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, Push, Service};
-use weirgate::hub::{Answer, Call, CallFailure, Limits, Reply, SessionKey};
+use weirgate::gateways::events::broadcast::Broadcast;
+use weirgate::gateways::events::{
+    EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
+};
+use weirgate::hub::{Answer, Call, CallFailure, FrameBytes, Limits, Reply, SessionKey};
 use world::World;
 use world::client::frame;
 
@@ -26,7 +29,7 @@ fn settings() -> EventsGatewaySettings {
 }
 
 fn world(settings: EventsGatewaySettings) -> Events {
-    let gateway = EventsGateway::new(settings, Origins::new([]));
+    let gateway = EventsGateway::new(settings, Origins::new([]), Arc::<EventsStats>::default());
     World::new(Limits::default(), gateway, 1)
 }
 
@@ -55,12 +58,13 @@ fn reply(world: &mut Events, id: u64, outcome: Result<Answer, CallFailure>) {
 fn push(world: &mut Events, devices: &[&str], data: &str) -> u64 {
     let sent = Arc::new(AtomicU64::new(u64::MAX));
     let told = Arc::clone(&sent);
-    let push = Push {
+    let broadcast = Broadcast {
         event: "\"lobby.updated\"".to_owned(),
         data: data.to_owned(),
         device_ids: devices.iter().map(|&d| d.to_owned()).collect(),
-        sent: Box::new(move |n| told.store(n, Ordering::Relaxed)),
     };
+    let sent_to = Box::new(move |n| told.store(n, Ordering::Relaxed));
+    let push = Push::new(broadcast, &FrameBytes::default(), world.now, sent_to);
     world.hub.command(world.now, push);
     world.settle();
     sent.load(Ordering::Relaxed)

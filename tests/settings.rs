@@ -176,6 +176,12 @@ fn wrong_values() {
         (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
         (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
         (&["channels"], &[("REQUIRE_AUTH", "perhaps")]),
+        (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
+        (&["events"], &[("RATE_LIMIT_BURST", "many")]),
+        (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),
+        (&["events"], &[("MAX_MESSAGE_BYTES", "64k")]),
+        (&["events"], &[("LOBBY_URL", "lobby:8000")]),
+        (&["events"], &[("LOBBY_URL", "http://ann:s3cret@lobby")]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -190,6 +196,7 @@ fn wrong_values() {
         let allowed = match setting.kind {
             // Each unit once is enough: what is allowed is the row's range.
             Kind::Number { .. } => "a whole number from".to_owned(),
+            Kind::Decimal { .. } => "a number from".to_owned(),
             // Any text is one.
             Kind::Text | Kind::Path | Kind::Secret => continue,
             kind => kind.allowed(),

@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod payload;
 mod process;
+mod proxy;
 mod publish;
 mod pubsub;
 mod report;
@@ -63,6 +64,8 @@ enum Command {
     Channels(pubsub::ChannelsArgs),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
+    /// Measure large bodies through a reverse proxy, and through nginx in turn
+    Proxy(proxy::ProxyArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -101,6 +104,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Trades(args) => pubsub::trades(&args, &stop),
         Command::Channels(args) => pubsub::channels(&args, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
+        Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }

@@ -9,6 +9,8 @@ mod bad_log;
 mod bus;
 pub mod channels;
 pub mod levels;
+mod none;
 pub mod trades;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
+pub use none::NoFeed;

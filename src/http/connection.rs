@@ -2,30 +2,33 @@
 //! clock, and a polite close.
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::{Request, Response, service};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::body::{Outgoing, RequestBody, Work};
 use super::connection_clock::ConnectionClock;
-use super::gate::{Gate, HeadLimits, Stop};
+use super::gate::{Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
-use super::service::Service;
-use super::site::{Answer, RequestParts};
+use super::service::{Found, Service};
+use super::site::{Handler, LateAnswer, Later, RequestParts};
 use crate::wire::response;
 
 /// What all connections share.
@@ -63,6 +66,8 @@ enum End {
     Fault(hyper::Error),
     /// Nothing came, or a head did not get whole, in time.
     TimedOut,
+    /// The client left while a handler was at work.
+    ClientGone,
     /// The process stops.
     Stopped,
 }
@@ -98,15 +103,22 @@ pub(super) async fn serve(
     // Who read bytes of a head has decided that it is served here.
     let decided = !read.is_empty();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock));
+    let gate = SharedGate::new(gate);
     let requests = Requests {
         server: Rc::clone(&server),
+        clock: Rc::clone(&clock),
         peer,
     };
     let mut http = server
         .protocol
-        .serve_connection(TokioIo::new(gate), requests);
-    let end = run(&mut http, &clock, &mut stopping).await;
-    let (stream, stop) = http.into_parts().io.into_inner().into_parts();
+        .serve_connection(TokioIo::new(gate.clone()), requests);
+    let end = run(&mut http, &gate, &clock, &mut stopping).await;
+    // With it goes what a handler still does, and the other holder of the gate.
+    drop(http);
+    let Some(gate) = gate.into_inner() else {
+        return;
+    };
+    let (stream, stop) = gate.into_parts();
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
@@ -132,6 +144,7 @@ pub(super) async fn serve(
             linger(stream, &[], settings).await;
         }
         (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
+        (End::ClientGone, _) => debug!(%peer, "HTTP client left before its answer was out"),
         (End::Stopped, _) => {}
     }
     drop(permit);
@@ -144,11 +157,12 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
 }
 
 async fn run(
-    http: &mut http1::Connection<TokioIo<Gate>, Requests>,
+    http: &mut http1::Connection<TokioIo<SharedGate>, Requests>,
+    gate: &SharedGate,
     clock: &ConnectionClock,
     stopping: &mut watch::Receiver<bool>,
 ) -> End {
-    let mut timer = pin!(sleep_until(clock.deadline()));
+    let mut timer = pin!(sleep_until(Instant::now()));
     let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
     let mut stopped = false;
     poll_fn(|cx| {
@@ -169,7 +183,12 @@ async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
         }
-        let deadline = clock.deadline();
+        if clock.is_working() && gate.poll_client_gone(cx).is_ready() {
+            return Poll::Ready(End::ClientGone);
+        }
+        let Some(deadline) = clock.deadline() else {
+            return Poll::Pending;
+        };
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
@@ -209,33 +228,102 @@ async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSetting
 /// The requests of one connection.
 struct Requests {
     server: Rc<Server>,
+    clock: Rc<ConnectionClock>,
     peer: SocketAddr,
 }
 
 impl service::Service<Request<Incoming>> for Requests {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Answering {
         let (head, body) = request.into_parts();
         let parts = RequestParts {
             head,
             peer: self.peer,
         };
-        let mut answer = self.server.service.answer(&parts);
-        if !body.is_end_stream() {
-            // Nobody reads this body. To look for a request behind it would be to trust its
-            // length, which is what request smuggling lives on.
-            answer = answer.close();
-        }
-        ready(Ok(response(answer)))
+        let server = Rc::clone(&self.server);
+        let answer = match server.service.find(&parts) {
+            Found::Answer(answer) => answer,
+            Found::Handler(Handler::Ready(answer)) => answer(&parts),
+            Found::Handler(Handler::Later(answer)) => {
+                let work = Work::begin(&self.clock);
+                let asked = parts.head.headers.clone();
+                let (body, body_ended) = RequestBody::new(body);
+                let later = answer(parts, body);
+                return Answering::Later {
+                    later,
+                    work: Some(work),
+                    finish: Finish {
+                        server,
+                        asked,
+                        body_ended,
+                    },
+                };
+            }
+        };
+        let finish = Finish {
+            body_ended: RequestBody::new(body).1,
+            asked: parts.head.headers,
+            server,
+        };
+        Answering::Ready(Some(finish.response(answer.into(), None)))
     }
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(answer.body));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
-    response
+/// An answer at once, or in its time.
+enum Answering {
+    /// `None` once it is out.
+    Ready(Option<Response<Outgoing>>),
+    Later {
+        later: Later,
+        work: Option<Work>,
+        finish: Finish,
+    },
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Outgoing>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            // hyper does not ask again.
+            Self::Ready(answer) => answer.take().map_or(Poll::Pending, |a| Poll::Ready(Ok(a))),
+            Self::Later {
+                later,
+                work,
+                finish,
+            } => {
+                let answer = later.as_mut().poll(cx);
+                answer.map(|answer| Ok(finish.response(answer, work.take())))
+            }
+        }
+    }
+}
+
+/// What turns an answer into hyper's.
+struct Finish {
+    server: Rc<Server>,
+    asked: HeaderMap,
+    body_ended: Arc<AtomicBool>,
+}
+
+impl Finish {
+    fn response(&self, answer: LateAnswer, work: Option<Work>) -> Response<Outgoing> {
+        let mut response = Response::new(Outgoing::new(answer.body, work));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        let headers = response.headers_mut();
+        let service = &self.server.service;
+        match answer.is_passed_on {
+            true => service.mark_passed_on(&self.asked, headers),
+            false => service.mark(&self.asked, headers),
+        }
+        if !self.body_ended.load(Ordering::Relaxed) {
+            // Nobody read this body to its end, and nobody waits for it.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
 }

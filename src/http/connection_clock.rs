@@ -1,4 +1,4 @@
-//! When a plain HTTP connection has waited long enough.
+//! When a plain HTTP connection has waited long enough for its client.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -6,10 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A head has a deadline that no dribble of bytes moves; between requests the connection may idle,
-/// counted from the last byte either way.
+/// counted from the last byte either way. While a handler works the client owes nothing, except
+/// bytes of a body that the handler asked for, or to take what is written.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     in_head: Cell<bool>,
+    /// Handlers at work, or their answers on the way: 0 or 1.
+    working: Cell<u32>,
+    awaits_body: Cell<bool>,
+    awaits_room: Cell<bool>,
     since: Cell<Instant>,
     head_timeout: Duration,
     idle_timeout: Duration,
@@ -20,6 +25,9 @@ impl ConnectionClock {
     pub(super) fn start(in_head: bool, head_timeout: Duration, idle_timeout: Duration) -> Self {
         Self {
             in_head: Cell::new(in_head),
+            working: Cell::new(0),
+            awaits_body: Cell::new(false),
+            awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
             head_timeout,
             idle_timeout,
@@ -39,18 +47,45 @@ impl ConnectionClock {
         self.since.set(Instant::now());
     }
 
-    pub(super) fn wrote(&self) {
-        if !self.in_head.get() {
+    /// The body was read, or has to be waited for.
+    pub(super) fn body_read(&self, must_wait: bool) {
+        self.moved(&self.awaits_body, must_wait);
+    }
+
+    /// Something was written, or has to wait for room.
+    pub(super) fn wrote(&self, must_wait: bool) {
+        self.moved(&self.awaits_room, must_wait);
+    }
+
+    fn moved(&self, awaits: &Cell<bool>, must_wait: bool) {
+        let waited = awaits.replace(must_wait);
+        let stands_still = must_wait && (waited || self.working.get() == 0);
+        if !stands_still && !self.in_head.get() {
             self.since.set(Instant::now());
         }
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        let timeout = if self.in_head.get() {
-            self.head_timeout
-        } else {
-            self.idle_timeout
-        };
-        self.since.get() + timeout
+    /// A handler works from here on.
+    pub(super) fn work_begun(&self) {
+        self.working.set(self.working.get() + 1);
+    }
+
+    /// It has answered, and all of the answer is handed over.
+    pub(super) fn work_ended(&self) {
+        self.working.set(self.working.get().saturating_sub(1));
+        self.since.set(Instant::now());
+    }
+
+    pub(super) fn is_working(&self) -> bool {
+        self.working.get() > 0
+    }
+
+    /// When the client has had its time; `None` while nothing is asked of it.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.in_head.get() {
+            return Some(self.since.get() + self.head_timeout);
+        }
+        let awaited = !self.is_working() || self.awaits_body.get() || self.awaits_room.get();
+        awaited.then(|| self.since.get() + self.idle_timeout)
     }
 }

@@ -45,16 +45,15 @@ impl Cors {
         Some(answer)
     }
 
-    /// Adds the headers that let the asking origin read the answer.
-    pub(super) fn mark(&self, request: &RequestParts, answer: &mut Answer) {
+    /// Adds the headers that let the asking origin read the answer. `asked` is the request's
+    /// headers.
+    pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if *self != Self::Any {
             // Caches must not give one origin's answer to another.
-            answer
-                .headers
-                .append(VARY, HeaderValue::from_static("Origin"));
+            answer.append(VARY, HeaderValue::from_static("Origin"));
         }
-        if let Some(origin) = self.allowed_origin(&request.head.headers) {
-            answer.headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        if let Some(origin) = self.allowed_origin(asked) {
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }
 

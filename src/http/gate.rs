@@ -1,11 +1,12 @@
-//! What stands between a socket and hyper: it lets one request head through at a time, after the
-//! rules that the reactor has for heads.
+//! What stands between a socket and hyper: it lets one request through at a time, head and body,
+//! after the rules that the reactor has for heads.
 //!
 //! A head that breaks them, or that asks for a WebSocket, does not pass: hyper sees the end of the
 //! connection there, finishes the answers before it, and the socket is ours again with every byte
-//! from that head on. Only heads have to be told apart, because a request with a body is the last
-//! of its connection.
+//! from that head on. A body passes as far as hyper asks for it, which is as far as its handler
+//! reads; where it ends is judged here too, so that the next head is one by our reading.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection_clock::ConnectionClock;
+use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
 
 /// Bytes asked of the socket at a time.
@@ -41,8 +43,8 @@ pub(super) enum Stop {
 enum Next {
     /// A head.
     Head(HeadScanner),
-    /// A body, which nobody reads.
-    Body,
+    /// The rest of a body.
+    Body(BodyScanner),
     /// Nothing for hyper.
     Stopped(Stop),
 }
@@ -88,18 +90,45 @@ impl Gate {
     pub(super) fn into_parts(self) -> (TcpStream, Option<Stop>) {
         match self.next {
             Next::Stopped(stop) => (self.stream, Some(stop)),
-            Next::Head(_) | Next::Body => (self.stream, None),
+            Next::Head(_) | Next::Body(_) => (self.stream, None),
         }
     }
 
-    /// Looks at what is behind the last head that passed; `false` if more has to be read first.
-    fn judge(&mut self) -> bool {
+    /// Ready when the client has ended its half, or its connection is broken. Takes no byte: what
+    /// waits in front hides the end.
+    pub(super) fn poll_client_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+        }
+    }
+
+    /// Looks at what is behind what has passed; `false` if more has to be read first.
+    fn judge(&mut self) -> io::Result<bool> {
+        let rest = self.read.get(self.passed..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(false);
+        }
+        match &mut self.next {
+            Next::Stopped(_) => {}
+            Next::Body(body) => {
+                let taken = body.take(rest).map_err(io::Error::other)?;
+                if body.is_end() {
+                    self.next = Next::Head(HeadScanner::default());
+                }
+                self.passed += taken;
+            }
+            Next::Head(_) => return Ok(self.judge_head()),
+        }
+        Ok(true)
+    }
+
+    fn judge_head(&mut self) -> bool {
         let Next::Head(scanner) = &mut self.next else {
             return true;
         };
-        let Some(rest) = self.read.get(self.passed..).filter(|r| !r.is_empty()) else {
-            return false;
-        };
+        let rest = &self.read[self.passed..];
         self.clock.head_begun();
         let bytes_max = self.limits.bytes_max;
         let verdict = match scanner.end(rest) {
@@ -116,13 +145,43 @@ impl Gate {
                 let read = self.read.split_off(self.passed);
                 (self.passed, Next::Stopped(Stop::Upgrade(read)))
             }
-            Ok((_, verdict)) if verdict.announces_body => (self.read.len(), Next::Body),
-            Ok((end, _)) => (end, Next::Head(HeadScanner::default())),
+            Ok((end, verdict)) => (
+                end,
+                verdict
+                    .body
+                    .map_or_else(|| Next::Head(HeadScanner::default()), Next::Body),
+            ),
         };
         true
     }
 
-    /// Reads more of a head; 0 at the end of the client's side.
+    /// Reads a body straight into hyper's buffer, where nothing else can come.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Next::Body(body) = &mut self.next else {
+            return Poll::Ready(Ok(()));
+        };
+        let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
+        let before = buf.filled().len();
+        let outcome = if certain >= buf.remaining() {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(certain));
+            let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+            let n = part.filled().len();
+            buf.advance(n);
+            outcome
+        };
+        self.clock.body_read(outcome.is_pending());
+        ready!(outcome)?;
+        let n = buf.filled().len() - before;
+        body.pass(n as u64);
+        if body.is_end() {
+            self.next = Next::Head(HeadScanner::default());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more to judge; 0 at the end of the client's side.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // What hyper has is not kept.
         self.read.drain(..self.passed);
@@ -132,6 +191,9 @@ impl Gate {
         let mut buf = ReadBuf::new(&mut self.read[len..]);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
         let n = buf.filled().len();
+        if matches!(self.next, Next::Body(_)) {
+            self.clock.body_read(outcome.is_pending());
+        }
         self.read.truncate(len + n);
         if self.read.is_empty() {
             // A connection that idles keeps no buffer.
@@ -144,13 +206,13 @@ impl Gate {
 /// What a good head asks for.
 struct Verdict {
     asks_upgrade: bool,
-    announces_body: bool,
+    body: Option<BodyScanner>,
 }
 
 fn verdict(head: &[u8], headers_max: usize) -> Result<Verdict, HeadError> {
     head::parse(head, headers_max).map(|head| Verdict {
         asks_upgrade: head.asks_upgrade(),
-        announces_body: head.announces_body(),
+        body: BodyScanner::announced(&head),
     })
 }
 
@@ -169,13 +231,15 @@ impl AsyncRead for Gate {
                 gate.given += part.len();
                 return Poll::Ready(Ok(()));
             }
-            match gate.next {
+            let is_judged = gate.read.len() == gate.passed;
+            match &gate.next {
                 Next::Stopped(_) => return Poll::Ready(Ok(())),
-                // hyper asks once whether the body is short, and ends the connection otherwise.
-                Next::Body => return Poll::Pending,
-                Next::Head(_) => {}
+                Next::Body(body) if is_judged && body.certain() > 0 => {
+                    return gate.poll_body(cx, buf);
+                }
+                Next::Body(_) | Next::Head(_) => {}
             }
-            if !gate.judge() && ready!(gate.poll_fill(cx))? == 0 {
+            if !gate.judge()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -189,9 +253,7 @@ impl AsyncWrite for Gate {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if matches!(outcome, Poll::Ready(Ok(1..))) {
-            self.clock.wrote();
-        }
+        self.clock.wrote(outcome.is_pending());
         outcome
     }
 
@@ -201,9 +263,7 @@ impl AsyncWrite for Gate {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if matches!(outcome, Poll::Ready(Ok(1..))) {
-            self.clock.wrote();
-        }
+        self.clock.wrote(outcome.is_pending());
         outcome
     }
 
@@ -221,5 +281,65 @@ impl AsyncWrite for Gate {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// One gate with two holders: hyper reads and writes, the connection watches for the client's end.
+#[derive(Clone, Debug)]
+pub(super) struct SharedGate(Rc<RefCell<Gate>>);
+
+impl SharedGate {
+    pub(super) fn new(gate: Gate) -> Self {
+        Self(Rc::new(RefCell::new(gate)))
+    }
+
+    /// As [`Gate::poll_client_gone`].
+    pub(super) fn poll_client_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow().poll_client_gone(cx)
+    }
+
+    /// The gate, from the last of its holders.
+    pub(super) fn into_inner(self) -> Option<Gate> {
+        Rc::into_inner(self.0).map(RefCell::into_inner)
+    }
+}
+
+impl AsyncRead for SharedGate {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SharedGate {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
     }
 }

@@ -6,22 +6,27 @@
 //! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
 
 mod admin;
+mod body;
+pub mod calls;
 mod connection;
 mod connection_clock;
 mod cors;
 mod gate;
+pub mod internal;
 pub mod page;
 pub mod pages;
 mod plane;
+pub mod proxy;
 mod readiness;
 mod service;
 mod site;
 
 pub use admin::Admin;
+pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody};
 pub use cors::Cors;
 pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings, WayBack};
 pub use readiness::{NotReady, ReadyLimits};
-pub use site::{Answer, GET, Handler, RequestParts, Route, Site};
+pub use site::{ANY_METHOD, Answer, GET, Handler, LateAnswer, Later, RequestParts, Route, Site};
 
 pub use hyper::body::Bytes;
 pub use hyper::{HeaderMap, Method, StatusCode, header};

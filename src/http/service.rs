@@ -1,7 +1,7 @@
 //! From a request to its answer: CORS, routes. Pure but for what handlers read. The gate has looked
 //! at the head before.
 
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::site::{Answer, Handler, RequestParts, Site};
@@ -16,40 +16,50 @@ impl Service {
         Self { site }
     }
 
-    /// The answer, with the headers that every answer carries.
-    pub(super) fn answer(&self, request: &RequestParts) -> Answer {
-        let preflight = self.site.cors.preflight(request);
-        let mut answer = preflight.unwrap_or_else(|| self.route(request));
-        self.site.cors.mark(request, &mut answer);
-        answer.with(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        )
+    /// What answers a request.
+    pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
+        match self.site.cors.preflight(request) {
+            Some(answer) => Found::Answer(answer),
+            None => self.route(request),
+        }
     }
 
-    fn route(&self, request: &RequestParts) -> Answer {
-        let method = match request.head.method {
-            Method::HEAD => &Method::GET,
-            ref method => method,
-        };
+    fn route(&self, request: &RequestParts) -> Found<'_> {
+        let method = &request.head.method;
         let path = request.path();
-        let on_path = || self.site.routes.iter().filter(|route| route.path == path);
-        if let Some(route) = on_path().find(|route| route.methods.contains(method)) {
-            return call(&route.answer, request);
+        let on_path = || self.site.routes.iter().filter(|route| route.is_on(path));
+        let takes = |method| on_path().find(|route| route.takes(method));
+        let for_get = || takes(&Method::GET).filter(|_| *method == Method::HEAD);
+        if let Some(route) = takes(method).or_else(for_get) {
+            return Found::Handler(&route.answer);
         }
         let methods: Vec<&Method> = on_path().flat_map(|route| route.methods).collect();
         match &self.site.fallback {
-            _ if !methods.is_empty() => method_not_allowed(&methods),
-            Some(fallback) => call(fallback, request),
-            None => Answer::detail(StatusCode::NOT_FOUND, "Not Found"),
+            _ if !methods.is_empty() => Found::Answer(method_not_allowed(&methods)),
+            Some(fallback) => Found::Handler(fallback),
+            None => Found::Answer(Answer::detail(StatusCode::NOT_FOUND, "Not Found")),
+        }
+    }
+
+    /// Adds what every answer of this process carries. `asked` is the request's headers.
+    pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
+        self.site.cors.mark(asked, answer);
+        let nosniff = HeaderValue::from_static("nosniff");
+        answer.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    }
+
+    /// The same for an answer of somebody else, which may have its own view.
+    pub(super) fn mark_passed_on(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
+        if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+            self.site.cors.mark(asked, answer);
         }
     }
 }
 
-fn call(handler: &Handler, request: &RequestParts) -> Answer {
-    match handler {
-        Handler::Ready(answer) => answer(request),
-    }
+/// What answers a request.
+pub(super) enum Found<'a> {
+    Handler(&'a Handler),
+    Answer(Answer),
 }
 
 fn method_not_allowed(methods: &[&Method]) -> Answer {
@@ -75,7 +85,14 @@ mod tests {
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer = ([127, 0, 0, 1], 9).into();
-        Service::new(site).answer(&RequestParts { head, peer })
+        let (service, parts) = (Service::new(site), RequestParts { head, peer });
+        let mut answer = match service.find(&parts) {
+            Found::Answer(answer) => answer,
+            Found::Handler(Handler::Ready(answer)) => answer(&parts),
+            Found::Handler(Handler::Later(_)) => Answer::empty(StatusCode::ACCEPTED),
+        };
+        service.mark(&parts.head.headers, &mut answer.headers);
+        answer
     }
 
     fn site() -> Site {

@@ -1,6 +1,8 @@
 //! What a gateway serves over plain HTTP: routes as data.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
@@ -8,11 +10,15 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request;
 use hyper::{Method, StatusCode};
 
+use super::body::{AnswerBody, RequestBody};
 use super::cors::Cors;
 use crate::wire::object_writer::ObjectWriter;
 
 /// The methods of a route that is only read. HEAD goes where GET goes and needs no mention.
 pub static GET: [Method; 1] = [Method::GET];
+
+/// The methods of a route that takes each of them.
+pub static ANY_METHOD: [Method; 0] = [];
 
 /// A request without its body.
 #[derive(Debug)]
@@ -35,11 +41,20 @@ impl RequestParts {
     }
 }
 
+/// An answer on its way. Polled on the HTTP thread, so it must not block; dropped where it is when
+/// the client goes away.
+pub type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
+
 /// What makes the answer of a route.
 #[derive(Clone)]
 pub enum Handler {
-    /// At once, from what the process knows. Runs on the HTTP thread: it must not block.
+    /// At once, from what the process knows. Runs on the HTTP thread: it must not block. A body is
+    /// not read; the connection ends after the answer to a request that has one.
     Ready(Arc<dyn Fn(&RequestParts) -> Answer + Send + Sync>),
+    /// In its time, and perhaps in pieces, from the request with its body. What it does not read of
+    /// the body ends the connection after the answer. No clock runs for it but for a client that
+    /// does not send or take what it should.
+    Later(Arc<dyn Fn(RequestParts, RequestBody) -> Later + Send + Sync>),
 }
 
 impl Handler {
@@ -47,14 +62,24 @@ impl Handler {
     pub fn ready(answer: impl Fn(&RequestParts) -> Answer + Send + Sync + 'static) -> Self {
         Self::Ready(Arc::new(answer))
     }
+
+    /// A handler that takes its time.
+    pub fn later<F, A>(answer: F) -> Self
+    where
+        F: Fn(RequestParts, RequestBody) -> A + Send + Sync + 'static,
+        A: Future<Output = LateAnswer> + 'static,
+    {
+        Self::Later(Arc::new(move |parts, body| Box::pin(answer(parts, body))))
+    }
 }
 
 /// One path and what answers it.
 #[derive(Clone)]
 pub struct Route {
-    /// The whole path, exactly.
+    /// The whole path, exactly; one that ends with `{path}` stands for all that start with what is
+    /// before that. Compared as it was sent, not percent-decoded.
     pub path: &'static str,
-    /// The methods that it takes. Several routes may share a path.
+    /// The methods that it takes, or [`ANY_METHOD`]. Several routes may share a path.
     pub methods: &'static [Method],
     /// What answers.
     pub answer: Handler,
@@ -71,6 +96,17 @@ impl Route {
             methods: &GET,
             answer: Handler::ready(answer),
         }
+    }
+
+    pub(super) fn is_on(&self, path: &str) -> bool {
+        match self.path.strip_suffix("{path}") {
+            Some(prefix) => path.starts_with(prefix),
+            None => self.path == path,
+        }
+    }
+
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
     }
 }
 
@@ -167,5 +203,31 @@ impl Answer {
     #[must_use]
     pub fn close(self) -> Self {
         self.with(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+}
+
+/// An answer whose body may come in pieces.
+#[derive(Debug)]
+pub struct LateAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers; the server adds `Date` and what the connection needs, and where the body's
+    /// length is not known `Transfer-Encoding`.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: AnswerBody,
+    /// It is somebody else's: nothing is added to its headers but the leave to read it (CORS), where
+    /// it says nothing of that.
+    pub is_passed_on: bool,
+}
+
+impl From<Answer> for LateAnswer {
+    fn from(answer: Answer) -> Self {
+        Self {
+            status: answer.status,
+            headers: answer.headers,
+            body: AnswerBody::whole(answer.body),
+            is_passed_on: false,
+        }
     }
 }

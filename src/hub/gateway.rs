@@ -53,6 +53,8 @@ pub struct Call {
     pub service: u16,
     /// The request body.
     pub body: Vec<u8>,
+    /// Which trace it belongs to, as the `traceparent` header says it (W3C Trace Context).
+    pub traceparent: String,
 }
 
 /// What came of a [`Call`].

@@ -17,4 +17,4 @@ pub use listener::ListenSettings;
 pub use report::loop_labels;
 pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
-pub use wake::Wake;
+pub use wake::{LateWake, Wake};

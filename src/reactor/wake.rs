@@ -1,8 +1,8 @@
 //! Waking the loop once, however many threads have something for it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mio::{Registry, Token, Waker};
 
@@ -45,5 +45,25 @@ impl Wake {
         // would find the loop still marked as woken, and its thing would wait for an idle turn.
         // Of two swaps one always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// A [`Wake`] for threads that start before the loop.
+#[derive(Clone, Debug, Default)]
+pub struct LateWake(Arc<OnceLock<Wake>>);
+
+impl LateWake {
+    /// The loop is there.
+    pub fn set(&self, wake: &Wake) {
+        // Set before: it is the same loop.
+        let _ = self.0.set(wake.clone());
+    }
+
+    /// Wakes the loop as [`Wake::wake`] does. Before it is there, nothing: its first turn looks at
+    /// every channel.
+    pub fn wake(&self) {
+        if let Some(wake) = self.0.get() {
+            wake.wake();
+        }
     }
 }

@@ -32,7 +32,7 @@ mod with_redis {
     use crate::hub::FrameBytes;
     use crate::reactor::Outside;
     use crate::run::auth::{access_metrics, acl, authenticator, warn_of};
-    use crate::run::gateway::{Parts, run_gateway};
+    use crate::run::gateway::{Inside, Parts, run_gateway};
     use crate::run::process::{Process, say};
     use crate::run::redis::{shown_address, source_settings};
     use crate::sources::redis::{RedisInterest, RedisSource};
@@ -70,11 +70,11 @@ mod with_redis {
         let parts = Parts {
             name: "channels",
             common,
-            status,
+            status: Some(status),
             feed: ChannelsFeed::new(feed_settings, frame_bytes.clone()),
             gateway: ChannelsGateway::new(gateway_settings, Arc::clone(&stats)),
             frame_bytes,
-            source: Box::new(source),
+            source: Some(Box::new(source)),
             routes: Box::new(move |telemetry| vec![health_route(telemetry, clock)]),
             fallback: None,
             stats_head: Some(Box::new(move |telemetry, object| {
@@ -83,6 +83,7 @@ mod with_redis {
             stats_line: None,
             metrics: metrics(&stats),
             outside: Box::new(move |outside| tell(&interest, outside)),
+            inside: Inside::nothing(),
         };
         run_gateway(process, parts, |addr| {
             let port = addr.port();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, never};
+use crossbeam_channel::{Receiver, bounded, never};
 
 use super::RunError;
 use super::bus_away::BusAway;
@@ -17,10 +17,10 @@ use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::StatsHead;
 use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
-use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
+use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
 use crate::reactor::{
-    ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, loop_labels,
-    way_back,
+    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake,
+    loop_labels, way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
@@ -33,21 +33,21 @@ const HTTP_STOP: Duration = Duration::from_millis(200);
 pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 
 /// A gateway's own parts.
-pub(super) struct Parts<'a, G, F> {
+pub(super) struct Parts<'a, G: Gateway, F> {
     /// Its name in metrics.
     pub(super) name: &'static str,
     /// The settings that every gateway has.
     pub(super) common: &'a CommonSettings,
-    /// What the source says of the bus.
-    pub(super) status: Arc<BusStatus>,
+    /// What the source says of the bus, where there is one.
+    pub(super) status: Option<Arc<BusStatus>>,
     /// The frames alive: the feed counts there what it makes.
     pub(super) frame_bytes: FrameBytes,
     /// Bus messages to publications.
     pub(super) feed: F,
     /// The client side of the contract.
     pub(super) gateway: G,
-    /// The bus.
-    pub(super) source: Box<dyn Source>,
+    /// The bus, where there is one.
+    pub(super) source: Option<Box<dyn Source>>,
     /// Pages beside those that every gateway has.
     pub(super) routes: Routes,
     /// The answer for unknown paths, where it is not 404.
@@ -60,6 +60,29 @@ pub(super) struct Parts<'a, G, F> {
     pub(super) metrics: Vec<GatewayMetric>,
     /// Takes what leaves the loop besides bytes; must not block.
     pub(super) outside: Box<dyn FnMut(Outside)>,
+    /// From services and the HTTP side.
+    pub(super) inside: Inside<G::Command>,
+}
+
+/// What comes to the loop besides bytes and the bus.
+pub(super) struct Inside<C> {
+    /// From the HTTP side.
+    pub(super) commands: Receiver<C>,
+    /// Answers to calls.
+    pub(super) replies: Receiver<Reply>,
+    /// Is told of the loop, for who puts something in them.
+    pub(super) wake: LateWake,
+}
+
+impl<C> Inside<C> {
+    /// Nothing ever does.
+    pub(super) fn nothing() -> Self {
+        Self {
+            commands: never(),
+            replies: never(),
+            wake: LateWake::default(),
+        }
+    }
 }
 
 /// Runs a gateway until a signal. `announce` is called with the address once it listens.
@@ -78,7 +101,7 @@ where
     let (clock, common) = (process.clock, parts.common);
     let limits = &common.limits;
     let labels = loop_labels(&parts.feed);
-    let telemetry = Telemetry::new(build(parts.name), &labels, Some(parts.status), clock.now());
+    let telemetry = Telemetry::new(build(parts.name), &labels, parts.status, clock.now());
 
     telemetry.add_gateway(parts.metrics);
 
@@ -90,12 +113,15 @@ where
     let hub = Hub::new(core, parts.gateway);
     let (events, bus) = bounded(limits.bus_queue_messages_max);
     let seams = |wake: &Wake| {
-        start_source(parts.source, SourceLink::new(events, waking(wake), clock))?;
+        parts.inside.wake.set(wake);
+        if let Some(source) = parts.source {
+            start_source(source, SourceLink::new(events, waking(wake), clock))?;
+        }
         let (back, returned) = way_back(wake);
         Ok(Seams {
             bus,
-            commands: never(),
-            replies: never(),
+            commands: parts.inside.commands,
+            replies: parts.inside.replies,
             outside: parts.outside,
             http: http.handle(back),
             returned,

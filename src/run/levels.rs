@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::RunError;
-use super::gateway::{Parts, run_gateway};
+use super::gateway::{Inside, Parts, run_gateway};
 use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
@@ -156,11 +156,11 @@ fn run_levels(
     let parts = Parts {
         name: plan.gateway,
         common: plan.common,
-        status: plan.status,
+        status: Some(plan.status),
         feed,
         gateway: LevelsGateway::new(paths(plan.endpoints), origins),
         frame_bytes,
-        source,
+        source: Some(source),
         routes: Box::new(move |telemetry| {
             let mut routes = page::routes();
             routes.push(pages::levels_health_route(telemetry, shown_url));
@@ -171,6 +171,7 @@ fn run_levels(
         stats_line: None,
         metrics: Vec::new(),
         outside: Box::new(|_| {}),
+        inside: Inside::nothing(),
     };
     run_gateway(process, parts, announce)
 }

@@ -7,6 +7,7 @@
 //! | `auth` | who may connect: keys, and the table of who may subscribe to what |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `channels` | what `weirgate channels` is made of |
+//! | `events` | what `weirgate events` is made of |
 //! | `trades` | what `weirgate trades` is made of |
 //! | `redis` | the Redis source from settings |
 //! | `stats_line` | the numbers that a gateway logs of itself |
@@ -16,6 +17,7 @@
 mod auth;
 mod bus_away;
 mod channels;
+mod events;
 mod gateway;
 mod levels;
 mod process;
@@ -32,6 +34,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::auth::acl_text;
 pub use self::channels::channels;
+pub use self::events::events;
 pub use self::levels::{demo, levels};
 pub use self::trades::trades;
 

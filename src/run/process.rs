@@ -1,5 +1,7 @@
 //! What every process does first, and what it says of itself.
 
+use std::hash::{BuildHasher, RandomState};
+
 use super::RunError;
 use crate::clock::Clock;
 use crate::settings::{CommonSettings, LogFormat};
@@ -42,9 +44,10 @@ pub(super) fn build(gateway: &'static str) -> Build {
     }
 }
 
-/// Jitter differs from process to process; nothing else is random.
+/// Jitter, and what connections and traces are called, differ from process to process: in
+/// containers that start together the clock and the process id do not.
 pub(super) fn seed(clock: Clock) -> u64 {
-    clock.now().unix_ms as u64 ^ u64::from(std::process::id()) << 32
+    RandomState::new().hash_one(clock.now().mono_us)
 }
 
 /// For people who read standard output.

@@ -32,7 +32,7 @@ mod with_redis {
     use crate::http::{Answer, Handler, Route};
     use crate::hub::FrameBytes;
     use crate::run::auth::{access_metrics, authenticator, warn_of};
-    use crate::run::gateway::{Parts, run_gateway};
+    use crate::run::gateway::{Inside, Parts, run_gateway};
     use crate::run::process::{Process, say};
     use crate::run::redis::{shown_address, source_settings};
     use crate::run::stats_line::StatsLine;
@@ -70,11 +70,11 @@ mod with_redis {
         let parts = Parts {
             name: "trades",
             common,
-            status,
+            status: Some(status),
             feed: TradesFeed::new(feed_settings, frame_bytes.clone()),
             gateway: TradesGateway::new(gateway_settings, Arc::clone(&stats)),
             frame_bytes,
-            source: Box::new(source),
+            source: Some(Box::new(source)),
             routes: Box::new(|telemetry| vec![health_route(telemetry)]),
             fallback: Some(upgrade_required()),
             stats_line: settings
@@ -86,6 +86,7 @@ mod with_redis {
             })),
             metrics: metrics(&stats),
             outside: Box::new(|_| {}),
+            inside: Inside::nothing(),
         };
         run_gateway(process, parts, |addr| {
             let (port, environment) = (addr.port(), &settings.node_env);

@@ -10,7 +10,9 @@ use clap::error::ErrorKind;
 use super::command::{HEALTH_TAKES, command, flag, version};
 use super::error::{SettingsError, Warning};
 use super::kind::Kind;
-use super::resolved::{ChannelsSettings, Checked, DemoSettings, LevelsSettings, TradesSettings};
+use super::resolved::{
+    ChannelsSettings, Checked, DemoSettings, EventsSettings, LevelsSettings, TradesSettings,
+};
 use super::setting::{Setting, Subcommand};
 use super::typed::{Env, GATEWAY_ENV, collect, rows};
 use crate::auth::Token;
@@ -26,6 +28,8 @@ pub enum Invocation {
     Trades(Box<TradesSettings>),
     /// Run the channels gateway.
     Channels(Box<ChannelsSettings>),
+    /// Run the events gateway.
+    Events(Box<EventsSettings>),
     /// Run the demo.
     Demo(Box<DemoSettings>),
     /// Show the table of this file, or the built-in one.
@@ -124,6 +128,7 @@ fn gateway(subcommand: Subcommand, matches: &ArgMatches, env: &Env) -> Result<In
     Ok(match subcommand {
         Subcommand::Trades => Invocation::Trades(Box::new(checked.trades(warnings))),
         Subcommand::Channels => Invocation::Channels(Box::new(checked.channels(warnings))),
+        Subcommand::Events => Invocation::Events(Box::new(checked.events(warnings))),
         Subcommand::Demo => Invocation::Demo(Box::new(checked.demo(warnings))),
         _ => Invocation::Levels(Box::new(checked.levels(warnings))),
     })

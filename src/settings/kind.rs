@@ -9,6 +9,7 @@ use super::endpoint::{self, EndpointSettings};
 use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
 use crate::auth::TrustedProxies;
+use crate::http::calls::Upstream;
 use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
@@ -40,6 +41,15 @@ pub enum Kind {
         /// The largest value.
         max: u64,
     },
+    /// A number with a fraction, both ends of the range included.
+    Decimal {
+        /// Its unit.
+        unit: Unit,
+        /// The smallest value, in thousandths.
+        min_milli: i64,
+        /// The largest value, in thousandths.
+        max_milli: i64,
+    },
     /// A TCP port; 0 takes a free one. In env, `tcp://HOST:PORT` counts as unset.
     Port,
     /// An IP address, or `localhost`.
@@ -50,6 +60,8 @@ pub enum Kind {
     Urls(&'static [&'static str]),
     /// One URL of these schemes, which may name a database behind its slash; or nothing.
     OptionalUrl(&'static [&'static str]),
+    /// The base URL of an HTTP service.
+    Service,
     /// As [`Kind::Urls`], or nothing.
     OptionalUrls(&'static [&'static str]),
     /// On or off.
@@ -79,12 +91,16 @@ pub enum Kind {
 pub enum Value {
     /// Of [`Kind::Number`] and [`Kind::Port`].
     Number(u64),
+    /// Of [`Kind::Decimal`]: thousandths, rounded, but never from something to nothing.
+    Milli(i64),
     /// Of [`Kind::Addr`].
     Addr(IpAddr),
     /// Of [`Kind::SocketAddr`].
     SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
     Urls(SecretUrl),
+    /// Of [`Kind::Service`].
+    Service(Upstream),
     /// Of [`Kind::Switch`].
     Switch(bool),
     /// Of [`Kind::Choice`]: the word as the table spells it.
@@ -131,6 +147,15 @@ impl Kind {
         }
     }
 
+    /// A number with a fraction, of `unit`, in a range that is given in thousandths.
+    pub(super) const fn decimal(unit: Unit, range_milli: (i64, i64)) -> Self {
+        Self::Decimal {
+            unit,
+            min_milli: range_milli.0,
+            max_milli: range_milli.1,
+        }
+    }
+
     /// Reads a value; `None` when it is not allowed. Space around it does not count.
     pub fn parse(self, text: &str) -> Option<Value> {
         let text = text.trim();
@@ -139,11 +164,22 @@ impl Kind {
                 let n = text.parse().ok()?;
                 (min..=max).contains(&n).then_some(Value::Number(n))
             }
+            Self::Decimal {
+                min_milli,
+                max_milli,
+                ..
+            } => {
+                let milli = parse_milli(text)?;
+                (min_milli..=max_milli)
+                    .contains(&milli)
+                    .then_some(Value::Milli(milli))
+            }
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Addr => parse_addr(text).map(Value::Addr),
             Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
+            Self::Service => Upstream::parse(text).map(Value::Service),
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
             Self::OptionalUrls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
@@ -169,6 +205,14 @@ impl Kind {
     pub fn allowed(self) -> String {
         match self {
             Self::Number { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Self::Decimal {
+                min_milli,
+                max_milli,
+                ..
+            } => {
+                let (min, max) = (Milli(min_milli), Milli(max_milli));
+                format!("a number from {min} to {max}")
+            }
             Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
             Self::Addr => {
                 "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
@@ -184,6 +228,7 @@ impl Kind {
                 let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
                 forms.collect::<Vec<_>>().join(" or ")
             }
+            Self::Service => "http://HOST:PORT/PATH or https://HOST:PORT/PATH".into(),
             Self::Switch => "true or false".into(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => {
@@ -224,7 +269,7 @@ impl Kind {
     /// What stands for the value in `--help`.
     pub fn placeholder(self) -> String {
         match self {
-            Self::Number { unit, .. } => match unit {
+            Self::Number { unit, .. } | Self::Decimal { unit, .. } => match unit {
                 Unit::Count => "N".into(),
                 Unit::Bytes => "BYTES".into(),
                 Unit::Milliseconds => "MS".into(),
@@ -235,7 +280,9 @@ impl Kind {
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
             Self::SocketAddr => "ADDR:PORT".into(),
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) => "URL".into(),
+            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service => {
+                "URL".into()
+            }
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
@@ -252,7 +299,9 @@ impl Kind {
     /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
     pub(super) fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) if text.contains('?') => {
+            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service
+                if text.contains('?') =>
+            {
                 "***".into()
             }
             Self::Secret => "***".into(),
@@ -266,10 +315,12 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(n) => n.fmt(f),
+            Self::Milli(milli) => Milli(*milli).fmt(f),
             Self::Addr(addr) => addr.fmt(f),
             Self::SocketAddr(Some(addr)) => addr.fmt(f),
             Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
+            Self::Service(upstream) => upstream.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
             Self::Origins(origins) if origins.is_empty() => f.write_str("any"),
@@ -286,6 +337,22 @@ impl fmt::Display for Value {
             Self::Secret(text) => text.fmt(f),
         }
     }
+}
+
+/// Thousandths, as a number with as much of a fraction as it has.
+struct Milli(i64);
+
+impl fmt::Display for Milli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 as f64 / 1000.0)
+    }
+}
+
+fn parse_milli(text: &str) -> Option<i64> {
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
+    // Saturates; no range is that wide.
+    let milli = (value * 1000.0).round() as i64;
+    Some(if milli == 0 && value > 0.0 { 1 } else { milli })
 }
 
 fn write_list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {

@@ -32,9 +32,9 @@ pub use kind::{Kind, Unit, Value};
 pub use limit::{Limit, Shows};
 pub use relay::RelaySettings;
 pub use resolved::{
-    AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, LevelsSettings, LimitSettings,
-    LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings, SentinelSettings,
-    TradesSettings,
+    AuthSettings, ChannelsSettings, CommonSettings, DemoSettings, EventsSettings, LevelsSettings,
+    LimitSettings, LogFormat, NatsAccess, NatsUser, RedisSettings, SendQueueSettings,
+    SentinelSettings, TradesSettings,
 };
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Setting, Subcommand};

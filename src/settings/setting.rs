@@ -12,6 +12,8 @@ pub enum Subcommand {
     Trades,
     /// `weirgate channels`.
     Channels,
+    /// `weirgate events`.
+    Events,
     /// `weirgate demo`.
     Demo,
     /// `weirgate health`, which also takes the address and the port of the gateway it asks.
@@ -22,7 +24,13 @@ pub enum Subcommand {
 
 impl Subcommand {
     /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 4] = [Self::Levels, Self::Trades, Self::Channels, Self::Demo];
+    pub const GATEWAYS: [Self; 5] = [
+        Self::Levels,
+        Self::Trades,
+        Self::Channels,
+        Self::Events,
+        Self::Demo,
+    ];
 
     /// The word on the command line.
     pub const fn name(self) -> &'static str {
@@ -30,6 +38,7 @@ impl Subcommand {
             Self::Levels => "levels",
             Self::Trades => "trades",
             Self::Channels => "channels",
+            Self::Events => "events",
             Self::Demo => "demo",
             Self::Health => "health",
             Self::Token => "token",
@@ -42,6 +51,7 @@ impl Subcommand {
             Self::Levels => "Relay level signals and market flow from NATS JetStream",
             Self::Trades => "Relay trades from Redis to those who hold their symbols",
             Self::Channels => "Relay Redis channels and patterns, with roles and limits",
+            Self::Events => "Route devices' requests to HTTP services, and push events to devices",
             Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
             Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
             Self::Token => "Make a token for trying out, or see what a gateway would say of one",
@@ -73,6 +83,10 @@ pub enum Heading {
     Channels,
     /// What a client of the trades gateway may do.
     Trades,
+    /// The services of the events gateway.
+    Services,
+    /// What a device of the events gateway may do.
+    Devices,
     /// The log.
     Logs,
     /// Start, readiness and stop.
@@ -105,6 +119,8 @@ impl Heading {
             Self::Market => "Simulated market",
             Self::Trades => "Trades",
             Self::Channels => "Channels",
+            Self::Services => "Services",
+            Self::Devices => "Devices",
             Self::Logs => "Logs",
             Self::Lifecycle => "Readiness and stop",
             Self::Auth => "Tokens",
@@ -142,6 +158,14 @@ pub struct Setting {
 }
 
 const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
+
+/// The gateways that have a bus.
+pub(super) const WITH_BUS: &[Subcommand] = &[
+    Subcommand::Levels,
+    Subcommand::Trades,
+    Subcommand::Channels,
+    Subcommand::Demo,
+];
 
 impl Setting {
     /// A row of every gateway, without original env names.

@@ -59,14 +59,27 @@ pub enum GatewayMetric {
     Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
     /// A number for each value of the metric's label.
     ByLabel(&'static MetricName, LabelledNumbers),
+    /// A number for each pair of values of the metric's two labels.
+    ByTwoLabels(&'static MetricName, TwiceLabelledNumbers),
+    /// A distribution for each value of the metric's label.
+    Durations(&'static MetricName, LabelledDurations),
 }
 
 /// Label values with their numbers, when somebody asks.
 pub type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
+/// Pairs of label values with their numbers, when somebody asks.
+pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + Send + Sync>;
+
+/// Label values with their distributions.
+pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
+
 impl fmt::Debug for GatewayMetric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Number(metric, _) | Self::ByLabel(metric, _)) = self;
+        let (Self::Number(metric, _)
+        | Self::ByLabel(metric, _)
+        | Self::ByTwoLabels(metric, _)
+        | Self::Durations(metric, _)) = self;
         f.write_str(metric.name)
     }
 }
@@ -100,6 +113,13 @@ impl Telemetry {
                 GatewayMetric::Number(name, value) => out.number(name, value())?,
                 GatewayMetric::ByLabel(name, values) => {
                     out.by_label(name, values().into_iter())?;
+                }
+                GatewayMetric::ByTwoLabels(name, values) => out.by_two_labels(name, &values())?,
+                GatewayMetric::Durations(name, values) => {
+                    let each = values
+                        .iter()
+                        .map(|(label, durations)| (*label, &**durations));
+                    out.durations(name, each)?;
                 }
             }
         }

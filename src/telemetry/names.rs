@@ -181,6 +181,22 @@ metric_names! {
         "Clients refused for their token, by reason.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
         "Messages of clients dropped for their rate.";
+    UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
+        "Calls of services that have ended, by what came of them.";
+    UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
+        "Time of a call of a service, from its start to the end of its answer.";
+    UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
+        "Calls of services that have not ended.";
+    UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
+        "Calls that were not made because their service failed too often just before.";
+    UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
+        "1 while a service is left alone because it failed too often, or probed.";
+    EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
+        "Errors that devices were answered with, by code.";
+    PUSHES = Counter "weirgate_pushes_total" []
+        "Events that services pushed to devices, each once.";
+    MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
+        "Messages of devices that had gone which were not forwarded any more.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines that were not written because standard output was not read.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]

@@ -28,8 +28,26 @@ fn telemetry() -> Arc<Telemetry> {
         ),
         GatewayMetric::ByLabel(&names::AUTH_REFUSALS, Box::new(|| vec![("expired", 4)])),
         GatewayMetric::Number(&names::REQUESTS_LIMITED, Box::new(|| 5)),
+        GatewayMetric::ByTwoLabels(
+            &names::UPSTREAM_CALLS,
+            Box::new(|| vec![(["lobby", "answered"], 6)]),
+        ),
+        GatewayMetric::Durations(
+            &names::UPSTREAM_CALL_DURATION,
+            vec![("lobby", Arc::default())],
+        ),
+        by_service(&names::UPSTREAM_CALLS_IN_FLIGHT),
+        by_service(&names::UPSTREAM_CALLS_SKIPPED),
+        by_service(&names::UPSTREAM_CIRCUIT_OPEN),
+        GatewayMetric::ByLabel(&names::EVENT_ERRORS, Box::new(|| vec![("rate_limited", 7)])),
+        GatewayMetric::Number(&names::PUSHES, Box::new(|| 8)),
+        GatewayMetric::Number(&names::MESSAGES_FORGOTTEN, Box::new(|| 9)),
     ]);
     telemetry
+}
+
+fn by_service(metric: &'static MetricName) -> GatewayMetric {
+    GatewayMetric::ByLabel(metric, Box::new(|| vec![("lobby", 1)]))
 }
 
 /// The `# TYPE` lines as (name, type).

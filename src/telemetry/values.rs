@@ -143,6 +143,21 @@ impl Writer<'_> {
         })
     }
 
+    /// A family with two labels.
+    pub(super) fn by_two_labels(
+        &mut self,
+        metric: &MetricName,
+        samples: &[([&str; 2], u64)],
+    ) -> fmt::Result {
+        self.family(metric, |mut encoder| {
+            for (values, number) in samples {
+                let labels: Vec<_> = metric.labels.iter().copied().zip(*values).collect();
+                one(encoder.encode_family(&labels)?, metric.kind, *number)?;
+            }
+            Ok(())
+        })
+    }
+
     /// A distribution without labels.
     pub(super) fn duration(&mut self, metric: &MetricName, durations: &Durations) -> fmt::Result {
         self.family(metric, |encoder| durations.encode(encoder))

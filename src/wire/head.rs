@@ -289,9 +289,13 @@ impl<'a> RequestHead<'a> {
 
     /// Whether a body follows. Its bytes are for whoever reads it, never another head.
     pub fn announces_body(&self) -> bool {
+        self.header("transfer-encoding").is_some() || self.content_length().unwrap_or(0) > 0
+    }
+
+    /// The length of the body in bytes, where the head says it.
+    pub fn content_length(&self) -> Option<u64> {
         // Equal lengths were checked for every head, so the first tells.
-        let length = self.header("content-length").map(str::as_bytes);
-        self.header("transfer-encoding").is_some() || length.and_then(decimal).unwrap_or(0) > 0
+        self.raw_values("content-length").next().and_then(decimal)
     }
 
     fn raw_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {

@@ -5,16 +5,19 @@
 //! | module | is |
 //! | --- | --- |
 //! | [`head`] | the request head: where it ends, and what it says |
+//! | [`body`] | where a request's body ends |
 //! | [`upgrade`] | what a WebSocket upgrade asks for (RFC 6455 §4.2.1) |
 //! | [`response`] | the 101 and refusals |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
 //! | [`json`] | the guard before anything that parses JSON |
+//! | [`traceparent`] | which trace a request belongs to |
 //! | [`object_writer`] | JSON objects with their keys in a stated order |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod body;
 pub mod deflate;
 pub mod encode;
 pub mod frame_reader;
@@ -23,6 +26,7 @@ pub mod iso;
 pub mod json;
 pub mod object_writer;
 pub mod response;
+pub mod traceparent;
 pub mod upgrade;
 
 mod utf8;

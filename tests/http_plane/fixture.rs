@@ -1,11 +1,12 @@
-//! An HTTP thread with the pages of the levels gateway, and a client that sees bytes.
+//! An HTTP thread with the pages of the levels gateway.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use crate::bodies;
+pub(crate) use crate::http_client::{Client, get, request};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
@@ -48,6 +49,7 @@ impl Fixture {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
         routes.extend(page::routes());
+        routes.extend(bodies::routes());
         let site = Site {
             routes,
             ..Site::default()
@@ -93,115 +95,4 @@ impl Fixture {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-}
-
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    buffered: Vec<u8>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-}
-
-impl Client {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        let patience = Some(Duration::from_secs(5));
-        stream.set_read_timeout(patience).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            buffered: Vec::new(),
-        }
-    }
-
-    pub(crate) fn connect(addr: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(addr).unwrap())
-    }
-
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
-    }
-
-    fn more(&mut self) -> usize {
-        let mut chunk = [0; 16 * 1024];
-        let n = self.stream.read(&mut chunk).unwrap();
-        self.buffered.extend_from_slice(&chunk[..n]);
-        n
-    }
-
-    pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
-        while self.buffered.len() < bytes {
-            assert_ne!(self.more(), 0, "the connection ended too early");
-        }
-        self.buffered.drain(..bytes).collect()
-    }
-
-    /// The head of the next answer.
-    pub(crate) fn head(&mut self) -> Reply {
-        let end = loop {
-            if let Some(at) = self.buffered.windows(4).position(|w| w == b"\r\n\r\n") {
-                break at + 4;
-            }
-            assert_ne!(self.more(), 0, "the connection ended without an answer");
-        };
-        let head = String::from_utf8(self.take(end)).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Reply {
-            status,
-            head,
-            body: Vec::new(),
-        }
-    }
-
-    /// The next answer.
-    pub(crate) fn reply(&mut self) -> Reply {
-        let mut reply = self.head();
-        let length = reply.header("content-length").map(str::parse);
-        reply.body = self.take(length.transpose().unwrap().unwrap_or(0));
-        reply
-    }
-
-    pub(crate) fn ask(&mut self, request: &str) -> Reply {
-        self.send(request);
-        self.reply()
-    }
-
-    /// Waits for the end of the connection; what came before it.
-    pub(crate) fn end(&mut self) -> Vec<u8> {
-        let mut chunk = [0; 16 * 1024];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) => self.buffered.extend_from_slice(&chunk[..n]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
-                Err(error) => panic!("still open: {error}"),
-            }
-        }
-        std::mem::take(&mut self.buffered)
-    }
-}
-
-pub(crate) fn request(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")
-}
-
-pub(crate) fn get(path: &str) -> String {
-    request("GET", path)
 }

@@ -1,8 +1,11 @@
 //! The HTTP thread over real sockets: every connection is handed over as the reactor does it.
 
 mod admin;
+mod bodies;
 mod fixture;
 mod gateway;
+#[path = "../common/http_client.rs"]
+mod http_client;
 mod limits;
 mod upgrades;
 

@@ -255,6 +255,7 @@ impl Devices {
                 id: self.next_call,
                 service: 0,
                 body: body.into_bytes(),
+                traceparent: String::new(),
             });
         }
     }

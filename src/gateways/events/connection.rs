@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) id: String,
     /// For services, as text.
     pub(super) ip: String,
+    /// The trace that its handshake belongs to.
+    pub(super) traceparent: Option<String>,
     /// Whom it speaks for; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
     pub(super) bucket: TokenBucket,
@@ -74,6 +76,7 @@ impl Connection {
         Self {
             id,
             ip,
+            traceparent: None,
             device: None,
             bucket,
             calling: None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::{Core, Frame};
+use crate::hub::{Core, Frame, FrameBytes, Now};
 use crate::wire::object_writer::ObjectWriter;
 
 use super::message::Message;
@@ -19,7 +19,17 @@ pub(super) enum Code {
 }
 
 impl Code {
-    const fn word(self) -> &'static str {
+    /// All codes, in the order of their numbers.
+    pub(super) const ALL: [Self; 6] = [
+        Self::MessageTooLarge,
+        Self::RateLimited,
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::UnknownEvent,
+        Self::UpstreamError,
+    ];
+
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::MessageTooLarge => "message_too_large",
             Self::RateLimited => "rate_limited",
@@ -108,7 +118,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
 }
 
 /// What a service pushes to devices; `event` and `data` are JSON text.
-pub(super) fn push(core: &Core, event: &str, data: &str) -> Arc<Frame> {
+pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc<Frame> {
     let envelope = Envelope {
         kind: "event",
         event,
@@ -116,7 +126,7 @@ pub(super) fn push(core: &Core, event: &str, data: &str) -> Arc<Frame> {
         data,
         error: "null",
     };
-    let frame = Frame::text(core.frame_bytes()).received(core.now());
+    let frame = Frame::text(alive).received(now);
     frame.body(envelope.text().as_bytes()).finish()
 }
 

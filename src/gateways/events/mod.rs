@@ -4,14 +4,17 @@
 //! Each connection is a strict sequence: a message is looked at when the one before it has been
 //! answered. Must not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
 
+pub mod broadcast;
 mod calls;
 mod connection;
 mod envelope;
 mod message;
 mod routes;
+mod stats;
 mod upstream;
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -19,19 +22,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
+use self::broadcast::Broadcast;
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use crate::auth::{Origins, TokenBucket};
 use crate::hub::{
-    Accepted, Admission, Call, CloseReason, Core, Frame, Gateway, Incoming, Publication, Reply,
-    Retain, SessionKey, TopicName,
+    Accepted, Admission, Call, CloseReason, Core, Frame, FrameBytes, Gateway, Incoming, Now,
+    Publication, Reply, Retain, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
+use crate::wire::traceparent;
 
 pub use self::routes::Service;
+pub use self::stats::EventsStats;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -52,14 +58,36 @@ pub struct EventsGatewaySettings {
 
 /// An event for devices, from a service.
 pub struct Push {
-    /// The event, as a JSON string.
-    pub event: String,
-    /// A JSON object without white space.
-    pub data: String,
-    /// Whom it is for; who is named twice gets it twice.
-    pub device_ids: Vec<String>,
+    frame: Arc<Frame>,
+    /// Who is named twice gets it twice.
+    devices: Vec<TopicName>,
     /// Is told the number of deliveries.
-    pub sent: Box<dyn FnOnce(u64) + Send>,
+    sent: Box<dyn FnOnce(u64) + Send>,
+}
+
+impl Push {
+    /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` is told the
+    /// number of deliveries.
+    pub fn new(
+        broadcast: Broadcast,
+        alive: &FrameBytes,
+        now: Now,
+        sent: Box<dyn FnOnce(u64) + Send>,
+    ) -> Self {
+        let devices = broadcast.device_ids.into_iter().map(TopicName::from);
+        Self {
+            frame: envelope::push(alive, now, &broadcast.event, &broadcast.data),
+            devices: devices.collect(),
+            sent,
+        }
+    }
+}
+
+/// What [`Gateway::upgrade`] reads of a request.
+#[derive(Debug, Default)]
+struct Admitted {
+    device: Option<TopicName>,
+    traceparent: Option<String>,
 }
 
 /// The client side of the events contract.
@@ -67,12 +95,13 @@ pub struct Push {
 pub struct EventsGateway {
     settings: EventsGatewaySettings,
     origins: Origins,
+    stats: Arc<EventsStats>,
     connections: HashMap<SessionKey, Connection, RandomState>,
     calls: Calls,
     /// Messages of connections that have gone.
     orphans: usize,
     /// What [`Gateway::upgrade`] read, until [`Gateway::opened`] follows at once.
-    admitted: Option<TopicName>,
+    admitted: Admitted,
 }
 
 impl EventsGateway {
@@ -80,14 +109,15 @@ impl EventsGateway {
     pub const PATH: &'static str = "/ws";
 
     /// A gateway without clients.
-    pub fn new(settings: EventsGatewaySettings, origins: Origins) -> Self {
+    pub fn new(settings: EventsGatewaySettings, origins: Origins, stats: Arc<EventsStats>) -> Self {
         Self {
             calls: Calls::new(settings.calls_max),
             settings,
             origins,
+            stats,
             connections: HashMap::default(),
             orphans: 0,
-            admitted: None,
+            admitted: Admitted::default(),
         }
     }
 
@@ -141,32 +171,46 @@ impl EventsGateway {
         waiting: Waiting,
     ) -> Option<Arc<Frame>> {
         let connection = self.connections.get_mut(&key)?;
+        let refuse = |core: &Core, code, why| {
+            self.stats.count_error(code);
+            Some(envelope::gateway_error(core, code, why))
+        };
         if matches!(waiting, Waiting::TooLarge) {
-            let why = "Message exceeds MAX_MESSAGE_BYTES";
-            return Some(envelope::gateway_error(core, Code::MessageTooLarge, why));
+            return refuse(
+                core,
+                Code::MessageTooLarge,
+                "Message exceeds MAX_MESSAGE_BYTES",
+            );
         }
         if !connection.bucket.take(core.now().mono_us) {
-            let why = "Too many messages";
-            return Some(envelope::gateway_error(core, Code::RateLimited, why));
+            return refuse(core, Code::RateLimited, "Too many messages");
         }
         let message = match &waiting {
             Waiting::Text(text) => Message::parse(text, self.settings.json_depth_max),
             Waiting::Binary | Waiting::TooLarge => None,
         };
         let Some(message) = message else {
-            let why = "Invalid JSON message";
-            return Some(envelope::gateway_error(core, Code::BadRequest, why));
+            return refuse(core, Code::BadRequest, "Invalid JSON message");
         };
         if connection.device.is_none() {
-            return Some(identify(core, key, connection, &message));
+            let identified = identify(core, key, connection, &message);
+            let refused = |(code, why)| self.refusal(core, &message, code, why);
+            return Some(identified.unwrap_or_else(refused));
         }
         let Some(service) = Service::of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
-            return Some(envelope::refusal(core, &message, Code::UnknownEvent, &why));
+            return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
         connection.calling = Some(Calling { message, service });
         let leave = self.calls.ask(core.now().mono_us, key, service);
+        self.stats
+            .store_circuit(service, self.calls.is_open(service));
         self.call(core, key, leave)
+    }
+
+    fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
+        self.stats.count_error(code);
+        envelope::refusal(core, message, code, why)
     }
 
     /// Makes the call of a connection, if it may be made now; or says why not.
@@ -176,22 +220,21 @@ impl EventsGateway {
             Leave::Wait => None,
             Leave::Go(id) => {
                 let calling = connection.calling.as_ref()?;
-                core.call(Call {
+                let given = connection.traceparent.clone();
+                let call = Call {
                     id,
                     service: calling.service as u16,
                     body: request(connection, &calling.message).into_bytes(),
-                });
+                    traceparent: given.unwrap_or_else(|| traceparent::made(|| core.random())),
+                };
+                core.call(call);
                 None
             }
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
+                self.stats.count_skipped(calling.service);
                 let why = upstream::UNREACHABLE;
-                Some(envelope::refusal(
-                    core,
-                    &calling.message,
-                    Code::UpstreamError,
-                    why,
-                ))
+                Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
         }
     }
@@ -224,15 +267,16 @@ impl Gateway for EventsGateway {
         if !self.origins.allow(head.header("Origin")) {
             return refuse("Origin not allowed");
         }
-        self.admitted = device_in_query(head);
+        self.admitted = Admitted {
+            device: device_in_query(head),
+            traceparent: head.header("traceparent").and_then(traceparent::given),
+        };
         Admission::Accept(Accepted::default())
     }
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
-        let ip = core
-            .peer(key)
-            .map(|peer| peer.ip().to_canonical().to_string());
+        let ip = core.client(key).map(|ip| ip.to_canonical().to_string());
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
         let bucket = TokenBucket::with_rate(rate, burst, core.now().mono_us);
@@ -241,7 +285,9 @@ impl Gateway for EventsGateway {
             ip.unwrap_or_default(),
             bucket,
         );
-        match self.admitted.take() {
+        let admitted = mem::take(&mut self.admitted);
+        connection.traceparent = admitted.traceparent;
+        match admitted.device {
             Some(device) => {
                 core.join(key, &device);
                 connection.device = Some(device);
@@ -272,10 +318,12 @@ impl Gateway for EventsGateway {
         };
         let connection = self.connections.get_mut(&key);
         if let Some(calling) = connection.and_then(|c| c.calling.take()) {
-            let message = &calling.message;
+            let (message, service) = (&calling.message, calling.service);
+            self.stats
+                .store_circuit(service, self.calls.is_open(service));
             let answer = match upstream::outcome(reply.outcome, self.settings.json_depth_max) {
                 Ok(data) => envelope::response(core, message, &data),
-                Err(why) => envelope::refusal(core, message, Code::UpstreamError, &why),
+                Err(why) => self.refusal(core, message, Code::UpstreamError, &why),
             };
             core.send(key, &answer);
         }
@@ -285,14 +333,13 @@ impl Gateway for EventsGateway {
     }
 
     fn command(&mut self, core: &mut Core, push: Push) {
-        let frame = envelope::push(core, &push.event, &push.data);
+        self.stats.count_push();
         let mut sent = 0;
-        for device in push.device_ids {
-            let topic = TopicName::from(device);
+        for topic in push.devices {
             sent += core.member_count(&topic) as u64;
             core.publish(&Publication {
                 topic,
-                frame: Arc::clone(&frame),
+                frame: Arc::clone(&push.frame),
                 deliver: true,
                 retain: Retain::Keep,
             });
@@ -308,6 +355,7 @@ impl Gateway for EventsGateway {
         let mut kept = connection.waiting();
         while self.orphans + kept > self.settings.orphans_max {
             connection.drop_last();
+            self.stats.count_forgotten();
             kept -= 1;
         }
         self.orphans += kept;
@@ -321,20 +369,18 @@ fn identify(
     key: SessionKey,
     connection: &mut Connection,
     message: &Message,
-) -> Arc<Frame> {
+) -> Result<Arc<Frame>, (Code, &'static str)> {
     if message.name != "identify" {
-        return envelope::refusal(core, message, Code::Unauthenticated, "Identify first");
+        return Err((Code::Unauthenticated, "Identify first"));
     }
-    let Some(device) = message.device_id() else {
-        let why = "identify requires data.device_id";
-        return envelope::refusal(core, message, Code::BadRequest, why);
-    };
+    let device = message.device_id();
+    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
     let mut data = ObjectWriter::new();
     data.string("device_id", &device);
     let device = TopicName::from(device);
     core.join(key, &device);
     connection.device = Some(device);
-    envelope::response(core, message, &data.finish())
+    Ok(envelope::response(core, message, &data.finish()))
 }
 
 /// `?device_id=`: the last of several, if it names a device.

@@ -18,6 +18,26 @@ fn numbers_keep_their_range() {
 }
 
 #[test]
+fn numbers_with_a_fraction_are_rounded_to_thousandths() {
+    let kind = Kind::decimal(Unit::Seconds, (-1_500, 10_000));
+    for (typed, milli, as_text) in [
+        ("10.0", 10_000, "10"),
+        ("0.25", 250, "0.25"),
+        ("1e1", 10_000, "10"),
+        ("-1.5", -1_500, "-1.5"),
+        (" 0 ", 0, "0"),
+        ("1.0004", 1_000, "1"),
+        ("0.0001", 1, "0.001"),
+    ] {
+        assert_eq!(kind.parse(typed), Some(Value::Milli(milli)), "{typed}");
+        assert_eq!(shown(kind, typed).as_deref(), Some(as_text));
+    }
+    for bad in ["", "ten", "nan", "inf", "10.001", "-1.501", "1,5", "5s"] {
+        assert_eq!(kind.parse(bad), None, "{bad}");
+    }
+}
+
+#[test]
 fn ports_and_addresses() {
     assert_eq!(Kind::Port.parse("65535"), Some(Value::Number(65535)));
     assert_eq!(Kind::Port.parse("65536"), None);

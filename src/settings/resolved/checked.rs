@@ -165,6 +165,20 @@ impl Checked {
         }
     }
 
+    /// A number that not every subcommand has; 0 on one without it.
+    pub(super) fn number_or_0<T: TryFrom<u64> + Default>(&self, flag: &str) -> T {
+        let has = self.find(flag).is_some();
+        if has { self.number(flag) } else { T::default() }
+    }
+
+    /// The thousandths of a number with a fraction; a negative one counts as 0.
+    pub(super) fn milli(&self, flag: &str) -> u64 {
+        match self.value(flag) {
+            &Value::Milli(milli) => u64::try_from(milli).unwrap_or(0),
+            other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
     /// The text of a row that takes any.
     pub(super) fn text(&self, flag: &str) -> String {
         match self.value(flag) {

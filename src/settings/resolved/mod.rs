@@ -6,6 +6,7 @@
 mod auth;
 mod channels;
 mod checked;
+mod events;
 mod levels;
 mod nats;
 mod redis;
@@ -21,6 +22,7 @@ use crate::hub;
 pub use self::auth::AuthSettings;
 pub use self::channels::ChannelsSettings;
 pub use self::checked::{Checked, CheckedValue};
+pub use self::events::EventsSettings;
 pub use self::levels::{DemoSettings, LevelsSettings};
 pub use self::nats::{NatsAccess, NatsUser};
 pub use self::redis::{RedisSettings, SentinelSettings};
@@ -190,8 +192,8 @@ impl Checked {
             drain_delay_ms: self.number("drain-delay-ms"),
             drain_ms: self.number("drain-ms"),
             stop_timeout_ms: self.number("stop-timeout-ms"),
-            ready_bus_grace_ms: self.number("ready-bus-grace-ms"),
-            bus_away_exit_s: match self.number("bus-away-exit-s") {
+            ready_bus_grace_ms: self.number_or_0("ready-bus-grace-ms"),
+            bus_away_exit_s: match self.number_or_0("bus-away-exit-s") {
                 0 => None,
                 n => Some(n),
             },
@@ -237,8 +239,8 @@ impl Checked {
             read_bytes_per_turn_max: self.number("read-bytes-per-turn-max"),
             accepts_per_turn_max: self.number("accepts-per-turn-max"),
             turn_publication_bytes_max: self.number("turn-publication-bytes-max"),
-            bus_queue_messages_max: self.number("bus-queue-messages-max"),
-            bus_message_bytes_max: self.number("bus-message-bytes-max"),
+            bus_queue_messages_max: self.number_or_0("bus-queue-messages-max"),
+            bus_message_bytes_max: self.number_or_0("bus-message-bytes-max"),
             json_depth_max: self.number("json-depth-max"),
         }
     }

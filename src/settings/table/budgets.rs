@@ -2,7 +2,8 @@
 
 use super::super::limit::Shows;
 use super::super::setting::Heading::{Bus, Loop};
-use super::super::setting::Setting;
+use super::super::setting::Subcommand::Events;
+use super::super::setting::{Setting, WITH_BUS};
 use super::{GIB, KIB, MIB};
 use crate::telemetry::names;
 
@@ -82,7 +83,8 @@ pub(super) static ROWS: &[Setting] = &[
         "the bus waits; JetStream keeps the rest",
         Shows::Metric(names::CONSUMER_LAG),
         "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
-    ),
+    )
+    .on(WITH_BUS),
     Setting::bytes(
         Bus,
         "bus-message-bytes-max",
@@ -94,7 +96,8 @@ pub(super) static ROWS: &[Setting] = &[
         "counted, logged and skipped",
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
-    ),
+    )
+    .on(WITH_BUS),
     Setting::count(
         Bus,
         "json-depth-max",
@@ -106,5 +109,19 @@ pub(super) static ROWS: &[Setting] = &[
         "counted, logged and skipped",
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
-    ),
+    )
+    .on(WITH_BUS),
+    Setting::count(
+        Bus,
+        "json-depth-max",
+        (1, 1024),
+        "512",
+        "Nesting of JSON in a message, an answer or a broadcast",
+    )
+    .limit(
+        "refused as what is no JSON is",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
+    )
+    .on(&[Events]),
 ];

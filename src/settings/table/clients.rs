@@ -4,9 +4,10 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Clients;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Levels, Trades};
+use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
 use super::{HOUR_MS, MIB};
 use crate::hub::CloseReason;
+use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -79,7 +80,23 @@ pub(super) static ROWS: &[Setting] = &[
          address that is none of theirs is the client's, for the limits by address and in the log. \
          Only where nobody else reaches the port may it be *.",
     )
-    .original_env(&["FORWARDED_ALLOW_IPS"]),
+    .original_env(&["FORWARDED_ALLOW_IPS"])
+    .on(&[Levels, Trades, Channels, Demo]),
+    Setting::new(
+        Clients,
+        "trusted-proxies",
+        Kind::Networks,
+        "127.0.0.1",
+        "Proxies whose X-Forwarded-For tells a client's address; * for any",
+    )
+    .more(
+        "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
+         address that is none of theirs is the client's, for the limits by address, in the log and \
+         for services. \
+         Only where nobody else reaches the port may it be *.",
+    )
+    .original_env(&["FORWARDED_ALLOW_IPS"])
+    .on(&[Events]),
     Setting::ms(
         Clients,
         "handshake-timeout-ms",
@@ -155,4 +172,19 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
     )
     .on(&[Channels]),
+    Setting::bytes(
+        Clients,
+        "message-bytes-max",
+        (1, 64 * MIB),
+        "65536",
+        "One message from a client, its fragments together, inflated",
+    )
+    .more("Beyond four times that, and beyond 1 MiB, the connection is closed with 1009.")
+    .original_env(&["MAX_MESSAGE_BYTES"])
+    .limit(
+        "`message_too_large`, and the message is dropped",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    )
+    .on(&[Events]),
 ];

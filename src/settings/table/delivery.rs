@@ -3,7 +3,7 @@
 use super::super::limit::Shows;
 use super::super::setting::Heading::{Connection, SendQueue};
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Levels, Trades};
+use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
@@ -105,7 +105,7 @@ pub(super) static ROWS: &[Setting] = &[
         "20000",
         "Time between pings to a client; 0 sends none",
     )
-    .on(&[Levels, Channels, Demo]),
+    .on(&[Levels, Channels, Events, Demo]),
     Setting::ms(
         Connection,
         "ping-interval-ms",
@@ -126,7 +126,7 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     )
-    .on(&[Levels, Channels, Demo]),
+    .on(&[Levels, Channels, Events, Demo]),
     Setting::ms(
         Connection,
         "pong-timeout-ms",

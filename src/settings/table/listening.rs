@@ -4,7 +4,7 @@ use super::super::kind::Kind;
 use super::super::limit::Shows;
 use super::super::setting::Heading::Listening;
 use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Levels, Trades};
+use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -15,7 +15,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Address to listen on",
     )
     .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
-    .on(&[Levels]),
+    .on(&[Levels, Events]),
     Setting::new(
         Listening,
         "listen",
@@ -53,7 +53,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("PORT is read when GATEWAY_PORT is not set.")
     .original_env(&["GATEWAY_PORT", "PORT"])
-    .on(&[Levels, Demo]),
+    .on(&[Levels, Events, Demo]),
     Setting::new(
         Listening,
         "port",

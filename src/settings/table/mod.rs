@@ -9,6 +9,7 @@ mod budgets;
 mod channels;
 mod clients;
 mod delivery;
+mod events;
 mod health;
 mod levels;
 mod listening;
@@ -33,6 +34,7 @@ static PARTS: &[&[Setting]] = &[
     levels::ROWS,
     channels::ROWS,
     trades::ROWS,
+    events::ROWS,
     process::ROWS,
     auth::ROWS,
     clients::ROWS,

@@ -3,7 +3,7 @@
 use super::super::kind::{Kind, Unit};
 use super::super::limit::Shows;
 use super::super::setting::Heading::{Lifecycle, Logs};
-use super::super::setting::Setting;
+use super::super::setting::{Setting, WITH_BUS};
 use super::HOUR_MS;
 use crate::hub::CloseReason;
 use crate::telemetry::names;
@@ -36,7 +36,8 @@ pub(super) static ROWS: &[Setting] = &[
         "`/ready` is 503; clients stay, and get the feed once it is back",
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
-    ),
+    )
+    .on(WITH_BUS),
     Setting::new(
         Lifecycle,
         "bus-away-exit-s",
@@ -44,7 +45,8 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "How long the bus may be away before the process ends with status 1; 0: for ever",
     )
-    .more("It stops as at a signal. For those whose supervisor is to start it again."),
+    .more("It stops as at a signal. For those whose supervisor is to start it again.")
+    .on(WITH_BUS),
     Setting::ms(
         Lifecycle,
         "loop-stall-ms",

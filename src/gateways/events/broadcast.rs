@@ -1,0 +1,236 @@
+//! The body of `POST /internal/broadcast`: `{event, data?, targets: {device_ids?}}`.
+
+use std::borrow::Cow;
+
+use sonic_rs::LazyValue;
+
+use crate::wire::json::{check_json, compact, object_entries};
+use crate::wire::object_writer::ObjectWriter;
+
+/// An event and whom it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The event, as a JSON string.
+    pub event: String,
+    /// A JSON object without white space.
+    pub data: String,
+    /// As they were named: a device may be named twice.
+    pub device_ids: Vec<String>,
+}
+
+/// What is wrong with a body: where, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    place: Vec<Step>,
+    what: &'static str,
+}
+
+/// One step from the body to a value in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Member(&'static str),
+    Index(usize),
+}
+
+const REQUIRED: &str = "Field required";
+const NO_TEXT: &str = "Input should be a valid string";
+const EMPTY: &str = "String should have at least 1 character";
+const NO_OBJECT: &str = "Input should be a valid dictionary";
+const NO_LIST: &str = "Input should be a valid list";
+const NO_JSON: &str = "JSON decode error";
+
+impl Broadcast {
+    /// Reads a body. Other members are ignored; of a repeated one the last counts.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(body: &[u8], depth_max: usize) -> Result<Self, Vec<Wrong>> {
+        if check_json(body, depth_max).is_err() {
+            return Err(vec![Wrong::new([], NO_JSON)]);
+        }
+        let Some([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
+            return Err(vec![Wrong::new([], NO_OBJECT)]);
+        };
+        let mut wrong = Vec::new();
+        let event = read_event(event.as_ref()).map_err(|one| wrong.push(one));
+        let data = read_data(data.as_ref()).map_err(|one| wrong.push(one));
+        let device_ids = read_targets(targets.as_ref()).map_err(|some| wrong.extend(some));
+        match (event, data, device_ids) {
+            (Ok(event), Ok(data), Ok(device_ids)) => Ok(Self {
+                event,
+                data,
+                device_ids,
+            }),
+            _ => Err(wrong),
+        }
+    }
+}
+
+impl Wrong {
+    fn new(place: impl IntoIterator<Item = Step>, what: &'static str) -> Self {
+        Self {
+            place: place.into_iter().collect(),
+            what,
+        }
+    }
+
+    /// `{"loc":["body",…],"msg":…}`.
+    pub fn json(&self) -> ObjectWriter {
+        let mut place = vec![Cow::Borrowed("\"body\"")];
+        place.extend(self.place.iter().map(|step| match step {
+            Step::Member(name) => Cow::Owned(format!("\"{name}\"")),
+            Step::Index(index) => Cow::Owned(index.to_string()),
+        }));
+        let mut object = ObjectWriter::new();
+        object.raw("loc", &format!("[{}]", place.join(",")));
+        object.string("msg", self.what);
+        object
+    }
+}
+
+/// `{"detail":[…]}`, the body of the 422.
+pub fn refusal(wrong: &[Wrong]) -> String {
+    let all: Vec<_> = wrong.iter().map(|one| one.json().finish()).collect();
+    let mut object = ObjectWriter::new();
+    object.raw("detail", &format!("[{}]", all.join(",")));
+    object.finish()
+}
+
+fn read_event(event: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
+    let wrong = |what| Wrong::new([Step::Member("event")], what);
+    let event = event.ok_or_else(|| wrong(REQUIRED))?;
+    match text_of(event).as_deref() {
+        None => Err(wrong(NO_TEXT)),
+        Some("") => Err(wrong(EMPTY)),
+        Some(_) => Ok(event.as_raw_str().to_owned()),
+    }
+}
+
+fn read_data(data: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
+    match data.map(LazyValue::as_raw_str) {
+        None => Ok("{}".to_owned()),
+        Some(data) if data.starts_with('{') => Ok(compact(data)),
+        Some(_) => Err(Wrong::new([Step::Member("data")], NO_OBJECT)),
+    }
+}
+
+fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wrong>> {
+    const TARGETS: Step = Step::Member("targets");
+    const DEVICE_IDS: Step = Step::Member("device_ids");
+    let targets = targets.ok_or_else(|| vec![Wrong::new([TARGETS], REQUIRED)])?;
+    let Some([ids]) = members(targets.as_raw_str().as_bytes(), ["device_ids"]) else {
+        return Err(vec![Wrong::new([TARGETS], NO_OBJECT)]);
+    };
+    let Some(ids) = ids else {
+        return Ok(Vec::new());
+    };
+    let Ok(ids) = sonic_rs::from_str::<Vec<LazyValue<'_>>>(ids.as_raw_str()) else {
+        return Err(vec![Wrong::new([TARGETS, DEVICE_IDS], NO_LIST)]);
+    };
+    let mut wrong = Vec::new();
+    let mut read = Vec::with_capacity(ids.len());
+    for (index, id) in ids.iter().enumerate() {
+        match text_of(id) {
+            Some(id) => read.push(id),
+            None => {
+                let place = [TARGETS, DEVICE_IDS, Step::Index(index)];
+                wrong.push(Wrong::new(place, NO_TEXT));
+            }
+        }
+    }
+    if wrong.is_empty() {
+        Ok(read)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// Members of an object by name; `None` if it is no object. The text was checked.
+fn members<'a, const N: usize>(
+    json: &'a [u8],
+    names: [&str; N],
+) -> Option<[Option<LazyValue<'a>>; N]> {
+    let mut found = [const { None }; N];
+    for entry in object_entries(json, usize::MAX).ok()? {
+        let (key, value) = entry.ok()?;
+        if let Some(at) = names.iter().position(|name| *name == key) {
+            found[at] = Some(value);
+        }
+    }
+    Some(found)
+}
+
+fn text_of(value: &LazyValue<'_>) -> Option<String> {
+    sonic_rs::from_str(value.as_raw_str()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_their_text_and_devices_their_number() {
+        let body = br#" {"x":1,"event":"\u0061","data": {"n": 1.50},
+            "targets":{"device_ids":["a","\u00e9","a"],"y":2}} "#;
+        let want = Broadcast {
+            event: r#""\u0061""#.to_owned(),
+            data: r#"{"n":1.50}"#.to_owned(),
+            device_ids: ["a", "é", "a"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(Broadcast::parse(body, 16), Ok(want));
+        let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#, 16).expect("good");
+        assert_eq!((nobody.data.as_str(), nobody.device_ids.len()), ("{}", 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let required = |name| format!(r#"{{"loc":["body","{name}"],"msg":"{REQUIRED}"}}"#);
+        let one = |place: &str, what| format!(r#"{{"loc":["body"{place}],"msg":"{what}"}}"#);
+        let targets = r#""targets":{}"#;
+        for (body, wrong) in [
+            ("{".to_owned(), one("", NO_JSON)),
+            ("\u{feff}{}".to_owned(), one("", NO_JSON)),
+            (
+                format!(r#"{{"event":"e",{targets},"x":NaN}}"#),
+                one("", NO_JSON),
+            ),
+            ("[]".to_owned(), one("", NO_OBJECT)),
+            ("null".to_owned(), one("", NO_OBJECT)),
+            (
+                "{}".to_owned(),
+                [required("event"), required("targets")].join(","),
+            ),
+            (
+                format!(r#"{{"event":"",{targets}}}"#),
+                one(r#","event""#, EMPTY),
+            ),
+            (
+                format!(r#"{{"event":null,{targets}}}"#),
+                one(r#","event""#, NO_TEXT),
+            ),
+            (
+                format!(r#"{{"event":"e","data":null,{targets}}}"#),
+                one(r#","data""#, NO_OBJECT),
+            ),
+            (
+                r#"{"event":"e","targets":null}"#.to_owned(),
+                one(r#","targets""#, NO_OBJECT),
+            ),
+            (
+                r#"{"event":"e","targets":{"device_ids":null}}"#.to_owned(),
+                one(r#","targets","device_ids""#, NO_LIST),
+            ),
+            (
+                r#"{"event":"e","targets":{"device_ids":["a",1]}}"#.to_owned(),
+                one(r#","targets","device_ids",1"#, NO_TEXT),
+            ),
+        ] {
+            let all = Broadcast::parse(body.as_bytes(), 16).expect_err(&body);
+            assert_eq!(
+                refusal(&all),
+                format!(r#"{{"detail":[{wrong}]}}"#),
+                "{body}"
+            );
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the gateway counts, for the pages that show it. One writer, the gateway.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::envelope::Code;
+use super::routes::Service;
+
+/// Numbers that others may read at any time.
+#[derive(Debug, Default)]
+pub struct EventsStats {
+    errors: [AtomicU64; Code::ALL.len()],
+    skipped: [AtomicU64; Service::ALL.len()],
+    open: [AtomicBool; Service::ALL.len()],
+    forgotten: AtomicU64,
+    pushes: AtomicU64,
+}
+
+impl EventsStats {
+    /// Errors that clients were answered with, by code.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.errors.iter().map(|count| count.load(Relaxed));
+        Code::ALL.into_iter().map(Code::word).zip(counts)
+    }
+
+    /// Calls that were not made because the service is being left alone.
+    pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.skipped.iter().map(|count| count.load(Relaxed));
+        Service::ALL.into_iter().map(Service::label).zip(counts)
+    }
+
+    /// 1 for a service that is being left alone, or probed.
+    pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let open = self.open.iter().map(|open| open.load(Relaxed).into());
+        Service::ALL.into_iter().map(Service::label).zip(open)
+    }
+
+    /// Messages of clients that had gone which were not forwarded any more.
+    pub fn messages_forgotten(&self) -> u64 {
+        self.forgotten.load(Relaxed)
+    }
+
+    /// Events that services pushed.
+    pub fn pushes(&self) -> u64 {
+        self.pushes.load(Relaxed)
+    }
+
+    pub(super) fn count_error(&self, code: Code) {
+        if let Some(count) = self.errors.get(code as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn count_skipped(&self, service: Service) {
+        if let Some(count) = self.skipped.get(service as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn count_forgotten(&self) {
+        self.forgotten.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_push(&self) {
+        self.pushes.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn store_circuit(&self, service: Service, is_open: bool) {
+        if let Some(open) = self.open.get(service as usize) {
+            open.store(is_open, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Bodies in pieces: of a request, for its handler; of an answer, for the client.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+
+use super::connection_clock::ConnectionClock;
+
+/// Why an answer breaks off.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The body of a request. Nothing more is taken from the client than is asked for here; a client
+/// that expects `100 Continue` gets it when the first piece is asked for.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    ended: Arc<AtomicBool>,
+}
+
+/// Why a request's body could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadBodyError {
+    /// It is over the limit of who reads it.
+    #[error("the body is too large")]
+    TooLarge,
+    /// The client broke off, or its chunks have no clear end.
+    #[error("the body is broken: {0}")]
+    Broken(BoxError),
+}
+
+impl RequestBody {
+    /// With what tells from elsewhere whether it was read to its end.
+    pub(super) fn new(incoming: Incoming) -> (Self, Arc<AtomicBool>) {
+        let ended = Arc::new(AtomicBool::new(incoming.is_end_stream()));
+        let body = Self {
+            incoming,
+            ended: Arc::clone(&ended),
+        };
+        (body, ended)
+    }
+
+    /// All of it, at most `bytes_max`.
+    ///
+    /// # Errors
+    /// It is longer, or it is broken.
+    pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
+        // What is announced need not be awaited.
+        if self.size_hint().lower() > bytes_max as u64 {
+            return Err(ReadBodyError::TooLarge);
+        }
+        match Limited::new(self, bytes_max).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(ReadBodyError::TooLarge),
+            Err(error) => Err(ReadBodyError::Broken(error)),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.incoming.is_end_stream() {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer: whole, or in pieces. One that fails ends the connection without the end
+/// of the body, so that nobody takes a part for the whole.
+pub struct AnswerBody(Kind);
+
+enum Kind {
+    Whole(Full<Bytes>),
+    Pieces(Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>),
+}
+
+impl AnswerBody {
+    /// All of it at once.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self(Kind::Whole(Full::new(bytes.into())))
+    }
+
+    /// Pieces, each asked for when there is room for it.
+    pub fn pieces(body: impl Body<Data = Bytes, Error = BoxError> + 'static) -> Self {
+        Self(Kind::Pieces(Box::pin(body)))
+    }
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnswerBody")
+            .field(&self.size_hint())
+            .finish()
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Kind::Pieces(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(body) => body.is_end_stream(),
+            Kind::Pieces(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(body) => body.size_hint(),
+            Kind::Pieces(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A handler is at work while this lives.
+#[derive(Debug)]
+pub(super) struct Work(Rc<ConnectionClock>);
+
+impl Work {
+    pub(super) fn begin(clock: &Rc<ConnectionClock>) -> Self {
+        clock.work_begun();
+        Self(Rc::clone(clock))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.work_ended();
+    }
+}
+
+/// What hyper sends: a body, and the work on it.
+pub(super) struct Outgoing {
+    body: AnswerBody,
+    /// Only held: it ends with the body.
+    _work: Option<Work>,
+}
+
+impl Outgoing {
+    pub(super) fn new(body: AnswerBody, work: Option<Work>) -> Self {
+        Self { body, _work: work }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,417 @@
+//! What a proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"). Pure.
+
+use std::net::IpAddr;
+
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::wire::traceparent;
+
+/// What concerns one connection only, besides what `Connection` names.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// What is known of a request besides its headers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded<'a> {
+    /// The other end of the client's connection.
+    pub(super) peer: IpAddr,
+    /// It is a proxy whose word on the client's scheme and host counts.
+    pub(super) peer_is_trusted: bool,
+    /// The service's host and port.
+    pub(super) host: &'a HeaderValue,
+}
+
+/// Makes the headers of a client's request those of the request to the service. `random` makes a
+/// trace where the request belongs to none.
+pub(super) fn to_service(
+    headers: &mut HeaderMap,
+    forwarded: Forwarded<'_>,
+    random: impl FnMut() -> u64,
+) {
+    let takes_trailers = has_token(headers, &TE, "trailers");
+    one_length(headers);
+    remove_hop_by_hop(headers);
+    remove_token(headers);
+    // The gateway asks for the body itself.
+    headers.remove(EXPECT);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    let asked_host = headers.insert(HOST, forwarded.host.clone());
+    append_forwarded_for(headers, forwarded.peer);
+    let add = |headers: &mut HeaderMap, name, value| match headers.entry(name) {
+        Entry::Occupied(_) if forwarded.peer_is_trusted => {}
+        Entry::Occupied(mut entry) => drop(entry.insert(value)),
+        Entry::Vacant(entry) => drop(entry.insert(value)),
+    };
+    let proto = HeaderName::from_static("x-forwarded-proto");
+    add(headers, proto, HeaderValue::from_static("http"));
+    if let Some(host) = asked_host {
+        add(headers, HeaderName::from_static("x-forwarded-host"), host);
+    }
+    trace(headers, random);
+}
+
+/// Makes the headers of a service's answer those of the answer to the client.
+pub(super) fn to_client(headers: &mut HeaderMap) {
+    one_length(headers);
+    remove_hop_by_hop(headers);
+}
+
+/// The body has another coding than `chunked`. Such a coding has its name in a header that concerns
+/// one connection, so it cannot be passed on.
+pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// Says the body's length once, or not at all where it is in chunks: whoever reads the head next
+/// may choose otherwise (RFC 9112 §6.3).
+fn one_length(headers: &mut HeaderMap) {
+    if let Some(length) = headers.remove(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+/// Makes trailers those that may be passed on: nothing that says how to read the message, or that
+/// a head could not have brought.
+pub(super) fn trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_token(trailers);
+    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+        trailers.remove(name);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        // Nobody may take these from us: the body's length, and whose the request is.
+        if *name != CONTENT_LENGTH && *name != HOST {
+            headers.remove(name);
+        }
+    }
+}
+
+/// `X-Internal-Token`, by which services know each other; some take `_` for `-`.
+fn remove_token(headers: &mut HeaderMap) {
+    let is_token = |name: &HeaderName| name.as_str().replace('_', "-") == "x-internal-token";
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_token(name))
+        .cloned()
+        .collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let name = HeaderName::from_static("x-forwarded-for");
+    let mut list: Vec<u8> = Vec::new();
+    for line in headers.get_all(&name) {
+        if !line.is_empty() {
+            list.extend_from_slice(line.as_bytes());
+            list.extend_from_slice(b", ");
+        }
+    }
+    list.extend_from_slice(peer.to_canonical().to_string().as_bytes());
+    // Parts of good values and an address make a good value.
+    if let Ok(value) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, value);
+    }
+}
+
+/// Passes the trace on; begins one where there is none, or none that can be read.
+fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
+    let name = HeaderName::from_static("traceparent");
+    let given = headers.get(&name).and_then(|value| value.to_str().ok());
+    if given.and_then(traceparent::given).is_some() {
+        return;
+    }
+    if let Ok(made) = HeaderValue::try_from(traceparent::made(random)) {
+        headers.insert(name, made);
+        headers.remove("tracestate");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let line = |(name, value): &(&str, &str)| {
+            let name = HeaderName::try_from(*name).unwrap();
+            (name, HeaderValue::try_from(*value).unwrap())
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(line) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn lines(headers: &HeaderMap) -> Vec<(String, String)> {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.as_str().to_owned(), value.into_owned())
+        };
+        let mut lines: Vec<_> = headers.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    fn asked(mut headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
+        let host = HeaderValue::from_static("service:8001");
+        let forwarded = Forwarded {
+            peer: [10, 0, 0, 9].into(),
+            peer_is_trusted,
+            host: &host,
+        };
+        to_service(&mut headers, forwarded, || 7);
+        headers
+    }
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+    #[test]
+    fn a_plain_request_gets_what_the_service_should_know() {
+        let headers = asked(
+            map(&[
+                ("host", "public"),
+                ("x-custom", "c"),
+                ("cookie", "a=b"),
+                ("content-length", "5"),
+            ]),
+            false,
+        );
+        let made = traceparent::made(|| 7);
+        let expected = [
+            ("content-length", "5"),
+            ("cookie", "a=b"),
+            ("host", "service:8001"),
+            ("traceparent", made.as_str()),
+            ("x-custom", "c"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("x-forwarded-host", "public"),
+            ("x-forwarded-proto", "http"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(lines(&headers), expected);
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_there_both_ways() {
+        let hop = map(&[
+            ("connection", "close, X-One"),
+            ("connection", " x-two ,, ,content-length"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-authenticate", "Basic"),
+            ("te", "gzip"),
+            ("upgrade", "h2c"),
+            ("content-length", "5"),
+            ("trailer", "x-sum"),
+            ("x-kept", "yes"),
+        ]);
+        let mut answered = hop.clone();
+        to_client(&mut answered);
+        let names: Vec<_> = lines(&answered).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["content-length", "trailer", "x-kept"]);
+        let requested = asked(hop, true);
+        for name in [
+            "x-one",
+            "x-two",
+            "connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "keep-alive",
+        ] {
+            assert!(!requested.contains_key(name), "{name}");
+        }
+        assert_eq!(requested["content-length"], "5");
+    }
+
+    #[test]
+    fn a_length_is_said_once_and_never_beside_chunks() {
+        let mut twice = map(&[("content-length", "5"), ("content-length", "5")]);
+        assert_eq!(
+            asked(twice.clone(), false)
+                .get_all("content-length")
+                .iter()
+                .count(),
+            1
+        );
+        to_client(&mut twice);
+        assert_eq!(twice, map(&[("content-length", "5")]));
+        let mut both = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        to_client(&mut both);
+        assert!(both.is_empty());
+    }
+
+    #[test]
+    fn codings_besides_chunked_are_told() {
+        let coding = |value| has_other_coding(&map(&[("transfer-encoding", value)]));
+        assert!(!has_other_coding(&HeaderMap::new()));
+        assert!(!coding("chunked") && !coding(" Chunked "));
+        assert!(coding("gzip, chunked") && coding("gzip") && coding(""));
+    }
+
+    #[test]
+    fn connection_cannot_take_away_what_the_gateway_says() {
+        let named = map(&[
+            ("host", "public"),
+            (
+                "connection",
+                "host, x-forwarded-for, x-forwarded-host, traceparent",
+            ),
+            ("x-forwarded-for", "1.1.1.1"),
+        ]);
+        let headers = asked(named, true);
+        assert_eq!(headers["host"], "service:8001");
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(headers["x-forwarded-host"], "public");
+        assert!(headers.contains_key("traceparent"));
+    }
+
+    #[test]
+    fn the_inner_token_never_passes() {
+        let headers = asked(
+            map(&[
+                ("X-Internal-Token", "s"),
+                ("x_internal_token", "s"),
+                ("x-internal-Token", "t"),
+            ]),
+            true,
+        );
+        assert!(
+            !lines(&headers)
+                .iter()
+                .any(|(name, _)| name.contains("internal"))
+        );
+        let mut late = map(&[
+            ("x-internal-token", "s"),
+            ("content-length", "1"),
+            ("x-sum", "9"),
+        ]);
+        trailers(&mut late);
+        assert_eq!(lines(&late), [("x-sum".to_owned(), "9".to_owned())]);
+    }
+
+    #[test]
+    fn the_way_of_a_request_is_told() {
+        let via = map(&[
+            ("host", "public"),
+            ("x-forwarded-for", "1.1.1.1, 2.2.2.2"),
+            ("x-forwarded-for", "3.3.3.3"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "www.example"),
+        ]);
+        let trusted = asked(via.clone(), true);
+        assert_eq!(
+            trusted["x-forwarded-for"],
+            "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9"
+        );
+        assert_eq!(trusted["x-forwarded-proto"], "https");
+        assert_eq!(trusted["x-forwarded-host"], "www.example");
+        let other = asked(via, false);
+        assert_eq!(
+            other["x-forwarded-for"],
+            "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9"
+        );
+        assert_eq!(other["x-forwarded-proto"], "http");
+        assert_eq!(other["x-forwarded-host"], "public");
+    }
+
+    #[test]
+    fn a_trace_is_passed_on_or_begun() {
+        let given = asked(map(&[("traceparent", TRACE), ("tracestate", "a=b")]), false);
+        assert_eq!(
+            (&given["traceparent"], &given["tracestate"]),
+            (
+                &HeaderValue::from_static(TRACE),
+                &HeaderValue::from_static("a=b")
+            )
+        );
+        let begun = asked(map(&[("traceparent", "bad"), ("tracestate", "a=b")]), false);
+        assert_eq!(begun["traceparent"], traceparent::made(|| 7));
+        assert!(!begun.contains_key("tracestate"));
+    }
+
+    #[test]
+    fn who_takes_trailers_says_so_on_each_connection() {
+        let headers = asked(
+            map(&[("te", "deflate, Trailers"), ("connection", "TE")]),
+            false,
+        );
+        assert_eq!(
+            (&headers["te"], &headers["connection"]),
+            (
+                &HeaderValue::from_static("trailers"),
+                &HeaderValue::from_static("te")
+            )
+        );
+        let asks = asked(map(&[("expect", "100-continue")]), false);
+        assert!(!asks.contains_key(EXPECT));
+    }
+
+    proptest! {
+        #[test]
+        fn other_headers_pass_in_their_order(values in prop::collection::vec("[!-~]{1,10}", 1..5)) {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append("set-cookie", HeaderValue::try_from(value).unwrap());
+            }
+            let before = headers.clone();
+            to_client(&mut headers);
+            prop_assert_eq!(&headers, &before);
+            let requested = asked(headers, false);
+            prop_assert!(requested.get_all("set-cookie").iter().eq(before.get_all("set-cookie")));
+        }
+
+        #[test]
+        fn no_named_header_is_left(names in prop::collection::vec("x-[a-z]{1,5}", 1..5), bytes in "[ -~]{0,20}") {
+            let mut headers = HeaderMap::new();
+            for name in &names {
+                headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("1"));
+            }
+            let list = format!("{},{bytes}", names.join(" ,"));
+            headers.insert(CONNECTION, HeaderValue::try_from(list).unwrap());
+            to_client(&mut headers);
+            prop_assert!(headers.keys().all(|name| !names.iter().any(|named| named == name.as_str())));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Which paths are proxied, to which path of which service, and which are not whatever they say.
+//! Pure.
+//!
+//! A path is passed on as it was sent, so what it means is the service's to say: it may decode
+//! once more than others, take `\` for `/`, merge slashes, or cut at `;`. A path is refused when
+//! any of these readings leaves the table.
+
+use hyper::StatusCode;
+use percent_encoding::percent_decode;
+
+/// A service behind the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    Measurement,
+    Simulation,
+}
+
+/// One line of the table (contract events, section "Proxy").
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    /// The path as a route has it.
+    pub(super) path: &'static str,
+    pub(super) service: Service,
+    /// The start that the service's path does not have.
+    cut: &'static str,
+}
+
+/// All that is proxied.
+pub(super) const TABLE: [Line; 3] = [
+    Line {
+        path: "/v1/measurement/{path}",
+        service: Service::Measurement,
+        cut: "",
+    },
+    Line {
+        path: "/v1/jobs/{path}",
+        service: Service::Measurement,
+        cut: "",
+    },
+    Line {
+        path: "/v1/simulation/{path}",
+        service: Service::Simulation,
+        cut: "/v1/simulation",
+    },
+];
+
+/// The first part of paths that services keep for the gateway and among themselves.
+const INNER: [&str; 2] = ["gateway", "internal"];
+
+/// How often a path is decoded before it counts as a trick. Nobody encodes more often in earnest.
+const DECODINGS_MAX: usize = 4;
+
+/// Why a path is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Dot segments, control characters, or encoded too often.
+    Trick,
+    /// A path that no client may reach.
+    Inner,
+}
+
+impl Refusal {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Trick => StatusCode::BAD_REQUEST,
+            Self::Inner => StatusCode::NOT_FOUND,
+        }
+    }
+
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Trick => "Bad path",
+            Self::Inner => "Not Found",
+        }
+    }
+}
+
+impl Line {
+    /// The service's path for a `path` on this line, as it was sent.
+    ///
+    /// # Errors
+    /// In some reading it leaves the table.
+    pub(super) fn target<'a>(&self, path: &'a str) -> Result<&'a str, Refusal> {
+        let target = path.strip_prefix(self.cut).unwrap_or(path);
+        let mut reading = target.as_bytes().to_vec();
+        let mut is_inner = false;
+        for _ in 0..DECODINGS_MAX {
+            // Tricks come first: `/../gateway/` is one.
+            if segments(&reading).any(|segment| matches!(segment, b"." | b".."))
+                || reading.iter().any(u8::is_ascii_control)
+            {
+                return Err(Refusal::Trick);
+            }
+            let first = segments(&reading).find(|segment| !segment.is_empty());
+            is_inner |= first.is_some_and(|first| {
+                INNER
+                    .iter()
+                    .any(|inner| first.eq_ignore_ascii_case(inner.as_bytes()))
+            });
+            let decoded: Vec<u8> = percent_decode(&reading).collect();
+            if decoded == reading {
+                return if is_inner {
+                    Err(Refusal::Inner)
+                } else {
+                    Ok(target)
+                };
+            }
+            reading = decoded;
+        }
+        Err(Refusal::Trick)
+    }
+}
+
+/// What stands between slashes of either kind, without parameters and spaces around it.
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| matches!(byte, b'/' | b'\\'))
+        .map(|segment| {
+            let end = segment.iter().position(|&byte| byte == b';');
+            segment[..end.unwrap_or(segment.len())].trim_ascii()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn target(path: &str) -> Result<(Service, &str), Refusal> {
+        let line = TABLE.iter().find(|line| {
+            let prefix = line.path.strip_suffix("{path}").unwrap();
+            path.starts_with(prefix)
+        });
+        let line = line.unwrap_or_else(|| panic!("{path} is on no line"));
+        line.target(path).map(|target| (line.service, target))
+    }
+
+    #[test]
+    fn the_table_of_the_contract() {
+        use Service::{Measurement, Simulation};
+        for (path, service, there) in [
+            (
+                "/v1/measurement/jobs/7",
+                Measurement,
+                "/v1/measurement/jobs/7",
+            ),
+            ("/v1/measurement/", Measurement, "/v1/measurement/"),
+            ("/v1/jobs/9/run", Measurement, "/v1/jobs/9/run"),
+            ("/v1/simulation/a/b", Simulation, "/a/b"),
+            ("/v1/simulation/", Simulation, "/"),
+            ("/v1/simulation//a//", Simulation, "//a//"),
+            (
+                "/v1/simulation/v1/simulation/x",
+                Simulation,
+                "/v1/simulation/x",
+            ),
+        ] {
+            assert_eq!(target(path), Ok((service, there)), "{path}");
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_passed_on_as_they_were_sent() {
+        for path in [
+            "/a%20b",
+            "/100%25",
+            "/%zz",
+            "/%",
+            "/%4",
+            "/a%2Fb",
+            "/a/.../b",
+            "/.well-known/x",
+            "/a..b/..c/d..",
+            "/é",
+            "/%ff%fe",
+            "/a;v=1/b",
+            "/a/gateway/b",
+            "/a/internal",
+            "/gateways/",
+            "/xgateway",
+            "/a%2525b",
+            "/:@!$&'()*+,=",
+            "/internal.json",
+        ] {
+            for line in ["/v1/simulation", "/v1/measurement", "/v1/jobs"] {
+                let whole = format!("{line}{path}");
+                let there = if line == "/v1/simulation" {
+                    path
+                } else {
+                    whole.as_str()
+                };
+                assert_eq!(target(&whole).map(|(_, there)| there), Ok(there), "{whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn dot_segments_in_any_reading_are_tricks() {
+        for path in [
+            "/..",
+            "/.",
+            "/../gateway/handle",
+            "/%2e%2e/gateway/handle",
+            "/.%2e/x",
+            "/%2E./x",
+            "/a/%2e%2e/b",
+            "/a%2f..%2fb",
+            "/a%2f%2e%2e%2fb",
+            "/a/..%2fb",
+            "/a\\..\\b",
+            "/a%5c..%5cb",
+            "/%252e%252e/gateway",
+            "/a%252f..",
+            "/a/%25252e./b",
+            "/..;/gateway/handle",
+            "/..;a=b/x",
+            "/.;/x",
+            "/..%3b/x",
+            "/..%20/x",
+            "/./a",
+            "/a/.",
+            "/a/..",
+        ] {
+            for line in ["/v1/simulation", "/v1/measurement", "/v1/jobs"] {
+                assert_eq!(
+                    target(&format!("{line}{path}")),
+                    Err(Refusal::Trick),
+                    "{line}{path}"
+                );
+            }
+        }
+        assert_eq!(Refusal::Trick.status(), 400);
+    }
+
+    #[test]
+    fn control_characters_in_any_reading_are_tricks() {
+        for path in [
+            "/%00",
+            "/a%00b",
+            "/a%0d%0aX: y",
+            "/%0A",
+            "/%0d",
+            "/%2500",
+            "/%250d%250a",
+            "/%7f",
+            "/%09",
+        ] {
+            assert_eq!(
+                target(&format!("/v1/jobs{path}")),
+                Err(Refusal::Trick),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn inner_paths_of_a_service_are_not_there() {
+        for path in [
+            "/gateway/handle",
+            "/gateway",
+            "/gateway/",
+            "//gateway/handle",
+            "/%67ateway/handle",
+            "/GATEWAY/handle",
+            "/gateway%2fhandle",
+            "/%2fgateway/handle",
+            "/\\gateway/x",
+            "/%5cgateway/x",
+            "/gateway;a=b/handle",
+            "/gateway%3b/handle",
+            "/;/gateway/x",
+            "/%2567ateway/handle",
+            "/internal/broadcast",
+            "/Internal",
+            "/%69nternal/x",
+            "/gateway%20/handle",
+            "/%20/gateway/x",
+            "/gateway%252fhandle",
+            "/gateway?",
+        ] {
+            let path = format!("/v1/simulation{}", path.trim_end_matches('?'));
+            assert_eq!(target(&path), Err(Refusal::Inner), "{path}");
+        }
+        assert_eq!(
+            (Refusal::Inner.status().as_u16(), Refusal::Inner.detail()),
+            (404, "Not Found")
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_encoded_again_and_again_is_a_trick() {
+        let again = |n: usize| format!("/v1/jobs/%{}41", "25".repeat(n));
+        assert!(target(&again(2)).is_ok());
+        assert_eq!(target(&again(9)), Err(Refusal::Trick));
+    }
+
+    proptest! {
+        /// Against a service that decodes, normalises and merges in every order we know.
+        #[test]
+        fn what_passes_reaches_nothing_inner(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec![
+                    "/", "//", ".", "..", "%2e", "%2E", "%2f", "%5c", "\\", ";", ";x", "%3b", "gateway",
+                    "internal", "%67ateway", "Gateway", "handle", "a", "%25", "2e", "2f", "%00", "%20",
+                ]),
+                0..10,
+            ),
+        ) {
+            let path = format!("/v1/simulation/{}", pieces.concat());
+            if let Ok((_, there)) = target(&path) {
+                prop_assert!(path.ends_with(there));
+                for decodings in 0..4 {
+                    for cuts_parameters in [false, true] {
+                        prop_assert!(!reaches_inner(there, decodings, cuts_parameters), "{}", path);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn plain_paths_pass(path in "(/[a-z0-9_-]{1,8}){1,5}/?") {
+            let whole = format!("/v1/measurement{path}");
+            prop_assert_eq!(target(&whole), Ok((Service::Measurement, whole.as_str())));
+        }
+
+        #[test]
+        fn any_path_has_an_answer(path in "/\\PC{0,40}") {
+            let _ = target(&format!("/v1/simulation{path}"));
+        }
+    }
+
+    /// A careless service: decodes, then resolves dots, then looks at the first part.
+    fn reaches_inner(path: &str, decodings: usize, cuts_parameters: bool) -> bool {
+        let mut path = path.as_bytes().to_vec();
+        for _ in 0..decodings {
+            path = percent_decode(&path).collect();
+        }
+        let path = String::from_utf8_lossy(&path)
+            .to_lowercase()
+            .replace('\\', "/");
+        let mut parts: Vec<&str> = Vec::new();
+        for part in path.split('/') {
+            let part = if cuts_parameters {
+                part.split(';').next().unwrap()
+            } else {
+                part
+            };
+            match part.trim() {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        parts.first().is_some_and(|first| INNER.contains(first))
+    }
+}

@@ -1,0 +1,181 @@
+//! The services behind the events gateway, and what a device may do.
+
+use super::super::kind::{Kind, Unit};
+use super::super::limit::Shows;
+use super::super::setting::Heading::{Devices, Services};
+use super::super::setting::Setting;
+use super::super::setting::Subcommand::Events;
+use super::{KIB, MIB};
+use crate::telemetry::names;
+
+pub(super) static ROWS: &[Setting] = &[
+    Setting::new(
+        Services,
+        "lobby-url",
+        Kind::Service,
+        "http://lobby:8000",
+        "Where lobby.*, role.* and sessions of measurement.* are handled",
+    )
+    .more("The path of a service's URL is kept, slashes at its end are not.")
+    .original_env(&["LOBBY_URL"])
+    .on(&[Events]),
+    Setting::new(
+        Services,
+        "measurement-url",
+        Kind::Service,
+        "http://measurement:8000",
+        "Where jobs of measurement.* and analysis.* are handled",
+    )
+    .original_env(&["MEASUREMENT_URL"])
+    .on(&[Events]),
+    Setting::new(
+        Services,
+        "simulation-url",
+        Kind::Service,
+        "http://simulation:8000",
+        "Where simulation.* is handled",
+    )
+    .original_env(&["SIMULATION_URL"])
+    .on(&[Events]),
+    Setting::new(
+        Services,
+        "upstream-ca-file",
+        Kind::Path,
+        "",
+        "Certificates (PEM) to trust in place of the system's, for https:// services",
+    )
+    .on(&[Events]),
+    Setting::new(
+        Services,
+        "internal-auth-token",
+        Kind::Secret,
+        "",
+        "What X-Internal-Token has to say for /internal/broadcast",
+    )
+    .more("Empty: nobody can push.")
+    .original_env(&["INTERNAL_AUTH_TOKEN"])
+    .on(&[Events]),
+    Setting::new(
+        Services,
+        "http-timeout-s",
+        Kind::decimal(Unit::Seconds, (1, 86_400_000)),
+        "10",
+        "For connecting to a service, and for each of its silences",
+    )
+    .more("Six times that is for the whole of a call.")
+    .original_env(&["HTTP_TIMEOUT_SECONDS"])
+    .limit(
+        "`upstream_error`, \"Upstream timeout\"",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls.rs::a_service_that_says_nothing_is_given_up",
+    )
+    .on(&[Events]),
+    Setting::count(
+        Services,
+        "calls-max",
+        (1, 10_000),
+        "100",
+        "Calls of services at once, over all of them",
+    )
+    .more("A tenth is kept for each service, so that one that hangs leaves the others theirs.")
+    .limit(
+        "the call waits until another has ended, in the order of arrival",
+        Shows::Metric(names::UPSTREAM_CALLS_IN_FLIGHT),
+        "src/gateways/events/calls.rs::a_service_that_hangs_leaves_the_others_their_slots",
+    )
+    .on(&[Events]),
+    Setting::bytes(
+        Services,
+        "upstream-answer-bytes-max",
+        (KIB, 1024 * MIB),
+        "67108864",
+        "One answer of a service to a call",
+    )
+    .limit(
+        "`upstream_error`, \"Upstream answer too large\"",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls.rs::an_answer_over_its_limit_is_not_read_to_its_end",
+    )
+    .on(&[Events]),
+    Setting::ms(
+        Services,
+        "proxy-silence-timeout-ms",
+        (1, 86_400_000),
+        "60000",
+        "For connecting to a service for the proxy, and for each of its silences",
+    )
+    .more("Time that the client takes over its body does not count.")
+    .limit(
+        "504 `Upstream timeout`; once the head is out, the connection ends",
+        Shows::Elsewhere("the answer"),
+        "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
+    )
+    .on(&[Events]),
+    Setting::count(
+        Services,
+        "proxy-connections-max",
+        (1, 10_000),
+        "256",
+        "Connections of the proxy to one service at once",
+    )
+    .limit(
+        "a request waits for one, `--proxy-silence-timeout-ms` at most, then 504",
+        Shows::Elsewhere("the answer"),
+        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    )
+    .on(&[Events]),
+    Setting::bytes(
+        Services,
+        "broadcast-bytes-max",
+        (KIB, 1024 * MIB),
+        "67108864",
+        "The body of one /internal/broadcast",
+    )
+    .limit(
+        "413",
+        Shows::Elsewhere("the answer"),
+        "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
+    )
+    .on(&[Events]),
+    Setting::new(
+        Devices,
+        "rate-limit-rps",
+        Kind::decimal(Unit::Count, (-1_000_000_000, 1_000_000_000)),
+        "10.0",
+        "Messages a second of one connection; 0 or less: none beyond the burst",
+    )
+    .original_env(&["RATE_LIMIT_RPS"])
+    .limit(
+        "`rate_limited`, and the message is dropped",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    )
+    .on(&[Events]),
+    Setting::new(
+        Devices,
+        "rate-limit-burst",
+        Kind::decimal(Unit::Count, (-1_000_000_000, 1_000_000_000)),
+        "20",
+        "Messages of one connection at once; at least 1",
+    )
+    .original_env(&["RATE_LIMIT_BURST"])
+    .limit(
+        "`--rate-limit-rps` counts",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    )
+    .on(&[Events]),
+    Setting::count(
+        Devices,
+        "orphans-max",
+        (0, 1_000_000),
+        "10000",
+        "Messages of clients that have gone which still wait to be forwarded",
+    )
+    .limit(
+        "the newest of the client that goes are dropped",
+        Shows::Metric(names::MESSAGES_FORGOTTEN),
+        "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
+    )
+    .on(&[Events]),
+];

@@ -1,0 +1,334 @@
+//! Where a request's body ends (RFC 9112 §6, §7.1): by its length, or by its chunks.
+//!
+//! Strict like the head's rules: what two readers could end at different places is refused. Looks
+//! at framing only, keeps no byte of the body.
+
+use super::head::RequestHead;
+
+/// Digits of a chunk's size: more say nothing that fits a `u64`.
+const SIZE_DIGITS_MAX: u32 = 16;
+
+/// Bytes of a body's chunk extensions, and of its trailer section, each in all: nobody reads the
+/// ones, and few send the others.
+const ANNEX_BYTES_MAX: u32 = 8 * 1024;
+
+/// Why a body has no clear end. The client's fault, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// No hexadecimal number, or one with too many digits.
+    #[error("chunk size is no number")]
+    ChunkSize,
+    /// A line does not end with CR LF, or a chunk not where its size says.
+    #[error("chunk or its line has no clear end")]
+    LineEnd,
+    /// Extensions or trailers over the limit.
+    #[error("too many chunk extensions or trailers")]
+    TooLarge,
+}
+
+/// Finds the end of one body that arrives in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyScanner {
+    state: State,
+    extension_bytes: u32,
+    trailer_bytes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The rest of a body of known length.
+    Length(u64),
+    /// The size of a chunk, with the digits so far.
+    Size {
+        size: u64,
+        digits: u32,
+    },
+    /// White space behind the size, which some senders pad with.
+    SizeSpace {
+        size: u64,
+    },
+    /// Extensions, up to their CR.
+    Extension {
+        size: u64,
+    },
+    /// The LF behind a chunk's size line.
+    SizeLf {
+        size: u64,
+    },
+    /// The rest of a chunk.
+    Data(u64),
+    /// CR, then LF behind a chunk.
+    DataCr,
+    DataLf,
+    /// The start of a line of the trailer section, then the line, then its LF.
+    TrailerStart,
+    Trailer,
+    TrailerLf,
+    /// The LF of the empty line that ends the body.
+    LastLf,
+    /// All of it is there.
+    End,
+}
+
+impl BodyScanner {
+    /// The body that a good `head` announces; `None` without one.
+    pub fn announced(head: &RequestHead<'_>) -> Option<Self> {
+        let state = match head.content_length() {
+            _ if !head.announces_body() => return None,
+            Some(length) => State::Length(length),
+            None => State::Size { size: 0, digits: 0 },
+        };
+        Some(Self {
+            state,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+        })
+    }
+
+    /// Whether the body has ended.
+    pub fn is_end(&self) -> bool {
+        matches!(self.state, State::End | State::Length(0))
+    }
+
+    /// So many of the next bytes belong to the body whatever they are.
+    pub fn certain(&self) -> u64 {
+        match self.state {
+            State::Length(left) | State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// So many of the [certain](Self::certain) bytes came.
+    pub fn pass(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.certain(), "bytes that may be framing");
+        self.state = match self.state {
+            State::Length(left) => State::Length(left.saturating_sub(bytes)),
+            State::Data(left) if left > bytes => State::Data(left - bytes),
+            State::Data(_) => State::DataCr,
+            state => state,
+        };
+    }
+
+    /// How many of `bytes`, which come next, belong to the body.
+    ///
+    /// # Errors
+    /// Chunks that have no clear end; nothing behind them can be trusted.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
+        let mut taken = 0;
+        while taken < bytes.len() && !self.is_end() {
+            taken += match self.state {
+                State::Length(left) | State::Data(left) => {
+                    let there = bytes.len() - taken;
+                    let n = usize::try_from(left).map_or(there, |left| left.min(there));
+                    self.pass(n as u64);
+                    n
+                }
+                _ => {
+                    self.state = self.framing(bytes[taken])?;
+                    1
+                }
+            };
+        }
+        Ok(taken)
+    }
+
+    /// The state behind one byte of framing.
+    fn framing(&mut self, byte: u8) -> Result<State, BodyError> {
+        Ok(match (self.state, byte) {
+            (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
+                if digits == SIZE_DIGITS_MAX {
+                    return Err(BodyError::ChunkSize);
+                }
+                let digit = char::from(byte).to_digit(16).unwrap_or_default();
+                State::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                }
+            }
+            (State::Size { digits: 0, .. }, _) => return Err(BodyError::ChunkSize),
+            (State::Size { size, .. } | State::SizeSpace { size }, b' ' | b'\t') => {
+                grow(&mut self.extension_bytes)?;
+                State::SizeSpace { size }
+            }
+            (State::Size { size, .. } | State::SizeSpace { size }, b';') => {
+                State::Extension { size }
+            }
+            (
+                State::Size { size, .. } | State::SizeSpace { size } | State::Extension { size },
+                b'\r',
+            ) => State::SizeLf { size },
+            (State::Size { .. } | State::SizeSpace { .. }, _) => return Err(BodyError::ChunkSize),
+            (State::Extension { size }, _) if byte != b'\n' => {
+                grow(&mut self.extension_bytes)?;
+                State::Extension { size }
+            }
+            (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
+            (State::SizeLf { size }, b'\n') => State::Data(size),
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
+            (State::TrailerStart, b'\r') => State::LastLf,
+            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::TrailerStart | State::Trailer, _) if byte != b'\n' => {
+                grow(&mut self.trailer_bytes)?;
+                State::Trailer
+            }
+            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::LastLf, b'\n') => State::End,
+            _ => return Err(BodyError::LineEnd),
+        })
+    }
+}
+
+fn grow(bytes: &mut u32) -> Result<(), BodyError> {
+    *bytes += 1;
+    if *bytes > ANNEX_BYTES_MAX {
+        return Err(BodyError::TooLarge);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::head;
+    use proptest::prelude::*;
+
+    const CHUNKED: &str = "Transfer-Encoding: chunked";
+
+    fn scanner(framing: &str) -> Option<BodyScanner> {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        BodyScanner::announced(&head::parse(head.as_bytes(), 100).expect("a good head"))
+    }
+
+    fn chunked() -> BodyScanner {
+        scanner(CHUNKED).expect("a body")
+    }
+
+    #[test]
+    fn a_head_says_whether_a_body_follows() {
+        assert_eq!(scanner("X: y"), None);
+        assert_eq!(scanner("Content-Length: 0"), None);
+        let mut length = scanner("Content-Length: 5").expect("a body");
+        assert_eq!(length.certain(), 5);
+        assert_eq!(length.take(b"abc"), Ok(3));
+        assert!(!length.is_end());
+        assert_eq!(length.take(b"deGET /"), Ok(2));
+        assert!(length.is_end());
+        assert_eq!(length.take(b"GET /"), Ok(0));
+    }
+
+    #[test]
+    fn chunks_end_where_their_sizes_say_in_any_pieces() {
+        for body in [
+            "0\r\n\r\n",
+            "000\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5;a=b;c=\"d\"\r\nhello\r\n0;x\r\n\r\n",
+            "5 \t\r\nhello\r\nA\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n",
+            "0\r\nX-Sum: 1\r\nX-More: \t2\r\n\r\n",
+        ] {
+            let bytes = [body.as_bytes(), b"GET / HTTP/1.1\r\n"].concat();
+            for step in 1..=bytes.len() {
+                let mut scanner = chunked();
+                let taken: usize = bytes
+                    .chunks(step)
+                    .map(|piece| scanner.take(piece).expect("good chunks"))
+                    .sum();
+                assert_eq!(taken, body.len(), "{body:?}, {step} at a time");
+                assert!(scanner.is_end());
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_without_a_clear_end_are_refused() {
+        for body in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            ";a\r\n",
+            "5 5\r\n",
+            "5,\r\n",
+            "5_0\r\n",
+            "5\n",
+            "5;a\n",
+            "5\rx",
+            "5;a\rx",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "5\r\nhello\rX",
+            "0\r\n\n",
+            "0\r\nX: y\n",
+            "0\r\nX: y\rz",
+            "0\r\n\rx",
+            "00000000000000005\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            assert!(chunked().take(body.as_bytes()).is_err(), "{body:?}");
+        }
+        let max = "ffffffffffffffff\r\n";
+        let mut scanner = chunked();
+        assert_eq!(scanner.take(max.as_bytes()), Ok(max.len()));
+        assert_eq!(scanner.certain(), u64::MAX);
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded_over_the_whole_body() {
+        let mut endless = chunked();
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1000));
+        let refused = (0..100).find_map(|_| endless.take(chunk.as_bytes()).err());
+        assert_eq!(refused, Some(BodyError::TooLarge));
+        let trailers = format!("0\r\n{}", "X: y\r\n".repeat(4000));
+        assert_eq!(
+            chunked().take(trailers.as_bytes()),
+            Err(BodyError::TooLarge)
+        );
+        let spaces = format!("1{}", " ".repeat(9000));
+        assert_eq!(chunked().take(spaces.as_bytes()), Err(BodyError::TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_in_chunks_is_found_again(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..8),
+            extension in "(;[a-z]{0,8})?",
+            trailers in prop::collection::vec("[A-Za-z]{1,8}: [ -~]{0,8}", 0..3),
+            cuts in prop::collection::vec(1..50_usize, 1..10),
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend(format!("{:x}{extension}\r\n", chunk.len()).bytes());
+                body.extend(chunk);
+                body.extend(b"\r\n");
+            }
+            body.extend(b"0\r\n");
+            for trailer in &trailers {
+                body.extend(format!("{trailer}\r\n").bytes());
+            }
+            body.extend(b"\r\n");
+            let end = body.len();
+            body.extend(b"5\r\nnext");
+            let (mut scanner, mut at) = (chunked(), 0);
+            for cut in cuts.iter().cycle() {
+                let next = (at + cut).min(body.len());
+                prop_assert!(scanner.certain() <= (end - at) as u64);
+                let taken = scanner.take(&body[at..next]);
+                prop_assert_eq!(taken, Ok(next.min(end) - at.min(end)));
+                if next >= end {
+                    break;
+                }
+                at = next;
+            }
+            prop_assert!(scanner.is_end());
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), text in "[0-9a-fA-F;\r\n ]{0,60}") {
+            let _ = chunked().take(&bytes);
+            let _ = chunked().take(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `traceparent`, by which services tell what belongs together (W3C Trace Context, version 00).
+
+/// The client's, if it is one of version 00; a later version is read as that.
+pub fn given(value: &str) -> Option<String> {
+    let [version, trace, parent, flags] = parts(value)?;
+    let good = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && is_id(parent, 16)
+        && is_hex(flags, 2);
+    good.then(|| format!("00-{trace}-{parent}-{flags}"))
+}
+
+/// One that begins a trace. It asks to be sampled: a service that leaves that to its caller would
+/// keep nothing otherwise.
+pub fn made(mut random: impl FnMut() -> u64) -> String {
+    // No part may be all zeros.
+    let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
+    let parent = random() | 1;
+    format!("00-{trace:032x}-{parent:016x}-01")
+}
+
+fn parts(value: &str) -> Option<[&str; 4]> {
+    let mut parts = value.trim().split('-');
+    let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    // Only later versions may have more.
+    (four[0] != "00" || parts.next().is_none()).then_some(four)
+}
+
+fn is_id(text: &str, digits: usize) -> bool {
+    is_hex(text, digits) && text.bytes().any(|digit| digit != b'0')
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == digits && text.bytes().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{given, made};
+
+    #[test]
+    fn a_good_one_is_passed_on_and_others_are_not() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        assert_eq!(given(good).as_deref(), Some(good));
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more";
+        assert_eq!(given(later).as_deref(), Some(good));
+        for bad in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+        ] {
+            assert_eq!(given(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_made_one_is_good_whatever_the_numbers_are() {
+        for random in [0, 1, u64::MAX] {
+            let made = made(|| random);
+            assert_eq!(given(&made), Some(made));
+        }
+    }
+}

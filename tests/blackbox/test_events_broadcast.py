@@ -1,0 +1,108 @@
+"""`POST /internal/broadcast`: who may, how much, where; and that nobody's slowness is another's."""
+import asyncio
+import http.client
+import json
+import socket
+
+import pytest
+from clients import connect
+from processes import free_port
+from prometheus import scrape
+from services import TOKEN, device, push
+from waiting import until
+
+ENV = {"INTERNAL_AUTH_TOKEN": TOKEN}
+
+
+def event(name, data):
+    return {"type": "event", "event": name, "request_id": None, "data": data, "error": None}
+
+
+async def received(client):
+    return json.loads(await asyncio.wait_for(client.recv(), 20))
+
+
+def head_only(port, *headers):
+    """The status of a broadcast of which only the head is sent, and whether the connection then ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as link:
+        lines = ["POST /internal/broadcast HTTP/1.1", "Host: a", *headers]
+        link.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = http.client.HTTPResponse(link, method="POST")
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+async def test_the_token_comes_before_the_body(start_weirgate):
+    weirgate = start_weirgate("events", env=ENV).wait_ready()
+    # No byte of these bodies is ever sent: the answer cannot have waited for it.
+    length = "Content-Length: 1000"
+    for headers in [[length], [length, "X-Internal-Token: wrong"], [length, f"X-Internal-Token: {TOKEN}x"],
+                    [length, f"X-Internal-Token: {TOKEN}", f"X-Internal-Token: {TOKEN}"]]:
+        assert head_only(weirgate.port, *headers) == (403, {"detail": "Forbidden"}), headers
+    without = start_weirgate("events").wait_ready()
+    want = (500, {"detail": "INTERNAL_AUTH_TOKEN not configured"})
+    assert head_only(without.port, length, f"X-Internal-Token: {TOKEN}") == want
+    assert TOKEN not in weirgate.log() + without.log()
+
+
+async def test_a_body_over_its_limit_is_refused(start_weirgate):
+    weirgate = start_weirgate("events", "--broadcast-bytes-max", "2000", env=ENV).wait_ready()
+    announced = head_only(weirgate.port, "Content-Length: 2001", f"X-Internal-Token: {TOKEN}")
+    assert announced == (413, {"detail": "Content Too Large"})
+    link = http.client.HTTPConnection("127.0.0.1", weirgate.port, timeout=20)
+    link.request("POST", "/internal/broadcast", iter([b"x" * 1500] * 2), {"X-Internal-Token": TOKEN}, encode_chunked=True)
+    assert link.getresponse().status == 413, "in chunks"
+    assert push(weirgate, "e", {"x": "x" * 1900}, "nobody") == (200, {"sent": 0})
+
+
+async def test_what_is_wrong_is_named(start_weirgate):
+    weirgate = start_weirgate("events", env=ENV).wait_ready()
+    status, answer = push(weirgate, "", None, 5)
+    assert status == 422
+    assert [wrong["loc"] for wrong in answer["detail"]] == [["body", "event"], ["body", "data"],
+                                                           ["body", "targets", "device_ids", 0]]
+    assert all(wrong["msg"] for wrong in answer["detail"])
+
+
+@pytest.mark.parametrize("path", ["/internal/broadcast", "/metrics", "/stats"])
+async def test_an_admin_address_has_it_and_the_public_port_does_not(start_weirgate, path):
+    admin = free_port()
+    weirgate = start_weirgate("events", "--admin-addr", f"127.0.0.1:{admin}", env=ENV)
+    await until(lambda: weirgate.get("/healthz")[0] == 200, 20, "the start")
+    assert weirgate.get(path)[0] == 404
+    async with device(weirgate, "a") as client:
+        assert push(weirgate, "e", {}, "a")[0] == 404
+        assert push(weirgate, "e", {"n": 1}, "a", port=admin) == (200, {"sent": 1})
+        assert await received(client) == event("e", {"n": 1})
+
+
+async def test_a_device_that_does_not_read_delays_nobody(start_weirgate):
+    weirgate = start_weirgate("events", env=ENV).wait_ready()
+    stuck = await connect(weirgate.port, receive_bytes=4096, path="/ws?device_id=a")
+    stuck.stop_reading()
+    async with device(weirgate, "a") as client, device(weirgate, "b") as other:
+        for n in range(200):
+            answer = await asyncio.to_thread(push, weirgate, "e", {"n": n, "x": "x" * 20_000}, "a", "b", "b")
+            assert answer[0] == 200
+            assert (await received(client))["data"]["n"] == n
+            assert [(await received(other))["data"]["n"] for _ in range(2)] == [n, n]
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="send_queue_hard") == 1, 20,
+                "the end of who does not read")
+
+
+async def test_one_event_larger_than_a_send_queue_arrives(start_weirgate):
+    weirgate = start_weirgate("events", env=ENV).wait_ready()
+    large = {"x": "é" * 6_000_000}
+    async with device(weirgate, "a", compression=None) as client:
+        assert await asyncio.to_thread(push, weirgate, "large", large, "a") == (200, {"sent": 1})
+        assert await received(client) == event("large", large)
+
+
+async def test_the_order_of_broadcasts_is_kept(start_weirgate):
+    weirgate = start_weirgate("events", env=ENV).wait_ready()
+    async with device(weirgate, "a") as one, device(weirgate, "a") as two:
+        for n in range(50):
+            assert push(weirgate, "e", {"n": n}, "a") == (200, {"sent": 2})
+        for client in [one, two]:
+            assert [(await received(client))["data"]["n"] for _ in range(50)] == list(range(50))
+    assert scrape(weirgate).sum("weirgate_pushes_total") == 50

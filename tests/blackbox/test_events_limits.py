@@ -1,0 +1,153 @@
+"""The events gateway's limits towards devices and services, and what it says of them."""
+import asyncio
+import json
+import threading
+
+import pytest
+from prometheus import scrape
+from services import Service, device
+from waiting import until
+from websockets.exceptions import ConnectionClosed
+
+
+@pytest.fixture
+def service():
+    """service(answer) → a Service, ended with the test."""
+    services = []
+
+    def start(*args):
+        services.append(Service(*args))
+        return services[-1]
+    yield start
+    for one in services:
+        one.stop()
+
+
+def ask(event, request_id=None, data=None):
+    return json.dumps({"event": event, "request_id": request_id, "data": data or {}})
+
+
+async def received(client):
+    return json.loads(await asyncio.wait_for(client.recv(), 20))
+
+
+def code(answer):
+    return answer["error"] and answer["error"]["code"]
+
+
+async def test_a_service_that_hangs_is_nobody_elses_matter(start_weirgate, service):
+    release = threading.Event()
+    lobby = service(lambda asked: release.wait(60))
+    simulation = service(lambda asked: asked["message"]["data"])
+    env = {"LOBBY_URL": lobby.url, "SIMULATION_URL": simulation.url, "HTTP_TIMEOUT_SECONDS": "60"}
+    weirgate = start_weirgate("events", env=env).wait_ready()
+    stuck = [await device(weirgate, f"s{n}") for n in range(120)]
+    for client in stuck:
+        await client.send(ask("lobby.x"))
+    await until(lambda: len(lobby.asked) == 80, 20, "all calls that one service may have")
+    async with device(weirgate, "d") as client:
+        for n in range(20):
+            await client.send(ask("simulation.run", str(n), {"n": n}))
+            answer = await received(client)
+            assert (answer["request_id"], answer["data"]) == (str(n), {"n": n})
+    in_flight = scrape(weirgate).sum("weirgate_upstream_calls_in_flight", service="lobby")
+    assert in_flight == 80
+    release.set()
+    for client in stuck:
+        assert (await received(client))["data"] is True
+        await client.close()
+    assert scrape(weirgate).sum("weirgate_upstream_calls_total", service="lobby", outcome="answered") == 120
+    assert scrape(weirgate).sum("weirgate_upstream_call_duration_seconds_count", service="lobby") == 120
+
+
+async def test_what_a_client_sent_before_it_went_is_forwarded(start_weirgate, service):
+    release = threading.Event()
+    lobby = service(lambda asked: release.wait(60))
+    weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url, "HTTP_TIMEOUT_SECONDS": "60"}).wait_ready()
+    client = await device(weirgate, "d")
+    for n in range(5):
+        await client.send(ask(f"lobby.{n}"))
+    await until(lambda: lobby.asked, 20, "the first call")
+    client.transport.abort()
+    await until(lambda: scrape(weirgate).sum("weirgate_clients") == 0, 20, "its end")
+    release.set()
+    await until(lambda: len(lobby.asked) == 5, 20, "the others")
+    assert lobby.events() == [f"lobby.{n}" for n in range(5)]
+
+
+async def test_a_service_that_fails_is_left_alone_for_a_while(start_weirgate, service):
+    gone = service(lambda asked: None)
+    gone.stop()
+    weirgate = start_weirgate("events", env={"LOBBY_URL": gone.url, "RATE_LIMIT_BURST": "1000"}).wait_ready()
+    async with device(weirgate, "d") as client:
+        for _ in range(25):
+            await client.send(ask("lobby.x"))
+            assert (await received(client))["error"]["message"] == "Upstream unreachable"
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_upstream_circuit_open", service="lobby") == 1
+    assert metrics.sum("weirgate_upstream_circuit_open", service="simulation") == 0
+    called = metrics.sum("weirgate_upstream_calls_total", service="lobby", outcome="unreachable")
+    skipped = metrics.sum("weirgate_upstream_calls_skipped_total", service="lobby")
+    assert called + skipped == 25 and called >= 20 and skipped >= 1
+    assert metrics.sum("weirgate_event_errors_total", code="upstream_error") == 25
+
+
+async def test_json_may_be_so_deep_and_no_deeper(start_weirgate, service):
+    def deep(levels):
+        return "[" * levels + "]" * levels
+    lobby = service(lambda asked: (200, deep(asked["message"]["data"]["levels"]).encode()))
+    env = {"LOBBY_URL": lobby.url, "RATE_LIMIT_BURST": "1000"}
+    weirgate = start_weirgate("events", env=env).wait_ready()
+    async with device(weirgate, "d") as client:
+        for levels, wrong in [(510, None), (511, "bad_request"), (20_000, "bad_request")]:
+            await client.send('{"event":"lobby.x","data":{"levels":1,"x":%s}}' % deep(levels))
+            assert code(await received(client)) == wrong, levels
+        for levels, wrong in [(512, None), (513, "upstream_error"), (200_000, "upstream_error")]:
+            await client.send(ask("lobby.x", data={"levels": levels}))
+            answer = json.loads((await asyncio.wait_for(client.recv(), 20)).replace(deep(512), "1"))
+            assert code(answer) == wrong, levels
+
+
+async def test_a_message_over_its_limit_is_refused_and_one_far_over_it_ends_the_connection(start_weirgate):
+    weirgate = start_weirgate("events", env={"MAX_MESSAGE_BYTES": "400000"}).wait_ready()
+    async with device(weirgate, "d") as client:
+        for size in [400_001, 1_600_000]:
+            await client.send("x" * size)
+            assert code(await received(client)) == "message_too_large"
+        await client.send("x" * 400_000)
+        assert code(await received(client)) == "bad_request"
+        await client.send("x" * 1_600_001)
+        with pytest.raises(ConnectionClosed) as closed:
+            await received(client)
+        assert closed.value.rcvd.code == 1009
+
+
+async def test_services_hear_whose_address_and_which_trace_it_is(start_weirgate, service):
+    lobby = service(lambda asked: 1)
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+    for proxies, given, ip in [("", "10.9.9.9, 203.0.113.7", "203.0.113.7"), ("10.0.0.1", "203.0.113.7", "127.0.0.1"),
+                               ("*", "203.0.113.7", "203.0.113.7")]:
+        forwarded = {"X-Forwarded-For": given, "traceparent": trace}
+        lobby.asked.clear()
+        lobby.headers.clear()
+        weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url, "FORWARDED_ALLOW_IPS": proxies}).wait_ready()
+        async with device(weirgate, "d", additional_headers=forwarded) as one, device(weirgate, "d") as two:
+            for client in [one, two, two]:
+                await client.send(ask("lobby.x"))
+                await received(client)
+        assert [asked["client"]["ip"] for asked in lobby.asked] == [ip, "127.0.0.1", "127.0.0.1"], proxies
+        traces = [headers["traceparent"] for headers in lobby.headers]
+        assert traces[0] == trace and len(set(traces)) == 3, "each call without one begins its own"
+
+
+async def test_contents_are_never_logged(start_weirgate, service):
+    lobby = service(lambda asked: (500, b"word-of-the-service"))
+    env = {"LOBBY_URL": lobby.url, "RUST_LOG": "trace"}
+    weirgate = start_weirgate("events", env=env).wait_ready()
+    async with device(weirgate, "d") as client:
+        for text in [ask("lobby.x", data={"a": "word-of-the-device"}), "word-of-the-device", ask("word-of-the-device")]:
+            await client.send(text)
+            assert code(await received(client))
+    weirgate.send(15)
+    assert weirgate.wait(20) == 0
+    assert "word-of-the" not in weirgate.log()

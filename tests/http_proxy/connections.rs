@@ -1,0 +1,136 @@
+//! Connections to services: kept, replaced, over TLS; and a client's that becomes a WebSocket.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use weirgate::http::HttpSettings;
+use weirgate::http::calls::Upstream;
+
+use crate::rig::{Rig, accept, assert_ends, get, ok, post};
+
+#[test]
+fn a_kept_connection_that_was_closed_is_replaced() {
+    let rig = Rig::new();
+    let mut client = rig.connect("");
+    let bodies = [
+        get("/v1/jobs/x"),
+        post("/v1/jobs/x", "Content-Length: 2", "ab"),
+    ];
+    for again in bodies {
+        client.send(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(ok("1"));
+        assert_eq!(client.reply().status, 200);
+        drop(service);
+        // The gateway sees the end when it looks, before or while it sends.
+        std::thread::sleep(Duration::from_millis(50));
+        client.send(again);
+        let mut service = rig.accept();
+        service.head_text();
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
+        assert_eq!(client.reply().text(), "2");
+        assert_ends(&mut service);
+    }
+}
+
+#[test]
+fn a_connection_that_was_not_used_for_long_is_not_used_again() {
+    let rig = Rig::new();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut first = rig.accept();
+    first.head_text();
+    first.send(ok("1"));
+    client.reply();
+    // Common servers end it after 5 s, perhaps just when the next request comes.
+    std::thread::sleep(Duration::from_millis(4_500));
+    client.send(get("/v1/jobs/x"));
+    let mut second = rig.accept();
+    second.head_text();
+    second.send(ok("2"));
+    assert_eq!(client.reply().text(), "2");
+    assert_ends(&mut first);
+}
+
+#[test]
+fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_that_does_no_harm() {
+    let rig = Rig::new();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    service.send(ok("1"));
+    client.reply();
+    client.send(get("/v1/jobs/x"));
+    service.head_text();
+    drop(service);
+    let mut service = rig.accept();
+    service.head_text();
+    service.send(ok("2"));
+    assert_eq!(client.reply().text(), "2");
+    client.send(post("/v1/jobs/x", "Content-Length: 2", "ab"));
+    service.head_text();
+    drop(service);
+    assert_eq!(client.reply().status, 502);
+}
+
+#[test]
+fn a_websocket_may_be_asked_for_after_proxied_requests() {
+    let rig = Rig::new();
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 2", "ab"));
+    let mut service = rig.accept();
+    service.head_text();
+    let upgrade =
+        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframe";
+    client.send(upgrade);
+    service.send(ok("1"));
+    assert_eq!(client.reply().text(), "1");
+    let returned = rig.returned.recv_timeout(Duration::from_secs(5)).unwrap();
+    // The end of the same write may still be in the socket.
+    assert!(upgrade.as_bytes().starts_with(&returned.read));
+    assert!(returned.read.len() >= upgrade.len() - "frame".len());
+}
+
+#[test]
+fn a_service_may_be_at_https() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = signed.cert.der().clone();
+    let key =
+        rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (host, status) in [("localhost", 200), ("127.0.0.1", 502)] {
+        let rig = Rig::with(
+            |settings| {
+                settings.measurement = Upstream::parse(&format!("https://{host}:{port}")).unwrap();
+                settings.tls = Some(Arc::new(tls.clone()));
+            },
+            HttpSettings::default(),
+        );
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let stream = accept(&listener).stream;
+        let session = ServerConnection::new(Arc::new(server.clone())).unwrap();
+        let mut stream = StreamOwned::new(session, stream);
+        // To a name that the certificate does not have nothing is said.
+        let sent = stream
+            .write_all(ok("secret").as_bytes())
+            .and_then(|()| stream.flush());
+        let reply = client.reply();
+        assert_eq!(reply.status, status, "{host}: {sent:?}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Services that fail, clients that leave, and what the others see of it.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use weirgate::http::HttpSettings;
+
+use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
+
+const UNREACHABLE: (u16, &str) = (502, r#"{"detail":"Upstream unreachable"}"#);
+const TIMEOUT: (u16, &str) = (504, r#"{"detail":"Upstream timeout"}"#);
+
+fn impatient() -> Rig {
+    Rig::with(
+        |settings| settings.silence_timeout_ms = 400,
+        HttpSettings::default(),
+    )
+}
+
+#[test]
+fn a_service_that_is_away_is_unreachable() {
+    let mut rig = Rig::new();
+    rig.measurement = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = rig.connect("");
+    for _ in 0..3 {
+        let reply = client.ask(&get("/v1/jobs/x"));
+        assert_eq!((reply.status, reply.text()), UNREACHABLE);
+        assert_eq!(reply.header("connection"), None);
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_unreachable() {
+    let rig = Rig::new();
+    for answer in [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(answer);
+        drop(service);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), UNREACHABLE, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_service_that_breaks_off_breaks_the_answer_off() {
+    let rig = Rig::new();
+    for (head, part) in [
+        ("Content-Length: 10", "hello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
+        ("Transfer-Encoding: chunked", "ff\r\nhello"),
+    ] {
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{part}"));
+        assert_eq!(client.head().status, 200);
+        drop(service);
+        let rest = client.end();
+        // Neither ten bytes nor a last chunk: nobody takes it for the whole.
+        assert!(
+            rest.len() < 20 && !rest.ends_with(b"0\r\n\r\n"),
+            "{head}: {}",
+            rest.escape_ascii()
+        );
+    }
+    rig.wait_for_places(0);
+}
+
+#[test]
+fn a_service_that_says_nothing_is_a_timeout() {
+    let rig = impatient();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    let begun = Instant::now();
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.text()), TIMEOUT);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_ends(&mut service);
+    // The client's connection goes on.
+    client.send(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    service.send(ok("1"));
+    assert_eq!(client.reply().text(), "1");
+}
+
+#[test]
+fn a_service_that_falls_silent_breaks_the_answer_off() {
+    let rig = impatient();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    service.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhe");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.take(2), b"he");
+    assert_eq!(client.end(), b"");
+    assert_ends(&mut service);
+}
+
+#[test]
+fn slow_is_not_silent() {
+    let rig = impatient();
+    let pause = || std::thread::sleep(Duration::from_millis(150));
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 6", ""));
+    let mut service = rig.accept();
+    service.head_text();
+    // The client takes longer than a service may.
+    std::thread::sleep(Duration::from_millis(900));
+    for byte in b"slowly" {
+        client.send([*byte]);
+        assert_eq!(service.take(1), [*byte]);
+        pause();
+    }
+    service.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    for byte in b"slowly" {
+        service.send([*byte]);
+        assert_eq!(client.take(1), [*byte]);
+        pause();
+    }
+}
+
+#[test]
+fn a_client_that_goes_takes_its_request_with_it() {
+    let rig = Rig::new();
+    let leave: [fn(Client); 3] = [
+        drop,
+        |client| client.stream.shutdown(Shutdown::Write).unwrap(),
+        |client| {
+            let socket = socket2::Socket::from(client.stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        },
+    ];
+    for leave in leave {
+        for begun in [
+            "",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe",
+        ] {
+            let client = rig.connect(get("/v1/jobs/x"));
+            let mut service = rig.accept();
+            service.head_text();
+            service.send(begun);
+            leave(client);
+            assert_ends(&mut service);
+        }
+        let client = rig.connect(post("/v1/jobs/x", "Content-Length: 9", "he"));
+        let mut service = rig.accept();
+        service.head_text();
+        assert_eq!(service.take(2), b"he");
+        leave(client);
+        assert_ends(&mut service);
+    }
+    rig.wait_for_places(0);
+}
+
+#[test]
+fn requests_beyond_the_connections_of_a_service_wait_for_one() {
+    let rig = Rig::with(
+        |settings| {
+            settings.service_connections_max = 2;
+            settings.silence_timeout_ms = 1_500;
+        },
+        HttpSettings::default(),
+    );
+    let mut clients: Vec<_> = (0..3).map(|_| rig.connect(get("/v1/jobs/x"))).collect();
+    let mut first = rig.accept();
+    let mut second = rig.accept();
+    // The other service has places of its own.
+    let mut other = rig.connect(get("/v1/simulation/x"));
+    let mut simulation = accept(&rig.simulation);
+    simulation.head_text();
+    simulation.send(ok("other"));
+    assert_eq!(other.reply().text(), "other");
+    first.head_text();
+    first.send(ok("1"));
+    // The third comes where the first was answered, on the very connection.
+    first.head_text();
+    first.send(ok("1"));
+    second.head_text();
+    second.send(ok("1"));
+    for client in &mut clients {
+        assert_eq!(client.reply().text(), "1");
+    }
+    // Who waits for too long gets no answer from the service.
+    let mut clients: Vec<_> = (0..3).map(|_| rig.connect(get("/v1/jobs/x"))).collect();
+    for client in &mut clients {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), TIMEOUT);
+    }
+}
+
+#[test]
+fn chunks_without_a_clear_end_end_the_request() {
+    let rig = Rig::new();
+    for bad in ["x\r\n", "5\nhello", "3\r\nhello\r\n", "0\r\n\n"] {
+        let smuggled = bad.to_owned() + &get("/v1/jobs/smuggled");
+        let chunked = "Transfer-Encoding: chunked";
+        let mut client = rig.connect(post(
+            "/v1/jobs/x",
+            chunked,
+            &format!("2\r\nhe\r\n{smuggled}"),
+        ));
+        let mut service = rig.accept();
+        assert_eq!(client.reply().status, 400, "{bad:?}");
+        assert_eq!(client.end(), b"");
+        let got = service.end();
+        let got = got.escape_ascii().to_string();
+        assert!(
+            !got.contains("smuggled") && !got.ends_with("0\\r\\n\\r\\n"),
+            "{got}"
+        );
+    }
+}
+
+#[test]
+fn a_stop_lets_an_answer_finish() {
+    let rig = Rig::new();
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    let stop = rig.stop(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_millis(100));
+    service.stream.write_all(ok("1").as_bytes()).unwrap();
+    assert_eq!(client.reply().text(), "1");
+    stop.join().unwrap();
+}

@@ -1,0 +1,10 @@
+//! The reverse proxy over real sockets: each test plays the client and the service.
+
+mod connections;
+mod faults;
+#[path = "../common/http_client.rs"]
+mod http_client;
+mod large;
+mod refused;
+mod rig;
+mod streams;

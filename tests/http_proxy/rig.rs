@@ -1,0 +1,167 @@
+//! An HTTP thread with the proxy's routes, and both services, played by the test.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use weirgate::auth::TrustedProxies;
+use weirgate::http::calls::Upstream;
+use weirgate::http::proxy::{self, ProxySettings};
+use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
+use weirgate::hub::Permit;
+
+pub(crate) use crate::http_client::{Client, get, request};
+
+pub(crate) struct Rig {
+    handle: HttpHandle,
+    listener: TcpListener,
+    pub(crate) places: Arc<()>,
+    pub(crate) measurement: TcpListener,
+    pub(crate) simulation: TcpListener,
+    /// Connections that asked for a WebSocket.
+    pub(crate) returned: Receiver<Handover>,
+    plane: HttpPlane,
+}
+
+/// The base path of the simulation service.
+pub(crate) const BASE_PATH: &str = "/base";
+
+/// A proxy to these services with the defaults, but for a silence that no test waits for.
+pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
+    ProxySettings {
+        measurement: Upstream::parse(measurement).unwrap(),
+        simulation: Upstream::parse(simulation).unwrap(),
+        tls: None,
+        silence_timeout_ms: 60_000,
+        service_connections_max: 256,
+        trusted_proxies: TrustedProxies::None,
+    }
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {}, HttpSettings::default())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut ProxySettings), http: HttpSettings) -> Self {
+        let service = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (measurement, simulation) = (service(), service());
+        let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
+        let mut settings = settings(&url(&measurement), &(url(&simulation) + BASE_PATH));
+        change(&mut settings);
+        let site = Site {
+            routes: proxy::routes(settings),
+            ..Site::default()
+        };
+        let plane = HttpPlane::start(site, None, http).unwrap();
+        let (back, returned) = mpsc::channel();
+        Self {
+            handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
+            listener: service(),
+            places: Arc::default(),
+            measurement,
+            simulation,
+            returned,
+            plane,
+        }
+    }
+
+    /// A new connection to the gateway.
+    pub(crate) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
+        let client = Client::connect(self.listener.local_addr().unwrap());
+        let (accepted, peer) = self.listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        self.handle.serve(Handover {
+            stream: accepted,
+            read: read.as_ref().to_vec(),
+            peer,
+            permit: Permit::new(&self.places),
+        });
+        client
+    }
+
+    /// The next connection to the measurement service.
+    pub(crate) fn accept(&self) -> Client {
+        accept(&self.measurement)
+    }
+
+    /// Begins to stop, with this much time for what is on its way.
+    pub(crate) fn stop(self, within: Duration) -> JoinHandle<()> {
+        std::thread::spawn(move || self.plane.stop(within))
+    }
+
+    /// No request has reached a service.
+    pub(crate) fn assert_untouched(&self) {
+        for service in [&self.measurement, &self.simulation] {
+            service.set_nonblocking(true).unwrap();
+            assert!(service.accept().is_err(), "a service was asked");
+            service.set_nonblocking(false).unwrap();
+        }
+    }
+
+    pub(crate) fn wait_for_places(&self, taken: usize) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while Permit::taken(&self.places) != taken {
+            assert!(Instant::now() < end, "places stay taken");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+pub(crate) fn accept(service: &TcpListener) -> Client {
+    service.set_nonblocking(true).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    let stream = loop {
+        match service.accept() {
+            Ok((stream, _)) => break stream,
+            Err(_) => assert!(Instant::now() < end, "the service is not asked"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    service.set_nonblocking(false).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    Client::new(stream)
+}
+
+/// Header lines of a head, names in lower case, sorted; without the first line.
+pub(crate) fn lines(head: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap();
+        format!("{}: {}", name.to_ascii_lowercase(), value.trim())
+    };
+    let mut lines: Vec<_> = head.trim_end().lines().skip(1).map(line).collect();
+    lines.sort();
+    lines
+}
+
+pub(crate) fn line<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
+    let start = format!("{name}: ");
+    lines.iter().find_map(|line| line.strip_prefix(&start))
+}
+
+pub(crate) fn post(path: &str, headers: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: public\r\n{headers}\r\n\r\n{body}")
+}
+
+pub(crate) fn ok(body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// A connection ends, in whatever way, once what is on it is read.
+pub(crate) fn assert_ends(client: &mut Client) {
+    let mut rest = [0; 64 * 1024];
+    loop {
+        match client.stream.read(&mut rest) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("still open");
+            }
+            Err(_) => return,
+        }
+    }
+}
