@@ -3,6 +3,7 @@ import asyncio
 import http.client
 import json
 import re
+import signal
 
 import pytest
 import websockets
@@ -113,3 +114,16 @@ async def test_required_tokens(start_trades):
         assert (client.close_code, client.close_reason) == (1008, "Authentication failed")
     assert scrape(weirgate).sum("weirgate_auth_refusals_total", reason="not_a_token") == 1
     assert "the-key" not in weirgate.log()
+
+
+async def test_a_stop_is_the_same_whether_redis_is_there_or_not(redis_server, start_trades):
+    for redis_is_there in [True, False]:
+        weirgate = start_trades()
+        client = await subscriber(TRADES, weirgate, ["A"])
+        if not redis_is_there:
+            redis_server.kill()
+            await until(lambda: not weirgate.health()["redis_connected"], 20, "the loss noticed")
+        weirgate.send(signal.SIGTERM)
+        assert await asyncio.to_thread(weirgate.wait, 10) == 0
+        await asyncio.wait_for(client.ended, 10)
+        assert client.close_code == 1001
