@@ -88,7 +88,8 @@ impl TrustedProxies {
 
     /// The client's address: the peer's, or behind trusted proxies the right-most one of
     /// `X-Forwarded-For` that is none of theirs. What stands left of that one the client may have
-    /// written itself. An entry that is no address ends the search.
+    /// written itself. An entry that is no address ends the search. With [`Self::Any`] it is the
+    /// right-most entry (contract events, row "The call").
     pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a str>) -> IpAddr {
         let mut client = peer.to_canonical();
         let entries: Vec<&str> = forwarded_for.flat_map(|line| line.split(',')).collect();
@@ -99,6 +100,11 @@ impl TrustedProxies {
             match address(entry.trim()) {
                 Some(before) => client = before.to_canonical(),
                 None => break,
+            }
+            // Where everybody is trusted nobody else is known to be a proxy: the last one's word
+            // is all that counts, and what stands left of it may be anybody's.
+            if *self == Self::Any {
+                break;
             }
         }
         client
@@ -200,6 +206,9 @@ mod tests {
             "192.0.2.9",
             &["203.0.113.1, 10.0.0.2"],
         );
-        assert_eq!(any, "203.0.113.1");
+        assert_eq!(
+            any, "10.0.0.2",
+            "the rest the client may have written itself"
+        );
     }
 }

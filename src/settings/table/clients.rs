@@ -78,7 +78,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more(
         "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
          address that is none of theirs is the client's, for the limits by address and in the log. \
-         Only where nobody else reaches the port may it be *.",
+         With * it is the right-most of all; only where nobody else reaches the port may it be that.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .on(&[Levels, Trades, Channels, Demo]),
@@ -93,7 +93,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
          address that is none of theirs is the client's, for the limits by address, in the log and \
          for services. \
-         Only where nobody else reaches the port may it be *.",
+         With * it is the right-most of all; only where nobody else reaches the port may it be that.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .on(&[Events]),
