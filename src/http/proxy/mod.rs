@@ -2,7 +2,7 @@
 //!
 //! Bodies stream both ways and are never kept; a side that does not read stops the other. No cookie
 //! is kept, no redirect followed, nothing decoded. What may pass, and how it is changed, is in pure
-//! parts: [`path`], [`headers`]. Called by `run`, runs on the HTTP thread.
+//! parts: `path`, `headers`. Called by `run`, runs on the HTTP thread.
 
 mod body;
 mod client;
