@@ -249,6 +249,11 @@ fn a_full_backlog_of_a_durable_is_drained_quietly_after_the_first_state() {
     let js = jetstream(&server.url());
     make_streams(&js);
     drop(bound_elsewhere(&server, &js));
+    // Until the server has seen it go, it would be given the first of the messages.
+    eventually("the durable is free", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|i| !i.push_bound)
+    });
     let count = backlog();
     fill(&server, &js, count);
     let (source, started, first_state) = first_state(&server, count);
