@@ -20,7 +20,7 @@ def page(name):
 
 @pytest.mark.parametrize("name", ["migrate.md", "deploy.md"])
 def test_flags_and_environment_exist(name):
-    help_text = printed("levels", "--help")
+    help_text = "".join(printed(gateway, "--help") for gateway in ("levels", "trades", "channels", "events"))
     flags = set(re.findall(r"--[a-z][a-z-]+", help_text))
     env = {word for found in re.findall(r"\[env:\s+([^\]]+)\]", help_text) for word in re.findall(r"[A-Z_]+", found)}
     env |= {"WEIRGATE_" + flag.removeprefix("--").replace("-", "_").upper() for flag in flags} | {"WEIRGATE_GATEWAY", "RUST_LOG"}
@@ -31,7 +31,9 @@ def test_flags_and_environment_exist(name):
 
 async def test_pages_exist(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
-    pages = set(re.findall(r"`(/[a-z]+)`", page("migrate.md")))
+    levels = page("migrate.md").split("\n## ")[1]
+    assert levels.startswith("levels\n")
+    pages = set(re.findall(r"`(/[a-z]+)`", levels))
     assert {"/health", "/ready", "/stats", "/metrics"} <= pages
     for path in pages:
         assert weirgate.get(path)[0] == 200, path

@@ -132,7 +132,7 @@ pub(crate) const FIXED: &[Fixed] = &[
             "src/gateways/trades/client.rs",
             "USER_CHARS_MAX: usize = 64;",
         ),
-        test: "tests/blackbox/test_trades.py::test_the_log_tells_who_it_was",
+        test: "tests/blackbox/test_trades_settings.py::test_the_log_tells_who_it_was",
     },
     Fixed {
         what: "Wait of `subscribed` for Redis",
