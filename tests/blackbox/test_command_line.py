@@ -74,8 +74,8 @@ async def test_the_status_is_0_after_a_signal(start_weirgate, signals):
     weirgate = start_weirgate("demo", "--drain-ms", "60000" if len(signals) > 1 else "0").wait_ready()
     client = await connect(weirgate.port)
     weirgate.send(signals[0])
+    await until(lambda: "stopping" in weirgate.log(), 15, "the first signal noticed")
     for sig in signals[1:]:
-        await until(lambda: "stopping" in weirgate.log(), 15, "the first signal noticed")
         weirgate.send(sig)
     assert await asyncio.to_thread(weirgate.wait, 10) == 0
     client.abort()
