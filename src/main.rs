@@ -36,6 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn ran(result: Result<(), RunError>) -> ExitCode {
+    // The last lines say how it ended.
+    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,7 +48,6 @@ fn ran(result: Result<(), RunError>) -> ExitCode {
 }
 
 fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
-    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
