@@ -21,6 +21,7 @@ use self::service::Service;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
 use crate::launch::{self, Program};
+use crate::process::Process;
 use crate::stats::Spread;
 
 /// What X-Internal-Token has to say.
@@ -52,6 +53,9 @@ struct Common {
     /// LOBBY_URL, SIMULATION_URL and INTERNAL_AUTH_TOKEN are set
     #[arg(long, value_name = "COMMAND")]
     server: String,
+    /// Server on CPU 0, devices and services on CPU 1
+    #[arg(long)]
+    pin: bool,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,14 +74,25 @@ pub(crate) fn run(command: EventsCommand, stop: &Arc<AtomicBool>) -> Result<(), 
 /// The gateway in front of these services.
 fn server(common: &Common, lobby: &Service, simulation: &Service) -> Result<Program, Fault> {
     let [lobby, simulation] = [lobby, simulation].map(|s| format!("http://{}", s.addr));
-    launch::server_of_devices(
+    let server = launch::server_of_devices(
         &common.server,
         &[
             ("{lobby}", "LOBBY_URL", &lobby),
             ("{simulation}", "SIMULATION_URL", &simulation),
             ("{token}", "INTERNAL_AUTH_TOKEN", TOKEN),
         ],
-    )
+    )?;
+    pin(common, &server)?;
+    Ok(server)
+}
+
+/// Puts a server on a CPU of its own, if that was asked for.
+fn pin(common: &Common, server: &Program) -> Result<(), Fault> {
+    if common.pin {
+        server.process()?.pin(0)?;
+        Process::new(std::process::id())?.pin(1)?;
+    }
+    Ok(())
 }
 
 /// Devices called `NAME-0`, `NAME-1`, …, all connected.

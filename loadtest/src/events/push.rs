@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::pusher::{Pusher, message};
 use super::service::Service;
-use super::{ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, order, server, verdict};
+use super::{
+    ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, order, pin, server, verdict,
+};
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::fleet::{Fleet, Kind};
@@ -81,6 +83,7 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let service = Service::start(Some(ANSWER_AFTER_US))?;
     let server = server(&a.common, &service, &service)?;
     let (limit, lines) = launch::limit_on_lines()?;
+    pin(&a.common, &limit)?;
     let mut lines = Lines {
         to: lines,
         payload: Payload::new(a.bytes),
