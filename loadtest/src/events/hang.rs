@@ -177,7 +177,7 @@ impl Outcome {
 
     fn verdict(&self, a: &HangArgs) -> Result<(), Fault> {
         let mut wrong = Vec::new();
-        let missing: u64 = self.parts.iter().map(|p| p.sent - p.answered).sum();
+        let missing: u64 = self.parts.iter().map(|p| p.sent.abs_diff(p.answered)).sum();
         if missing > 0 {
             wrong.push(format!("{missing} answers are missing"));
         }
