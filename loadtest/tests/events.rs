@@ -73,22 +73,27 @@ fn each_request_is_answered_after_the_services_time_on_both_ways() {
     }
 }
 
+/// One round of ten requests.
+const SHORT: [&str; 10] = [
+    "--devices",
+    "5",
+    "--rates",
+    "50",
+    "--seconds",
+    "0.2",
+    "--warm-up",
+    "0.1",
+    "--rounds",
+    "1",
+];
+
 #[test]
 fn a_bound_that_is_passed_fails() {
-    let args = [
-        "--devices",
-        "5",
-        "--rates",
-        "50",
-        "--seconds",
-        "0.2",
-        "--warm-up",
-        "0.1",
-        "--rounds",
-        "1",
-        "--added-max=-10000",
-    ];
-    let (output, _) = events("requests", &gateway(), &args);
+    let (output, _) = events(
+        "requests",
+        &gateway(),
+        &[&SHORT[..], &["--added-max=-10000"]].concat(),
+    );
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("50/s: added at p99, ms: "), "{stderr}");
@@ -98,21 +103,11 @@ fn a_bound_that_is_passed_fails() {
 fn errors_are_no_answers() {
     // Nobody listens on port 1.
     let server = format!("{} --lobby-url http://127.0.0.1:1", gateway());
-    let args = [
-        "--devices",
-        "5",
-        "--rates",
-        "50",
-        "--seconds",
-        "0.2",
-        "--warm-up",
-        "0.1",
-        "--rounds",
-        "1",
-        "--added-max",
-        "10000",
-    ];
-    let (output, seen) = events("requests", &server, &args);
+    let (output, seen) = events(
+        "requests",
+        &server,
+        &[&SHORT[..], &["--added-max=10000"]].concat(),
+    );
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(seen["rates"][0]["gateway"][0]["answered"], 0, "{seen}");
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use serde::Serialize;
 
+use super::rounds::Rounds;
 use super::schedule::{Player, Stream};
 use super::service::Service;
-use super::{ANSWER_AFTER_US, Common, devices, judge, order, server, verdict};
+use super::{ANSWER_AFTER_US, Common, devices, judge, server, verdict};
 use crate::fault::Fault;
 use crate::fleet::{Kind, Latency};
 use crate::report::{self, row, spread_text, table};
-use crate::stats::{Spread, spread};
+use crate::stats::Spread;
 
 /// Options of `loadtest events hang`.
 #[derive(Debug, Args)]
@@ -79,36 +80,23 @@ pub(super) fn run(a: &HangArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     }
     let answers = Service::start(Some(ANSWER_AFTER_US))?;
     let never = Service::start(None)?;
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..a.rounds {
-        for hangs in order(round) {
-            let part = part(a, &answers, &never, hangs, stop)?;
-            eprintln!(
-                "round {}, {} calls that hang: p50 {:.2} ms, p99 {:.2} ms, {} of {} answered, {} errors",
-                round + 1,
-                if hangs { "with" } else { "without" },
-                part.latency.p50_ms,
-                part.latency.p99_ms,
-                part.answered,
-                part.sent,
-                part.errors
-            );
-            if hangs {
-                with.push(part)
-            } else {
-                without.push(part)
-            }
-        }
-    }
-    let ratio = |of: fn(&Latency) -> f64| {
-        let pairs = with.iter().zip(&without);
-        let ratios = pairs.map(|(w, o): (&Part, &Part)| of(&w.latency) / of(&o.latency));
-        spread(&ratios.collect::<Vec<_>>())
-    };
+    let rounds = Rounds::measure(a.rounds, |round, hangs| {
+        let part = part(a, &answers, &never, hangs, stop)?;
+        eprintln!(
+            "round {round}, {} calls that hang: p50 {:.2} ms, p99 {:.2} ms, {} of {} answered, {} errors",
+            if hangs { "with" } else { "without" },
+            part.latency.p50_ms,
+            part.latency.p99_ms,
+            part.answered,
+            part.sent,
+            part.errors
+        );
+        Ok(part)
+    })?;
     let outcome = Outcome {
-        p99_ratio: ratio(|latency| latency.p99_ms),
-        p50_ratio: ratio(|latency| latency.p50_ms),
-        parts: with.into_iter().chain(without).collect(),
+        p99_ratio: rounds.ratio(|part| part.latency.p99_ms),
+        p50_ratio: rounds.ratio(|part| part.latency.p50_ms),
+        parts: rounds.into_parts(),
     };
     println!("{}", outcome.text());
     report::write_json(a.common.json.as_deref(), &outcome)?;

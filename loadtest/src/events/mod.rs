@@ -8,6 +8,7 @@ mod never_read;
 mod push;
 mod pusher;
 mod requests;
+mod rounds;
 mod schedule;
 mod service;
 
@@ -114,12 +115,6 @@ fn devices(
     fleet.open(kind, count)?;
     fleet.run(SETTLE_US, |_| false)?;
     Ok(fleet)
-}
-
-/// Both kinds of a round's parts; who is first alternates.
-fn order(round: usize) -> [bool; 2] {
-    let first = round.is_multiple_of(2);
-    [first, !first]
 }
 
 /// Fails when a median is over its bound, or there is none.

@@ -7,15 +7,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::pusher::Pusher;
+use super::rounds::Rounds;
 use super::service::Service;
-use super::{ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, order, server, verdict};
+use super::{ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, server, verdict};
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Latency};
 use crate::launch::Program;
 use crate::metrics;
 use crate::report::{self, mib, row, spread_text, table};
-use crate::stats::{Spread, spread};
+use crate::stats::{Spread, median};
 
 /// Size of the events that fill the sockets of those who never read.
 const FILL_BYTES: usize = 16 * 1024;
@@ -85,33 +86,18 @@ pub(super) fn run(a: &NeverReadArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
             "--stuck must be from 1 to less than --devices, --rate above 0".into(),
         ));
     }
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..a.rounds {
-        for stuck in order(round) {
-            let part = part(a, if stuck { a.stuck } else { 0 }, stop)?;
-            eprintln!(
-                "round {}, {} never read: p99 {:.2} ms, last {:.2} ms, {} still connected",
-                round + 1,
-                part.stuck,
-                part.latency.p99_ms,
-                part.last_ms,
-                part.stuck_at_end
-            );
-            if stuck {
-                with.push(part)
-            } else {
-                without.push(part)
-            }
-        }
-    }
-    let ratio = |of: fn(&Part) -> f64| {
-        let pairs = with.iter().zip(&without);
-        spread(&pairs.map(|(w, o)| of(w) / of(o)).collect::<Vec<_>>())
-    };
+    let rounds = Rounds::measure(a.rounds, |round, stuck| {
+        let part = part(a, if stuck { a.stuck } else { 0 }, stop)?;
+        eprintln!(
+            "round {round}, {} never read: p99 {:.2} ms, last {:.2} ms, {} still connected",
+            part.stuck, part.latency.p99_ms, part.last_ms, part.stuck_at_end
+        );
+        Ok(part)
+    })?;
     let outcome = Outcome {
-        p99_ratio: ratio(|part| part.latency.p99_ms),
-        last_ratio: ratio(|part| part.last_ms),
-        parts: with.into_iter().chain(without).collect(),
+        p99_ratio: rounds.ratio(|part| part.latency.p99_ms),
+        last_ratio: rounds.ratio(|part| part.last_ms),
+        parts: rounds.into_parts(),
     };
     println!("{}", outcome.text());
     report::write_json(a.common.json.as_deref(), &outcome)?;
@@ -150,7 +136,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
     let part = Part {
         stuck,
         latency: tally.latency(),
-        last_ms: spread(&lasts_ms).map_or(0.0, |lasts| lasts.median),
+        last_ms: median(&lasts_ms),
         missing: (count * others as u64).saturating_sub(tally.deliveries),
         twice: tally.not_rising,
         stuck_at_end: read("weirgate_clients")?.saturating_sub(others as u64),

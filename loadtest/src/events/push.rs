@@ -10,17 +10,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::pusher::{Pusher, message};
+use super::rounds::Rounds;
 use super::service::Service;
-use super::{
-    ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, order, pin, server, verdict,
-};
+use super::{ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, pin, server, verdict};
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::fleet::{Fleet, Kind};
 use crate::launch::{self, Program};
 use crate::payload::Payload;
 use crate::report::{self, row, spread_text, table};
-use crate::stats::{Spread, spread};
+use crate::stats::{Spread, median, spread};
 
 /// Options of `loadtest events push`.
 #[derive(Debug, Args)]
@@ -88,46 +87,34 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         to: lines,
         payload: Payload::new(a.bytes),
     };
-    let (mut gateway, mut raw) = (Vec::new(), Vec::new());
-    for round in 0..a.rounds {
-        for through in order(round) {
-            let program = if through { &server } else { &limit };
-            let mut fleet = devices(program, "device", Kind::Reader, a.devices, stop)?;
-            let part = if through {
-                let ids = (0..a.devices).map(|n| format!("device-{n}"));
-                let mut pusher = Pusher::connect(server.addr, ids, a.bytes)?;
-                part(a, program, &mut fleet, &mut pusher)?
-            } else {
-                part(a, program, &mut fleet, &mut lines)?
-            };
-            fleet.close();
-            eprintln!(
-                "round {}, {}: last {:.1} ms, CPU {:.1} ms",
-                round + 1,
-                if through { "gateway" } else { "limit" },
-                part.last_ms,
-                part.cpu_ms
-            );
-            if through {
-                gateway.push(part)
-            } else {
-                raw.push(part)
-            }
-            // The server ends its connections: not in the next part's figures.
-            std::thread::sleep(Duration::from_micros(SETTLE_US));
-        }
-    }
-    let ratio = |of: fn(&Part) -> f64| {
-        let pairs = gateway.iter().zip(&raw);
-        spread(&pairs.map(|(g, l)| of(g) / of(l)).collect::<Vec<_>>())
-    };
+    let rounds = Rounds::measure(a.rounds, |round, through| {
+        let program = if through { &server } else { &limit };
+        let mut fleet = devices(program, "device", Kind::Reader, a.devices, stop)?;
+        let part = if through {
+            let ids = (0..a.devices).map(|n| format!("device-{n}"));
+            let mut pusher = Pusher::connect(server.addr, ids, a.bytes)?;
+            part(a, program, &mut fleet, &mut pusher)?
+        } else {
+            part(a, program, &mut fleet, &mut lines)?
+        };
+        fleet.close();
+        eprintln!(
+            "round {round}, {}: last {:.1} ms, CPU {:.1} ms",
+            if through { "gateway" } else { "limit" },
+            part.last_ms,
+            part.cpu_ms
+        );
+        // The server ends its connections: not in the next part's figures.
+        std::thread::sleep(Duration::from_micros(SETTLE_US));
+        Ok(part)
+    })?;
     let outcome = Outcome {
         devices: a.devices,
         message_bytes: message(lines.payload.stamped(0, 0)).len(),
-        time_ratio: ratio(|part| part.last_ms),
-        cpu_ratio: ratio(|part| part.cpu_ms),
-        gateway,
-        limit: raw,
+        time_ratio: rounds.ratio(|part| part.last_ms),
+        cpu_ratio: rounds.ratio(|part| part.cpu_ms),
+        gateway: rounds.seen,
+        limit: rounds.base,
     };
     println!("{}", outcome.text());
     report::write_json(a.common.json.as_deref(), &outcome)?;
@@ -201,7 +188,6 @@ fn part(
             cpus_ms.push((process.cpu_us()? - cpu_us) as f64 / 1e3);
         }
     }
-    let median = |values: &[f64]| spread(values).map_or(0.0, |spread| spread.median);
     Ok(Part {
         last_ms: median(&lasts_ms),
         cpu_ms: median(&cpus_ms),

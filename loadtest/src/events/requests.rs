@@ -7,14 +7,15 @@ use clap::Args;
 use serde::Serialize;
 
 use super::direct::Direct;
+use super::rounds::Rounds;
 use super::schedule::{Player, Side, Stream};
 use super::service::Service;
-use super::{ANSWER_AFTER_US, Common, devices, judge, order, server, verdict};
+use super::{ANSWER_AFTER_US, Common, devices, judge, server, verdict};
 use crate::fault::Fault;
 use crate::fleet::{Kind, Latency};
 use crate::launch::Program;
 use crate::report::{self, row, spread_text, table};
-use crate::stats::{Spread, spread};
+use crate::stats::{Spread, median};
 
 /// Options of `loadtest events requests`.
 #[derive(Debug, Args)]
@@ -108,41 +109,28 @@ struct Measure<'a> {
 
 impl Measure<'_> {
     fn rate(&mut self, rate: f64) -> Result<AtRate, Fault> {
-        let (mut gateway, mut direct) = (Vec::new(), Vec::new());
-        for round in 0..self.args.rounds {
-            for through in order(round) {
-                let part = if through {
-                    self.through(rate)?
-                } else {
-                    played(&mut self.player, &mut self.direct, self.args, rate)?
-                };
-                eprintln!(
-                    "{rate}/s, round {}, {}: p50 {:.2} ms, p99 {:.2} ms, {} of {} answered",
-                    round + 1,
-                    if through { "gateway" } else { "direct" },
-                    part.latency.p50_ms,
-                    part.latency.p99_ms,
-                    part.answered,
-                    part.sent
-                );
-                if through {
-                    gateway.push(part)
-                } else {
-                    direct.push(part)
-                }
-            }
-        }
-        let added = |of: fn(&Latency) -> f64| {
-            let pairs = gateway.iter().zip(&direct);
-            let added = pairs.map(|(g, d): (&Part, &Part)| of(&g.latency) - of(&d.latency));
-            spread(&added.collect::<Vec<_>>())
-        };
+        let rounds = Rounds::measure(self.args.rounds, |round, through| {
+            let part = if through {
+                self.through(rate)?
+            } else {
+                played(&mut self.player, &mut self.direct, self.args, rate)?
+            };
+            eprintln!(
+                "{rate}/s, round {round}, {}: p50 {:.2} ms, p99 {:.2} ms, {} of {} answered",
+                if through { "gateway" } else { "direct" },
+                part.latency.p50_ms,
+                part.latency.p99_ms,
+                part.answered,
+                part.sent
+            );
+            Ok(part)
+        })?;
         Ok(AtRate {
             rate,
-            added_p50_ms: added(|latency| latency.p50_ms),
-            added_p99_ms: added(|latency| latency.p99_ms),
-            gateway,
-            direct,
+            added_p50_ms: rounds.added(|part| part.latency.p50_ms),
+            added_p99_ms: rounds.added(|part| part.latency.p99_ms),
+            gateway: rounds.seen,
+            direct: rounds.base,
         })
     }
 
@@ -187,15 +175,15 @@ impl Outcome {
             &"CPU us/request",
         ])];
         for at in &self.rates {
-            let median = |parts: &[Part], of: fn(&Part) -> f64| {
-                spread(&parts.iter().map(of).collect::<Vec<_>>()).map_or(0.0, |s| s.median)
+            let middle = |parts: &[Part], of: fn(&Part) -> f64| {
+                median(&parts.iter().map(of).collect::<Vec<_>>())
             };
             let latency = |parts: &[Part]| {
-                let p50 = median(parts, |part| part.latency.p50_ms);
-                let p99 = median(parts, |part| part.latency.p99_ms);
+                let p50 = middle(parts, |part| part.latency.p50_ms);
+                let p99 = middle(parts, |part| part.latency.p99_ms);
                 format!("{p50:.2} / {p99:.2}")
             };
-            let cpu = median(&at.gateway, |part| part.cpu_us_per_request.unwrap_or(0.0));
+            let cpu = middle(&at.gateway, |part| part.cpu_us_per_request.unwrap_or(0.0));
             rows.push(row(&[
                 &at.rate,
                 &latency(&at.direct),
