@@ -82,7 +82,7 @@ const SHORT: [&str; 10] = [
     "--seconds",
     "0.2",
     "--warm-up",
-    "0.1",
+    "0",
     "--rounds",
     "1",
 ];

@@ -30,7 +30,7 @@ const TOKEN: &str = "loadtest";
 /// How long a service takes for an answer, microseconds.
 const ANSWER_AFTER_US: u64 = 5_000;
 /// Answers and deliveries that take longer are lost.
-const LATE_US: u64 = 10_000_000;
+const LATE_US: u64 = 5_000_000;
 /// After the handshakes, and after the last message of a part.
 const SETTLE_US: u64 = 300_000;
 
