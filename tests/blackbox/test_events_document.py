@@ -7,7 +7,7 @@ import json
 import re
 
 from processes import ROOT
-from services import TOKEN, Service, device, post
+from services import TOKEN, device, post
 
 DOCUMENT = (ROOT / "tests" / "snippets" / "events.md").read_text()
 REQUEST, RESPONSE, PUSH, ERROR, BROADCAST = re.findall(r"```\w+\n(.*?)```", DOCUMENT, re.S)
@@ -39,10 +39,10 @@ async def test_a_device_says_who_it_is_in_both_ways(start_weirgate):
         assert (await received(one))["event"] == (await received(two))["event"] == "e"
 
 
-async def test_a_request_gets_the_response_or_the_error_shown(start_weirgate):
+async def test_a_request_gets_the_response_or_the_error_shown(start_weirgate, service):
     example = json.loads(ERROR)
     answers = [json.loads(RESPONSE)["data"], (400, {"detail": example["error"]["message"]})]
-    lobby = Service(lambda asked: answers.pop(0))
+    lobby = service(lambda asked: answers.pop(0))
     weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url}).wait_ready()
     async with device(weirgate, "d") as client:
         await client.send(REQUEST)
@@ -54,7 +54,6 @@ async def test_a_request_gets_the_response_or_the_error_shown(start_weirgate):
                             "message": f"Upstream error (400): {example['error']['message']}"}
         assert is_documented(refused, json.dumps(example))
     assert [asked["message"] for asked in lobby.asked] == [json.loads(REQUEST)] * 2
-    lobby.stop()
 
 
 async def test_a_broadcast_reaches_its_devices_as_shown(start_weirgate):

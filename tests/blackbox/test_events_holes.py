@@ -36,22 +36,9 @@ import re
 
 import pytest
 from processes import ROOT
-from services import TOKEN, Service, device, post, push
+from services import TOKEN, device, post, push
 
 GOOD = {"client": {"device_id": "victim", "connection_id": "x", "ip": "1.1.1.1"}, "message": {"event": "lobby.leave"}}
-
-
-@pytest.fixture
-def service():
-    """service(answer) → a Service, ended with the test."""
-    services = []
-
-    def start(*args):
-        services.append(Service(*args))
-        return services[-1]
-    yield start
-    for one in services:
-        one.stop()
 
 
 def test_the_rows_name_tests_and_vectors_that_are_there():

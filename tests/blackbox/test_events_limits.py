@@ -5,22 +5,9 @@ import threading
 
 import pytest
 from prometheus import scrape
-from services import Service, device
+from services import device
 from waiting import until
 from websockets.exceptions import ConnectionClosed
-
-
-@pytest.fixture
-def service():
-    """service(answer) → a Service, ended with the test."""
-    services = []
-
-    def start(*args):
-        services.append(Service(*args))
-        return services[-1]
-    yield start
-    for one in services:
-        one.stop()
 
 
 def ask(event, request_id=None, data=None):
