@@ -15,6 +15,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use weirgate::hub::{Answer, Call, CallFailure, Reply};
 use weirgate::trust;
+use weirgate::wire::traceparent::Trace;
 
 const SILENCE: Duration = Duration::from_millis(300);
 /// For an answer that has to come; longer than any limit here.
@@ -90,7 +91,10 @@ impl World {
             id: 7,
             service: 0,
             body: body.as_bytes().to_vec(),
-            traceparent: "00-1-2-01".to_owned(),
+            trace: Trace {
+                parent: "00-1-2-01".to_owned(),
+                state: "a=b,c=d".to_owned(),
+            },
         });
     }
 
@@ -190,6 +194,7 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
             "\r\nhost: 127.0.0.1:",
             "\r\ncontent-type: application/json\r\n",
             "\r\ntraceparent: 00-1-2-01\r\n",
+            "\r\ntracestate: a=b,c=d\r\n",
         ] {
             assert!(asked.contains(header), "{asked}");
         }
@@ -391,7 +396,7 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
             id: 0,
             service: 0,
             body: b"{}".to_vec(),
-            traceparent: String::new(),
+            trace: Trace::default(),
         });
         let reply = replies.recv_timeout(PATIENCE).expect("a reply").outcome;
         let text = reply.map(|answer| String::from_utf8(answer.body).expect("text"));

@@ -156,6 +156,33 @@ fn what_a_service_is_asked_keeps_its_text() {
 }
 
 #[test]
+fn a_service_hears_the_trace_of_the_handshake_or_a_new_one() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let state = "tracestate: a=b\r\nTraceState: c=d";
+    for (headers, given) in [
+        (format!("traceparent: {parent}\r\n{state}"), Some("a=b,c=d")),
+        (format!("traceparent: {parent}"), Some("")),
+        (format!("traceparent: 00\r\n{state}"), None),
+        (state.to_owned(), None),
+    ] {
+        let mut world = world(settings());
+        let key = world.accept(usize::MAX);
+        let request = world::client::request("/ws?device_id=d1", None);
+        let (start, _) = request.split_at(request.len() - "\r\n".len());
+        world.send(key, &[start, headers.as_bytes(), b"\r\n\r\n"].concat());
+        ask(&mut world, key, "lobby.x", 1);
+        let trace = world.calls.pop().expect("a call").trace;
+        match given {
+            Some(state) => assert_eq!((&*trace.parent, &*trace.state), (parent, state)),
+            None => assert!(
+                trace.parent != parent && trace.state.is_empty(),
+                "{trace:?}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
     let mut world = world(settings());
     let slow = world.connect("/ws?device_id=a", None);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
 use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
+use crate::wire::traceparent::Trace;
 
 /// What a gateway says of a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +54,8 @@ pub struct Call {
     pub service: u16,
     /// The request body.
     pub body: Vec<u8>,
-    /// Which trace it belongs to, as the `traceparent` header says it (W3C Trace Context).
-    pub traceparent: String,
+    /// Which trace it belongs to.
+    pub trace: Trace,
 }
 
 /// What came of a [`Call`].

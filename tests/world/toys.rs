@@ -9,6 +9,7 @@ use weirgate::hub::{
     Lead, Publication, Reply, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
+use weirgate::wire::traceparent::Trace;
 
 use super::ledger::{Note, Shared};
 
@@ -255,7 +256,7 @@ impl Devices {
                 id: self.next_call,
                 service: 0,
                 body: body.into_bytes(),
-                traceparent: String::new(),
+                trace: Trace::default(),
             });
         }
     }

@@ -6,6 +6,7 @@ use super::message::Message;
 use super::routes::Service;
 use crate::auth::TokenBucket;
 use crate::hub::{Incoming, TopicName};
+use crate::wire::traceparent::Trace;
 
 /// Messages of one connection that may wait; then it is not read until there is room (contract:
 /// row "Order").
@@ -60,7 +61,7 @@ pub(super) struct Connection {
     /// For services, as text.
     pub(super) ip: String,
     /// The trace that its handshake belongs to.
-    pub(super) traceparent: Option<String>,
+    pub(super) trace: Option<Trace>,
     /// Whom it speaks for; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
     pub(super) bucket: TokenBucket,
@@ -76,7 +77,7 @@ impl Connection {
         Self {
             id,
             ip,
-            traceparent: None,
+            trace: None,
             device: None,
             bucket,
             calling: None,

@@ -34,7 +34,7 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
-use crate::wire::traceparent;
+use crate::wire::traceparent::Trace;
 
 pub use self::routes::Service;
 pub use self::stats::EventsStats;
@@ -87,7 +87,7 @@ impl Push {
 #[derive(Debug, Default)]
 struct Admitted {
     device: Option<TopicName>,
-    traceparent: Option<String>,
+    trace: Option<Trace>,
 }
 
 /// The client side of the events contract.
@@ -220,12 +220,12 @@ impl EventsGateway {
             Leave::Wait => None,
             Leave::Go(id) => {
                 let calling = connection.calling.as_ref()?;
-                let given = connection.traceparent.clone();
+                let given = connection.trace.clone();
                 let call = Call {
                     id,
                     service: calling.service as u16,
                     body: request(connection, &calling.message).into_bytes(),
-                    traceparent: given.unwrap_or_else(|| traceparent::made(|| core.random())),
+                    trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
                 };
                 core.call(call);
                 None
@@ -269,7 +269,9 @@ impl Gateway for EventsGateway {
         }
         self.admitted = Admitted {
             device: device_in_query(head),
-            traceparent: head.header("traceparent").and_then(traceparent::given),
+            trace: head
+                .header("traceparent")
+                .and_then(|parent| Trace::given(parent, head.header_values("tracestate"))),
         };
         Admission::Accept(Accepted::default())
     }
@@ -286,7 +288,7 @@ impl Gateway for EventsGateway {
             bucket,
         );
         let admitted = mem::take(&mut self.admitted);
-        connection.traceparent = admitted.traceparent;
+        connection.trace = admitted.trace;
         match admitted.device {
             Some(device) => {
                 core.join(key, &device);

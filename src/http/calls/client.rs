@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::link::{self, Activity, KEPT_FOR};
 use super::upstream::Upstream;
 use crate::hub::{Answer, Call, CallFailure};
+use crate::wire::traceparent::Trace;
 
 /// A service that ends a connection just when it is used does so within this time of the request.
 /// Later the request was being worked on, and asking again could do it twice.
@@ -71,12 +72,12 @@ impl Client {
     /// There is no answer, or it is too large.
     pub(super) async fn call(&self, call: Call) -> Result<Answer, CallFailure> {
         let body = Bytes::from(call.body);
-        let request = || self.request(&body, &call.traceparent);
+        let request = || self.request(&body, &call.trace);
         let answer = timeout(self.limits.whole, self.attempts(request));
         answer.await.unwrap_or(Err(CallFailure::Timeout))
     }
 
-    fn request(&self, body: &Bytes, traceparent: &str) -> Request<Full<Bytes>> {
+    fn request(&self, body: &Bytes, trace: &Trace) -> Request<Full<Bytes>> {
         let mut request = Request::post(&self.path)
             .header(header::HOST, &self.upstream.authority)
             .header(header::CONTENT_TYPE, "application/json")
@@ -87,8 +88,12 @@ impl Client {
             )
             .body(Full::new(body.clone()))
             .unwrap_or_default();
-        if let Ok(traceparent) = HeaderValue::from_str(traceparent) {
-            request.headers_mut().insert("traceparent", traceparent);
+        for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {
+            if !value.is_empty()
+                && let Ok(value) = HeaderValue::from_str(value)
+            {
+                request.headers_mut().insert(name, value);
+            }
         }
         request
     }
