@@ -18,7 +18,7 @@ use crate::gateways::events::broadcast::{Broadcast, refusal};
 use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
 use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{self, ProxySettings};
+use crate::http::proxy::{self, ProxySettings, ProxyStats};
 use crate::http::{Answer, Bytes, Route};
 use crate::hub::{FrameBytes, Reply};
 use crate::reactor::{LateWake, Outside};
@@ -46,7 +46,8 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
     let wake = LateWake::default();
     let (reply, replies) = unbounded();
     let tls = tls(&settings)?;
-    let proxy = proxy_settings(&settings, tls.clone());
+    let proxy_stats = ProxyStats::default();
+    let proxy = proxy_settings(&settings, tls.clone(), proxy_stats.clone());
     let calls = start_calls(&settings, services.into(), tls, reply, wake.clone())?;
     let (push, commands) = unbounded();
     let frame_bytes = FrameBytes::default();
@@ -86,7 +87,10 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
         fallback: None,
         stats_head: None,
         stats_line: None,
-        metrics: metrics(&stats, call_stats),
+        metrics: metrics(&stats, call_stats)
+            .into_iter()
+            .chain(proxy_stats.metrics())
+            .collect(),
         outside: Box::new(move |outside| {
             if let Outside::Call(call) = outside {
                 calls.make(call);
@@ -143,7 +147,11 @@ fn tls(settings: &EventsSettings) -> Result<Option<Arc<ClientConfig>>, RunError>
         .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
 }
 
-fn proxy_settings(settings: &EventsSettings, tls: Option<Arc<ClientConfig>>) -> ProxySettings {
+fn proxy_settings(
+    settings: &EventsSettings,
+    tls: Option<Arc<ClientConfig>>,
+    stats: ProxyStats,
+) -> ProxySettings {
     ProxySettings {
         measurement: settings.measurement.clone(),
         simulation: settings.simulation.clone(),
@@ -151,6 +159,7 @@ fn proxy_settings(settings: &EventsSettings, tls: Option<Arc<ClientConfig>>) -> 
         silence_timeout_ms: settings.proxy_silence_timeout_ms,
         service_connections_max: settings.proxy_connections_max,
         trusted_proxies: settings.common.trusted_proxies.clone(),
+        stats,
     }
 }
 

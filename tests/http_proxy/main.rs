@@ -1,6 +1,7 @@
 //! The reverse proxy over real sockets: each test plays the client and the service.
 
 mod connections;
+mod counted;
 mod faults;
 #[path = "../common/http_client.rs"]
 mod http_client;

@@ -314,7 +314,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Times that a proxied path may be encoded over itself",
         value: "3",
         beyond: "400",
-        shows: Shows::Elsewhere("the answer"),
+        shows: Shows::Metric(names::PROXY_REQUESTS),
         code: ("src/http/proxy/path.rs", "DECODINGS_MAX: usize = 4;"),
         test: "src/http/proxy/path.rs::a_path_that_is_encoded_again_and_again_is_a_trick",
     },
