@@ -6,6 +6,7 @@ mod faults;
 #[path = "../common/http_client.rs"]
 mod http_client;
 mod large;
+mod messages;
 mod refused;
 mod rig;
 mod streams;

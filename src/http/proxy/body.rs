@@ -69,6 +69,8 @@ impl Body for ToService {
 pub(super) struct ToClient {
     incoming: Incoming,
     ended: bool,
+    /// Does not say beforehand that there is nothing in it.
+    hides_end: bool,
     lease: Option<Lease>,
     upload: Arc<Progress>,
     exchange: Exchange,
@@ -88,6 +90,7 @@ impl ToClient {
     ) -> Self {
         Self {
             ended: incoming.is_end_stream(),
+            hides_end: false,
             incoming,
             lease: Some(lease),
             upload,
@@ -96,6 +99,13 @@ impl ToClient {
             waits_since: None,
             timer: Box::pin(sleep_until(Instant::now())),
         }
+    }
+
+    /// The same for an answer whose head has a length that its body has not: a 304 (RFC 9110
+    /// §8.6). hyper takes that length out of the head where it knows that there is no body.
+    pub(super) fn hiding_end(mut self) -> Self {
+        self.hides_end = true;
+        self
     }
 
     /// Ready once the service has been silent for too long while it was its turn.
@@ -144,10 +154,13 @@ impl Body for ToClient {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        !self.hides_end && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.hides_end {
+            return SizeHint::default();
+        }
         self.incoming.size_hint()
     }
 }

@@ -128,7 +128,10 @@ impl Proxy {
                 exchange.has_head(answer.status());
                 let (mut head, incoming) = answer.into_parts();
                 headers::to_client(&mut head.headers);
-                let body = ToClient::new(incoming, lease, upload, exchange, self.silence);
+                let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
+                if head.status == StatusCode::NOT_MODIFIED {
+                    body = body.hiding_end();
+                }
                 return LateAnswer {
                     status: head.status,
                     headers: head.headers,
