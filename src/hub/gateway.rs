@@ -131,6 +131,12 @@ pub trait Gateway {
     /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
     fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
 
+    /// Something of clients that have gone is still being done: a stop waits for it, within its
+    /// time.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// The close at a stop of the process.
     fn stop_code(&self) -> CloseCode {
         CloseCode::bare(1012)
