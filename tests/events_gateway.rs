@@ -11,7 +11,7 @@ use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
 };
-use weirgate::hub::{Answer, Call, CallFailure, FrameBytes, Limits, Reply, SessionKey};
+use weirgate::hub::{Answer, Call, CallFailure, FrameBytes, Limits, SessionKey};
 use world::World;
 use world::client::frame;
 
@@ -46,11 +46,13 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
         content_type: "application/json".to_owned(),
         body: body.as_bytes().to_vec(),
     };
-    reply(world, call.id, Ok(answer));
+    reply(world, call, Ok(answer));
 }
 
-fn reply(world: &mut Events, id: u64, outcome: Result<Answer, CallFailure>) {
-    world.hub.reply(world.now, Reply { id, outcome });
+fn reply(world: &mut Events, call: &Call, outcome: Result<Answer, CallFailure>) {
+    world
+        .hub
+        .reply(world.now, call.reader.read(call.id, outcome));
     world.settle();
 }
 
@@ -173,7 +175,7 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
     assert_eq!(push(&mut world, &["a"], "{}"), 1);
     assert_eq!(world.texts(slow).len(), 1, "a push goes in between");
     let first = world.calls.pop().expect("the slow one's");
-    reply(&mut world, first.id, Err(CallFailure::Timeout));
+    reply(&mut world, &first, Err(CallFailure::Timeout));
     let invalid = error("gateway", "null", "bad_request", "Invalid JSON message");
     assert_eq!(
         world.texts(slow),
@@ -296,17 +298,17 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
     answer(&mut world, &call, "1");
     assert_eq!(world.texts(other).len(), 1);
     // The first four time out; the next four go, in the order of arrival.
-    let hung: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
-    for id in &hung[..4] {
-        reply(&mut world, *id, Err(CallFailure::Timeout));
+    let hung: Vec<Call> = world.calls.drain(..).collect();
+    for call in &hung[..4] {
+        reply(&mut world, call, Err(CallFailure::Timeout));
     }
     assert_eq!(world.calls.len(), 4);
     assert_eq!(world.texts(keys[0]).len(), 1);
     assert_eq!(world.texts(keys[15]).len(), 0);
     // The others too: after twenty failures in a row those who wait are told at once.
-    let next: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
-    for id in hung[4..].iter().chain(&next) {
-        reply(&mut world, *id, Err(CallFailure::Timeout));
+    let next: Vec<Call> = world.calls.drain(..).collect();
+    for call in hung[4..].iter().chain(&next) {
+        reply(&mut world, call, Err(CallFailure::Timeout));
     }
     let unreachable = error(
         "lobby.hang",

@@ -3,7 +3,7 @@
 
 mod world;
 
-use weirgate::hub::{Answer, CloseReason, DrainPlan, Limits, Reply};
+use weirgate::hub::{Answer, CloseReason, DrainPlan, Limits};
 use world::World;
 use world::client::frame;
 use world::toys::{Devices, Numbered, Symbols};
@@ -141,11 +141,9 @@ fn one_connection_is_a_sequence_and_pushes_go_in_between() {
             content_type: String::new(),
             body: call.body,
         };
-        let reply = Reply {
-            id: call.id,
-            outcome: Ok(answer),
-        };
-        world.hub.reply(world.now, reply);
+        world
+            .hub
+            .reply(world.now, call.reader.read(call.id, Ok(answer)));
         world.settle();
     }
     let want: Vec<String> = (0..20).map(|n| format!("q{n}")).collect();

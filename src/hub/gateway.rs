@@ -1,8 +1,9 @@
 //! The seam between the core and the client side of a contract.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
+use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Frame, Publication, SessionKey};
 use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
 
@@ -45,7 +46,7 @@ pub enum Incoming<'a> {
 }
 
 /// A request to a service outside, carried out by the shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// Chosen by the gateway, comes back with the reply.
     pub id: u64,
@@ -55,15 +56,52 @@ pub struct Call {
     pub body: Vec<u8>,
     /// Which trace it belongs to, as the `traceparent` header says it (W3C Trace Context).
     pub traceparent: String,
+    /// Reads what comes of it.
+    pub reader: Reader,
+}
+
+/// Makes frames of what comes of a call. Whoever makes the call reads, and not the loop: an answer
+/// may be large, and nobody but its client should wait for it. Pure, as all of a gateway is.
+#[derive(Clone)]
+pub struct Reader(Arc<dyn Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync>);
+
+/// What the client of a call gets: an answer, or an error in its place.
+pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
+
+impl Reader {
+    /// One that reads like this.
+    pub fn new(
+        read: impl Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// What comes back to the loop of the call `id`.
+    pub fn read(&self, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
+        let failure = outcome.as_ref().err().copied();
+        Reply {
+            id,
+            failure,
+            frame: (self.0)(outcome),
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reader")
+    }
 }
 
 /// What came of a [`Call`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     /// Of the call.
     pub id: u64,
-    /// The answer, or why there is none.
-    pub outcome: Result<Answer, CallFailure>,
+    /// Why there is no answer, where there is none.
+    pub failure: Option<CallFailure>,
+    /// What the call's [`Reader`] made of it.
+    pub frame: ForClient,
 }
 
 /// A service's answer.

@@ -214,11 +214,9 @@ fn a_gateways_deadline_is_over_once_the_client_closes_gracefully() {
     world.text(key, "q1");
     let call = world.calls.pop().expect("a call");
     let outcome = Err(weirgate::hub::CallFailure::Timeout);
-    let reply = weirgate::hub::Reply {
-        id: call.id,
-        outcome,
-    };
-    world.hub.reply(world.now, reply);
+    world
+        .hub
+        .reply(world.now, call.reader.read(call.id, outcome));
     world.hub.drain(world.now, DrainPlan::default());
     world.settle();
     // "Identify first" was due after ten seconds.

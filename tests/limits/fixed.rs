@@ -176,6 +176,14 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/gateways/events/calls.rs::twenty_failures_in_a_row_open_the_circuit_and_one_call_probes",
     },
     Fixed {
+        what: "Large broadcasts and answers of services (over 256 KiB) that are read at once",
+        value: "2",
+        beyond: "the next waits; smaller ones do not",
+        shows: Shows::Elsewhere("the client's side"),
+        code: ("src/http/aside.rs", "PLACES: usize = 2;"),
+        test: "tests/calls.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
+    },
+    Fixed {
         what: "The whole of a call of a service",
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",

@@ -201,7 +201,10 @@ impl EventsGateway {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
-        connection.calling = Some(Calling { message, service });
+        connection.calling = Some(Calling {
+            message: Arc::new(message),
+            service,
+        });
         let leave = self.calls.ask(core.now().mono_us, key, service);
         self.stats
             .store_circuit(service, self.calls.is_open(service));
@@ -210,7 +213,7 @@ impl EventsGateway {
 
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
         self.stats.count_error(code);
-        envelope::refusal(core, message, code, why)
+        envelope::refusal(&core.into(), message, code, why)
     }
 
     /// Makes the call of a connection, if it may be made now; or says why not.
@@ -226,6 +229,11 @@ impl EventsGateway {
                     service: calling.service as u16,
                     body: request(connection, &calling.message).into_bytes(),
                     traceparent: given.unwrap_or_else(|| traceparent::made(|| core.random())),
+                    reader: upstream::reader(
+                        (&*core).into(),
+                        Arc::clone(&calling.message),
+                        self.settings.json_depth_max,
+                    ),
                 };
                 core.call(call);
                 None
@@ -312,20 +320,21 @@ impl Gateway for EventsGateway {
     }
 
     fn reply(&mut self, core: &mut Core, reply: Reply) {
-        let failure = reply.outcome.as_ref().err().copied();
-        let Some(key) = self.calls.ended(core.now().mono_us, reply.id, failure) else {
+        let ended = self
+            .calls
+            .ended(core.now().mono_us, reply.id, reply.failure);
+        let Some(key) = ended else {
             return;
         };
         let connection = self.connections.get_mut(&key);
-        if let Some(calling) = connection.and_then(|c| c.calling.take()) {
-            let (message, service) = (&calling.message, calling.service);
+        if let Some(Calling { service, .. }) = connection.and_then(|c| c.calling.take()) {
             self.stats
                 .store_circuit(service, self.calls.is_open(service));
-            let answer = match upstream::outcome(reply.outcome, self.settings.json_depth_max) {
-                Ok(data) => envelope::response(core, message, &data),
-                Err(why) => self.refusal(core, message, Code::UpstreamError, &why),
-            };
-            core.send(key, &answer);
+            let frame = reply.frame.unwrap_or_else(|error| {
+                self.stats.count_error(Code::UpstreamError);
+                error
+            });
+            core.send(key, &frame);
         }
         // Those who wait were there before this connection's next message.
         self.call_those_who_wait(core);
@@ -380,7 +389,11 @@ fn identify(
     let device = TopicName::from(device);
     core.join(key, &device);
     connection.device = Some(device);
-    Ok(envelope::response(core, message, &data.finish()))
+    Ok(envelope::response(
+        &(&*core).into(),
+        message,
+        &data.finish(),
+    ))
 }
 
 /// `?device_id=`: the last of several, if it names a device.
