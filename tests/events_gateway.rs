@@ -11,7 +11,9 @@ use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
 };
-use weirgate::hub::{Answer, Call, CallFailure, FrameBytes, Limits, SessionKey};
+use weirgate::hub::{
+    Answer, Call, CallFailure, DrainPlan, FrameBytes, Gateway, Limits, SessionKey,
+};
 use world::World;
 use world::client::frame;
 
@@ -338,4 +340,55 @@ fn other_paths_are_refused_and_plain_requests_handed_over() {
     let get = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     world.send(http, get);
     assert_eq!(world.to_http, [get.to_vec()]);
+}
+
+/// A stop that waits ten seconds for answers.
+fn stop(world: &mut Events) {
+    let plan = DrainPlan {
+        answers_us: 10_000_000,
+        ..DrainPlan::default()
+    };
+    world.hub.drain(world.now, plan);
+    world.settle();
+}
+
+#[test]
+fn a_stop_answers_first_what_it_has_received() {
+    let mut world = world(settings());
+    let [idle, asks, hangs] = ["i", "a", "h"].map(|id| {
+        let target = format!("/ws?device_id={id}");
+        world.connect(&target, None)
+    });
+    for id in 0..2 {
+        ask(&mut world, asks, "lobby.x", id);
+        ask(&mut world, hangs, "simulation.x", id);
+    }
+    let hung = world.calls.remove(1);
+    stop(&mut world);
+    let closed = Some((1012, String::new()));
+    assert_eq!(world.client(idle).close, closed);
+    ask(&mut world, asks, "lobby.late", 2);
+    assert_eq!(push(&mut world, &["a", "i"], "{}"), 1);
+    for _ in 0..2 {
+        assert_eq!(world.client(asks).close, None);
+        let call = world.calls.pop().expect("what was received");
+        world.advance(4_000_000);
+        answer(&mut world, &call, "1");
+    }
+    assert_eq!(world.texts(asks).len(), 3, "the push and both answers");
+    assert_eq!(world.client(asks).close, closed);
+    assert!(world.calls.is_empty(), "nothing is taken on any more");
+    world.advance(1_999_000);
+    assert_eq!(world.client(hangs).close, None);
+    world.advance(2_000);
+    assert_eq!(world.client(hangs).close, closed);
+    for key in [idle, asks, hangs] {
+        world.end(key, false);
+    }
+    assert!(!world.hub.is_drained(), "what was received is forwarded");
+    answer(&mut world, &hung, "1");
+    let waited = world.calls.pop().expect("the one that waited");
+    assert!(!world.hub.is_drained());
+    answer(&mut world, &waited, "1");
+    assert!(world.hub.is_drained());
 }

@@ -184,6 +184,7 @@ fn a_drain_closes_everyone_after_what_is_queued() {
     let plan = DrainPlan {
         delay_us: 1_000_000,
         spread_us: 2_000_000,
+        ..DrainPlan::default()
     };
     world.hub.drain(world.now, plan);
     world.settle();

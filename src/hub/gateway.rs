@@ -168,6 +168,11 @@ pub trait Gateway {
     /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
     fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
 
+    /// Nothing is under way for clients that have gone: a stop waits for it.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
     /// The close at a stop of the process.
     fn stop_code(&self) -> CloseCode {
         CloseCode::bare(1012)

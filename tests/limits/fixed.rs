@@ -303,6 +303,14 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/http_plane/main.rs::stopping_ends_what_does_not_end_itself_at_the_deadline",
     },
     Fixed {
+        what: "At a stop: how long the close of a device waits for its answers",
+        value: "80 % of `--stop-timeout-ms`",
+        beyond: "closed without them",
+        shows: Shows::Reason(CloseReason::ShuttingDown),
+        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 80;"),
+        test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
+    },
+    Fixed {
         what: "`weirgate health`: bytes of an answer that are looked at",
         value: "1 KiB",
         beyond: "not read; the status line stands in the first of them",

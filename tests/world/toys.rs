@@ -248,7 +248,9 @@ impl Devices {
         let Some(waiting) = self.waiting.get_mut(&key) else {
             return;
         };
-        if let Some(body) = waiting.pop_front() {
+        let next = waiting.pop_front();
+        core.set_owed(key, next.is_some());
+        if let Some(body) = next {
             self.next_call += 1;
             self.in_flight.insert(self.next_call, key);
             core.call(Call {

@@ -131,11 +131,6 @@ impl EventsGateway {
         self.calls.is_open(service)
     }
 
-    /// No client is connected, and nothing is kept of those that were.
-    pub fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.orphans == 0
-    }
-
     /// Looks at what waits, until a message has to wait for its service.
     fn advance(&mut self, core: &mut Core, key: SessionKey) {
         loop {
@@ -150,6 +145,7 @@ impl EventsGateway {
                 if connection.gone {
                     self.connections.remove(&key);
                 }
+                core.set_owed(key, false);
                 return;
             };
             if connection.gone {
@@ -205,6 +201,7 @@ impl EventsGateway {
             message: Arc::new(message),
             service,
         });
+        core.set_owed(key, true);
         let leave = self.calls.ask(core.now().mono_us, key, service);
         self.stats
             .store_circuit(service, self.calls.is_open(service));
@@ -369,6 +366,11 @@ impl Gateway for EventsGateway {
         }
         self.orphans += kept;
         self.advance(core, key);
+    }
+
+    /// No client is connected, and nothing is kept of those that were.
+    fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.orphans == 0
     }
 }
 
