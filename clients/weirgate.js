@@ -243,7 +243,8 @@ export class Connection {
     if (!this.#socket) this.#dueAt = this.retryAt;
     else if (this.#openedAt === null) this.#dueAt = Number(this.#startedAt) + handshakeMs;
     else {
-      const staleAt = staleMs > 0 && !this.#isStale(at) ? this.#freshAt + staleMs : Infinity;
+      // The status decides, not the clock, which may have passed the end since it was last read.
+      const staleAt = staleMs > 0 && this.status === "open" ? this.#freshAt + staleMs : Infinity;
       const silentAt = this.#silenceMs > 0 ? this.#heardAt + this.#silenceMs : Infinity;
       this.#dueAt = Math.min(staleAt, silentAt, this.#answerBy);
     }

@@ -207,6 +207,19 @@ test("a silent connection is replaced at a random time, and less often while not
   }
 }));
 
+test("a clock that moves between two looks at it hides no deadline", inWorld(() => {
+  for (let step = 1; step <= 40; step += 1) {
+    Object.assign(world, { readMs: step / 10, earlyMs: 1 });
+    const { feed } = watched();
+    latest().open();
+    pass(1_000);
+    latest().message({});
+    pass(3_200);
+    assert.equal(feed.status, "stale", `${step / 10} ms`);
+    feed.close();
+  }
+}));
+
 test("a handshake without an answer is given up after 10 s", inWorld(() => {
   const { feed } = watched();
   pass(9_999);

@@ -34,6 +34,9 @@ class FakeSocket {
 
 export const world = {
   now: 0,
+  /** How far the monotonic clock moves whenever it is read, and how much too early timers fire. */
+  readMs: 0,
+  earlyMs: 0,
   /** What Date.now() is ahead of the monotonic clock. */
   wallOffset: 1.7e12,
   random: 0.5,
@@ -45,15 +48,15 @@ export const world = {
 /** Runs `test` inside the world; the real globals are back afterwards. */
 export function inWorld(test) {
   return () => {
-    Object.assign(world, { now: 1000, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
+    Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
     world.document = Object.assign(new EventTarget(), { hidden: false });
     sockets.length = 0;
     let made = 0;
     const fakes = {
-      performance: { now: () => world.now },
+      performance: { now: () => (world.now += world.readMs) },
       setTimeout: (call, ms) => {
         made += 1;
-        world.timers.set(made, { at: world.now + ms, call });
+        world.timers.set(made, { at: world.now + Math.max(0, ms - world.earlyMs), call });
         return made;
       },
       clearTimeout: (id) => world.timers.delete(id),
