@@ -70,7 +70,7 @@ fn broadcast(c: &mut Criterion) {
         group.bench_function(format!("{mib} MiB"), |b| {
             b.iter_with_large_drop(|| {
                 let broadcast = Broadcast::parse(black_box(&body), 512).expect("JSON");
-                Push::new(broadcast, &alive, Now::default(), Box::new(|_| {}))
+                Push::parts(broadcast, &alive, Now::default(), Box::new(|_| {}))
             });
         });
     }

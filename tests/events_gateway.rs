@@ -68,8 +68,14 @@ fn push(world: &mut Events, devices: &[&str], data: &str) -> u64 {
         device_ids: devices.iter().map(|&d| d.to_owned()).collect(),
     };
     let sent_to = Box::new(move |n| told.store(n, Ordering::Relaxed));
-    let push = Push::new(broadcast, &FrameBytes::default(), world.now, sent_to);
-    world.hub.command(world.now, push);
+    for part in Push::parts(broadcast, &FrameBytes::default(), world.now, sent_to) {
+        assert_eq!(
+            sent.load(Ordering::Relaxed),
+            u64::MAX,
+            "told once, at the end"
+        );
+        world.hub.command(world.now, part);
+    }
     world.settle();
     sent.load(Ordering::Relaxed)
 }
@@ -127,6 +133,22 @@ fn a_device_says_who_it_is_first() {
     for key in [key, other] {
         assert_eq!(world.texts(key), [event, event]);
     }
+}
+
+#[test]
+fn a_push_to_many_devices_counts_them_all() {
+    let mut world = world(settings());
+    let keys = ["d0", "d499", "d500", "d1234"].map(|id| {
+        let target = format!("/ws?device_id={id}");
+        world.connect(&target, None)
+    });
+    let ids: Vec<String> = (0..1500).map(|n| format!("d{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for (devices, sent) in [(0, 0), (499, 1), (500, 2), (501, 3), (1000, 3), (1500, 4)] {
+        assert_eq!(push(&mut world, &ids[..devices], "{}"), sent, "{devices}");
+    }
+    let got = keys.map(|key| world.texts(key).len());
+    assert_eq!(got, [5, 4, 3, 1]);
 }
 
 #[test]

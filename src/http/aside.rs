@@ -20,6 +20,11 @@ pub async fn work<T: Send + 'static>(
         return Some(work());
     }
     // The semaphore is never closed.
-    let _place = FREE.acquire().await.ok()?;
-    spawn_blocking(work).await.ok()
+    let place = FREE.acquire().await.ok()?;
+    // The place stays taken when nobody waits for the work any more.
+    let placed = move || {
+        let _place = place;
+        work()
+    };
+    spawn_blocking(placed).await.ok()
 }

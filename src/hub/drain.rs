@@ -101,7 +101,8 @@ impl Core {
             return;
         };
         session.cold.is_owed = is_owed;
-        if !is_owed && session.cold.paused & Pause::Stop as u8 != 0 {
+        let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
+        if waits && !is_owed {
             session.cold.close_due = now;
             self.arm(key);
         }

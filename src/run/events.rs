@@ -192,7 +192,9 @@ impl Pusher {
         let (bytes, pusher) = (body.len(), self.clone());
         match aside::work(bytes, move || pusher.read(&body, sent)).await {
             // After the loop's end the push is dropped, and nobody tells.
-            Some(Ok(push)) => drop(self.push.send(push)),
+            Some(Ok(parts)) => parts
+                .into_iter()
+                .for_each(|part| drop(self.push.send(part))),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
             }
@@ -212,14 +214,19 @@ impl Pusher {
         }
     }
 
-    fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Push, Vec<Wrong>> {
+    fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Vec<Push>, Vec<Wrong>> {
         let broadcast = Broadcast::parse(body, self.json_depth_max)?;
         let tell = move |count| {
             // The client may have gone.
             let _ = sent.send(count);
         };
         let now = self.clock.now();
-        Ok(Push::new(broadcast, &self.frame_bytes, now, Box::new(tell)))
+        Ok(Push::parts(
+            broadcast,
+            &self.frame_bytes,
+            now,
+            Box::new(tell),
+        ))
     }
 }
 

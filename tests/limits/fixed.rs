@@ -184,6 +184,14 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
+        what: "Parts of broadcasts that the loop takes in one turn, of 500 devices each",
+        value: "64",
+        beyond: "the rest has the next turn",
+        shows: Shows::Metric(names::LOOP_TURNS),
+        code: ("src/reactor/turn.rs", "COMMANDS_MAX: usize = 64;"),
+        test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
+    },
+    Fixed {
         what: "The whole of a call of a service",
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",

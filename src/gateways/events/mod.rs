@@ -16,6 +16,7 @@ mod upstream;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -56,30 +57,49 @@ pub struct EventsGatewaySettings {
     pub json_depth_max: usize,
 }
 
-/// An event for devices, from a service.
+/// Devices of one [`Push`]: a broadcast to more comes in parts.
+const PUSH_DEVICES_MAX: usize = 500;
+
+/// An event for devices, from a service; or a part of it, for some of the devices.
 pub struct Push {
     frame: Arc<Frame>,
     /// Who is named twice gets it twice.
     devices: Vec<TopicName>,
-    /// Is told the number of deliveries.
-    sent: Box<dyn FnOnce(u64) + Send>,
+    /// Deliveries of all parts so far.
+    total: Arc<AtomicU64>,
+    /// Is told the total; the last part has it.
+    sent: Option<Box<dyn FnOnce(u64) + Send>>,
 }
 
 impl Push {
     /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` is told the
-    /// number of deliveries.
-    pub fn new(
+    /// number of deliveries. The parts are to be handed over in their order.
+    pub fn parts(
         broadcast: Broadcast,
         alive: &FrameBytes,
         now: Now,
         sent: Box<dyn FnOnce(u64) + Send>,
-    ) -> Self {
-        let devices = broadcast.device_ids.into_iter().map(TopicName::from);
-        Self {
-            frame: envelope::push(alive, now, &broadcast.event, &broadcast.data),
-            devices: devices.collect(),
-            sent,
+    ) -> Vec<Self> {
+        let frame = envelope::push(alive, now, &broadcast.event, &broadcast.data);
+        let total = Arc::<AtomicU64>::default();
+        let part = |devices: Vec<TopicName>| Self {
+            frame: Arc::clone(&frame),
+            devices,
+            total: Arc::clone(&total),
+            sent: None,
+        };
+        let mut devices = broadcast.device_ids.into_iter().map(TopicName::from);
+        let mut parts = Vec::new();
+        loop {
+            parts.push(part(devices.by_ref().take(PUSH_DEVICES_MAX).collect()));
+            if devices.len() == 0 {
+                break;
+            }
         }
+        if let Some(last) = parts.last_mut() {
+            last.sent = Some(sent);
+        }
+        parts
     }
 }
 
@@ -339,7 +359,6 @@ impl Gateway for EventsGateway {
     }
 
     fn command(&mut self, core: &mut Core, push: Push) {
-        self.stats.count_push();
         let mut sent = 0;
         for topic in push.devices {
             sent += core.member_count(&topic) as u64;
@@ -350,7 +369,11 @@ impl Gateway for EventsGateway {
                 retain: Retain::Keep,
             });
         }
-        (push.sent)(sent);
+        let total = push.total.fetch_add(sent, Ordering::Relaxed) + sent;
+        if let Some(tell) = push.sent {
+            self.stats.count_push();
+            tell(total);
+        }
     }
 
     fn closed(&mut self, core: &mut Core, key: SessionKey, _: CloseReason) {
