@@ -174,7 +174,7 @@ pub(super) static ROWS: &[Setting] = &[
         "1048576",
         "Messages above this many bytes are not compressed",
     )
-    .more("All clients wait while one is: about 3 ms for each MiB, 8 at level 9.")
+    .more("All clients wait while one is: 3 to 10 ms for each MiB at level 2.")
     .limit(
         "sent plain to all, which is always allowed (RFC 7692 §6)",
         Shows::Metric(names::DEFLATED_FRAMES),
