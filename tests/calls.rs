@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
 use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Reply};
+use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
 use weirgate::trust;
 use weirgate::wire::traceparent::Trace;
 
@@ -38,9 +38,15 @@ struct Asked {
     connection: usize,
 }
 
+/// What came of a call.
+type Outcome = Result<Answer, CallFailure>;
+
 struct World {
     calls: Calls,
     replies: Receiver<Reply>,
+    /// What readers were given, in their order.
+    outcomes: Receiver<Outcome>,
+    tell: Sender<Outcome>,
     stats: Arc<CallStats>,
     requests: Arc<AtomicUsize>,
 }
@@ -50,6 +56,15 @@ fn limits() -> CallLimits {
         silence: SILENCE,
         whole: 6 * SILENCE,
         answer_bytes_max: 1000,
+    }
+}
+
+/// Where nothing should take too long.
+fn patient() -> CallLimits {
+    CallLimits {
+        silence: PATIENCE,
+        whole: PATIENCE,
+        ..limits()
     }
 }
 
@@ -69,10 +84,15 @@ impl World {
                 thread::spawn(move || serve(&mut stream, connection, script, &counted));
             }
         });
-        Self::at(&url, requests, limits)
+        Self::at(&url, requests, None, limits)
     }
 
-    fn at(url: &str, requests: Arc<AtomicUsize>, limits: CallLimits) -> Self {
+    fn at(
+        url: &str,
+        requests: Arc<AtomicUsize>,
+        tls: Option<Arc<ClientConfig>>,
+        limits: CallLimits,
+    ) -> Self {
         let stats = Arc::<CallStats>::default();
         let called = Called {
             upstream: Upstream::parse(url).expect("a URL"),
@@ -80,15 +100,24 @@ impl World {
         };
         let (reply, replies) = mpsc::channel();
         let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
+        let (tell, outcomes) = mpsc::channel();
         Self {
-            calls: Calls::start(vec![called], None, limits, replied).expect("a thread"),
+            calls: Calls::start(vec![called], tls, limits, replied).expect("a thread"),
             replies,
+            outcomes,
+            tell,
             stats,
             requests,
         }
     }
 
     fn make(&self, body: &str) {
+        self.make_read(body, || {});
+    }
+
+    /// `reading` is called when what came of the call is read.
+    fn make_read(&self, body: &str, reading: impl Fn() + Send + Sync + 'static) {
+        let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
             service: 0,
@@ -97,16 +126,24 @@ impl World {
                 parent: "00-1-2-01".to_owned(),
                 state: "a=b,c=d".to_owned(),
             },
+            reader: Reader::new(move |outcome| {
+                reading();
+                tell.send(outcome).expect("the test waits");
+                Ok(Frame::text(&FrameBytes::default()).body(b"read").finish())
+            }),
         });
     }
 
-    fn reply(&self) -> Result<Answer, CallFailure> {
+    fn reply(&self) -> Outcome {
         let reply = self.replies.recv_timeout(PATIENCE).expect("a reply");
         assert_eq!(reply.id, 7);
-        reply.outcome
+        assert_eq!(reply.frame.expect("an answer").body(), b"read");
+        let outcome = self.outcomes.try_recv().expect("it was read before");
+        assert_eq!(reply.failure, outcome.as_ref().err().copied());
+        outcome
     }
 
-    fn call(&self) -> Result<Answer, CallFailure> {
+    fn call(&self) -> Outcome {
         self.make("{}");
         self.reply()
     }
@@ -165,7 +202,7 @@ fn hang(stream: &mut dyn ReadWrite) -> bool {
     false
 }
 
-fn body(outcome: Result<Answer, CallFailure>) -> String {
+fn body(outcome: Outcome) -> String {
     String::from_utf8(outcome.expect("an answer").body).expect("text")
 }
 
@@ -338,12 +375,7 @@ fn cut_refused_and_nonsense_are_unreachable() {
         format!("http://{addr}"),
         "http://no.such.host.invalid".to_owned(),
     ] {
-        let patient = CallLimits {
-            silence: PATIENCE,
-            whole: PATIENCE,
-            ..limits()
-        };
-        let world = World::at(&url, Arc::default(), patient);
+        let world = World::at(&url, Arc::default(), None, patient());
         assert_eq!(world.call(), Err(CallFailure::Unreachable), "{url}");
     }
 }
@@ -360,6 +392,64 @@ fn calls_do_not_wait_for_each_other() {
         assert_eq!(body(world.call()), "quick");
     }
     assert_eq!(world.reply(), Err(CallFailure::Timeout));
+}
+
+/// Readers at work, and whether they may go on.
+#[derive(Default)]
+struct Desk {
+    reading: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Desk {
+    fn read(&self) {
+        let mut reading = self.reading.lock().expect("no panic");
+        reading.0 += 1;
+        self.changed.notify_all();
+        let done = self.changed.wait_while(reading, |(_, go_on)| !*go_on);
+        drop(done.expect("no panic"));
+    }
+
+    fn wait_for(&self, readers: usize) {
+        let reading = self.reading.lock().expect("no panic");
+        let few = |(now, _): &mut (usize, bool)| *now < readers;
+        let waited = self.changed.wait_timeout_while(reading, PATIENCE, few);
+        assert!(!waited.expect("no panic").1.timed_out(), "too few readers");
+    }
+
+    fn go_on(&self) {
+        self.reading.lock().expect("no panic").1 = true;
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn calls_go_on_while_large_answers_are_read_two_at_a_time() {
+    const LARGE_BYTES: usize = 400_000;
+    let script: Script = |stream, asked| {
+        let large = asked.text.ends_with("large");
+        ok(stream, &"x".repeat(if large { LARGE_BYTES } else { 1 }))
+    };
+    let limits = CallLimits {
+        answer_bytes_max: LARGE_BYTES,
+        ..patient()
+    };
+    let world = World::with(script, "/", limits);
+    let desk = Arc::new(Desk::default());
+    for _ in 0..3 {
+        let desk = Arc::clone(&desk);
+        world.make_read("large", move || desk.read());
+    }
+    desk.wait_for(2);
+    while world.stats.in_flight() > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(body(world.call()), "x", "it waits for no reader");
+    assert_eq!(desk.reading.lock().expect("no panic").0, 2);
+    desk.go_on();
+    for _ in 0..3 {
+        assert_eq!(body(world.reply()).len(), LARGE_BYTES);
+    }
 }
 
 #[test]
@@ -394,27 +484,12 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
         ("127.0.0.1", Err(CallFailure::Unreachable)),
     ] {
         let config = trust::client_config(Some(&ca_file)).expect("somebody to trust");
-        let called = Called {
-            upstream: Upstream::parse(&format!("https://{host}:{port}")).expect("a URL"),
-            stats: Arc::default(),
-        };
-        let (reply, replies) = mpsc::channel();
-        let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
-        let patient = CallLimits {
-            silence: PATIENCE,
-            whole: PATIENCE,
-            ..limits()
-        };
         let tls = Some(Arc::new(config.with_no_client_auth()));
-        let calls = Calls::start(vec![called], tls, patient, replied).expect("a thread");
-        calls.make(Call {
-            id: 0,
-            service: 0,
-            body: b"{}".to_vec(),
-            trace: Trace::default(),
-        });
-        let reply = replies.recv_timeout(PATIENCE).expect("a reply").outcome;
-        let text = reply.map(|answer| String::from_utf8(answer.body).expect("text"));
+        let url = format!("https://{host}:{port}");
+        let world = World::at(&url, Arc::default(), tls, patient());
+        let text = world
+            .call()
+            .map(|answer| String::from_utf8(answer.body).expect("text"));
         assert_eq!(text, outcome, "{host}");
     }
 }

@@ -14,8 +14,9 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
-use crate::gateways::events::broadcast::{Broadcast, refusal};
+use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
+use crate::http::aside;
 use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{self, ProxySettings, ProxyStats};
@@ -196,23 +197,21 @@ struct Pusher {
 
 impl Pusher {
     async fn answer(self, body: Bytes) -> Answer {
-        let broadcast = match Broadcast::parse(&body, self.json_depth_max) {
-            Ok(broadcast) => broadcast,
-            Err(wrong) => return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong)),
-        };
-        drop(body);
         let (sent, told) = oneshot::channel();
-        let push = Push::new(
-            broadcast,
-            &self.frame_bytes,
-            self.clock.now(),
-            // The client may have gone.
-            Box::new(|count| {
-                let _ = sent.send(count);
-            }),
-        );
-        // After the loop's end the push is dropped, and nobody tells.
-        let _ = self.push.send(push);
+        let (bytes, pusher) = (body.len(), self.clone());
+        match aside::work(bytes, move || pusher.read(&body, sent)).await {
+            // After the loop's end the push is dropped, and nobody tells.
+            Some(Ok(parts)) => parts
+                .into_iter()
+                .for_each(|part| drop(self.push.send(part))),
+            Some(Err(wrong)) => {
+                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
+            }
+            None => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                return Answer::detail(status, "Internal Server Error");
+            }
+        }
         self.wake.wake();
         match told.await {
             Ok(count) => {
@@ -222,6 +221,21 @@ impl Pusher {
             }
             Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
         }
+    }
+
+    fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Vec<Push>, Vec<Wrong>> {
+        let broadcast = Broadcast::parse(body, self.json_depth_max)?;
+        let tell = move |count| {
+            // The client may have gone.
+            let _ = sent.send(count);
+        };
+        let now = self.clock.now();
+        Ok(Push::parts(
+            broadcast,
+            &self.frame_bytes,
+            now,
+            Box::new(tell),
+        ))
     }
 }
 

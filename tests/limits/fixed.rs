@@ -187,6 +187,22 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/gateways/events/calls.rs::twenty_failures_in_a_row_open_the_circuit_and_one_call_probes",
     },
     Fixed {
+        what: "Large broadcasts and answers of services (over 256 KiB) that are read at once",
+        value: "2",
+        beyond: "the next waits; smaller ones do not",
+        shows: Shows::Elsewhere("the client's side"),
+        code: ("src/http/aside.rs", "PLACES: usize = 2;"),
+        test: "tests/calls.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
+    },
+    Fixed {
+        what: "Parts of broadcasts that the loop takes in one turn, of 500 devices each",
+        value: "64",
+        beyond: "the rest has the next turn",
+        shows: Shows::Metric(names::LOOP_TURNS),
+        code: ("src/reactor/turn.rs", "COMMANDS_MAX: usize = 64;"),
+        test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
+    },
+    Fixed {
         what: "The whole of a call of a service",
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",
@@ -304,6 +320,14 @@ pub(crate) const FIXED: &[Fixed] = &[
             "HTTP_STOP: Duration = Duration::from_millis(200);",
         ),
         test: "tests/http_plane/main.rs::stopping_ends_what_does_not_end_itself_at_the_deadline",
+    },
+    Fixed {
+        what: "At a stop: how long the close of a device waits for its answers",
+        value: "80 % of `--stop-timeout-ms`",
+        beyond: "closed without them",
+        shows: Shows::Reason(CloseReason::ShuttingDown),
+        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 80;"),
+        test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
         what: "`weirgate health`: bytes of an answer that are looked at",

@@ -1,6 +1,7 @@
 //! One connection's strict sequence: what waits, and what is being answered.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::message::Message;
 use super::routes::Service;
@@ -67,7 +68,7 @@ pub(super) enum Rest {
 /// A message whose service is to answer.
 #[derive(Debug)]
 pub(super) struct Calling {
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
     pub(super) service: Service,
 }
 
