@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,6 +14,7 @@ use flate2::write::GzEncoder;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
 use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
 use weirgate::trust;
@@ -27,9 +28,35 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// ends when it returns `false`.
 type Script = fn(&mut dyn ReadWrite, &Asked) -> bool;
 
-trait ReadWrite: Read + Write {}
+trait ReadWrite: Read + Write {
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
 
-impl<T: Read + Write> ReadWrite for T {}
+    /// Says that no more will come.
+    fn end(&self) {
+        self.socket().shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// The end of the connection will be a reset; says that it ends.
+    fn reset(&self) -> bool {
+        let socket = SockRef::from(self.socket());
+        let linger = socket.set_linger(Some(Duration::ZERO));
+        linger.expect("a socket");
+        false
+    }
+}
+
+impl ReadWrite for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ReadWrite for StreamOwned<ServerConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
 
 /// A request, and its number among those of the service and of its connection, both from 0.
 struct Asked {
@@ -212,7 +239,7 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
         let body = &asked.text;
         let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         let head = "HTTP/1.1 307 Elsewhere\r\nLocation: /x\r\nContent-Type: Text/Odd; a=b\r\n\
-                    Content-Encoding: gzip\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    Content-Encoding: GZip\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n";
         say(stream, head) && say(stream, &chunk)
     };
     let world = World::with(echo, "/base/", limits());
@@ -251,7 +278,7 @@ fn an_answer_that_was_compressed_all_the_same_is_read() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(b"[1]").expect("memory");
         let body = encoder.finish().expect("memory");
-        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: ";
+        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: ";
         say(stream, &format!("{head}{}\r\n\r\n", body.len())) && stream.write_all(&body).is_ok()
     };
     assert_eq!(body(World::new(gzip).call()), "[1]");
@@ -316,15 +343,25 @@ fn an_answer_over_its_limit_is_not_read_to_its_end() {
 
 #[test]
 fn a_kept_connection_that_turns_out_closed_is_replaced() {
-    let once: Script = |stream, asked| {
-        // The second request of a connection meets its end.
-        asked.of_connection == 0 && ok(stream, &asked.connection.to_string())
+    let resets: Script = |stream, asked| {
+        asked.of_connection == 0 && ok(stream, &asked.connection.to_string()) || stream.reset()
     };
-    let world = World::new(once);
-    for connection in 0..3 {
-        assert_eq!(body(world.call()), connection.to_string());
+    // As one whose end was on its way when the request was sent.
+    let ends_then_resets: Script = |stream, asked| {
+        if asked.of_connection == 0 {
+            return ok(stream, &asked.connection.to_string());
+        }
+        stream.end();
+        thread::sleep(Duration::from_millis(10));
+        stream.reset()
+    };
+    for script in [resets, ends_then_resets] {
+        let world = World::with(script, "/", patient());
+        for connection in 0..3 {
+            assert_eq!(body(world.call()), connection.to_string());
+        }
+        assert_eq!(world.requests(), 5, "one each, and two that met the end");
     }
-    assert_eq!(world.requests(), 5, "one each, and two that met the end");
     let ends: Script = |stream, asked| {
         ok(stream, &asked.connection.to_string());
         false
@@ -336,23 +373,21 @@ fn a_kept_connection_that_turns_out_closed_is_replaced() {
 }
 
 #[test]
-fn what_a_service_works_on_is_not_asked_again() {
+fn what_a_service_took_is_not_asked_again() {
+    let cuts: Script = |stream, asked| asked.of_connection == 0 && ok(stream, "");
     let dies: Script = |stream, asked| {
         if asked.of_connection == 0 {
             return ok(stream, "");
         }
         thread::sleep(Duration::from_millis(1_100));
-        false
+        stream.reset()
     };
-    let patient = CallLimits {
-        silence: PATIENCE,
-        whole: PATIENCE,
-        ..limits()
-    };
-    let world = World::with(dies, "/", patient);
-    assert_eq!(body(world.call()), "");
-    assert_eq!(world.call(), Err(CallFailure::Unreachable));
-    assert_eq!(world.requests(), 2);
+    for script in [cuts, dies] {
+        let world = World::with(script, "/", patient());
+        assert_eq!(body(world.call()), "");
+        assert_eq!(world.call(), Err(CallFailure::Unreachable));
+        assert_eq!(world.requests(), 2);
+    }
 }
 
 #[test]
