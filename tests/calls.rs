@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
@@ -226,6 +228,7 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
         for header in [
             "\r\nhost: 127.0.0.1:",
             "\r\ncontent-type: application/json\r\n",
+            "\r\naccept-encoding: identity\r\n",
             "\r\ntraceparent: 00-1-2-01\r\n",
         ] {
             assert!(asked.contains(header), "{asked}");
@@ -235,6 +238,18 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
     assert_eq!(world.requests(), 2, "redirects are not followed");
     assert_eq!(world.stats.outcomes().next(), Some(("answered", 2)));
     assert_eq!(world.stats.in_flight(), 0);
+}
+
+#[test]
+fn an_answer_that_was_compressed_all_the_same_is_read() {
+    let gzip: Script = |stream, _| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(b"[1]").expect("memory");
+        let body = encoder.finish().expect("memory");
+        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: ";
+        say(stream, &format!("{head}{}\r\n\r\n", body.len())) && stream.write_all(&body).is_ok()
+    };
+    assert_eq!(body(World::new(gzip).call()), "[1]");
 }
 
 #[test]

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 from processes import NatsServer, RedisServer, Weirgate
+from services import Service
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,3 +58,16 @@ def start_weirgate(started):
         started.append(Weirgate(*args, **kwargs))
         return started[-1]
     return start
+
+
+@pytest.fixture
+def service():
+    """service(answer) → a Service, ended with the test."""
+    services = []
+
+    def start(*args):
+        services.append(Service(*args))
+        return services[-1]
+    yield start
+    for one in services:
+        one.stop()

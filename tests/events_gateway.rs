@@ -11,9 +11,7 @@ use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
 };
-use weirgate::hub::{
-    Answer, Call, CallFailure, DrainPlan, FrameBytes, Gateway, Limits, SessionKey,
-};
+use weirgate::hub::{Answer, Call, CallFailure, DrainPlan, FrameBytes, Limits, SessionKey};
 use world::World;
 use world::client::frame;
 
@@ -273,6 +271,40 @@ fn who_sends_too_much_is_not_read_until_there_is_room() {
         .collect();
     assert_eq!(world.texts(key), want);
     assert!(world.hub.wants_read(key));
+}
+
+#[test]
+fn who_asks_for_more_than_it_reads_waits_for_itself() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=d", None);
+    let large = format!("\"{}\"", "x".repeat(2_000_000));
+    world.net.sockets.get_mut(&key).expect("it exists").room = 0;
+    for id in 0..10 {
+        ask(&mut world, key, "lobby.x", id);
+    }
+    for id in 0..10 {
+        let call = world.calls.pop().expect("the next call");
+        assert!(world.calls.is_empty(), "one at a time");
+        answer(&mut world, &call, &large);
+        // Nothing more is asked for it, and pushes still go to it.
+        for _ in 0..5 {
+            world.advance(100_000);
+            assert!(world.calls.is_empty(), "it has not read");
+        }
+        assert_eq!(push(&mut world, &["d"], "{}"), 1);
+        world.open_window(key, 2_100_000);
+        world.advance(200_000);
+        let texts = world.texts(key);
+        assert_eq!(texts.len(), 2, "{id}: the answer and the push");
+        assert_eq!(texts[0], response("lobby.x", &format!("\"{id}\""), &large));
+        world.net.sockets.get_mut(&key).expect("it exists").room = 0;
+    }
+    // What is small goes on at once: nothing rests for it.
+    for _ in 0..64 {
+        world.text(key, "no");
+    }
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key).len(), 64);
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl Core {
         session.is_some_and(|s| s.flags.takes_data)
     }
 
+    /// Bytes of frames that wait for the client; one that is half out counts whole.
+    pub fn unsent_bytes(&self, key: SessionKey) -> usize {
+        self.clients.session(key).map_or(0, |s| s.queue.bytes())
+    }
+
     /// Members of a topic.
     pub fn member_count(&self, topic: &TopicName) -> usize {
         self.topics.member_count(topic)

@@ -168,9 +168,10 @@ pub trait Gateway {
     /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
     fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
 
-    /// Nothing is under way for clients that have gone: a stop waits for it.
-    fn is_idle(&self) -> bool {
-        true
+    /// Something of clients that have gone is still being done: a stop waits for it, within its
+    /// time.
+    fn is_busy(&self) -> bool {
+        false
     }
 
     /// The close at a stop of the process.

@@ -5,22 +5,9 @@ import threading
 
 import pytest
 from prometheus import scrape
-from services import Service, device
+from services import device
 from waiting import until
 from websockets.exceptions import ConnectionClosed
-
-
-@pytest.fixture
-def service():
-    """service(answer) → a Service, ended with the test."""
-    services = []
-
-    def start(*args):
-        services.append(Service(*args))
-        return services[-1]
-    yield start
-    for one in services:
-        one.stop()
 
 
 def ask(event, request_id=None, data=None):
@@ -75,6 +62,28 @@ async def test_what_a_client_sent_before_it_went_is_forwarded(start_weirgate, se
     assert lobby.events() == [f"lobby.{n}" for n in range(5)]
 
 
+async def test_a_stop_lets_calls_finish_and_forwards_what_waits(start_weirgate, service):
+    called, release = threading.Event(), threading.Event()
+
+    def answer(asked):
+        called.set()
+        return release.wait(60)
+    lobby = service(answer)
+    weirgate = start_weirgate("events", "--stop-timeout-ms", "20000", env={"LOBBY_URL": lobby.url}).wait_ready()
+    async with device(weirgate, "d") as client:
+        for n in range(3):
+            await client.send(ask(f"lobby.{n}"))
+        await asyncio.to_thread(called.wait, 20)
+        # A ping's answer: all three have been read.
+        await asyncio.wait_for(await client.ping(), 20)
+    weirgate.send(15)
+    await asyncio.sleep(0.3)
+    assert weirgate.alive(), "it waits for the call"
+    release.set()
+    assert weirgate.wait(20) == 0
+    assert lobby.events() == ["lobby.0", "lobby.1", "lobby.2"]
+
+
 async def test_a_service_that_fails_is_left_alone_for_a_while(start_weirgate, service):
     gone = service(lambda asked: None)
     gone.stop()
@@ -120,6 +129,23 @@ async def test_a_message_over_its_limit_is_refused_and_one_far_over_it_ends_the_
         with pytest.raises(ConnectionClosed) as closed:
             await received(client)
         assert closed.value.rcvd.code == 1009
+
+
+async def test_who_does_not_read_for_a_while_gets_all_its_answers(start_weirgate, service):
+    lobby = service(lambda asked: (200, json.dumps([asked["message"]["request_id"], "x" * 700_000]).encode()))
+    weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url, "RATE_LIMIT_BURST": "100"}).wait_ready()
+    async with device(weirgate, "d", compression=None) as client:
+        client.transport.pause_reading()
+        for n in range(40):
+            await client.send(ask("lobby.x", str(n)))
+        # What the kernels between them hold is asked for, and no more.
+        seen = -1
+        while len(lobby.asked) != seen:
+            seen = len(lobby.asked)
+            await asyncio.sleep(0.5)
+        assert 1 <= seen < 40
+        client.transport.resume_reading()
+        assert [(await received(client))["data"][0] for _ in range(40)] == [str(n) for n in range(40)]
 
 
 async def test_services_hear_whose_address_and_which_trace_it_is(start_weirgate, service):

@@ -168,6 +168,17 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/events_gateway.rs::who_sends_too_much_is_not_read_until_there_is_room",
     },
     Fixed {
+        what: "Unsent bytes of one device's connection when its next message is looked at",
+        value: "16 KiB",
+        beyond: "the message waits until the device has read what it was answered",
+        shows: Shows::Metric(names::MESSAGES_WAITING),
+        code: (
+            "src/gateways/events/connection.rs",
+            "UNSENT_BYTES_MAX: usize = 16 * 1024;",
+        ),
+        test: "tests/events_gateway.rs::who_asks_for_more_than_it_reads_waits_for_itself",
+    },
+    Fixed {
         what: "Failures of a service in a row before it is left alone for a second",
         value: "20",
         beyond: "`upstream_error`, \"Upstream unreachable\", at once; then one call probes",

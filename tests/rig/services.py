@@ -17,7 +17,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Service:
-    """Answers each POST with what `answer(asked)` gives: a value, or (status, value). Keeps what it was asked."""
+    """Answers each POST with what `answer(asked)` gives: a value, (status, value) or (status, value, headers). Keeps what
+    it was asked."""
 
     def __init__(self, answer=lambda asked: None):
         self.asked, self.headers = [], []
@@ -31,11 +32,13 @@ class Service:
                 service.asked.append(asked)
                 service.headers.append(self.headers)
                 value = answer(asked)
-                status, value = value if isinstance(value, tuple) else (200, value)
+                status, value, *headers = value if isinstance(value, tuple) else (200, value)
                 body = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
+                for header in [header for given in headers for header in given.items()]:
+                    self.send_header(*header)
                 self.end_headers()
                 self.wfile.write(body)
 

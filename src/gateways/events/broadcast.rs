@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
-use crate::wire::json::{check_json, compact, object_entries};
+use crate::wire::json::{JsonError, TooDeep, check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
 /// An event and whom it is for.
@@ -29,6 +29,7 @@ pub struct Wrong {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Member(&'static str),
+    /// Of a list; of the body: the byte at which it stops being JSON.
     Index(usize),
 }
 
@@ -45,8 +46,8 @@ impl Broadcast {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(body: &[u8], depth_max: usize) -> Result<Self, Vec<Wrong>> {
-        if check_json(body, depth_max).is_err() {
-            return Err(vec![Wrong::new([], NO_JSON)]);
+        if let Err(error) = check_json(body, depth_max) {
+            return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
         }
         let Some([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
             return Err(vec![Wrong::new([], NO_OBJECT)]);
@@ -94,6 +95,17 @@ pub fn refusal(wrong: &[Wrong]) -> String {
     let mut object = ObjectWriter::new();
     object.raw("detail", &format!("[{}]", all.join(",")));
     object.finish()
+}
+
+/// Where a text stops being JSON, in bytes.
+fn offset(error: &JsonError) -> usize {
+    match error {
+        JsonError::TooDeep(TooDeep { offset, .. })
+        | JsonError::Syntax { offset, .. }
+        | JsonError::NotUtf8 { offset }
+        | JsonError::BrokenEscape { offset } => *offset,
+        JsonError::NotAnObject => 0,
+    }
 }
 
 fn read_event(event: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
@@ -188,11 +200,13 @@ mod tests {
         let one = |place: &str, what| format!(r#"{{"loc":["body"{place}],"msg":"{what}"}}"#);
         let targets = r#""targets":{}"#;
         for (body, wrong) in [
-            ("{".to_owned(), one("", NO_JSON)),
-            ("\u{feff}{}".to_owned(), one("", NO_JSON)),
+            ("{".to_owned(), one(",0", NO_JSON)),
+            ("\u{feff}{}".to_owned(), one(",0", NO_JSON)),
+            ("[".repeat(17), one(",16", NO_JSON)),
+            (r#"{"a":"\ud800"}"#.to_owned(), one(",6", NO_JSON)),
             (
                 format!(r#"{{"event":"e",{targets},"x":NaN}}"#),
-                one("", NO_JSON),
+                one(",30", NO_JSON),
             ),
             ("[]".to_owned(), one("", NO_OBJECT)),
             ("null".to_owned(), one("", NO_OBJECT)),

@@ -15,6 +15,15 @@ pub(super) const WAITING_MAX: usize = 64;
 /// Bytes of them; the last one may go over.
 pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes that may be on their way to a client when its next message is looked at. Answers to one who
+/// asks faster than it reads would else pile up until the send queue's limits end it.
+const UNSENT_BYTES_MAX: usize = 16 * 1024;
+
+/// How soon they are looked at again, at first; each time twice as long after.
+const REST_US_MIN: u64 = 5_000;
+/// And at most.
+const REST_US_MAX: u64 = 160_000;
+
 /// A message that waits for its turn.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -46,6 +55,15 @@ impl Waiting {
     }
 }
 
+/// Whether a connection's next message may be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    No,
+    /// Not before this time, in microseconds.
+    Until(u64),
+    Already,
+}
+
 /// A message whose service is to answer.
 #[derive(Debug)]
 pub(super) struct Calling {
@@ -70,6 +88,10 @@ pub(super) struct Connection {
     pub(super) gone: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// How long it rests between two looks; 0: it does not.
+    rest_us: u64,
+    /// A look is set for later.
+    resting: bool,
 }
 
 impl Connection {
@@ -84,7 +106,29 @@ impl Connection {
             gone: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            rest_us: 0,
+            resting: false,
         }
+    }
+
+    /// Whether the client has to read first what it has been sent; the time of the next look, if
+    /// that is not set already.
+    pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
+        if self.gone || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
+            self.rest_us = 0;
+            return Rest::No;
+        }
+        if self.resting {
+            return Rest::Already;
+        }
+        self.resting = true;
+        self.rest_us = (2 * self.rest_us).clamp(REST_US_MIN, REST_US_MAX);
+        Rest::Until(now_us + self.rest_us)
+    }
+
+    /// The time has come.
+    pub(super) fn end_rest(&mut self) {
+        self.resting = false;
     }
 
     pub(super) fn push(&mut self, message: Waiting) {

@@ -25,7 +25,7 @@ use url::form_urlencoded;
 
 use self::broadcast::Broadcast;
 use self::calls::{Calls, Leave};
-use self::connection::{Calling, Connection, Waiting};
+use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use crate::auth::{Origins, TokenBucket};
@@ -151,7 +151,12 @@ impl EventsGateway {
         self.calls.is_open(service)
     }
 
-    /// Looks at what waits, until a message has to wait for its service.
+    /// No client is connected, and nothing is kept of those that were.
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.orphans == 0
+    }
+
+    /// Looks at what waits, until a message has to wait for its service, or the client has to read.
     fn advance(&mut self, core: &mut Core, key: SessionKey) {
         loop {
             let Some(connection) = self.connections.get_mut(&key) else {
@@ -159,6 +164,11 @@ impl EventsGateway {
             };
             if connection.calling.is_some() {
                 return;
+            }
+            match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
+                Rest::No => {}
+                Rest::Until(at_us) => return core.set_deadline(key, Some(at_us)),
+                Rest::Already => return,
             }
             let was_full = connection.is_full();
             let Some(waiting) = connection.pop() else {
@@ -376,6 +386,19 @@ impl Gateway for EventsGateway {
         }
     }
 
+    /// A client that had to read first may have done so.
+    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.end_rest();
+        }
+        self.advance(core, key);
+    }
+
+    /// A call that is cut may be half done, and messages of clients that have gone are forwarded.
+    fn is_busy(&self) -> bool {
+        !self.is_idle()
+    }
+
     fn closed(&mut self, core: &mut Core, key: SessionKey, _: CloseReason) {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
@@ -389,11 +412,6 @@ impl Gateway for EventsGateway {
         }
         self.orphans += kept;
         self.advance(core, key);
-    }
-
-    /// No client is connected, and nothing is kept of those that were.
-    fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.orphans == 0
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::coding;
 use super::link::{self, Activity, KEPT_FOR};
 use super::upstream::Upstream;
 use crate::hub::{Answer, Call, CallFailure};
@@ -81,6 +82,8 @@ impl Client {
             .header(header::HOST, &self.upstream.authority)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "*/*")
+            // Without it any coding would do (RFC 9110 §12.5.3).
+            .header(header::ACCEPT_ENCODING, "identity")
             .header(
                 header::USER_AGENT,
                 concat!("weirgate/", env!("CARGO_PKG_VERSION")),
@@ -196,7 +199,7 @@ impl Client {
         Ok(Answer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
-            body: bytes,
+            body: coding::decoded(&head.headers, bytes, bytes_max)?,
         })
     }
 }

@@ -1,10 +1,11 @@
 //! Calls of services for the loop: `POST {URL}/gateway/handle`, on a thread of its own.
 //!
 //! The loop hands a call over and goes on; the answer comes back over a channel. Follows no
-//! redirect, keeps no cookie, decodes nothing. How many calls there are at once is the gateway's to
-//! say; what an answer means too. Called by `run`.
+//! redirect, keeps no cookie, asks for no coding. How many calls there are at once is the gateway's
+//! to say; what an answer means too. Called by `run`.
 
 mod client;
+mod coding;
 mod link;
 mod stats;
 mod upstream;
