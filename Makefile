@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak redis-restart proxy-load deploy-test deb-test mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load proxy-load deploy-test deb-test mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -61,6 +61,13 @@ redis-restart: deps build ## Redis killed and back under 1,000 subscribed client
 proxy-load: deps build ## 1 GB up and down through the proxy of events, beside nginx: time and memory (a minute); BYTES, ROUNDS
 	$(TARGET)/release/loadtest proxy --server "$(TARGET)/release/weirgate events --measurement-url http://{upstream}" \
 	    --bytes $(or $(BYTES),1000000000) --rounds $(or $(ROUNDS),5)
+
+EVENTS := $(TARGET)/release/loadtest events
+
+events-load: build ## Requests, a service that hangs, pushes and devices that never read, events gateway (25 minutes)
+	for what in requests hang push never-read; do \
+	    $(EVENTS) $$what --server "$(TARGET)/release/weirgate events"; \
+	done
 
 # What docs/deploy.md recommends.
 DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server

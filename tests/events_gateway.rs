@@ -11,7 +11,9 @@ use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
 };
-use weirgate::hub::{Answer, Call, CallFailure, DrainPlan, FrameBytes, Limits, SessionKey};
+use weirgate::hub::{
+    Answer, Call, CallFailure, DrainPlan, FrameBytes, Gateway, Limits, SessionKey,
+};
 use world::World;
 use world::client::frame;
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -216,7 +216,7 @@ pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
 pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<Program, Fault> {
     started(
         template,
-        ("{nats}", "NATS_URL", nats),
+        &[("{nats}", "NATS_URL", nats)],
         &["GATEWAY_PORT"],
         addr,
     )
@@ -228,27 +228,39 @@ pub(crate) fn server_on_redis(template: &str, redis: &str) -> Result<Program, Fa
     let ports = ["WS_PORT", "REDIS_WS_GATEWAY_PORT"];
     started(
         template,
-        ("{redis}", "REDIS_URL", redis),
+        &[("{redis}", "REDIS_URL", redis)],
         &ports,
         free_address()?,
     )
 }
 
-/// `bus`: what stands for its URL in the command, the URL's variable, and the URL.
+/// A server of devices: `{port}` is replaced, and of `given` each place by its value, which its
+/// variable has too.
+pub(crate) fn server_of_devices(
+    template: &str,
+    given: &[(&str, &str, &str)],
+) -> Result<Program, Fault> {
+    started(template, given, &["GATEWAY_PORT"], free_address()?)
+}
+
+/// `given`: what stands for a value in the command, the value's variable, and the value.
 fn started(
     template: &str,
-    (place, variable, url): (&str, &str, &str),
+    given: &[(&str, &str, &str)],
     port_variables: &[&str],
     addr: SocketAddr,
 ) -> Result<Program, Fault> {
     let port = addr.port().to_string();
-    let line = template.replace("{port}", &port).replace(place, url);
+    let line = template.replace("{port}", &port);
+    let line = given
+        .iter()
+        .fold(line, |line, (place, _, value)| line.replace(place, value));
     let dir = TempDir::new().tried("temporary directory")?;
     let output = File::create(dir.path().join("output")).tried("output file")?;
     let child = Command::new("sh")
         // exec: the process that is measured must be the server, not a shell around it.
         .args(["-c", &format!("exec {line}")])
-        .env(variable, url)
+        .envs(given.iter().map(|(_, variable, value)| (variable, value)))
         .envs(port_variables.iter().map(|name| (name, &port)))
         .stdin(Stdio::null())
         .stdout(output.try_clone().tried("output file")?)
@@ -267,20 +279,25 @@ fn started(
 
 /// The raw limit, this program once more.
 pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program, Fault> {
+    let mut args = vec!["--nats", nats, "--subject", subject, "--exit-with-stdin"];
+    args.extend(batched.then_some("--batched"));
+    let name = if batched { "limit (batched)" } else { "limit" };
+    limit_with(&args, name)
+}
+
+/// The raw limit that sends what it reads, and where to write that.
+pub(crate) fn limit_on_lines() -> Result<(Program, ChildStdin), Fault> {
+    let mut limit = limit_with(&["--lines"], "limit")?;
+    let lines = limit.child.stdin.take();
+    let lines = lines.ok_or_else(|| Fault::Server("the limit has no standard input".into()))?;
+    Ok((limit, lines))
+}
+
+fn limit_with(args: &[&str], name: &str) -> Result<Program, Fault> {
     let exe = std::env::current_exe().tried("own path")?;
-    let mut command = Command::new(exe);
-    command.args([
-        "limit",
-        "--nats",
-        nats,
-        "--subject",
-        subject,
-        "--exit-with-stdin",
-    ]);
-    if batched {
-        command.arg("--batched");
-    }
-    let mut child = command
+    let mut child = Command::new(exe)
+        .arg("limit")
+        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -300,7 +317,6 @@ pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program,
         return Err(Fault::Server(format!("the limit did not start: {line:?}")));
     };
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let name = if batched { "limit (batched)" } else { "limit" };
     let dir = TempDir::new().tried("temporary directory")?;
     Ok(Program {
         name: name.into(),

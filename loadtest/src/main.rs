@@ -1,11 +1,13 @@
 //! loadtest: load, latency and memory of WebSocket servers that relay a NATS subject, compared with
-//! the raw limit of one send(2) per client and message; and of those that relay Redis channels.
+//! the raw limit of one send(2) per client and message; of those that relay Redis channels; and of
+//! those that stand between devices and HTTP services.
 
 mod clients;
 mod clock;
 mod compare;
 mod deploy;
 mod drive;
+mod events;
 mod fault;
 mod fleet;
 mod http;
@@ -62,6 +64,9 @@ enum Command {
     Trades(pubsub::TradesArgs),
     /// Measure a channels gateway: many clients on few channels
     Channels(pubsub::ChannelsArgs),
+    /// Measure an events gateway: requests of devices to services, and pushes to devices
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
@@ -103,6 +108,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Slow(command) => slow::run(command, &stop),
         Command::Trades(args) => pubsub::trades(&args, &stop),
         Command::Channels(args) => pubsub::channels(&args, &stop),
+        Command::Events(command) => events::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),

@@ -1,4 +1,4 @@
-//! Reads a counter from a server's `/metrics` page (Prometheus text format).
+//! Reads counters and gauges from a server's `/metrics` page (Prometheus text format).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +11,21 @@ pub(crate) const CLOSES: &str = "weirgate_client_closes_total";
 
 /// The samples of `name` by the value of the label `reason`; empty when the page has none.
 pub(crate) fn by_reason(addr: SocketAddr, name: &str) -> Result<BTreeMap<String, f64>, Fault> {
-    let page = http::get(addr, "/metrics").map_err(|e| Fault::Server(format!("/metrics: {e}")))?;
-    Ok(parse(&page, name))
+    Ok(parse(&page(addr)?, name))
+}
+
+/// The one sample of `name`, which has no labels; `None` when the page has none.
+pub(crate) fn value(addr: SocketAddr, name: &str) -> Result<Option<f64>, Fault> {
+    Ok(parse_value(&page(addr)?, name))
+}
+
+fn page(addr: SocketAddr) -> Result<String, Fault> {
+    http::get(addr, "/metrics").map_err(|e| Fault::Server(format!("/metrics: {e}")))
+}
+
+fn parse_value(page: &str, name: &str) -> Option<f64> {
+    let sample = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    page.lines().find_map(sample)
 }
 
 /// What rose between two readings, by how much.
@@ -62,5 +75,8 @@ mod tests {
             BTreeMap::from([("stall".into(), 9.0)])
         );
         assert!(parse(page, "absent").is_empty());
+        let page = "# HELP clients Open.\nclients_max 9\nclients 12\n";
+        assert_eq!(parse_value(page, "clients"), Some(12.0));
+        assert_eq!(parse_value(page, "client"), None);
     }
 }

@@ -22,6 +22,11 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
+/// The median alone; 0 when there is none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    spread(values).map_or(0.0, |spread| spread.median)
+}
+
 /// Median, interval and range of `values`; `None` when there is none or one is not a number.
 ///
 /// The interval runs between two order statistics: the k-th smallest and k-th largest, with the

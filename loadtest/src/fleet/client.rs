@@ -57,7 +57,7 @@ pub(super) struct Shared<'a> {
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream, kind: Kind, request: &[u8]) -> Self {
+    pub(super) fn new(stream: TcpStream, kind: Kind, request: Vec<u8>) -> Self {
         Self {
             stream: Some(stream),
             kind,
@@ -66,7 +66,7 @@ impl Client {
             deflate: false,
             comeback: Comeback::default(),
             parser: FrameParser::default(),
-            out: request.to_vec(),
+            out: request,
         }
     }
 

@@ -10,6 +10,7 @@ use super::client::{Client, Kind, Phase};
 use super::{Fleet, SMALL_RCVBUF_BYTES};
 use crate::clock;
 use crate::fault::{Fault, Tried};
+use crate::wire::handshake;
 use crate::wire::parser::{client_frame, opcode};
 
 /// Handshakes under way at once: below any listen backlog, or lost SYNs cost a second each.
@@ -71,8 +72,16 @@ impl Fleet {
         if kind == Kind::Throttled {
             self.throttle_at_us = clock::now_us();
         }
-        self.clients.push(Client::new(stream, kind, &self.request));
+        let request = self.request(index);
+        self.clients.push(Client::new(stream, kind, request));
         Ok(())
+    }
+
+    /// The upgrade request of a client.
+    pub(super) fn request(&self, index: usize) -> Vec<u8> {
+        let target = &self.target;
+        let path = target.path.replace("{n}", &index.to_string());
+        handshake::request(&target.addr.to_string(), &path, target.deflate)
     }
 
     /// A connection under way, whose events are this client's.

@@ -1,6 +1,7 @@
 //! Thousands of WebSocket clients on one thread: one poll, one receive buffer, each ready socket
 //! read in turn.
 
+mod alarm;
 mod client;
 mod connect;
 mod freshness;
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mio::{Events, Poll};
+use mio::{Events, Poll, Token};
 
+pub(crate) use alarm::Alarm;
 pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
 pub(crate) use freshness::Freshness;
 use returning::Jitter;
 pub(crate) use returning::Returns;
-pub(crate) use tally::{Latency, Tally};
+pub(crate) use tally::{Latency, Seen, Tally};
 
 use crate::clock;
 use crate::fault::{Fault, Tried};
@@ -33,13 +35,15 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 const THROTTLE_TICK_US: u64 = 50_000;
 /// The receive buffer that stuck and throttled clients ask for; the kernel doubles it.
 const SMALL_RCVBUF_BYTES: usize = 4096;
+/// No client has this number.
+const ALARM: Token = Token(usize::MAX);
 
 /// Where and how clients connect.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The server; loopback.
     pub(crate) addr: SocketAddr,
-    /// Path and query of the upgrade request.
+    /// Path and query of the upgrade request; `{n}` is the number of the client, from 0.
     pub(crate) path: String,
     /// Offer permessage-deflate.
     pub(crate) deflate: bool,
@@ -52,8 +56,9 @@ pub(crate) struct Target {
 /// The clients and what they have seen.
 pub(crate) struct Fleet {
     target: Target,
-    request: Vec<u8>,
     poll: Poll,
+    /// Ends the wait of [`Fleet::run_until`].
+    alarm: Alarm,
     events: Events,
     clients: Vec<Client>,
     scratch: Box<[u8]>,
@@ -72,11 +77,11 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A fleet without clients; `stop` ends every wait with [`Fault::Interrupted`].
     pub(crate) fn new(target: Target, stop: Arc<AtomicBool>) -> Result<Self, Fault> {
-        let host = target.addr.to_string();
+        let poll = Poll::new().tried("epoll")?;
         Ok(Self {
-            request: crate::wire::handshake::request(&host, &target.path, target.deflate),
             target,
-            poll: Poll::new().tried("epoll")?,
+            alarm: Alarm::new(poll.registry(), ALARM)?,
+            poll,
             events: Events::with_capacity(1024),
             clients: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
@@ -173,6 +178,15 @@ impl Fleet {
         }
     }
 
+    /// Sends one text message from one client, if it is open.
+    pub(crate) fn send_from(&mut self, index: usize, text: &str) {
+        let client = self.clients.get_mut(index);
+        if let Some(client) = client.filter(|c| c.phase == Phase::Open) {
+            let frame = client_frame(opcode::TEXT, text.as_bytes());
+            client.send(&frame, &mut self.readers);
+        }
+    }
+
     /// Counted messages of each client, in the order in which they were opened.
     pub(crate) fn deliveries(&self) -> impl Iterator<Item = u64> {
         self.clients.iter().map(|c| c.seen.deliveries)
@@ -194,6 +208,15 @@ impl Fleet {
                 return Ok(false);
             }
         }
+    }
+
+    /// Reads until `at_us`, to the microsecond as far as the machine allows.
+    pub(crate) fn run_until(&mut self, at_us: u64) -> Result<(), Fault> {
+        self.alarm.set(at_us)?;
+        while clock::now_us() < at_us {
+            self.turn(at_us)?;
+        }
+        Ok(())
     }
 
     /// Says goodbye (1000) and drops every connection.

@@ -117,8 +117,9 @@ impl Fleet {
     fn connect_again(&mut self, index: usize) -> Result<(), Fault> {
         let kind = self.clients[index].kind;
         let stream = self.dial(index, kind)?;
+        let request = self.request(index);
         let old = &mut self.clients[index];
-        let mut client = Client::new(stream, kind, &self.request);
+        let mut client = Client::new(stream, kind, request);
         client.seen = std::mem::take(&mut old.seen);
         client.comeback = Comeback {
             attempts: old.comeback.attempts,

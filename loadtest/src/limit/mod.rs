@@ -46,6 +46,9 @@ pub(crate) struct LimitArgs {
     /// With --generate: start when this many clients are connected
     #[arg(long, default_value_t = 1, requires = "generate")]
     after_clients: usize,
+    /// No NATS: each line of standard input is a message, sent as it is; exit when it ends
+    #[arg(long, conflicts_with_all = ["generate", "nats", "exit_with_stdin"])]
+    lines: bool,
     /// Exit when standard input ends (for a parent process)
     #[arg(long)]
     exit_with_stdin: bool,
@@ -61,6 +64,8 @@ pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> 
     let mut server = server::Server::bind(args.port, args.batched, args.generate, waiting)?;
     let started = if args.generate {
         source::generate(args, server.inlet())?
+    } else if args.lines {
+        source::lines(server.inlet(), Arc::clone(&stop))?
     } else {
         source::subscribe(&args.nats, &args.subject, server.inlet())?
     };

@@ -103,6 +103,25 @@ pub(super) fn generate(args: &LimitArgs, inlet: Inlet) -> Result<String, Fault> 
     Ok(started)
 }
 
+/// The lines of standard input, each a message as it is; sets `stop` at its end.
+pub(super) fn lines(inlet: Inlet, stop: Arc<AtomicBool>) -> Result<String, Fault> {
+    let work = move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let mut frame = server_header(opcode::TEXT, line.len());
+            frame.extend_from_slice(line.as_bytes());
+            if !inlet.push(frame) {
+                return;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    thread::Builder::new()
+        .name("lines".into())
+        .spawn(work)
+        .tried("a thread")?;
+    Ok("lines".into())
+}
+
 /// Messages from NATS that may wait for the loop.
 pub(super) const CHANNEL_MESSAGES: usize = 4096;
 

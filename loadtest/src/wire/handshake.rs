@@ -89,7 +89,8 @@ pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+/// The value of a header of a request or answer, by its name.
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim())

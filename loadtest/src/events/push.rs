@@ -1,0 +1,237 @@
+//! One event to many devices, against the raw limit.
+
+use std::io::Write;
+use std::process::ChildStdin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::pusher::{Pusher, message};
+use super::rounds::Rounds;
+use super::service::Service;
+use super::{ANSWER_AFTER_US, Common, LATE_US, SETTLE_US, devices, judge, pin, server, verdict};
+use crate::clock;
+use crate::fault::{Fault, Tried};
+use crate::fleet::{Fleet, Kind};
+use crate::launch::{self, Program};
+use crate::payload::Payload;
+use crate::report::{self, row, spread_text, table};
+use crate::stats::{Spread, median, spread};
+
+/// Options of `loadtest events push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Devices; each push names all of them
+    #[arg(long, default_value_t = 10_000)]
+    devices: usize,
+    /// Size of an event's data (at least 128)
+    #[arg(long, default_value_t = 2048)]
+    bytes: usize,
+    /// Pushes of each part
+    #[arg(long, default_value_t = 10)]
+    pushes: u64,
+    /// Rounds; each has a part with the gateway and one with the limit
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Fail when the median of the time, over the limit's, is above this
+    #[arg(long, default_value_t = 1.15)]
+    ratio_max: f64,
+    /// Fail when the median of the server's CPU time, over the limit's, is above this
+    #[arg(long, value_name = "RATIO")]
+    cpu_ratio_max: Option<f64>,
+}
+
+/// One part: medians over its pushes.
+#[derive(Serialize)]
+struct Part {
+    /// From the first byte of the request until the last device has the event.
+    last_ms: f64,
+    /// Server CPU time of a push, all threads.
+    cpu_ms: f64,
+    /// Deliveries that did not come, and those that came again.
+    missing: u64,
+    twice: u64,
+}
+
+/// The result of `loadtest events push`.
+#[derive(Serialize)]
+struct Outcome {
+    devices: usize,
+    /// Of one message to a device.
+    message_bytes: usize,
+    gateway: Vec<Part>,
+    limit: Vec<Part>,
+    /// Gateway over limit, of the parts of one round.
+    time_ratio: Option<Spread>,
+    cpu_ratio: Option<Spread>,
+}
+
+/// Runs the scenario; fails when a device does not get each push once, or a bound is passed.
+pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    if a.devices == 0 || a.pushes == 0 {
+        return Err(Fault::Usage(
+            "--devices and --pushes must be at least 1".into(),
+        ));
+    }
+    // Nobody calls it; the server wants one.
+    let service = Service::start(Some(ANSWER_AFTER_US))?;
+    let server = server(&a.common, &service, &service)?;
+    let (limit, lines) = launch::limit_on_lines()?;
+    pin(&a.common, &limit)?;
+    let mut lines = Lines {
+        to: lines,
+        payload: Payload::new(a.bytes),
+    };
+    let rounds = Rounds::measure(a.rounds, |round, through| {
+        let program = if through { &server } else { &limit };
+        let mut fleet = devices(program, "device", Kind::Reader, a.devices, stop)?;
+        let part = if through {
+            let ids = (0..a.devices).map(|n| format!("device-{n}"));
+            let mut pusher = Pusher::connect(server.addr, ids, a.bytes)?;
+            part(a, program, &mut fleet, &mut pusher)?
+        } else {
+            part(a, program, &mut fleet, &mut lines)?
+        };
+        fleet.close();
+        eprintln!(
+            "round {round}, {}: last {:.1} ms, CPU {:.1} ms",
+            if through { "gateway" } else { "limit" },
+            part.last_ms,
+            part.cpu_ms
+        );
+        // The server ends its connections: not in the next part's figures.
+        std::thread::sleep(Duration::from_micros(SETTLE_US));
+        Ok(part)
+    })?;
+    let outcome = Outcome {
+        devices: a.devices,
+        message_bytes: message(lines.payload.stamped(0, 0)).len(),
+        time_ratio: rounds.ratio(|part| part.last_ms),
+        cpu_ratio: rounds.ratio(|part| part.cpu_ms),
+        gateway: rounds.seen,
+        limit: rounds.base,
+    };
+    println!("{}", outcome.text());
+    report::write_json(a.common.json.as_deref(), &outcome)?;
+    outcome.verdict(a)
+}
+
+/// Where pushes come from.
+trait Source {
+    /// Has message `n` sent to all devices.
+    fn send(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault>;
+    /// What the server says of it: deliveries, if it says anything.
+    fn sent(&mut self) -> Result<Option<u64>, Fault>;
+}
+
+impl Source for Pusher {
+    fn send(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault> {
+        self.push(stamp_us, n)
+    }
+
+    fn sent(&mut self) -> Result<Option<u64>, Fault> {
+        Self::sent(self).map(Some)
+    }
+}
+
+/// The limit's input: the very message that devices get from the gateway.
+struct Lines {
+    to: ChildStdin,
+    payload: Payload,
+}
+
+impl Source for Lines {
+    fn send(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault> {
+        let mut line = message(self.payload.stamped(stamp_us, n));
+        line.push(b'\n');
+        self.to.write_all(&line).tried("the limit's input")
+    }
+
+    fn sent(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+/// Pushes one after the other, each when the one before it is everywhere.
+fn part(
+    a: &PushArgs,
+    program: &Program,
+    fleet: &mut Fleet,
+    source: &mut impl Source,
+) -> Result<Part, Fault> {
+    let process = program.process()?;
+    let all = a.devices as u64;
+    let (mut lasts_ms, mut cpus_ms) = (Vec::new(), Vec::new());
+    let (mut missing, mut twice) = (0, 0);
+    // The first warms up.
+    for n in 1..=a.pushes + 1 {
+        fleet.count_from(n);
+        let cpu_us = process.cpu_us()?;
+        let begun_us = clock::now_us();
+        source.send(begun_us, n)?;
+        fleet.run(LATE_US, |f| f.readers.deliveries >= all)?;
+        let took_us = clock::now_us() - begun_us;
+        if let Some(sent) = source.sent()?.filter(|sent| *sent != all) {
+            return Err(Fault::Failed(format!("the server says it sent {sent}")));
+        }
+        // What comes twice comes now, and what the server still does counts.
+        fleet.run(SETTLE_US, |_| false)?;
+        missing += all.saturating_sub(fleet.readers.deliveries);
+        twice += fleet.readers.not_rising;
+        if n > 1 {
+            lasts_ms.push(took_us as f64 / 1e3);
+            cpus_ms.push((process.cpu_us()? - cpu_us) as f64 / 1e3);
+        }
+    }
+    Ok(Part {
+        last_ms: median(&lasts_ms),
+        cpu_ms: median(&cpus_ms),
+        missing,
+        twice,
+    })
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
+        for (name, parts) in [("gateway", &self.gateway), ("limit", &self.limit)] {
+            let of = |of: fn(&Part) -> f64| {
+                spread_text(spread(&parts.iter().map(of).collect::<Vec<_>>()))
+            };
+            rows.push(row(&[&name, &of(|p| p.last_ms), &of(|p| p.cpu_ms)]));
+        }
+        rows.push(row(&[
+            &"gateway over limit",
+            &spread_text(self.time_ratio),
+            &spread_text(self.cpu_ratio),
+        ]));
+        format!(
+            "{}{} devices, {} bytes each\n",
+            table(&rows),
+            self.devices,
+            self.message_bytes
+        )
+    }
+
+    fn verdict(&self, a: &PushArgs) -> Result<(), Fault> {
+        let mut wrong = Vec::new();
+        let parts = || self.gateway.iter().chain(&self.limit);
+        let missing: u64 = parts().map(|part| part.missing).sum();
+        let twice: u64 = parts().map(|part| part.twice).sum();
+        if missing + twice > 0 {
+            wrong.push(format!(
+                "{missing} deliveries are missing, {twice} came twice"
+            ));
+        }
+        judge(&mut wrong, "time ratio", self.time_ratio, a.ratio_max);
+        if let Some(most) = a.cpu_ratio_max {
+            judge(&mut wrong, "CPU ratio", self.cpu_ratio, most);
+        }
+        verdict(&wrong)
+    }
+}
