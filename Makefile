@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load deploy-test deb-test mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load proxy-load deploy-test deb-test mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -57,6 +57,10 @@ soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 
 redis-restart: deps build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py
+
+proxy-load: deps build ## 1 GB up and down through the proxy of events, beside nginx: time and memory (a minute); BYTES, ROUNDS
+	$(TARGET)/release/loadtest proxy --server "$(TARGET)/release/weirgate events --measurement-url http://{upstream}" \
+	    --bytes $(or $(BYTES),1000000000) --rounds $(or $(ROUNDS),5)
 
 EVENTS := $(TARGET)/release/loadtest events
 

@@ -1,6 +1,6 @@
 //! How many lines one place may log, so that a flood of faults does not become a flood of lines.
 //!
-//! Pure: the time is handed in. Never logs anything itself. Used by `reactor` and `feeds`.
+//! Pure: the time is handed in. Never logs anything itself. Used by `reactor`, `feeds` and `http`.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
 use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Reply};
+use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
 use weirgate::trust;
+use weirgate::wire::traceparent::Trace;
 
 const SILENCE: Duration = Duration::from_millis(300);
 /// For an answer that has to come; longer than any limit here.
@@ -26,9 +28,35 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// ends when it returns `false`.
 type Script = fn(&mut dyn ReadWrite, &Asked) -> bool;
 
-trait ReadWrite: Read + Write {}
+trait ReadWrite: Read + Write {
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
 
-impl<T: Read + Write> ReadWrite for T {}
+    /// Says that no more will come.
+    fn end(&self) {
+        self.socket().shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// The end of the connection will be a reset; says that it ends.
+    fn reset(&self) -> bool {
+        let socket = SockRef::from(self.socket());
+        let linger = socket.set_linger(Some(Duration::ZERO));
+        linger.expect("a socket");
+        false
+    }
+}
+
+impl ReadWrite for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ReadWrite for StreamOwned<ServerConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
 
 /// A request, and its number among those of the service and of its connection, both from 0.
 struct Asked {
@@ -37,9 +65,15 @@ struct Asked {
     connection: usize,
 }
 
+/// What came of a call.
+type Outcome = Result<Answer, CallFailure>;
+
 struct World {
     calls: Calls,
     replies: Receiver<Reply>,
+    /// What readers were given, in their order.
+    outcomes: Receiver<Outcome>,
+    tell: Sender<Outcome>,
     stats: Arc<CallStats>,
     requests: Arc<AtomicUsize>,
 }
@@ -49,6 +83,15 @@ fn limits() -> CallLimits {
         silence: SILENCE,
         whole: 6 * SILENCE,
         answer_bytes_max: 1000,
+    }
+}
+
+/// Where nothing should take too long.
+fn patient() -> CallLimits {
+    CallLimits {
+        silence: PATIENCE,
+        whole: PATIENCE,
+        ..limits()
     }
 }
 
@@ -68,10 +111,15 @@ impl World {
                 thread::spawn(move || serve(&mut stream, connection, script, &counted));
             }
         });
-        Self::at(&url, requests, limits)
+        Self::at(&url, requests, None, limits)
     }
 
-    fn at(url: &str, requests: Arc<AtomicUsize>, limits: CallLimits) -> Self {
+    fn at(
+        url: &str,
+        requests: Arc<AtomicUsize>,
+        tls: Option<Arc<ClientConfig>>,
+        limits: CallLimits,
+    ) -> Self {
         let stats = Arc::<CallStats>::default();
         let called = Called {
             upstream: Upstream::parse(url).expect("a URL"),
@@ -79,30 +127,50 @@ impl World {
         };
         let (reply, replies) = mpsc::channel();
         let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
+        let (tell, outcomes) = mpsc::channel();
         Self {
-            calls: Calls::start(vec![called], None, limits, replied).expect("a thread"),
+            calls: Calls::start(vec![called], tls, limits, replied).expect("a thread"),
             replies,
+            outcomes,
+            tell,
             stats,
             requests,
         }
     }
 
     fn make(&self, body: &str) {
+        self.make_read(body, || {});
+    }
+
+    /// `reading` is called when what came of the call is read.
+    fn make_read(&self, body: &str, reading: impl Fn() + Send + Sync + 'static) {
+        let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
             service: 0,
             body: body.as_bytes().to_vec(),
-            traceparent: "00-1-2-01".to_owned(),
+            trace: Trace {
+                parent: "00-1-2-01".to_owned(),
+                state: "a=b,c=d".to_owned(),
+            },
+            reader: Reader::new(move |outcome| {
+                reading();
+                tell.send(outcome).expect("the test waits");
+                Ok(Frame::text(&FrameBytes::default()).body(b"read").finish())
+            }),
         });
     }
 
-    fn reply(&self) -> Result<Answer, CallFailure> {
+    fn reply(&self) -> Outcome {
         let reply = self.replies.recv_timeout(PATIENCE).expect("a reply");
         assert_eq!(reply.id, 7);
-        reply.outcome
+        assert_eq!(reply.frame.expect("an answer").body(), b"read");
+        let outcome = self.outcomes.try_recv().expect("it was read before");
+        assert_eq!(reply.failure, outcome.as_ref().err().copied());
+        outcome
     }
 
-    fn call(&self) -> Result<Answer, CallFailure> {
+    fn call(&self) -> Outcome {
         self.make("{}");
         self.reply()
     }
@@ -161,7 +229,7 @@ fn hang(stream: &mut dyn ReadWrite) -> bool {
     false
 }
 
-fn body(outcome: Result<Answer, CallFailure>) -> String {
+fn body(outcome: Outcome) -> String {
     String::from_utf8(outcome.expect("an answer").body).expect("text")
 }
 
@@ -171,7 +239,7 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
         let body = &asked.text;
         let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         let head = "HTTP/1.1 307 Elsewhere\r\nLocation: /x\r\nContent-Type: Text/Odd; a=b\r\n\
-                    Content-Encoding: gzip\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    Content-Encoding: GZip\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n";
         say(stream, head) && say(stream, &chunk)
     };
     let world = World::with(echo, "/base/", limits());
@@ -193,6 +261,7 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
             "\r\ncontent-type: application/json\r\n",
             "\r\naccept-encoding: identity\r\n",
             "\r\ntraceparent: 00-1-2-01\r\n",
+            "\r\ntracestate: a=b,c=d\r\n",
         ] {
             assert!(asked.contains(header), "{asked}");
         }
@@ -209,7 +278,7 @@ fn an_answer_that_was_compressed_all_the_same_is_read() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(b"[1]").expect("memory");
         let body = encoder.finish().expect("memory");
-        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: ";
+        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: ";
         say(stream, &format!("{head}{}\r\n\r\n", body.len())) && stream.write_all(&body).is_ok()
     };
     assert_eq!(body(World::new(gzip).call()), "[1]");
@@ -274,15 +343,25 @@ fn an_answer_over_its_limit_is_not_read_to_its_end() {
 
 #[test]
 fn a_kept_connection_that_turns_out_closed_is_replaced() {
-    let once: Script = |stream, asked| {
-        // The second request of a connection meets its end.
-        asked.of_connection == 0 && ok(stream, &asked.connection.to_string())
+    let resets: Script = |stream, asked| {
+        asked.of_connection == 0 && ok(stream, &asked.connection.to_string()) || stream.reset()
     };
-    let world = World::new(once);
-    for connection in 0..3 {
-        assert_eq!(body(world.call()), connection.to_string());
+    // As one whose end was on its way when the request was sent.
+    let ends_then_resets: Script = |stream, asked| {
+        if asked.of_connection == 0 {
+            return ok(stream, &asked.connection.to_string());
+        }
+        stream.end();
+        thread::sleep(Duration::from_millis(10));
+        stream.reset()
+    };
+    for script in [resets, ends_then_resets] {
+        let world = World::with(script, "/", patient());
+        for connection in 0..3 {
+            assert_eq!(body(world.call()), connection.to_string());
+        }
+        assert_eq!(world.requests(), 5, "one each, and two that met the end");
     }
-    assert_eq!(world.requests(), 5, "one each, and two that met the end");
     let ends: Script = |stream, asked| {
         ok(stream, &asked.connection.to_string());
         false
@@ -294,23 +373,21 @@ fn a_kept_connection_that_turns_out_closed_is_replaced() {
 }
 
 #[test]
-fn what_a_service_works_on_is_not_asked_again() {
+fn what_a_service_took_is_not_asked_again() {
+    let cuts: Script = |stream, asked| asked.of_connection == 0 && ok(stream, "");
     let dies: Script = |stream, asked| {
         if asked.of_connection == 0 {
             return ok(stream, "");
         }
         thread::sleep(Duration::from_millis(1_100));
-        false
+        stream.reset()
     };
-    let patient = CallLimits {
-        silence: PATIENCE,
-        whole: PATIENCE,
-        ..limits()
-    };
-    let world = World::with(dies, "/", patient);
-    assert_eq!(body(world.call()), "");
-    assert_eq!(world.call(), Err(CallFailure::Unreachable));
-    assert_eq!(world.requests(), 2);
+    for script in [cuts, dies] {
+        let world = World::with(script, "/", patient());
+        assert_eq!(body(world.call()), "");
+        assert_eq!(world.call(), Err(CallFailure::Unreachable));
+        assert_eq!(world.requests(), 2);
+    }
 }
 
 #[test]
@@ -333,12 +410,7 @@ fn cut_refused_and_nonsense_are_unreachable() {
         format!("http://{addr}"),
         "http://no.such.host.invalid".to_owned(),
     ] {
-        let patient = CallLimits {
-            silence: PATIENCE,
-            whole: PATIENCE,
-            ..limits()
-        };
-        let world = World::at(&url, Arc::default(), patient);
+        let world = World::at(&url, Arc::default(), None, patient());
         assert_eq!(world.call(), Err(CallFailure::Unreachable), "{url}");
     }
 }
@@ -355,6 +427,64 @@ fn calls_do_not_wait_for_each_other() {
         assert_eq!(body(world.call()), "quick");
     }
     assert_eq!(world.reply(), Err(CallFailure::Timeout));
+}
+
+/// Readers at work, and whether they may go on.
+#[derive(Default)]
+struct Desk {
+    reading: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Desk {
+    fn read(&self) {
+        let mut reading = self.reading.lock().expect("no panic");
+        reading.0 += 1;
+        self.changed.notify_all();
+        let done = self.changed.wait_while(reading, |(_, go_on)| !*go_on);
+        drop(done.expect("no panic"));
+    }
+
+    fn wait_for(&self, readers: usize) {
+        let reading = self.reading.lock().expect("no panic");
+        let few = |(now, _): &mut (usize, bool)| *now < readers;
+        let waited = self.changed.wait_timeout_while(reading, PATIENCE, few);
+        assert!(!waited.expect("no panic").1.timed_out(), "too few readers");
+    }
+
+    fn go_on(&self) {
+        self.reading.lock().expect("no panic").1 = true;
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn calls_go_on_while_large_answers_are_read_two_at_a_time() {
+    const LARGE_BYTES: usize = 400_000;
+    let script: Script = |stream, asked| {
+        let large = asked.text.ends_with("large");
+        ok(stream, &"x".repeat(if large { LARGE_BYTES } else { 1 }))
+    };
+    let limits = CallLimits {
+        answer_bytes_max: LARGE_BYTES,
+        ..patient()
+    };
+    let world = World::with(script, "/", limits);
+    let desk = Arc::new(Desk::default());
+    for _ in 0..3 {
+        let desk = Arc::clone(&desk);
+        world.make_read("large", move || desk.read());
+    }
+    desk.wait_for(2);
+    while world.stats.in_flight() > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(body(world.call()), "x", "it waits for no reader");
+    assert_eq!(desk.reading.lock().expect("no panic").0, 2);
+    desk.go_on();
+    for _ in 0..3 {
+        assert_eq!(body(world.reply()).len(), LARGE_BYTES);
+    }
 }
 
 #[test]
@@ -389,27 +519,12 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
         ("127.0.0.1", Err(CallFailure::Unreachable)),
     ] {
         let config = trust::client_config(Some(&ca_file)).expect("somebody to trust");
-        let called = Called {
-            upstream: Upstream::parse(&format!("https://{host}:{port}")).expect("a URL"),
-            stats: Arc::default(),
-        };
-        let (reply, replies) = mpsc::channel();
-        let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
-        let patient = CallLimits {
-            silence: PATIENCE,
-            whole: PATIENCE,
-            ..limits()
-        };
         let tls = Some(Arc::new(config.with_no_client_auth()));
-        let calls = Calls::start(vec![called], tls, patient, replied).expect("a thread");
-        calls.make(Call {
-            id: 0,
-            service: 0,
-            body: b"{}".to_vec(),
-            traceparent: String::new(),
-        });
-        let reply = replies.recv_timeout(PATIENCE).expect("a reply").outcome;
-        let text = reply.map(|answer| String::from_utf8(answer.body).expect("text"));
+        let url = format!("https://{host}:{port}");
+        let world = World::at(&url, Arc::default(), tls, patient());
+        let text = world
+            .call()
+            .map(|answer| String::from_utf8(answer.body).expect("text"));
         assert_eq!(text, outcome, "{host}");
     }
 }

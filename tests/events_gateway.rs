@@ -11,7 +11,9 @@ use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
 };
-use weirgate::hub::{Answer, Call, CallFailure, FrameBytes, Limits, Reply, SessionKey};
+use weirgate::hub::{
+    Answer, Call, CallFailure, DrainPlan, FrameBytes, Gateway, Limits, SessionKey,
+};
 use world::World;
 use world::client::frame;
 
@@ -46,11 +48,13 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
         content_type: "application/json".to_owned(),
         body: body.as_bytes().to_vec(),
     };
-    reply(world, call.id, Ok(answer));
+    reply(world, call, Ok(answer));
 }
 
-fn reply(world: &mut Events, id: u64, outcome: Result<Answer, CallFailure>) {
-    world.hub.reply(world.now, Reply { id, outcome });
+fn reply(world: &mut Events, call: &Call, outcome: Result<Answer, CallFailure>) {
+    world
+        .hub
+        .reply(world.now, call.reader.read(call.id, outcome));
     world.settle();
 }
 
@@ -64,8 +68,14 @@ fn push(world: &mut Events, devices: &[&str], data: &str) -> u64 {
         device_ids: devices.iter().map(|&d| d.to_owned()).collect(),
     };
     let sent_to = Box::new(move |n| told.store(n, Ordering::Relaxed));
-    let push = Push::new(broadcast, &FrameBytes::default(), world.now, sent_to);
-    world.hub.command(world.now, push);
+    for part in Push::parts(broadcast, &FrameBytes::default(), world.now, sent_to) {
+        assert_eq!(
+            sent.load(Ordering::Relaxed),
+            u64::MAX,
+            "told once, at the end"
+        );
+        world.hub.command(world.now, part);
+    }
     world.settle();
     sent.load(Ordering::Relaxed)
 }
@@ -126,6 +136,22 @@ fn a_device_says_who_it_is_first() {
 }
 
 #[test]
+fn a_push_to_many_devices_counts_them_all() {
+    let mut world = world(settings());
+    let keys = ["d0", "d499", "d500", "d1234"].map(|id| {
+        let target = format!("/ws?device_id={id}");
+        world.connect(&target, None)
+    });
+    let ids: Vec<String> = (0..1500).map(|n| format!("d{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for (devices, sent) in [(0, 0), (499, 1), (500, 2), (501, 3), (1000, 3), (1500, 4)] {
+        assert_eq!(push(&mut world, &ids[..devices], "{}"), sent, "{devices}");
+    }
+    let got = keys.map(|key| world.texts(key).len());
+    assert_eq!(got, [5, 4, 3, 1]);
+}
+
+#[test]
 fn what_a_service_is_asked_keeps_its_text() {
     let mut world = world(settings());
     let key = world.connect("/ws?device_id=d1", None);
@@ -156,6 +182,33 @@ fn what_a_service_is_asked_keeps_its_text() {
 }
 
 #[test]
+fn a_service_hears_the_trace_of_the_handshake_or_a_new_one() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let state = "tracestate: a=b\r\nTraceState: c=d";
+    for (headers, given) in [
+        (format!("traceparent: {parent}\r\n{state}"), Some("a=b,c=d")),
+        (format!("traceparent: {parent}"), Some("")),
+        (format!("traceparent: 00\r\n{state}"), None),
+        (state.to_owned(), None),
+    ] {
+        let mut world = world(settings());
+        let key = world.accept(usize::MAX);
+        let request = world::client::request("/ws?device_id=d1", None);
+        let (start, _) = request.split_at(request.len() - "\r\n".len());
+        world.send(key, &[start, headers.as_bytes(), b"\r\n\r\n"].concat());
+        ask(&mut world, key, "lobby.x", 1);
+        let trace = world.calls.pop().expect("a call").trace;
+        match given {
+            Some(state) => assert_eq!((&*trace.parent, &*trace.state), (parent, state)),
+            None => assert!(
+                trace.parent != parent && trace.state.is_empty(),
+                "{trace:?}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
     let mut world = world(settings());
     let slow = world.connect("/ws?device_id=a", None);
@@ -173,7 +226,7 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
     assert_eq!(push(&mut world, &["a"], "{}"), 1);
     assert_eq!(world.texts(slow).len(), 1, "a push goes in between");
     let first = world.calls.pop().expect("the slow one's");
-    reply(&mut world, first.id, Err(CallFailure::Timeout));
+    reply(&mut world, &first, Err(CallFailure::Timeout));
     let invalid = error("gateway", "null", "bad_request", "Invalid JSON message");
     assert_eq!(
         world.texts(slow),
@@ -330,17 +383,17 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
     answer(&mut world, &call, "1");
     assert_eq!(world.texts(other).len(), 1);
     // The first four time out; the next four go, in the order of arrival.
-    let hung: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
-    for id in &hung[..4] {
-        reply(&mut world, *id, Err(CallFailure::Timeout));
+    let hung: Vec<Call> = world.calls.drain(..).collect();
+    for call in &hung[..4] {
+        reply(&mut world, call, Err(CallFailure::Timeout));
     }
     assert_eq!(world.calls.len(), 4);
     assert_eq!(world.texts(keys[0]).len(), 1);
     assert_eq!(world.texts(keys[15]).len(), 0);
     // The others too: after twenty failures in a row those who wait are told at once.
-    let next: Vec<u64> = world.calls.drain(..).map(|call| call.id).collect();
-    for id in hung[4..].iter().chain(&next) {
-        reply(&mut world, *id, Err(CallFailure::Timeout));
+    let next: Vec<Call> = world.calls.drain(..).collect();
+    for call in hung[4..].iter().chain(&next) {
+        reply(&mut world, call, Err(CallFailure::Timeout));
     }
     let unreachable = error(
         "lobby.hang",
@@ -370,4 +423,55 @@ fn other_paths_are_refused_and_plain_requests_handed_over() {
     let get = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     world.send(http, get);
     assert_eq!(world.to_http, [get.to_vec()]);
+}
+
+/// A stop that waits ten seconds for answers.
+fn stop(world: &mut Events) {
+    let plan = DrainPlan {
+        answers_us: 10_000_000,
+        ..DrainPlan::default()
+    };
+    world.hub.drain(world.now, plan);
+    world.settle();
+}
+
+#[test]
+fn a_stop_answers_first_what_it_has_received() {
+    let mut world = world(settings());
+    let [idle, asks, hangs] = ["i", "a", "h"].map(|id| {
+        let target = format!("/ws?device_id={id}");
+        world.connect(&target, None)
+    });
+    for id in 0..2 {
+        ask(&mut world, asks, "lobby.x", id);
+        ask(&mut world, hangs, "simulation.x", id);
+    }
+    let hung = world.calls.remove(1);
+    stop(&mut world);
+    let closed = Some((1012, String::new()));
+    assert_eq!(world.client(idle).close, closed);
+    ask(&mut world, asks, "lobby.late", 2);
+    assert_eq!(push(&mut world, &["a", "i"], "{}"), 1);
+    for _ in 0..2 {
+        assert_eq!(world.client(asks).close, None);
+        let call = world.calls.pop().expect("what was received");
+        world.advance(4_000_000);
+        answer(&mut world, &call, "1");
+    }
+    assert_eq!(world.texts(asks).len(), 3, "the push and both answers");
+    assert_eq!(world.client(asks).close, closed);
+    assert!(world.calls.is_empty(), "nothing is taken on any more");
+    world.advance(1_999_000);
+    assert_eq!(world.client(hangs).close, None);
+    world.advance(2_000);
+    assert_eq!(world.client(hangs).close, closed);
+    for key in [idle, asks, hangs] {
+        world.end(key, false);
+    }
+    assert!(!world.hub.is_drained(), "what was received is forwarded");
+    answer(&mut world, &hung, "1");
+    let waited = world.calls.pop().expect("the one that waited");
+    assert!(!world.hub.is_drained());
+    answer(&mut world, &waited, "1");
+    assert!(world.hub.is_drained());
 }

@@ -7,10 +7,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
+use weirgate::http::proxy::ProxyStats;
 use weirgate::hub::{Feed, FeedStats, Now, Publication};
 use weirgate::reactor::loop_labels;
 use weirgate::telemetry::names::{self, Kind};
-use weirgate::telemetry::{Phase, Stage};
+use weirgate::telemetry::{GatewayMetric, Phase, Stage};
 
 const BEGIN: &str =
     "<!-- the table is made by `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` -->\n";
@@ -85,6 +86,29 @@ fn the_page_has_every_value_of_every_label() {
             assert!(row.contains(&format!("`{value}`")), "{label}: no {value}");
         }
     }
+}
+
+#[test]
+fn the_page_has_every_value_of_the_labels_of_the_proxy() {
+    let page = text("docs/metrics.md");
+    let row = |label: &str| {
+        let start = format!("| `{label}` ");
+        let is_row = |line: &&str| line.starts_with(&start) && !line.contains("of calls");
+        page.lines().filter(is_row).collect::<String>()
+    };
+    let mut looked = 0;
+    for metric in ProxyStats::default().metrics() {
+        if let GatewayMetric::ByTwoLabels(name, values) = metric {
+            for (values, _) in values() {
+                for (label, value) in name.labels.iter().zip(values) {
+                    let row = row(label);
+                    assert!(row.contains(&format!("`{value}`")), "{label}: no {value}");
+                    looked += 1;
+                }
+            }
+        }
+    }
+    assert!(looked > 20, "{looked} values");
 }
 
 /// Everything in `text` that looks like one of our metrics.

@@ -3,7 +3,7 @@
 
 mod world;
 
-use weirgate::hub::{Answer, CloseReason, DrainPlan, Limits, Reply};
+use weirgate::hub::{Answer, CloseReason, DrainPlan, Limits};
 use world::World;
 use world::client::frame;
 use world::toys::{Devices, Numbered, Symbols};
@@ -141,11 +141,9 @@ fn one_connection_is_a_sequence_and_pushes_go_in_between() {
             content_type: String::new(),
             body: call.body,
         };
-        let reply = Reply {
-            id: call.id,
-            outcome: Ok(answer),
-        };
-        world.hub.reply(world.now, reply);
+        world
+            .hub
+            .reply(world.now, call.reader.read(call.id, Ok(answer)));
         world.settle();
     }
     let want: Vec<String> = (0..20).map(|n| format!("q{n}")).collect();
@@ -186,6 +184,7 @@ fn a_drain_closes_everyone_after_what_is_queued() {
     let plan = DrainPlan {
         delay_us: 1_000_000,
         spread_us: 2_000_000,
+        ..DrainPlan::default()
     };
     world.hub.drain(world.now, plan);
     world.settle();

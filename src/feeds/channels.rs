@@ -8,23 +8,19 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
-
+use super::bad_log::BadMessageLog;
+use super::too_large::check_size;
 use super::{BusEvent, BusMessage, Subscription};
 use crate::hub::{
     BusNotice, Feed, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain, SubjectStats,
     TopicName,
 };
-use crate::log_budget::LogBudget;
 use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
 use crate::wire::object_writer::quoted;
 
 /// Channels are without bound, so they are counted as one.
 const FAMILY: &str = "channels";
-
-/// Lines about messages that are skipped, a second.
-const LINES_PER_SECOND: u32 = 5;
 
 /// Before the number, and behind it everything else.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
@@ -44,8 +40,7 @@ pub struct ChannelsFeedSettings {
 pub struct ChannelsFeed {
     settings: ChannelsFeedSettings,
     stats: FeedStats,
-    /// Lines about messages that are skipped.
-    lines: LogBudget,
+    bad_log: BadMessageLog,
     alive: FrameBytes,
 }
 
@@ -62,20 +57,17 @@ impl ChannelsFeed {
                 subjects: vec![family],
                 ..FeedStats::default()
             },
-            lines: LogBudget::new(LINES_PER_SECOND),
+            bad_log: BadMessageLog::default(),
             alive,
         }
     }
 
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
         let counts = &mut self.stats.subjects[0];
-        let bytes_max = self.settings.bus_message_bytes_max;
-        if message.payload.len() > bytes_max {
+        let (subject, payload) = (&message.subject, &message.payload);
+        if let Err(why) = check_size(payload, self.settings.bus_message_bytes_max) {
             counts.messages_bad += 1;
-            if let Some(line) = self.lines.line(now) {
-                let (channel, left_out) = (&*message.subject, line.suppressed);
-                warn!(channel, bytes_max, left_out, "message skipped: too large");
-            }
+            self.bad_log.say(now, subject, payload, &why);
             return None;
         }
         counts.messages += 1;

@@ -10,7 +10,9 @@ mod bus;
 pub mod channels;
 pub mod levels;
 mod none;
+mod too_large;
 pub mod trades;
 
 pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
 pub use none::NoFeed;
+pub use too_large::TooLarge;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_log::BadMessageLog;
+use super::too_large::{TooLarge, check_size};
 use super::{BusEvent, BusMessage};
 use crate::hub::{
     Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats, TopicName,
@@ -35,13 +36,8 @@ pub enum BadTrade {
     #[error("the channel is not channel:trade:SYMBOL")]
     Channel,
     /// Over the limit on bus messages.
-    #[error("{bytes} bytes are more than the allowed {bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// Not JSON, no object, or nested deeper than allowed.
     #[error(transparent)]
     NotJson(#[from] JsonError),
@@ -103,10 +99,7 @@ impl TradesFeed {
 
     fn publication(&self, now: Now, message: &BusMessage) -> Result<Publication, BadTrade> {
         let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
-        let (bytes, bytes_max) = (message.payload.len(), self.settings.bus_message_bytes_max);
-        if bytes > bytes_max {
-            return Err(BadTrade::TooLarge { bytes, bytes_max });
-        }
+        check_size(&message.payload, self.settings.bus_message_bytes_max)?;
         Ok(Publication {
             frame: self.frame(now, message)?,
             topic: TopicName::from(symbol.to_owned()),

@@ -21,7 +21,32 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    ended: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+}
+
+/// How far the client is with a body, for others than its reader.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    owed: AtomicBool,
+    broken: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    /// The next piece was asked for, and is the client's to send.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    /// It broke off, or sent chunks without a clear end.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// All of it was read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
 }
 
 /// Why a request's body could not be had.
@@ -36,14 +61,20 @@ pub enum ReadBodyError {
 }
 
 impl RequestBody {
-    /// With what tells from elsewhere whether it was read to its end.
-    pub(super) fn new(incoming: Incoming) -> (Self, Arc<AtomicBool>) {
-        let ended = Arc::new(AtomicBool::new(incoming.is_end_stream()));
-        let body = Self {
-            incoming,
-            ended: Arc::clone(&ended),
+    pub(super) fn new(incoming: Incoming) -> Self {
+        let progress = Progress {
+            ended: incoming.is_end_stream().into(),
+            ..Progress::default()
         };
-        (body, ended)
+        Self {
+            incoming,
+            progress: Arc::new(progress),
+        }
+    }
+
+    /// What tells from elsewhere how far it is.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// All of it, at most `bytes_max`.
@@ -72,8 +103,13 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        let progress = &self.progress;
+        progress.owed.store(frame.is_pending(), Ordering::Relaxed);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            progress.broken.store(true, Ordering::Relaxed);
+        }
         if matches!(frame, Poll::Ready(None)) || self.incoming.is_end_stream() {
-            self.ended.store(true, Ordering::Relaxed);
+            progress.ended.store(true, Ordering::Relaxed);
         }
         frame
     }

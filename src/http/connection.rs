@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::body::{Outgoing, RequestBody, Work};
+use super::body::{Outgoing, Progress, RequestBody, Work};
 use super::connection_clock::ConnectionClock;
 use super::gate::{Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
@@ -250,7 +249,8 @@ impl service::Service<Request<Incoming>> for Requests {
             Found::Handler(Handler::Later(answer)) => {
                 let work = Work::begin(&self.clock);
                 let asked = parts.head.headers.clone();
-                let (body, body_ended) = RequestBody::new(body);
+                let body = RequestBody::new(body);
+                let body_read = body.progress();
                 let later = answer(parts, body);
                 return Answering::Later {
                     later,
@@ -258,13 +258,13 @@ impl service::Service<Request<Incoming>> for Requests {
                     finish: Finish {
                         server,
                         asked,
-                        body_ended,
+                        body_read,
                     },
                 };
             }
         };
         let finish = Finish {
-            body_ended: RequestBody::new(body).1,
+            body_read: RequestBody::new(body).progress(),
             asked: parts.head.headers,
             server,
         };
@@ -306,7 +306,7 @@ impl Future for Answering {
 struct Finish {
     server: Rc<Server>,
     asked: HeaderMap,
-    body_ended: Arc<AtomicBool>,
+    body_read: Arc<Progress>,
 }
 
 impl Finish {
@@ -320,7 +320,7 @@ impl Finish {
             true => service.mark_passed_on(&self.asked, headers),
             false => service.mark(&self.asked, headers),
         }
-        if !self.body_ended.load(Ordering::Relaxed) {
+        if !self.body_read.has_ended() {
             // Nobody read this body to its end, and nobody waits for it.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -6,6 +6,7 @@
 //! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
 
 mod admin;
+pub mod aside;
 mod body;
 pub mod calls;
 mod connection;

@@ -109,7 +109,11 @@ impl HttpPlane {
         let (jobs, queue) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name("http".to_owned())
-            .spawn(move || run(&runtime, site, admin, settings, queue))?;
+            .spawn(move || {
+                run(&runtime, site, admin, settings, queue);
+                // Work aside may take longer than the stop has time for.
+                runtime.shutdown_background();
+            })?;
         Ok(Self {
             jobs,
             thread: Some(thread),

@@ -1,6 +1,8 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while.
+//! A stop in phases: still accepting for a while, then closes spread over a while. A client that is
+//! owed an answer is closed once it has it.
 
 use super::core::Core;
+use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -10,6 +12,8 @@ pub struct DrainPlan {
     pub delay_us: u64,
     /// The closes are spread over this, so that clients do not come back in one second.
     pub spread_us: u64,
+    /// Then clients that are owed an answer still have this long to get it.
+    pub answers_us: u64,
 }
 
 /// A stop under way.
@@ -60,13 +64,46 @@ impl Core {
             .collect();
         for key in keys {
             if spread_us == 0 {
-                self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
+                self.stop_client(key, code);
                 continue;
             }
             let at = now + self.random() % spread_us;
             if let Some(session) = self.clients.session_mut(key) {
                 session.cold.close_due = session.cold.close_due.min(at);
             }
+            self.arm(key);
+        }
+    }
+
+    /// The client's turn to be closed has come. Who is owed an answer is only read no more.
+    pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
+        let now = self.now.mono_us;
+        let answers_until = self.drain.map_or(0, |drain| {
+            let plan = drain.plan;
+            drain.closes_at + plan.spread_us + plan.answers_us
+        });
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if session.cold.is_owed && now < answers_until {
+            session.cold.paused |= Pause::Stop as u8;
+            session.cold.close_due = answers_until;
+            self.arm(key);
+        } else {
+            self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
+        }
+    }
+
+    /// Whether the gateway still owes this client an answer; a stop waits for it.
+    pub fn set_owed(&mut self, key: SessionKey, is_owed: bool) {
+        let now = self.now.mono_us;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.cold.is_owed = is_owed;
+        let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
+        if waits && !is_owed {
+            session.cold.close_due = now;
             self.arm(key);
         }
     }

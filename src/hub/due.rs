@@ -77,7 +77,7 @@ impl Core {
             session.write_close(self.now, close.code);
             self.start_closing(key, close.reason);
         } else {
-            self.begin_close(key, stop, CloseReason::ShuttingDown, Closing::Graceful);
+            self.stop_client(key, stop);
         }
     }
 

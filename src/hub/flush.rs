@@ -194,10 +194,11 @@ fn plan(
         return None;
     }
     let bytes_max = limits.write_bytes_max;
+    let worth_it = limits.deflate_min_bytes..=limits.deflate_max_bytes;
     if session.queue.encoding() != Encoding::Plain {
         session.queue.deflate_next(bytes_max, |frame| {
             frame.deflated_with(|body| {
-                if body.len() < limits.deflate_min_bytes {
+                if !worth_it.contains(&body.len()) {
                     return None;
                 }
                 clients.stats.frames_deflated += 1;

@@ -1,10 +1,12 @@
 //! The seam between the core and the client side of a contract.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Publication, SessionKey};
+use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Frame, Publication, SessionKey};
 use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
+use crate::wire::traceparent::Trace;
 
 /// What a gateway says of a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub enum Incoming<'a> {
 }
 
 /// A request to a service outside, carried out by the shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// Chosen by the gateway, comes back with the reply.
     pub id: u64,
@@ -53,17 +55,54 @@ pub struct Call {
     pub service: u16,
     /// The request body.
     pub body: Vec<u8>,
-    /// Which trace it belongs to, as the `traceparent` header says it (W3C Trace Context).
-    pub traceparent: String,
+    /// Which trace it belongs to.
+    pub trace: Trace,
+    /// Reads what comes of it.
+    pub reader: Reader,
+}
+
+/// Makes frames of what comes of a call. Whoever makes the call reads, and not the loop: an answer
+/// may be large, and nobody but its client should wait for it. Pure, as all of a gateway is.
+#[derive(Clone)]
+pub struct Reader(Arc<dyn Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync>);
+
+/// What the client of a call gets: an answer, or an error in its place.
+pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
+
+impl Reader {
+    /// One that reads like this.
+    pub fn new(
+        read: impl Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// What comes back to the loop of the call `id`.
+    pub fn read(&self, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
+        let failure = outcome.as_ref().err().copied();
+        Reply {
+            id,
+            failure,
+            frame: (self.0)(outcome),
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reader")
+    }
 }
 
 /// What came of a [`Call`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     /// Of the call.
     pub id: u64,
-    /// The answer, or why there is none.
-    pub outcome: Result<Answer, CallFailure>,
+    /// Why there is no answer, where there is none.
+    pub failure: Option<CallFailure>,
+    /// What the call's [`Reader`] made of it.
+    pub frame: ForClient,
 }
 
 /// A service's answer.
@@ -130,10 +169,9 @@ pub trait Gateway {
     /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
     fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
 
-    /// Something of clients that have gone is still being done: a stop waits for it, within its
-    /// time.
-    fn is_busy(&self) -> bool {
-        false
+    /// Nothing is under way for clients that have gone: a stop waits for it.
+    fn is_idle(&self) -> bool {
+        true
     }
 
     /// The close at a stop of the process.

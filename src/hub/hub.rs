@@ -225,11 +225,11 @@ impl<G: Gateway> Hub<G> {
         self.core.drain.is_some()
     }
 
-    /// A stop was asked for, no WebSocket is left, and the gateway has nothing more to do.
+    /// A stop was asked for, no WebSocket is left, and the gateway has nothing under way.
     pub fn is_drained(&self) -> bool {
         let stats = self.core.stats();
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
-        closes_begun && stats.open == 0 && stats.closing == 0 && !self.gateway.is_busy()
+        closes_begun && stats.open == 0 && stats.closing == 0 && self.gateway.is_idle()
     }
 
     /// The shell may read this client's socket.

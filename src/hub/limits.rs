@@ -69,6 +69,8 @@ pub struct Limits {
     pub deflate_level: u32,
     /// Payloads below this go plain.
     pub deflate_min_bytes: usize,
+    /// Payloads above this go plain: all clients wait while one is compressed.
+    pub deflate_max_bytes: usize,
 }
 
 impl Default for Limits {
@@ -90,6 +92,7 @@ impl Default for Limits {
             write_bytes_max: 128 * 1024,
             deflate_level: 2,
             deflate_min_bytes: 256,
+            deflate_max_bytes: 1024 * 1024,
         }
     }
 }

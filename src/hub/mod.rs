@@ -41,8 +41,8 @@ pub use drain::DrainPlan;
 pub use ended::Ended;
 pub use frame::{Class, ConflationKey, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{
-    Accepted, Admission, Answer, Call, CallFailure, Effect, Gateway, Incoming, Permit, Reply,
-    Transmit, Write,
+    Accepted, Admission, Answer, Call, CallFailure, Effect, ForClient, Gateway, Incoming, Permit,
+    Reader, Reply, Transmit, Write,
 };
 pub use hub::Hub;
 pub use keys::SessionKey;

@@ -36,6 +36,8 @@ pub(super) enum Pause {
     Gateway = 2,
     /// It had its share of this turn: a few compressed bytes can be a lot of work.
     Turn = 4,
+    /// The process stops, and it only waits for what it is owed.
+    Stop = 8,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,8 @@ pub(super) struct Cold {
     pub(super) pending: Vec<u8>,
     pub(super) rate: Option<TokenBucket>,
     pub(super) peer_ended: bool,
+    /// The gateway has an answer to give: a stop waits for it.
+    pub(super) is_owed: bool,
     /// The gateway was told of it, so it is told of its end.
     pub(super) told: bool,
     /// Why it ends.
@@ -166,6 +170,7 @@ impl Session {
             pending: Vec::new(),
             rate: None,
             peer_ended: false,
+            is_owed: false,
             told: false,
             reason: None,
             code: None,

@@ -32,6 +32,9 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
 
+/// Commands of the gateway in one turn; more wait for the next.
+const COMMANDS_MAX: usize = 64;
+
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
 
@@ -134,6 +137,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let waits = self.more_to_flush
             || self.sockets.readable() > 0
             || !self.seams.bus.is_empty()
+            || !self.seams.commands.is_empty()
             || !self.seams.returned.is_empty();
         if waits {
             return Duration::ZERO;
@@ -291,7 +295,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.hub.reply(now, reply);
             }
         }
-        for _ in 0..self.seams.commands.len() {
+        for _ in 0..self.seams.commands.len().min(COMMANDS_MAX) {
             if let Ok(command) = self.seams.commands.try_recv() {
                 self.hub.command(now, command);
             }

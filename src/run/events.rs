@@ -14,11 +14,12 @@ use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
-use crate::gateways::events::broadcast::{Broadcast, refusal};
+use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
+use crate::http::aside;
 use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{self, ProxySettings};
+use crate::http::proxy::{self, ProxySettings, ProxyStats};
 use crate::http::{Answer, Bytes, Route};
 use crate::hub::{FrameBytes, Reply};
 use crate::reactor::{LateWake, Outside};
@@ -46,7 +47,8 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
     let wake = LateWake::default();
     let (reply, replies) = unbounded();
     let tls = tls(&settings)?;
-    let proxy = proxy_settings(&settings, tls.clone());
+    let proxy_stats = ProxyStats::default();
+    let proxy = proxy_settings(&settings, tls.clone(), proxy_stats.clone());
     let calls = start_calls(&settings, services.into(), tls, reply, wake.clone())?;
     let (push, commands) = unbounded();
     let frame_bytes = FrameBytes::default();
@@ -86,7 +88,10 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
         fallback: None,
         stats_head: None,
         stats_line: None,
-        metrics: metrics(&stats, call_stats),
+        metrics: metrics(&stats, call_stats)
+            .into_iter()
+            .chain(proxy_stats.metrics())
+            .collect(),
         outside: Box::new(move |outside| {
             if let Outside::Call(call) = outside {
                 calls.make(call);
@@ -143,7 +148,11 @@ fn tls(settings: &EventsSettings) -> Result<Option<Arc<ClientConfig>>, RunError>
         .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
 }
 
-fn proxy_settings(settings: &EventsSettings, tls: Option<Arc<ClientConfig>>) -> ProxySettings {
+fn proxy_settings(
+    settings: &EventsSettings,
+    tls: Option<Arc<ClientConfig>>,
+    stats: ProxyStats,
+) -> ProxySettings {
     ProxySettings {
         measurement: settings.measurement.clone(),
         simulation: settings.simulation.clone(),
@@ -151,6 +160,7 @@ fn proxy_settings(settings: &EventsSettings, tls: Option<Arc<ClientConfig>>) -> 
         silence_timeout_ms: settings.proxy_silence_timeout_ms,
         service_connections_max: settings.proxy_connections_max,
         trusted_proxies: settings.common.trusted_proxies.clone(),
+        stats,
     }
 }
 
@@ -187,23 +197,21 @@ struct Pusher {
 
 impl Pusher {
     async fn answer(self, body: Bytes) -> Answer {
-        let broadcast = match Broadcast::parse(&body, self.json_depth_max) {
-            Ok(broadcast) => broadcast,
-            Err(wrong) => return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong)),
-        };
-        drop(body);
         let (sent, told) = oneshot::channel();
-        let push = Push::new(
-            broadcast,
-            &self.frame_bytes,
-            self.clock.now(),
-            // The client may have gone.
-            Box::new(|count| {
-                let _ = sent.send(count);
-            }),
-        );
-        // After the loop's end the push is dropped, and nobody tells.
-        let _ = self.push.send(push);
+        let (bytes, pusher) = (body.len(), self.clone());
+        match aside::work(bytes, move || pusher.read(&body, sent)).await {
+            // After the loop's end the push is dropped, and nobody tells.
+            Some(Ok(parts)) => parts
+                .into_iter()
+                .for_each(|part| drop(self.push.send(part))),
+            Some(Err(wrong)) => {
+                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
+            }
+            None => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                return Answer::detail(status, "Internal Server Error");
+            }
+        }
         self.wake.wake();
         match told.await {
             Ok(count) => {
@@ -213,6 +221,21 @@ impl Pusher {
             }
             Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
         }
+    }
+
+    fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Vec<Push>, Vec<Wrong>> {
+        let broadcast = Broadcast::parse(body, self.json_depth_max)?;
+        let tell = move |count| {
+            // The client may have gone.
+            let _ = sent.send(count);
+        };
+        let now = self.clock.now();
+        Ok(Push::parts(
+            broadcast,
+            &self.frame_bytes,
+            now,
+            Box::new(tell),
+        ))
     }
 }
 

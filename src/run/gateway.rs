@@ -29,6 +29,10 @@ use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
 
+/// How much of `--stop-timeout-ms` a close waits for the answers that its client is owed; the rest
+/// is for the close.
+const ANSWERS_PERCENT: u64 = 80;
+
 /// Makes routes once there is something that they can show.
 pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 
@@ -234,6 +238,7 @@ fn reactor_settings(common: &CommonSettings) -> ReactorSettings {
         drain: DrainPlan {
             delay_us: common.drain_delay_ms * 1000,
             spread_us: common.drain_ms * 1000,
+            answers_us: common.stop_timeout_ms * 1000 * ANSWERS_PERCENT / 100,
         },
         stop_timeout_us: common.stop_timeout_ms * 1000,
     }

@@ -197,6 +197,16 @@ metric_names! {
         "Events that services pushed to devices, each once.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of devices that had gone which were not forwarded any more.";
+    PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
+        "Requests for the proxy that have ended, by what came of them.";
+    PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
+        "Time of a proxied request, from its head to the head of its service's answer.";
+    PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
+        "Requests for the proxy that have not ended.";
+    PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
+        "Proxied requests that had to wait for a free connection to their service.";
+    PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
+        "Bytes of bodies that the proxy passed on, by direction.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines that were not written because standard output was not read.";
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]

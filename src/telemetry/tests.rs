@@ -42,6 +42,20 @@ fn telemetry() -> Arc<Telemetry> {
         GatewayMetric::ByLabel(&names::EVENT_ERRORS, Box::new(|| vec![("rate_limited", 7)])),
         GatewayMetric::Number(&names::PUSHES, Box::new(|| 8)),
         GatewayMetric::Number(&names::MESSAGES_FORGOTTEN, Box::new(|| 9)),
+        GatewayMetric::ByTwoLabels(
+            &names::PROXY_REQUESTS,
+            Box::new(|| vec![(["simulation", "cut"], 10)]),
+        ),
+        GatewayMetric::Durations(
+            &names::PROXY_HEAD_DURATION,
+            vec![("simulation", Arc::default())],
+        ),
+        by_service(&names::PROXY_REQUESTS_IN_FLIGHT),
+        by_service(&names::PROXY_WAITS),
+        GatewayMetric::ByTwoLabels(
+            &names::PROXY_BODY_BYTES,
+            Box::new(|| vec![(["simulation", "answer"], 11)]),
+        ),
     ]);
     telemetry
 }

@@ -1,4 +1,47 @@
-//! `traceparent`, by which services tell what belongs together (W3C Trace Context, version 00).
+//! `traceparent` and `tracestate`, by which services tell what belongs together (W3C Trace Context,
+//! version 00).
+
+/// Characters of a state; a longer one is not passed on. What the specification asks for at least
+/// (§3.3.1.5), and each call repeats it.
+const STATE_CHARS_MAX: usize = 512;
+
+/// What tells of a trace, as the headers say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`; empty where there is none.
+    pub state: String,
+}
+
+impl Trace {
+    /// The client's. `states` are its `tracestate` lines, in their order; they mean nothing without
+    /// a good parent.
+    pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let parent = given(parent)?;
+        let state = state(states);
+        Some(Self { parent, state })
+    }
+
+    /// One that begins here.
+    pub fn made(random: impl FnMut() -> u64) -> Self {
+        Self {
+            parent: made(random),
+            state: String::new(),
+        }
+    }
+}
+
+/// One list of several lines (RFC 9110 §5.3); empty when it is too long or has what no state has.
+fn state<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty());
+    let state = lines.collect::<Vec<_>>().join(",");
+    let is_good = |byte| matches!(byte, b' '..=b'~' | b'\t');
+    if state.len() > STATE_CHARS_MAX || !state.bytes().all(is_good) {
+        return String::new();
+    }
+    state
+}
 
 /// The client's, if it is one of version 00; a later version is read as that.
 pub fn given(value: &str) -> Option<String> {
@@ -38,7 +81,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{given, made};
+    use super::{STATE_CHARS_MAX, Trace, given, made};
 
     #[test]
     fn a_good_one_is_passed_on_and_others_are_not() {
@@ -66,6 +109,34 @@ mod tests {
         for random in [0, 1, u64::MAX] {
             let made = made(|| random);
             assert_eq!(given(&made), Some(made));
+        }
+    }
+
+    fn state_of(lines: &[&str]) -> String {
+        let parent = made(|| 7);
+        let trace = Trace::given(&parent, lines.iter().copied());
+        trace.unwrap().state
+    }
+
+    #[test]
+    fn a_state_goes_with_its_parent_only() {
+        assert_eq!(Trace::given("00", ["a=b"].into_iter()), None);
+        assert_eq!(Trace::made(|| 7).state, "");
+        assert_eq!(state_of(&[]), "");
+        assert_eq!(state_of(&["a=b, c@d=e f"]), "a=b, c@d=e f");
+        assert_eq!(state_of(&[" a=b", "", "c=d\t"]), "a=b,c=d");
+    }
+
+    #[test]
+    fn a_state_that_is_too_long_or_odd_is_left_out_whole() {
+        let longest = "a=".to_owned() + &"x".repeat(STATE_CHARS_MAX - 2);
+        assert_eq!(state_of(&[&longest]), longest);
+        assert_eq!(state_of(&[&(longest.clone() + "x")]), "");
+        let (one, other) = longest.split_at(300);
+        assert_eq!(state_of(&[one, &other[1..]]).len(), STATE_CHARS_MAX);
+        assert_eq!(state_of(&[one, other]), "");
+        for odd in ["a=\u{e9}", "a=\u{7f}", "a=\r\nx: y", "a=\0"] {
+            assert_eq!(state_of(&["a=b", odd]), "", "{odd:?}");
         }
     }
 }

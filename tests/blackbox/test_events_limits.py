@@ -76,10 +76,7 @@ async def test_a_stop_lets_calls_finish_and_forwards_what_waits(start_weirgate, 
         await asyncio.to_thread(called.wait, 20)
         # A ping's answer: all three have been read.
         await asyncio.wait_for(await client.ping(), 20)
-        weirgate.send(15)
-        with pytest.raises(ConnectionClosed) as closed:
-            await received(client)
-        assert closed.value.rcvd.code == 1012
+    weirgate.send(15)
     await asyncio.sleep(0.3)
     assert weirgate.alive(), "it waits for the call"
     release.set()

@@ -1,21 +1,20 @@
 //! A real redis-server on a free loopback port, for one test.
 
-use std::net::TcpListener;
+#[path = "program.rs"]
+pub(crate) mod program;
+
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use tempfile::TempDir;
-
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+use program::Program;
 
 /// A running (or killed, or frozen) redis-server or sentinel; killed when dropped.
 pub(crate) struct RedisServer {
-    port: u16,
-    directory: TempDir,
+    program: Program,
     config: String,
     sentinel: bool,
-    child: Option<Child>,
 }
 
 #[allow(dead_code)] // each test file uses its part
@@ -43,11 +42,9 @@ impl RedisServer {
     /// Finds a port for a server that is started later, with [`Self::restart`].
     pub(crate) fn reserve(config: &str) -> Self {
         Self {
-            port: free_port(),
-            directory: tempfile::tempdir().expect("a directory"),
+            program: Program::reserve("redis-server"),
             config: config.to_owned(),
             sentinel: false,
-            child: None,
         }
     }
 
@@ -81,42 +78,16 @@ impl RedisServer {
         client.get_connection().expect("a connection")
     }
 
-    /// Ends it at once (SIGKILL).
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
-    pub(crate) fn freeze(&self) {
-        self.signal("-STOP");
-    }
-
-    /// Lets it go on (SIGCONT).
-    pub(crate) fn thaw(&self) {
-        self.signal("-CONT");
-    }
-
     /// Starts it again on the same port; waits until it answers.
     pub(crate) fn restart(&mut self) {
-        self.kill();
         let config = self.write_config();
         let mut command = Command::new("redis-server");
         command.arg(config);
         if self.sentinel {
             command.arg("--sentinel");
         }
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        match child {
-            Ok(child) => self.child = Some(child),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                panic!("redis-server is missing: apt-get install redis-server")
-            }
-            Err(error) => panic!("redis-server does not start: {error}"),
-        }
-        self.wait_until_it_answers();
+        let client = redis::Client::open(self.url()).expect("a URL");
+        self.program.restart(&mut command, || answers(&client));
     }
 
     /// Starts it again with other configuration.
@@ -143,48 +114,29 @@ impl RedisServer {
         std::fs::write(&path, lines.join("\n") + "\n").expect("a configuration file");
         path
     }
+}
 
-    fn signal(&self, signal: &str) {
-        let Some(child) = &self.child else { return };
-        let pid = child.id().to_string();
-        let done = Command::new("kill").args([signal, &pid]).status();
-        assert!(done.is_ok_and(|s| s.success()), "kill {signal} {pid}");
-    }
-
-    fn wait_until_it_answers(&mut self) {
-        let client = redis::Client::open(self.url()).expect("a URL");
-        let until = Instant::now() + START_TIMEOUT;
-        while Instant::now() < until {
-            let timeout = Duration::from_secs(1);
-            match client.get_connection_with_timeout(timeout) {
-                Ok(mut connection) => match redis::cmd("PING").query::<String>(&mut connection) {
-                    Ok(_) => return,
-                    // It answers, though not to everyone.
-                    Err(error) if error.code().is_some() => return,
-                    Err(_) => {}
-                },
-                Err(error) if error.code().is_some() => return,
-                Err(_) => {}
-            }
-            let ended = self
-                .child
-                .as_mut()
-                .and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none(), "redis-server ended: {ended:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("redis-server does not answer on port {}", self.port);
+/// It may answer, though not to everyone.
+fn answers(client: &redis::Client) -> bool {
+    let asked = client
+        .get_connection_with_timeout(Duration::from_secs(1))
+        .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+    match asked {
+        Ok(_) => true,
+        Err(error) => error.code().is_some(),
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.kill();
+impl Deref for RedisServer {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+impl DerefMut for RedisServer {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }

@@ -1,10 +1,12 @@
 //! The reverse proxy over real sockets: each test plays the client and the service.
 
 mod connections;
+mod counted;
 mod faults;
 #[path = "../common/http_client.rs"]
 mod http_client;
 mod large;
+mod messages;
 mod refused;
 mod rig;
 mod streams;

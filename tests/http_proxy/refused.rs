@@ -1,5 +1,8 @@
 //! What never reaches a service.
 
+use weirgate::http::HttpSettings;
+use weirgate::http::calls::Upstream;
+
 use crate::rig::{Rig, get, post, request};
 
 #[test]
@@ -11,7 +14,27 @@ fn paths_that_leave_the_table_are_refused() {
         ("/v1/simulation/%2e%2e%2fgateway/handle", 400),
         ("/v1/jobs/a%00b", 400),
         ("/v1/jobs/a%0d%0aX-Evil:%201", 400),
+        ("/v1/simulation/.%2E/gateway/handle", 400),
+        ("/v1/simulation/%252e%252e/gateway/handle", 400),
+        ("/v1/simulation/a%255c%2e%2e%255cgateway/handle", 400),
+        ("/v1/simulation/a\\..\\gateway/handle", 400),
+        ("/v1/simulation/..;/gateway/handle", 400),
+        ("/v1/simulation/..%3bx/gateway/handle", 400),
+        ("/v1/simulation/a%250d%250ab", 400),
+        ("/v1/simulation/./gateway/handle", 400),
+        ("/v1/simulation/..", 400),
         ("/v1/simulation/gateway/handle", 404),
+        ("/v1/simulation/GateWay/handle", 404),
+        ("/v1/simulation/%2567ateway/handle", 404),
+        ("/v1/simulation/gateway%2fhandle", 404),
+        ("/v1/simulation/gateway%252fhandle", 404),
+        ("/v1/simulation/gateway;a=b/handle", 404),
+        ("/v1/simulation/;a=b/gateway/handle", 404),
+        ("/v1/simulation/\\gateway/handle", 404),
+        ("/v1/simulation/%5cgateway/handle", 404),
+        ("/v1/simulation/gateway", 404),
+        ("/v1/simulation/gateway?x=/a", 404),
+        ("/v1/simulation/INTERNAL%2fbroadcast", 404),
         ("/v1/simulation//gateway/handle", 404),
         ("/v1/simulation/%67ateway/handle", 404),
         ("/v1/simulation/internal/x", 404),
@@ -29,6 +52,28 @@ fn paths_that_leave_the_table_are_refused() {
         }
     }
     rig.assert_untouched();
+}
+
+#[test]
+fn a_base_path_opens_no_way_in() {
+    for base in ["/base", "/gateway-services/simulation", "/a/b"] {
+        let rig = Rig::with(
+            |settings| {
+                let url = format!("http://127.0.0.1:9{base}/");
+                settings.simulation = Upstream::parse(&url).unwrap();
+            },
+            HttpSettings::default(),
+        );
+        for (path, status) in [
+            ("/v1/simulation/gateway/handle", 404),
+            ("/v1/simulation//internal/x", 404),
+            ("/v1/simulation/../gateway/handle", 400),
+            ("/v1/simulation/..%2f..%2fgateway/handle", 400),
+        ] {
+            let reply = rig.connect(get(path)).reply();
+            assert_eq!(reply.status, status, "{base} {path}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! An HTTP thread with the proxy's routes, and both services, played by the test.
 
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use weirgate::auth::TrustedProxies;
 use weirgate::http::calls::Upstream;
-use weirgate::http::proxy::{self, ProxySettings};
+use weirgate::http::proxy::{self, ProxySettings, ProxyStats};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::Permit;
+use weirgate::hub::{Now, Permit};
+use weirgate::telemetry::{Build, LoopLabels, Telemetry};
 
 pub(crate) use crate::http_client::{Client, get, request};
 
@@ -23,6 +24,7 @@ pub(crate) struct Rig {
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
     pub(crate) returned: Receiver<Handover>,
+    telemetry: Arc<Telemetry>,
     plane: HttpPlane,
 }
 
@@ -38,7 +40,23 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
         trusted_proxies: TrustedProxies::None,
+        stats: ProxyStats::default(),
     }
+}
+
+fn telemetry(stats: &ProxyStats) -> Arc<Telemetry> {
+    let build = Build {
+        version: "",
+        gateway: "events",
+        features: String::new(),
+    };
+    let now = Now {
+        mono_us: 0,
+        unix_ms: 0,
+    };
+    let telemetry = Telemetry::new(build, &LoopLabels::default(), None, now);
+    telemetry.add_gateway(stats.metrics());
+    telemetry
 }
 
 impl Rig {
@@ -52,6 +70,7 @@ impl Rig {
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let mut settings = settings(&url(&measurement), &(url(&simulation) + BASE_PATH));
         change(&mut settings);
+        let telemetry = telemetry(&settings.stats);
         let site = Site {
             routes: proxy::routes(settings),
             ..Site::default()
@@ -65,14 +84,21 @@ impl Rig {
             measurement,
             simulation,
             returned,
+            telemetry,
             plane,
         }
     }
 
     /// A new connection to the gateway.
     pub(crate) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
+        self.connect_as([127, 0, 0, 1].into(), read)
+    }
+
+    /// The same from somewhere else.
+    pub(crate) fn connect_as(&self, peer: IpAddr, read: impl AsRef<[u8]>) -> Client {
         let client = Client::connect(self.listener.local_addr().unwrap());
-        let (accepted, peer) = self.listener.accept().unwrap();
+        let (accepted, from) = self.listener.accept().unwrap();
+        let peer = SocketAddr::new(peer, from.port());
         accepted.set_nonblocking(true).unwrap();
         self.handle.serve(Handover {
             stream: accepted,
@@ -99,6 +125,23 @@ impl Rig {
             service.set_nonblocking(true).unwrap();
             assert!(service.accept().is_err(), "a service was asked");
             service.set_nonblocking(false).unwrap();
+        }
+    }
+
+    /// What the page says of a metric, with its labels as they stand there.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let page = self.telemetry.open_metrics();
+        let values = page.lines().find_map(|line| line.strip_prefix(name));
+        let value = values.unwrap_or_else(|| panic!("no {name} in {page}"));
+        value.trim().parse().unwrap()
+    }
+
+    /// Waits until it says this.
+    pub(crate) fn wait_for(&self, name: &str, expected: f64) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.metric(name) != expected {
+            assert!(Instant::now() < end, "{name} is {}", self.metric(name));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -203,6 +203,41 @@ fn a_soft_limit_is_not_due_for_a_client_that_closes() {
 }
 
 #[test]
+fn a_stop_waits_for_answers_that_are_owed_and_not_for_ever() {
+    let mut world = World::new(Limits::default(), Devices::default(), 1);
+    let [idle, asks, hangs] = ["i", "a", "h"].map(|text| {
+        let key = world.connect("/ws", None);
+        world.text(key, "device d");
+        if text != "i" {
+            world.text(key, text);
+        }
+        key
+    });
+    let plan = DrainPlan {
+        answers_us: 4 * SECOND,
+        ..DrainPlan::default()
+    };
+    world.hub.drain(world.now, plan);
+    world.settle();
+    let closes = |world: &World<Devices>| {
+        [idle, asks, hangs].map(|key| world.client(key).close.as_ref().map(|(code, _)| *code))
+    };
+    assert_eq!(closes(&world), [Some(1012), None, None]);
+    assert!(!world.hub.wants_read(asks), "nothing is taken on any more");
+    let call = world.calls.remove(0);
+    let outcome = Err(weirgate::hub::CallFailure::Timeout);
+    let reply = call.reader.read(call.id, outcome);
+    world.hub.reply(world.now, reply);
+    world.advance(SECOND);
+    assert_eq!(world.texts(asks), ["Timeout"]);
+    assert_eq!(closes(&world), [Some(1012), Some(1012), None]);
+    world.advance(3 * SECOND - 1);
+    assert_eq!(closes(&world)[2], None);
+    world.advance(1);
+    assert_eq!(closes(&world)[2], Some(1012));
+}
+
+#[test]
 fn a_gateways_deadline_is_over_once_the_client_closes_gracefully() {
     let limits = Limits {
         close_timeout_us: 60 * SECOND,
@@ -214,11 +249,9 @@ fn a_gateways_deadline_is_over_once_the_client_closes_gracefully() {
     world.text(key, "q1");
     let call = world.calls.pop().expect("a call");
     let outcome = Err(weirgate::hub::CallFailure::Timeout);
-    let reply = weirgate::hub::Reply {
-        id: call.id,
-        outcome,
-    };
-    world.hub.reply(world.now, reply);
+    world
+        .hub
+        .reply(world.now, call.reader.read(call.id, outcome));
     world.hub.drain(world.now, DrainPlan::default());
     world.settle();
     // "Identify first" was due after ten seconds.
@@ -241,6 +274,7 @@ fn a_stop_does_not_shorten_a_graceful_close() {
     let plan = DrainPlan {
         delay_us: 0,
         spread_us: SECOND,
+        ..DrainPlan::default()
     };
     world.hub.drain(world.now, plan);
     world.advance(2 * SECOND);

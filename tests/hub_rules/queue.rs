@@ -277,6 +277,23 @@ fn a_shared_frame_is_counted_once() {
 }
 
 #[test]
+fn payloads_outside_the_bounds_of_compression_go_plain() {
+    let mut world = symbols(Limits {
+        deflate_min_bytes: 200,
+        deflate_max_bytes: 1_000,
+        ..Limits::default()
+    });
+    let key = world.reader(Some(15), usize::MAX);
+    let before = world.client(key).deflated;
+    for (payload, deflated) in [(199, 0), (200, 1), (1_000, 2), (1_001, 2)] {
+        let body = world.publish(4 + payload);
+        assert_eq!(world.texts(key).pop(), Some(body));
+        assert_eq!(world.client(key).deflated - before, deflated, "{payload}");
+    }
+    assert_eq!(world.hub.stats().frames_deflated, 2);
+}
+
+#[test]
 fn a_long_queue_goes_out_in_writes_of_so_many_frames() {
     let mut world = symbols(Limits::default());
     let key = world.reader(None, 0);

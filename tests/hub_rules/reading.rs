@@ -1,6 +1,6 @@
 //! What clients send: heads, frames behind them, floods, pauses.
 
-use weirgate::hub::{Answer, Limits, Reply, SendQueueLimits};
+use weirgate::hub::{Answer, Limits, SendQueueLimits};
 
 use super::{small_queue, symbols};
 use crate::world::World;
@@ -135,11 +135,9 @@ fn a_read_pause_keeps_the_order() {
             content_type: String::new(),
             body: call.body,
         };
-        let reply = Reply {
-            id: call.id,
-            outcome: Ok(answer),
-        };
-        world.hub.reply(world.now, reply);
+        world
+            .hub
+            .reply(world.now, call.reader.read(call.id, Ok(answer)));
         world.settle();
     }
     assert!(world.calls.is_empty() && world.hub.wants_read(key));

@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{Answer, CallFailure, CloseReason, Reply, SessionKey};
+use weirgate::hub::{Answer, CallFailure, CloseReason, SessionKey};
 
 use crate::choices::{self, SECOND};
 use crate::run::{ALL, Peer, Run, Toy};
@@ -373,6 +373,7 @@ impl<T: Toy> Run<T> {
             }
             let at = self.random.below(self.world.calls.len() as u64) as usize;
             let call = self.world.calls.swap_remove(at);
+            let reader = call.reader;
             let outcome = match self.random.chance(80) {
                 true => Ok(Answer {
                     status: 200,
@@ -381,10 +382,7 @@ impl<T: Toy> Run<T> {
                 }),
                 false => Err(CallFailure::Timeout),
             };
-            let reply = Reply {
-                id: call.id,
-                outcome,
-            };
+            let reply = reader.read(call.id, outcome);
             self.world.hub.reply(self.world.now, reply);
             self.world.settle();
         }

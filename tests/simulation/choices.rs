@@ -66,6 +66,7 @@ pub(crate) fn drain_plan(random: &mut Random) -> DrainPlan {
     DrainPlan {
         delay_us: random.pick(&[0, 500_000, 3 * SECOND]),
         spread_us: random.pick(&[0, 1, 2 * SECOND, 8 * SECOND]),
+        ..DrainPlan::default()
     }
 }
 

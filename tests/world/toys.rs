@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use weirgate::hub::{
-    Accepted, Admission, Call, CloseCode, CloseReason, Closing, Core, Frame, Gateway, Incoming,
-    Lead, Publication, Reply, Retain, SessionKey, TopicName,
+    Accepted, Admission, Call, CloseCode, CloseReason, Closing, Core, Frame, FrameBytes, Gateway,
+    Incoming, Lead, Publication, Reader, Reply, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
+use weirgate::wire::traceparent::Trace;
 
 use super::ledger::{Note, Shared};
 
@@ -248,17 +249,29 @@ impl Devices {
         let Some(waiting) = self.waiting.get_mut(&key) else {
             return;
         };
-        if let Some(body) = waiting.pop_front() {
+        let next = waiting.pop_front();
+        core.set_owed(key, next.is_some());
+        if let Some(body) = next {
             self.next_call += 1;
             self.in_flight.insert(self.next_call, key);
             core.call(Call {
                 id: self.next_call,
                 service: 0,
                 body: body.into_bytes(),
-                traceparent: String::new(),
+                trace: Trace::default(),
+                reader: reader(core.frame_bytes().clone()),
             });
         }
     }
+}
+
+/// The body of an answer as it is, or why there is none.
+fn reader(alive: FrameBytes) -> Reader {
+    let frame = move |body: &[u8]| Frame::text(&alive).answer().body(body).finish();
+    Reader::new(move |outcome| match outcome {
+        Ok(answer) => Ok(frame(&answer.body)),
+        Err(failure) => Err(frame(format!("{failure:?}").as_bytes())),
+    })
 }
 
 impl Gateway for Devices {
@@ -298,16 +311,9 @@ impl Gateway for Devices {
         let Some(key) = self.in_flight.remove(&reply.id) else {
             return;
         };
-        let body = match reply.outcome {
-            Ok(answer) => answer.body,
-            Err(failure) => format!("{failure:?}").into_bytes(),
-        };
-        let frame = Frame::text(core.frame_bytes())
-            .answer()
-            .body(&body)
-            .finish();
+        let frame = reply.frame.unwrap_or_else(|error| error);
         core.send(key, &frame);
-        let note = Note::data(&String::from_utf8_lossy(&body)).answer();
+        let note = Note::data(&String::from_utf8_lossy(frame.body())).answer();
         self.ledger.borrow_mut().send(core.now(), key, &note);
         self.call_next(core, key);
     }

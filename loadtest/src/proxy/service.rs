@@ -26,7 +26,8 @@ impl Service {
     }
 }
 
-/// Answers `POST` once its body is there, and `GET` with as many bytes as `X-Bytes` says.
+/// Answers `POST` once its body is there, with its bytes in `X-Bytes`, and `GET` with as many bytes
+/// as that says.
 fn serve(mut stream: TcpStream) -> io::Result<()> {
     loop {
         let Some((head, early)) = transfer::head(&mut stream)? else {
@@ -36,7 +37,8 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
         if head.starts_with("POST ") {
             let bytes = number("content-length").unwrap_or(0);
             transfer::discard(&mut stream, bytes.saturating_sub(early.len() as u64))?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+            let got = format!("X-Bytes: {bytes}\r\nContent-Length: 0");
+            write!(stream, "HTTP/1.1 200 OK\r\n{got}\r\n\r\n")?;
         } else {
             let bytes = number("x-bytes").unwrap_or(0);
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n")?;

@@ -57,12 +57,16 @@ pub(super) fn run(
     if !head.starts_with("HTTP/1.1 200 ") {
         return Err(Fault::Failed(head));
     }
-    let length: u64 = header(&head, "content-length")
-        .map_or(Ok(0), str::parse)
-        .unwrap_or(0);
+    let number = |name| header(&head, name).and_then(|value| value.parse::<u64>().ok());
+    let length = number("content-length").unwrap_or(0);
     discard(&mut stream, length.saturating_sub(early.len() as u64)).tried("download")?;
-    if matches!(direction, Direction::Download) && length != bytes {
-        return Err(Fault::Failed(format!("{length} of {bytes} bytes")));
+    let whole = match direction {
+        Direction::Upload => number("x-bytes").unwrap_or(0),
+        Direction::Download => length,
+    };
+    if whole != bytes {
+        let name = direction.name();
+        return Err(Fault::Failed(format!("{name}: {whole} of {bytes} bytes")));
     }
     Ok(())
 }

@@ -2,19 +2,15 @@
 
 use thiserror::Error;
 
+use crate::feeds::too_large::TooLarge;
 use crate::wire::json::JsonError;
 
 /// Why a message is skipped whole. Always its publisher's fault (contract: "Bad is").
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadMessage {
     /// Over the limit on bus messages.
-    #[error("{bytes} bytes are more than the allowed {bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// Not JSON, or nested deeper than allowed.
     #[error(transparent)]
     NotJson(#[from] JsonError),

@@ -36,6 +36,7 @@ use self::reader::Reader;
 use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
+use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
 use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, SubjectStats, TopicName};
 use crate::wire::json::check_json;
@@ -223,10 +224,8 @@ impl LevelsFeed {
         payload: Vec<u8>,
         received: Now,
     ) -> Result<(), (Vec<u8>, BadMessage)> {
-        let bytes_max = self.settings.bus_message_bytes_max;
-        if payload.len() > bytes_max {
-            let bytes = payload.len();
-            return Err((payload, BadMessage::TooLarge { bytes, bytes_max }));
+        if let Err(why) = check_size(&payload, self.settings.bus_message_bytes_max) {
+            return Err((payload, why.into()));
         }
         match content {
             Content::Levels => self.take_levels(payload, received),

@@ -1,11 +1,13 @@
 //! One connection's strict sequence: what waits, and what is being answered.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::message::Message;
 use super::routes::Service;
 use crate::auth::TokenBucket;
 use crate::hub::{Incoming, TopicName};
+use crate::wire::traceparent::Trace;
 
 /// Messages of one connection that may wait; then it is not read until there is room (contract:
 /// row "Order").
@@ -18,7 +20,8 @@ pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// asks faster than it reads would else pile up until the send queue's limits end it.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
-/// How soon they are looked at again, at first; each time twice as long after.
+/// They are looked at again after the flush of this turn, which is all that most clients need; then
+/// after this long, and each time twice as long.
 const REST_US_MIN: u64 = 5_000;
 /// And at most.
 const REST_US_MAX: u64 = 160_000;
@@ -66,7 +69,7 @@ pub(super) enum Rest {
 /// A message whose service is to answer.
 #[derive(Debug)]
 pub(super) struct Calling {
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
     pub(super) service: Service,
 }
 
@@ -78,7 +81,7 @@ pub(super) struct Connection {
     /// For services, as text.
     pub(super) ip: String,
     /// The trace that its handshake belongs to.
-    pub(super) traceparent: Option<String>,
+    pub(super) trace: Option<Trace>,
     /// Whom it speaks for; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
     pub(super) bucket: TokenBucket,
@@ -87,8 +90,8 @@ pub(super) struct Connection {
     pub(super) gone: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    /// How long it rests between two looks; 0: it does not.
-    rest_us: u64,
+    /// How long it rests until the next look; `None`: it does not rest.
+    rest_us: Option<u64>,
     /// A look is set for later.
     resting: bool,
 }
@@ -98,14 +101,14 @@ impl Connection {
         Self {
             id,
             ip,
-            traceparent: None,
+            trace: None,
             device: None,
             bucket,
             calling: None,
             gone: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            rest_us: 0,
+            rest_us: None,
             resting: false,
         }
     }
@@ -114,15 +117,18 @@ impl Connection {
     /// that is not set already.
     pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
         if self.gone || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
-            self.rest_us = 0;
+            self.rest_us = None;
             return Rest::No;
         }
         if self.resting {
             return Rest::Already;
         }
         self.resting = true;
-        self.rest_us = (2 * self.rest_us).clamp(REST_US_MIN, REST_US_MAX);
-        Rest::Until(now_us + self.rest_us)
+        let rest_us = self
+            .rest_us
+            .map_or(0, |last| (2 * last).clamp(REST_US_MIN, REST_US_MAX));
+        self.rest_us = Some(rest_us);
+        Rest::Until(now_us + rest_us)
     }
 
     /// The time has come.

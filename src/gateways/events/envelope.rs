@@ -62,10 +62,26 @@ impl Envelope<'_> {
     }
 }
 
+/// What a frame needs of the core, for who makes one elsewhere.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    alive: FrameBytes,
+    now: Now,
+}
+
+impl From<&Core> for Origin {
+    fn from(core: &Core) -> Self {
+        Self {
+            alive: core.frame_bytes().clone(),
+            now: core.now(),
+        }
+    }
+}
+
 /// The answer to a message; `data` is JSON without white space.
-pub(super) fn response(core: &Core, message: &Message, data: &str) -> Arc<Frame> {
+pub(super) fn response(origin: &Origin, message: &Message, data: &str) -> Arc<Frame> {
     answer(
-        core,
+        origin,
         &Envelope {
             kind: "response",
             event: &message.event,
@@ -77,22 +93,22 @@ pub(super) fn response(core: &Core, message: &Message, data: &str) -> Arc<Frame>
 }
 
 /// The refusal of a message of the right shape.
-pub(super) fn refusal(core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
-    error(core, &message.event, &message.request_id, code, why)
+pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
+    error(origin, &message.event, &message.request_id, code, why)
 }
 
 /// The refusal of something that is no message.
 pub(super) fn gateway_error(core: &Core, code: Code, why: &str) -> Arc<Frame> {
-    error(core, "\"gateway\"", "null", code, why)
+    error(&core.into(), "\"gateway\"", "null", code, why)
 }
 
-fn error(core: &Core, event: &str, request_id: &str, code: Code, why: &str) -> Arc<Frame> {
+fn error(origin: &Origin, event: &str, request_id: &str, code: Code, why: &str) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("code", code.word());
     object.string("message", why);
     object.raw("details", "null");
     answer(
-        core,
+        origin,
         &Envelope {
             kind: "error",
             event,
@@ -106,7 +122,7 @@ fn error(core: &Core, event: &str, request_id: &str, code: Code, why: &str) -> A
 /// The first message to a client that has not said who it is.
 pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     answer(
-        core,
+        &core.into(),
         &Envelope {
             kind: "event",
             event: "\"gateway.identify_required\"",
@@ -130,10 +146,10 @@ pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc
     frame.body(envelope.text().as_bytes()).finish()
 }
 
-fn answer(core: &Core, envelope: &Envelope<'_>) -> Arc<Frame> {
-    Frame::text(core.frame_bytes())
+fn answer(origin: &Origin, envelope: &Envelope<'_>) -> Arc<Frame> {
+    Frame::text(&origin.alive)
         .answer()
-        .received(core.now())
+        .received(origin.now)
         .body(envelope.text().as_bytes())
         .finish()
 }

@@ -16,6 +16,7 @@ mod upstream;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,7 +35,7 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
-use crate::wire::traceparent;
+use crate::wire::traceparent::Trace;
 
 pub use self::routes::Service;
 pub use self::stats::EventsStats;
@@ -56,30 +57,49 @@ pub struct EventsGatewaySettings {
     pub json_depth_max: usize,
 }
 
-/// An event for devices, from a service.
+/// Devices of one [`Push`]: a broadcast to more comes in parts.
+const PUSH_DEVICES_MAX: usize = 500;
+
+/// An event for devices, from a service; or a part of it, for some of the devices.
 pub struct Push {
     frame: Arc<Frame>,
     /// Who is named twice gets it twice.
     devices: Vec<TopicName>,
-    /// Is told the number of deliveries.
-    sent: Box<dyn FnOnce(u64) + Send>,
+    /// Deliveries of all parts so far.
+    total: Arc<AtomicU64>,
+    /// Is told the total; the last part has it.
+    sent: Option<Box<dyn FnOnce(u64) + Send>>,
 }
 
 impl Push {
     /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` is told the
-    /// number of deliveries.
-    pub fn new(
+    /// number of deliveries. The parts are to be handed over in their order.
+    pub fn parts(
         broadcast: Broadcast,
         alive: &FrameBytes,
         now: Now,
         sent: Box<dyn FnOnce(u64) + Send>,
-    ) -> Self {
-        let devices = broadcast.device_ids.into_iter().map(TopicName::from);
-        Self {
-            frame: envelope::push(alive, now, &broadcast.event, &broadcast.data),
-            devices: devices.collect(),
-            sent,
+    ) -> Vec<Self> {
+        let frame = envelope::push(alive, now, &broadcast.event, &broadcast.data);
+        let total = Arc::<AtomicU64>::default();
+        let part = |devices: Vec<TopicName>| Self {
+            frame: Arc::clone(&frame),
+            devices,
+            total: Arc::clone(&total),
+            sent: None,
+        };
+        let mut devices = broadcast.device_ids.into_iter().map(TopicName::from);
+        let mut parts = Vec::new();
+        loop {
+            parts.push(part(devices.by_ref().take(PUSH_DEVICES_MAX).collect()));
+            if devices.len() == 0 {
+                break;
+            }
         }
+        if let Some(last) = parts.last_mut() {
+            last.sent = Some(sent);
+        }
+        parts
     }
 }
 
@@ -87,7 +107,7 @@ impl Push {
 #[derive(Debug, Default)]
 struct Admitted {
     device: Option<TopicName>,
-    traceparent: Option<String>,
+    trace: Option<Trace>,
 }
 
 /// The client side of the events contract.
@@ -131,11 +151,6 @@ impl EventsGateway {
         self.calls.is_open(service)
     }
 
-    /// No client is connected, and nothing is kept of those that were.
-    pub fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.orphans == 0
-    }
-
     /// Looks at what waits, until a message has to wait for its service, or the client has to read.
     fn advance(&mut self, core: &mut Core, key: SessionKey) {
         loop {
@@ -155,6 +170,7 @@ impl EventsGateway {
                 if connection.gone {
                     self.connections.remove(&key);
                 }
+                core.set_owed(key, false);
                 return;
             };
             if connection.gone {
@@ -206,7 +222,11 @@ impl EventsGateway {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
-        connection.calling = Some(Calling { message, service });
+        connection.calling = Some(Calling {
+            message: Arc::new(message),
+            service,
+        });
+        core.set_owed(key, true);
         let leave = self.calls.ask(core.now().mono_us, key, service);
         self.stats
             .store_circuit(service, self.calls.is_open(service));
@@ -215,7 +235,7 @@ impl EventsGateway {
 
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
         self.stats.count_error(code);
-        envelope::refusal(core, message, code, why)
+        envelope::refusal(&core.into(), message, code, why)
     }
 
     /// Makes the call of a connection, if it may be made now; or says why not.
@@ -225,12 +245,17 @@ impl EventsGateway {
             Leave::Wait => None,
             Leave::Go(id) => {
                 let calling = connection.calling.as_ref()?;
-                let given = connection.traceparent.clone();
+                let given = connection.trace.clone();
                 let call = Call {
                     id,
                     service: calling.service as u16,
                     body: request(connection, &calling.message).into_bytes(),
-                    traceparent: given.unwrap_or_else(|| traceparent::made(|| core.random())),
+                    trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
+                    reader: upstream::reader(
+                        (&*core).into(),
+                        Arc::clone(&calling.message),
+                        self.settings.json_depth_max,
+                    ),
                 };
                 core.call(call);
                 None
@@ -274,7 +299,9 @@ impl Gateway for EventsGateway {
         }
         self.admitted = Admitted {
             device: device_in_query(head),
-            traceparent: head.header("traceparent").and_then(traceparent::given),
+            trace: head
+                .header("traceparent")
+                .and_then(|parent| Trace::given(parent, head.header_values("tracestate"))),
         };
         Admission::Accept(Accepted::default())
     }
@@ -291,7 +318,7 @@ impl Gateway for EventsGateway {
             bucket,
         );
         let admitted = mem::take(&mut self.admitted);
-        connection.traceparent = admitted.traceparent;
+        connection.trace = admitted.trace;
         match admitted.device {
             Some(device) => {
                 core.join(key, &device);
@@ -317,20 +344,21 @@ impl Gateway for EventsGateway {
     }
 
     fn reply(&mut self, core: &mut Core, reply: Reply) {
-        let failure = reply.outcome.as_ref().err().copied();
-        let Some(key) = self.calls.ended(core.now().mono_us, reply.id, failure) else {
+        let ended = self
+            .calls
+            .ended(core.now().mono_us, reply.id, reply.failure);
+        let Some(key) = ended else {
             return;
         };
         let connection = self.connections.get_mut(&key);
-        if let Some(calling) = connection.and_then(|c| c.calling.take()) {
-            let (message, service) = (&calling.message, calling.service);
+        if let Some(Calling { service, .. }) = connection.and_then(|c| c.calling.take()) {
             self.stats
                 .store_circuit(service, self.calls.is_open(service));
-            let answer = match upstream::outcome(reply.outcome, self.settings.json_depth_max) {
-                Ok(data) => envelope::response(core, message, &data),
-                Err(why) => self.refusal(core, message, Code::UpstreamError, &why),
-            };
-            core.send(key, &answer);
+            let frame = reply.frame.unwrap_or_else(|error| {
+                self.stats.count_error(Code::UpstreamError);
+                error
+            });
+            core.send(key, &frame);
         }
         // Those who wait were there before this connection's next message.
         self.call_those_who_wait(core);
@@ -338,7 +366,6 @@ impl Gateway for EventsGateway {
     }
 
     fn command(&mut self, core: &mut Core, push: Push) {
-        self.stats.count_push();
         let mut sent = 0;
         for topic in push.devices {
             sent += core.member_count(&topic) as u64;
@@ -349,7 +376,11 @@ impl Gateway for EventsGateway {
                 retain: Retain::Keep,
             });
         }
-        (push.sent)(sent);
+        let total = push.total.fetch_add(sent, Ordering::Relaxed) + sent;
+        if let Some(tell) = push.sent {
+            self.stats.count_push();
+            tell(total);
+        }
     }
 
     /// A client that had to read first may have done so.
@@ -358,11 +389,6 @@ impl Gateway for EventsGateway {
             connection.end_rest();
         }
         self.advance(core, key);
-    }
-
-    /// A call that is cut may be half done, and messages of clients that have gone are forwarded.
-    fn is_busy(&self) -> bool {
-        !self.is_idle()
     }
 
     fn closed(&mut self, core: &mut Core, key: SessionKey, _: CloseReason) {
@@ -378,6 +404,11 @@ impl Gateway for EventsGateway {
         }
         self.orphans += kept;
         self.advance(core, key);
+    }
+
+    /// No client is connected, and nothing is kept of those that were.
+    fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.orphans == 0
     }
 }
 
@@ -398,7 +429,11 @@ fn identify(
     let device = TopicName::from(device);
     core.join(key, &device);
     connection.device = Some(device);
-    Ok(envelope::response(core, message, &data.finish()))
+    Ok(envelope::response(
+        &(&*core).into(),
+        message,
+        &data.finish(),
+    ))
 }
 
 /// `?device_id=`: the last of several, if it names a device.

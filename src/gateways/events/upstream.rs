@@ -1,14 +1,26 @@
 //! From a service's answer to what its client gets.
 
-use crate::hub::{Answer, CallFailure};
+use std::sync::Arc;
+
+use super::envelope::{self, Code, Origin};
+use super::message::Message;
+use crate::hub::{Answer, CallFailure, Reader};
 use crate::wire::json::{check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
+/// Answers `message` with what its service says.
+pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> Reader {
+    Reader::new(move |answer| match outcome(answer, depth_max) {
+        Ok(data) => Ok(envelope::response(&origin, &message, &data)),
+        Err(why) => {
+            let code = Code::UpstreamError;
+            Err(envelope::refusal(&origin, &message, code, &why))
+        }
+    })
+}
+
 /// `data` of the response, or the message of the `upstream_error`.
-pub(super) fn outcome(
-    outcome: Result<Answer, CallFailure>,
-    depth_max: usize,
-) -> Result<String, String> {
+fn outcome(outcome: Result<Answer, CallFailure>, depth_max: usize) -> Result<String, String> {
     match outcome {
         Ok(answer) if answer.status >= 400 => {
             let detail = detail(&answer.body, depth_max);

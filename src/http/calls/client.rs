@@ -1,10 +1,13 @@
 //! One service's client: kept connections, and one exchange on one of them.
 
 use std::cell::RefCell;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
@@ -16,9 +19,10 @@ use super::coding;
 use super::link::{self, Activity, KEPT_FOR};
 use super::upstream::Upstream;
 use crate::hub::{Answer, Call, CallFailure};
+use crate::wire::traceparent::Trace;
 
-/// A service that ends a connection just when it is used does so within this time of the request.
-/// Later the request was being worked on, and asking again could do it twice.
+/// A request meets the end of its connection within this time. Later it was being worked on, and
+/// asking again could do it twice.
 const CLOSE_MEETS_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long things may take, and how large they may be.
@@ -50,7 +54,7 @@ struct Link {
 
 /// Why an exchange gave no answer.
 enum Fault {
-    /// The service had ended the connection when the request came.
+    /// The service had ended the connection before it took the request.
     Stale,
     Failed(CallFailure),
 }
@@ -72,12 +76,12 @@ impl Client {
     /// There is no answer, or it is too large.
     pub(super) async fn call(&self, call: Call) -> Result<Answer, CallFailure> {
         let body = Bytes::from(call.body);
-        let request = || self.request(&body, &call.traceparent);
+        let request = || self.request(&body, &call.trace);
         let answer = timeout(self.limits.whole, self.attempts(request));
         answer.await.unwrap_or(Err(CallFailure::Timeout))
     }
 
-    fn request(&self, body: &Bytes, traceparent: &str) -> Request<Full<Bytes>> {
+    fn request(&self, body: &Bytes, trace: &Trace) -> Request<Full<Bytes>> {
         let mut request = Request::post(&self.path)
             .header(header::HOST, &self.upstream.authority)
             .header(header::CONTENT_TYPE, "application/json")
@@ -90,8 +94,12 @@ impl Client {
             )
             .body(Full::new(body.clone()))
             .unwrap_or_default();
-        if let Ok(traceparent) = HeaderValue::from_str(traceparent) {
-            request.headers_mut().insert("traceparent", traceparent);
+        for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {
+            if !value.is_empty()
+                && let Ok(value) = HeaderValue::from_str(value)
+            {
+                request.headers_mut().insert(name, value);
+            }
         }
         request
     }
@@ -143,14 +151,16 @@ impl Client {
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, Fault> {
         link.activity.ask();
+        // Whether the service may have taken the request.
         let send = async {
-            link.sender.ready().await?;
-            link.sender.send_request(request).await
+            link.sender.ready().await.map_err(|_| false)?;
+            let sent = link.sender.try_send_request(request).await;
+            sent.map_err(may_be_taken)
         };
         let activity = link.activity.clone();
         let response = match activity.unless_silent(self.limits.silence, send).await {
             Some(Ok(response)) => response,
-            Some(Err(_)) if !activity.heard() && activity.asked_for() < CLOSE_MEETS_REQUEST => {
+            Some(Err(false)) if !activity.heard() && activity.asked_for() < CLOSE_MEETS_REQUEST => {
                 return Err(Fault::Stale);
             }
             Some(Err(_)) => return Err(Fault::Failed(CallFailure::Unreachable)),
@@ -199,7 +209,25 @@ impl Client {
         Ok(Answer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
-            body: coding::decoded(&head.headers, bytes, bytes_max)?,
+            body: coding::decoded(&head.headers, bytes, bytes_max).await?,
         })
     }
+}
+
+/// A request that was written may be under way at the service, unless it reset the connection: then
+/// it had ended it before it read all of the request.
+fn may_be_taken<T>(mut error: TrySendError<T>) -> bool {
+    const RESETS: [ErrorKind; 3] = [
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+        ErrorKind::BrokenPipe,
+    ];
+    if error.take_message().is_some() {
+        return false;
+    }
+    let error = error.into_error();
+    let cause = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    !cause.is_some_and(|cause| RESETS.contains(&cause.kind()))
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::upstream::Upstream;
@@ -115,29 +115,44 @@ impl Activity {
     }
 }
 
+/// A service that had ended the connection before a request came to it resets it then, which is a
+/// round trip later. One that took the request and ends without an answer does not.
+const RESET_FOLLOWS: Duration = Duration::from_millis(50);
+
 /// Bytes that are noted.
-struct Noted<S> {
-    stream: S,
+struct Noted {
+    stream: TcpStream,
     activity: Activity,
+    /// The end came in place of an answer: whether a reset follows.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+impl AsyncRead for Noted {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.touch();
-            self.activity.0.heard.store(true, Relaxed);
+        if self.end.is_none() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            if buffer.filled().len() > before {
+                self.activity.touch();
+                self.activity.0.heard.store(true, Relaxed);
+            }
+            if self.activity.heard() {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
+        let end = self
+            .end
+            .get_or_insert_with(|| Box::pin(sleep(RESET_FOLLOWS)));
+        ready!(end.as_mut().poll(cx));
+        Poll::Ready(self.stream.take_error()?.map_or(Ok(()), Err))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+impl AsyncWrite for Noted {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -171,6 +186,7 @@ pub(in crate::http) async fn connect(
     let stream = Noted {
         stream,
         activity: activity.clone(),
+        end: None,
     };
     let bytes: Box<dyn Bytes> = match tls {
         Some(tls) => {

@@ -23,7 +23,8 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use self::client::Client;
-use crate::hub::{Answer, Call, CallFailure, Reply};
+use super::aside;
+use crate::hub::{Answer, Call, CallFailure, Reader, Reply};
 
 pub use self::client::CallLimits;
 pub(super) use self::link::{Activity, KEPT_FOR, connect};
@@ -94,12 +95,12 @@ async fn serve(
         let service = services.get(usize::from(call.service)).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
-            let id = call.id;
+            let (id, reader) = (call.id, call.reader.clone());
             let outcome = match service {
                 Some(service) => make(&service, call).await,
                 None => Err(CallFailure::Unreachable),
             };
-            replied(Reply { id, outcome });
+            replied(read(reader, id, outcome).await);
         });
     }
 }
@@ -110,4 +111,12 @@ async fn make((client, stats): &Service, call: Call) -> Result<Answer, CallFailu
     let outcome = client.call(call).await;
     stats.end(&outcome, begun.elapsed());
     outcome
+}
+
+/// A large answer is read aside, so that other calls go on.
+async fn read(reader: Reader, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
+    let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
+    let again = reader.clone();
+    let reply = aside::work(bytes, move || reader.read(id, outcome)).await;
+    reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
 }

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,57 +11,28 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::client::Lease;
+use super::exchange::Exchange;
 use super::headers;
-use crate::http::body::{BoxError, RequestBody};
-
-/// How far the client is with its body, for whoever waits for the service.
-#[derive(Debug, Default)]
-pub(super) struct Upload {
-    /// The next piece is the client's to send: a silence is not the service's.
-    owed: AtomicBool,
-    /// It broke off, or sent chunks without a clear end.
-    broken: AtomicBool,
-    /// All of it was passed on.
-    ended: AtomicBool,
-}
-
-impl Upload {
-    pub(super) fn is_owed(&self) -> bool {
-        self.owed.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-}
+use super::stats::{Outcome, ServiceStats};
+use crate::http::body::{BoxError, Progress, RequestBody};
 
 /// A request's body on its way to the service; `None` where there is none.
 #[derive(Debug)]
 pub(super) struct ToService {
     body: Option<RequestBody>,
-    upload: Arc<Upload>,
+    stats: Arc<ServiceStats>,
 }
 
 impl ToService {
-    pub(super) fn new(body: RequestBody) -> (Self, Arc<Upload>) {
-        let upload = Arc::new(Upload::default());
+    pub(super) fn new(body: RequestBody, stats: Arc<ServiceStats>) -> Self {
         let body = Some(body).filter(|body| !body.is_end_stream());
-        upload.ended.store(body.is_none(), Ordering::Relaxed);
-        let to_service = Self {
-            body,
-            upload: Arc::clone(&upload),
-        };
-        (to_service, upload)
+        Self { body, stats }
     }
 
     /// Another one like this, where there is nothing to send.
     pub(super) fn again(&self) -> Option<Self> {
-        let upload = Arc::clone(&self.upload);
-        self.body.is_none().then_some(Self { body: None, upload })
+        let stats = Arc::clone(&self.stats);
+        self.body.is_none().then_some(Self { body: None, stats })
     }
 }
 
@@ -74,18 +44,12 @@ impl Body for ToService {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { body, upload } = &mut *self;
-        let Some(body) = body else {
+        let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
-        let frame = Pin::new(&mut *body).poll_frame(cx);
-        upload.owed.store(frame.is_pending(), Ordering::Relaxed);
-        let frame = ready!(frame);
-        if frame.is_none() || body.is_end_stream() {
-            upload.ended.store(true, Ordering::Relaxed);
-        }
-        if matches!(frame, Some(Err(_))) {
-            upload.broken.store(true, Ordering::Relaxed);
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.stats.count_request_bytes(data_bytes(frame));
         }
         Poll::Ready(frame.map(|frame| frame.map(without_bad_trailers)))
     }
@@ -105,8 +69,11 @@ impl Body for ToService {
 pub(super) struct ToClient {
     incoming: Incoming,
     ended: bool,
+    /// Does not say beforehand that there is nothing in it.
+    hides_end: bool,
     lease: Option<Lease>,
-    upload: Arc<Upload>,
+    upload: Arc<Progress>,
+    exchange: Exchange,
     silence: Duration,
     /// Since when nothing is there to pass on.
     waits_since: Option<Instant>,
@@ -117,18 +84,28 @@ impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
         lease: Lease,
-        upload: Arc<Upload>,
+        upload: Arc<Progress>,
+        exchange: Exchange,
         silence: Duration,
     ) -> Self {
         Self {
             ended: incoming.is_end_stream(),
+            hides_end: false,
             incoming,
             lease: Some(lease),
             upload,
+            exchange,
             silence,
             waits_since: None,
             timer: Box::pin(sleep_until(Instant::now())),
         }
+    }
+
+    /// The same for an answer whose head has a length that its body has not: a 304 (RFC 9110
+    /// §8.6). hyper takes that length out of the head where it knows that there is no body.
+    pub(super) fn hiding_end(mut self) -> Self {
+        self.hides_end = true;
+        self
     }
 
     /// Ready once the service has been silent for too long while it was its turn.
@@ -154,40 +131,57 @@ impl Body for ToClient {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.waits_since = None;
                 self.ended = frame.is_none() || self.incoming.is_end_stream();
-                let frame = frame.map(|frame| frame.map(without_bad_trailers).map_err(Into::into));
-                Poll::Ready(frame)
+                frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
             }
             Poll::Pending => {
                 ready!(self.poll_silent(cx));
                 let silent = io::Error::new(io::ErrorKind::TimedOut, "the service is silent");
-                Poll::Ready(Some(Err(silent.into())))
+                Some(Err(silent.into()))
             }
+        };
+        match &frame {
+            Some(Ok(frame)) => self.exchange.count_answer_bytes(data_bytes(frame)),
+            // The service's connection ends with a body that breaks off.
+            Some(Err(_)) if self.upload.is_broken() => self.exchange.refuse(Outcome::BadRequest),
+            Some(Err(error)) => self.exchange.fail(Outcome::Cut, error.as_ref()),
+            None => {}
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        !self.hides_end && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.hides_end {
+            return SizeHint::default();
+        }
         self.incoming.size_hint()
     }
 }
 
 impl Drop for ToClient {
     fn drop(&mut self) {
+        if !self.ended {
+            return;
+        }
+        self.exchange.is_whole();
         // A connection that still takes a body is of no use to others.
         if let Some(lease) = self.lease.take()
-            && self.ended
             && self.upload.has_ended()
         {
             lease.keep();
         }
     }
+}
+
+fn data_bytes(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map_or(0, Bytes::len)
 }
 
 fn without_bad_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {

@@ -11,8 +11,10 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::body::{ToService, Upload};
+use super::body::ToService;
 use super::headers;
+use super::stats::{Outcome, ServiceStats};
+use crate::http::body::{BoxError, Progress};
 use crate::http::calls::{Activity, KEPT_FOR, Upstream, connect};
 
 /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
@@ -25,6 +27,7 @@ pub(super) struct Client {
     silence: Duration,
     places: Arc<Semaphore>,
     kept: Arc<Mutex<Vec<Link>>>,
+    stats: Arc<ServiceStats>,
 }
 
 /// A connection with no request on its way.
@@ -56,12 +59,22 @@ impl Lease {
 }
 
 /// Why there is no answer to pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) outcome: Outcome,
+    pub(super) cause: BoxError,
+}
+
+impl Failure {
+    fn new(outcome: Outcome, cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        Self { outcome, cause }
+    }
+
     /// Refused, cut, or no HTTP.
-    Unreachable,
-    /// Silent for too long.
-    Timeout,
+    fn unreachable(cause: impl Into<BoxError>) -> Self {
+        Self::new(Outcome::Unreachable, cause)
+    }
 }
 
 /// What became of a request on one connection.
@@ -71,12 +84,19 @@ enum Fault {
     Failed(Failure),
 }
 
+/// A request that the connection ended on.
+enum Unanswered {
+    Unsent(Box<Request<ToService>>),
+    Sent(hyper::Error),
+}
+
 impl Client {
     pub(super) fn new(
         upstream: Upstream,
         tls: Option<TlsConnector>,
         silence: Duration,
         connections_max: usize,
+        stats: Arc<ServiceStats>,
     ) -> Self {
         Self {
             tls: tls.filter(|_| upstream.wants_tls()),
@@ -84,6 +104,7 @@ impl Client {
             silence,
             places: Arc::new(Semaphore::new(connections_max)),
             kept: Arc::default(),
+            stats,
         }
     }
 
@@ -98,15 +119,9 @@ impl Client {
     pub(super) async fn send(
         &self,
         mut request: Request<ToService>,
-        upload: &Upload,
+        upload: &Progress,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let place = timeout(self.silence, Arc::clone(&self.places).acquire_owned()).await;
-        let mut place = match place {
-            Ok(Ok(place)) => place,
-            // Nobody closes the semaphore.
-            Ok(Err(_)) => return Err(Failure::Unreachable),
-            Err(_) => return Err(Failure::Timeout),
-        };
+        let mut place = self.place().await?;
         loop {
             let kept = self.take_kept();
             let is_new = kept.is_none();
@@ -122,12 +137,29 @@ impl Client {
             match self.exchange(lease, request, upload).await {
                 Ok(answer) => return Ok(answer),
                 Err((Fault::Failed(failure), _)) => return Err(failure),
-                Err((Fault::Stale(_), _)) if is_new => return Err(Failure::Unreachable),
+                Err((Fault::Stale(_), _)) if is_new => {
+                    return Err(Failure::unreachable(
+                        "ended the connection without an answer",
+                    ));
+                }
                 Err((Fault::Stale(again), lease)) => {
                     (request, place) = (*again, lease._place);
                 }
             }
         }
+    }
+
+    /// A place among the connections of the service, once there is one.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        self.stats.count_wait();
+        let place = timeout(self.silence, Arc::clone(&self.places).acquire_owned()).await;
+        let none = |cause| Failure::new(Outcome::NoConnection, cause);
+        let place = place.map_err(|_| none("all connections to the service are in use"))?;
+        // Nobody closes the semaphore.
+        place.map_err(|_| none("closed"))
     }
 
     fn take_kept(&self) -> Option<Link> {
@@ -140,13 +172,14 @@ impl Client {
         let activity = Activity::start();
         let connected = timeout(self.silence, async {
             let stream = connect(&self.upstream, self.tls.as_ref(), &activity).await;
-            let stream = stream.map_err(|_| Failure::Unreachable)?;
+            let stream = stream.map_err(Failure::unreachable)?;
             let mut builder = Builder::new();
             builder.max_buf_size(BUFFER_BYTES_MAX);
             let shaken = builder.handshake(stream).await;
-            shaken.map_err(|_| Failure::Unreachable)
+            shaken.map_err(Failure::unreachable)
         });
-        let (sender, connection) = connected.await.unwrap_or(Err(Failure::Timeout))?;
+        let timeout = |_| Err(Failure::new(Outcome::Timeout, "connecting took too long"));
+        let (sender, connection) = connected.await.unwrap_or_else(timeout)?;
         // Its faults are those of its requests. It ends with its sender.
         spawn_local(async { drop(connection.await) });
         Ok(Link { sender, activity })
@@ -156,7 +189,7 @@ impl Client {
         &self,
         mut lease: Lease,
         request: Request<ToService>,
-        upload: &Upload,
+        upload: &Progress,
     ) -> Result<(Response<Incoming>, Lease), (Fault, Lease)> {
         let activity = lease.link.activity.clone();
         activity.ask();
@@ -165,24 +198,27 @@ impl Client {
         let send = async {
             // Not ready is closed: it had its answer, and took its request to the end.
             if sender.ready().await.is_err() {
-                return Err(Some(request));
+                return Err(Unanswered::Unsent(Box::new(request)));
             }
             let sent = sender.try_send_request(request).await;
-            sent.map_err(|mut error| error.take_message())
+            sent.map_err(|mut error| match error.take_message() {
+                Some(request) => Unanswered::Unsent(Box::new(request)),
+                None => Unanswered::Sent(error.into_error()),
+            })
         };
         let excused = || upload.is_owed();
         let outcome = activity
             .unless_silent_but(self.silence, excused, send)
             .await;
         let fault = match outcome {
-            Some(Ok(answer)) if !can_be_passed_on(&answer) => Fault::Failed(Failure::Unreachable),
-            Some(Ok(answer)) => return Ok((answer, lease)),
-            Some(Err(Some(unsent))) => Fault::Stale(Box::new(unsent)),
-            Some(Err(None)) => match again {
+            Some(Ok(answer)) if can_be_passed_on(&answer) => return Ok((answer, lease)),
+            Some(Ok(_)) => Fault::Failed(Failure::unreachable("an answer in another protocol")),
+            Some(Err(Unanswered::Unsent(request))) => Fault::Stale(request),
+            Some(Err(Unanswered::Sent(error))) => match again {
                 Some(again) if !activity.heard() => Fault::Stale(Box::new(again)),
-                _ => Fault::Failed(Failure::Unreachable),
+                _ => Fault::Failed(Failure::unreachable(error)),
             },
-            None => Fault::Failed(Failure::Timeout),
+            None => Fault::Failed(Failure::new(Outcome::Timeout, "the service is silent")),
         };
         Err((fault, lease))
     }

@@ -6,8 +6,10 @@
 
 mod body;
 mod client;
+mod exchange;
 mod headers;
 mod path;
+mod stats;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -19,12 +21,17 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
 use self::body::{ToClient, ToService};
-use self::client::{Client, Failure};
+use self::client::Client;
+use self::exchange::{Exchange, Watch};
 use self::path::{Line, Service, TABLE};
+use self::stats::Outcome;
 use super::body::{AnswerBody, RequestBody};
 use super::calls::Upstream;
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::auth::TrustedProxies;
+use crate::clock::Clock;
+
+pub use self::stats::ProxyStats;
 
 /// Where the proxy leads, and how long it waits.
 #[derive(Clone, Debug)]
@@ -41,19 +48,27 @@ pub struct ProxySettings {
     pub service_connections_max: usize,
     /// Whose `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
+    /// What is counted.
+    pub stats: ProxyStats,
 }
 
 /// The routes of the proxy.
 pub fn routes(settings: ProxySettings) -> Vec<Route> {
     let tls = settings.tls.map(TlsConnector::from);
     let silence = Duration::from_millis(settings.silence_timeout_ms);
-    let client = |upstream| {
+    let clock = Clock::start();
+    let behind = |service, upstream: Upstream| {
+        let stats = settings.stats.of(service);
         let connections_max = settings.service_connections_max;
-        Client::new(upstream, tls.clone(), silence, connections_max)
+        let watch = Watch::new(service, &upstream, Arc::clone(&stats), clock);
+        Behind {
+            client: Client::new(upstream, tls.clone(), silence, connections_max, stats),
+            watch: Arc::new(watch),
+        }
     };
     let proxy = Arc::new(Proxy {
-        measurement: client(settings.measurement),
-        simulation: client(settings.simulation),
+        measurement: behind(Service::Measurement, settings.measurement),
+        simulation: behind(Service::Simulation, settings.simulation),
         silence,
         trusted_proxies: settings.trusted_proxies,
     });
@@ -72,48 +87,70 @@ pub fn routes(settings: ProxySettings) -> Vec<Route> {
     TABLE.into_iter().map(route).collect()
 }
 
-/// Status and `detail` of a request that is not passed on.
-type Refusal = (StatusCode, &'static str);
+/// A request that is not passed on.
+struct Refusal {
+    status: StatusCode,
+    detail: &'static str,
+    outcome: Outcome,
+}
+
+/// A service behind the proxy.
+struct Behind {
+    client: Client,
+    watch: Arc<Watch>,
+}
 
 struct Proxy {
-    measurement: Client,
-    simulation: Client,
+    measurement: Behind,
+    simulation: Behind,
     silence: Duration,
     trusted_proxies: TrustedProxies,
 }
 
 impl Proxy {
     async fn pass(&self, line: Line, parts: RequestParts, body: RequestBody) -> LateAnswer {
-        let client = match line.service {
+        let Behind { client, watch } = match line.service {
             Service::Measurement => &self.measurement,
             Service::Simulation => &self.simulation,
         };
-        let (body, upload) = ToService::new(body);
+        let mut exchange = Exchange::begin(watch, parts.peer.ip());
+        let upload = body.progress();
+        let body = ToService::new(body, Arc::clone(exchange.stats()));
         let request = match self.request(line, client.upstream(), parts, body) {
             Ok(request) => request,
-            Err((status, detail)) => return Answer::detail(status, detail).into(),
+            Err(refusal) => {
+                exchange.refuse(refusal.outcome);
+                return Answer::detail(refusal.status, refusal.detail).into();
+            }
         };
-        match client.send(request, &upload).await {
+        let failure = match client.send(request, &upload).await {
             Ok((answer, lease)) => {
+                exchange.has_head(answer.status());
                 let (mut head, incoming) = answer.into_parts();
                 headers::to_client(&mut head.headers);
-                let body = ToClient::new(incoming, lease, upload, self.silence);
-                LateAnswer {
+                let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
+                if head.status == StatusCode::NOT_MODIFIED {
+                    body = body.hiding_end();
+                }
+                return LateAnswer {
                     status: head.status,
                     headers: head.headers,
                     body: AnswerBody::pieces(body),
                     is_passed_on: true,
-                }
+                };
             }
-            Err(_) if upload.is_broken() => {
-                Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into()
-            }
-            Err(Failure::Unreachable) => {
-                Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into()
-            }
-            Err(Failure::Timeout) => {
+            Err(failure) => failure,
+        };
+        if upload.is_broken() {
+            exchange.refuse(Outcome::BadRequest);
+            return Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into();
+        }
+        exchange.fail(failure.outcome, failure.cause.as_ref());
+        match failure.outcome {
+            Outcome::Timeout | Outcome::NoConnection => {
                 Answer::detail(StatusCode::GATEWAY_TIMEOUT, "Upstream timeout").into()
             }
+            _ => Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into(),
         }
     }
 
@@ -125,18 +162,25 @@ impl Proxy {
         parts: RequestParts,
         body: ToService,
     ) -> Result<Request<ToService>, Refusal> {
-        let target = line
-            .target(parts.path())
-            .map_err(|refusal| (refusal.status(), refusal.detail()))?;
-        let bad_path = || (StatusCode::BAD_REQUEST, "Bad path");
+        let refused = |refusal: path::Refusal| Refusal {
+            status: refusal.status(),
+            detail: refusal.detail(),
+            outcome: refusal.outcome(),
+        };
+        let target = line.target(parts.path()).map_err(refused)?;
+        let bad_path = || refused(path::Refusal::Trick);
         let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
+        let not_implemented = |detail| Refusal {
+            status: StatusCode::NOT_IMPLEMENTED,
+            detail,
+            outcome: Outcome::BadRequest,
+        };
         if headers::has_other_coding(&parts.head.headers) {
-            let detail = "Transfer-Encoding other than chunked";
-            return Err((StatusCode::NOT_IMPLEMENTED, detail));
+            return Err(not_implemented("Transfer-Encoding other than chunked"));
         }
         // It asks for a tunnel, and hyper would make one.
         if parts.head.method == Method::CONNECT {
-            return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT"));
+            return Err(not_implemented("CONNECT"));
         }
         let mut request = Request::new(body);
         *request.method_mut() = parts.head.method;

@@ -8,11 +8,25 @@
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
 
+use super::stats::Outcome;
+
 /// A service behind the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     Measurement,
     Simulation,
+}
+
+impl Service {
+    pub(super) const ALL: [Self; 2] = [Self::Measurement, Self::Simulation];
+
+    /// The metric label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Measurement => "measurement",
+            Self::Simulation => "simulation",
+        }
+    }
 }
 
 /// One line of the table (contract events, section "Proxy").
@@ -71,6 +85,13 @@ impl Refusal {
         match self {
             Self::Trick => "Bad path",
             Self::Inner => "Not Found",
+        }
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::Trick => Outcome::BadPath,
+            Self::Inner => Outcome::InnerPath,
         }
     }
 }

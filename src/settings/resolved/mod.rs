@@ -124,6 +124,8 @@ pub struct LimitSettings {
     pub deflate_level: u32,
     /// Messages below this are not compressed.
     pub deflate_min_bytes: usize,
+    /// Messages above this are not compressed.
+    pub deflate_max_bytes: usize,
     /// Bytes read from one client in one turn.
     pub read_bytes_per_turn_max: usize,
     /// Connections accepted in one turn.
@@ -167,6 +169,7 @@ impl CommonSettings {
             write_bytes_max: limits.write_bytes_max,
             deflate_level: limits.deflate_level,
             deflate_min_bytes: limits.deflate_min_bytes,
+            deflate_max_bytes: limits.deflate_max_bytes,
         }
     }
 }
@@ -236,6 +239,7 @@ impl Checked {
             write_bytes_max: self.number("write-bytes-max"),
             deflate_level: self.number("deflate-level"),
             deflate_min_bytes: self.number("deflate-min-bytes"),
+            deflate_max_bytes: self.number("deflate-max-bytes"),
             read_bytes_per_turn_max: self.number("read-bytes-per-turn-max"),
             accepts_per_turn_max: self.number("accepts-per-turn-max"),
             turn_publication_bytes_max: self.number("turn-publication-bytes-max"),

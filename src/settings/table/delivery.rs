@@ -169,6 +169,19 @@ pub(super) static ROWS: &[Setting] = &[
     ),
     Setting::bytes(
         Connection,
+        "deflate-max-bytes",
+        (0, GIB),
+        "1048576",
+        "Messages above this many bytes are not compressed",
+    )
+    .more("All clients wait while one is: 3 to 10 ms for each MiB at level 2.")
+    .limit(
+        "sent plain to all, which is always allowed (RFC 7692 §6)",
+        Shows::Metric(names::DEFLATED_FRAMES),
+        "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_plain",
+    ),
+    Setting::bytes(
+        Connection,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         "16384",

@@ -107,7 +107,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Time that the client takes over its body does not count.")
     .limit(
         "504 `Upstream timeout`; once the head is out, the connection ends",
-        Shows::Elsewhere("the answer"),
+        Shows::Metric(names::PROXY_REQUESTS),
         "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
     )
     .on(&[Events]),
@@ -120,7 +120,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .limit(
         "a request waits for one, `--proxy-silence-timeout-ms` at most, then 504",
-        Shows::Elsewhere("the answer"),
+        Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     )
     .on(&[Events]),
