@@ -21,8 +21,8 @@ services
 | a service's broken JSON is the client's `unknown_event` | vector upstream_bad_json |
 | a service that hangs takes the calls of all | test_events_limits.py: `test_a_service_that_hangs_is_nobody_elses_matter` |
 | a service that is away is asked by everyone all the time | test_events_limits.py: `test_a_service_that_fails_is_left_alone_for_a_while` |
-| a service that goes on for ever is never given up | tests/calls.rs: `a_slow_service_has_time_while_it_goes_on` |
-| an answer of any size is read | tests/calls.rs: `an_answer_over_its_limit_is_not_read_to_its_end` |
+| a service that goes on for ever is never given up | tests/calls/main.rs: `a_slow_service_has_time_while_it_goes_on` |
+| an answer of any size is read | tests/calls/main.rs: `an_answer_over_its_limit_is_not_read_to_its_end` |
 
 broadcasts
 | one client that does not read stops them | test_events_broadcast.py: `test_a_device_that_does_not_read_delays_nobody` |

@@ -192,7 +192,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the next waits; smaller ones do not",
         shows: Shows::Elsewhere("the client's side"),
         code: ("src/http/aside.rs", "PLACES: usize = 2;"),
-        test: "tests/calls.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
+        test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
         what: "Parts of broadcasts that the loop takes in one turn, of 500 devices each",
@@ -208,7 +208,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "`upstream_error`, \"Upstream timeout\"",
         shows: Shows::Metric(names::UPSTREAM_CALLS),
         code: ("src/run/events.rs", "WHOLE_SILENCES: u32 = 6;"),
-        test: "tests/calls.rs::a_slow_service_has_time_while_it_goes_on",
+        test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
     },
     Fixed {
         what: "A kept connection to a service that is not used",
@@ -219,7 +219,7 @@ pub(crate) const FIXED: &[Fixed] = &[
             "src/http/calls/link.rs",
             "KEPT_FOR: Duration = Duration::from_secs(4);",
         ),
-        test: "tests/calls.rs::a_kept_connection_that_turns_out_closed_is_replaced",
+        test: "tests/calls/main.rs::a_kept_connection_that_turns_out_closed_is_replaced",
     },
     Fixed {
         what: "Open files: connections, and a few more",

@@ -67,7 +67,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
         Shows::Metric(names::UPSTREAM_CALLS),
-        "tests/calls.rs::a_service_that_says_nothing_is_given_up",
+        "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     )
     .on(&[Events]),
     Setting::count(
@@ -94,7 +94,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`upstream_error`, \"Upstream answer too large\"",
         Shows::Metric(names::UPSTREAM_CALLS),
-        "tests/calls.rs::an_answer_over_its_limit_is_not_read_to_its_end",
+        "tests/calls/main.rs::an_answer_over_its_limit_is_not_read_to_its_end",
     )
     .on(&[Events]),
     Setting::ms(

@@ -1,10 +1,11 @@
 //! Calls of services over real sockets: each service is a thread that says what the test wants.
 
+mod rig;
+
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -12,226 +13,12 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
-use socket2::SockRef;
-use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::http::calls::CallLimits;
+use weirgate::hub::CallFailure;
 use weirgate::trust;
-use weirgate::wire::traceparent::Trace;
-
-const SILENCE: Duration = Duration::from_millis(300);
-/// For an answer that has to come; longer than any limit here.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What a service does with the `n`th request of its `connection`th connection; the connection
-/// ends when it returns `false`.
-type Script = fn(&mut dyn ReadWrite, &Asked) -> bool;
-
-trait ReadWrite: Read + Write {
-    /// The socket below.
-    fn socket(&self) -> &TcpStream;
-
-    /// Says that no more will come.
-    fn end(&self) {
-        self.socket().shutdown(Shutdown::Write).expect("connected");
-    }
-
-    /// The end of the connection will be a reset; says that it ends.
-    fn reset(&self) -> bool {
-        let socket = SockRef::from(self.socket());
-        let linger = socket.set_linger(Some(Duration::ZERO));
-        linger.expect("a socket");
-        false
-    }
-}
-
-impl ReadWrite for TcpStream {
-    fn socket(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl ReadWrite for StreamOwned<ServerConnection, TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref()
-    }
-}
-
-/// A request, and its number among those of the service and of its connection, both from 0.
-struct Asked {
-    text: String,
-    of_connection: usize,
-    connection: usize,
-}
-
-/// What came of a call.
-type Outcome = Result<Answer, CallFailure>;
-
-struct World {
-    calls: Calls,
-    replies: Receiver<Reply>,
-    /// What readers were given, in their order.
-    outcomes: Receiver<Outcome>,
-    tell: Sender<Outcome>,
-    stats: Arc<CallStats>,
-    requests: Arc<AtomicUsize>,
-}
-
-fn limits() -> CallLimits {
-    CallLimits {
-        silence: SILENCE,
-        whole: 6 * SILENCE,
-        answer_bytes_max: 1000,
-    }
-}
-
-/// Where nothing should take too long.
-fn patient() -> CallLimits {
-    CallLimits {
-        silence: PATIENCE,
-        whole: PATIENCE,
-        ..limits()
-    }
-}
-
-impl World {
-    fn new(script: Script) -> Self {
-        Self::with(script, "/", limits())
-    }
-
-    fn with(script: Script, path: &str, limits: CallLimits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}{path}", listener.local_addr().expect("bound"));
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&requests);
-        thread::spawn(move || {
-            for (connection, stream) in listener.incoming().enumerate() {
-                let (mut stream, counted) = (stream.expect("accepted"), Arc::clone(&counted));
-                thread::spawn(move || serve(&mut stream, connection, script, &counted));
-            }
-        });
-        Self::at(&url, requests, None, limits)
-    }
-
-    fn at(
-        url: &str,
-        requests: Arc<AtomicUsize>,
-        tls: Option<Arc<ClientConfig>>,
-        limits: CallLimits,
-    ) -> Self {
-        let stats = Arc::<CallStats>::default();
-        let called = Called {
-            upstream: Upstream::parse(url).expect("a URL"),
-            stats: Arc::clone(&stats),
-        };
-        let (reply, replies) = mpsc::channel();
-        let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
-        let (tell, outcomes) = mpsc::channel();
-        Self {
-            calls: Calls::start(vec![called], tls, limits, replied).expect("a thread"),
-            replies,
-            outcomes,
-            tell,
-            stats,
-            requests,
-        }
-    }
-
-    fn make(&self, body: &str) {
-        self.make_read(body, || {});
-    }
-
-    /// `reading` is called when what came of the call is read.
-    fn make_read(&self, body: &str, reading: impl Fn() + Send + Sync + 'static) {
-        let tell = self.tell.clone();
-        self.calls.make(Call {
-            id: 7,
-            service: 0,
-            body: body.as_bytes().to_vec(),
-            trace: Trace {
-                parent: "00-1-2-01".to_owned(),
-                state: "a=b,c=d".to_owned(),
-            },
-            reader: Reader::new(move |outcome| {
-                reading();
-                tell.send(outcome).expect("the test waits");
-                Ok(Frame::text(&FrameBytes::default()).body(b"read").finish())
-            }),
-        });
-    }
-
-    fn reply(&self) -> Outcome {
-        let reply = self.replies.recv_timeout(PATIENCE).expect("a reply");
-        assert_eq!(reply.id, 7);
-        assert_eq!(reply.frame.expect("an answer").body(), b"read");
-        let outcome = self.outcomes.try_recv().expect("it was read before");
-        assert_eq!(reply.failure, outcome.as_ref().err().copied());
-        outcome
-    }
-
-    fn call(&self) -> Outcome {
-        self.make("{}");
-        self.reply()
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(SeqCst)
-    }
-}
-
-fn serve(stream: &mut dyn ReadWrite, connection: usize, script: Script, counted: &AtomicUsize) {
-    let mut of_connection = 0;
-    while let Some(text) = read_request(stream) {
-        counted.fetch_add(1, SeqCst);
-        let asked = Asked {
-            text,
-            of_connection,
-            connection,
-        };
-        if !script(stream, &asked) {
-            return;
-        }
-        of_connection += 1;
-    }
-}
-
-fn read_request(stream: &mut dyn ReadWrite) -> Option<String> {
-    let mut read = Vec::new();
-    let mut byte = [0];
-    while !read.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).ok()?;
-        read.extend(byte);
-    }
-    let head = String::from_utf8(read).expect("text").to_lowercase();
-    let length = head.split("content-length: ").nth(1).expect("a length");
-    let length = length.split("\r\n").next().expect("digits").parse();
-    let mut body = vec![0; length.expect("a number")];
-    stream.read_exact(&mut body).ok()?;
-    Some(head + std::str::from_utf8(&body).expect("text"))
-}
-
-fn say(stream: &mut dyn ReadWrite, text: &str) -> bool {
-    stream.write_all(text.as_bytes()).is_ok()
-}
-
-fn ok(stream: &mut dyn ReadWrite, body: &str) -> bool {
-    let length = body.len();
-    say(
-        stream,
-        &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"),
-    )
-}
-
-fn hang(stream: &mut dyn ReadWrite) -> bool {
-    // Ends when the gateway gives the connection up.
-    let _ = stream.read(&mut [0]);
-    false
-}
-
-fn body(outcome: Outcome) -> String {
-    String::from_utf8(outcome.expect("an answer").body).expect("text")
-}
 
 #[test]
 fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {

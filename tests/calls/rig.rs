@@ -1,0 +1,233 @@
+//! A service whose answers are the test's to say, and a caller of it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
+use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
+use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
+use weirgate::wire::traceparent::Trace;
+
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
+/// For an answer that has to come; longer than any limit here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a service does with the `n`th request of its `connection`th connection; the connection
+/// ends when it returns `false`.
+pub(crate) type Script = fn(&mut dyn ReadWrite, &Asked) -> bool;
+
+pub(crate) trait ReadWrite: Read + Write {
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
+
+    /// Says that no more will come.
+    fn end(&self) {
+        self.socket().shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// The end of the connection will be a reset; says that it ends.
+    fn reset(&self) -> bool {
+        let socket = SockRef::from(self.socket());
+        let linger = socket.set_linger(Some(Duration::ZERO));
+        linger.expect("a socket");
+        false
+    }
+}
+
+impl ReadWrite for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ReadWrite for StreamOwned<ServerConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
+
+/// A request, and its number among those of the service and of its connection, both from 0.
+pub(crate) struct Asked {
+    pub(crate) text: String,
+    pub(crate) of_connection: usize,
+    pub(crate) connection: usize,
+}
+
+/// What came of a call.
+pub(crate) type Outcome = Result<Answer, CallFailure>;
+
+pub(crate) struct World {
+    calls: Calls,
+    replies: Receiver<Reply>,
+    /// What readers were given, in their order.
+    outcomes: Receiver<Outcome>,
+    tell: Sender<Outcome>,
+    pub(crate) stats: Arc<CallStats>,
+    requests: Arc<AtomicUsize>,
+}
+
+pub(crate) fn limits() -> CallLimits {
+    CallLimits {
+        silence: SILENCE,
+        whole: 6 * SILENCE,
+        answer_bytes_max: 1000,
+    }
+}
+
+/// Where nothing should take too long.
+pub(crate) fn patient() -> CallLimits {
+    CallLimits {
+        silence: PATIENCE,
+        whole: PATIENCE,
+        ..limits()
+    }
+}
+
+impl World {
+    pub(crate) fn new(script: Script) -> Self {
+        Self::with(script, "/", limits())
+    }
+
+    pub(crate) fn with(script: Script, path: &str, limits: CallLimits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}{path}", listener.local_addr().expect("bound"));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let (mut stream, counted) = (stream.expect("accepted"), Arc::clone(&counted));
+                thread::spawn(move || serve(&mut stream, connection, script, &counted));
+            }
+        });
+        Self::at(&url, requests, None, limits)
+    }
+
+    pub(crate) fn at(
+        url: &str,
+        requests: Arc<AtomicUsize>,
+        tls: Option<Arc<ClientConfig>>,
+        limits: CallLimits,
+    ) -> Self {
+        let stats = Arc::<CallStats>::default();
+        let called = Called {
+            upstream: Upstream::parse(url).expect("a URL"),
+            stats: Arc::clone(&stats),
+        };
+        let (reply, replies) = mpsc::channel();
+        let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
+        let (tell, outcomes) = mpsc::channel();
+        Self {
+            calls: Calls::start(vec![called], tls, limits, replied).expect("a thread"),
+            replies,
+            outcomes,
+            tell,
+            stats,
+            requests,
+        }
+    }
+
+    pub(crate) fn make(&self, body: &str) {
+        self.make_read(body, || {});
+    }
+
+    /// `reading` is called when what came of the call is read.
+    pub(crate) fn make_read(&self, body: &str, reading: impl Fn() + Send + Sync + 'static) {
+        let tell = self.tell.clone();
+        self.calls.make(Call {
+            id: 7,
+            service: 0,
+            body: body.as_bytes().to_vec(),
+            trace: Trace {
+                parent: "00-1-2-01".to_owned(),
+                state: "a=b,c=d".to_owned(),
+            },
+            reader: Reader::new(move |outcome| {
+                reading();
+                tell.send(outcome).expect("the test waits");
+                Ok(Frame::text(&FrameBytes::default()).body(b"read").finish())
+            }),
+        });
+    }
+
+    pub(crate) fn reply(&self) -> Outcome {
+        let reply = self.replies.recv_timeout(PATIENCE).expect("a reply");
+        assert_eq!(reply.id, 7);
+        assert_eq!(reply.frame.expect("an answer").body(), b"read");
+        let outcome = self.outcomes.try_recv().expect("it was read before");
+        assert_eq!(reply.failure, outcome.as_ref().err().copied());
+        outcome
+    }
+
+    pub(crate) fn call(&self) -> Outcome {
+        self.make("{}");
+        self.reply()
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+}
+
+pub(crate) fn serve(
+    stream: &mut dyn ReadWrite,
+    connection: usize,
+    script: Script,
+    counted: &AtomicUsize,
+) {
+    let mut of_connection = 0;
+    while let Some(text) = read_request(stream) {
+        counted.fetch_add(1, SeqCst);
+        let asked = Asked {
+            text,
+            of_connection,
+            connection,
+        };
+        if !script(stream, &asked) {
+            return;
+        }
+        of_connection += 1;
+    }
+}
+
+fn read_request(stream: &mut dyn ReadWrite) -> Option<String> {
+    let mut read = Vec::new();
+    let mut byte = [0];
+    while !read.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        read.extend(byte);
+    }
+    let head = String::from_utf8(read).expect("text").to_lowercase();
+    let length = head.split("content-length: ").nth(1).expect("a length");
+    let length = length.split("\r\n").next().expect("digits").parse();
+    let mut body = vec![0; length.expect("a number")];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + std::str::from_utf8(&body).expect("text"))
+}
+
+pub(crate) fn say(stream: &mut dyn ReadWrite, text: &str) -> bool {
+    stream.write_all(text.as_bytes()).is_ok()
+}
+
+pub(crate) fn ok(stream: &mut dyn ReadWrite, body: &str) -> bool {
+    let length = body.len();
+    say(
+        stream,
+        &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"),
+    )
+}
+
+pub(crate) fn hang(stream: &mut dyn ReadWrite) -> bool {
+    // Ends when the gateway gives the connection up.
+    let _ = stream.read(&mut [0]);
+    false
+}
+
+pub(crate) fn body(outcome: Outcome) -> String {
+    String::from_utf8(outcome.expect("an answer").body).expect("text")
+}
