@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
 use weirgate::http::HttpSettings;
 use weirgate::http::calls::Upstream;
 
@@ -57,22 +58,37 @@ fn a_connection_that_was_not_used_for_long_is_not_used_again() {
 #[test]
 fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_that_does_no_harm() {
     let rig = Rig::new();
-    let mut client = rig.connect(get("/v1/jobs/x"));
-    let mut service = rig.accept();
-    service.head_text();
-    service.send(ok("1"));
-    client.reply();
-    client.send(get("/v1/jobs/x"));
-    service.head_text();
-    drop(service);
-    let mut service = rig.accept();
-    service.head_text();
-    service.send(ok("2"));
-    assert_eq!(client.reply().text(), "2");
-    client.send(post("/v1/jobs/x", "Content-Length: 2", "ab"));
-    service.head_text();
-    drop(service);
-    assert_eq!(client.reply().status, 502);
+    let asked = [
+        get("/v1/jobs/x"),
+        post("/v1/jobs/x", "Content-Length: 2", "ab"),
+    ];
+    let [resets, ends] = [true, false];
+    for (again, end, status) in [
+        (&asked[0], resets, 200),
+        (&asked[1], resets, 502),
+        // The service may have done what it was asked.
+        (&asked[0], ends, 502),
+        (&asked[1], ends, 502),
+    ] {
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(ok("1"));
+        client.reply();
+        client.send(again);
+        service.head_text();
+        if end == resets {
+            let linger = SockRef::from(&service.stream).set_linger(Some(Duration::ZERO));
+            linger.unwrap();
+        }
+        drop(service);
+        if status == 200 {
+            let mut service = rig.accept();
+            service.head_text();
+            service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
+        }
+        assert_eq!(client.reply().status, status);
+    }
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! One service's client: kept connections, and one exchange on one of them.
 
 use std::cell::RefCell;
-use std::error::Error;
-use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -217,17 +215,5 @@ impl Client {
 /// A request that was written may be under way at the service, unless it reset the connection: then
 /// it had ended it before it read all of the request.
 fn may_be_taken<T>(mut error: TrySendError<T>) -> bool {
-    const RESETS: [ErrorKind; 3] = [
-        ErrorKind::ConnectionReset,
-        ErrorKind::ConnectionAborted,
-        ErrorKind::BrokenPipe,
-    ];
-    if error.take_message().is_some() {
-        return false;
-    }
-    let error = error.into_error();
-    let cause = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
-    !cause.is_some_and(|cause| RESETS.contains(&cause.kind()))
+    error.take_message().is_none() && !link::is_reset(&error.into_error())
 }

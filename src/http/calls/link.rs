@@ -1,5 +1,6 @@
 //! A connection to a service, and when it was last heard of.
 
+use std::error::Error;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
@@ -118,6 +119,17 @@ impl Activity {
 /// A service that had ended the connection before a request came to it resets it then, which is a
 /// round trip later. One that took the request and ends without an answer does not.
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
+
+/// The service reset the connection: it ended it before it had read all of the request.
+pub(in crate::http) fn is_reset(error: &hyper::Error) -> bool {
+    const KINDS: [ErrorKind; 3] = [
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+        ErrorKind::BrokenPipe,
+    ];
+    let cause = error.source().and_then(<dyn Error>::downcast_ref);
+    cause.is_some_and(|cause: &io::Error| KINDS.contains(&cause.kind()))
+}
 
 /// Bytes that are noted.
 struct Noted {

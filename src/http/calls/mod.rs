@@ -27,7 +27,7 @@ use super::aside;
 use crate::hub::{Answer, Call, CallFailure, Reader, Reply};
 
 pub use self::client::CallLimits;
-pub(super) use self::link::{Activity, KEPT_FOR, connect};
+pub(super) use self::link::{Activity, KEPT_FOR, connect, is_reset};
 pub use self::stats::CallStats;
 pub use self::upstream::Upstream;
 

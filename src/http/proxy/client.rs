@@ -15,7 +15,7 @@ use super::body::ToService;
 use super::headers;
 use super::stats::{Outcome, ServiceStats};
 use crate::http::body::{BoxError, Progress};
-use crate::http::calls::{Activity, KEPT_FOR, Upstream, connect};
+use crate::http::calls::{Activity, KEPT_FOR, Upstream, connect, is_reset};
 
 /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -215,7 +215,9 @@ impl Client {
             Some(Ok(_)) => Fault::Failed(Failure::unreachable("an answer in another protocol")),
             Some(Err(Unanswered::Unsent(request))) => Fault::Stale(request),
             Some(Err(Unanswered::Sent(error))) => match again {
-                Some(again) if !activity.heard() => Fault::Stale(Box::new(again)),
+                Some(again) if !activity.heard() && is_reset(&error) => {
+                    Fault::Stale(Box::new(again))
+                }
                 _ => Fault::Failed(Failure::unreachable(error)),
             },
             None => Fault::Failed(Failure::new(Outcome::Timeout, "the service is silent")),
