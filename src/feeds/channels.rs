@@ -12,8 +12,7 @@ use super::bad_log::BadMessageLog;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage, Subscription};
 use crate::hub::{
-    BusNotice, Feed, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain, SubjectStats,
-    TopicName,
+    BusNotice, Feed, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain, TopicName,
 };
 use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
@@ -47,16 +46,9 @@ pub struct ChannelsFeed {
 impl ChannelsFeed {
     /// A feed whose frames are counted in `alive`.
     pub fn new(settings: ChannelsFeedSettings, alive: FrameBytes) -> Self {
-        let family = SubjectStats {
-            subject: FAMILY.to_owned(),
-            ..SubjectStats::default()
-        };
         Self {
             settings,
-            stats: FeedStats {
-                subjects: vec![family],
-                ..FeedStats::default()
-            },
+            stats: FeedStats::of([FAMILY]),
             bad_log: BadMessageLog::default(),
             alive,
         }

@@ -11,9 +11,7 @@ use thiserror::Error;
 use super::bad_log::BadMessageLog;
 use super::too_large::{TooLarge, check_size};
 use super::{BusEvent, BusMessage};
-use crate::hub::{
-    Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, SubjectStats, TopicName,
-};
+use crate::hub::{Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, TopicName};
 use crate::wire::json::{JsonError, object_entries};
 
 /// The pattern that the source subscribes to.
@@ -64,16 +62,9 @@ pub struct TradesFeed {
 impl TradesFeed {
     /// A feed whose frames are counted in `alive`.
     pub fn new(settings: TradesFeedSettings, alive: FrameBytes) -> Self {
-        let family = SubjectStats {
-            subject: PATTERN.to_owned(),
-            ..SubjectStats::default()
-        };
         Self {
             settings,
-            stats: FeedStats {
-                subjects: vec![family],
-                ..FeedStats::default()
-            },
+            stats: FeedStats::of([PATTERN]),
             bad_log: BadMessageLog::default(),
             alive,
         }

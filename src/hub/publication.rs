@@ -78,6 +78,20 @@ pub struct FeedStats {
     pub gaps: u64,
 }
 
+impl FeedStats {
+    /// Of these subjects, nothing seen yet.
+    pub fn of<'a>(subjects: impl IntoIterator<Item = &'a str>) -> Self {
+        let counted = |subject: &str| SubjectStats {
+            subject: subject.to_owned(),
+            ..SubjectStats::default()
+        };
+        Self {
+            subjects: subjects.into_iter().map(counted).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Counters of one subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectStats {

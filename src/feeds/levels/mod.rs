@@ -38,7 +38,7 @@ use self::view::View;
 use super::bad_log::BadMessageLog;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
-use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, SubjectStats, TopicName};
+use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
@@ -167,19 +167,12 @@ impl LevelsFeed {
             content,
             last_seen: LastSeen::default(),
         };
-        let counted = |subject: &str| SubjectStats {
-            subject: subject.to_owned(),
-            ..SubjectStats::default()
-        };
         Self {
             normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
             subjects: contents.into_iter().map(subject).collect(),
             views: [everything].into_iter().chain(endpoints).collect(),
             cache: Cache::new(&keys, alive),
-            stats: FeedStats {
-                subjects: names.into_iter().map(counted).collect(),
-                ..FeedStats::default()
-            },
+            stats: FeedStats::of(names),
             bad_log: BadMessageLog::default(),
             settings,
         }
