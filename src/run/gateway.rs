@@ -31,7 +31,7 @@ const HTTP_STOP: Duration = Duration::from_millis(200);
 
 /// How much of `--stop-timeout-ms` a close waits for the answers that its client is owed; the rest
 /// is for the close.
-const ANSWERS_PERCENT: u64 = 80;
+const ANSWERS_PERCENT: u64 = 60;
 
 /// Makes routes once there is something that they can show.
 pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;

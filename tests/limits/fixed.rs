@@ -323,10 +323,10 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "At a stop: how long the close of a device waits for its answers",
-        value: "80 % of `--stop-timeout-ms`",
+        value: "60 % of `--stop-timeout-ms`",
         beyond: "closed without them",
         shows: Shows::Reason(CloseReason::ShuttingDown),
-        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 80;"),
+        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 60;"),
         test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
