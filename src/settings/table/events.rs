@@ -140,7 +140,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Devices,
         "rate-limit-rps",
-        Kind::decimal(Unit::Count, (-1_000_000_000, 1_000_000_000)),
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         "10.0",
         "Messages a second of one connection; 0 or less: none beyond the burst",
     )
@@ -154,7 +154,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Devices,
         "rate-limit-burst",
-        Kind::decimal(Unit::Count, (-1_000_000_000, 1_000_000_000)),
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         "20",
         "Messages of one connection at once; at least 1",
     )
