@@ -3,6 +3,7 @@
 //!
 //! Before the times, each case says how many allocations a turn makes once its vectors are warm.
 
+mod everybody;
 mod open;
 
 use std::alloc::System;
@@ -11,44 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, ConflationKey, Core, Frame, FrameBytes, Gateway, Hub,
-    Incoming, Lead, Now, Publication, Retain, SessionKey, TopicName, Transmit, Write,
+    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Publication, Retain, SessionKey, Transmit,
+    Write,
 };
-use weirgate::wire::head::RequestHead;
 
 /// Two atomic additions per allocation: nothing beside a turn of a thousand deliveries.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CLIENTS: u64 = 1_000;
-const TOPIC: TopicName = TopicName::fixed("all");
 const DEFLATE: &str = "permessage-deflate; client_max_window_bits";
-
-/// Everybody gets everything.
-struct Everybody;
-
-impl Gateway for Everybody {
-    type Command = ();
-
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission {
-        Admission::Accept(Accepted::default())
-    }
-
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        core.join(key, &TOPIC);
-    }
-
-    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
-
-    fn command(&mut self, _: &mut Core, (): ()) {}
-
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
-        panic!("nobody is to be dropped here, but {key:?} was: {reason:?}");
-    }
-}
 
 /// What a turn publishes.
 #[derive(Clone)]

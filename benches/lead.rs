@@ -4,6 +4,7 @@
 //! A turn is a publication to all clients and its flush. What the clients got is read off between
 //! the turns and not timed. Ends with status 1 where the median of the pairs is over 1.10.
 
+mod everybody;
 mod open;
 
 use std::collections::HashMap;
@@ -12,12 +13,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use everybody::{Everybody, TOPIC};
 use open::{NOW, hub, open, settle};
-use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, Frame, Gateway, Hub, Incoming, Lead, Publication,
-    Retain, SessionKey, TopicName, Transmit, Write,
-};
-use weirgate::wire::head::RequestHead;
+use weirgate::hub::{Frame, Hub, Lead, Publication, Retain, SessionKey, Transmit, Write};
 
 const CLIENTS: usize = 250;
 const PAIRS: usize = 2_000;
@@ -26,28 +24,6 @@ const BODY_BYTES: usize = 2 * 1024;
 const RATIO_MAX: f64 = 1.10;
 /// As the reactor has it.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
-const TOPIC: TopicName = TopicName::fixed("all");
-
-/// Everyone is in the one topic.
-struct Everybody;
-
-impl Gateway for Everybody {
-    type Command = ();
-
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission {
-        Admission::Accept(Accepted::default())
-    }
-
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        core.join(key, &TOPIC);
-    }
-
-    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
-
-    fn command(&mut self, _: &mut Core, (): ()) {}
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
-}
 
 /// Writes as the reactor does: one slice as it is, several small ones joined.
 #[derive(Default)]

@@ -54,9 +54,10 @@ fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
 mod tests {
     use std::io::Write;
 
-    use super::*;
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
+
+    use super::*;
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {
         without(coding, body.to_vec(), 100)
