@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::connection_clock::ConnectionClock;
@@ -49,13 +49,13 @@ impl Progress {
     }
 }
 
-/// Why a request's body could not be had.
+/// Why a body could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBodyError {
     /// It is over the limit of who reads it.
     #[error("the body is too large")]
     TooLarge,
-    /// The client broke off, or its chunks have no clear end.
+    /// Its sender broke off, or its chunks have no clear end.
     #[error("the body is broken: {0}")]
     Broken(BoxError),
 }
@@ -82,16 +82,35 @@ impl RequestBody {
     /// # Errors
     /// It is longer, or it is broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
-        // What is announced need not be awaited.
-        if self.size_hint().lower() > bytes_max as u64 {
+        read(self, bytes_max).await.map(Bytes::from)
+    }
+}
+
+/// All of a body, at most `bytes_max`. The pieces are joined as they come: a list of small ones
+/// would take many times the memory of the body.
+///
+/// # Errors
+/// It is longer, or it is broken.
+pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Vec<u8>, ReadBodyError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    // What is announced need not be awaited.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(ReadBodyError::TooLarge);
+    }
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ReadBodyError::Broken(error.into()))?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + piece.len() > bytes_max {
             return Err(ReadBodyError::TooLarge);
         }
-        match Limited::new(self, bytes_max).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ReadBodyError::TooLarge),
-            Err(error) => Err(ReadBodyError::Broken(error)),
-        }
+        whole.extend_from_slice(&piece);
     }
+    Ok(whole)
 }
 
 impl Body for RequestBody {
