@@ -94,6 +94,9 @@ fn requests_with_two_readings_are_refused() {
         "Content-Length: +5",
         "Transfer-Encoding: chunked, identity",
         "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding : chunked",
         "X: y\nTransfer-Encoding: chunked",
     ] {
