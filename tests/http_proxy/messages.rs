@@ -186,3 +186,14 @@ fn a_service_may_refuse_a_body_without_reading_it() {
     }
     rig.wait_for_places(0);
 }
+
+#[test]
+fn headers_that_some_services_take_for_others_never_pass() {
+    let rig = Rig::new();
+    let twins = "X_Forwarded_For: 9.9.9.9\r\nX_Forwarded-Proto: https\r\nTransfer_Encoding: chunked\r\n\
+                 Content_Length: 7\r\nX_Custom: 1\r\n_: 1\r\nX-Kept: a_b";
+    let (_, _, head) = asked(&rig, post("/v1/jobs/x", twins, ""));
+    let mut names = names(&head);
+    names.retain(|name| !name.starts_with("x-forwarded-"));
+    assert_eq!(names, ["host", "traceparent", "x-kept"]);
+}

@@ -42,7 +42,7 @@ pub(super) fn to_service(
     let takes_trailers = has_token(headers, &TE, "trailers");
     one_length(headers);
     remove_hop_by_hop(headers);
-    remove_token(headers);
+    remove_disguised(headers);
     // The gateway asks for the body itself.
     headers.remove(EXPECT);
     if takes_trailers {
@@ -93,7 +93,7 @@ fn one_length(headers: &mut HeaderMap) {
 /// a head could not have brought.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
-    remove_token(trailers);
+    remove_disguised(trailers);
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         trailers.remove(name);
     }
@@ -114,17 +114,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// `X-Internal-Token`, by which services know each other; some take `_` for `-`.
-fn remove_token(headers: &mut HeaderMap) {
-    let is_token = |name: &HeaderName| name.as_str().replace('_', "-") == "x-internal-token";
+/// Takes out what would make the request somebody else's: `X-Internal-Token`, by which services
+/// know each other, and every name with `_`. CGI and WSGI services take `X_Forwarded_For` for
+/// `X-Forwarded-For`; nginx drops such names too.
+fn remove_disguised(headers: &mut HeaderMap) {
+    let is_disguised = |name: &HeaderName| name.as_str().contains('_');
     let found: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_token(name))
+        .filter(|name| is_disguised(name))
         .cloned()
         .collect();
     for name in found {
         headers.remove(name);
     }
+    headers.remove("x-internal-token");
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -325,6 +328,7 @@ mod tests {
         let mut late = map(&[
             ("x-internal-token", "s"),
             ("content-length", "1"),
+            ("x_forwarded_for", "9.9.9.9"),
             ("x-sum", "9"),
         ]);
         trailers(&mut late);
