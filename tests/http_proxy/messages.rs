@@ -197,3 +197,20 @@ fn headers_that_some_services_take_for_others_never_pass() {
     names.retain(|name| !name.starts_with("x-forwarded-"));
     assert_eq!(names, ["host", "traceparent", "x-kept"]);
 }
+
+#[test]
+fn the_host_that_was_asked_for_is_the_targets_where_it_has_one() {
+    let rig = Rig::new();
+    for (target, host) in [
+        ("http://www.example/v1/jobs/x", "www.example"),
+        ("http://www.example:8080/v1/jobs/x", "www.example:8080"),
+        ("HTTP://public/v1/jobs/x", "public"),
+        ("/v1/jobs/x", "public"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: public\r\n\r\n");
+        let (mut client, mut service, head) = asked(&rig, request);
+        assert_eq!(line(&lines(&head), "x-forwarded-host"), Some(host));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        client.reply();
+    }
+}

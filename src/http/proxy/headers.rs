@@ -22,12 +22,14 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// What is known of a request besides its headers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: IpAddr,
     /// It is a proxy whose word on the client's scheme and host counts.
     pub(super) peer_is_trusted: bool,
+    /// The host of the target, where it has one: then `Host` says nothing (RFC 9112 §3.2.2).
+    pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
@@ -58,7 +60,7 @@ pub(super) fn to_service(
     };
     let proto = HeaderName::from_static("x-forwarded-proto");
     add(headers, proto, HeaderValue::from_static("http"));
-    if let Some(host) = asked_host {
+    if let Some(host) = forwarded.target_host.or(asked_host) {
         add(headers, HeaderName::from_static("x-forwarded-host"), host);
     }
     trace(headers, random);
@@ -198,6 +200,7 @@ mod tests {
         let forwarded = Forwarded {
             peer: [10, 0, 0, 9].into(),
             peer_is_trusted,
+            target_host: None,
             host: &host,
         };
         to_service(&mut headers, forwarded, || 7);

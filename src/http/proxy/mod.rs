@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
@@ -234,6 +235,8 @@ impl Shared {
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
+        let target_host = parts.head.uri.authority();
+        let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
         let mut request = Request::new(body);
         *request.method_mut() = parts.head.method;
         *request.uri_mut() = uri;
@@ -241,6 +244,7 @@ impl Shared {
         let forwarded = headers::Forwarded {
             peer: parts.peer.ip(),
             peer_is_trusted: (self.trusts)(parts.peer.ip()),
+            target_host,
             host: upstream.authority(),
         };
         headers::to_service(request.headers_mut(), forwarded, random);
