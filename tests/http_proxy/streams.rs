@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use weirgate::http::HttpSettings;
 
-use crate::rig::{BASE_PATH, Client, Rig, accept, get, line, lines, ok, post, request};
+use crate::rig::{
+    BASE_PATH, Client, Rig, accept, assert_ends, get, line, lines, ok, post, request,
+};
 
 #[test]
 fn a_request_and_its_answer_pass_as_they_were() {
@@ -339,4 +341,26 @@ fn a_trusted_proxy_is_believed() {
     assert_eq!(line(&head, "x-forwarded-proto"), Some("https"));
     service.send(ok(""));
     client.reply();
+}
+
+#[test]
+fn chunks_pass_with_every_method() {
+    let rig = Rig::new();
+    let chunked = "Transfer-Encoding: chunked";
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "SEARCH"] {
+        let head = format!("{method} /v1/jobs/x HTTP/1.1\r\nHost: x\r\n{chunked}\r\n\r\n");
+        let mut client = rig.connect(head.clone() + body);
+        let mut service = rig.accept();
+        let asked = lines(&service.head_text());
+        assert_eq!(line(&asked, "transfer-encoding"), Some("chunked"));
+        assert_eq!(service.take(body.len()), body.as_bytes(), "{method}");
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+        // Each chunk is checked before it passes.
+        let mut client = rig.connect(head + "5\r\nhello\r\nx\r\n");
+        let mut service = rig.accept();
+        assert_eq!(client.head().status, 400, "{method}");
+        assert_ends(&mut service);
+    }
 }

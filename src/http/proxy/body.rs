@@ -28,6 +28,12 @@ impl ToService {
         let body = Some(body).filter(|body| !body.is_end_stream());
         Self { body, stats }
     }
+
+    /// There is a body, and nobody knows its length.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        let body = self.body.as_ref();
+        body.is_some_and(|body| body.size_hint().exact().is_none())
+    }
 }
 
 impl Again for ToService {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
@@ -248,6 +248,11 @@ impl Shared {
             host: upstream.authority(),
         };
         headers::to_service(request.headers_mut(), forwarded, random);
+        if request.body().is_in_chunks() {
+            // hyper would send a GET or a HEAD without such a body.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         Ok(request)
     }
 }
