@@ -364,3 +364,39 @@ fn chunks_pass_with_every_method() {
         assert_ends(&mut service);
     }
 }
+
+#[test]
+fn a_connection_goes_on_behind_trailers() {
+    let rig = Rig::new();
+    for announced in ["", "\r\nTrailer: X-Sum"] {
+        let chunked = format!("Transfer-Encoding: chunked{announced}");
+        let first = post(
+            "/v1/jobs/1",
+            &chunked,
+            "5\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n",
+        );
+        let mut client = rig.connect(first + &get("/v1/jobs/2"));
+        let mut service = rig.accept();
+        service.head_text();
+        let last = if announced.is_empty() {
+            ""
+        } else {
+            "x-sum: 9\r\n"
+        };
+        let body = format!("5\r\nhello\r\n0\r\n{last}\r\n");
+        let got = service.take(body.len()).to_ascii_lowercase();
+        assert_eq!(got, body.as_bytes());
+        service.send(ok("1"));
+        let reply = client.reply();
+        assert_eq!((reply.text(), reply.header("connection")), ("1", None));
+        // On the same connections, both of them.
+        assert!(service.head_text().starts_with("GET /v1/jobs/2 "));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
+        assert_eq!(client.reply().text(), "2");
+        client.send(get("/v1/jobs/3"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n3");
+        assert_eq!(client.reply().text(), "3");
+    }
+}
