@@ -3,6 +3,7 @@
 //! It is accepted on the HTTP thread, apart from the event loop and its connection limits, so that
 //! `/ready` can tell that the loop hangs. Knows no WebSocket.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -14,18 +15,20 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::connection::{self, Server};
+use super::connection_clock::FirstHead;
 use super::plane::Handover;
 use super::site::Site;
 use crate::clock::Clock;
 use crate::hub::Permit;
 use crate::log_budget::LogBudget;
 
-/// Connections at once: a few probes and scrapers. Others wait in the kernel until one ends.
+/// Connections at once: a few probes and scrapers. Over it the oldest that has sent no request
+/// ends; where there is none, others wait in the kernel until one ends.
 const CONNECTIONS_MAX: usize = 64;
 
 /// First wait after a failed accept, doubling to the last.
@@ -70,6 +73,24 @@ impl Admin {
     }
 }
 
+/// Connections that have sent no request yet, the oldest first.
+#[derive(Default)]
+struct Silent(VecDeque<(FirstHead, AbortHandle)>);
+
+impl Silent {
+    fn forget_others(&mut self) {
+        self.0
+            .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+    }
+
+    /// Ends the oldest.
+    fn end_one(&mut self) {
+        if let Some((_, task)) = self.0.pop_front() {
+            task.abort();
+        }
+    }
+}
+
 /// Accepts and serves until the stop, then waits for answers on their way.
 pub(super) async fn serve(
     listener: Listener,
@@ -84,19 +105,39 @@ pub(super) async fn serve(
     let mut lines = LogBudget::new(1);
     let places = Arc::new(());
     let mut connections = JoinSet::new();
+    let mut silent = Silent::default();
     let mut retry = RETRY_MIN;
-    while let Some(accepted) = accept(&listener, &places, &mut connections, &mut stopping).await {
+    while let Some(accepted) = accept(
+        &listener,
+        &places,
+        &mut silent,
+        &mut connections,
+        &mut stopping,
+    )
+    .await
+    {
         match accepted.and_then(|(stream, peer)| handover(stream, peer, &places)) {
             Ok(handover) => {
                 retry = RETRY_MIN;
-                let served =
-                    connection::serve(Rc::clone(&server), handover, None, stopping.clone());
-                connections.spawn_local(served);
+                let first_head = FirstHead::default();
+                let served = connection::serve(
+                    Rc::clone(&server),
+                    handover,
+                    Some(first_head.clone()),
+                    None,
+                    stopping.clone(),
+                );
+                if Permit::taken(&places) > CONNECTIONS_MAX {
+                    silent.end_one();
+                }
+                let task = connections.spawn_local(served);
+                silent.0.push_back((first_head, task));
                 let is_full = Permit::taken(&places) >= CONNECTIONS_MAX;
                 if is_full && lines.line(clock.now()).is_some() {
                     warn!(
                         connections = CONNECTIONS_MAX,
-                        "the admin pages take no more connections until one ends"
+                        "the admin pages have no room: a connection that sends no request ends for a new \
+                         one, or the new one waits"
                     );
                 }
             }
@@ -116,10 +157,11 @@ pub(super) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection, once there is a place for it; `None` at the stop.
+/// The next connection, once there is a place for it or a silent one to end; `None` at the stop.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<()>,
+    silent: &mut Silent,
     connections: &mut JoinSet<()>,
     stopping: &mut watch::Receiver<bool>,
 ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
@@ -127,9 +169,10 @@ async fn accept(
     poll_fn(|cx| {
         // Whose end this sees has given its place back; the next end wakes this again.
         while let Poll::Ready(Some(_)) = connections.poll_join_next(cx) {}
+        silent.forget_others();
         if stop.as_mut().poll(cx).is_ready() {
             Poll::Ready(None)
-        } else if Permit::taken(places) < CONNECTIONS_MAX {
+        } else if Permit::taken(places) < CONNECTIONS_MAX || !silent.0.is_empty() {
             listener.poll_accept(cx).map(Some)
         } else {
             Poll::Pending

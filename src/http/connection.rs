@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
-use super::connection_clock::{ConnectionClock, Work};
+use super::connection_clock::{ConnectionClock, FirstHead, Work};
 use super::gate::{Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
 use super::service::{Found, Service};
@@ -72,10 +72,12 @@ enum End {
 }
 
 /// Serves a connection until it ends, or until its client asks for a WebSocket and it goes `back`.
-/// At its end its place in the connection limits is free.
+/// At its end its place in the connection limits is free. `first_head` is of a connection that
+/// nobody has read from.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
+    first_head: Option<FirstHead>,
     back: Option<WayBack>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -92,6 +94,7 @@ pub(super) async fn serve(
     let settings = &server.settings;
     let clock = Rc::new(ConnectionClock::start(
         !read.is_empty(),
+        first_head,
         Duration::from_millis(settings.head_timeout_ms),
         Duration::from_millis(settings.idle_timeout_ms),
     ));

@@ -287,6 +287,14 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     },
     Fixed {
+        what: "Connections to `--admin-addr` at once",
+        value: "64",
+        beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",
+        shows: Shows::Elsewhere("the log"),
+        code: ("src/http/admin.rs", "CONNECTIONS_MAX: usize = 64;"),
+        test: "tests/http_plane/admin.rs::silent_connections_make_room_the_oldest_first",
+    },
+    Fixed {
         what: "Plain HTTP: a connection without a request",
         value: "75 s",
         beyond: "it ends",
