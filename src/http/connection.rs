@@ -24,15 +24,20 @@ use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::connection_clock::{ConnectionClock, FirstHead, Work};
-use super::gate::{Gate, HeadLimits, SharedGate, Stop};
+use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
+use super::read_ahead::ReadAhead;
 use super::service::{Found, Service};
 use super::site::{Handler, LateAnswer, Later, RequestParts};
 use crate::wire::response;
 
+/// How soon a client that is not seen to be there is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What all connections share.
 pub(super) struct Server {
     service: Service,
+    ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
 }
@@ -50,6 +55,7 @@ impl Server {
             .half_close(true);
         Self {
             service,
+            ahead: ReadAhead::default(),
             settings,
             protocol,
         }
@@ -104,7 +110,14 @@ pub(super) async fn serve(
     };
     // Who read bytes of a head has decided that it is served here.
     let decided = !read.is_empty();
-    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock));
+    let gate = Gate::new(
+        stream,
+        read,
+        decided,
+        limits,
+        Rc::clone(&clock),
+        server.ahead.connection(),
+    );
     let gate = SharedGate::new(gate);
     let requests = Requests {
         server: Rc::clone(&server),
@@ -185,10 +198,15 @@ async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
         }
-        if clock.is_working() && gate.poll_client_gone(cx).is_ready() {
+        let client = match clock.is_working() {
+            true => gate.look_for_client(cx),
+            false => Client::There,
+        };
+        if client == Client::Gone {
             return Poll::Ready(End::ClientGone);
         }
-        let Some(deadline) = clock.deadline() else {
+        let look_again = (client == Client::Hidden).then(|| Instant::now() + LOOK_AGAIN);
+        let Some(deadline) = clock.deadline().into_iter().chain(look_again).min() else {
             return Poll::Pending;
         };
         if timer.deadline() != deadline {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
@@ -234,4 +235,52 @@ fn a_stop_lets_an_answer_finish() {
     service.stream.write_all(ok("1").as_bytes()).unwrap();
     assert_eq!(client.reply().text(), "1");
     stop.join().unwrap();
+}
+
+#[test]
+fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
+    let rig = Rig::new();
+    let next = get("/v1/jobs/next");
+    let half = "GET /v1/jobs/next HTTP/1.1\r\nHost: x\r\nX: ".to_owned() + &"y".repeat(15_000);
+    for behind in [
+        "G".to_owned(),
+        "G".repeat(9_000),
+        half,
+        next.repeat(5_000),
+        next,
+    ] {
+        for resets in [false, true] {
+            let mut client = rig.connect(get("/v1/jobs/x"));
+            let mut service = rig.accept();
+            service.head_text();
+            client.send(&behind);
+            std::thread::sleep(Duration::from_millis(50));
+            if resets {
+                let socket = SockRef::from(&client.stream);
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            let left = Instant::now();
+            drop(client);
+            assert_ends(&mut service);
+            assert!(left.elapsed() < Duration::from_millis(1_500), "seen late");
+        }
+    }
+    // More than the gateway reads ahead: a reset comes through all the same.
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    client.stream.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(300) {
+        if client.stream.write(&[b'G'; 64 * 1024]).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let socket = SockRef::from(&client.stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let left = Instant::now();
+    assert_ends(&mut service);
+    assert!(left.elapsed() < Duration::from_millis(1_500), "seen late");
+    rig.wait_for_places(0);
 }

@@ -400,3 +400,25 @@ fn a_connection_goes_on_behind_trailers() {
         assert_eq!(client.reply().text(), "3");
     }
 }
+
+#[test]
+fn what_is_pipelined_in_plenty_is_answered_in_order() {
+    let rig = Rig::new();
+    let padding = format!("X: {}", "x".repeat(12_000));
+    let request = |n: usize| post(&format!("/v1/jobs/{n}"), &padding, "");
+    let all: String = (0..50).map(request).collect();
+    let mut client = rig.connect(&all[..20_000]);
+    client.send(&all[20_000..]);
+    let mut service = rig.accept();
+    for n in 0..50 {
+        assert!(
+            service
+                .head_text()
+                .starts_with(&format!("POST /v1/jobs/{n} "))
+        );
+        // Time to read what waits behind this request.
+        std::thread::sleep(Duration::from_millis(2));
+        service.send(ok(&n.to_string()));
+        assert_eq!(client.reply().text(), n.to_string());
+    }
+}

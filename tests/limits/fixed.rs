@@ -287,6 +287,18 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     },
     Fixed {
+        what: "Plain HTTP: bytes read behind a request that is being answered",
+        value: "256 KiB of one connection, 32 MiB of all",
+        beyond: "not read; a client that ends its half behind more is seen to leave once the \
+                 request is answered",
+        shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
+        code: (
+            "src/http/read_ahead.rs",
+            "CONNECTION_BYTES_MAX: usize = 256 * 1024;",
+        ),
+        test: "src/http/read_ahead.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
+    },
+    Fixed {
         what: "Connections to `--admin-addr` at once",
         value: "64",
         beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",
