@@ -112,7 +112,7 @@ fn a_service_that_falls_silent_breaks_the_answer_off() {
 fn slow_is_not_silent() {
     let rig = impatient();
     let pause = || std::thread::sleep(Duration::from_millis(150));
-    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 6", ""));
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", ""));
     let mut service = rig.accept();
     service.head_text();
     // The client takes longer than a service may.
@@ -155,7 +155,7 @@ fn a_client_that_goes_takes_its_request_with_it() {
             leave(client);
             assert_ends(&mut service);
         }
-        let client = rig.connect(post("/v1/jobs/x", "Content-Length: 9", "he"));
+        let client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", "he"));
         let mut service = rig.accept();
         service.head_text();
         assert_eq!(service.take(2), b"he");
@@ -283,4 +283,50 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
     assert_ends(&mut service);
     assert!(left.elapsed() < Duration::from_millis(1_500), "seen late");
     rig.wait_for_places(0);
+}
+
+#[test]
+fn a_small_body_is_whole_before_it_takes_a_connection() {
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 1,
+        HttpSettings::default(),
+    );
+    let mut slow: Vec<_> = (0..3)
+        .map(|_| rig.connect(post("/v1/jobs/slow", "Content-Length: 65536", "x")))
+        .collect();
+    let mut client = rig.connect("");
+    let mut ask = |text: &str| {
+        client.send(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("GET "));
+        service.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n{text}"
+        ));
+        assert_eq!(client.reply().text(), text);
+    };
+    ask("1");
+    for client in &mut slow {
+        client.send("y");
+    }
+    ask("2");
+    for mut client in slow {
+        client.send("z".repeat(65_534));
+        let mut service = rig.accept();
+        let head = service.head_text().to_lowercase();
+        assert!(head.contains("content-length: 65536\r\n"), "{head}");
+        let body = service.take(65_536);
+        assert_eq!((&body[..3], body.last()), (&b"xyz"[..], Some(&b'z')));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n3");
+        assert_eq!(client.reply().text(), "3");
+    }
+    // A client that asks before it sends is told to go on.
+    let expects = "Content-Length: 2\r\nExpect: 100-continue";
+    let mut client = rig.connect(post("/v1/jobs/x", expects, ""));
+    assert_eq!(client.head().status, 100);
+    client.send("ok");
+    let mut service = rig.accept();
+    service.head_text();
+    assert_eq!(service.take(2), b"ok");
+    service.send(ok("4"));
+    assert_eq!(client.reply().text(), "4");
 }

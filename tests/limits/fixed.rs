@@ -366,6 +366,18 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
     },
     Fixed {
+        what: "Announced length of a request's body that the proxy reads whole before it takes a \
+               connection to the service",
+        value: "64 KiB",
+        beyond: "the body is passed on piece by piece, and holds a connection meanwhile",
+        shows: Shows::Metric(names::PROXY_REQUESTS_IN_FLIGHT),
+        code: (
+            "src/http/proxy/body.rs",
+            "SMALL_BYTES_MAX: u64 = 64 * 1024;",
+        ),
+        test: "tests/http_proxy/faults.rs::a_small_body_is_whole_before_it_takes_a_connection",
+    },
+    Fixed {
         what: "Times that a proxied path may be encoded over itself",
         value: "3",
         beyond: "400",

@@ -1,7 +1,9 @@
-//! Bodies on their way through the proxy: piece by piece, each asked for when there is room.
+//! Bodies on their way through the proxy: piece by piece, each asked for when there is room. A small
+//! one of a request is read whole before.
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,34 +15,63 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::Exchange;
 use super::headers;
 use super::stats::{Outcome, ServiceStats};
-use crate::http::body::{BoxError, Progress, RequestBody};
+use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease};
 
-/// A request's body on its way to the service; `None` where there is none.
+/// A body that announces no more than this is whole before it takes a connection to its service: a
+/// client that is slow with so little holds none.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// A request's body on its way to the service.
 #[derive(Debug)]
 pub(super) struct ToService {
-    body: Option<RequestBody>,
+    kind: Kind,
     stats: Arc<ServiceStats>,
 }
 
+#[derive(Debug)]
+enum Kind {
+    /// No body, or nothing of it left.
+    Nothing,
+    /// All of a small one.
+    Whole(Bytes),
+    /// What is passed on piece by piece.
+    Pieces(RequestBody),
+}
+
 impl ToService {
-    pub(super) fn new(body: RequestBody, stats: Arc<ServiceStats>) -> Self {
-        let body = Some(body).filter(|body| !body.is_end_stream());
-        Self { body, stats }
+    /// The body of a request, once that may take a connection to its service.
+    ///
+    /// # Errors
+    /// A small body broke off.
+    pub(super) async fn new(
+        body: RequestBody,
+        stats: Arc<ServiceStats>,
+    ) -> Result<Self, ReadBodyError> {
+        let is_small = |length| length <= SMALL_BYTES_MAX;
+        let kind = if body.is_end_stream() {
+            Kind::Nothing
+        } else if body.size_hint().exact().is_some_and(is_small) {
+            Kind::Whole(body.read(SMALL_BYTES_MAX as usize).await?)
+        } else {
+            Kind::Pieces(body)
+        };
+        Ok(Self { kind, stats })
     }
 
-    /// There is a body, and nobody knows its length.
+    /// Nobody knows the length of the body.
     pub(super) fn is_in_chunks(&self) -> bool {
-        let body = self.body.as_ref();
-        body.is_some_and(|body| body.size_hint().exact().is_none())
+        self.size_hint().exact().is_none()
     }
 }
 
 impl Again for ToService {
     /// Only where there is nothing to send.
     fn again(&self) -> Option<Self> {
-        let stats = Arc::clone(&self.stats);
-        self.body.is_none().then_some(Self { body: None, stats })
+        matches!(self.kind, Kind::Nothing).then(|| Self {
+            kind: Kind::Nothing,
+            stats: Arc::clone(&self.stats),
+        })
     }
 }
 
@@ -52,10 +83,15 @@ impl Body for ToService {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
+        let frame = match &mut self.kind {
+            Kind::Nothing => None,
+            Kind::Whole(bytes) => {
+                let frame = Frame::data(mem::take(bytes));
+                self.kind = Kind::Nothing;
+                Some(Ok(frame))
+            }
+            Kind::Pieces(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.stats.count_request_bytes(data_bytes(frame));
         }
@@ -63,12 +99,19 @@ impl Body for ToService {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.kind {
+            Kind::Nothing => true,
+            Kind::Whole(_) => false,
+            Kind::Pieces(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.body.as_ref().map(Body::size_hint);
-        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+        match &self.kind {
+            Kind::Nothing => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Pieces(body) => body.size_hint(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A reverse proxy: paths of clients that belong to services behind the gateway.
 //!
-//! Bodies stream both ways and are never kept; a side that does not read stops the other. No cookie
+//! Bodies stream both ways, but for a request's small one, which is whole before it takes a connection
+//! to its service; a side that does not read stops the other. No cookie
 //! is kept, no redirect followed, nothing decoded. What may pass, and how it is changed, is in pure
 //! parts: `path`, `headers`. Called by `run`, runs on the HTTP thread.
 
@@ -164,15 +165,22 @@ impl Shared {
     ) -> LateAnswer {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer.ip());
         let upload = body.progress();
-        let body = ToService::new(body, Arc::clone(&behind.stats));
         let upstream = behind.pool.service().upstream();
-        let request = match self.request(path, upstream, parts, body) {
-            Ok(request) => request,
+        let head = match self.head(path, upstream, parts) {
+            Ok(head) => head,
             Err(refusal) => {
                 exchange.refuse(refusal.outcome);
                 return Answer::detail(refusal.status, refusal.detail).into();
             }
         };
+        let bad_body = |exchange: &mut Exchange| {
+            exchange.refuse(Outcome::BadRequest);
+            Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into()
+        };
+        let Ok(body) = ToService::new(body, Arc::clone(&behind.stats)).await else {
+            return bad_body(&mut exchange);
+        };
+        let request = with_body(head, body);
         let failure = match send(&behind.pool, request, &upload).await {
             Ok((answer, lease)) => {
                 exchange.has_head(answer.status());
@@ -192,8 +200,7 @@ impl Shared {
             Err(failure) => failure,
         };
         if upload.is_broken() {
-            exchange.refuse(Outcome::BadRequest);
-            return Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into();
+            return bad_body(&mut exchange);
         }
         exchange.fail(failure.reason.into(), failure.cause.as_ref());
         match failure.reason {
@@ -206,14 +213,13 @@ impl Shared {
         }
     }
 
-    /// The request as the service gets it.
-    fn request(
+    /// The head of the request as the service gets it.
+    fn head(
         &self,
         path: ProxiedPath,
         upstream: &Upstream,
         parts: RequestParts,
-        body: ToService,
-    ) -> Result<Request<ToService>, Refusal> {
+    ) -> Result<Request<()>, Refusal> {
         let refused = |refusal: path::Refusal| Refusal {
             status: refusal.status(),
             detail: refusal.detail(),
@@ -237,7 +243,7 @@ impl Shared {
         }
         let target_host = parts.head.uri.authority();
         let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
-        let mut request = Request::new(body);
+        let mut request = Request::new(());
         *request.method_mut() = parts.head.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.head.headers;
@@ -248,13 +254,20 @@ impl Shared {
             host: upstream.authority(),
         };
         headers::to_service(request.headers_mut(), forwarded, random);
-        if request.body().is_in_chunks() {
-            // hyper would send a GET or a HEAD without such a body.
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-        }
         Ok(request)
     }
+}
+
+/// The request with its body, which the head has to announce.
+fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
+    let is_in_chunks = body.is_in_chunks();
+    let mut request = head.map(|()| body);
+    if is_in_chunks {
+        // hyper would send a GET or a HEAD without such a body.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    request
 }
 
 /// Sends a request, and waits for the head of an answer that can be passed on: it changes no
