@@ -171,13 +171,13 @@ fn proxy_settings(
     };
     let services = Service::ALL.into_iter().zip(services);
     let services = services.filter(|(number, _)| !number.proxied().is_empty());
-    let trusted = settings.common.trusted_proxies.clone();
     ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: settings.proxy_silence_timeout_ms,
         service_connections_max: settings.proxy_connections_max,
-        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        address_connections_max: settings.proxy_connections_per_ip_max,
+        trusted_proxies: settings.common.trusted_proxies.clone(),
         clock,
     }
 }

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
@@ -329,4 +330,54 @@ fn a_small_body_is_whole_before_it_takes_a_connection() {
     assert_eq!(service.take(2), b"ok");
     service.send(ok("4"));
     assert_eq!(client.reply().text(), "4");
+}
+
+#[test]
+fn an_address_holds_its_share_of_the_connections_and_no_more() {
+    let waits = r#"weirgate_proxy_address_waits_total{service="measurement"}"#;
+    for trusted_proxies in [TrustedProxies::None, TrustedProxies::Any] {
+        let is_behind_proxy = trusted_proxies == TrustedProxies::Any;
+        let rig = Rig::with(
+            |settings| {
+                settings.service_connections_max = 3;
+                settings.address_connections_max = Some(2);
+                settings.silence_timeout_ms = 2_000;
+                settings.trusted_proxies = trusted_proxies;
+            },
+            HttpSettings::default(),
+        );
+        let connect = |client: &str, path: &str, framing: &str| {
+            let peer = if is_behind_proxy { "127.0.0.1" } else { client };
+            let headers = format!("X-Forwarded-For: {client}{framing}");
+            rig.connect_as(peer.parse().unwrap(), post(path, &headers, ""))
+        };
+        let [greedy, other] = ["192.0.2.1", "192.0.2.2"];
+        // An upload and a download, both slow: neither is silent on the service's side.
+        let _upload = connect(greedy, "/v1/jobs/up", "\r\nContent-Length: 100000");
+        let mut first = rig.accept();
+        first.head_text();
+        let mut download = connect(greedy, "/v1/jobs/down", "");
+        let mut second = rig.accept();
+        second.head_text();
+        second.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhe");
+        download.head();
+        let _third = connect(greedy, "/v1/jobs/third", "\r\nContent-Length: 100000");
+        rig.wait_for(waits, 1.0);
+        // Another address is served at once.
+        let mut client = connect(other, "/v1/jobs/other", "");
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("POST /v1/jobs/other "));
+        service.send(ok("1"));
+        assert_eq!(client.reply().text(), "1");
+        // One that ends makes room for the next of its address.
+        drop(download);
+        assert!(service.head_text().starts_with("POST /v1/jobs/third "));
+        assert_eq!(rig.metric(waits), 1.0);
+        // Who waits for too long gets no answer from the service.
+        let reply = connect(greedy, "/v1/jobs/fourth", "").reply();
+        assert_eq!((reply.status, reply.text()), TIMEOUT);
+        rig.wait_for(waits, 2.0);
+        let ended = r#"service="measurement",outcome="no_connection""#;
+        rig.wait_for(&format!("weirgate_proxy_requests_total{{{ended}}}"), 1.0);
+    }
 }

@@ -1,5 +1,6 @@
 //! Messages that a proxy easily changes, to the letter.
 
+use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, get, line, lines, ok, post, request};
@@ -83,7 +84,9 @@ fn names(head: &str) -> Vec<String> {
 fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
     for (is_trusted, proto) in [(false, "http"), (true, "https")] {
         let trust = |settings: &mut weirgate::http::proxy::ProxySettings| {
-            settings.trusts = Box::new(move |_| is_trusted);
+            if is_trusted {
+                settings.trusted_proxies = TrustedProxies::Any;
+            }
         };
         let rig = Rig::with(trust, HttpSettings::default());
         let forwarded = "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3\r\n\

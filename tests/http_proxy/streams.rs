@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
+use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{
@@ -331,7 +332,7 @@ fn answers_may_be_read_by_the_origin_that_asks_unless_the_service_says_otherwise
 #[test]
 fn a_trusted_proxy_is_believed() {
     let rig = Rig::with(
-        |settings| settings.trusts = Box::new(|_| true),
+        |settings| settings.trusted_proxies = TrustedProxies::Any,
         HttpSettings::default(),
     );
     let mut client =

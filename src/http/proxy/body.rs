@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Exchange;
 use super::headers;
+use super::shares::Share;
 use super::stats::{Outcome, ServiceStats};
 use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease};
@@ -123,6 +124,8 @@ pub(super) struct ToClient {
     /// Does not say beforehand that there is nothing in it.
     hides_end: bool,
     lease: Option<Lease<ToService>>,
+    /// Only held: what counts for the client's address.
+    _share: Option<Share>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
@@ -134,7 +137,7 @@ pub(super) struct ToClient {
 impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Lease<ToService>,
+        (lease, share): (Lease<ToService>, Option<Share>),
         upload: Arc<Progress>,
         exchange: Exchange,
         silence: Duration,
@@ -144,6 +147,7 @@ impl ToClient {
             hides_end: false,
             incoming,
             lease: Some(lease),
+            _share: share,
             upload,
             exchange,
             silence,

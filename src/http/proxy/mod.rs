@@ -9,6 +9,7 @@ mod body;
 mod exchange;
 mod headers;
 mod path;
+mod shares;
 mod stats;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -20,14 +21,19 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use tokio::time::timeout;
 
 use self::body::{ToClient, ToService};
 use self::exchange::{Exchange, Watch};
 use self::path::InnerPaths;
+use self::shares::{Share, Shares};
 use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
-use super::services::{Ended, Failure, FailureReason, Lease, Policy, Pool, Service, Upstream};
+use super::services::{
+    Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Service, Upstream,
+};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
+use crate::auth::TrustedProxies;
 use crate::clock::Clock;
 use crate::telemetry::GatewayMetric;
 
@@ -54,8 +60,10 @@ pub struct ProxySettings {
     pub silence_timeout_ms: u64,
     /// Connections to one service at once; requests beyond wait for one, as long as for an answer.
     pub service_connections_max: usize,
-    /// Whose `X-Forwarded-Proto` and `X-Forwarded-Host` count.
-    pub trusts: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// Those of them that the clients of one address hold at once; requests beyond wait.
+    pub address_connections_max: Option<usize>,
+    /// Whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
+    pub trusted_proxies: TrustedProxies,
     /// For the limit of log lines.
     pub clock: Clock,
 }
@@ -69,6 +77,7 @@ pub struct Proxy {
 /// A service behind the proxy.
 struct Behind {
     pool: Pool<ToService>,
+    shares: Shares,
     watch: Arc<Watch>,
     stats: Arc<ServiceStats>,
 }
@@ -77,7 +86,7 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
-    trusts: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    trusted_proxies: TrustedProxies,
 }
 
 impl Proxy {
@@ -96,6 +105,7 @@ impl Proxy {
             let waited = Arc::clone(&stats);
             let behind = Behind {
                 pool: Pool::new(service, policy, move || waited.count_wait()),
+                shares: Shares::new(settings.address_connections_max),
                 watch: Arc::new(watch),
                 stats,
             };
@@ -106,7 +116,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
-                trusts: settings.trusts,
+                trusted_proxies: settings.trusted_proxies,
             }),
         }
     }
@@ -166,6 +176,7 @@ impl Shared {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer.ip());
         let upload = body.progress();
         let upstream = behind.pool.service().upstream();
+        let client = self.client(&parts);
         let head = match self.head(path, upstream, parts) {
             Ok(head) => head,
             Err(refusal) => {
@@ -181,12 +192,19 @@ impl Shared {
             return bad_body(&mut exchange);
         };
         let request = with_body(head, body);
-        let failure = match send(&behind.pool, request, &upload).await {
-            Ok((answer, lease)) => {
+        let sent = async {
+            let (share, place) = self.place(behind, client).await?;
+            let (answer, lease) = send(&behind.pool, place, request, &upload).await?;
+            Ok((answer, lease, share))
+        };
+        let sent: Result<_, Failure> = sent.await;
+        let failure = match sent {
+            Ok((answer, lease, share)) => {
                 exchange.has_head(answer.status());
                 let (mut head, incoming) = answer.into_parts();
                 headers::to_client(&mut head.headers);
-                let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
+                let mut body =
+                    ToClient::new(incoming, (lease, share), upload, exchange, self.silence);
                 if head.status == StatusCode::NOT_MODIFIED {
                     body = body.hiding_end();
                 }
@@ -211,6 +229,28 @@ impl Shared {
                 Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into()
             }
         }
+    }
+
+    /// The address that a request counts for.
+    fn client(&self, parts: &RequestParts) -> IpAddr {
+        let lines = parts.head.headers.get_all("x-forwarded-for").iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        self.trusted_proxies.client(parts.peer.ip(), lines)
+    }
+
+    /// A place in the share of the client's address, and one among all connections to the service.
+    async fn place(
+        &self,
+        behind: &Behind,
+        client: IpAddr,
+    ) -> Result<(Option<Share>, Place), Failure> {
+        let places = async {
+            let waits = || behind.stats.count_address_wait();
+            let share = behind.shares.place(client, waits).await;
+            (share, behind.pool.place().await)
+        };
+        let places = timeout(self.silence, places).await;
+        places.map_err(|_| Failure::no_connection())
     }
 
     /// The head of the request as the service gets it.
@@ -249,7 +289,7 @@ impl Shared {
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
             peer: parts.peer.ip(),
-            peer_is_trusted: (self.trusts)(parts.peer.ip()),
+            peer_is_trusted: self.trusted_proxies.trusts(parts.peer.ip()),
             target_host,
             host: upstream.authority(),
         };
@@ -274,10 +314,11 @@ fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
 /// protocol, which nobody asked for, and its body is one that others can read.
 async fn send(
     pool: &Pool<ToService>,
+    place: Place,
     request: Request<ToService>,
     upload: &Progress,
 ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
-    let (answer, lease) = pool.send(request, || upload.is_owed()).await?;
+    let (answer, lease) = pool.send(place, request, || upload.is_owed()).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         || headers::has_other_coding(answer.headers())
     {

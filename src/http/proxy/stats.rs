@@ -80,6 +80,7 @@ pub(super) struct ServiceStats {
     /// The durations are those to the answer's head.
     pub(super) requests: Arc<RequestStats>,
     waits: AtomicU64,
+    address_waits: AtomicU64,
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
 }
@@ -90,6 +91,7 @@ impl ServiceStats {
         Self {
             requests: Arc::new(RequestStats::new(outcomes)),
             waits: AtomicU64::new(0),
+            address_waits: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
         }
@@ -97,6 +99,10 @@ impl ServiceStats {
 
     pub(super) fn count_wait(&self) {
         self.waits.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_address_wait(&self) {
+        self.address_waits.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_request_bytes(&self, bytes: usize) {
@@ -125,8 +131,10 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let each = each.map(|(name, stats)| (*name, Arc::clone(&stats.requests)));
     let mut metrics = requests.of(&each.collect());
     let waits = |stats: &ServiceStats| stats.waits.load(Relaxed);
+    let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
     metrics.extend([
         numbers(&names::PROXY_WAITS, services, waits),
+        numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
         pairs(&names::PROXY_BODY_BYTES, services, ServiceStats::body_bytes),
     ]);
     metrics

@@ -22,7 +22,7 @@ const KEPT_FOR: Duration = Duration::from_secs(4);
 /// What the user of a pool decides.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Policy {
-    /// For connecting, for a free connection, and for each silence of the service.
+    /// For connecting, and for each silence of the service.
     pub(in crate::http) silence: Duration,
     /// Connections at once; requests beyond wait for one.
     pub(in crate::http) connections_max: usize,
@@ -85,7 +85,13 @@ pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
     /// Only held: its place among those of the service.
-    place: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// A place among the connections to a service, given back when dropped.
+pub(in crate::http) struct Place {
+    /// Nobody closes the semaphore, so a permit is always there.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Lease<B> {
@@ -126,6 +132,12 @@ impl Failure {
         Self { reason, cause }
     }
 
+    /// None of the service's connections got free in time.
+    pub(in crate::http) fn no_connection() -> Self {
+        let cause = "all connections to the service are in use";
+        Self::new(FailureReason::NoConnection, cause)
+    }
+
     pub(in crate::http) fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
@@ -158,6 +170,19 @@ impl<B: Again> Pool<B> {
         &self.service
     }
 
+    /// A place among the connections to the service, once one is free.
+    pub(in crate::http) async fn place(&self) -> Place {
+        let free = Arc::clone(&self.places).try_acquire_owned();
+        let permit = match free {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                (self.waits)();
+                Arc::clone(&self.places).acquire_owned().await.ok()
+            }
+        };
+        Place { _permit: permit }
+    }
+
     /// Sends a request, on a kept connection where there is one; waits for the answer's head. A
     /// silence that is `excused` does not count.
     ///
@@ -165,10 +190,10 @@ impl<B: Again> Pool<B> {
     /// There is no answer.
     pub(in crate::http) async fn send(
         &self,
+        mut place: Place,
         mut request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
-        let mut place = self.place().await?;
         loop {
             let kept = self.take_kept();
             let is_new = kept.is_none();
@@ -192,20 +217,6 @@ impl<B: Again> Pool<B> {
                 Err(Fault::Stale(again)) => (request, place) = (*again, lease.place),
             }
         }
-    }
-
-    /// A place among the connections of the service, once there is one.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        (self.waits)();
-        let free = Arc::clone(&self.places).acquire_owned();
-        let none = |cause| Failure::new(FailureReason::NoConnection, cause);
-        let place = timeout(self.policy.silence, free).await;
-        let place = place.map_err(|_| none("all connections to the service are in use"))?;
-        // Nobody closes the semaphore.
-        place.map_err(|_| none("closed"))
     }
 
     fn take_kept(&self) -> Option<Connection<B>> {

@@ -37,6 +37,8 @@ pub struct EventsSettings {
     pub proxy_silence_timeout_ms: u64,
     /// Connections of the proxy to one service at once.
     pub proxy_connections_max: usize,
+    /// Those of them that the clients of one address hold at once.
+    pub proxy_connections_per_ip_max: Option<usize>,
     /// The body of one broadcast.
     pub broadcast_bytes_max: usize,
     /// One message from a client; `common` has the size from which its connection ends.
@@ -67,6 +69,7 @@ impl Checked {
             answer_bytes_max: self.number("upstream-answer-bytes-max"),
             proxy_silence_timeout_ms: self.number("proxy-silence-timeout-ms"),
             proxy_connections_max: self.number("proxy-connections-max"),
+            proxy_connections_per_ip_max: self.unless_0("proxy-connections-per-ip-max"),
             broadcast_bytes_max: self.number("broadcast-bytes-max"),
             message_bytes_max,
             rate_per_second_milli: self.milli("rate-limit-rps"),
