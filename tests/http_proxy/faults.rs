@@ -381,3 +381,29 @@ fn an_address_holds_its_share_of_the_connections_and_no_more() {
         rig.wait_for(&format!("weirgate_proxy_requests_total{{{ended}}}"), 1.0);
     }
 }
+
+#[test]
+fn an_answer_with_too_many_headers_is_told_apart() {
+    let rig = Rig::new();
+    let answer = |lines: usize| {
+        let more: String = (1..lines).map(|n| format!("X-{n}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{more}\r\n")
+    };
+    let too_large = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(400_000));
+    let told = (502, r#"{"detail":"Upstream answer head too large"}"#);
+    for (answer, (status, text)) in [
+        (answer(100), (200, "")),
+        (answer(101), told),
+        (too_large, told),
+    ] {
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(answer);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), (status, text));
+        drop(service);
+    }
+    let labels = r#"service="measurement",outcome="answer_head_too_large""#;
+    rig.wait_for(&format!("weirgate_proxy_requests_total{{{labels}}}"), 2.0);
+}

@@ -366,6 +366,18 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
     },
     Fixed {
+        what: "Header lines in the head of a service's answer",
+        value: "100",
+        beyond: "the proxy: 502 `Upstream answer head too large`; a call: \
+                 `upstream_error`, \"Upstream unreachable\"",
+        shows: Shows::Metric(names::PROXY_REQUESTS),
+        code: (
+            "src/http/services/pool.rs",
+            "ANSWER_HEADERS_MAX: usize = 100;",
+        ),
+        test: "tests/http_proxy/faults.rs::an_answer_with_too_many_headers_is_told_apart",
+    },
+    Fixed {
         what: "Announced length of a request's body that the proxy reads whole before it takes a \
                connection to the service",
         value: "64 KiB",

@@ -164,7 +164,7 @@ fn goes_again(ended: &Ended) -> bool {
 
 fn why(failure: &Failure) -> CallFailure {
     match failure.reason {
-        FailureReason::Unreachable => CallFailure::Unreachable,
+        FailureReason::Unreachable | FailureReason::HeadTooLarge => CallFailure::Unreachable,
         FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
     }
 }

@@ -228,6 +228,10 @@ impl Shared {
             FailureReason::Unreachable => {
                 Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into()
             }
+            FailureReason::HeadTooLarge => {
+                let detail = "Upstream answer head too large";
+                Answer::detail(StatusCode::BAD_GATEWAY, detail).into()
+            }
         }
     }
 

@@ -31,10 +31,12 @@ pub(super) enum Outcome {
     InnerPath,
     /// 400, or 501: the rest of the request was not to be passed on.
     BadRequest,
+    /// 502: the head of the service's answer has too many bytes or header lines.
+    AnswerHeadTooLarge,
 }
 
 impl Outcome {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Answered,
         Self::Refused,
         Self::Unreachable,
@@ -45,6 +47,7 @@ impl Outcome {
         Self::BadPath,
         Self::InnerPath,
         Self::BadRequest,
+        Self::AnswerHeadTooLarge,
     ];
 
     /// The metric label.
@@ -60,6 +63,7 @@ impl Outcome {
             Self::BadPath => "bad_path",
             Self::InnerPath => "inner_path",
             Self::BadRequest => "bad_request",
+            Self::AnswerHeadTooLarge => "answer_head_too_large",
         }
     }
 }
@@ -68,6 +72,7 @@ impl From<FailureReason> for Outcome {
     fn from(reason: FailureReason) -> Self {
         match reason {
             FailureReason::Unreachable => Self::Unreachable,
+            FailureReason::HeadTooLarge => Self::AnswerHeadTooLarge,
             FailureReason::Timeout => Self::Timeout,
             FailureReason::NoConnection => Self::NoConnection,
         }

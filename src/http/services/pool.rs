@@ -19,6 +19,9 @@ use crate::http::body::BoxError;
 /// common servers end theirs, so that few requests meet that end.
 const KEPT_FOR: Duration = Duration::from_secs(4);
 
+/// Header lines in the head of an answer.
+const ANSWER_HEADERS_MAX: usize = 100;
+
 /// What the user of a pool decides.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Policy {
@@ -113,6 +116,9 @@ impl<B> Lease<B> {
 pub(in crate::http) enum FailureReason {
     /// The service refused, broke off, or spoke no HTTP.
     Unreachable,
+    /// The head of the answer has more header lines than [`ANSWER_HEADERS_MAX`], or more bytes
+    /// than its [`Policy`] allows.
+    HeadTooLarge,
     /// The service was silent for too long.
     Timeout,
     /// None of the service's connections got free in time.
@@ -231,7 +237,9 @@ impl<B: Again> Pool<B> {
             let stream = link::connect(&self.service, &activity).await;
             let stream = stream.map_err(Failure::unreachable)?;
             let mut builder = Builder::new();
-            builder.max_buf_size(self.policy.buffer_bytes_max);
+            builder
+                .max_buf_size(self.policy.buffer_bytes_max)
+                .max_headers(ANSWER_HEADERS_MAX);
             let shaken = builder.handshake(stream).await;
             shaken.map_err(Failure::unreachable)
         });
@@ -278,6 +286,10 @@ impl<B: Again> Pool<B> {
         };
         match unsent.or(copy) {
             Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
+            _ if error.is_parse_too_large() => {
+                let failure = Failure::new(FailureReason::HeadTooLarge, error);
+                Err(Fault::Failed(failure))
+            }
             _ => Err(Fault::Failed(Failure::unreachable(error))),
         }
     }
