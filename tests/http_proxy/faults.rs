@@ -263,7 +263,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
             let left = Instant::now();
             drop(client);
             assert_ends(&mut service);
-            assert!(left.elapsed() < Duration::from_millis(1_500), "seen late");
+            assert!(left.elapsed() < Duration::from_secs(3), "seen late");
         }
     }
     // More than the gateway reads ahead: a reset comes through all the same.
@@ -282,7 +282,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
     drop(client);
     let left = Instant::now();
     assert_ends(&mut service);
-    assert!(left.elapsed() < Duration::from_millis(1_500), "seen late");
+    assert!(left.elapsed() < Duration::from_secs(3), "seen late");
     rig.wait_for_places(0);
 }
 
