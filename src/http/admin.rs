@@ -73,21 +73,76 @@ impl Admin {
     }
 }
 
-/// Connections that have sent no request yet, the oldest first.
+/// The connections that are there.
 #[derive(Default)]
-struct Silent(VecDeque<(FirstHead, AbortHandle)>);
+struct Connections {
+    tasks: JoinSet<()>,
+    places: Arc<()>,
+    /// Those that have sent no request yet, the oldest first.
+    silent: VecDeque<(FirstHead, AbortHandle)>,
+}
 
-impl Silent {
-    fn forget_others(&mut self) {
-        self.0
-            .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+impl Connections {
+    fn are_full(&self) -> bool {
+        Permit::taken(&self.places) >= CONNECTIONS_MAX
     }
 
-    /// Ends the oldest.
-    fn end_one(&mut self) {
-        if let Some((_, task)) = self.0.pop_front() {
+    /// The next connection, once there is a place for it or a silent one to end; `None` at the
+    /// stop.
+    async fn accept(
+        &mut self,
+        listener: &TcpListener,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
+        poll_fn(|cx| {
+            // Whose end this sees has given its place back; the next end wakes this again.
+            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            self.silent
+                .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+            if stop.as_mut().poll(cx).is_ready() {
+                Poll::Ready(None)
+            } else if !self.are_full() || !self.silent.is_empty() {
+                listener.poll_accept(cx).map(Some)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Serves one more, in place of the oldest silent one where all places are taken.
+    fn serve(
+        &mut self,
+        server: &Rc<Server>,
+        (stream, peer): (TcpStream, SocketAddr),
+        stopping: &watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        // Fails only on a connection that is gone already; the first read will say so.
+        let _ = stream.set_nodelay(true);
+        let stream = stream.into_std()?;
+        if self.are_full()
+            && let Some((_, task)) = self.silent.pop_front()
+        {
             task.abort();
         }
+        let handover = Handover {
+            stream,
+            read: Vec::new(),
+            peer,
+            permit: Permit::new(&self.places),
+        };
+        let first_head = FirstHead::default();
+        let served = connection::serve(
+            Rc::clone(server),
+            handover,
+            Some(first_head.clone()),
+            None,
+            stopping.clone(),
+        );
+        let task = self.tasks.spawn_local(served);
+        self.silent.push_back((first_head, task));
+        Ok(())
     }
 }
 
@@ -103,41 +158,17 @@ pub(super) async fn serve(
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };
     let mut lines = LogBudget::new(1);
-    let places = Arc::new(());
-    let mut connections = JoinSet::new();
-    let mut silent = Silent::default();
+    let mut connections = Connections::default();
     let mut retry = RETRY_MIN;
-    while let Some(accepted) = accept(
-        &listener,
-        &places,
-        &mut silent,
-        &mut connections,
-        &mut stopping,
-    )
-    .await
-    {
-        match accepted.and_then(|(stream, peer)| handover(stream, peer, &places)) {
-            Ok(handover) => {
+    while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
+        match accepted.and_then(|accepted| connections.serve(&server, accepted, &stopping)) {
+            Ok(()) => {
                 retry = RETRY_MIN;
-                let first_head = FirstHead::default();
-                let served = connection::serve(
-                    Rc::clone(&server),
-                    handover,
-                    Some(first_head.clone()),
-                    None,
-                    stopping.clone(),
-                );
-                if Permit::taken(&places) > CONNECTIONS_MAX {
-                    silent.end_one();
-                }
-                let task = connections.spawn_local(served);
-                silent.0.push_back((first_head, task));
-                let is_full = Permit::taken(&places) >= CONNECTIONS_MAX;
-                if is_full && lines.line(clock.now()).is_some() {
+                if connections.are_full() && lines.line(clock.now()).is_some() {
                     warn!(
                         connections = CONNECTIONS_MAX,
-                        "the admin pages have no room: a connection that sends no request ends for a new \
-                         one, or the new one waits"
+                        "the admin pages have no room: a connection that sends no request ends \
+                         for a new one, or the new one waits"
                     );
                 }
             }
@@ -154,40 +185,5 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-/// The next connection, once there is a place for it or a silent one to end; `None` at the stop.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<()>,
-    silent: &mut Silent,
-    connections: &mut JoinSet<()>,
-    stopping: &mut watch::Receiver<bool>,
-) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
-    poll_fn(|cx| {
-        // Whose end this sees has given its place back; the next end wakes this again.
-        while let Poll::Ready(Some(_)) = connections.poll_join_next(cx) {}
-        silent.forget_others();
-        if stop.as_mut().poll(cx).is_ready() {
-            Poll::Ready(None)
-        } else if Permit::taken(places) < CONNECTIONS_MAX || !silent.0.is_empty() {
-            listener.poll_accept(cx).map(Some)
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-fn handover(stream: TcpStream, peer: SocketAddr, places: &Arc<()>) -> io::Result<Handover> {
-    // Fails only on a connection that is gone already; the first read will say so.
-    let _ = stream.set_nodelay(true);
-    Ok(Handover {
-        stream: stream.into_std()?,
-        read: Vec::new(),
-        peer,
-        permit: Permit::new(places),
-    })
+    while connections.tasks.join_next().await.is_some() {}
 }

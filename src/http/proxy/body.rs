@@ -116,6 +116,13 @@ impl Body for ToService {
     }
 }
 
+/// What a request holds until its answer is out: a connection to its service, and a part of its
+/// address's share of them.
+pub(super) struct Held {
+    pub(super) lease: Lease<ToService>,
+    pub(super) share: Option<Share>,
+}
+
 /// An answer's body on its way to the client. Once it has ended, its connection is kept; dropped
 /// before, that ends too, and the service sees that nobody listens.
 pub(super) struct ToClient {
@@ -137,7 +144,7 @@ pub(super) struct ToClient {
 impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
-        (lease, share): (Lease<ToService>, Option<Share>),
+        held: Held,
         upload: Arc<Progress>,
         exchange: Exchange,
         silence: Duration,
@@ -146,8 +153,8 @@ impl ToClient {
             ended: incoming.is_end_stream(),
             hides_end: false,
             incoming,
-            lease: Some(lease),
-            _share: share,
+            lease: Some(held.lease),
+            _share: held.share,
             upload,
             exchange,
             silence,

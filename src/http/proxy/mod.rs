@@ -23,15 +23,13 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
-use self::body::{ToClient, ToService};
+use self::body::{Held, ToClient, ToService};
 use self::exchange::{Exchange, Watch};
 use self::path::InnerPaths;
 use self::shares::{Share, Shares};
 use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
-use super::services::{
-    Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Service, Upstream,
-};
+use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::auth::TrustedProxies;
 use crate::clock::Clock;
@@ -192,28 +190,10 @@ impl Shared {
             return bad_body(&mut exchange);
         };
         let request = with_body(head, body);
-        let sent = async {
-            let (share, place) = self.place(behind, client).await?;
-            let (answer, lease) = send(&behind.pool, place, request, &upload).await?;
-            Ok((answer, lease, share))
-        };
-        let sent: Result<_, Failure> = sent.await;
-        let failure = match sent {
-            Ok((answer, lease, share)) => {
+        let failure = match self.send(behind, client, request, &upload).await {
+            Ok((answer, held)) => {
                 exchange.has_head(answer.status());
-                let (mut head, incoming) = answer.into_parts();
-                headers::to_client(&mut head.headers);
-                let mut body =
-                    ToClient::new(incoming, (lease, share), upload, exchange, self.silence);
-                if head.status == StatusCode::NOT_MODIFIED {
-                    body = body.hiding_end();
-                }
-                return LateAnswer {
-                    status: head.status,
-                    headers: head.headers,
-                    body: AnswerBody::pieces(body),
-                    is_passed_on: true,
-                };
+                return self.passed_on(answer, held, upload, exchange);
             }
             Err(failure) => failure,
         };
@@ -221,18 +201,50 @@ impl Shared {
             return bad_body(&mut exchange);
         }
         exchange.fail(failure.reason.into(), failure.cause.as_ref());
-        match failure.reason {
-            FailureReason::Timeout | FailureReason::NoConnection => {
-                Answer::detail(StatusCode::GATEWAY_TIMEOUT, "Upstream timeout").into()
-            }
-            FailureReason::Unreachable => {
-                Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into()
-            }
-            FailureReason::HeadTooLarge => {
-                let detail = "Upstream answer head too large";
-                Answer::detail(StatusCode::BAD_GATEWAY, detail).into()
-            }
+        failed(failure.reason).into()
+    }
+
+    /// The service's answer as the client gets it.
+    fn passed_on(
+        &self,
+        answer: Response<Incoming>,
+        held: Held,
+        upload: Arc<Progress>,
+        exchange: Exchange,
+    ) -> LateAnswer {
+        let (mut head, incoming) = answer.into_parts();
+        headers::to_client(&mut head.headers);
+        let mut body = ToClient::new(incoming, held, upload, exchange, self.silence);
+        if head.status == StatusCode::NOT_MODIFIED {
+            body = body.hiding_end();
         }
+        LateAnswer {
+            status: head.status,
+            headers: head.headers,
+            body: AnswerBody::pieces(body),
+            is_passed_on: true,
+        }
+    }
+
+    /// Sends a request once there is a connection for it, and waits for the head of an answer that
+    /// can be passed on: it changes no protocol, which nobody asked for, and its body is one that
+    /// others can read.
+    async fn send(
+        &self,
+        behind: &Behind,
+        client: IpAddr,
+        request: Request<ToService>,
+        upload: &Progress,
+    ) -> Result<(Response<Incoming>, Held), Failure> {
+        let (share, place) = self.place(behind, client).await?;
+        let sent = behind.pool.send(place, request, || upload.is_owed());
+        let (answer, lease) = sent.await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || headers::has_other_coding(answer.headers())
+        {
+            return Err(Failure::unreachable("an answer in another protocol"));
+        }
+        Ok((answer, Held { lease, share }))
     }
 
     /// The address that a request counts for.
@@ -314,21 +326,16 @@ fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
     request
 }
 
-/// Sends a request, and waits for the head of an answer that can be passed on: it changes no
-/// protocol, which nobody asked for, and its body is one that others can read.
-async fn send(
-    pool: &Pool<ToService>,
-    place: Place,
-    request: Request<ToService>,
-    upload: &Progress,
-) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
-    let (answer, lease) = pool.send(place, request, || upload.is_owed()).await?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        || headers::has_other_coding(answer.headers())
-    {
-        return Err(Failure::unreachable("an answer in another protocol"));
-    }
-    Ok((answer, lease))
+/// What a client gets where its service failed.
+fn failed(reason: FailureReason) -> Answer {
+    let (status, detail) = match reason {
+        FailureReason::Timeout | FailureReason::NoConnection => {
+            (StatusCode::GATEWAY_TIMEOUT, "Upstream timeout")
+        }
+        FailureReason::Unreachable => (StatusCode::BAD_GATEWAY, "Upstream unreachable"),
+        FailureReason::HeadTooLarge => (StatusCode::BAD_GATEWAY, "Upstream answer head too large"),
+    };
+    Answer::detail(status, detail)
 }
 
 /// A number that nobody can tell beforehand: each state has keys of its own.
