@@ -23,7 +23,7 @@ demo: ## Build, then serve a page with a moving market; PORT=8000
 test: deps build ## Install what the tests need, then run all of them
 	cargo test --workspace --locked
 	$(PYTEST) tests/contracts tests/blackbox tests/page
-	node --test clients/test/*.test.mjs
+	node --test clients/js/test/*.test.mjs
 	tests/conformance/run.sh abuse-quick
 	@echo "make test: all passed"
 

@@ -10,7 +10,7 @@ import { after, test } from "node:test";
 
 import { connect } from "../weirgate.js";
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
+const root = fileURLToPath(new URL("../../../", import.meta.url));
 const program = process.env.TEST_BINARY ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/weirgate`;
 if (!existsSync(program)) throw new Error(`no program at ${program}: run \`cargo build --release\` (or \`make test\`)`);
 let WebSocket;
