@@ -6,8 +6,8 @@ import errno
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Generic, Self, TypeVar, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
@@ -15,16 +15,10 @@ from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .core import Close, Core, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
+from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, LevelsOptions, TradesOptions, Url
 from .sessions import ChannelsCore, DevicesCore, Push, Request, SessionCore, SubscriberCore, TradesCore
 
-Url = str | Callable[[], str | Awaitable[str]]
-GetToken = Callable[[bool], str | None | Awaitable[str | None]]
 Item = TypeVar("Item")
-
-_OPTIONS = {"stale_ms", "silence_ms", "handshake_ms", "stable_ms", "backoff_min_ms", "backoff_max_ms", "request_ms", "queue_max",
-            "device_id", "retry"}
-_CALLBACKS = {f"on_{name}" for name in ("status", "open", "message", "state", "bad", "error", "welcome", "trade", "data", "gap",
-                                        "push", "identify")}
 
 
 class _Inbox:
@@ -44,28 +38,24 @@ class _Inbox:
 
 class Connection(Generic[Item]):
     """A WebSocket that stays until `close()`, or the end of its `async with` block. To be made inside a running event loop.
-
-    `url` may be a function, also a coroutine function, which is called before each attempt. Options:
-
-    - `get_token(refused)`: returns the token, or a coroutine that does; called before each attempt. `refused`: the server
-      refused the last one. `token_in`: "header" (`Authorization: Bearer`, the default) or "query".
-    - `stale_ms`, `silence_ms`, `handshake_ms`, `stable_ms`, `backoff_min_ms`, `backoff_max_ms`, `request_ms`, `queue_max`,
-      `retry`: as in clients/python/README.md.
-    - `on_status`, `on_message`, `on_state`, …: functions to call; `on(type, function)` adds more.
-    - `connect_options`: arguments for `websockets.asyncio.client.connect`, such as `ssl` or `proxy`.
-    """
+    Options: `weirgate.options`."""
 
     _core_type: type[Core] = Core
 
-    def __init__(self, url: Url, *, get_token: GetToken | None = None, token_in: Literal["header", "query"] = "header",
-                 connect_options: dict[str, Any] | None = None, **options: Any) -> None:
-        unknown = options.keys() - _OPTIONS - _CALLBACKS
+    def __init__(self, url: Url, **options: Unpack[ConnectionOptions]) -> None:
+        self._begin(url, {**options}, ConnectionOptions)
+
+    def _begin(self, url: Url, options: dict[str, Any], known: Any) -> None:
+        unknown = options.keys() - known.__annotations__.keys()
         if unknown:
             raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+        get_token = options.pop("get_token", None)
+        token_in = options.pop("token_in", "header")
+        connect_options = options.pop("connect_options", {})
         self._url, self._get_token, self._token_in = url, get_token, token_in
-        self._connect_options = {"max_size": None, **(connect_options or {})}
+        self._connect_options = {"max_size": None, **connect_options}
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
-        for name in options.keys() & _CALLBACKS:
+        for name in [name for name in options if name.startswith("on_")]:
             self.on(name.removeprefix("on_"), options.pop(name))
         self._loop = asyncio.get_running_loop()
         self._core = self._core_type(Options(has_token=get_token is not None, **options))
@@ -101,7 +91,7 @@ class Connection(Generic[Item]):
 
     # ---- What it does
 
-    async def __aenter__(self):  # noqa: ANN204 (the subclass's own type)
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -261,6 +251,9 @@ class Levels(Connection[dict[str, Any]]):
     _core_type = LevelsCore
     _core: LevelsCore
 
+    def __init__(self, url: Url, **options: Unpack[LevelsOptions]) -> None:
+        self._begin(url, {**options}, LevelsOptions)
+
     @property
     def state(self) -> dict[str, Any] | None:
         """The newest state; None before the first."""
@@ -321,11 +314,17 @@ class Trades(_Subscriber[dict[str, Any]]):
 
     _core_type = TradesCore
 
+    def __init__(self, url: Url, **options: Unpack[TradesOptions]) -> None:
+        self._begin(url, {**options}, TradesOptions)
+
 
 class Channels(_Subscriber[dict[str, Any]]):
     """`weirgate channels`. Iteration takes `data` messages: channel, pattern, data, seq, timestamp."""
 
     _core_type = ChannelsCore
+
+    def __init__(self, url: Url, **options: Unpack[ChannelsOptions]) -> None:
+        self._begin(url, {**options}, ChannelsOptions)
 
 
 class Devices(_Session[Push]):
@@ -333,6 +332,9 @@ class Devices(_Session[Push]):
 
     _core_type = DevicesCore
     _core: DevicesCore
+
+    def __init__(self, url: Url, **options: Unpack[DevicesOptions]) -> None:
+        self._begin(url, {**options}, DevicesOptions)
 
     async def identify(self, device_id: str) -> dict[str, Any]:
         """For a device without the option `device_id`."""
@@ -343,7 +345,7 @@ class Devices(_Session[Push]):
         return await self._answer(self._core.request(_now(), event, data))
 
 
-def connect(url: Url, **options: Any) -> Connection[str]:
+def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     """A connection that knows no contract: iteration takes messages as they came."""
     return Connection(url, **options)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
 from .core import Close, RequestError, Status
+from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, LevelsOptions, TradesOptions, Url
 from .sessions import Gap, Push
 
 __all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]
@@ -29,7 +30,10 @@ class Connection(Generic[Item]):
 
     _type: type[aio.Connection[Any]] = aio.Connection
 
-    def __init__(self, url: aio.Url, **options: Any) -> None:
+    def __init__(self, url: Url, **options: Unpack[ConnectionOptions]) -> None:
+        self._begin(url, {**options})
+
+    def _begin(self, url: Url, options: dict[str, Any]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="weirgate", daemon=True)
         self._thread.start()
@@ -60,7 +64,7 @@ class Connection(Generic[Item]):
     def retry_in_ms(self) -> float:
         return self._inner.retry_in_ms
 
-    def __enter__(self):  # noqa: ANN204 (the subclass's own type)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +123,9 @@ class Levels(Connection[dict[str, Any]]):
 
     _type = aio.Levels
 
+    def __init__(self, url: Url, **options: Unpack[LevelsOptions]) -> None:
+        self._begin(url, {**options})
+
     @property
     def state(self) -> dict[str, Any] | None:
         return self._inner.state
@@ -150,17 +157,26 @@ class Trades(_Subscriber[dict[str, Any]]):
 
     _type = aio.Trades
 
+    def __init__(self, url: Url, **options: Unpack[TradesOptions]) -> None:
+        self._begin(url, {**options})
+
 
 class Channels(_Subscriber[dict[str, Any]]):
     """`weirgate channels`. Iteration takes `data` messages."""
 
     _type = aio.Channels
 
+    def __init__(self, url: Url, **options: Unpack[ChannelsOptions]) -> None:
+        self._begin(url, {**options})
+
 
 class Devices(Connection[Push]):
     """`weirgate events`: one device. Iteration takes pushes."""
 
     _type = aio.Devices
+
+    def __init__(self, url: Url, **options: Unpack[DevicesOptions]) -> None:
+        self._begin(url, {**options})
 
     def identify(self, device_id: str) -> dict[str, Any]:
         return self._run(self._inner.identify(device_id))
@@ -169,6 +185,6 @@ class Devices(Connection[Push]):
         return self._run(self._inner.request(event, data))
 
 
-def connect(url: aio.Url, **options: Any) -> Connection[str]:
+def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     """A connection that knows no contract: iteration takes messages as they came."""
     return Connection(url, **options)
