@@ -176,6 +176,20 @@ def test_the_same_without_asyncio(start_weirgate, redis_server):
     trades.close()
 
 
+def test_a_callback_that_would_wait_for_itself_fails_at_once(start_weirgate):
+    server = start_weirgate("demo").wait_ready()
+    failures = []
+
+    def on_state(state, kept):
+        try:
+            levels.send("x")
+        except RuntimeError as error:
+            failures.append(str(error))
+    with weirgate.sync.Levels(server.ws_url, on_state=on_state) as levels:
+        next(iter(levels))
+    assert "cannot wait" in failures[0]
+
+
 async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_error():
     with pytest.raises(TypeError, match="on_sate"):
         weirgate.Levels("ws://127.0.0.1:1/", on_sate=print)

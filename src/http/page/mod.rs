@@ -35,7 +35,10 @@ static FILES: [File; 8] = [
         content_type: "text/css; charset=utf-8",
         text: include_str!("page.css"),
     },
-    script("/weirgate.js", include_str!("../../../clients/js/weirgate.js")),
+    script(
+        "/weirgate.js",
+        include_str!("../../../clients/js/weirgate.js"),
+    ),
     script("/page/main.js", include_str!("main.js")),
     script("/page/values.js", include_str!("values.js")),
     script("/page/ladder.js", include_str!("ladder.js")),

@@ -225,10 +225,10 @@ class Core:
             state = json.loads(data, parse_constant=_no_constant)
             if not isinstance(state, dict):
                 raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
+            self.receive(state, kept)
+        except Exception as error:
+            # Not JSON, or not what the contract says: listeners run later, so none of their errors comes here.
             self._emit("bad", error, data)
-            return
-        self.receive(state, kept)
 
     def handle_closed(self, now: float, code: int, reason: str = "", *, status: int | None = None,
                       error: str | None = None, retry_after_ms: float = 0.0) -> None:

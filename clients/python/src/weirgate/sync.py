@@ -110,6 +110,9 @@ class Connection(Generic[Item]):
         return self._inner.iterate(type)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a callback cannot wait: it runs in the client's own thread")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:
