@@ -190,11 +190,15 @@ export class Connection extends EventTarget {
     this.#socket = socket;
     socket.onopen = () => this.#opened();
     socket.onmessage = (event) => this.#message(event.data);
-    // Browsers hide why a handshake failed. Node has the error, and the package ws the HTTP response.
-    socket.onerror = (event) => (fault = event);
     socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;
       this.#closed(code, reason || fault?.message || error || "", error && { error });
+    };
+    // Browsers hide why a handshake failed. Node has the error, and the package ws the HTTP response.
+    socket.onerror = (event) => {
+      fault = event;
+      // Node's own WebSocket may leave out the close event of a handshake that failed.
+      if (this.#openedAt === null) socket.onclose?.({ code: 1006 });
     };
     socket.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
       const retryAfterMs = 1_000 * headers["retry-after"] || 0;

@@ -133,6 +133,21 @@ test("a response that nobody waits for is no unhandled rejection", inWorld(async
   assert.deepEqual(unhandled, []);
 }));
 
+test("a handshake that fails with an error event alone is over, too: Node's own WebSocket", inWorld(() => {
+  const levels = new Levels(URL_);
+  latest().onerror({ message: "Received network error or non-101 status code." });
+  assert.equal(levels.status, "waiting");
+  assert.equal(levels.lastClose.reason, "Received network error or non-101 status code.");
+  pass(600);
+  assert.equal(sockets.length, 2);
+  latest().open();
+  latest().onerror({ message: "once open, the close event says more" });
+  assert.equal(levels.status, "open");
+  latest().end(1011);
+  assert.equal(levels.lastClose.code, 1011);
+  levels.close();
+}));
+
 test("a listener gets what the option gets", inWorld(() => {
   const told = [];
   const trades = new Trades(URL_, { onTrade: (...args) => told.push(args) });
