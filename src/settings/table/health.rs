@@ -1,11 +1,11 @@
 //! The health check.
 
 use super::super::limit::Shows;
-use super::super::setting::{Heading, Setting, Subcommand};
+use super::super::setting::{Heading, Part, Setting};
 use super::MINUTE_MS;
 
 pub(super) static ROWS: &[Setting] = &[Setting::ms(
-    Heading::Health,
+    Heading::HEALTH,
     "health-timeout-ms",
     (1, MINUTE_MS),
     "2000",
@@ -14,6 +14,6 @@ pub(super) static ROWS: &[Setting] = &[Setting::ms(
 .limit(
     "the check fails",
     Shows::Elsewhere("exit status 1"),
-    "src/health_check.rs::silence_and_a_closed_port_end_in_time",
+    "src/commands/health.rs::silence_and_a_closed_port_end_in_time",
 )
-.on(&[Subcommand::Health])];
+.part(Part::Health)];

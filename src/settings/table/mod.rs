@@ -1,22 +1,19 @@
-//! The table: every setting of every gateway. Nothing else knows a flag's name, range or default.
+//! The shared table: every setting that more than one gateway may have. Nothing else knows such a
+//! flag's name, range or default.
 //!
 //! One file for each part of the program. Rows stand in the order of `--help`, those of one heading
-//! together. A setting whose default or env names differ between gateways has a row for each of
-//! them.
+//! together, and each once: where a gateway differs, the gateway says so ([`super::Change`]). The
+//! rows that only one gateway has are that gateway's.
 
 mod auth;
 mod budgets;
-mod channels;
 mod clients;
 mod delivery;
-mod events;
 mod health;
-mod levels;
 mod listening;
 mod nats;
 mod process;
 mod redis;
-mod trades;
 
 use super::setting::Setting;
 
@@ -26,15 +23,11 @@ const GIB: u64 = 1024 * MIB;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-/// The parts, in the order of `--help`.
-static PARTS: &[&[Setting]] = &[
-    listening::ROWS,
-    nats::ROWS,
-    redis::ROWS,
-    levels::ROWS,
-    channels::ROWS,
-    trades::ROWS,
-    events::ROWS,
+/// What stands before the rows of one gateway alone.
+pub(super) static BEFORE_OWN: &[&[Setting]] = &[listening::ROWS, nats::ROWS, redis::ROWS];
+
+/// What stands after them.
+pub(super) static AFTER_OWN: &[&[Setting]] = &[
     process::ROWS,
     auth::ROWS,
     clients::ROWS,
@@ -42,8 +35,3 @@ static PARTS: &[&[Setting]] = &[
     budgets::ROWS,
     health::ROWS,
 ];
-
-/// Every setting: flag, env, default, unit, range, help.
-pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    PARTS.iter().copied().flatten()
-}
