@@ -90,6 +90,18 @@ impl FeedStats {
             ..Self::default()
         }
     }
+
+    /// Takes the numbers of the same feed at a later moment. Its subjects do not change, so nothing
+    /// is allocated.
+    pub fn update(&mut self, later: &Self) {
+        debug_assert_eq!(self.subjects.len(), later.subjects.len());
+        let mut subjects = std::mem::take(&mut self.subjects);
+        for (held, later) in subjects.iter_mut().zip(&later.subjects) {
+            let subject = std::mem::take(&mut held.subject);
+            *held = SubjectStats { subject, ..*later };
+        }
+        *self = Self { subjects, ..*later };
+    }
 }
 
 /// Counters of one subject.

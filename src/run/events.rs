@@ -253,7 +253,7 @@ fn health_route(telemetry: &Arc<Telemetry>) -> Route {
         let mut object = ObjectWriter::new();
         object.string("service", "gateway");
         object.string("status", "healthy");
-        object.number("connections", telemetry.event_loop.clients.load());
+        object.number("connections", telemetry.event_loop.clients());
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }

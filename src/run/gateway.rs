@@ -19,8 +19,7 @@ use crate::http::pages::StatsHead;
 use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
 use crate::reactor::{
-    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake,
-    loop_labels, way_back,
+    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
@@ -104,8 +103,8 @@ where
 {
     let (clock, common) = (process.clock, parts.common);
     let limits = &common.limits;
-    let labels = loop_labels(&parts.feed);
-    let telemetry = Telemetry::new(build(parts.name), &labels, parts.status, clock.now());
+    let feed = parts.feed.stats().clone();
+    let telemetry = Telemetry::new(build(parts.name), feed, parts.status, clock.now());
 
     telemetry.add_gateway(parts.metrics);
 

@@ -11,8 +11,8 @@ use weirgate::auth::TrustedProxies;
 use weirgate::http::calls::Upstream;
 use weirgate::http::proxy::{self, ProxySettings, ProxyStats};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{Now, Permit};
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::hub::{FeedStats, Now, Permit};
+use weirgate::telemetry::{Build, Telemetry};
 
 pub(crate) use crate::http_client::{Client, get, request};
 
@@ -54,7 +54,7 @@ fn telemetry(stats: &ProxyStats) -> Arc<Telemetry> {
         mono_us: 0,
         unix_ms: 0,
     };
-    let telemetry = Telemetry::new(build, &LoopLabels::default(), None, now);
+    let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
     telemetry.add_gateway(stats.metrics());
     telemetry
 }
