@@ -1,7 +1,9 @@
 //! What the loop tells of itself: its own numbers, and those of the hub and the feed, copied at the
-//! end of each turn to where others may read them.
+//! end of each turn to where others may read them. Also the log lines of the feed.
 
-use crate::hub::{FeedStats, Gateway, Hub, HubStats, Now};
+use tracing::warn;
+
+use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is told for the last window and the one before: a scraper that comes
@@ -119,9 +121,76 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
     }
 }
 
+/// The name by which operators filter the lines of feeds in `RUST_LOG`.
+const FEED_TARGET: &str = "weirgate::feeds::bad_log";
+
+/// Logs what the feed has to say since its last event.
+pub(super) fn log_lines(feed: &mut impl Feed) {
+    while let Some(line) = feed.next_line() {
+        log_line(line);
+    }
+}
+
+fn log_line(line: FeedLine) {
+    match line {
+        FeedLine::BadMessage {
+            subject,
+            why,
+            excerpt,
+        } => warn!(target: FEED_TARGET, subject, %why, excerpt, "bad message skipped"),
+        FeedLine::LeftOut(suppressed) => warn!(
+            target: FEED_TARGET,
+            suppressed, "more bad messages were skipped than logged"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_feed_have_its_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            log_line(FeedLine::BadMessage {
+                subject: "levels.signals".to_owned(),
+                why: "not an object".to_owned(),
+                excerpt: "[1]".to_owned(),
+            });
+            log_line(FeedLine::LeftOut(95));
+        });
+        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
+        assert_eq!(
+            text,
+            " WARN weirgate::feeds::bad_log: bad message skipped subject=\"levels.signals\" \
+             why=not an object excerpt=\"[1]\"\n \
+             WARN weirgate::feeds::bad_log: more bad messages were skipped than logged \
+             suppressed=95\n"
+        );
+    }
 
     #[test]
     fn a_peak_is_told_for_its_window_and_the_next() {

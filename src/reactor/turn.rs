@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use super::listener::Listener;
-use super::report::{Report, Shell};
+use super::report::{Report, Shell, log_lines};
 use super::seams::{Outside, ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
@@ -325,6 +325,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.noticed(now, &notice);
         }
         self.feed.event(now, event, &mut self.publications);
+        log_lines(&mut self.feed);
         if self.publications.is_empty() {
             return 0;
         }

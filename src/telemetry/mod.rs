@@ -10,7 +10,6 @@ mod log_lines;
 pub mod logging;
 pub mod names;
 mod process;
-mod reading;
 mod samples;
 
 use std::fmt;
@@ -25,10 +24,9 @@ pub use event_loop::{EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage}
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations};
 
-use crate::hub::{FeedStats, Now};
+use crate::hub::{FeedStats, Now, SubjectStats};
 use names::MetricName;
-use reading::Reading;
-use samples::{ByLabel, Writer};
+use samples::{ByLabel, Samples, Writer};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
@@ -171,6 +169,45 @@ impl Collector for Telemetry {
             }
         }
         Ok(())
+    }
+}
+
+/// Everything that the process tells of itself, but for its gateway, at one moment.
+struct Reading<'a> {
+    /// The loop's numbers at the end of its last turn.
+    turn: LoopNumbers,
+    /// What is true in this moment, also while the loop hangs.
+    event_loop: &'a EventLoop,
+    /// The bus, where the gateway has one.
+    bus: Option<&'a BusStatus>,
+    /// Log lines that were not written.
+    log_lines_left_out: u64,
+    /// What the kernel says.
+    process: ProcessStats,
+    build: &'a Build,
+}
+
+impl<'a> Reading<'a> {
+    fn now(telemetry: &'a Telemetry) -> Self {
+        Self {
+            turn: telemetry.event_loop.numbers(),
+            event_loop: &telemetry.event_loop,
+            bus: telemetry.bus(),
+            log_lines_left_out: log_lines::left_out(),
+            process: ProcessStats::read(),
+            build: &telemetry.build,
+        }
+    }
+
+    /// A number of each subject of the feed.
+    fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
+        let each = self.turn.feed.subjects.iter();
+        ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
+    }
+
+    /// Version, gateway, features.
+    fn build_labels(&self) -> [&'a str; 3] {
+        [self.build.version, self.build.gateway, &self.build.features]
     }
 }
 

@@ -11,9 +11,8 @@ use std::fmt;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::bus_status::BusStatus;
-use super::reading::Reading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
+use super::{BusStatus, Reading};
 
 /// What a metric counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
