@@ -110,7 +110,7 @@ where
 
     let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.fallback)?;
+    let http = start_http(common, routes, parts.fallback, clock)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -170,6 +170,7 @@ fn start_http(
     common: &CommonSettings,
     routes: Vec<Route>,
     fallback: Option<Handler>,
+    clock: Clock,
 ) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
@@ -183,7 +184,7 @@ fn start_http(
     let (site, admin) = match common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin();
-            (site, Some(bind_admin(addr, admin)?))
+            (site, Some(bind_admin(addr, admin, clock)?))
         }
         None => (site, None),
     };
@@ -196,9 +197,9 @@ fn start_http(
     HttpPlane::start(site, admin, settings).map_err(RunError::Thread)
 }
 
-fn bind_admin(addr: SocketAddr, site: Site) -> Result<Admin, RunError> {
+fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<Admin, RunError> {
     let listen_error = |error| RunError::Listen { addr, error };
-    let admin = Admin::bind(addr, site).map_err(listen_error)?;
+    let admin = Admin::bind(addr, site, clock).map_err(listen_error)?;
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
     Ok(admin)

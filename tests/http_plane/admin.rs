@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, get, request};
 use crate::gateway::Running;
+use weirgate::clock::Clock;
 use weirgate::http::{Admin, Site};
 use weirgate::hub::Limits;
 
@@ -128,8 +129,9 @@ fn more_connections_than_there_are_places_wait_for_one() {
 
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
-    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default()).unwrap();
-    let second = Admin::bind(first.local_addr().unwrap(), Site::default());
+    let clock = Clock::start();
+    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default(), clock).unwrap();
+    let second = Admin::bind(first.local_addr().unwrap(), Site::default(), clock);
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

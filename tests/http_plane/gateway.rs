@@ -105,7 +105,7 @@ impl Running {
             cors: Cors::Any,
         };
         let (site, admin) = site.split_admin();
-        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), admin).unwrap();
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), admin, clock).unwrap();
         let admin_addr = admin.local_addr().unwrap();
         let (send_addr, addr) = mpsc::channel();
         let for_loop = Arc::clone(&telemetry);
