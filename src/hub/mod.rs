@@ -51,5 +51,6 @@ pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing};
+pub use session::PhaseKind;
 pub use stats::{HubStats, SendError};
 pub use time::Now;
