@@ -63,7 +63,7 @@ fn run(checked: &Checked) -> Result<(), RunError> {
         .source(source, status)
         .routes(|telemetry| {
             let telemetry = Arc::clone(telemetry);
-            let text = move || format!(r#"{{"clients":{}}}"#, telemetry.event_loop.clients.load());
+            let text = move || format!(r#"{{"clients":{}}}"#, telemetry.event_loop.clients());
             let health = move |_: &_| Answer::json(StatusCode::OK, text()).no_store();
             vec![Route::get("/health", health)]
         })

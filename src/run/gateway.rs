@@ -19,9 +19,7 @@ use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub, Reply};
-use crate::reactor::{
-    LateWake, Outside, Reactor, ReactorSettings, Seams, Wake, loop_labels, way_back,
-};
+use crate::reactor::{LateWake, Outside, Reactor, ReactorSettings, Seams, Wake, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -195,13 +193,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
     pub fn run(self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
         let Self { common, feed, .. } = self;
-        let labels = loop_labels(&feed);
-        let telemetry = Telemetry::new(build(self.name), &labels, self.status, clock.now());
+        let counted = feed.stats().clone();
+        let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         telemetry.add_gateway(self.metrics);
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));
-        let (http, admin_addr) = start_http(&common, routes, self.fallback)?;
+        let (http, admin_addr) = start_http(&common, routes, self.fallback, clock)?;
 
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let hub = Hub::new(core, self.gateway);
@@ -267,6 +265,7 @@ fn start_http(
     common: &CommonSettings,
     routes: Vec<Route>,
     fallback: Option<Handler>,
+    clock: Clock,
 ) -> Result<(HttpPlane, Option<SocketAddr>), RunError> {
     let site = Site {
         routes,
@@ -276,7 +275,7 @@ fn start_http(
     let (site, admin, addr) = match common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin();
-            let (admin, addr) = bind_admin(addr, admin)?;
+            let (admin, addr) = bind_admin(addr, admin, clock)?;
             (site, Some(admin), Some(addr))
         }
         None => (site, None, None),
@@ -285,9 +284,9 @@ fn start_http(
     Ok((plane, addr))
 }
 
-fn bind_admin(addr: SocketAddr, site: Site) -> Result<(Admin, SocketAddr), RunError> {
+fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<(Admin, SocketAddr), RunError> {
     let listen_error = |error| RunError::Listen { addr, error };
-    let admin = Admin::bind(addr, site).map_err(listen_error)?;
+    let admin = Admin::bind(addr, site, clock).map_err(listen_error)?;
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
     Ok((admin, addr))

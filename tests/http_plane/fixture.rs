@@ -12,8 +12,8 @@ use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
     page, pages,
 };
-use weirgate::hub::Permit;
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::hub::{FeedStats, Permit};
+use weirgate::telemetry::{Build, Telemetry};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -49,7 +49,7 @@ impl Fixture {
             gateway: "levels",
             features: String::new(),
         };
-        let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
+        let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health());
         routes.push(Route::get("/large", |_| {

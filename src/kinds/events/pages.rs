@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gateways::events::{EventsStats, Service};
-use crate::http::calls::CallStats;
+use crate::gateways::events::EventsStats;
 use crate::http::{Answer, Route, StatusCode};
 use crate::telemetry::{GatewayMetric, Telemetry, names};
 use crate::wire::object_writer::ObjectWriter;
@@ -22,43 +21,15 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>) -> Route {
         let mut object = ObjectWriter::new();
         object.string("service", "gateway");
         object.string("status", "healthy");
-        object.number("connections", telemetry.event_loop.clients.load());
+        object.number("connections", telemetry.event_loop.clients());
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }
 
-/// What is counted of clients, pushes and calls.
-pub(super) fn metrics(
-    stats: &Arc<EventsStats>,
-    calls: [Arc<CallStats>; Service::ALL.len()],
-) -> Vec<GatewayMetric> {
-    let calls: Vec<_> = Service::ALL
-        .map(Service::label)
-        .into_iter()
-        .zip(calls)
-        .collect();
-    let durations = calls
-        .iter()
-        .map(|(service, calls)| (*service, Arc::clone(&calls.durations)));
-    let durations = durations.collect();
-    let in_flight = calls.clone();
-    let outcomes = move || {
-        let of = |&(service, ref calls): &(&'static str, Arc<CallStats>)| {
-            let each = calls
-                .outcomes()
-                .map(move |(outcome, n)| ([service, outcome], n));
-            each.collect::<Vec<_>>()
-        };
-        calls.iter().flat_map(of).collect()
-    };
+/// What the gateway counts itself.
+pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
     let [skipped, open, errors, pushes, forgotten] = [(); 5].map(|()| Arc::clone(stats));
     vec![
-        GatewayMetric::ByTwoLabels(&names::UPSTREAM_CALLS, Box::new(outcomes)),
-        GatewayMetric::Durations(&names::UPSTREAM_CALL_DURATION, durations),
-        GatewayMetric::ByLabel(
-            &names::UPSTREAM_CALLS_IN_FLIGHT,
-            Box::new(move || in_flight.iter().map(|(s, c)| (*s, c.in_flight())).collect()),
-        ),
         GatewayMetric::ByLabel(
             &names::UPSTREAM_CALLS_SKIPPED,
             Box::new(move || skipped.calls_skipped().collect()),

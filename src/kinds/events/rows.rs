@@ -1,6 +1,6 @@
 //! The services behind the events gateway, and what a device may do.
 
-use crate::http::calls::Upstream;
+use crate::http::services::Upstream;
 use crate::settings::{Change, Form, Heading, Kind, Refused, Setting, Shows, Unit};
 use crate::telemetry::names;
 

@@ -1,5 +1,6 @@
 //! Puts the events gateway together.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,18 @@ use rustls::ClientConfig;
 
 use super::EVENTS;
 use super::broadcast::Pusher;
-use super::pages::{health_route, healthz, metrics};
+use super::pages::{gateway_metrics, health_route, healthz};
+use crate::clock::Clock;
 use crate::feeds::NoFeed;
-use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
+use crate::gateways::events::{
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
+    Service,
+};
 use crate::http::Route;
-use crate::http::calls::{CallLimits, Called, Calls, Upstream};
+use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{self, ProxySettings, ProxyStats};
+use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::services::{self, Upstream};
 use crate::hub::{FrameBytes, Reply};
 use crate::reactor::{LateWake, Outside};
 use crate::run::{CommonSettings, Inside, Parts, RunError, say, start_process};
@@ -33,22 +39,17 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let gateway_settings = gateway_settings(checked);
     let mut common = CommonSettings::new(checked);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
-    let services = Services::new(checked);
     let access = internal_access(checked);
     let clock = start_process(checked)?;
     if access.token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
     let stats = Arc::new(EventsStats::default());
-    let called = services.each().map(called);
-    let call_stats = called.each_ref().map(|called| Arc::clone(&called.stats));
-
+    let services = services(checked)?;
     let wake = LateWake::default();
     let (reply, replies) = unbounded();
-    let tls = services.tls(checked)?;
-    let proxy_stats = ProxyStats::default();
-    let proxy = proxy_settings(checked, &services, tls.clone(), proxy_stats.clone());
-    let calls = start_calls(checked, called.into(), tls, reply, wake.clone())?;
+    let proxy = Proxy::new(proxy_settings(checked, &services, clock));
+    let calls = start_calls(checked, services.into(), reply, wake.clone())?;
     let (push, commands) = unbounded();
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
@@ -58,6 +59,9 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         clock,
         json_depth_max: gateway_settings.json_depth_max,
     };
+    let mut metrics = calls.metrics();
+    metrics.extend(gateway_metrics(&stats));
+    metrics.extend(proxy.metrics());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
     Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
@@ -66,13 +70,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             let mut routes = vec![
                 health_route(telemetry),
                 Route::get("/healthz", |_| healthz()),
-                internal::route("/internal/broadcast", access, broadcast),
+                internal::route(BROADCAST_PATH, access, broadcast),
             ];
-            routes.extend(proxy::routes(proxy));
+            routes.extend(proxy.routes());
             routes
         })
-        .metrics(metrics(&stats, call_stats))
-        .metrics(proxy_stats.metrics())
+        .metrics(metrics)
         .outside(move |outside| {
             if let Outside::Call(call) = outside {
                 calls.make(call);
@@ -84,13 +87,17 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             wake,
         })
         .run(clock, |listening| {
-            let port = listening.addr.port();
-            let [lobby, measurement, simulation] = services.each();
-            say(&format!(
-                "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-                 Simulation:  {simulation}\n  WebSocket:   ws://localhost:{port}/ws"
-            ));
+            say(&welcome(checked, listening.addr.port()))
         })
+}
+
+fn welcome(checked: &Checked, port: u16) -> String {
+    let [lobby, measurement, simulation] =
+        [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
+    format!(
+        "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
+         Simulation:  {simulation}\n  WebSocket:   ws://localhost:{port}/ws"
+    )
 }
 
 fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
@@ -114,72 +121,65 @@ fn internal_access(checked: &Checked) -> InternalAccess {
     }
 }
 
-/// Where the services are.
-struct Services {
-    /// Where `lobby.*` is handled.
-    lobby: Upstream,
-    /// Where jobs of `measurement.*` are handled.
-    measurement: Upstream,
-    /// Where `simulation.*` is handled.
-    simulation: Upstream,
+/// The services, in the order of their numbers.
+fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()], RunError> {
+    let wants_tls = Service::ALL
+        .iter()
+        .any(|&s| upstream(checked, s).wants_tls());
+    let ca_file = checked.path("upstream-ca-file");
+    let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
+    let service = |service: Service| {
+        services::Service::new(service.label(), upstream(checked, service), tls.clone())
+    };
+    Ok(Service::ALL.map(service))
 }
 
-impl Services {
-    fn new(checked: &Checked) -> Self {
-        let service = |flag| checked.formed(flag, Upstream::parse);
-        Self {
-            lobby: service("lobby-url"),
-            measurement: service("measurement-url"),
-            simulation: service("simulation-url"),
-        }
-    }
-
-    /// In the order in which the gateway numbers them.
-    fn each(&self) -> [&Upstream; 3] {
-        [&self.lobby, &self.measurement, &self.simulation]
-    }
-
-    /// TLS, where a service is at `https://`.
-    fn tls(&self, checked: &Checked) -> Result<Option<Arc<ClientConfig>>, RunError> {
-        let ca_file = checked.path("upstream-ca-file");
-        if !self.each().into_iter().any(Upstream::wants_tls) {
-            return Ok(None);
-        }
-        let config = trust::client_config(ca_file.as_deref());
-        config
-            .map(|config| Some(Arc::new(config.with_no_client_auth())))
-            .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
-    }
+/// Where a service is.
+fn upstream(checked: &Checked, service: Service) -> Upstream {
+    let flag = match service {
+        Service::Lobby => "lobby-url",
+        Service::Measurement => "measurement-url",
+        Service::Simulation => "simulation-url",
+    };
+    checked.formed(flag, Upstream::parse)
 }
 
-fn called(upstream: &Upstream) -> Called {
-    Called {
-        upstream: upstream.clone(),
-        stats: Arc::default(),
-    }
+fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
+    let config = trust::client_config(ca_file);
+    config
+        .map(|config| Arc::new(config.with_no_client_auth()))
+        .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
 }
 
 fn proxy_settings(
     checked: &Checked,
-    services: &Services,
-    tls: Option<Arc<ClientConfig>>,
-    stats: ProxyStats,
+    services: &[services::Service],
+    clock: Clock,
 ) -> ProxySettings {
+    let paths = |service: Service| {
+        let paths = service.proxied().iter();
+        paths.map(|&(path, cut)| ProxiedPath { path, cut })
+    };
+    let proxied = |(number, service): (Service, &services::Service)| Proxied {
+        service: service.clone(),
+        paths: paths(number).collect(),
+    };
+    let services = Service::ALL.into_iter().zip(services);
+    let services = services.filter(|(number, _)| !number.proxied().is_empty());
+    let trusted = checked.networks("trusted-proxies");
     ProxySettings {
-        measurement: services.measurement.clone(),
-        simulation: services.simulation.clone(),
-        tls,
+        services: services.map(proxied).collect(),
+        inner_paths: &INNER_PATHS,
         silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
         service_connections_max: checked.number("proxy-connections-max"),
-        trusted_proxies: checked.networks("trusted-proxies"),
-        stats,
+        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        clock,
     }
 }
 
 fn start_calls(
     checked: &Checked,
-    services: Vec<Called>,
-    tls: Option<Arc<ClientConfig>>,
+    services: Vec<services::Service>,
     reply: Sender<Reply>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
@@ -194,5 +194,6 @@ fn start_calls(
         let _ = reply.send(answer);
         wake.wake();
     };
-    Calls::start(services, tls, limits, Box::new(replied)).map_err(RunError::Thread)
+    let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
+    calls.map_err(RunError::Thread)
 }

@@ -14,15 +14,15 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Rout
 }
 
 fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
-    let event_loop = &telemetry.event_loop;
+    let numbers = telemetry.event_loop.numbers();
     let mut object = ObjectWriter::new();
     object.string("service", "gateway");
     object.string("status", "healthy");
     object.string("nats_url", nats_url);
-    object.number("connections", event_loop.clients.load());
+    object.number("connections", numbers.hub.open);
     let bus = telemetry.bus();
     object.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
-    object.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
+    object.maybe_number("last_message_ts", numbers.feed.last_message_unix_ms);
     let mut lag = ObjectWriter::new();
     for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
         lag.maybe_number(consumer.name(), consumer.lag());
@@ -36,9 +36,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::http::{ReadyLimits, page, pages};
-    use crate::hub::FeedStats;
+    use crate::hub::{FeedStats, Now};
     use crate::kinds::levels::endpoint::is_http_path;
-    use crate::telemetry::{Build, BusStatus, LoopLabels};
+    use crate::telemetry::{Build, BusStatus, LoopNumbers};
 
     fn telemetry(clock: Clock) -> Arc<Telemetry> {
         let consumers = [
@@ -50,14 +50,13 @@ mod tests {
             gateway: "levels",
             features: "nats".to_owned(),
         };
-        let labels = LoopLabels {
-            connection_outcomes: &["accepted"],
-            close_reasons: &["peer"],
-            send_errors: &["peer_gone"],
-            subjects: vec!["levels.signals".to_owned()],
-        };
+        let feed = FeedStats::of(["levels.signals"]);
         let bus = BusStatus::new(&consumers, clock.now().unix_ms);
-        Telemetry::new(build, &labels, Some(Arc::new(bus)), clock.now())
+        Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
+    }
+
+    fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
     }
 
     fn text(answer: &Answer) -> &str {
@@ -72,10 +71,9 @@ mod tests {
             text(&health(&telemetry, url)),
             r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
         );
-        telemetry.event_loop.clients.store(3);
-        telemetry.event_loop.store_feed(&FeedStats {
-            last_message_unix_ms: Some(1_700_000_000_000),
-            ..FeedStats::default()
+        turn(&telemetry, |numbers| {
+            numbers.hub.open = 3;
+            numbers.feed.last_message_unix_ms = Some(1_700_000_000_000);
         });
         let bus = telemetry.bus().unwrap();
         bus.set_up(true);
