@@ -1,7 +1,8 @@
 //! One row of the table: what a setting is called, where it may come from, what it may be.
 
 use super::kind::{Kind, Unit};
-use super::limit::{Limit, Shows};
+use crate::hub::CloseReason;
+use crate::telemetry::names::MetricName;
 
 /// A group of `--help` and of the documents, by its title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,29 @@ pub enum Part {
     Tokens,
     /// What `weirgate health` has for itself.
     Health,
+}
+
+/// What makes a setting a limit: something grows up to it, and something happens beyond it.
+/// `docs/limits.md` is made of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// What happens beyond it.
+    pub beyond: &'static str,
+    /// Where that shows.
+    pub shows: Shows,
+    /// The test that hits it: `FILE::FUNCTION`.
+    pub test: &'static str,
+}
+
+/// Where it shows that a limit was hit.
+#[derive(Clone, Copy, Debug)]
+pub enum Shows {
+    /// As the end of a connection: `reason` of `weirgate_client_closes_total` and in the log.
+    Reason(CloseReason),
+    /// In a metric.
+    Metric(MetricName),
+    /// Somewhere else: what to look at.
+    Elsewhere(&'static str),
 }
 
 /// One setting. Everything that is shown or read about it is in its row.

@@ -1,7 +1,5 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
-#[cfg(feature = "nats")]
-mod banner;
 mod endpoint;
 #[cfg(feature = "nats")]
 mod nats;

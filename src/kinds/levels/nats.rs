@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
-use super::{LEVELS, banner};
 use crate::run::{RunError, say, start_process};
-use crate::settings::{Checked, NatsAccess, NatsUser};
+use crate::settings::{Checked, NatsAccess, NatsUser, SecretUrl};
 use crate::sources::nats::{
     Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
 use crate::telemetry::BusStatus;
+
+/// Frames the banner.
+const RULE: &str = "============================================================";
+
+/// The last line of the banner, once both subscriptions stand.
+const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
 /// Runs the levels gateway until a signal.
 pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
@@ -31,7 +37,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         status,
         access.url.to_string(),
         move |listening| {
-            say(&banner::levels_start(&announced_url, listening.addr.port()));
+            say(&banner(&announced_url, listening.addr.port()));
             announce_subscribed(subscribing);
         },
     )
@@ -97,10 +103,47 @@ fn announce_subscribed(status: Arc<BusStatus>) {
         while !status.subscribed() {
             thread::sleep(Duration::from_millis(20));
         }
-        say(&banner::levels_subscribed());
+        say(SUBSCRIBED);
     };
     // Without the thread the line is missing, and nothing else.
     if let Err(error) = thread::Builder::new().name("banner".into()).spawn(wait) {
         tracing::warn!(%error, "cannot wait for the subscriptions");
+    }
+}
+
+/// The block at the start of `weirgate levels`. `port` is the one that is listened on.
+fn banner(nats_url: &SecretUrl, port: u16) -> String {
+    format!(
+        "{RULE}\nGATEWAY SERVICE\n{RULE}\n  NATS URL: {nats_url}\n  \
+         WebSocket: ws://localhost:{port}/ws/stream\n{RULE}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_block_is_the_documents() {
+        let url = SecretUrl::new("nats://nats:4222");
+        let expected = "\
+============================================================
+GATEWAY SERVICE
+============================================================
+  NATS URL: nats://nats:4222
+  WebSocket: ws://localhost:8000/ws/stream
+============================================================
+✅ Gateway subscribed to NATS subjects
+";
+        let start = banner(&url, 8000);
+        assert_eq!(format!("{start}\n{}\n", SUBSCRIBED), expected);
+    }
+
+    #[test]
+    fn the_banner_hides_the_password() {
+        let url = SecretUrl::new("nats://ann:s3cret@nats:4222");
+        let start = banner(&url, 9000);
+        assert!(start.contains("  NATS URL: nats://ann:***@nats:4222\n"));
+        assert!(!start.contains("s3cret"));
     }
 }

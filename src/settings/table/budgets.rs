@@ -1,7 +1,6 @@
 //! Budgets of one turn of the loop, and what the bus may send.
 
-use super::super::limit::Shows;
-use super::super::setting::{Heading, Part, Setting};
+use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, KIB, MIB};
 use crate::telemetry::names;
 

@@ -1,8 +1,7 @@
 //! Who may connect, and what a client may send.
 
 use super::super::kind::Kind;
-use super::super::limit::Shows;
-use super::super::setting::{Heading, Setting};
+use super::super::setting::{Heading, Setting, Shows};
 use super::{HOUR_MS, MIB};
 use crate::hub::CloseReason;
 

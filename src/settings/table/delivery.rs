@@ -1,7 +1,6 @@
 //! What waits for a client, and how a connection is kept.
 
-use super::super::limit::Shows;
-use super::super::setting::{Heading, Setting};
+use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;

@@ -1,8 +1,7 @@
 //! Where a gateway listens.
 
 use super::super::kind::Kind;
-use super::super::limit::Shows;
-use super::super::setting::{Heading, Setting};
+use super::super::setting::{Heading, Setting, Shows};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(

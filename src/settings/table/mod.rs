@@ -9,13 +9,12 @@ mod auth;
 mod budgets;
 mod clients;
 mod delivery;
-mod health;
 mod listening;
 mod nats;
 mod process;
 mod redis;
 
-use super::setting::Setting;
+use super::setting::{Heading, Part, Setting, Shows};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -33,5 +32,20 @@ pub(super) static AFTER_OWN: &[&[Setting]] = &[
     clients::ROWS,
     delivery::ROWS,
     budgets::ROWS,
-    health::ROWS,
+    HEALTH,
 ];
+
+/// The health check.
+static HEALTH: &[Setting] = &[Setting::ms(
+    Heading::HEALTH,
+    "health-timeout-ms",
+    (1, MINUTE_MS),
+    "2000",
+    "How long the answer may take",
+)
+.limit(
+    "the check fails",
+    Shows::Elsewhere("exit status 1"),
+    "src/commands/health.rs::silence_and_a_closed_port_end_in_time",
+)
+.part(Part::Health)];

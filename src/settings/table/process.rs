@@ -1,8 +1,7 @@
 //! Logs, readiness and stop.
 
 use super::super::kind::{Kind, Unit};
-use super::super::limit::Shows;
-use super::super::setting::{Heading, Part, Setting};
+use super::super::setting::{Heading, Part, Setting, Shows};
 use super::HOUR_MS;
 use crate::hub::CloseReason;
 use crate::telemetry::names;
