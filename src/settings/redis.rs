@@ -31,7 +31,7 @@ pub struct SentinelSettings {
 }
 
 impl Checked {
-    /// Where Redis is. [`Self::no_redis`] saw to it that a gateway without host and port has a URL or
+    /// Where Redis is. [`Checked::new`] saw to it that a gateway without host and port has a URL or
     /// sentinels.
     pub fn redis(&self) -> RedisSettings {
         let urls = self.some_url("redis-sentinels");
