@@ -78,7 +78,7 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
     let mut out = Vec::new();
     feed.event(world.now, BusEvent::Message(message), &mut out);
     for publication in &out {
-        world.hub.published(world.now, publication);
+        world.hub.handle_publication(world.now, publication);
     }
     world.settle();
 }

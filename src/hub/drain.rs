@@ -1,5 +1,5 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while. A client that is
-//! owed an answer is closed once it has it.
+//! A stop in phases: still accepting for a while, then closes spread over a while. A client that the
+//! gateway is busy with is closed once the gateway is not, and the stop ends no earlier either.
 
 use super::core::Core;
 use super::session::Pause;
@@ -12,8 +12,8 @@ pub struct DrainPlan {
     pub delay_us: u64,
     /// The closes are spread over this, so that clients do not come back in one second.
     pub spread_us: u64,
-    /// Then clients that are owed an answer still have this long to get it.
-    pub answers_us: u64,
+    /// Then clients that the gateway is busy with still have this long.
+    pub busy_us: u64,
 }
 
 /// A stop under way.
@@ -75,34 +75,41 @@ impl Core {
         }
     }
 
-    /// The client's turn to be closed has come. Who is owed an answer is only read no more.
+    /// The client's turn to be closed has come. While the gateway is busy with the client, it is only
+    /// not read any more.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
         let now = self.now.mono_us;
-        let answers_until = self.drain.map_or(0, |drain| {
+        let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
-            drain.closes_at + plan.spread_us + plan.answers_us
+            drain.closes_at + plan.spread_us + plan.busy_us
         });
+        let is_busy = self.busy.contains(&key);
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        if session.cold.is_owed && now < answers_until {
+        if is_busy && now < busy_until {
             session.cold.paused |= Pause::Stop as u8;
-            session.cold.close_due = answers_until;
+            session.cold.close_due = busy_until;
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
         }
     }
 
-    /// Whether the gateway still owes this client an answer; a stop waits for it.
-    pub fn set_owed(&mut self, key: SessionKey, is_owed: bool) {
+    /// Whether the gateway has something under way for this client, which may have ended. At a stop
+    /// the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the
+    /// stop is complete when the gateway is done with all clients.
+    pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
         let now = self.now.mono_us;
+        match is_busy {
+            true => self.busy.insert(key),
+            false => self.busy.remove(&key),
+        };
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.cold.is_owed = is_owed;
         let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
-        if waits && !is_owed {
+        if waits && !is_busy {
             session.cold.close_due = now;
             self.arm(key);
         }

@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use super::clients::Clients;
 use super::core::Core;
-use super::gateway::{Transmit, Write};
 use super::send_queue::Encoding;
 use super::session::{Pause, PendingClose, Phase};
+use super::shell::{Transmit, Write};
 use super::{CloseReason, Closing, Effect, Limits, SendError, SessionKey};
 use crate::wire::deflate::Deflater;
 

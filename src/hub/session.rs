@@ -11,8 +11,8 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
 use super::deadlines::NEVER;
-use super::gateway::Permit;
 use super::send_queue::SendQueue;
+use super::shell::Permit;
 use super::{CloseCode, CloseReason, Closing, Ended, Limits, Now};
 use crate::auth::TokenBucket;
 use crate::wire::encode::{FIN, OPCODE_PING};
@@ -36,7 +36,7 @@ pub(super) enum Pause {
     Gateway = 2,
     /// It had its share of this turn: a few compressed bytes can be a lot of work.
     Turn = 4,
-    /// The process stops, and it only waits for what it is owed.
+    /// The process stops, and the gateway is still busy with it.
     Stop = 8,
 }
 
@@ -88,10 +88,6 @@ pub(super) struct Cold {
     pub(super) pending: Vec<u8>,
     pub(super) rate: Option<TokenBucket>,
     pub(super) peer_ended: bool,
-    /// The gateway has an answer to give: a stop waits for it.
-    pub(super) is_owed: bool,
-    /// The gateway was told of it, so it is told of its end.
-    pub(super) told: bool,
     /// Why it ends.
     pub(super) reason: Option<CloseReason>,
     /// The code of the first close frame, or the status that refused the handshake.
@@ -170,8 +166,6 @@ impl Session {
             pending: Vec::new(),
             rate: None,
             peer_ended: false,
-            is_owed: false,
-            told: false,
             reason: None,
             code: None,
             bytes_in: 0,

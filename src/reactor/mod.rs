@@ -15,6 +15,6 @@ mod wake;
 
 pub use listener::ListenSettings;
 pub use report::loop_labels;
-pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
+pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
 pub use wake::{LateWake, Wake};

@@ -9,20 +9,22 @@ use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 use super::RunError;
-use super::gateway::{Inside, Parts, run_gateway};
+use super::gateway::{Inputs, Parts, run_gateway};
 use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
-use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
+use crate::gateways::events::{
+    EventsGateway, EventsGatewaySettings, EventsStats, Input, Push, Service,
+};
 use crate::http::aside;
 use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{self, ProxySettings, ProxyStats};
 use crate::http::{Answer, Bytes, Route};
-use crate::hub::{FrameBytes, Reply};
-use crate::reactor::{LateWake, Outside};
+use crate::hub::FrameBytes;
+use crate::reactor::LateWake;
 use crate::settings::EventsSettings;
 use crate::telemetry::{GatewayMetric, Telemetry, names};
 use crate::trust;
@@ -45,15 +47,14 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
     let call_stats = services.each_ref().map(|called| Arc::clone(&called.stats));
 
     let wake = LateWake::default();
-    let (reply, replies) = unbounded();
+    let (input, inputs) = unbounded();
     let tls = tls(&settings)?;
     let proxy_stats = ProxyStats::default();
     let proxy = proxy_settings(&settings, tls.clone(), proxy_stats.clone());
-    let calls = start_calls(&settings, services.into(), tls, reply, wake.clone())?;
-    let (push, commands) = unbounded();
+    let calls = start_calls(&settings, services.into(), tls, input.clone(), wake.clone())?;
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
-        push,
+        input,
         wake: wake.clone(),
         frame_bytes: frame_bytes.clone(),
         clock: process.clock,
@@ -92,16 +93,11 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
             .into_iter()
             .chain(proxy_stats.metrics())
             .collect(),
-        outside: Box::new(move |outside| {
-            if let Outside::Call(call) = outside {
-                calls.make(call);
-            }
-        }),
-        inside: Inside {
-            commands,
-            replies,
+        inputs: Inputs {
+            receiver: inputs,
             wake,
         },
+        output: Box::new(move |call| calls.make(call)),
     };
     run_gateway(process, parts, |addr| {
         let port = addr.port();
@@ -168,7 +164,7 @@ fn start_calls(
     settings: &EventsSettings,
     services: Vec<Called>,
     tls: Option<Arc<ClientConfig>>,
-    reply: Sender<Reply>,
+    input: Sender<Input>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(settings.http_timeout_ms);
@@ -177,9 +173,9 @@ fn start_calls(
         whole: silence * WHOLE_SILENCES,
         answer_bytes_max: settings.answer_bytes_max,
     };
-    let replied = move |answer| {
+    let replied = move |reply| {
         // After the loop's end nobody waits for it.
-        let _ = reply.send(answer);
+        let _ = input.send(Input::Reply(reply));
         wake.wake();
     };
     Calls::start(services, tls, limits, Box::new(replied)).map_err(RunError::Thread)
@@ -188,7 +184,7 @@ fn start_calls(
 /// From the body of a broadcast to its answer.
 #[derive(Clone)]
 struct Pusher {
-    push: Sender<Push>,
+    input: Sender<Input>,
     wake: LateWake,
     frame_bytes: FrameBytes,
     clock: Clock,
@@ -203,7 +199,7 @@ impl Pusher {
             // After the loop's end the push is dropped, and nobody tells.
             Some(Ok(parts)) => parts
                 .into_iter()
-                .for_each(|part| drop(self.push.send(part))),
+                .for_each(|part| drop(self.input.send(Input::Push(part)))),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
             }

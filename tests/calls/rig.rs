@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use weirgate::gateways::events::Service;
+use weirgate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
 use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
+use weirgate::hub::{Frame, FrameBytes};
 use weirgate::wire::traceparent::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
@@ -141,7 +143,7 @@ impl World {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: 0,
+            service: Service::Lobby,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),

@@ -1,8 +1,7 @@
 //! Which service an event is for.
 
-/// A service behind the gateway; its number is [`crate::hub::Call::service`].
+/// A service behind the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum Service {
     /// `LOBBY_URL`.
     Lobby,

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::coding;
 use super::link::{self, Activity, KEPT_FOR};
 use super::upstream::Upstream;
-use crate::hub::{Answer, Call, CallFailure};
+use crate::gateways::events::call::{Answer, Call, CallFailure};
 use crate::wire::traceparent::Trace;
 
 /// A request meets the end of its connection within this time. Later it was being worked on, and

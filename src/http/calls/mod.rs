@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use self::client::Client;
 use super::aside;
-use crate::hub::{Answer, Call, CallFailure, Reader, Reply};
+use crate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
 
 pub use self::client::CallLimits;
 pub(super) use self::link::{Activity, KEPT_FOR, connect, is_reset};
@@ -47,7 +47,8 @@ pub type Replied = Box<dyn Fn(Reply) + Send>;
 pub struct Calls(mpsc::UnboundedSender<Call>);
 
 impl Calls {
-    /// Starts the thread. A call's service is its index in `services`; `tls` is for those that are
+    /// Starts the thread. `services` are in the order of
+    /// [`Service::ALL`](crate::gateways::events::Service::ALL); `tls` is for those that are
     /// at `https://`.
     ///
     /// # Errors
@@ -92,7 +93,7 @@ async fn serve(
 ) {
     let replied = Rc::new(replied);
     while let Some(call) = queue.recv().await {
-        let service = services.get(usize::from(call.service)).map(Rc::clone);
+        let service = services.get(call.service as usize).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::hub::{Answer, CallFailure};
+use crate::gateways::events::call::{Answer, CallFailure};
 use crate::telemetry::Durations;
 
 /// What came of a call, as metrics say it, in the order of [`outcome`].
