@@ -2,7 +2,6 @@
 //! gateway is busy with is closed once the gateway is not, and the stop ends no earlier either.
 
 use super::core::Core;
-use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -55,11 +54,11 @@ impl Core {
         let spread_us = drain.plan.spread_us;
         let sessions = self.clients.sessions.iter();
         // Who closes gracefully already has a deadline of its own.
-        let open = sessions.filter(|(_, s)| s.flags.takes_data);
+        let open = sessions.filter(|(_, s)| s.takes_data());
         let keys: Vec<_> = open
             .map(|(slot, s)| SessionKey {
                 slot: slot as u32,
-                generation: s.generation,
+                generation: s.generation(),
             })
             .collect();
         for key in keys {
@@ -69,7 +68,7 @@ impl Core {
             }
             let at = now + self.random() % spread_us;
             if let Some(session) = self.clients.session_mut(key) {
-                session.cold.close_due = session.cold.close_due.min(at);
+                session.close_at(at);
             }
             self.arm(key);
         }
@@ -78,18 +77,13 @@ impl Core {
     /// The client's turn to be closed has come. While the gateway is busy with the client, it is only
     /// not read any more.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
-        let now = self.now.mono_us;
         let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
             drain.closes_at + plan.spread_us + plan.busy_us
         });
-        let is_busy = self.busy.contains(&key);
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        if is_busy && now < busy_until {
-            session.cold.paused |= Pause::Stop as u8;
-            session.cold.close_due = busy_until;
+        let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
+        if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
+            session.await_gateway(busy_until);
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
@@ -100,17 +94,14 @@ impl Core {
     /// the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the
     /// stop is complete when the gateway is done with all clients.
     pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
-        let now = self.now.mono_us;
-        match is_busy {
-            true => self.busy.insert(key),
-            false => self.busy.remove(&key),
-        };
-        let Some(session) = self.clients.session_mut(key) else {
+        if is_busy {
+            self.busy.insert(key);
             return;
-        };
-        let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
-        if waits && !is_busy {
-            session.cold.close_due = now;
+        }
+        self.busy.remove(&key);
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.gateway_is_done(now)) {
             self.arm(key);
         }
     }

@@ -49,6 +49,7 @@ pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
 pub use publication::{BusNotice, Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
 pub use reason::{CloseCode, CloseReason, Closing};
+pub use session::PhaseKind;
 pub use shell::{Effect, Permit, Transmit, Write};
 pub use stats::{HubStats, SendError};
 pub use time::Now;

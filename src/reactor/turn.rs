@@ -17,9 +17,7 @@ use super::stages::{Stages, observe};
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::Handover;
-use crate::hub::{
-    CloseReason, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey,
-};
+use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::log_budget::LogBudget;
 use crate::telemetry::Stage;
 
@@ -382,7 +380,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             peer = %ended.peer,
             user = ended.user.as_deref(),
             path = &*ended.path,
-            reason = ended.reason.map_or("none", CloseReason::label),
+            reason = ended.reason.label(),
             code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.bytes_in,

@@ -264,7 +264,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "128 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the line"),
-        code: ("src/hub/session.rs", "PATH_CHARS_MAX: usize = 128;"),
+        code: ("src/hub/session/record.rs", "PATH_CHARS_MAX: usize = 128;"),
         test: "tests/blackbox/test_limits_logs.py::test_one_line_says_how_a_connection_ended",
     },
     Fixed {

@@ -3,7 +3,7 @@
 
 use weirgate::hub::{CloseReason, SessionKey};
 
-use crate::choices::{self, SECOND};
+use crate::choices;
 use crate::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
 use crate::world::toys::In;
@@ -428,6 +428,3 @@ impl<T: Toy> Run<T> {
         self.draining.is_some_and(|at| self.world.now.mono_us >= at)
     }
 }
-
-/// Longest that a run waits between two things that happen.
-pub(crate) const LONGEST_PASS: u64 = 25 * SECOND;

@@ -303,7 +303,7 @@ impl Gateway for EventsGateway {
         head: &RequestHead<'_>,
     ) -> Admission<Connection> {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
-        let ip = core.client_address(key);
+        let ip = core.client_addr(key);
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
         let mut connection = Connection::new(
