@@ -74,8 +74,8 @@ impl Core {
         }
     }
 
-    /// The client's turn to be closed has come. While the gateway is busy with the client, it is only
-    /// not read any more.
+    /// The client's turn to be closed has come. While the gateway is busy with the client, the hub
+    /// only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
         let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;

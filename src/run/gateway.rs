@@ -72,7 +72,7 @@ pub(super) struct Parts<'a, G: Gateway, F> {
 pub(super) struct Inputs<I> {
     /// Where it comes out.
     pub(super) receiver: Receiver<I>,
-    /// Is told of the loop, for who puts something in.
+    /// Wakes the loop when something was put in; set when the loop is there.
     pub(super) wake: LateWake,
 }
 
