@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use clap::{Arg, Command, value_parser};
 use weirgate::clock::Clock;
 use weirgate::feeds::NoFeed;
-use weirgate::hub::{Accepted, Admission, CloseReason, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate::run::{CommonSettings, Parts};
 use weirgate::wire::head::RequestHead;
 
@@ -18,19 +18,21 @@ use weirgate::wire::head::RequestHead;
 struct Echo;
 
 impl Gateway for Echo {
-    type Command = Infallible;
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if head.asks_upgrade() {
-            Admission::Accept(Accepted::default())
-        } else {
-            Admission::ToHttp
-        }
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
-
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let (frame, body) = match message {
             Incoming::Text(text) => (Frame::text(core.frame_bytes()), text.as_bytes()),
             Incoming::Binary(bytes) => (Frame::binary(core.frame_bytes()), bytes),
@@ -39,11 +41,9 @@ impl Gateway for Echo {
         core.send(key, &frame);
     }
 
-    fn command(&mut self, _: &mut Core, never: Self::Command) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
         match never {}
     }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

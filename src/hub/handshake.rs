@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 
 use super::core::Core;
-use super::gateway::{Accepted, Admission, Effect, Gateway};
+use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
 use super::session::{HeadRead, Opening};
+use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
 use crate::auth::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
-use crate::wire::upgrade::UpgradeError;
+use crate::wire::upgrade::{Upgrade, UpgradeError};
 
 impl Core {
     /// Collects the request head; returns it once it is whole, and leaves what follows it in
@@ -128,14 +129,7 @@ impl Core {
     }
 
     /// Writes the 101 and opens the session.
-    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: Accepted) -> bool {
-        let upgrade = match head.upgrade() {
-            Ok(upgrade) => upgrade,
-            Err(error) => {
-                self.refuse_upgrade(key, error);
-                return false;
-            }
-        };
+    fn open(&mut self, key: SessionKey, upgrade: &Upgrade<'_>, accepted: Accepted) {
         let now = self.now;
         let offers = (self.limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
         let params = offers.flatten();
@@ -145,7 +139,7 @@ impl Core {
         let jitter = self.random() % (ping_us / 2).max(1);
         let limits = &self.limits;
         let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
-            return false;
+            return;
         };
         let protocol = accepted.protocol.as_deref();
         let control = session.control(now);
@@ -162,7 +156,6 @@ impl Core {
         stats.opened += 1;
         self.clients.mark_dirty(key);
         self.arm(key);
-        true
     }
 }
 
@@ -185,22 +178,45 @@ impl<G: Gateway> Hub<G> {
         if !core.admit_request(key, &head) {
             return;
         }
-        match self.gateway.upgrade(core, key, &head) {
-            Admission::Accept(accepted) => {
-                if core.open(key, &head, accepted) {
-                    core.set_told(key);
-                    self.gateway.opened(core, key);
-                }
+        let entrance = match head.asks_upgrade() {
+            true => self.gateway.entrance(head.path()),
+            false => Entrance::Http,
+        };
+        let refusal = match entrance {
+            Entrance::WebSocket(origins) if origins.allow(head.header("Origin")) => {
+                self.judge_upgrade(key, &head);
+                return;
+            }
+            Entrance::Http => {
+                core.hand_to_http(key, read, input);
+                return;
+            }
+            Entrance::None => "No WebSocket here",
+            Entrance::WebSocket(_) => "Origin not allowed",
+        };
+        core.refuse(key, 403, &[], refusal, CloseReason::Policy);
+    }
+
+    /// Decides on a request for a WebSocket where there is one.
+    fn judge_upgrade(&mut self, key: SessionKey, head: &RequestHead<'_>) {
+        let core = &mut self.core;
+        let upgrade = match head.upgrade() {
+            Ok(upgrade) => upgrade,
+            Err(error) => {
+                core.refuse_upgrade(key, error);
+                return;
+            }
+        };
+        match self.gateway.admit(core, key, head) {
+            Admission::Accept(accepted, client) => {
+                core.open(key, &upgrade, accepted);
+                let client = self.clients.insert(key, client);
+                self.gateway.handle_opened(core, key, client);
             }
             Admission::AcceptThenClose(accepted, code) => {
-                if core.open(key, &head, accepted) {
-                    core.begin_close(key, code, CloseReason::Policy, Closing::Now);
-                }
+                core.open(key, &upgrade, accepted);
+                core.begin_close(key, code, CloseReason::Policy, Closing::Now);
             }
-            Admission::Refuse { status, detail } => {
-                core.refuse(key, status, &[], detail, CloseReason::Policy);
-            }
-            Admission::ToHttp => core.hand_to_http(key, read, input),
         }
     }
 }

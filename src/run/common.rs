@@ -8,9 +8,9 @@ use crate::hub::{DrainPlan, Limits};
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::Checked;
 
-/// How much of `--stop-timeout-ms` a close waits for the answers that its client is owed; the rest
+/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the rest
 /// is for the close.
-const ANSWERS_PERCENT: u64 = 60;
+const BUSY_PERCENT: u64 = 60;
 
 /// What every gateway is told.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         drain: DrainPlan {
             delay_us: checked.micros("drain-delay-ms"),
             spread_us: checked.micros("drain-ms"),
-            answers_us: stop_timeout_us * ANSWERS_PERCENT / 100,
+            busy_us: stop_timeout_us * BUSY_PERCENT / 100,
         },
         stop_timeout_us,
     }

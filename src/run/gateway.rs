@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site};
-use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub, Reply};
-use crate::reactor::{LateWake, Outside, Reactor, ReactorSettings, Seams, Wake, way_back};
+use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
+use crate::reactor::{LateWake, Reactor, ReactorSettings, Seams, Wake, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -31,7 +31,7 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 
 /// The parts of one gateway, put together and run. A feed makes publications of bus messages, the
 /// gateway is the client side of the contract; everything else has a default: no bus, the pages that
-/// every gateway has, no command from outside.
+/// every gateway has, no other thread.
 ///
 /// ```no_run
 /// use weirgate::clock::Clock;
@@ -63,26 +63,23 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
-    outside: Box<dyn FnMut(Outside)>,
-    inside: Inside<G::Command>,
+    inputs: Inputs<G::In>,
+    output: Box<dyn FnMut(G::Out)>,
 }
 
-/// What comes to the loop besides bytes and the bus.
-pub struct Inside<C> {
-    /// From the HTTP side.
-    pub commands: Receiver<C>,
-    /// Answers to calls.
-    pub replies: Receiver<Reply>,
-    /// Is told of the loop, for who puts something in them.
+/// What other threads tell the gateway.
+pub struct Inputs<I> {
+    /// Where it comes out.
+    pub receiver: Receiver<I>,
+    /// Wakes the loop when something was put in; set when the loop is there.
     pub wake: LateWake,
 }
 
-impl<C> Inside<C> {
-    /// Nothing ever does.
-    fn nothing() -> Self {
+impl<I> Inputs<I> {
+    /// Nothing ever comes.
+    fn none() -> Self {
         Self {
-            commands: never(),
-            replies: never(),
+            receiver: never(),
             wake: LateWake::default(),
         }
     }
@@ -116,8 +113,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
-            outside: Box::new(|_| {}),
-            inside: Inside::nothing(),
+            inputs: Inputs::none(),
+            output: Box::new(|_| {}),
         }
     }
 
@@ -173,17 +170,17 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Takes what leaves the loop besides bytes; must not block.
+    /// What other threads tell the gateway.
     #[must_use]
-    pub fn outside(mut self, outside: impl FnMut(Outside) + 'static) -> Self {
-        self.outside = Box::new(outside);
+    pub fn inputs(mut self, inputs: Inputs<G::In>) -> Self {
+        self.inputs = inputs;
         self
     }
 
-    /// From services and the HTTP side.
+    /// Hands other threads what they do for the gateway; must not block.
     #[must_use]
-    pub fn inside(mut self, inside: Inside<G::Command>) -> Self {
-        self.inside = inside;
+    pub fn output(mut self, output: impl FnMut(G::Out) + 'static) -> Self {
+        self.output = Box::new(output);
         self
     }
 
@@ -205,16 +202,15 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
         let seams = |wake: &Wake| {
-            self.inside.wake.set(wake);
+            self.inputs.wake.set(wake);
             if let Some(source) = self.source {
                 start_source(source, SourceLink::new(events, waking(wake), clock))?;
             }
             let (back, returned) = way_back(wake);
             Ok(Seams {
                 bus,
-                commands: self.inside.commands,
-                replies: self.inside.replies,
-                outside: self.outside,
+                inputs: self.inputs.receiver,
+                output: self.output,
                 http: http.handle(back),
                 returned,
                 telemetry: Arc::clone(&telemetry),

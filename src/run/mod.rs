@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
-pub use self::gateway::{Inside, Listening, Parts};
+pub use self::gateway::{Inputs, Listening, Parts};
 pub use self::kind::{GatewayKind, Print};
 pub use self::process::{say, start_process};
 pub use self::stats_line::StatsLine;

@@ -7,11 +7,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use weirgate::auth::Origins;
 use weirgate::clock::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::http::page;
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, Frame, Gateway, Incoming, Limits, SessionKey,
+    Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
 use weirgate::run::{CommonSettings, Parts};
 use weirgate::telemetry::Telemetry;
@@ -24,22 +25,29 @@ use crate::fixture::{Client, health};
 struct Toy;
 
 impl Gateway for Toy {
-    type Command = Infallible;
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        match head.path() {
-            "/ws" if head.asks_upgrade() => Admission::Accept(Accepted::default()),
-            path if head.asks_upgrade() && path != "/http" => Admission::Refuse {
-                status: 403,
-                detail: "No WebSocket here",
-            },
-            _ => Admission::ToHttp,
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            "/ws" => Entrance::WebSocket(Origins::any()),
+            "/http" => Entrance::Http,
+            _ => Entrance::None,
         }
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
@@ -50,11 +58,9 @@ impl Gateway for Toy {
         core.send(key, &frame.body(text.as_bytes()).finish());
     }
 
-    fn command(&mut self, _: &mut Core, never: Self::Command) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
         match never {}
     }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
 }
 
 /// Runs until the test binary ends.

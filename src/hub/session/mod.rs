@@ -16,8 +16,8 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::gateway::Permit;
 use super::send_queue::{Encoding, Pushed, SendQueue, Wrote};
+use super::shell::Permit;
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
 use crate::auth::{AddressPlace, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;

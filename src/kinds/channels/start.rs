@@ -7,11 +7,12 @@ use super::pages::{health_route, stats_head};
 use crate::auth::is_pattern;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-use crate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings, ChannelsStats};
+use crate::gateways::channels::{
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
+};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
-use crate::reactor::Outside;
 use crate::run::{CommonSettings, Parts, RunError, say, start_process};
 use crate::settings::{AuthSettings, Checked};
 use crate::sources::redis::{RedisInterest, RedisSource};
@@ -51,7 +52,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             stats_head(object, telemetry, &for_stats, clock);
         }))
         .metrics(metrics(&stats))
-        .outside(move |outside| tell(&interest, outside))
+        .output(move |change| tell(&interest, change))
         .run(clock, |listening| {
             let port = listening.addr.port();
             say(&format!(
@@ -81,14 +82,11 @@ fn gateway_settings(
     })
 }
 
-/// What clients hold is what Redis is asked for; the topic is the name.
-fn tell(interest: &RedisInterest, outside: Outside) {
-    let Outside::Interest { topic, wanted } = outside else {
-        return;
-    };
-    let subscription = match is_pattern(topic.as_str()) {
-        true => Subscription::pattern(topic.as_str()),
-        false => Subscription::channel(topic.as_str()),
+/// What clients hold is what Redis is asked for.
+fn tell(interest: &RedisInterest, Interest { name, wanted }: Interest) {
+    let subscription = match is_pattern(name.as_str()) {
+        true => Subscription::pattern(name.as_str()),
+        false => Subscription::channel(name.as_str()),
     };
     match wanted {
         true => interest.subscribe(subscription),

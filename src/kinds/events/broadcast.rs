@@ -4,8 +4,8 @@ use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::gateways::events::Push;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
+use crate::gateways::events::{Input, Push};
 use crate::http::{Answer, Bytes, StatusCode, aside};
 use crate::hub::FrameBytes;
 use crate::reactor::LateWake;
@@ -14,7 +14,7 @@ use crate::wire::object_writer::ObjectWriter;
 /// From the body of a broadcast to its answer.
 #[derive(Clone)]
 pub(super) struct Pusher {
-    pub(super) push: Sender<Push>,
+    pub(super) input: Sender<Input>,
     pub(super) wake: LateWake,
     pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
@@ -29,7 +29,7 @@ impl Pusher {
             // After the loop's end the push is dropped, and nobody tells.
             Some(Ok(parts)) => parts
                 .into_iter()
-                .for_each(|part| drop(self.push.send(part))),
+                .for_each(|part| drop(self.input.send(Input::Push(part)))),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
             }

@@ -14,16 +14,16 @@ use crate::clock::Clock;
 use crate::feeds::NoFeed;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Service,
+    Input, Service,
 };
 use crate::http::Route;
 use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, Upstream};
-use crate::hub::{FrameBytes, Reply};
-use crate::reactor::{LateWake, Outside};
-use crate::run::{CommonSettings, Inside, Parts, RunError, say, start_process};
+use crate::hub::FrameBytes;
+use crate::reactor::LateWake;
+use crate::run::{CommonSettings, Inputs, Parts, RunError, say, start_process};
 use crate::settings::Checked;
 use crate::trust;
 
@@ -47,13 +47,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let stats = Arc::new(EventsStats::default());
     let services = services(checked)?;
     let wake = LateWake::default();
-    let (reply, replies) = unbounded();
+    let (input, inputs) = unbounded();
     let proxy = Proxy::new(proxy_settings(checked, &services, clock));
-    let calls = start_calls(checked, services.into(), reply, wake.clone())?;
-    let (push, commands) = unbounded();
+    let calls = start_calls(checked, services.into(), input.clone(), wake.clone())?;
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
-        push,
+        input,
         wake: wake.clone(),
         frame_bytes: frame_bytes.clone(),
         clock,
@@ -76,16 +75,11 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             routes
         })
         .metrics(metrics)
-        .outside(move |outside| {
-            if let Outside::Call(call) = outside {
-                calls.make(call);
-            }
-        })
-        .inside(Inside {
-            commands,
-            replies,
+        .inputs(Inputs {
+            receiver: inputs,
             wake,
         })
+        .output(move |call| calls.make(call))
         .run(clock, |listening| {
             say(&welcome(checked, listening.addr.port()))
         })
@@ -180,7 +174,7 @@ fn proxy_settings(
 fn start_calls(
     checked: &Checked,
     services: Vec<services::Service>,
-    reply: Sender<Reply>,
+    input: Sender<Input>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(checked.milli("http-timeout-s"));
@@ -189,9 +183,9 @@ fn start_calls(
         whole: silence * WHOLE_SILENCES,
         answer_bytes_max: checked.number("upstream-answer-bytes-max"),
     };
-    let replied = move |answer| {
+    let replied = move |reply| {
         // After the loop's end nobody waits for it.
-        let _ = reply.send(answer);
+        let _ = input.send(Input::Reply(reply));
         wake.wake();
     };
     let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
