@@ -210,7 +210,7 @@ def main():
         print(f"{place}: {what}")
         wrong += 1
     if wrong:
-        sys.exit(f"tidy: {wrong} to mend")
+        sys.exit(f"tidy: {wrong} to fix")
 
 
 main()
