@@ -52,7 +52,7 @@ NOT_SAID = {
     r"deaf": "not subscribed",
     r"stands": "is",
     r"house": "the noun",
-    r"(?<!load )balancers?": "load balancer",
+    r"(?<=\S )(?<!load )balancers?": "load balancer",
     r"durables": "durable consumers",
     r"unnamed consumers?": "ephemeral consumer",
 }
