@@ -111,7 +111,14 @@ pub(crate) fn limits(limits: &[&Setting]) -> String {
     out += "\n## Fixed\n\nThese limits are constants in the source.\n\n";
     row(
         &mut out,
-        &["limit", "value", "over the limit", "shows as", "where", "test"],
+        &[
+            "limit",
+            "value",
+            "over the limit",
+            "shows as",
+            "where",
+            "test",
+        ],
     );
     row(&mut out, &["---"; 6]);
     for fixed in FIXED {
