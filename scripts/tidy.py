@@ -32,11 +32,11 @@ LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
-# Pronouns and relative words per 100 words: in all documents of the list together, and in a page of it.
+# Pronouns and relative words per 100 words: in these documents together, and in each of them.
 PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
-PROSE_FILES = re.compile(r"README\.md|docs/.*\.md")
-# Counted and shown by scripts/prose.py, but not held to the figure of a page yet.
-PROSE_LATER = {"ARCHITECTURE.md", "docs/lifecycle.md"}
+PROSE_FILES = re.compile(r"(README|ARCHITECTURE)\.md|docs/.*\.md")
+# Not held to the figures and the words yet. Shrinking.
+LATER = {"ARCHITECTURE.md", "docs/lifecycle.md"}
 # Made from texts in src: the figure of a page and the words are those of their source.
 MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
 # Words that the glossary has another word for, and verbs that the field has another verb for.
@@ -58,7 +58,7 @@ NOT_SAID = {
 }
 NOT_SAID = [(re.compile(rf"\b(?:{word})\b" if not word.startswith("(?<") else rf"{word}\b", re.I), said)
             for word, said in NOT_SAID.items()]
-SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md", "ARCHITECTURE.md", "docs/lifecycle.md"} | MADE
+SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | LATER | MADE
 USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
 
@@ -155,12 +155,12 @@ def wrong_in_prose(documents):
     """Yields (name, what) where documents point at things in place of naming them."""
     total_hits = total_words = 0
     for name, text in documents.items():
-        if not PROSE_FILES.fullmatch(name):
+        if not PROSE_FILES.fullmatch(name) or name in LATER:
             continue
         hits, words = prose.count(text)
         total_hits, total_words = total_hits + hits, total_words + words
         figure = prose.per_hundred(hits, words)
-        if name not in PROSE_LATER | MADE and figure > PROSE_PAGE_MAX:
+        if name not in MADE and figure > PROSE_PAGE_MAX:
             yield name, f"{figure:.1f} pronouns and relative words in 100 words; allowed are {PROSE_PAGE_MAX}"
     total = prose.per_hundred(total_hits, total_words)
     if total > PROSE_MAX:
