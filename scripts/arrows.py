@@ -5,9 +5,9 @@ Usage: arrows.py [--print]
 
 An arrow leads from a module to every module that the first one names: `use crate::hub::Now` in src/feeds/ is the arrow
 feeds -> hub. Tests do not count: modules under `#[cfg(test)]`, files called tests.rs or *_tests.rs. The table in
-ARCHITECTURE.md has the header `| from | to | for |` and a row for each arrow. Exit status 1 if an arrow is not in the table,
-a row of the table has no arrow, an arrow is forbidden, or modules need each other in a circle. --print writes the table that the source asks for, with the
-reasons of the present table; forbidden arrows and circles of modules are reported beside it.
+ARCHITECTURE.md has the header `| from | to | for |` and a row for each arrow. Exit status 1 if an arrow is not in the
+table, a row of the table has no arrow, an arrow is forbidden, or modules need each other in a circle. --print writes the
+table that the source asks for, with the reasons of the present table; forbidden arrows and circles are reported beside it.
 """
 import pathlib
 import re
