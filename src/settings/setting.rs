@@ -61,7 +61,7 @@ pub enum Part {
 }
 
 /// What makes a setting a limit: something grows up to it, and something happens beyond it.
-/// `docs/limits.md` is made of these.
+/// `docs/reference/limits.md` is made of these.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// What happens beyond it.
