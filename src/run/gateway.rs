@@ -69,7 +69,7 @@ pub struct Parts<G: Gateway, F> {
 
 /// What other threads tell the gateway.
 pub struct Inputs<I> {
-    /// Where it comes out.
+    /// The other end of the channel that those threads send into.
     pub receiver: Receiver<I>,
     /// Wakes the loop when something was put in; set when the loop is there.
     pub wake: LateWake,

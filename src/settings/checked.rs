@@ -50,7 +50,7 @@ pub struct CheckedValue {
     pub setting: Setting,
     /// The value; it shows itself without secrets.
     pub value: Value,
-    /// Where it came from.
+    /// The flag, the env name or the default that gave the value.
     pub source: Source,
     /// Somebody has asked for it.
     is_read: Cell<bool>,

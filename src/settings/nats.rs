@@ -21,7 +21,7 @@ pub struct NatsAccess {
 /// Who we are to NATS.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NatsUser {
-    /// Nobody.
+    /// No user: the server has to let anybody in.
     None,
     /// User and password.
     Password(String, SecretText),

@@ -66,7 +66,7 @@ pub enum Part {
 pub struct Limit {
     /// What happens beyond it.
     pub beyond: &'static str,
-    /// Where that shows.
+    /// The close reason, the metric or the place that tells of it.
     pub shows: Shows,
     /// The test that hits it: `FILE::FUNCTION`.
     pub test: &'static str,

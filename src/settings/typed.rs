@@ -97,7 +97,7 @@ pub struct Typed {
     pub setting: Setting,
     /// The text as it was typed. It may be secret: only [`Typed::read`] looks at it.
     text: String,
-    /// Where it came from.
+    /// The flag, the env name or the default that gave the text.
     pub source: Source,
 }
 
