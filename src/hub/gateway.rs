@@ -51,8 +51,37 @@ pub enum Incoming<'a> {
 /// out through [`poll_output`](Self::poll_output). Pure: no socket, no clock (`core.now()`), no
 /// thread.
 ///
-/// A callback about one client gets what the gateway keeps of that client. A callback about
-/// something else gets what the gateway keeps of all of them.
+/// A callback about one client gets what the gateway keeps of that client; inputs and notices come
+/// with what the gateway keeps of all clients. By default a callback does nothing, and a
+/// publication goes to the members of its topic.
+///
+/// # Examples
+/// Every client is a member of one topic:
+/// ```
+/// use std::convert::Infallible;
+/// use weirgate::hub::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
+/// use weirgate::wire::head::RequestHead;
+///
+/// struct News;
+///
+/// impl Gateway for News {
+///     type Client = ();
+///     type In = Infallible;
+///     type Out = Infallible;
+///
+///     fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+///         Admission::Accept(Accepted::default(), ())
+///     }
+///
+///     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+///         core.join(key, &TopicName::fixed("news"));
+///     }
+///
+///     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+///         match never {}
+///     }
+/// }
+/// ```
 pub trait Gateway {
     /// What the gateway keeps of one client. The hub holds it from the 101 until
     /// [`handle_closed`](Self::handle_closed), which is given it back.
@@ -65,7 +94,7 @@ pub trait Gateway {
     type Out;
 
     /// What a request for a WebSocket finds at `path`, which is as the client sent it. By default
-    /// WebSockets at every path, for pages of any origin. Other requests go to the HTTP side unasked.
+    /// WebSockets at every path, for pages of any origin. Other requests go to the HTTP side.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::WebSocket(Origins::any())
@@ -112,8 +141,8 @@ pub trait Gateway {
         let _ = (core, key, client, reason);
     }
 
-    /// A topic has lost its last member because that client ended, and nobody has joined since.
-    /// For the last member that leaves, [`Core::leave`] returns
+    /// The last member of a topic has ended, and no client has joined the topic since. Not called
+    /// when the last member leaves: then [`Core::leave`] returns
     /// [`Left::Last`](super::Left::Last).
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
         let _ = (core, topic);

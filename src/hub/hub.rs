@@ -47,7 +47,8 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// A connection was accepted. Its key names it until [`handle_released`](Self::handle_released).
+    /// A connection was accepted. Its key names it until
+    /// [`handle_released`](Self::handle_released).
     pub fn handle_accepted(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
         self.core.now = now;
         let permit = Permit::new(&self.core.places);

@@ -28,8 +28,8 @@ use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
 
-/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the rest
-/// is for the close.
+/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the
+/// rest is for the close.
 const BUSY_PERCENT: u64 = 60;
 
 /// Makes routes once there is something that they can show.
