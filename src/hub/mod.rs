@@ -51,7 +51,9 @@ pub use limits::{Limits, SendQueueLimits};
 pub use protocol::{
     Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };
-pub use publication::{BusNotice, Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
+pub use publication::{
+    BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
+};
 pub use reason::{CloseCode, CloseReason, Closing};
 pub use session::PhaseKind;
 pub use stats::{HubStats, SendError};

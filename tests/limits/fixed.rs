@@ -216,7 +216,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the next call or request makes a new one",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
-            "src/http/calls/link.rs",
+            "src/http/services/pool.rs",
             "KEPT_FOR: Duration = Duration::from_secs(4);",
         ),
         test: "tests/calls/main.rs::a_kept_connection_that_turns_out_closed_is_replaced",

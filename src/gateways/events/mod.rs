@@ -37,7 +37,7 @@ use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 use crate::wire::traceparent::Trace;
 
-pub use self::routes::Service;
+pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
 /// What can be set.
