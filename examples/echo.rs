@@ -12,7 +12,7 @@ use crossbeam_channel::never;
 use weirgate::clock::Clock;
 use weirgate::http::{Cors, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
+    Accepted, Admission, ByClient, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
     Hub, Incoming, Limits, Now, Publication, SendQueueLimits, SessionKey,
 };
 use weirgate::reactor::{ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, way_back};
@@ -23,19 +23,21 @@ use weirgate::wire::head::RequestHead;
 struct Echo;
 
 impl Gateway for Echo {
-    type Command = Infallible;
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if head.asks_upgrade() {
-            Admission::Accept(Accepted::default())
-        } else {
-            Admission::ToHttp
-        }
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
-
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let (frame, body) = match message {
             Incoming::Text(text) => (Frame::text(core.frame_bytes()), text.as_bytes()),
             Incoming::Binary(bytes) => (Frame::binary(core.frame_bytes()), bytes),
@@ -44,11 +46,9 @@ impl Gateway for Echo {
         core.send(key, &frame);
     }
 
-    fn command(&mut self, _: &mut Core, never: Self::Command) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
         match never {}
     }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
 }
 
 /// There is no bus.
@@ -121,9 +121,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (back, returned) = way_back(wake);
         Ok(Seams {
             bus: never(),
-            commands: never(),
-            replies: never(),
-            outside: Box::new(|_| {}),
+            inputs: never(),
+            output: Box::new(|never| match never {}),
             http: http.handle(back),
             returned,
             telemetry,

@@ -13,6 +13,6 @@ mod turn;
 mod wake;
 
 pub use listener::ListenSettings;
-pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
+pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
 pub use wake::{LateWake, Wake};

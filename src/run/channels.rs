@@ -27,12 +27,13 @@ mod with_redis {
     use crate::clock::Clock;
     use crate::feeds::Subscription;
     use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-    use crate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings, ChannelsStats};
+    use crate::gateways::channels::{
+        ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
+    };
     use crate::http::{Answer, Route};
     use crate::hub::FrameBytes;
-    use crate::reactor::Outside;
     use crate::run::auth::{access_metrics, acl, authenticator, warn_of};
-    use crate::run::gateway::{Inside, Parts, run_gateway};
+    use crate::run::gateway::{Inputs, Parts, run_gateway};
     use crate::run::process::{Process, say};
     use crate::run::redis::{shown_address, source_settings};
     use crate::sources::redis::{RedisInterest, RedisSource};
@@ -82,8 +83,8 @@ mod with_redis {
             })),
             stats_line: None,
             metrics: metrics(&stats),
-            outside: Box::new(move |outside| tell(&interest, outside)),
-            inside: Inside::nothing(),
+            inputs: Inputs::none(),
+            output: Box::new(move |change| tell(&interest, change)),
         };
         run_gateway(process, parts, |addr| {
             let port = addr.port();
@@ -108,14 +109,11 @@ mod with_redis {
         })
     }
 
-    /// What clients hold is what Redis is asked for; the topic is the name.
-    fn tell(interest: &RedisInterest, outside: Outside) {
-        let Outside::Interest { topic, wanted } = outside else {
-            return;
-        };
-        let subscription = match is_pattern(topic.as_str()) {
-            true => Subscription::pattern(topic.as_str()),
-            false => Subscription::channel(topic.as_str()),
+    /// What clients hold is what Redis is asked for.
+    fn tell(interest: &RedisInterest, Interest { name, wanted }: Interest) {
+        let subscription = match is_pattern(name.as_str()) {
+            true => Subscription::pattern(name.as_str()),
+            false => Subscription::channel(name.as_str()),
         };
         match wanted {
             true => interest.subscribe(subscription),

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 use super::RunError;
-use super::gateway::{Inside, Parts, run_gateway};
+use super::gateway::{Inputs, Parts, run_gateway};
 use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::clock::Clock;
@@ -17,7 +17,7 @@ use crate::feeds::NoFeed;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Push, Service,
+    Input, Push, Service,
 };
 use crate::http::aside;
 use crate::http::calls::{CallLimits, Calls};
@@ -25,8 +25,8 @@ use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, Upstream};
 use crate::http::{Answer, Bytes, Route};
-use crate::hub::{FrameBytes, Reply};
-use crate::reactor::{LateWake, Outside};
+use crate::hub::FrameBytes;
+use crate::reactor::LateWake;
 use crate::settings::EventsSettings;
 use crate::telemetry::{GatewayMetric, Telemetry, names};
 use crate::trust;
@@ -47,13 +47,12 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
     let stats = Arc::new(EventsStats::default());
     let services = services(&settings)?;
     let wake = LateWake::default();
-    let (reply, replies) = unbounded();
+    let (input, inputs) = unbounded();
     let proxy = Proxy::new(proxy_settings(&settings, &services, process.clock));
-    let calls = start_calls(&settings, services.into(), reply, wake.clone())?;
-    let (push, commands) = unbounded();
+    let calls = start_calls(&settings, services.into(), input.clone(), wake.clone())?;
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
-        push,
+        input,
         wake: wake.clone(),
         frame_bytes: frame_bytes.clone(),
         clock: process.clock,
@@ -92,16 +91,11 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
         stats_head: None,
         stats_line: None,
         metrics,
-        outside: Box::new(move |outside| {
-            if let Outside::Call(call) = outside {
-                calls.make(call);
-            }
-        }),
-        inside: Inside {
-            commands,
-            replies,
+        inputs: Inputs {
+            receiver: inputs,
             wake,
         },
+        output: Box::new(move |call| calls.make(call)),
     };
     run_gateway(process, parts, |addr| {
         let port = addr.port();
@@ -185,7 +179,7 @@ fn proxy_settings(
 fn start_calls(
     settings: &EventsSettings,
     services: Vec<services::Service>,
-    reply: Sender<Reply>,
+    input: Sender<Input>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(settings.http_timeout_ms);
@@ -194,9 +188,9 @@ fn start_calls(
         whole: silence * WHOLE_SILENCES,
         answer_bytes_max: settings.answer_bytes_max,
     };
-    let replied = move |answer| {
+    let replied = move |reply| {
         // After the loop's end nobody waits for it.
-        let _ = reply.send(answer);
+        let _ = input.send(Input::Reply(reply));
         wake.wake();
     };
     let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
@@ -206,7 +200,7 @@ fn start_calls(
 /// From the body of a broadcast to its answer.
 #[derive(Clone)]
 struct Pusher {
-    push: Sender<Push>,
+    input: Sender<Input>,
     wake: LateWake,
     frame_bytes: FrameBytes,
     clock: Clock,
@@ -221,7 +215,7 @@ impl Pusher {
             // After the loop's end the push is dropped, and nobody tells.
             Some(Ok(parts)) => parts
                 .into_iter()
-                .for_each(|part| drop(self.push.send(part))),
+                .for_each(|part| drop(self.input.send(Input::Push(part)))),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
             }

@@ -17,9 +17,9 @@ use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::StatsHead;
 use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
-use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
+use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub};
 use crate::reactor::{
-    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, way_back,
+    LateWake, ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
@@ -28,9 +28,9 @@ use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
 
-/// How much of `--stop-timeout-ms` a close waits for the answers that its client is owed; the rest
+/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the rest
 /// is for the close.
-const ANSWERS_PERCENT: u64 = 60;
+const BUSY_PERCENT: u64 = 60;
 
 /// Makes routes once there is something that they can show.
 pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
@@ -61,28 +61,25 @@ pub(super) struct Parts<'a, G: Gateway, F> {
     pub(super) stats_line: Option<StatsLine>,
     /// What the gateway counts itself.
     pub(super) metrics: Vec<GatewayMetric>,
-    /// Takes what leaves the loop besides bytes; must not block.
-    pub(super) outside: Box<dyn FnMut(Outside)>,
-    /// From services and the HTTP side.
-    pub(super) inside: Inside<G::Command>,
+    /// What other threads tell the gateway.
+    pub(super) inputs: Inputs<G::In>,
+    /// Hands other threads what they do for the gateway; must not block.
+    pub(super) output: Box<dyn FnMut(G::Out)>,
 }
 
-/// What comes to the loop besides bytes and the bus.
-pub(super) struct Inside<C> {
-    /// From the HTTP side.
-    pub(super) commands: Receiver<C>,
-    /// Answers to calls.
-    pub(super) replies: Receiver<Reply>,
-    /// Is told of the loop, for who puts something in them.
+/// What other threads tell the gateway.
+pub(super) struct Inputs<I> {
+    /// Where it comes out.
+    pub(super) receiver: Receiver<I>,
+    /// Wakes the loop when something was put in; set when the loop is there.
     pub(super) wake: LateWake,
 }
 
-impl<C> Inside<C> {
-    /// Nothing ever does.
-    pub(super) fn nothing() -> Self {
+impl<I> Inputs<I> {
+    /// Nothing ever comes.
+    pub(super) fn none() -> Self {
         Self {
-            commands: never(),
-            replies: never(),
+            receiver: never(),
             wake: LateWake::default(),
         }
     }
@@ -116,16 +113,15 @@ where
     let hub = Hub::new(core, parts.gateway);
     let (events, bus) = bounded(limits.bus_queue_messages_max);
     let seams = |wake: &Wake| {
-        parts.inside.wake.set(wake);
+        parts.inputs.wake.set(wake);
         if let Some(source) = parts.source {
             start_source(source, SourceLink::new(events, waking(wake), clock))?;
         }
         let (back, returned) = way_back(wake);
         Ok(Seams {
             bus,
-            commands: parts.inside.commands,
-            replies: parts.inside.replies,
-            outside: parts.outside,
+            inputs: parts.inputs.receiver,
+            output: parts.output,
             http: http.handle(back),
             returned,
             telemetry: Arc::clone(&telemetry),
@@ -238,7 +234,7 @@ fn reactor_settings(common: &CommonSettings) -> ReactorSettings {
         drain: DrainPlan {
             delay_us: common.drain_delay_ms * 1000,
             spread_us: common.drain_ms * 1000,
-            answers_us: common.stop_timeout_ms * 1000 * ANSWERS_PERCENT / 100,
+            busy_us: common.stop_timeout_ms * 1000 * BUSY_PERCENT / 100,
         },
         stop_timeout_us: common.stop_timeout_ms * 1000,
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::RunError;
-use super::gateway::{Inside, Parts, run_gateway};
+use super::gateway::{Inputs, Parts, run_gateway};
 use super::process::{Process, say};
 use crate::auth::Origins;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
@@ -170,8 +170,8 @@ fn run_levels(
         stats_head: None,
         stats_line: None,
         metrics: Vec::new(),
-        outside: Box::new(|_| {}),
-        inside: Inside::nothing(),
+        inputs: Inputs::none(),
+        output: Box::new(|never| match never {}),
     };
     run_gateway(process, parts, announce)
 }

@@ -32,7 +32,7 @@ mod with_redis {
     use crate::http::{Answer, Handler, Route};
     use crate::hub::FrameBytes;
     use crate::run::auth::{access_metrics, authenticator, warn_of};
-    use crate::run::gateway::{Inside, Parts, run_gateway};
+    use crate::run::gateway::{Inputs, Parts, run_gateway};
     use crate::run::process::{Process, say};
     use crate::run::redis::{shown_address, source_settings};
     use crate::run::stats_line::StatsLine;
@@ -85,8 +85,8 @@ mod with_redis {
                 move |telemetry, object| numbers.write(telemetry, object)
             })),
             metrics: metrics(&stats),
-            outside: Box::new(|_| {}),
-            inside: Inside::nothing(),
+            inputs: Inputs::none(),
+            output: Box::new(|never| match never {}),
         };
         run_gateway(process, parts, |addr| {
             let (port, environment) = (addr.port(), &settings.node_env);

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
+use weirgate::auth::Origins;
 use weirgate::clock::Clock;
 use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Site, page, pages};
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
-    Hub, Incoming, Limits, Now, Publication, SessionKey,
+    Accepted, Admission, ByClient, Core, DrainPlan, Entrance, Feed, FeedStats, Frame, FrameBytes,
+    Gateway, Hub, Incoming, Limits, Now, Publication, SessionKey,
 };
 use weirgate::reactor::{ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, way_back};
 use weirgate::telemetry::{Build, Telemetry};
@@ -25,22 +26,29 @@ use crate::fixture::Client;
 struct Toy;
 
 impl Gateway for Toy {
-    type Command = Infallible;
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        match head.path() {
-            "/ws" if head.asks_upgrade() => Admission::Accept(Accepted::default()),
-            path if head.asks_upgrade() && path != "/http" => Admission::Refuse {
-                status: 403,
-                detail: "No WebSocket here",
-            },
-            _ => Admission::ToHttp,
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            "/ws" => Entrance::Clients(Origins::any()),
+            "/http" => Entrance::Http,
+            _ => Entrance::None,
         }
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
@@ -51,11 +59,9 @@ impl Gateway for Toy {
         core.send(key, &frame.body(text.as_bytes()).finish());
     }
 
-    fn command(&mut self, _: &mut Core, never: Self::Command) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
         match never {}
     }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
 }
 
 struct NoFeed(FeedStats);
@@ -115,9 +121,8 @@ impl Running {
                 let (back, returned) = way_back(wake);
                 Ok(Seams {
                     bus: never(),
-                    commands: never(),
-                    replies: never(),
-                    outside: Box::new(|_| {}),
+                    inputs: never(),
+                    output: Box::new(|never| match never {}),
                     http: http.handle(back),
                     returned,
                     telemetry: for_loop,

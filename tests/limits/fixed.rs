@@ -195,11 +195,11 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
-        what: "Parts of broadcasts that the loop takes in one turn, of 500 devices each",
+        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop takes in one turn",
         value: "64",
         beyond: "the rest has the next turn",
         shows: Shows::Metric(names::LOOP_TURNS),
-        code: ("src/reactor/turn.rs", "COMMANDS_MAX: usize = 64;"),
+        code: ("src/reactor/turn.rs", "INPUTS_MAX: usize = 64;"),
         test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
     },
     Fixed {
@@ -326,7 +326,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "60 % of `--stop-timeout-ms`",
         beyond: "closed without them",
         shows: Shows::Reason(CloseReason::ShuttingDown),
-        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 60;"),
+        code: ("src/run/gateway.rs", "BUSY_PERCENT: u64 = 60;"),
         test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
