@@ -1,12 +1,13 @@
 //! The seam between the core and the client side of a contract.
 
+use super::protocol::Speaks;
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Core, Publication, SessionKey, TopicName,
 };
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
 
-/// What a gateway decides about a request for a WebSocket; `C` is what the gateway keeps of the
+/// What a gateway decides about a client's request; `C` is what the gateway keeps of the
 /// client.
 #[derive(Debug)]
 pub enum Admission<C> {
@@ -19,11 +20,11 @@ pub enum Admission<C> {
 /// What a gateway has at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance<'a> {
-    /// WebSockets, for pages of these origins; others are refused with 403.
-    WebSocket(&'a Origins),
+    /// Clients, for pages of these origins; others are refused with 403.
+    Clients(&'a Origins),
     /// Pages: whatever the request asks for, the HTTP side answers it.
     Http,
-    /// Nothing that a WebSocket could be opened to: 403.
+    /// Nothing that a client could be connected to: 403.
     None,
 }
 
@@ -93,14 +94,21 @@ pub trait Gateway {
     /// What other threads do for the gateway; [`Infallible`](std::convert::Infallible) for nothing.
     type Out;
 
-    /// What a request for a WebSocket finds at `path`, which is as the client sent it. By default
-    /// WebSockets at every path, for pages of any origin. Other requests go to the HTTP side.
-    fn entrance(&self, path: &str) -> Entrance<'_> {
-        let _ = path;
-        Entrance::WebSocket(Origins::any())
+    /// The protocol that a client with this request speaks; `None`: the request is one for the HTTP
+    /// side. By default WebSocket for a request that asks for an upgrade.
+    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
+        head.asks_upgrade().then_some(Speaks::WEBSOCKET)
     }
 
-    /// A whole, valid request for a WebSocket that [`entrance`](Self::entrance) lets in.
+    /// What the request of a client finds at `path`, which is as the client sent it. By default
+    /// clients at every path, for pages of any origin. Requests of which [`speaks`](Self::speaks)
+    /// returns `None` go to the HTTP side unasked.
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        let _ = path;
+        Entrance::Clients(Origins::any())
+    }
+
+    /// A whole request, valid in its protocol, that [`entrance`](Self::entrance) lets in.
     fn admit(
         &mut self,
         core: &mut Core,
@@ -108,7 +116,7 @@ pub trait Gateway {
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client>;
 
-    /// The 101 is queued: the first frames may follow.
+    /// The answer to the request, as a 101, is queued: the first frames may follow.
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }

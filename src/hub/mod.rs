@@ -28,6 +28,7 @@ mod hub;
 mod keys;
 mod limits;
 mod outgoing;
+mod protocol;
 mod publication;
 mod queue;
 mod reason;
@@ -42,11 +43,14 @@ pub use self::core::Core;
 pub use by_client::ByClient;
 pub use drain::DrainPlan;
 pub use ended::Ended;
-pub use frame::{Class, ConflationKey, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
+pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{Accepted, Admission, Entrance, Gateway, Incoming};
 pub use hub::Hub;
 pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
+pub use protocol::{
+    Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
+};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
