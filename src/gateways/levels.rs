@@ -46,7 +46,7 @@ impl Gateway for LevelsGateway {
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match self.topic(path) {
-            Some(_) => Entrance::WebSocket(&self.origins),
+            Some(_) => Entrance::Clients(&self.origins),
             None => Entrance::None,
         }
     }

@@ -225,7 +225,8 @@ impl Core {
         self.begin_close(key, code, reason, how);
     }
 
-    /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later call replaces it.
+    /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later `at_us` replaces
+    /// it.
     pub fn set_deadline(&mut self, key: SessionKey, at_us: Option<u64>) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_gateway_deadline(at_us);

@@ -1,5 +1,5 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while. A client that the
-//! gateway is busy with is closed once the gateway is not, and the stop ends no earlier either.
+//! A stop in phases: still accepting for a while, then closes spread over a while. While the gateway
+//! is busy with a client, the client is not closed, and the stop does not end.
 
 use super::core::Core;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
@@ -90,9 +90,9 @@ impl Core {
         }
     }
 
-    /// Whether the gateway has something under way for this client, which may have ended. At a stop
-    /// the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the
-    /// stop is complete when the gateway is done with all clients.
+    /// Whether the gateway has something under way for this client, which may have ended. At a
+    /// stop the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest),
+    /// and the stop is complete when the gateway is done with all clients.
     pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
         if is_busy {
             self.busy.insert(key);

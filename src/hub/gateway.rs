@@ -1,12 +1,13 @@
 //! The seam between the core and the client side of a contract.
 
+use super::protocol::Speaks;
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Core, Publication, SessionKey, TopicName,
 };
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
 
-/// What a gateway decides about a request for a WebSocket; `C` is what the gateway keeps of the
+/// What a gateway decides about a client's request; `C` is what the gateway keeps of the
 /// client.
 #[derive(Debug)]
 pub enum Admission<C> {
@@ -19,11 +20,11 @@ pub enum Admission<C> {
 /// What a gateway has at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance<'a> {
-    /// WebSockets, for pages of these origins; others are refused with 403.
-    WebSocket(&'a Origins),
+    /// Clients, for pages of these origins; others are refused with 403.
+    Clients(&'a Origins),
     /// Pages: whatever the request asks for, the HTTP side answers it.
     Http,
-    /// Nothing that a WebSocket could be opened to: 403.
+    /// Nothing that a client could be connected to: 403.
     None,
 }
 
@@ -51,8 +52,37 @@ pub enum Incoming<'a> {
 /// out through [`poll_output`](Self::poll_output). Pure: no socket, no clock (`core.now()`), no
 /// thread.
 ///
-/// A callback about one client gets what the gateway keeps of that client. A callback about
-/// something else gets what the gateway keeps of all of them.
+/// A callback about one client gets what the gateway keeps of that client; inputs and notices come
+/// with what the gateway keeps of all clients. By default a callback does nothing, and a
+/// publication goes to the members of its topic.
+///
+/// # Examples
+/// Every client is a member of one topic:
+/// ```
+/// use std::convert::Infallible;
+/// use weirgate::hub::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
+/// use weirgate::wire::head::RequestHead;
+///
+/// struct News;
+///
+/// impl Gateway for News {
+///     type Client = ();
+///     type In = Infallible;
+///     type Out = Infallible;
+///
+///     fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+///         Admission::Accept(Accepted::default(), ())
+///     }
+///
+///     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+///         core.join(key, &TopicName::fixed("news"));
+///     }
+///
+///     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+///         match never {}
+///     }
+/// }
+/// ```
 pub trait Gateway {
     /// What the gateway keeps of one client. The hub holds it from the 101 until
     /// [`handle_closed`](Self::handle_closed), which is given it back.
@@ -64,14 +94,21 @@ pub trait Gateway {
     /// What other threads do for the gateway; [`Infallible`](std::convert::Infallible) for nothing.
     type Out;
 
-    /// What a request for a WebSocket finds at `path`, which is as the client sent it. By default
-    /// WebSockets at every path, for pages of any origin. Other requests go to the HTTP side unasked.
-    fn entrance(&self, path: &str) -> Entrance<'_> {
-        let _ = path;
-        Entrance::WebSocket(Origins::any())
+    /// The protocol that a client with this request speaks; `None`: the request is one for the HTTP
+    /// side. By default WebSocket for a request that asks for an upgrade.
+    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
+        head.asks_upgrade().then_some(Speaks::WEBSOCKET)
     }
 
-    /// A whole, valid request for a WebSocket that [`entrance`](Self::entrance) lets in.
+    /// What the request of a client finds at `path`, which is as the client sent it. By default
+    /// clients at every path, for pages of any origin. Requests of which [`speaks`](Self::speaks)
+    /// returns `None` go to the HTTP side unasked.
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        let _ = path;
+        Entrance::Clients(Origins::any())
+    }
+
+    /// A whole request, valid in its protocol, that [`entrance`](Self::entrance) lets in.
     fn admit(
         &mut self,
         core: &mut Core,
@@ -79,7 +116,7 @@ pub trait Gateway {
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client>;
 
-    /// The 101 is queued: the first frames may follow.
+    /// The answer to the request, as a 101, is queued: the first frames may follow.
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }
@@ -112,8 +149,8 @@ pub trait Gateway {
         let _ = (core, key, client, reason);
     }
 
-    /// A topic has lost its last member because that client ended, and nobody has joined since.
-    /// For the last member that leaves, [`Core::leave`] returns
+    /// The last member of a topic has ended, and no client has joined the topic since. Not called
+    /// when the last member leaves: then [`Core::leave`] returns
     /// [`Left::Last`](super::Left::Last).
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
         let _ = (core, topic);

@@ -1,17 +1,18 @@
-//! From the first byte to the 101, or to whatever else the head deserves.
+//! From the first byte to the answer that the head deserves: the protocol's greeting, a refusal, or
+//! a place on the HTTP side.
 
 use std::net::IpAddr;
 
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
+use super::protocol::{Refusal, Request, Speaks};
 use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
 use crate::auth::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
-use crate::wire::upgrade::{Upgrade, UpgradeError};
 
 impl Core {
     /// Collects the request head; returns it once it is whole, and leaves what follows it in
@@ -105,9 +106,9 @@ impl Core {
         self.refuse(key, error.status(), &[], error.reason(), reason);
     }
 
-    fn refuse_upgrade(&mut self, key: SessionKey, error: UpgradeError) {
+    fn refuse_request(&mut self, key: SessionKey, refusal: Refusal) {
         let reason = CloseReason::BadRequest;
-        self.refuse(key, error.status(), error.headers(), error.reason(), reason);
+        self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
     }
 
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
@@ -128,34 +129,50 @@ impl Core {
         }
     }
 
-    /// Writes the 101 and opens the session.
-    fn open(&mut self, key: SessionKey, upgrade: &Upgrade<'_>, accepted: Accepted) {
+    /// Answers the request as the client's protocol does, and opens the session.
+    fn open(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        speaks: Speaks,
+        accepted: Accepted,
+    ) -> bool {
         let now = self.now;
-        let offers = (self.limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
-        let params = offers.flatten();
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let request = Request {
+            head,
+            subprotocol: accepted.protocol.as_deref(),
+            limits: &self.limits,
+        };
+        let greeted = match (speaks.greet)(&request, session.control(now)) {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                self.refuse_request(key, refusal);
+                return false;
+            }
+        };
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole one: ten thousand clients of one
         // second are not pinged in one millisecond.
         let jitter = self.random() % (ping_us / 2).max(1);
-        let limits = &self.limits;
-        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
-            return;
-        };
-        let protocol = accepted.protocol.as_deref();
-        let control = session.control(now);
-        response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
         let opening = Opening {
-            deflate: params,
+            greeted,
             outbound_per_second: accepted.outbound_per_second,
             user: accepted.user,
             first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
         };
-        let moved = session.open(now, limits, opening);
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let moved = session.open(now, opening);
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
         self.clients.mark_dirty(key);
         self.arm(key);
+        true
     }
 }
 
@@ -171,20 +188,21 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        if draining && head.asks_upgrade() {
+        let speaks = self.gateway.speaks(&head);
+        if draining && speaks.is_some() {
             core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
             return;
         }
         if !core.admit_request(key, &head) {
             return;
         }
-        let entrance = match head.asks_upgrade() {
-            true => self.gateway.entrance(head.path()),
-            false => Entrance::Http,
+        let Some(speaks) = speaks else {
+            core.hand_to_http(key, read, input);
+            return;
         };
-        let refusal = match entrance {
-            Entrance::WebSocket(origins) if origins.allow(head.header("Origin")) => {
-                self.judge_upgrade(key, &head);
+        let refusal = match self.gateway.entrance(head.path()) {
+            Entrance::Clients(origins) if origins.allow(head.header("Origin")) => {
+                self.judge_request(key, &head, speaks);
                 return;
             }
             Entrance::Http => {
@@ -192,30 +210,29 @@ impl<G: Gateway> Hub<G> {
                 return;
             }
             Entrance::None => "No WebSocket here",
-            Entrance::WebSocket(_) => "Origin not allowed",
+            Entrance::Clients(_) => "Origin not allowed",
         };
         core.refuse(key, 403, &[], refusal, CloseReason::Policy);
     }
 
-    /// Decides on a request for a WebSocket where there is one.
-    fn judge_upgrade(&mut self, key: SessionKey, head: &RequestHead<'_>) {
+    /// Decides on a client's request where there may be clients.
+    fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
-        let upgrade = match head.upgrade() {
-            Ok(upgrade) => upgrade,
-            Err(error) => {
-                core.refuse_upgrade(key, error);
-                return;
-            }
-        };
+        if let Err(refusal) = (speaks.check)(head) {
+            core.refuse_request(key, refusal);
+            return;
+        }
         match self.gateway.admit(core, key, head) {
             Admission::Accept(accepted, client) => {
-                core.open(key, &upgrade, accepted);
-                let client = self.clients.insert(key, client);
-                self.gateway.handle_opened(core, key, client);
+                if core.open(key, head, speaks, accepted) {
+                    let client = self.clients.insert(key, client);
+                    self.gateway.handle_opened(core, key, client);
+                }
             }
             Admission::AcceptThenClose(accepted, code) => {
-                core.open(key, &upgrade, accepted);
-                core.begin_close(key, code, CloseReason::Policy, Closing::Now);
+                if core.open(key, head, speaks, accepted) {
+                    core.begin_close(key, code, CloseReason::Policy, Closing::Now);
+                }
             }
         }
     }

@@ -7,13 +7,12 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::Message;
-
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
-use super::gateway::{Gateway, Incoming};
-use super::session::{Pause, PeerEnd, Session, Step};
+use super::gateway::Gateway;
+use super::protocol::{Message, Step};
+use super::session::{Pause, PeerEnd, Session};
 use super::shell::{Effect, Permit, Transmit};
 use super::{
     BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
@@ -47,7 +46,8 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// A connection was accepted. Its key names it until [`handle_released`](Self::handle_released).
+    /// A connection was accepted. Its key names it until
+    /// [`handle_released`](Self::handle_released).
     pub fn handle_accepted(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
         self.core.now = now;
         let permit = Permit::new(&self.core.places);
@@ -284,15 +284,17 @@ impl<G: Gateway> Hub<G> {
             let scratch = &mut core.frame_scratch;
             let step = session.read(core.now, input, control_bytes_max, scratch);
             core.clients.mark_dirty(key);
+            let Some(step) = step else {
+                return;
+            };
             match step {
-                Step::Held | Step::Starved => return,
                 Step::Ping | Step::Pong => {}
                 Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
-                    message_bytes += message.len();
+                    message_bytes += message.payload_bytes();
                     self.take_message(key, &message);
                 }
             }
@@ -305,14 +307,9 @@ impl<G: Gateway> Hub<G> {
         if !self.core.is_open(key) {
             return;
         }
-        let incoming = match message {
-            Message::Text(text) => Incoming::Text(text),
-            Message::Binary(bytes) => Incoming::Binary(bytes),
-            _ => return,
-        };
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway
-                .handle_message(&mut self.core, key, client, incoming);
+                .handle_message(&mut self.core, key, client, message.incoming());
         }
     }
 

@@ -8,8 +8,8 @@ use crate::hub::{DrainPlan, Limits};
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::Checked;
 
-/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the rest
-/// is for the close.
+/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the
+/// rest is for the close.
 const BUSY_PERCENT: u64 = 60;
 
 /// What every gateway is told.

@@ -31,7 +31,7 @@ impl Gateway for Toy {
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
-            "/ws" => Entrance::WebSocket(Origins::any()),
+            "/ws" => Entrance::Clients(Origins::any()),
             "/http" => Entrance::Http,
             _ => Entrance::None,
         }

@@ -52,7 +52,7 @@ impl Call {
 /// The paths with WebSockets.
 pub(crate) fn entrance(path: &str) -> Entrance<'static> {
     match path {
-        "/ws" | "/slow" | "/secret" => Entrance::WebSocket(Origins::any()),
+        "/ws" | "/slow" | "/secret" => Entrance::Clients(Origins::any()),
         _ => Entrance::None,
     }
 }

@@ -268,7 +268,7 @@ impl Gateway for ChannelsGateway {
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
-            Self::PATH => Entrance::WebSocket(&self.settings.origins),
+            Self::PATH => Entrance::Clients(&self.settings.origins),
             _ => Entrance::None,
         }
     }

@@ -291,7 +291,7 @@ impl Gateway for EventsGateway {
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
-            Self::PATH => Entrance::WebSocket(&self.origins),
+            Self::PATH => Entrance::Clients(&self.origins),
             _ => Entrance::None,
         }
     }

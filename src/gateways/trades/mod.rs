@@ -166,7 +166,7 @@ impl Gateway for TradesGateway {
 
     /// Any path will do (contract trades, row "listens").
     fn entrance(&self, _: &str) -> Entrance<'_> {
-        Entrance::WebSocket(&self.settings.origins)
+        Entrance::Clients(&self.settings.origins)
     }
 
     fn admit(
