@@ -76,12 +76,15 @@ pub struct BusMessage {
     pub quiet: bool,
 }
 
-/// A message's place in its stream. Within one stream a higher sequence is newer; a stream that
-/// was created anew starts over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A message's place in what the bus keeps: one that compares greater is newer.
+///
+/// Each source says what its bus has for it. Positions of one subject can be compared, those of
+/// different subjects need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamPosition {
-    /// When the stream was created, Unix nanoseconds.
-    pub stream_created_unix_ns: i64,
-    /// Sequence number within the stream, from 1.
+    /// Which life of the stream: greater for a stream that was made anew or went back in time, so
+    /// that its messages are newer than all from before, wherever its sequence starts.
+    pub epoch: i64,
+    /// Number of the message within that life.
     pub sequence: u64,
 }

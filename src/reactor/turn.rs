@@ -14,7 +14,6 @@ use super::seams::{Outside, ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
 use super::stages::{Stages, observe};
-use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{
@@ -22,6 +21,7 @@ use crate::hub::{
 };
 use crate::log_budget::LogBudget;
 use crate::telemetry::Stage;
+use crate::wake::Wake;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -76,7 +76,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let wake = Wake::new(poll.registry(), WAKER)?;
+        let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = StopSignals::register(poll.registry(), SIGNALS)?;
         let listener = Listener::bind(&settings.listen, poll.registry(), LISTENER)?;
         let seams = seams(&wake)?;

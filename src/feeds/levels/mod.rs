@@ -290,5 +290,4 @@ impl Feed for LevelsFeed {
 }
 
 #[cfg(test)]
-#[path = "feed_tests.rs"]
 mod tests;

@@ -13,8 +13,7 @@ impl LastSeen {
         let Some(position) = position else {
             return true;
         };
-        let order = |p: StreamPosition| (p.stream_created_unix_ns, p.sequence);
-        if self.0.is_some_and(|last| order(position) <= order(last)) {
+        if self.0.is_some_and(|last| position <= last) {
             return false;
         }
         self.0 = Some(position);
@@ -26,15 +25,12 @@ impl LastSeen {
 mod tests {
     use super::*;
 
-    fn at(stream_created_unix_ns: i64, sequence: u64) -> Option<StreamPosition> {
-        Some(StreamPosition {
-            stream_created_unix_ns,
-            sequence,
-        })
+    fn at(epoch: i64, sequence: u64) -> Option<StreamPosition> {
+        Some(StreamPosition { epoch, sequence })
     }
 
     #[test]
-    fn sequence_decides_within_a_stream_and_creation_between_streams() {
+    fn sequence_decides_within_an_epoch_and_epochs_before_it() {
         let mut last = LastSeen::default();
         assert!(last.advance(at(10, 5)));
         assert!(!last.advance(at(10, 5)), "redelivered");

@@ -21,13 +21,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::SendError;
-
 pub use market::{SimulatedMarket, SimulatedSettings};
 
 use crate::feeds::{BusEvent, BusMessage, StreamPosition};
 use crate::hub::Now;
-use crate::sources::{Source, SourceLink};
+use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
 use schedule::Schedule;
 
@@ -62,7 +60,7 @@ impl SimulatedSource {
         }
     }
 
-    fn send_all(mut self, link: &SourceLink) -> Result<(), SendError<BusEvent>> {
+    fn send_all(mut self, link: &SourceLink) -> Result<(), LoopGone> {
         let start = link.now();
         self.status.set_up(true);
         for consumer in self.status.consumers() {
@@ -70,7 +68,7 @@ impl SimulatedSource {
         }
         link.send(BusEvent::Up)?;
         link.send(BusEvent::CaughtUp)?;
-        let stream_created_unix_ns = start.unix_ms.saturating_mul(1_000_000);
+        let epoch = start.unix_ms.saturating_mul(1_000_000);
         let subjects: [Arc<str>; 2] = SUBJECTS.map(Arc::from);
         let mut schedule = Schedule::new(start.mono_us, 2.0 * self.rate_hz);
         for sent in 0_u64.. {
@@ -81,7 +79,7 @@ impl SimulatedSource {
             let received = link.now();
             let is_flow = sent % 2 == 1;
             let position = StreamPosition {
-                stream_created_unix_ns,
+                epoch,
                 sequence: sent / 2 + 1,
             };
             let subject = &subjects[usize::from(is_flow)];

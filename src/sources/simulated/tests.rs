@@ -294,14 +294,14 @@ fn the_source_comes_up_and_alternates_the_subjects() {
     assert!(status.subscribed());
     assert_eq!(status.consumers()[1].lag(), Some(0));
     let first = next_message(&rx);
-    let created = first.position.expect("a position").stream_created_unix_ns;
+    let created = first.position.expect("a position").epoch;
     let mut before = first;
     for n in 1..40_u64 {
         let message = next_message(&rx);
         let expected = SUBJECTS[(n % 2) as usize];
         assert_eq!(&*message.subject, expected);
         let position = message.position.expect("a position");
-        assert_eq!(position.stream_created_unix_ns, created);
+        assert_eq!(position.epoch, created);
         assert_eq!(position.sequence, n / 2 + 1);
         assert!(!message.quiet && message.received >= before.received);
         parse(&message.payload);
