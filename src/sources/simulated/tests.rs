@@ -343,3 +343,34 @@ fn rates_out_of_range_are_brought_into_it() {
     assert_eq!(rate(f64::NAN), RATE_HZ_MIN);
     assert_eq!(rate(f64::INFINITY), RATE_HZ_MAX);
 }
+
+#[test]
+fn late_wake_ups_do_not_add_up() {
+    let mut schedule = Schedule::new(1_000, 8.0);
+    let mut now_us = 1_000;
+    for slot in 0..1_000_u64 {
+        now_us += schedule.wait_us(now_us);
+        assert!(now_us >= 1_000 + slot * 125_000);
+        now_us += 40_000;
+        assert!(now_us <= 1_000 + slot * 125_000 + 40_000);
+    }
+}
+
+#[test]
+fn a_pause_is_not_made_up_for() {
+    let mut schedule = Schedule::new(0, 10.0);
+    assert_eq!(schedule.wait_us(0), 0);
+    assert_eq!(schedule.wait_us(5_030_000), 0);
+    assert_eq!(schedule.wait_us(5_030_000), 70_000);
+    assert_eq!(schedule.wait_us(5_100_000), 100_000);
+}
+
+#[test]
+fn uneven_steps_keep_the_rate() {
+    let mut schedule = Schedule::new(0, 3.0);
+    let mut now_us = 0;
+    for _ in 0..=3_000 {
+        now_us += schedule.wait_us(now_us);
+    }
+    assert!(now_us.abs_diff(1_000_000_000) <= 1, "{now_us}");
+}
