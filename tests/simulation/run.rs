@@ -187,7 +187,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
 
 impl<T: Toy> Run<T> {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let mut random = Random::new(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();
