@@ -2,8 +2,8 @@
 
 use weirgate::hub::{CloseReason, Limits, SessionKey};
 
-use crate::actions::LONGEST_PASS;
-use crate::run::{ALL, Peer, Run, Toy};
+use super::actions::LONGEST_PASS;
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::Socket;
 use crate::world::client::frame;
 use crate::world::state::TOPIC;

@@ -5,9 +5,9 @@ use std::hash::Hasher;
 
 use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
 
-use crate::broker::Broker;
-use crate::choices::{self, SECOND};
-use crate::neighbours::Neighbours;
+use super::broker::Broker;
+use super::choices::{self, SECOND};
+use super::neighbours::Neighbours;
 use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, Numbered, Symbols};
