@@ -1,16 +1,17 @@
-//! From the first byte to the 101, or to whatever else the head deserves.
+//! From the first byte to the answer that the head deserves: the protocol's greeting, a refusal, or
+//! a place on the HTTP side.
 
 use std::net::IpAddr;
 
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Effect, Gateway};
 use super::hub::{Hub, RETRY};
+use super::protocol::Request;
 use super::session::{HeadRead, Opening};
 use super::{CloseReason, Closing, SessionKey};
 use crate::auth::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
-use crate::wire::upgrade::UpgradeError;
 
 impl Core {
     /// Collects the request head; returns it once it is whole, and leaves what follows it in
@@ -104,11 +105,6 @@ impl Core {
         self.refuse(key, error.status(), &[], error.reason(), reason);
     }
 
-    fn refuse_upgrade(&mut self, key: SessionKey, error: UpgradeError) {
-        let reason = CloseReason::BadRequest;
-        self.refuse(key, error.status(), error.headers(), error.reason(), reason);
-    }
-
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
         read.extend_from_slice(input);
         *input = &[];
@@ -127,36 +123,39 @@ impl Core {
         }
     }
 
-    /// Writes the 101 and opens the session.
+    /// Answers the request as the client's protocol does, and opens the session.
     fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: Accepted) -> bool {
-        let upgrade = match head.upgrade() {
-            Ok(upgrade) => upgrade,
-            Err(error) => {
-                self.refuse_upgrade(key, error);
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let request = Request {
+            head,
+            subprotocol: accepted.protocol.as_deref(),
+            limits: &self.limits,
+        };
+        let greeted = match (accepted.speaks.0)(&request, session.control(now)) {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                let reason = CloseReason::BadRequest;
+                self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
                 return false;
             }
         };
-        let now = self.now;
-        let offers = (self.limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
-        let params = offers.flatten();
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole one: ten thousand clients of one
         // second are not pinged in one millisecond.
         let jitter = self.random() % (ping_us / 2).max(1);
-        let limits = &self.limits;
-        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
-            return false;
-        };
-        let protocol = accepted.protocol.as_deref();
-        let control = session.control(now);
-        response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
         let opening = Opening {
-            deflate: params,
+            greeted,
             outbound_per_second: accepted.outbound_per_second,
             user: accepted.user,
             first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
         };
-        let moved = session.open(now, limits, opening);
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let moved = session.open(now, opening);
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
@@ -186,6 +185,10 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         match self.gateway.upgrade(core, key, &head) {
+            // A protocol whose requests ask for no upgrade.
+            Admission::Accept(_) | Admission::AcceptThenClose(..) if draining => {
+                core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
+            }
             Admission::Accept(accepted) => {
                 if core.open(key, &head, accepted) {
                     core.set_told(key);

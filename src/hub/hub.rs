@@ -8,13 +8,12 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::Message;
-
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
-use super::gateway::{Effect, Gateway, Incoming, Permit, Reply, Transmit};
-use super::session::{Pause, PeerEnd, Session, Step};
+use super::gateway::{Effect, Gateway, Permit, Reply, Transmit};
+use super::protocol::{Message, Step};
+use super::session::{Pause, PeerEnd, Session};
 use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
 
 /// For a 503: come back, but not at once.
@@ -269,15 +268,17 @@ impl<G: Gateway> Hub<G> {
             let scratch = &mut core.frame_scratch;
             let step = session.read(core.now, input, control_bytes_max, scratch);
             core.clients.mark_dirty(key);
+            let Some(step) = step else {
+                return;
+            };
             match step {
-                Step::Held | Step::Starved => return,
                 Step::Ping | Step::Pong => {}
                 Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
-                    message_bytes += message.len();
+                    message_bytes += message.payload_bytes();
                     self.take_message(key, &message);
                 }
             }
@@ -290,12 +291,8 @@ impl<G: Gateway> Hub<G> {
         if !self.core.is_open(key) {
             return;
         }
-        let incoming = match message {
-            Message::Text(text) => Incoming::Text(text),
-            Message::Binary(bytes) => Incoming::Binary(bytes),
-            _ => return,
-        };
-        self.gateway.message(&mut self.core, key, incoming);
+        self.gateway
+            .message(&mut self.core, key, message.incoming());
     }
 
     fn session_due(&mut self, key: SessionKey) {

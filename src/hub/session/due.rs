@@ -161,8 +161,8 @@ impl Session {
         if let Phase::Open(open) = &mut self.cold.phase
             && open.ping == Ping::Idle
         {
-            open.socket.ping(self.queue.control(now));
-            open.ping = Ping::Queued;
+            let answered = open.protocol.keep_alive(self.queue.control(now));
+            open.ping = Ping::Queued { answered };
         }
     }
 

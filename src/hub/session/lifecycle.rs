@@ -2,13 +2,11 @@
 
 use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
-use super::websocket::WebSocket;
 use super::{Intake, Moved, Pause, Reading, Sending, Session};
 use crate::auth::TokenBucket;
 use crate::hub::gateway::Permit;
-use crate::hub::send_queue::Encoding;
+use crate::hub::protocol::Greeted;
 use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
-use crate::wire::deflate::DeflateParams;
 use crate::wire::head::HeadError;
 
 /// What the next bytes of a request head came to.
@@ -23,7 +21,7 @@ pub(in crate::hub) enum HeadRead {
 
 /// How a session is opened.
 pub(in crate::hub) struct Opening {
-    pub(in crate::hub) deflate: Option<DeflateParams>,
+    pub(in crate::hub) greeted: Greeted,
     pub(in crate::hub) outbound_per_second: Option<u32>,
     pub(in crate::hub) user: Option<Box<str>>,
     /// When the first ping is due; `None`: none is sent.
@@ -114,13 +112,13 @@ impl Session {
         self.cold.record.code = Some(status);
     }
 
-    /// The 101 is queued: the client gets messages from here on.
-    pub(in crate::hub) fn open(&mut self, now: Now, limits: &Limits, opening: Opening) -> Moved {
-        if let Some(params) = opening.deflate {
-            self.queue.set_encoding(Encoding::Deflate(params));
-        }
+    /// The answer to the request is queued: the client gets messages from here on.
+    pub(in crate::hub) fn open(&mut self, now: Now, opening: Opening) -> Moved {
+        let greeted = opening.greeted;
+        self.queue.set_encoding(greeted.encoding);
         self.intake = Intake::Open;
         let cold = &mut *self.cold;
+        cold.codec = greeted.codec;
         if let Some(per_second) = opening.outbound_per_second {
             self.rate_limited = true;
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
@@ -131,7 +129,7 @@ impl Session {
             cold.timers.set(Timer::Ping, at);
         }
         let (_, moved) = cold.phase.enter(Phase::Open(Open {
-            socket: WebSocket::new(limits, opening.deflate.is_some()),
+            protocol: greeted.protocol,
             ping: Ping::Idle,
             close: None,
             is_owed: false,
@@ -189,7 +187,7 @@ impl Session {
     pub(super) fn write_close(&mut self, now: Now, code: CloseCode) {
         if let Phase::Open(open) = &mut self.cold.phase {
             self.cold.record.code.get_or_insert(code.code);
-            open.socket.write_close(self.queue.control(now), code);
+            open.protocol.close(self.queue.control(now), code);
         }
     }
 
@@ -268,9 +266,8 @@ impl Session {
         let (waiting, data_out) = (!self.queue.is_empty(), self.queue.data_is_empty());
         match &mut self.cold.phase {
             Phase::Open(open) => {
-                if control_out && open.ping == Ping::Queued {
-                    let pong_due = now.mono_us + limits.pong_timeout_us;
-                    open.ping = Ping::Sent { pong_due };
+                if control_out {
+                    open.ping.sent(now.mono_us + limits.pong_timeout_us);
                 }
                 let ripe =
                     |close: &mut PendingClose| data_out || (close.how == How::Now && blocked);

@@ -10,14 +10,14 @@ mod phase;
 mod reading;
 mod record;
 mod timers;
-mod websocket;
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::gateway::Permit;
-use super::send_queue::{Encoding, Pushed, SendQueue, Wrote};
+use super::protocol::{Codec, Encoding, Step};
+use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
 use crate::auth::{AddressPlace, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
@@ -27,7 +27,6 @@ pub(super) use lifecycle::{AfterWrite, CloseBegun, HeadRead, Left, Opening, Peer
 pub use phase::PhaseKind;
 pub(super) use phase::{Moved, PendingClose};
 pub(super) use reading::Pause;
-pub(super) use websocket::Step;
 
 use phase::{Head, Phase, Ping};
 use reading::Reading;
@@ -75,6 +74,8 @@ struct Cold {
     /// The earliest entry in the heap of deadlines.
     armed_at: Option<u64>,
     reading: Reading,
+    /// What makes the frames of [`Encoding::Coded`].
+    codec: Option<&'static Codec>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     record: Record,
@@ -119,6 +120,7 @@ impl Session {
             timers,
             armed_at: None,
             reading: Reading::default(),
+            codec: None,
             permit: Some(permit),
             rate: None,
             record: Record::new(peer, now),
@@ -228,7 +230,8 @@ impl Session {
         (frames, bytes)
     }
 
-    /// Joins a list of the next flush: 0 for plain clients, 1 for deflated ones. `None` if the
+    /// Joins a list of the next flush: 0 for clients whose frames go out as they
+    /// were made, 1 for the others. `None` if the
     /// session is in a list already, or its kernel takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
@@ -263,11 +266,22 @@ impl Session {
         if self.queue.is_empty() {
             return false;
         }
-        if self.queue.encoding() != Encoding::Plain {
-            self.queue.deflate_next(bytes_max, deflate);
+        match self.queue.encoding() {
+            Encoding::Plain => {}
+            Encoding::Deflate(_) => self.queue.encode_next(bytes_max, deflate),
+            Encoding::Coded(_) => self.encode_next(bytes_max),
         }
         self.queue.render_leads(bytes_max, leads);
         true
+    }
+
+    /// Makes the encodings of the next write, for a protocol with a codec.
+    fn encode_next(&self, bytes_max: usize) {
+        if let Some(codec) = self.cold.codec {
+            self.queue.encode_next(bytes_max, |frame| {
+                frame.coded_with(codec);
+            });
+        }
     }
 
     /// The next write, as [`SendQueue::gather`].
@@ -314,31 +328,33 @@ impl Session {
         self.cold.record.messages_in += 1;
     }
 
-    /// Takes what one frame of `input` comes to. While reading is paused, and while more than
-    /// `control_bytes_max` wait in the control part, the input is kept for later instead.
+    /// Takes what the next bytes of `input` come to; `None`: nothing more for now. While reading
+    /// is paused, and while more than `control_bytes_max` wait in the control part, the input is
+    /// kept for later.
     pub(super) fn read(
         &mut self,
         now: Now,
         input: &mut &[u8],
         control_bytes_max: usize,
         scratch: &mut FrameScratch,
-    ) -> Step {
+    ) -> Option<Step> {
         let cold = &mut *self.cold;
         if self.queue.control_bytes() > control_bytes_max {
             cold.reading.pause(Pause::Control);
         }
         if cold.reading.is_paused() {
             cold.reading.hold(input);
-            return Step::Held;
+            return None;
         }
         let Phase::Open(open) = &mut cold.phase else {
-            return Step::Starved;
+            return None;
         };
-        let step = open.socket.read(self.queue.control(now), input, scratch);
+        let control = self.queue.control(now);
+        let step = open.protocol.read(input, control, scratch);
         match step {
             // Asked for or not.
-            Step::Pong => open.ping = Ping::Idle,
-            Step::PeerClosed(code) => cold.record.code = code,
+            Some(Step::Pong) => open.ping = Ping::Idle,
+            Some(Step::PeerClosed(code)) => cold.record.code = code,
             _ => {}
         }
         step

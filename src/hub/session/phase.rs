@@ -2,7 +2,7 @@
 //!
 //! docs/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use super::websocket::WebSocket;
+use crate::hub::protocol::Protocol;
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
 
@@ -39,10 +39,6 @@ pub(in crate::hub) struct Moved {
     pub(in crate::hub) to: PhaseKind,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the session's cold part is boxed, and nearly all are open"
-)]
 #[derive(Debug)]
 pub(super) enum Phase {
     Head(Head),
@@ -61,7 +57,7 @@ pub(super) struct Head {
 /// A client that gets messages.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) socket: WebSocket,
+    pub(super) protocol: Box<dyn Protocol>,
     pub(super) ping: Ping,
     /// A close waits for data to go out: all of it, or what the kernel takes at once.
     pub(super) close: Option<PendingClose>,
@@ -89,7 +85,10 @@ pub(super) enum Ping {
     #[default]
     Idle,
     /// One waits in the control part.
-    Queued,
+    Queued {
+        /// A pong is to come.
+        answered: bool,
+    },
     /// One has left for the kernel.
     Sent {
         /// When the client is closed without a pong.
@@ -100,10 +99,19 @@ pub(super) enum Ping {
 }
 
 impl Ping {
+    /// The control part went out.
+    pub(super) fn sent(&mut self, pong_due: u64) {
+        *self = match *self {
+            Self::Queued { answered: true } => Self::Sent { pong_due },
+            Self::Queued { answered: false } => Self::Idle,
+            other => other,
+        };
+    }
+
     pub(super) fn pong_due(self) -> Option<u64> {
         match self {
             Self::Sent { pong_due } => Some(pong_due),
-            Self::Idle | Self::Queued | Self::Missed => None,
+            Self::Idle | Self::Queued { .. } | Self::Missed => None,
         }
     }
 }
@@ -140,7 +148,7 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::{EDGES, PhaseKind};
+    use super::{EDGES, PhaseKind, Ping};
 
     fn kind(name: &str) -> PhaseKind {
         match name {
@@ -168,5 +176,18 @@ mod tests {
             })
             .collect();
         assert_eq!(edges, EDGES);
+    }
+
+    #[test]
+    fn only_a_sign_of_life_that_is_answered_has_a_deadline() {
+        let mut ping = Ping::Idle;
+        ping.sent(5);
+        assert_eq!(ping, Ping::Idle);
+        for (answered, sent) in [(true, Ping::Sent { pong_due: 5 }), (false, Ping::Idle)] {
+            ping = Ping::Queued { answered };
+            assert_eq!(ping.pong_due(), None, "it has not left");
+            ping.sent(5);
+            assert_eq!(ping, sent);
+        }
     }
 }
