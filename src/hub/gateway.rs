@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::protocol::Speaks;
 use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Frame, Publication, SessionKey};
 use crate::auth::AddressPlace;
 use crate::wire::head::RequestHead;
@@ -33,6 +34,8 @@ pub struct Accepted {
     pub protocol: Option<String>,
     /// Outbound messages a second; over it data is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
+    /// What the client speaks from here on: WebSocket, where nothing else is said.
+    pub speaks: Speaks,
     /// Who it is, for the log line at its end.
     pub user: Option<Box<str>>,
 }

@@ -27,6 +27,7 @@ mod hub;
 mod keys;
 mod limits;
 mod outgoing;
+mod protocol;
 mod publication;
 mod queue;
 mod reason;
@@ -39,7 +40,7 @@ mod topics;
 pub use self::core::Core;
 pub use drain::DrainPlan;
 pub use ended::Ended;
-pub use frame::{Class, ConflationKey, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
+pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{
     Accepted, Admission, Answer, Call, CallFailure, Effect, ForClient, Gateway, Incoming, Permit,
     Reader, Reply, Transmit, Write,
@@ -47,7 +48,13 @@ pub use gateway::{
 pub use hub::Hub;
 pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
-pub use publication::{BusNotice, Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
+pub use protocol::{
+    Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
+};
+pub use publication::{
+    BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
+};
 pub use reason::{CloseCode, CloseReason, Closing};
+pub use session::PhaseKind;
 pub use stats::{HubStats, SendError};
 pub use time::Now;

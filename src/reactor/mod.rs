@@ -9,11 +9,9 @@ mod report;
 mod seams;
 mod signals;
 mod sockets;
-mod stages;
 mod turn;
 
 pub use listener::ListenSettings;
-pub use report::loop_labels;
 pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
 

@@ -36,7 +36,7 @@ use super::bad_log::BadMessageLog;
 use super::bus::LastSeen;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
-use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, TopicName};
+use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
@@ -280,6 +280,10 @@ impl Feed for LevelsFeed {
         for view in &mut self.views {
             view.publish_quietly(now, &self.cache, out);
         }
+    }
+
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
     }
 
     fn stats(&self) -> &FeedStats {
