@@ -15,9 +15,7 @@ use weirgate::hub::{
     Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
     Hub, Incoming, Limits, Now, Publication, SendQueueLimits, SessionKey,
 };
-use weirgate::reactor::{
-    ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, loop_labels, way_back,
-};
+use weirgate::reactor::{ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, way_back};
 use weirgate::telemetry::{Build, Telemetry};
 use weirgate::wire::head::RequestHead;
 
@@ -107,13 +105,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         Echo,
     );
     let feed = NoFeed::default();
-    let labels = loop_labels(&feed);
     let build = Build {
         version: env!("CARGO_PKG_VERSION"),
         gateway: "echo",
         features: String::new(),
     };
-    let telemetry = Telemetry::new(build, &labels, None, clock.now());
+    let telemetry = Telemetry::new(build, feed.stats().clone(), None, clock.now());
     let site = Site {
         routes: Vec::new(),
         fallback: None,

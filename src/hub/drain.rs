@@ -2,7 +2,6 @@
 //! owed an answer is closed once it has it.
 
 use super::core::Core;
-use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -55,11 +54,11 @@ impl Core {
         let spread_us = drain.plan.spread_us;
         let sessions = self.clients.sessions.iter();
         // Who closes gracefully already has a deadline of its own.
-        let open = sessions.filter(|(_, s)| s.flags.takes_data);
+        let open = sessions.filter(|(_, s)| s.takes_data());
         let keys: Vec<_> = open
             .map(|(slot, s)| SessionKey {
                 slot: slot as u32,
-                generation: s.generation,
+                generation: s.generation(),
             })
             .collect();
         for key in keys {
@@ -69,7 +68,7 @@ impl Core {
             }
             let at = now + self.random() % spread_us;
             if let Some(session) = self.clients.session_mut(key) {
-                session.cold.close_due = session.cold.close_due.min(at);
+                session.close_at(at);
             }
             self.arm(key);
         }
@@ -77,17 +76,13 @@ impl Core {
 
     /// The client's turn to be closed has come. Who is owed an answer is only read no more.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
-        let now = self.now.mono_us;
+        let now = self.now;
         let answers_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
             drain.closes_at + plan.spread_us + plan.answers_us
         });
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        if session.cold.is_owed && now < answers_until {
-            session.cold.paused |= Pause::Stop as u8;
-            session.cold.close_due = answers_until;
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.awaits_answer(now, answers_until)) {
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
@@ -96,14 +91,9 @@ impl Core {
 
     /// Whether the gateway still owes this client an answer; a stop waits for it.
     pub fn set_owed(&mut self, key: SessionKey, is_owed: bool) {
-        let now = self.now.mono_us;
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        session.cold.is_owed = is_owed;
-        let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
-        if waits && !is_owed {
-            session.cold.close_due = now;
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.set_owed(now, is_owed)) {
             self.arm(key);
         }
     }

@@ -16,7 +16,7 @@ pub struct Ended {
     /// Path of the request, without its query; empty before a whole head.
     pub path: Box<str>,
     /// Why it ended.
-    pub reason: Option<CloseReason>,
+    pub reason: CloseReason,
     /// The code of the first close frame, or the status that refused the handshake.
     pub code: Option<u16>,
     /// How long the connection lived, microseconds.

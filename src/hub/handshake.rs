@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Effect, Gateway};
 use super::hub::{Hub, RETRY};
-use super::send_queue::Encoding;
-use super::session::{Open, PATH_CHARS_MAX, Phase};
+use super::session::{HeadRead, Opening};
 use super::{CloseReason, Closing, SessionKey};
-use crate::auth::{AddressRefusal, TokenBucket};
+use crate::auth::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
@@ -18,27 +17,10 @@ impl Core {
     /// `input`. A head over its limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
         let bytes_max = self.limits.head_bytes_max;
-        let session = self.clients.session_mut(key)?;
-        let Phase::Head { read, scanner } = &mut session.cold.phase else {
-            return None;
-        };
-        let before = read.len();
-        let room = (bytes_max + 1).saturating_sub(before);
-        read.extend_from_slice(&input[..input.len().min(room)]);
-        match scanner.end(read) {
-            Some(end) if end <= bytes_max => {
-                let mut read = std::mem::take(read);
-                read.truncate(end);
-                *input = &input[end - before..];
-                Some(read)
-            }
-            None if read.len() <= bytes_max => {
-                *input = &[];
-                None
-            }
-            _ => {
-                *input = &[];
-                let error = HeadError::too_large(read);
+        match self.clients.session_mut(key)?.read_head(input, bytes_max) {
+            HeadRead::Nothing => None,
+            HeadRead::Whole(head) => Some(head),
+            HeadRead::TooLarge(error) => {
                 self.refuse_head(key, error);
                 None
             }
@@ -47,7 +29,7 @@ impl Core {
 
     /// Gives a new connection its place among those of its address. A proxy's waits for the head.
     pub(super) fn admit_peer(&mut self, key: SessionKey) {
-        if let Some(client) = self.client(key)
+        if let Some(client) = self.client_addr(key)
             && !self.limits.trusted_proxies.trusts(client)
         {
             self.admit(key, client);
@@ -59,14 +41,14 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        session.cold.path = head.path().chars().take(PATH_CHARS_MAX).collect();
-        let peer = session.cold.peer.ip();
+        session.set_path(head.path());
+        let peer = session.peer().ip();
         let trusted = &self.limits.trusted_proxies;
         if !trusted.trusts(peer) {
             return true;
         }
         let client = trusted.client(peer, head.header_values("X-Forwarded-For"));
-        session.cold.client = client;
+        session.set_client_addr(client);
         self.admit(key, client)
     }
 
@@ -92,20 +74,10 @@ impl Core {
                 return false;
             }
         };
-        if let Some(session) = self.clients.session_mut(key)
-            && let Some(permit) = &mut session.cold.permit
-        {
-            permit.hold(place);
+        if let Some(session) = self.clients.session_mut(key) {
+            session.hold_place(place);
         }
         true
-    }
-
-    /// The client sent a close frame, and its answer is on the way.
-    pub(super) fn peer_closed(&mut self, key: SessionKey, code: Option<u16>) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.cold.code = code;
-        }
-        self.start_closing(key, CloseReason::PeerClosed);
     }
 
     /// Answers with a status and a `{"detail":…}` body, then closes.
@@ -121,8 +93,8 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.cold.code = Some(status);
-        response::refusal(session.queue.control(now), status, headers, detail);
+        session.set_status(status);
+        response::refusal(session.control(now), status, headers, detail);
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);
     }
@@ -143,13 +115,12 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.cold.phase = Phase::Gone;
-        let mut permit = session.cold.permit.take();
-        if self.limits.trusted_proxies.trusts(session.cold.peer.ip()) {
+        if self.limits.trusted_proxies.trusts(session.peer().ip()) {
             // Proxies keep connections and send other clients' requests over them.
-            permit.iter_mut().for_each(|permit| permit.hold(None));
+            session.hold_place(None);
         }
-        self.clients.stats.heads -= 1;
+        let (moved, permit) = session.hand_over();
+        self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {
             self.effects.push_back(Effect::ToHttp { key, read, permit });
@@ -177,24 +148,17 @@ impl Core {
             return false;
         };
         let protocol = accepted.protocol.as_deref();
-        let control = session.queue.control(now);
+        let control = session.control(now);
         response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
-        if let Some(params) = params {
-            session.queue.set_encoding(Encoding::Deflate(params));
-        }
-        session.cold.phase = Phase::Open(Open::new(limits, params.is_some()));
-        session.flags.takes_data = true;
-        if let Some(per_second) = accepted.outbound_per_second {
-            session.flags.rate_limited = true;
-            session.cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
-        }
-        session.cold.user = accepted.user;
-        if ping_us > 0 {
-            session.cold.ping_at = now.mono_us + ping_us / 2 + jitter;
-        }
+        let opening = Opening {
+            deflate: params,
+            outbound_per_second: accepted.outbound_per_second,
+            user: accepted.user,
+            first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
+        };
+        let moved = session.open(now, limits, opening);
         let stats = &mut self.clients.stats;
-        stats.heads -= 1;
-        stats.open += 1;
+        stats.moved(moved);
         stats.opened += 1;
         self.clients.mark_dirty(key);
         self.arm(key);

@@ -11,11 +11,10 @@ use std::net::SocketAddr;
 use tungstenite::Message;
 
 use super::core::Core;
-use super::deadlines::NEVER;
 use super::drain::DrainPlan;
 use super::due::Codes;
 use super::gateway::{Effect, Gateway, Incoming, Permit, Reply, Transmit};
-use super::session::{Pause, Phase, Step};
+use super::session::{Pause, PeerEnd, Session, Step};
 use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
 
 /// For a 503: come back, but not at once.
@@ -80,7 +79,7 @@ impl<G: Gateway> Hub<G> {
     pub fn writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.flags.blocked = false;
+            session.unblock();
             self.core.clients.mark_dirty(key);
         }
     }
@@ -91,18 +90,12 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.cold.peer_ended = true;
-        let waits = matches!(
-            session.cold.phase,
-            Phase::Closing {
-                half_closed: false,
-                ..
-            }
-        );
-        if failed {
-            self.core.end(key, CloseReason::SocketError, false);
-        } else if !waits {
-            self.core.end(key, CloseReason::PeerGone, false);
+        if session.peer_ended(failed) == PeerEnd::Ends {
+            let reason = match failed {
+                true => CloseReason::SocketError,
+                false => CloseReason::PeerGone,
+            };
+            self.core.end(key, reason, false);
         }
         self.settle();
     }
@@ -152,11 +145,8 @@ impl<G: Gateway> Hub<G> {
             self.core.resume(key, Pause::Turn);
         }
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
-            let Some(session) = self.core.clients.session_mut(key) else {
-                continue;
-            };
-            if session.cold.armed_at == at {
-                session.cold.armed_at = NEVER;
+            let session = self.core.clients.session_mut(key);
+            if session.is_some_and(|session| session.disarm(at)) {
                 self.session_due(key);
                 self.core.arm(key);
             }
@@ -235,22 +225,13 @@ impl<G: Gateway> Hub<G> {
     /// The shell may read this client's socket.
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
-        session.is_some_and(|s| s.cold.paused == 0 && !matches!(s.cold.phase, Phase::Gone))
+        session.is_some_and(Session::wants_read)
     }
 
     /// Everything that must always hold; panics otherwise. For simulations and tests.
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
         self.core.topics.check_invariants();
-        let stats = self.core.stats();
-        let gone = |(_, s): &(usize, &super::session::Session)| matches!(s.cold.phase, Phase::Gone);
-        let sessions = self.core.clients.sessions.iter();
-        let live = sessions.filter(|s| !gone(s)).count() as u64;
-        assert_eq!(
-            stats.heads + stats.open + stats.closing,
-            live,
-            "sessions by phase"
-        );
     }
 
     // ---- inside
@@ -260,7 +241,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.cold.bytes_in += bytes.len() as u64;
+        session.count_read(bytes.len());
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
             self.judge_head(key, head, &mut input);
@@ -277,27 +258,21 @@ impl<G: Gateway> Hub<G> {
             let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
                 return;
             };
-            if session.generation != key.generation {
+            if session.generation() != key.generation {
                 return;
-            }
-            if session.queue.control_bytes() > core.limits.send_queue.control_bytes_max {
-                session.cold.paused |= Pause::Control as u8;
             }
             if message_bytes > core.limits.turn_message_bytes_max {
-                session.cold.paused |= Pause::Turn as u8;
+                session.pause(Pause::Turn);
                 core.next_turn.push(key);
             }
-            if session.cold.paused != 0 {
-                session.cold.pending.extend_from_slice(input);
-                return;
-            }
-            let step = session.step(core.now, input, &mut core.frame_scratch);
+            let control_bytes_max = core.limits.send_queue.control_bytes_max;
+            let scratch = &mut core.frame_scratch;
+            let step = session.read(core.now, input, control_bytes_max, scratch);
             core.clients.mark_dirty(key);
             match step {
-                Step::Starved => return,
-                Step::Ping => {}
-                Step::Pong => core.pong(key),
-                Step::PeerClosed(code) => core.peer_closed(key, code),
+                Step::Held | Step::Starved => return,
+                Step::Ping | Step::Pong => {}
+                Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
@@ -329,16 +304,9 @@ impl<G: Gateway> Hub<G> {
             stop: self.gateway.stop_code(),
         };
         self.core.client_due(key, codes);
-        let now = self.core.now.mono_us;
-        let Some(session) = self.core.clients.session_mut(key) else {
-            return;
-        };
-        if session.cold.gateway_due > now {
-            return;
-        }
-        session.cold.gateway_due = NEVER;
-        // A client that is about to be closed has no deadlines of its gateway any more.
-        if session.flags.takes_data {
+        let now = self.core.now;
+        let session = self.core.clients.session_mut(key);
+        if session.is_some_and(|session| session.take_gateway_due(now)) {
             self.gateway.deadline(&mut self.core, key);
         }
     }
@@ -368,8 +336,8 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        let pending = std::mem::take(&mut session.cold.pending);
-        self.take_frames(key, &mut pending.as_slice());
+        let held = session.take_held();
+        self.take_frames(key, &mut held.as_slice());
         if self.wants_read(key) {
             self.core.effects.push_back(Effect::Resume(key));
         }

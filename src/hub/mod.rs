@@ -47,7 +47,10 @@ pub use gateway::{
 pub use hub::Hub;
 pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
-pub use publication::{BusNotice, Feed, FeedStats, Publication, Retain, SubjectStats, TopicName};
+pub use publication::{
+    BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
+};
 pub use reason::{CloseCode, CloseReason, Closing};
+pub use session::PhaseKind;
 pub use stats::{HubStats, SendError};
 pub use time::Now;

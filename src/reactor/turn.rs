@@ -9,17 +9,14 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use super::listener::Listener;
-use super::report::{Report, Shell};
+use super::report::{Report, Shell, log_lines};
 use super::seams::{Outside, ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
-use super::stages::{Stages, observe};
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::Handover;
-use crate::hub::{
-    CloseReason, Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey,
-};
+use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::log_budget::LogBudget;
 use crate::telemetry::Stage;
 
@@ -52,7 +49,6 @@ pub struct Reactor<G: Gateway, F: Feed> {
     clock: Clock,
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
-    stages: Stages,
     report: Report,
     /// Some clients have more to send than one write takes.
     more_to_flush: bool,
@@ -93,7 +89,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
-            stages: Stages::default(),
             report: Report::default(),
             more_to_flush: false,
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
@@ -146,6 +141,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let dues = [
             self.hub.next_deadline(),
             self.listener.due_us(),
+            self.report.due_us(),
             self.stop_at_us,
         ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -169,15 +165,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Ends a turn that began at `began` with what others may know of it.
     fn tell(&mut self, began: Now) {
-        let metrics = &self.seams.telemetry.event_loop;
         let shell = Shell {
             accept_errors: self.listener.errors,
             bus_queue_messages: self.seams.bus.len(),
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
         };
-        let hub = &mut self.hub;
-        self.report.store(metrics, began, hub, &self.feed, shell);
-        metrics.turn_ended(began, self.clock.now());
+        let turn = [began, self.clock.now()];
+        let event_loop = &self.seams.telemetry.event_loop;
+        let feed = self.feed.stats();
+        self.report
+            .turn_ended(event_loop, turn, &mut self.hub, feed, shell);
     }
 
     fn event(&mut self, now: Now, event: &Event) {
@@ -326,23 +323,23 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.noticed(now, &notice);
         }
         self.feed.event(now, event, &mut self.publications);
+        log_lines(&mut self.feed);
         if self.publications.is_empty() {
             return 0;
         }
         let made_us = self.clock.now().mono_us;
-        let metrics = &self.seams.telemetry.event_loop;
         let mut bytes = 0;
         for publication in self.publications.drain(..) {
             if publication.deliver {
                 let received_us = publication.frame.received().mono_us;
-                self.stages.taken(metrics, received_us, now.mono_us);
+                self.report.taken(received_us, now.mono_us);
             }
             bytes += publication.frame.queue_bytes();
             self.hub.published(now, &publication);
         }
-        observe(metrics, Stage::Feed, now.mono_us, made_us);
+        self.report.stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.now().mono_us;
-        observe(metrics, Stage::Queue, made_us, queued_us);
+        self.report.stage(Stage::Queue, made_us, queued_us);
         bytes
     }
 
@@ -350,9 +347,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.clock.now();
         self.more_to_flush = self.hub.flush(now, &mut self.sockets);
         let first_write_us = self.sockets.take_first_write_us();
-        let metrics = &self.seams.telemetry.event_loop;
         let ended_us = self.clock.now().mono_us;
-        self.stages.flushed(metrics, first_write_us, ended_us);
+        self.report.flushed(first_write_us, ended_us);
     }
 
     fn effects(&mut self) {
@@ -388,7 +384,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             peer = %ended.peer,
             user = ended.user.as_deref(),
             path = &*ended.path,
-            reason = ended.reason.map_or("none", CloseReason::label),
+            reason = ended.reason.label(),
             code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.bytes_in,

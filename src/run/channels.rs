@@ -131,7 +131,7 @@ mod with_redis {
             object.string("status", "healthy");
             object.string("service", "redis-ws-gateway");
             object.boolean("redis_connected", is_connected(&telemetry));
-            object.number("clients_connected", telemetry.event_loop.clients.load());
+            object.number("clients_connected", telemetry.event_loop.clients());
             object.string("timestamp", &iso_utc(clock.now().unix_ms));
             Answer::json(StatusCode::OK, object.finish()).no_store()
         })
@@ -144,7 +144,7 @@ mod with_redis {
         stats: &ChannelsStats,
         clock: Clock,
     ) {
-        object.number("clients_connected", telemetry.event_loop.clients.load());
+        object.number("clients_connected", telemetry.event_loop.clients());
         object.number("total_subscriptions", stats.subscriptions());
         object.number("channels_subscribed", stats.channels());
         object.number("patterns_subscribed", stats.patterns());

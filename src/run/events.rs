@@ -15,11 +15,15 @@ use crate::auth::Origins;
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
-use crate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Push, Service};
+use crate::gateways::events::{
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
+    Push, Service,
+};
 use crate::http::aside;
-use crate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
+use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{self, ProxySettings, ProxyStats};
+use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::services::{self, Upstream};
 use crate::http::{Answer, Bytes, Route};
 use crate::hub::{FrameBytes, Reply};
 use crate::reactor::{LateWake, Outside};
@@ -41,15 +45,11 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
     let stats = Arc::new(EventsStats::default());
-    let services = [&settings.lobby, &settings.measurement, &settings.simulation].map(called);
-    let call_stats = services.each_ref().map(|called| Arc::clone(&called.stats));
-
+    let services = services(&settings)?;
     let wake = LateWake::default();
     let (reply, replies) = unbounded();
-    let tls = tls(&settings)?;
-    let proxy_stats = ProxyStats::default();
-    let proxy = proxy_settings(&settings, tls.clone(), proxy_stats.clone());
-    let calls = start_calls(&settings, services.into(), tls, reply, wake.clone())?;
+    let proxy = Proxy::new(proxy_settings(&settings, &services, process.clock));
+    let calls = start_calls(&settings, services.into(), reply, wake.clone())?;
     let (push, commands) = unbounded();
     let frame_bytes = FrameBytes::default();
     let pusher = Pusher {
@@ -66,6 +66,9 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
             .map(|token| token.expose().to_owned()),
         body_bytes_max: settings.broadcast_bytes_max,
     };
+    let mut metrics = calls.metrics();
+    metrics.extend(gateway_metrics(&stats));
+    metrics.extend(proxy.metrics());
     let origins = Origins::new(settings.common.allowed_origins.iter().cloned());
     let parts = Parts {
         name: "events",
@@ -80,18 +83,15 @@ pub fn events(settings: EventsSettings) -> Result<(), RunError> {
             let mut routes = vec![
                 health_route(telemetry),
                 Route::get("/healthz", |_| healthz()),
-                internal::route("/internal/broadcast", access, broadcast),
+                internal::route(BROADCAST_PATH, access, broadcast),
             ];
-            routes.extend(proxy::routes(proxy));
+            routes.extend(proxy.routes());
             routes
         }),
         fallback: None,
         stats_head: None,
         stats_line: None,
-        metrics: metrics(&stats, call_stats)
-            .into_iter()
-            .chain(proxy_stats.metrics())
-            .collect(),
+        metrics,
         outside: Box::new(move |outside| {
             if let Outside::Call(call) = outside {
                 calls.make(call);
@@ -129,45 +129,62 @@ fn gateway_settings(settings: &EventsSettings) -> EventsGatewaySettings {
     }
 }
 
-fn called(upstream: &Upstream) -> Called {
-    Called {
-        upstream: upstream.clone(),
-        stats: Arc::default(),
-    }
+/// The services, in the order of their numbers.
+fn services(
+    settings: &EventsSettings,
+) -> Result<[services::Service; Service::ALL.len()], RunError> {
+    let upstream = |service| match service {
+        Service::Lobby => &settings.lobby,
+        Service::Measurement => &settings.measurement,
+        Service::Simulation => &settings.simulation,
+    };
+    let wants_tls = Service::ALL
+        .map(upstream)
+        .into_iter()
+        .any(Upstream::wants_tls);
+    let tls = wants_tls.then(|| tls(settings)).transpose()?;
+    let service = |service: Service| {
+        services::Service::new(service.label(), upstream(service).clone(), tls.clone())
+    };
+    Ok(Service::ALL.map(service))
 }
 
-/// TLS, where a service is at `https://`.
-fn tls(settings: &EventsSettings) -> Result<Option<Arc<ClientConfig>>, RunError> {
-    let services = [&settings.lobby, &settings.measurement, &settings.simulation];
-    if !services.into_iter().any(Upstream::wants_tls) {
-        return Ok(None);
-    }
+fn tls(settings: &EventsSettings) -> Result<Arc<ClientConfig>, RunError> {
     let config = trust::client_config(settings.ca_file.as_deref());
     config
-        .map(|config| Some(Arc::new(config.with_no_client_auth())))
+        .map(|config| Arc::new(config.with_no_client_auth()))
         .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
 }
 
 fn proxy_settings(
     settings: &EventsSettings,
-    tls: Option<Arc<ClientConfig>>,
-    stats: ProxyStats,
+    services: &[services::Service],
+    clock: Clock,
 ) -> ProxySettings {
+    let paths = |service: Service| {
+        let paths = service.proxied().iter();
+        paths.map(|&(path, cut)| ProxiedPath { path, cut })
+    };
+    let proxied = |(number, service): (Service, &services::Service)| Proxied {
+        service: service.clone(),
+        paths: paths(number).collect(),
+    };
+    let services = Service::ALL.into_iter().zip(services);
+    let services = services.filter(|(number, _)| !number.proxied().is_empty());
+    let trusted = settings.common.trusted_proxies.clone();
     ProxySettings {
-        measurement: settings.measurement.clone(),
-        simulation: settings.simulation.clone(),
-        tls,
+        services: services.map(proxied).collect(),
+        inner_paths: &INNER_PATHS,
         silence_timeout_ms: settings.proxy_silence_timeout_ms,
         service_connections_max: settings.proxy_connections_max,
-        trusted_proxies: settings.common.trusted_proxies.clone(),
-        stats,
+        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        clock,
     }
 }
 
 fn start_calls(
     settings: &EventsSettings,
-    services: Vec<Called>,
-    tls: Option<Arc<ClientConfig>>,
+    services: Vec<services::Service>,
     reply: Sender<Reply>,
     wake: LateWake,
 ) -> Result<Calls, RunError> {
@@ -182,7 +199,8 @@ fn start_calls(
         let _ = reply.send(answer);
         wake.wake();
     };
-    Calls::start(services, tls, limits, Box::new(replied)).map_err(RunError::Thread)
+    let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
+    calls.map_err(RunError::Thread)
 }
 
 /// From the body of a broadcast to its answer.
@@ -253,42 +271,15 @@ fn health_route(telemetry: &Arc<Telemetry>) -> Route {
         let mut object = ObjectWriter::new();
         object.string("service", "gateway");
         object.string("status", "healthy");
-        object.number("connections", telemetry.event_loop.clients.load());
+        object.number("connections", telemetry.event_loop.clients());
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }
 
-fn metrics(
-    stats: &Arc<EventsStats>,
-    calls: [Arc<CallStats>; Service::ALL.len()],
-) -> Vec<GatewayMetric> {
-    let calls: Vec<_> = Service::ALL
-        .map(Service::label)
-        .into_iter()
-        .zip(calls)
-        .collect();
-    let durations = calls
-        .iter()
-        .map(|(service, calls)| (*service, Arc::clone(&calls.durations)));
-    let durations = durations.collect();
-    let in_flight = calls.clone();
-    let outcomes = move || {
-        let of = |&(service, ref calls): &(&'static str, Arc<CallStats>)| {
-            let each = calls
-                .outcomes()
-                .map(move |(outcome, n)| ([service, outcome], n));
-            each.collect::<Vec<_>>()
-        };
-        calls.iter().flat_map(of).collect()
-    };
+/// What the gateway counts itself.
+fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
     let [skipped, open, errors, pushes, forgotten] = [(); 5].map(|()| Arc::clone(stats));
     vec![
-        GatewayMetric::ByTwoLabels(&names::UPSTREAM_CALLS, Box::new(outcomes)),
-        GatewayMetric::Durations(&names::UPSTREAM_CALL_DURATION, durations),
-        GatewayMetric::ByLabel(
-            &names::UPSTREAM_CALLS_IN_FLIGHT,
-            Box::new(move || in_flight.iter().map(|(s, c)| (*s, c.in_flight())).collect()),
-        ),
         GatewayMetric::ByLabel(
             &names::UPSTREAM_CALLS_SKIPPED,
             Box::new(move || skipped.calls_skipped().collect()),

@@ -19,8 +19,7 @@ use crate::http::pages::StatsHead;
 use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
 use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
 use crate::reactor::{
-    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake,
-    loop_labels, way_back,
+    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, way_back,
 };
 use crate::settings::CommonSettings;
 use crate::sources::{Source, SourceLink};
@@ -104,14 +103,14 @@ where
 {
     let (clock, common) = (process.clock, parts.common);
     let limits = &common.limits;
-    let labels = loop_labels(&parts.feed);
-    let telemetry = Telemetry::new(build(parts.name), &labels, parts.status, clock.now());
+    let feed = parts.feed.stats().clone();
+    let telemetry = Telemetry::new(build(parts.name), feed, parts.status, clock.now());
 
     telemetry.add_gateway(parts.metrics);
 
     let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
     routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.fallback)?;
+    let http = start_http(common, routes, parts.fallback, clock)?;
 
     let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
     let hub = Hub::new(core, parts.gateway);
@@ -171,6 +170,7 @@ fn start_http(
     common: &CommonSettings,
     routes: Vec<Route>,
     fallback: Option<Handler>,
+    clock: Clock,
 ) -> Result<HttpPlane, RunError> {
     let cors = match common.allowed_origins.as_slice() {
         [] => Cors::Any,
@@ -184,7 +184,7 @@ fn start_http(
     let (site, admin) = match common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin();
-            (site, Some(bind_admin(addr, admin)?))
+            (site, Some(bind_admin(addr, admin, clock)?))
         }
         None => (site, None),
     };
@@ -197,9 +197,9 @@ fn start_http(
     HttpPlane::start(site, admin, settings).map_err(RunError::Thread)
 }
 
-fn bind_admin(addr: SocketAddr, site: Site) -> Result<Admin, RunError> {
+fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<Admin, RunError> {
     let listen_error = |error| RunError::Listen { addr, error };
-    let admin = Admin::bind(addr, site).map_err(listen_error)?;
+    let admin = Admin::bind(addr, site, clock).map_err(listen_error)?;
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
     Ok(admin)

@@ -257,8 +257,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::http::ReadyLimits;
+    use crate::hub::FeedStats;
     use crate::settings::endpoint::is_http_path;
-    use crate::telemetry::{Build, LoopLabels, Telemetry};
+    use crate::telemetry::{Build, Telemetry};
 
     #[test]
     fn no_endpoint_can_take_the_path_of_a_page() {
@@ -268,7 +269,7 @@ mod tests {
             features: String::new(),
         };
         let clock = Clock::start();
-        let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
+        let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
         let limits = ReadyLimits {
             loop_stall_ms: 1,
             bus_grace_ms: 1,

@@ -131,14 +131,14 @@ mod with_redis {
     fn health_route(telemetry: &Arc<Telemetry>) -> Route {
         let telemetry = Arc::clone(telemetry);
         Route::get("/health", move |_| {
-            let event_loop = &telemetry.event_loop;
+            let numbers = telemetry.event_loop.numbers();
             let mut object = ObjectWriter::new();
             object.string("service", "gateway");
             object.string("status", "healthy");
             let connected = telemetry.bus().is_some_and(BusStatus::connected);
             object.boolean("redis_connected", connected);
-            object.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
-            object.number("connections", event_loop.clients.load());
+            object.maybe_number("last_message_ts", numbers.feed.last_message_unix_ms);
+            object.number("connections", numbers.hub.open);
             Answer::json(StatusCode::OK, object.finish()).no_store()
         })
     }
@@ -157,16 +157,17 @@ mod with_redis {
                 object.number(name, value);
             }
             object.string("serverId", &self.server_id);
-            object.number("totalConnections", total_connections(telemetry));
+            let upgrades = telemetry.event_loop.read(|numbers| numbers.hub.opened);
+            object.number("totalConnections", upgrades);
         }
 
         fn values(&self, telemetry: &Telemetry) -> [(&'static str, u64); 5] {
-            let event_loop = &telemetry.event_loop;
+            let hub = telemetry.event_loop.read(|numbers| numbers.hub.clone());
             [
-                ("activeConnections", event_loop.clients.load()),
+                ("activeConnections", hub.open),
                 ("totalSymbolSubscriptions", self.stats.subscriptions()),
-                ("messagesSent", event_loop.frames_sent.load()),
-                ("messagesReceived", event_loop.received_messages.load()),
+                ("messagesSent", hub.messages_sent),
+                ("messagesReceived", hub.received_messages),
                 ("uptimeSeconds", telemetry.uptime_seconds(self.clock.now())),
             ]
         }
@@ -189,14 +190,6 @@ mod with_redis {
                 log: Box::new(log),
             }
         }
-    }
-
-    /// Upgrades so far.
-    fn total_connections(telemetry: &Telemetry) -> u64 {
-        let mut outcomes = telemetry.event_loop.client_connections.iter();
-        outcomes
-            .find(|(name, _)| *name == "opened")
-            .map_or(0, |o| o.1)
     }
 
     fn metrics(stats: &Arc<TradesStats>) -> Vec<GatewayMetric> {

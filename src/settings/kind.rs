@@ -9,7 +9,7 @@ use super::endpoint::{self, EndpointSettings};
 use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
 use crate::auth::TrustedProxies;
-use crate::http::calls::Upstream;
+use crate::http::services::Upstream;
 use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.

@@ -12,8 +12,8 @@ use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
     page, pages,
 };
-use weirgate::hub::Permit;
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::hub::{FeedStats, Permit};
+use weirgate::telemetry::{Build, Telemetry};
 
 /// Bytes of the answer at `/large`.
 pub(crate) const LARGE: usize = 3_000_000;
@@ -41,7 +41,7 @@ impl Fixture {
             gateway: "levels",
             features: String::new(),
         };
-        let telemetry = Telemetry::new(build, &LoopLabels::default(), None, clock.now());
+        let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         let url = "nats://nats:4222".to_owned();
         routes.push(pages::levels_health_route(&telemetry, url));

@@ -14,9 +14,7 @@ use weirgate::hub::{
     Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
     Hub, Incoming, Limits, Now, Publication, SessionKey,
 };
-use weirgate::reactor::{
-    ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, loop_labels, way_back,
-};
+use weirgate::reactor::{ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, way_back};
 use weirgate::telemetry::{Build, Telemetry};
 use weirgate::wire::head::RequestHead;
 
@@ -88,13 +86,12 @@ impl Running {
             caught_up: true,
             ..FeedStats::default()
         });
-        let labels = loop_labels(&feed);
         let build = Build {
             version: "1.2.3",
             gateway: "toy",
             features: String::new(),
         };
-        let telemetry = Telemetry::new(build, &labels, None, clock.now());
+        let telemetry = Telemetry::new(build, feed.stats().clone(), None, clock.now());
         let ready = ReadyLimits {
             loop_stall_ms: 700,
             ..ReadyLimits::default()
@@ -108,7 +105,7 @@ impl Running {
             cors: Cors::Any,
         };
         let (site, admin) = site.split_admin();
-        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), admin).unwrap();
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), admin, clock).unwrap();
         let admin_addr = admin.local_addr().unwrap();
         let (send_addr, addr) = mpsc::channel();
         let for_loop = Arc::clone(&telemetry);

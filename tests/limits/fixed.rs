@@ -216,7 +216,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the next call or request makes a new one",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
-            "src/http/calls/link.rs",
+            "src/http/services/pool.rs",
             "KEPT_FOR: Duration = Duration::from_secs(4);",
         ),
         test: "tests/calls/main.rs::a_kept_connection_that_turns_out_closed_is_replaced",
@@ -264,7 +264,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "128 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the line"),
-        code: ("src/hub/session.rs", "PATH_CHARS_MAX: usize = 128;"),
+        code: ("src/hub/session/record.rs", "PATH_CHARS_MAX: usize = 128;"),
         test: "tests/blackbox/test_limits_logs.py::test_one_line_says_how_a_connection_ended",
     },
     Fixed {

@@ -3,7 +3,7 @@
 
 use weirgate::hub::{Answer, CallFailure, CloseReason, SessionKey};
 
-use crate::choices::{self, SECOND};
+use crate::choices;
 use crate::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
 
@@ -433,6 +433,3 @@ impl<T: Toy> Run<T> {
         self.draining.is_some_and(|at| self.world.now.mono_us >= at)
     }
 }
-
-/// Longest that a run waits between two things that happen.
-pub(crate) const LONGEST_PASS: u64 = 25 * SECOND;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
-use weirgate::hub::{CloseReason, Gateway, Limits, SessionKey};
+use weirgate::hub::{CloseReason, Gateway, Limits, PhaseKind, SessionKey};
 
 use crate::broker::Broker;
 use crate::choices::{self, SECOND};
@@ -123,7 +123,9 @@ pub(crate) struct Peer {
     /// Has read everything all its life.
     pub(crate) always_read: bool,
     pub(crate) accepted_at: u64,
-    pub(crate) opened_at: u64,
+    /// The phase that the core says, whether it takes data, and since when.
+    pub(crate) stands: Option<(PhaseKind, bool)>,
+    pub(crate) since: u64,
     pub(crate) pings_seen: usize,
     pub(crate) pings_answered: usize,
     pub(crate) ping_at: u64,
@@ -134,9 +136,6 @@ pub(crate) struct Peer {
     pub(crate) close_sent: Option<u16>,
     pub(crate) violated: Option<(CloseReason, u16)>,
     pub(crate) ended: bool,
-    /// When its close began, and when the gateway was told.
-    pub(crate) closing_at: Option<u64>,
-    pub(crate) closed_at: Option<u64>,
     /// A write to it fails.
     pub(crate) broken: bool,
     /// Has its place among the connections of its address.

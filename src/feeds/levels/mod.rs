@@ -38,7 +38,7 @@ use self::view::View;
 use super::bad_log::BadMessageLog;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
-use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, TopicName};
+use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
@@ -282,6 +282,10 @@ impl Feed for LevelsFeed {
         for view in &mut self.views {
             view.publish_quietly(now, &self.cache, out);
         }
+    }
+
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
     }
 
     fn stats(&self) -> &FeedStats {

@@ -37,7 +37,7 @@ use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 use crate::wire::traceparent::Trace;
 
-pub use self::routes::Service;
+pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
 /// What can be set.
@@ -308,7 +308,9 @@ impl Gateway for EventsGateway {
 
     fn opened(&mut self, core: &mut Core, key: SessionKey) {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
-        let ip = core.client(key).map(|ip| ip.to_canonical().to_string());
+        let ip = core
+            .client_addr(key)
+            .map(|ip| ip.to_canonical().to_string());
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
         let bucket = TokenBucket::with_rate(rate, burst, core.now().mono_us);

@@ -6,7 +6,7 @@ use super::super::error::Warning;
 use super::super::kind::Value;
 use super::super::secret::SecretText;
 use super::{Checked, CommonSettings};
-use crate::http::calls::Upstream;
+use crate::http::services::Upstream;
 
 /// A message is refused from `MAX_MESSAGE_BYTES` on; its connection ends only from the larger of
 /// this and four times that (contract events, row `message_too_large`).

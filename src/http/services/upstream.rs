@@ -8,24 +8,24 @@ use url::Url;
 /// A service behind the gateway, by its base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    pub(super) tls: bool,
+    tls: bool,
     /// Name or address, an IPv6 one without brackets.
     pub(super) host: String,
     pub(super) port: u16,
     /// What `Host` says: the port only where it is not the scheme's own.
-    pub(super) authority: HeaderValue,
+    authority: HeaderValue,
     /// The path that every request begins with; without a slash at its end.
-    pub(super) base_path: String,
+    base_path: String,
 }
 
 impl Upstream {
     /// What `Host` says: the port only where it is not the scheme's own.
-    pub fn authority(&self) -> &HeaderValue {
+    pub(in crate::http) fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
     /// The path that every request begins with; without a slash at its end.
-    pub fn base_path(&self) -> &str {
+    pub(in crate::http) fn base_path(&self) -> &str {
         &self.base_path
     }
 

@@ -15,18 +15,13 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
-use tokio_rustls::TlsConnector;
 
-use super::upstream::Upstream;
+use super::Service;
 
 /// Bytes both ways.
-pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
-
-/// A connection that was not used for this long is not used again. Less than the 5 s after which
-/// common servers end theirs, so that few requests meet that end.
-pub(in crate::http) const KEPT_FOR: Duration = Duration::from_secs(4);
 
 /// When bytes last went either way, and whether any came since the request.
 #[derive(Clone, Debug)]
@@ -42,7 +37,7 @@ struct Inner {
 }
 
 impl Activity {
-    pub(in crate::http) fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
             last_us: AtomicU64::new(0),
@@ -52,7 +47,7 @@ impl Activity {
     }
 
     /// A request begins.
-    pub(in crate::http) fn ask(&self) {
+    pub(super) fn ask(&self) {
         self.touch();
         let now_us = self.0.last_us.load(Relaxed);
         self.0.asked_us.store(now_us, Relaxed);
@@ -60,12 +55,12 @@ impl Activity {
     }
 
     /// Any byte came since the request began.
-    pub(in crate::http) fn heard(&self) -> bool {
+    pub(super) fn heard(&self) -> bool {
         self.0.heard.load(Relaxed)
     }
 
     /// Since the request began.
-    pub(in crate::http) fn asked_for(&self) -> Duration {
+    pub(super) fn asked_for(&self) -> Duration {
         self.at(&self.0.asked_us).elapsed()
     }
 
@@ -75,7 +70,7 @@ impl Activity {
     }
 
     /// Since bytes last went either way.
-    pub(in crate::http) fn silent_for(&self) -> Duration {
+    pub(super) fn silent_for(&self) -> Duration {
         self.last().elapsed()
     }
 
@@ -88,17 +83,9 @@ impl Activity {
         self.0.last_us.store(now_us, Relaxed);
     }
 
-    /// What `future` gives; `None` if no byte goes either way for `silence`.
+    /// What `future` gives; `None` if no byte goes either way for `silence`. A silence that is
+    /// `excused` does not count.
     pub(in crate::http) async fn unless_silent<F: Future>(
-        &self,
-        silence: Duration,
-        future: F,
-    ) -> Option<F::Output> {
-        self.unless_silent_but(silence, || false, future).await
-    }
-
-    /// The same, but a silence that is `excused` does not count.
-    pub(in crate::http) async fn unless_silent_but<F: Future>(
         &self,
         silence: Duration,
         excused: impl Fn() -> bool,
@@ -121,7 +108,7 @@ impl Activity {
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
 
 /// The service reset the connection: it ended it before it had read all of the request.
-pub(in crate::http) fn is_reset(error: &hyper::Error) -> bool {
+pub(super) fn is_reset(error: &hyper::Error) -> bool {
     const KINDS: [ErrorKind; 3] = [
         ErrorKind::ConnectionReset,
         ErrorKind::ConnectionAborted,
@@ -188,11 +175,11 @@ impl AsyncWrite for Noted {
 ///
 /// # Errors
 /// Its name is unknown, it refuses, or it is not who it should be.
-pub(in crate::http) async fn connect(
-    upstream: &Upstream,
-    tls: Option<&TlsConnector>,
+pub(super) async fn connect(
+    service: &Service,
     activity: &Activity,
 ) -> io::Result<TokioIo<Box<dyn Bytes>>> {
+    let upstream = &service.upstream;
     let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
     stream.set_nodelay(true)?;
     let stream = Noted {
@@ -200,7 +187,7 @@ pub(in crate::http) async fn connect(
         activity: activity.clone(),
         end: None,
     };
-    let bytes: Box<dyn Bytes> = match tls {
+    let bytes: Box<dyn Bytes> = match &service.tls {
         Some(tls) => {
             let name = ServerName::try_from(upstream.host.clone());
             let name = name.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
