@@ -3,8 +3,8 @@
 
 use weirgate::hub::{Answer, CallFailure, CloseReason, SessionKey};
 
-use crate::choices;
-use crate::run::{ALL, Peer, Run, Toy};
+use super::choices;
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
 
 /// Why an address has no place for one more.
