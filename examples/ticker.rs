@@ -124,7 +124,7 @@ impl Gateway for Ticker {
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
-            "/ws" => Entrance::WebSocket(&self.0),
+            "/ws" => Entrance::Clients(&self.0),
             _ => Entrance::None,
         }
     }

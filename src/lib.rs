@@ -15,6 +15,8 @@
 //! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
 //! | [`settings`] | flags and env, typed, then checked | start anything, know a gateway | [`commands`], [`run`], [`kinds`] |
 //! | [`log_budget`] | how many lines one place may log | log | [`feeds`], [`reactor`] |
+//! | [`random`] | the seeded generator | draw a seed | [`hub`], [`sources`] |
+//! | `wake` | waking a thread that waits in its poll | wait | [`reactor`], [`sources`], [`run`] |
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | from the parts of any gateway to a process that runs | know a gateway | [`kinds`], [`commands`] |
 //! | [`kinds`] | each gateway put together, with its settings and pages; the list of them | be known by anything but `main` | `main` |
@@ -32,10 +34,12 @@ pub mod hub;
 pub mod key_files;
 pub mod kinds;
 pub mod log_budget;
+pub mod random;
 pub mod reactor;
 pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
 pub mod trust;
+mod wake;
 pub mod wire;
