@@ -12,7 +12,7 @@ mod sockets;
 mod turn;
 
 pub use listener::ListenSettings;
-pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
+pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
 
 pub use crate::wake::{LateWake, Wake};
