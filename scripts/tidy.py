@@ -71,14 +71,8 @@ FILLER = re.compile(r"\s*///? (?:" + "|".join([
     r"(?:Theirs|Ours|Nobody's|Nothing|Nobody|The same|Not this one|That|Those|This|These|Them)\.",
     r"Does (?:it|so|that|this)\b.*", r"Nothing ever does\.",
 ]) + r")")
-# Files with #[path]. Shrinking: what is no longer needed is reported too.
-PATH_ATTRIBUTE = {
-    "src/feeds/levels/feed_tests.rs", "src/feeds/levels/level.rs", "src/feeds/levels/mod.rs",
-    "src/feeds/levels/normalise.rs", "src/sources/redis/ledger.rs", "tests/channels_gateway.rs",
-    "tests/common/nats_server.rs", "tests/common/redis_server.rs", "tests/globs_as_redis.rs",
-    "tests/http_plane/main.rs", "tests/http_proxy/main.rs", "tests/hub_rules.rs", "tests/leaving.rs",
-    "tests/nats_source/main.rs", "tests/redis_source/main.rs", "tests/simulation.rs",
-}
+# Files with #[path]: what a test and a benchmark share.
+PATH_ATTRIBUTE = {"tests/leaving.rs"}
 
 
 def tracked():

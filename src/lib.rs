@@ -15,6 +15,8 @@
 //! | [`telemetry`] | metric names, histograms, log set-up | decide anything | everyone in the shell |
 //! | [`settings`] | flags and env, typed, then resolved | start anything | `main` |
 //! | [`log_budget`] | how many lines one place may log | log | [`feeds`], [`reactor`] |
+//! | [`random`] | the seeded generator | draw a seed | [`hub`], [`sources`] |
+//! | `wake` | waking a thread that waits in its poll | wait | [`reactor`], [`sources`], [`run`] |
 //! | [`clock`] | both clocks of the process | be used by a pure module | the shell |
 //! | [`run`] | putting the parts together, from resolved settings | hold logic of its own | `main` |
 //! | [`key_files`] | the keys of tokens, read again when they change | judge a token | [`run`], [`token_command`] |
@@ -31,6 +33,7 @@ pub mod http;
 pub mod hub;
 pub mod key_files;
 pub mod log_budget;
+pub mod random;
 pub mod reactor;
 pub mod run;
 pub mod settings;
@@ -38,4 +41,5 @@ pub mod sources;
 pub mod telemetry;
 pub mod token_command;
 pub mod trust;
+mod wake;
 pub mod wire;

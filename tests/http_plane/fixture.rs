@@ -6,7 +6,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-pub(crate) use crate::http_client::{Client, get, request};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
@@ -14,6 +13,7 @@ use weirgate::http::{
 };
 use weirgate::hub::{FeedStats, Permit};
 use weirgate::telemetry::{Build, Telemetry};
+pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 
 /// Bytes of the answer at `/large`.
 pub(crate) const LARGE: usize = 3_000_000;

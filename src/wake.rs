@@ -1,4 +1,4 @@
-//! Waking the loop once, however many threads have something for it.
+//! Waking a thread that waits in its poll: once, however many threads have something for it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use mio::{Registry, Token, Waker};
 
-/// A handle that wakes the loop. Between two turns only the first call costs a system call.
+/// A handle that wakes a thread out of its [`mio::Poll`], or out of the next wait. Until that
+/// thread is awake, only the first call costs a system call.
 #[derive(Clone, Debug)]
 pub struct Wake {
     inner: Arc<Inner>,
@@ -14,13 +15,25 @@ pub struct Wake {
 
 #[derive(Debug)]
 struct Inner {
+    /// Who sleeps, for the log line.
+    sleeper: &'static str,
     pending: AtomicBool,
     waker: Waker,
 }
 
 impl Wake {
-    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    /// Wakes the thread that polls `registry`, with an event of `token`. `sleeper` names that
+    /// thread in a log line.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub(crate) fn new(
+        registry: &Registry,
+        token: Token,
+        sleeper: &'static str,
+    ) -> io::Result<Self> {
         let inner = Inner {
+            sleeper,
             pending: AtomicBool::new(false),
             waker: Waker::new(registry, token)?,
         };
@@ -29,26 +42,26 @@ impl Wake {
         })
     }
 
-    /// Wakes the loop. Call it after the thing to be found was put in its channel.
+    /// Wakes the thread. Call it after the thing to be found was put in its channel.
     pub fn wake(&self) {
         if !self.inner.pending.swap(true, Ordering::AcqRel)
             && let Err(error) = self.inner.waker.wake()
         {
-            tracing::error!(%error, "the loop could not be woken");
+            tracing::error!(%error, "{} could not be woken", self.inner.sleeper);
         }
     }
 
-    /// The loop is awake. Called before the channels are looked at, so that what comes later
-    /// wakes it again.
-    pub(super) fn awake(&self) {
+    /// The thread is awake. Called before the channels are looked at, so that what comes later
+    /// wakes the thread again.
+    pub(crate) fn awake(&self) {
         // A plain store could become visible after the look at the channels: a caller in between
-        // would find the loop still marked as woken, and its thing would wait for an idle turn.
+        // would find the thread still marked as woken, and its thing would wait for the next event.
         // Of two swaps one always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
     }
 }
 
-/// A [`Wake`] for threads that start before the loop.
+/// The [`Wake`] of the loop, for threads that start before the loop.
 #[derive(Clone, Debug, Default)]
 pub struct LateWake(Arc<OnceLock<Wake>>);
 

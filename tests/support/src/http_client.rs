@@ -4,33 +4,44 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    pub(crate) buffered: Vec<u8>,
+/// A connection to an HTTP server, which is written to and read from byte by byte. Reads give up
+/// after five seconds.
+pub struct Client {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Bytes that were read and not taken.
+    pub buffered: Vec<u8>,
 }
 
+/// An HTTP response.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// Status line and headers, with the empty line at their end.
+    pub head: String,
+    /// As many bytes as `Content-Length` says.
+    pub body: Vec<u8>,
 }
 
 impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The first header of this name, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
 
-    pub(crate) fn text(&self) -> &str {
+    /// The body as text.
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Client {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    /// Takes a connected socket.
+    pub fn new(stream: TcpStream) -> Self {
         let patience = Some(Duration::from_secs(5));
         stream.set_read_timeout(patience).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -40,11 +51,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn connect(addr: SocketAddr) -> Self {
+    /// Connects to a server.
+    pub fn connect(addr: SocketAddr) -> Self {
         Self::new(TcpStream::connect(addr).unwrap())
     }
 
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    /// Writes all of it.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
@@ -55,7 +68,8 @@ impl Client {
         n
     }
 
-    pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
+    /// The next so many bytes.
+    pub fn take(&mut self, bytes: usize) -> Vec<u8> {
         while self.buffered.len() < bytes {
             assert_ne!(self.more(), 0, "the connection ended too early");
         }
@@ -63,7 +77,7 @@ impl Client {
     }
 
     /// The next head, of whatever it is.
-    pub(crate) fn head_text(&mut self) -> String {
+    pub fn head_text(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.buffered.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
@@ -74,7 +88,7 @@ impl Client {
     }
 
     /// The head of the next answer.
-    pub(crate) fn head(&mut self) -> Reply {
+    pub fn head(&mut self) -> Reply {
         let head = self.head_text();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Reply {
@@ -85,20 +99,21 @@ impl Client {
     }
 
     /// The next answer.
-    pub(crate) fn reply(&mut self) -> Reply {
+    pub fn reply(&mut self) -> Reply {
         let mut reply = self.head();
         let length = reply.header("content-length").map(str::parse);
         reply.body = self.take(length.transpose().unwrap().unwrap_or(0));
         reply
     }
 
-    pub(crate) fn ask(&mut self, request: &str) -> Reply {
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, request: &str) -> Reply {
         self.send(request);
         self.reply()
     }
 
     /// Waits for the end of the connection; what came before it.
-    pub(crate) fn end(&mut self) -> Vec<u8> {
+    pub fn end(&mut self) -> Vec<u8> {
         let mut chunk = [0; 16 * 1024];
         loop {
             match self.stream.read(&mut chunk) {
@@ -112,10 +127,12 @@ impl Client {
     }
 }
 
-pub(crate) fn request(method: &str, path: &str) -> String {
+/// A request without a body.
+pub fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
-pub(crate) fn get(path: &str) -> String {
+/// A GET request.
+pub fn get(path: &str) -> String {
     request("GET", path)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Forwards connections of a free loopback port to another, until it is told not to.
-pub(crate) struct LinkProxy {
+pub struct LinkProxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -30,7 +30,8 @@ struct Connection {
 }
 
 impl LinkProxy {
-    pub(crate) fn to(server: (&'static str, u16)) -> Self {
+    /// A proxy in front of `server` (host and port).
+    pub fn to(server: (&'static str, u16)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared::default());
@@ -43,13 +44,14 @@ impl LinkProxy {
         Self { port, shared }
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// A NATS URL that leads through the proxy.
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
     /// From now on nothing is forwarded, on connections that stand and on new ones. All of them
     /// stay open.
-    pub(crate) fn black_hole(&self) {
+    pub fn black_hole(&self) {
         self.shared.hole.store(true, SeqCst);
         for connection in self.shared.connections().iter() {
             connection.hole.store(true, SeqCst);
@@ -57,12 +59,12 @@ impl LinkProxy {
     }
 
     /// New connections are forwarded again; those from before are not, for ever.
-    pub(crate) fn let_new_ones_through(&self) {
+    pub fn let_new_ones_through(&self) {
         self.shared.hole.store(false, SeqCst);
     }
 
     /// Ends the connections that do not forward, so that both ends see it.
-    pub(crate) fn end_dead_ones(&self) {
+    pub fn end_dead_ones(&self) {
         for connection in self.shared.connections().iter() {
             if connection.hole.load(SeqCst) {
                 connection.end();

@@ -9,9 +9,7 @@ const START: Now = Now {
     unix_ms: 1_721_137_499_999,
 };
 
-#[path = "feed_properties.rs"]
 mod properties;
-#[path = "view_tests.rs"]
 mod views;
 
 /// A feed, its clock and what a client would see of it.
@@ -79,10 +77,7 @@ impl Bench {
         subject: &str,
         payload: impl AsRef<[u8]>,
     ) -> &mut Self {
-        let position = position.map(|(stream_created_unix_ns, sequence)| StreamPosition {
-            stream_created_unix_ns,
-            sequence,
-        });
+        let position = position.map(|(epoch, sequence)| StreamPosition { epoch, sequence });
         self.event(BusEvent::Message(BusMessage {
             subject: Arc::from(subject),
             pattern: None,

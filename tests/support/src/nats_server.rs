@@ -1,9 +1,6 @@
 //! A real nats-server with JetStream on a free loopback port, for one test: the one in the PATH, or
 //! the program that `NATS_SERVER` names.
 
-#[path = "program.rs"]
-mod program;
-
 use std::io::Read;
 use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
@@ -11,32 +8,31 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use program::Program;
+use crate::program::Program;
 
 /// A running (or killed, or stopped) nats-server; killed when dropped.
-pub(crate) struct NatsServer {
+pub struct NatsServer {
     program: Program,
     store: u32,
     config: String,
     jetstream: bool,
 }
 
-#[allow(dead_code)] // each test file uses its part
 impl NatsServer {
     /// Starts a server with an empty store.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a server with further lines of configuration, such as `max_payload: 16MB`.
-    pub(crate) fn start_with(config: &str) -> Self {
+    pub fn start_with(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.restart();
         server
     }
 
     /// Starts a server without JetStream: one that only passes on.
-    pub(crate) fn start_without_jetstream(config: &str) -> Self {
+    pub fn start_without_jetstream(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.jetstream = false;
         server.restart();
@@ -44,7 +40,7 @@ impl NatsServer {
     }
 
     /// Finds a port for a server that is started later, with [`Self::restart`].
-    pub(crate) fn reserve(config: &str) -> Self {
+    pub fn reserve(config: &str) -> Self {
         Self {
             program: Program::reserve("nats-server"),
             store: 0,
@@ -53,21 +49,23 @@ impl NatsServer {
         }
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The server's URL.
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn address(&self) -> (&'static str, u16) {
+    /// Host and port.
+    pub fn address(&self) -> (&'static str, u16) {
         ("127.0.0.1", self.port)
     }
 
     /// The URL with `user:password` or a token.
-    pub(crate) fn url_as(&self, user_info: &str) -> String {
+    pub fn url_as(&self, user_info: &str) -> String {
         format!("nats://{user_info}@127.0.0.1:{}", self.port)
     }
 
     /// Starts it again on the same port with the same store; waits until it answers.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let config = self.directory.path().join("server.conf");
         std::fs::write(&config, &self.config).expect("a configuration file");
         let program = std::env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into());
@@ -84,13 +82,13 @@ impl NatsServer {
     }
 
     /// Starts it again on the same port with nothing in its store.
-    pub(crate) fn restart_empty(&mut self) {
+    pub fn restart_empty(&mut self) {
         self.store += 1;
         self.restart();
     }
 
     /// Starts it again with other configuration.
-    pub(crate) fn restart_with(&mut self, config: &str) {
+    pub fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart();
     }

@@ -15,7 +15,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A port that nobody listens on, below those that the kernel hands out to clients: the server is
 /// started later, and again and again.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = 20_000 + (RandomState::new().hash_one(()) % 12_000) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -25,18 +25,17 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A program that runs, was killed, or was stopped; killed when dropped.
-pub(crate) struct Program {
+pub struct Program {
     /// Its name, and that of its Debian package.
     name: &'static str,
-    pub(super) port: u16,
-    pub(super) directory: TempDir,
+    pub(crate) port: u16,
+    pub(crate) directory: TempDir,
     child: Option<Child>,
 }
 
-#[allow(dead_code)] // each test file uses its part
 impl Program {
     /// Finds a port and makes a directory for a program that is started later.
-    pub(super) fn reserve(name: &'static str) -> Self {
+    pub(crate) fn reserve(name: &'static str) -> Self {
         Self {
             name,
             port: free_port(),
@@ -46,7 +45,7 @@ impl Program {
     }
 
     /// Kills it, starts it as `command` says, and waits until it `answers`.
-    pub(super) fn restart(&mut self, command: &mut Command, answers: impl Fn() -> bool) {
+    pub(crate) fn restart(&mut self, command: &mut Command, answers: impl Fn() -> bool) {
         self.kill();
         let log = File::create(self.log_path()).expect("a log");
         let same_log = log.try_clone().expect("a descriptor");
@@ -73,7 +72,7 @@ impl Program {
     }
 
     /// Ends it at once (SIGKILL).
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -81,7 +80,7 @@ impl Program {
     }
 
     /// Ends it in good order (SIGTERM), everything written.
-    pub(crate) fn shut_down(&mut self) {
+    pub fn shut_down(&mut self) {
         self.signal("-TERM");
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
@@ -89,12 +88,12 @@ impl Program {
     }
 
     /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it go on (SIGCONT).
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("-CONT");
     }
 

@@ -1,38 +1,34 @@
 //! A real redis-server on a free loopback port, for one test.
 
-#[path = "program.rs"]
-pub(crate) mod program;
-
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use program::Program;
+use crate::program::Program;
 
 /// A running (or killed, or frozen) redis-server or sentinel; killed when dropped.
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     program: Program,
     config: String,
     sentinel: bool,
 }
 
-#[allow(dead_code)] // each test file uses its part
 impl RedisServer {
     /// Starts a server that keeps nothing.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a server with further lines of configuration, such as `requirepass secret`.
-    pub(crate) fn start_with(config: &str) -> Self {
+    pub fn start_with(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.restart();
         server
     }
 
     /// Starts a sentinel with lines of configuration.
-    pub(crate) fn start_sentinel(config: &str) -> Self {
+    pub fn start_sentinel(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.sentinel = true;
         server.restart();
@@ -40,7 +36,7 @@ impl RedisServer {
     }
 
     /// Finds a port for a server that is started later, with [`Self::restart`].
-    pub(crate) fn reserve(config: &str) -> Self {
+    pub fn reserve(config: &str) -> Self {
         Self {
             program: Program::reserve("redis-server"),
             config: config.to_owned(),
@@ -48,38 +44,40 @@ impl RedisServer {
         }
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// The server's port.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The server's URL.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// The URL with `user:password`.
-    pub(crate) fn url_as(&self, user_info: &str) -> String {
+    pub fn url_as(&self, user_info: &str) -> String {
         format!("redis://{user_info}@127.0.0.1:{}", self.port)
     }
 
     /// A directory that lives as long as the server.
-    pub(crate) fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// A client, which a command can be sent with.
-    pub(crate) fn client(&self) -> redis::Connection {
+    pub fn client(&self) -> redis::Connection {
         self.client_as("")
     }
 
     /// A client with `user:password@`.
-    pub(crate) fn client_as(&self, user_info: &str) -> redis::Connection {
+    pub fn client_as(&self, user_info: &str) -> redis::Connection {
         let url = format!("redis://{user_info}127.0.0.1:{}", self.port);
         let client = redis::Client::open(url).expect("a URL");
         client.get_connection().expect("a connection")
     }
 
     /// Starts it again on the same port; waits until it answers.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let config = self.write_config();
         let mut command = Command::new("redis-server");
         command.arg(config);
@@ -91,7 +89,7 @@ impl RedisServer {
     }
 
     /// Starts it again with other configuration.
-    pub(crate) fn restart_with(&mut self, config: &str) {
+    pub fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart();
     }

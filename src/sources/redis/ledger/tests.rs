@@ -247,6 +247,10 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
     world.check_settled();
     assert_eq!(world.stands.len(), 4);
     assert!(!world.ask(), "asked again at once");
+    // Another taker is told too, while the first still wants it.
+    world.want(&names[3]);
+    world.settle();
+    world.check_settled();
     // A reconnection asks again, and does not tell again.
     world.lose();
     world.waiting.insert(key(&names[3]));
