@@ -82,7 +82,7 @@ export class Connection<State = LevelsState> {
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
 }
 
-/** A message of `weirgate levels`: each key only while it is known. docs/protocol-levels.md has the rules. */
+/** A message of `weirgate levels`: each key only while it is known. docs/reference/protocol-levels.md has the rules. */
 export interface LevelsState {
   /** The last `market.flow` message: any JSON value. */
   flow?: unknown;

@@ -1,4 +1,4 @@
-//! docs/metrics.md, the dashboard and the alerts name the metrics that there are.
+//! docs/reference/metrics.md, the dashboard and the alerts name the metrics that there are.
 //!
 //! `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` writes the table anew.
 
@@ -40,13 +40,13 @@ fn table() -> String {
 
 #[test]
 fn the_page_has_every_metric_as_it_is() {
-    let page = text("docs/metrics.md");
+    let page = text("docs/reference/metrics.md");
     let (before, rest) = page.split_once(BEGIN).expect("the table's beginning");
     let (found, after) = rest.split_once(END).expect("the table's end");
     let table = table();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         let page = format!("{before}{BEGIN}{table}{END}{after}");
-        fs::write(path("docs/metrics.md"), page).unwrap();
+        fs::write(path("docs/reference/metrics.md"), page).unwrap();
         return;
     }
     assert_eq!(
@@ -61,7 +61,7 @@ fn words(counts: impl Iterator<Item = (&'static str, u64)>) -> Vec<&'static str>
 
 #[test]
 fn the_page_has_every_value_of_every_label() {
-    let page = text("docs/metrics.md");
+    let page = text("docs/reference/metrics.md");
     let numbers = LoopNumbers::default();
     let stages = numbers.times.stages().map(|(stage, _)| stage);
     for (label, values) in [
@@ -101,7 +101,7 @@ fn proxy() -> Proxy {
 
 #[test]
 fn the_page_has_every_value_of_the_labels_of_the_proxy() {
-    let page = text("docs/metrics.md");
+    let page = text("docs/reference/metrics.md");
     let row = |label: &str| {
         let start = format!("| `{label}` ");
         let is_row = |line: &&str| line.starts_with(&start) && !line.contains("of calls");

@@ -3,7 +3,7 @@
 use crate::hub::CloseReason;
 use crate::telemetry::names::MetricName;
 
-/// One named limit. `docs/limits.md` is made of these.
+/// One named limit. `docs/reference/limits.md` is made of these.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// What happens beyond it.

@@ -1,4 +1,4 @@
-//! The settings table against what is said of it: `docs/settings.md`, `docs/limits.md` and the
+//! The settings table against the documents: `docs/reference/settings.md`, `docs/reference/limits.md` and the
 //! README are made from it or compared with it, and every limit names a test that is there.
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
@@ -57,12 +57,12 @@ fn limits() -> Vec<&'static Setting> {
 
 #[test]
 fn the_document_of_limits_is_what_the_table_says() {
-    check_made("docs/limits.md", &tables::limits(&limits()));
+    check_made("docs/reference/limits.md", &tables::limits(&limits()));
 }
 
 #[test]
 fn the_document_of_settings_is_what_the_table_says() {
-    check_made("docs/settings.md", &tables::settings());
+    check_made("docs/reference/settings.md", &tables::settings());
 }
 
 /// `FILE::NAME` names a function of that file.
@@ -127,7 +127,7 @@ fn the_readme_repeats_the_table() {
     }
     assert!(rows >= 10, "README: {rows} limits");
     assert!(
-        section.contains("docs/limits.md"),
+        section.contains("docs/reference/limits.md"),
         "README: where all of them are"
     );
 }

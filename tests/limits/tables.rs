@@ -69,7 +69,7 @@ fn shows(shows: Shows) -> String {
 
 fn test(name: &str) -> String {
     let (file, function) = name.split_once("::").unwrap_or((name, ""));
-    format!("[{}](../{file})", function.replace('_', " "))
+    format!("[{}](../../{file})", function.replace('_', " "))
 }
 
 /// Cells may hold code with a `|` in it.
@@ -88,11 +88,11 @@ fn heading(out: &mut String, now: Heading, last: &mut Option<Heading>, columns: 
     row(out, &vec!["---"; columns.len()]);
 }
 
-/// `docs/limits.md`.
+/// `docs/reference/limits.md`.
 pub(crate) fn limits(limits: &[&Setting]) -> String {
     let mut out = String::new();
     let mut last = None;
-    let columns = ["limit", "default", "beyond it", "shows as", "test"];
+    let columns = ["limit", "default", "over the limit", "shows as", "test"];
     for setting in limits {
         let Some(limit) = setting.limit else {
             continue;
@@ -108,14 +108,21 @@ pub(crate) fn limits(limits: &[&Setting]) -> String {
         ];
         row(&mut out, &cells);
     }
-    out += "\n## Fixed\n\nNamed constants: nobody has needed to change them.\n\n";
+    out += "\n## Fixed\n\nThese limits are constants in the source.\n\n";
     row(
         &mut out,
-        &["limit", "value", "beyond it", "shows as", "where", "test"],
+        &[
+            "limit",
+            "value",
+            "over the limit",
+            "shows as",
+            "where",
+            "test",
+        ],
     );
     row(&mut out, &["---"; 6]);
     for fixed in FIXED {
-        let file = format!("[{0}](../{0})", fixed.code.0);
+        let file = format!("[{0}](../../{0})", fixed.code.0);
         let shown = shows(fixed.shows);
         let cells = [
             fixed.what,
@@ -130,12 +137,12 @@ pub(crate) fn limits(limits: &[&Setting]) -> String {
     out
 }
 
-/// `docs/settings.md`.
+/// `docs/reference/settings.md`.
 pub(crate) fn settings() -> String {
     let mut out = String::new();
     let mut last = None;
     for setting in settings::settings() {
-        let columns = ["flag", "env", "default", "allowed", "what it is"];
+        let columns = ["flag", "env", "default", "allowed", "meaning"];
         heading(&mut out, setting.heading, &mut last, &columns);
         let default = match setting.default {
             "" => "unset".to_owned(),
@@ -146,11 +153,11 @@ pub(crate) fn settings() -> String {
             what = format!("{what} {}", setting.more);
         }
         if let Some(limit) = setting.limit {
-            what = format!("{what} Beyond it: {}.", limit.beyond);
+            what = format!("{what} Over the limit: {}.", limit.beyond);
         }
         if setting.on != Subcommand::GATEWAYS {
             let names: Vec<_> = setting.on.iter().map(|s| s.name()).collect();
-            what = format!("{what} Of {} only.", names.join(" and "));
+            what = format!("{what} Only for {}.", names.join(", "));
         }
         let flag = format!("`--{}`", setting.flag);
         row(
