@@ -69,7 +69,7 @@ pub(super) struct Parts<'a, G: Gateway, F> {
 
 /// What other threads tell the gateway.
 pub(super) struct Inputs<I> {
-    /// Where it comes out.
+    /// The loop's end of their channel.
     pub(super) receiver: Receiver<I>,
     /// Wakes the loop when something was put in; set when the loop is there.
     pub(super) wake: LateWake,
