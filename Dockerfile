@@ -14,6 +14,7 @@ COPY benches /benches
 COPY clients/weirgate.js /clients/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
+COPY tests/support /tests/support
 
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src

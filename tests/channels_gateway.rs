@@ -3,14 +3,14 @@
 
 mod world;
 
-#[path = "channels_gateway/admission.rs"]
-mod admission;
-#[path = "channels_gateway/delivery.rs"]
-mod delivery;
-#[path = "channels_gateway/requests.rs"]
-mod requests;
-#[path = "channels_gateway/waiting.rs"]
-mod waiting;
+mod channels_gateway {
+    use super::*;
+
+    mod admission;
+    mod delivery;
+    mod requests;
+    mod waiting;
+}
 
 use std::sync::Arc;
 

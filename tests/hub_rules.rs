@@ -2,18 +2,16 @@
 
 mod world;
 
-#[path = "hub_rules/addresses.rs"]
-mod addresses;
-#[path = "hub_rules/closing.rs"]
-mod closing;
-#[path = "hub_rules/deadlines.rs"]
-mod deadlines;
-#[path = "hub_rules/queue.rs"]
-mod queue;
-#[path = "hub_rules/reading.rs"]
-mod reading;
-#[path = "hub_rules/topics.rs"]
-mod topics;
+mod hub_rules {
+    use super::*;
+
+    mod addresses;
+    mod closing;
+    mod deadlines;
+    mod queue;
+    mod reading;
+    mod topics;
+}
 
 use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};
 use world::World;

@@ -19,6 +19,7 @@ use super::{
     SessionKey, TopicName,
 };
 use crate::auth::Addresses;
+use crate::random::SplitMix64;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -50,7 +51,7 @@ pub struct Core {
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Core {
@@ -76,7 +77,7 @@ impl Core {
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
-            random: seed,
+            random: SplitMix64::new(seed),
         }
     }
 
@@ -162,13 +163,9 @@ impl Core {
         self.addresses.known()
     }
 
-    /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
+    /// A number from the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
     pub fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.next_u64()
     }
 
     // ---- commands

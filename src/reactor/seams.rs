@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::listener::ListenSettings;
-use super::wake::Wake;
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
 use crate::telemetry::Telemetry;
+use crate::wake::Wake;
 
 /// What one turn may do before it looks at the other things again.
 #[derive(Clone, Debug)]

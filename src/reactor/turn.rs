@@ -13,12 +13,12 @@ use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
-use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::log_budget::LogBudget;
 use crate::telemetry::Stage;
+use crate::wake::Wake;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -72,7 +72,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let wake = Wake::new(poll.registry(), WAKER)?;
+        let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = StopSignals::register(poll.registry(), SIGNALS)?;
         let listener = Listener::bind(&settings.listen, poll.registry(), LISTENER)?;
         let seams = seams(&wake)?;

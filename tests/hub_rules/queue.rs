@@ -201,10 +201,7 @@ fn the_retained_state_comes_first_and_never_twice() {
     let mut feed = StateFeed::new(world.frame_bytes.clone());
     let before = world.connect("/ws", None);
     let message = |sequence, quiet, payload: &str| {
-        let position = weirgate::feeds::StreamPosition {
-            stream_created_unix_ns: 1,
-            sequence,
-        };
+        let position = weirgate::feeds::StreamPosition { epoch: 1, sequence };
         BusEvent::Message(BusMessage {
             subject: "market.flow".into(),
             pattern: None,

@@ -207,7 +207,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",
         shows: Shows::Metric(names::UPSTREAM_CALLS),
-        code: ("src/run/events.rs", "WHOLE_SILENCES: u32 = 6;"),
+        code: ("src/kinds/events/start.rs", "WHOLE_SILENCES: u32 = 6;"),
         test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
     },
     Fixed {
@@ -326,7 +326,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "60 % of `--stop-timeout-ms`",
         beyond: "closed without them",
         shows: Shows::Reason(CloseReason::ShuttingDown),
-        code: ("src/run/gateway.rs", "BUSY_PERCENT: u64 = 60;"),
+        code: ("src/run/common.rs", "BUSY_PERCENT: u64 = 60;"),
         test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
@@ -334,8 +334,8 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "1 KiB",
         beyond: "not read; the status line stands in the first of them",
         shows: Shows::Elsewhere("nowhere"),
-        code: ("src/health_check.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
-        test: "src/health_check.rs::only_200_is_healthy",
+        code: ("src/commands/health.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
+        test: "src/commands/health.rs::only_200_is_healthy",
     },
     Fixed {
         what: "Chunk extensions of one request body, and its trailers",

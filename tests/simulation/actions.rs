@@ -3,8 +3,8 @@
 
 use weirgate::hub::{CloseReason, SessionKey};
 
-use crate::choices;
-use crate::run::{ALL, Peer, Run, Toy};
+use super::choices;
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
 use crate::world::toys::In;
 

@@ -2,7 +2,7 @@
 
 use weirgate::hub::{CloseReason, Limits, PhaseKind, SessionKey};
 
-use crate::run::{ALL, Peer, Run, Toy};
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::Socket;
 use crate::world::client::frame;
 use crate::world::state::TOPIC;

@@ -5,9 +5,9 @@ use std::hash::Hasher;
 
 use weirgate::hub::{CloseReason, Gateway, Limits, PhaseKind, SessionKey};
 
-use crate::broker::Broker;
-use crate::choices::{self, SECOND};
-use crate::neighbours::Neighbours;
+use super::broker::Broker;
+use super::choices::{self, SECOND};
+use super::neighbours::Neighbours;
 use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
 use crate::world::toys::{Devices, In, Numbered, Out, Symbols};
@@ -186,7 +186,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
 
 impl<T: Toy> Run<T> {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let mut random = Random::new(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();

@@ -21,21 +21,22 @@ use weirgate::gateways::events::call::Call;
 use weirgate::hub::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, Transmit, Write,
 };
+use weirgate::random::SplitMix64;
 
 use client::{Client, Place};
 use ledger::Shared;
 
-/// splitmix64: small, seeded, good enough to choose what happens.
+/// Seeded choices of what happens.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub(crate) fn below(&mut self, n: u64) -> u64 {

@@ -148,8 +148,7 @@ impl Feed for StateFeed {
     fn event(&mut self, _: Now, event: BusEvent, out: &mut Vec<Publication>) {
         let (frame, deliver) = match event {
             BusEvent::Message(message) => {
-                let order = |p: StreamPosition| (p.stream_created_unix_ns, p.sequence);
-                if self.last.map(order) >= message.position.map(order) {
+                if self.last >= message.position {
                     return;
                 }
                 self.last = message.position;
