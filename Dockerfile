@@ -1,4 +1,4 @@
-# Images of weirgate. docs/deploy.md says how to run them.
+# Images of weirgate. docs/guides/deploy.md says how to run them.
 #
 #   docker build -t weirgate .                            the gateway is an argument, or WEIRGATE_GATEWAY
 #   docker build --target levels -t weirgate:levels .     levels; so trades, events, channels
@@ -14,6 +14,7 @@ COPY benches /benches
 COPY clients/js/weirgate.js /clients/js/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
+COPY tests/support /tests/support
 
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src

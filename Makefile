@@ -69,7 +69,7 @@ events-load: build ## Requests, a service that hangs, pushes and devices that ne
 	    $(EVENTS) $$what --server "$(TARGET)/release/weirgate events"; \
 	done
 
-# What docs/deploy.md recommends.
+# What docs/guides/deploy.md recommends.
 DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server
 
 deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: stopped, back at once, killed (2 minutes)

@@ -155,7 +155,7 @@ export class Levels<State = LevelsState> extends Connection<State, ConnectionEve
   readonly state: State | null;
 }
 
-/** A message of `weirgate levels`: each key only while it is known. docs/protocol-levels.md has the rules. */
+/** A message of `weirgate levels`: each key only while it is known. docs/reference/protocol-levels.md has the rules. */
 export interface LevelsState {
   /** The last `market.flow` message: any JSON value. */
   flow?: unknown;

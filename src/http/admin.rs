@@ -34,8 +34,15 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// A listener that is bound, and what it serves.
 pub struct Admin {
-    listener: std::net::TcpListener,
+    listener: Listener,
     site: Site,
+}
+
+/// A listener that is bound.
+pub(super) struct Listener {
+    socket: std::net::TcpListener,
+    /// For the limit of log lines.
+    clock: Clock,
 }
 
 impl Admin {
@@ -43,9 +50,10 @@ impl Admin {
     ///
     /// # Errors
     /// The address is taken, or is none of this machine's.
-    pub fn bind(addr: SocketAddr, site: Site) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
+    pub fn bind(addr: SocketAddr, site: Site, clock: Clock) -> io::Result<Self> {
+        let socket = std::net::TcpListener::bind(addr)?;
+        socket.set_nonblocking(true)?;
+        let listener = Listener { socket, clock };
         Ok(Self { listener, site })
     }
 
@@ -54,25 +62,26 @@ impl Admin {
     /// # Errors
     /// The socket has no address, which a bound one always has.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.socket.local_addr()
     }
 
-    pub(super) fn into_parts(self) -> (std::net::TcpListener, Site) {
+    pub(super) fn into_parts(self) -> (Listener, Site) {
         (self.listener, self.site)
     }
 }
 
 /// Accepts and serves until the stop, then waits for answers on their way.
 pub(super) async fn serve(
-    listener: std::net::TcpListener,
+    listener: Listener,
     server: Rc<Server>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
+    let Listener { socket, clock } = listener;
+    let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };
-    let (clock, mut lines) = (Clock::start(), LogBudget::new(1));
+    let mut lines = LogBudget::new(1);
     let places = Arc::new(());
     let mut connections = JoinSet::new();
     let mut retry = RETRY_MIN;

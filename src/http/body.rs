@@ -3,15 +3,12 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-
-use super::connection_clock::ConnectionClock;
 
 /// Why an answer breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -49,13 +46,13 @@ impl Progress {
     }
 }
 
-/// Why a request's body could not be had.
+/// Why a body could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBodyError {
     /// It is over the limit of who reads it.
     #[error("the body is too large")]
     TooLarge,
-    /// The client broke off, or its chunks have no clear end.
+    /// Its sender broke off, or its chunks have no clear end.
     #[error("the body is broken: {0}")]
     Broken(BoxError),
 }
@@ -82,16 +79,35 @@ impl RequestBody {
     /// # Errors
     /// It is longer, or it is broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
-        // What is announced need not be awaited.
-        if self.size_hint().lower() > bytes_max as u64 {
+        read(self, bytes_max).await.map(Bytes::from)
+    }
+}
+
+/// All of a body, at most `bytes_max`. The pieces are joined as they come: a list of small ones
+/// would take many times the memory of the body.
+///
+/// # Errors
+/// It is longer, or it is broken.
+pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Vec<u8>, ReadBodyError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    // What is announced need not be awaited.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(ReadBodyError::TooLarge);
+    }
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ReadBodyError::Broken(error.into()))?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + piece.len() > bytes_max {
             return Err(ReadBodyError::TooLarge);
         }
-        match Limited::new(self, bytes_max).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ReadBodyError::TooLarge),
-            Err(error) => Err(ReadBodyError::Broken(error)),
-        }
+        whole.extend_from_slice(&piece);
     }
+    Ok(whole)
 }
 
 impl Body for RequestBody {
@@ -183,52 +199,54 @@ impl Body for AnswerBody {
     }
 }
 
-/// A handler is at work while this lives.
-#[derive(Debug)]
-pub(super) struct Work(Rc<ConnectionClock>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::HeaderMap;
+    use tokio::runtime;
 
-impl Work {
-    pub(super) fn begin(clock: &Rc<ConnectionClock>) -> Self {
-        clock.work_begun();
-        Self(Rc::clone(clock))
-    }
-}
+    /// Frames one by one, of a length that is not known before.
+    struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);
 
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.0.work_ended();
-    }
-}
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = BoxError;
 
-/// What hyper sends: a body, and the work on it.
-pub(super) struct Outgoing {
-    body: AnswerBody,
-    /// Only held: it ends with the body.
-    _work: Option<Work>,
-}
-
-impl Outgoing {
-    pub(super) fn new(body: AnswerBody, work: Option<Work>) -> Self {
-        Self { body, _work: work }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Ready(self.0.next())
+        }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn read_in(
+        bytes_max: usize,
+        frames: Vec<Result<Frame<Bytes>, BoxError>>,
+    ) -> Result<Vec<u8>, ReadBodyError> {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read(Frames(frames.into_iter()), bytes_max))
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn piece(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn a_body_is_joined_up_to_its_limit_and_without_trailers() {
+        let trailers = || Ok(Frame::trailers(HeaderMap::new()));
+        let pieces = || vec![piece("ab"), piece(""), piece("c"), trailers()];
+        assert_eq!(read_in(3, pieces()).unwrap(), b"abc");
+        assert!(matches!(read_in(2, pieces()), Err(ReadBodyError::TooLarge)));
+        let broken = vec![piece("a"), Err("cut".into())];
+        assert!(matches!(read_in(3, broken), Err(ReadBodyError::Broken(_))));
+    }
+
+    #[test]
+    fn a_body_that_is_announced_as_too_long_is_not_awaited() {
+        let whole = Full::new(Bytes::from_static(b"abc"));
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(read(whole, 2));
+        assert!(matches!(read, Err(ReadBodyError::TooLarge)));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::{Request, Response, service};
@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::body::{Outgoing, Progress, RequestBody, Work};
-use super::connection_clock::ConnectionClock;
+use super::body::{AnswerBody, BoxError, Progress, RequestBody};
+use super::connection_clock::{ConnectionClock, Work};
 use super::gate::{Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
 use super::service::{Found, Service};
@@ -325,5 +325,38 @@ impl Finish {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What hyper sends: a body, and the work on it.
+struct Outgoing {
+    body: AnswerBody,
+    /// Only held: it ends with the body.
+    _work: Option<Work>,
+}
+
+impl Outgoing {
+    fn new(body: AnswerBody, work: Option<Work>) -> Self {
+        Self { body, _work: work }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

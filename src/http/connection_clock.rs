@@ -1,6 +1,7 @@
 //! When a plain HTTP connection has waited long enough for its client.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,12 +67,12 @@ impl ConnectionClock {
     }
 
     /// A handler works from here on.
-    pub(super) fn work_begun(&self) {
+    fn work_begun(&self) {
         self.working.set(self.working.get() + 1);
     }
 
     /// It has answered, and all of the answer is handed over.
-    pub(super) fn work_ended(&self) {
+    fn work_ended(&self) {
         self.working.set(self.working.get().saturating_sub(1));
         self.since.set(Instant::now());
     }
@@ -87,5 +88,22 @@ impl ConnectionClock {
         }
         let awaited = !self.is_working() || self.awaits_body.get() || self.awaits_room.get();
         awaited.then(|| self.since.get() + self.idle_timeout)
+    }
+}
+
+/// A handler is at work while this lives.
+#[derive(Debug)]
+pub(super) struct Work(Rc<ConnectionClock>);
+
+impl Work {
+    pub(super) fn begin(clock: &Rc<ConnectionClock>) -> Self {
+        clock.work_begun();
+        Self(Rc::clone(clock))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.work_ended();
     }
 }

@@ -3,7 +3,7 @@
 //! Owns every connection whose request was not a WebSocket upgrade for the gateway: the reactor
 //! hands it over with the bytes read so far, and gets it back when its client asks for a WebSocket
 //! later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
-//! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
+//! state is read from telemetry. Called by `main` (start, stop) and the reactor (hand-over).
 
 mod admin;
 pub mod aside;
@@ -11,7 +11,6 @@ mod body;
 pub mod calls;
 mod connection;
 mod connection_clock;
-mod cors;
 mod gate;
 pub mod internal;
 pub mod page;
@@ -20,14 +19,16 @@ mod plane;
 pub mod proxy;
 mod readiness;
 mod service;
+pub mod services;
 mod site;
 
 pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody};
-pub use cors::Cors;
 pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings, WayBack};
 pub use readiness::{NotReady, ReadyLimits};
-pub use site::{ANY_METHOD, Answer, GET, Handler, LateAnswer, Later, RequestParts, Route, Site};
+pub use site::{
+    ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site,
+};
 
 pub use hyper::body::Bytes;
 pub use hyper::{HeaderMap, Method, StatusCode, header};

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -168,7 +168,7 @@ fn run(
 
 async fn serve(
     server: Rc<Server>,
-    admin: Option<(TcpListener, Rc<Server>)>,
+    admin: Option<(admin::Listener, Rc<Server>)>,
     mut queue: mpsc::UnboundedReceiver<Job>,
 ) {
     let (stop, stopping) = watch::channel(false);

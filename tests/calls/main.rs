@@ -16,8 +16,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::gateways::events::call::CallFailure;
 use weirgate::http::calls::CallLimits;
-use weirgate::hub::CallFailure;
 use weirgate::trust;
 
 #[test]
@@ -55,8 +55,8 @@ fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
         assert!(!asked.contains("cookie"), "{asked}");
     }
     assert_eq!(world.requests(), 2, "redirects are not followed");
-    assert_eq!(world.stats.outcomes().next(), Some(("answered", 2)));
-    assert_eq!(world.stats.in_flight(), 0);
+    assert_eq!(world.ended()[0], (["lobby", "answered"], 2));
+    assert_eq!(world.in_flight(), 0);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn calls_go_on_while_large_answers_are_read_two_at_a_time() {
         world.make_read("large", move || desk.read());
     }
     desk.wait_for(2);
-    while world.stats.in_flight() > 0 {
+    while world.in_flight() > 0 {
         thread::yield_now();
     }
     assert_eq!(body(world.call()), "x", "it waits for no reader");

@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::http::calls::{CallLimits, CallStats, Called, Calls, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
+use weirgate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
+use weirgate::gateways::events::{CALL_PATH, Service as EventsService};
+use weirgate::http::calls::{CallLimits, Calls};
+use weirgate::http::services::{Service, Upstream};
+use weirgate::hub::{Frame, FrameBytes};
+use weirgate::telemetry::GatewayMetric;
 use weirgate::wire::traceparent::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
@@ -68,7 +72,6 @@ pub(crate) struct World {
     /// What readers were given, in their order.
     outcomes: Receiver<Outcome>,
     tell: Sender<Outcome>,
-    pub(crate) stats: Arc<CallStats>,
     requests: Arc<AtomicUsize>,
 }
 
@@ -114,20 +117,16 @@ impl World {
         tls: Option<Arc<ClientConfig>>,
         limits: CallLimits,
     ) -> Self {
-        let stats = Arc::<CallStats>::default();
-        let called = Called {
-            upstream: Upstream::parse(url).expect("a URL"),
-            stats: Arc::clone(&stats),
-        };
+        let upstream = Upstream::parse(url).expect("a URL");
+        let services = vec![Service::new("lobby", upstream, tls)];
         let (reply, replies) = mpsc::channel();
         let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
         let (tell, outcomes) = mpsc::channel();
         Self {
-            calls: Calls::start(vec![called], tls, limits, replied).expect("a thread"),
+            calls: Calls::start(services, CALL_PATH, limits, replied).expect("a thread"),
             replies,
             outcomes,
             tell,
-            stats,
             requests,
         }
     }
@@ -141,7 +140,7 @@ impl World {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: 0,
+            service: EventsService::Lobby,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),
@@ -167,6 +166,26 @@ impl World {
     pub(crate) fn call(&self) -> Outcome {
         self.make("{}");
         self.reply()
+    }
+
+    /// Calls that have ended, by outcome.
+    pub(crate) fn ended(&self) -> Vec<([&'static str; 2], u64)> {
+        let metrics = self.calls.metrics().into_iter();
+        let found = metrics.filter_map(|metric| match metric {
+            GatewayMetric::ByTwoLabels(_, numbers) => Some(numbers()),
+            _ => None,
+        });
+        found.flatten().collect()
+    }
+
+    /// Calls that have not ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let metrics = self.calls.metrics().into_iter();
+        let found = metrics.filter_map(|metric| match metric {
+            GatewayMetric::ByLabel(_, numbers) => Some(numbers()),
+            _ => None,
+        });
+        found.flatten().map(|(_, number)| number).sum()
     }
 
     pub(crate) fn requests(&self) -> usize {

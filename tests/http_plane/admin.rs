@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, get, request};
 use crate::gateway::Running;
+use weirgate::clock::Clock;
 use weirgate::http::{Admin, Site};
 use weirgate::hub::Limits;
 
@@ -91,6 +92,24 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
 }
 
 #[test]
+fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
+    let gateway = Running::start(Limits::default());
+    let event_loop = &gateway.telemetry.event_loop;
+    let turns = || event_loop.read(|numbers| numbers.times.turns.count());
+    gateway.wait_for("weirgate_clients ", 0);
+    let (before, mut client) = (turns(), gateway.connect());
+    event_loop.read(|numbers| {
+        client.send(UPGRADE);
+        assert_eq!(client.head().status, 101);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(numbers.hub.open, 0, "changed under a reader");
+    });
+    gateway.wait_for("weirgate_clients ", 1);
+    // The loop did not wait for an event, nor for its next idle turn.
+    assert!(turns() - before > 20, "{} turns", turns() - before);
+}
+
+#[test]
 fn more_connections_than_there_are_places_wait_for_one() {
     let gateway = Running::start(Limits::default());
     let mut held: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
@@ -110,8 +129,9 @@ fn more_connections_than_there_are_places_wait_for_one() {
 
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
-    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default()).unwrap();
-    let second = Admin::bind(first.local_addr().unwrap(), Site::default());
+    let clock = Clock::start();
+    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default(), clock).unwrap();
+    let second = Admin::bind(first.local_addr().unwrap(), Site::default(), clock);
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use weirgate::gateways::events::Service;
 use weirgate::http::HttpSettings;
-use weirgate::http::calls::Upstream;
 
-use crate::rig::{Rig, accept, assert_ends, get, ok, post};
+use crate::rig::{Rig, accept, assert_ends, get, ok, post, proxied};
 
 #[test]
 fn a_kept_connection_that_was_closed_is_replaced() {
@@ -133,8 +133,8 @@ fn a_service_may_be_at_https() {
     for (host, status) in [("localhost", 200), ("127.0.0.1", 502)] {
         let rig = Rig::with(
             |settings| {
-                settings.measurement = Upstream::parse(&format!("https://{host}:{port}")).unwrap();
-                settings.tls = Some(Arc::new(tls.clone()));
+                let (url, tls) = (format!("https://{host}:{port}"), Arc::new(tls.clone()));
+                settings.services[0] = proxied(Service::Measurement, &url, Some(tls));
             },
             HttpSettings::default(),
         );

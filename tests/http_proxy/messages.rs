@@ -1,6 +1,5 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, get, line, lines, ok, post, request};
@@ -82,12 +81,9 @@ fn names(head: &str) -> Vec<String> {
 
 #[test]
 fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
-    for (trusted, proto) in [
-        (TrustedProxies::None, "http"),
-        (TrustedProxies::Any, "https"),
-    ] {
+    for (is_trusted, proto) in [(false, "http"), (true, "https")] {
         let trust = |settings: &mut weirgate::http::proxy::ProxySettings| {
-            settings.trusted_proxies = trusted.clone();
+            settings.trusts = Box::new(move |_| is_trusted);
         };
         let rig = Rig::with(trust, HttpSettings::default());
         let forwarded = "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3\r\n\

@@ -1,9 +1,9 @@
 //! What never reaches a service.
 
+use weirgate::gateways::events::Service;
 use weirgate::http::HttpSettings;
-use weirgate::http::calls::Upstream;
 
-use crate::rig::{Rig, get, post, request};
+use crate::rig::{Rig, get, post, proxied, request};
 
 #[test]
 fn paths_that_leave_the_table_are_refused() {
@@ -60,7 +60,7 @@ fn a_base_path_opens_no_way_in() {
         let rig = Rig::with(
             |settings| {
                 let url = format!("http://127.0.0.1:9{base}/");
-                settings.simulation = Upstream::parse(&url).unwrap();
+                settings.services[1] = proxied(Service::Simulation, &url, None);
             },
             HttpSettings::default(),
         );

@@ -7,14 +7,16 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use weirgate::auth::TrustedProxies;
-use weirgate::http::calls::Upstream;
-use weirgate::http::proxy::{self, ProxySettings, ProxyStats};
+use rustls::ClientConfig;
+use weirgate::clock::Clock;
+use weirgate::gateways::events::{self, INNER_PATHS};
+use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate::http::services::{Service, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{Now, Permit};
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::hub::{FeedStats, Now, Permit};
+use weirgate::telemetry::{Build, Telemetry};
 
-pub(crate) use crate::http_client::{Client, get, request};
+pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
@@ -34,17 +36,34 @@ pub(crate) const BASE_PATH: &str = "/base";
 /// A proxy to these services with the defaults, but for a silence that no test waits for.
 pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
     ProxySettings {
-        measurement: Upstream::parse(measurement).unwrap(),
-        simulation: Upstream::parse(simulation).unwrap(),
-        tls: None,
+        services: vec![
+            proxied(events::Service::Measurement, measurement, None),
+            proxied(events::Service::Simulation, simulation, None),
+        ],
+        inner_paths: &INNER_PATHS,
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
-        trusted_proxies: TrustedProxies::None,
-        stats: ProxyStats::default(),
+        trusts: Box::new(|_| false),
+        clock: Clock::start(),
     }
 }
 
-fn telemetry(stats: &ProxyStats) -> Arc<Telemetry> {
+/// A service with its paths of the contract.
+pub(crate) fn proxied(
+    service: events::Service,
+    url: &str,
+    tls: Option<Arc<ClientConfig>>,
+) -> Proxied {
+    let paths = service.proxied().iter();
+    Proxied {
+        service: Service::new(service.label(), Upstream::parse(url).unwrap(), tls),
+        paths: paths
+            .map(|&(path, cut)| ProxiedPath { path, cut })
+            .collect(),
+    }
+}
+
+fn telemetry(proxy: &Proxy) -> Arc<Telemetry> {
     let build = Build {
         version: "",
         gateway: "events",
@@ -54,8 +73,8 @@ fn telemetry(stats: &ProxyStats) -> Arc<Telemetry> {
         mono_us: 0,
         unix_ms: 0,
     };
-    let telemetry = Telemetry::new(build, &LoopLabels::default(), None, now);
-    telemetry.add_gateway(stats.metrics());
+    let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
+    telemetry.add_gateway(proxy.metrics());
     telemetry
 }
 
@@ -70,9 +89,10 @@ impl Rig {
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let mut settings = settings(&url(&measurement), &(url(&simulation) + BASE_PATH));
         change(&mut settings);
-        let telemetry = telemetry(&settings.stats);
+        let proxy = Proxy::new(settings);
+        let telemetry = telemetry(&proxy);
         let site = Site {
-            routes: proxy::routes(settings),
+            routes: proxy.routes(),
             ..Site::default()
         };
         let plane = HttpPlane::start(site, None, http).unwrap();

@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use weirgate::auth::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{BASE_PATH, Client, Rig, accept, get, line, lines, ok, post, request};
@@ -330,7 +329,7 @@ fn answers_may_be_read_by_the_origin_that_asks_unless_the_service_says_otherwise
 #[test]
 fn a_trusted_proxy_is_believed() {
     let rig = Rig::with(
-        |settings| settings.trusted_proxies = TrustedProxies::Any,
+        |settings| settings.trusts = Box::new(|_| true),
         HttpSettings::default(),
     );
     let mut client =

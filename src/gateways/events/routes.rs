@@ -1,8 +1,17 @@
-//! Which service an event is for.
+//! Which service an event or a path is for, and the paths between the gateway and its services.
 
-/// A service behind the gateway; its number is [`crate::hub::Call::service`].
+/// Where a service takes calls: `POST`, below the path of its URL.
+pub const CALL_PATH: &str = "/gateway/handle";
+
+/// Where services push events.
+pub const BROADCAST_PATH: &str = "/internal/broadcast";
+
+/// The first parts of paths that services keep for the gateway and among themselves: no client
+/// reaches them (contract events, section "Proxy").
+pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
+
+/// A service behind the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum Service {
     /// `LOBBY_URL`.
     Lobby,
@@ -25,6 +34,16 @@ impl Service {
         }
     }
 
+    /// Paths of clients that belong to this service (contract events, section "Proxy"): the path
+    /// as a route has it, and the start that the service's path does not have.
+    pub const fn proxied(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Lobby => &[],
+            Self::Measurement => &[("/v1/measurement/{path}", ""), ("/v1/jobs/{path}", "")],
+            Self::Simulation => &[("/v1/simulation/{path}", "/v1/simulation")],
+        }
+    }
+
     /// Where an event goes; `None` for one that nobody handles. Measurement sessions have a state
     /// that the lobby keeps, measurement jobs have none.
     pub(super) fn of(event: &str) -> Option<Self> {
@@ -44,6 +63,14 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_paths_of_services_are_among_the_inner_ones() {
+        for path in [CALL_PATH, BROADCAST_PATH] {
+            let first = path.split('/').nth(1).expect("a first part");
+            assert!(INNER_PATHS.contains(&first), "{path}");
+        }
+    }
 
     #[test]
     fn events_go_to_their_services() {

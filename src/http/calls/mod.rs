@@ -1,4 +1,4 @@
-//! Calls of services for the loop: `POST {URL}/gateway/handle`, on a thread of its own.
+//! Calls of services for the loop: a `POST` each, on a thread of their own.
 //!
 //! The loop hands a call over and goes on; the answer comes back over a channel. Follows no
 //! redirect, keeps no cookie, asks for no coding. How many calls there are at once is the gateway's
@@ -6,55 +6,43 @@
 
 mod client;
 mod coding;
-mod link;
-mod stats;
-mod upstream;
 
 use std::io;
+use std::iter;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
 
-use rustls::ClientConfig;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
 use self::client::Client;
 use super::aside;
-use crate::hub::{Answer, Call, CallFailure, Reader, Reply};
+use super::services::{ByService, RequestMetrics, RequestStats, Service};
+use crate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
+use crate::telemetry::{GatewayMetric, names};
 
 pub use self::client::CallLimits;
-pub(super) use self::link::{Activity, KEPT_FOR, connect, is_reset};
-pub use self::stats::CallStats;
-pub use self::upstream::Upstream;
-
-/// A service that is called, and what is counted of it.
-pub struct Called {
-    /// Where it is.
-    pub upstream: Upstream,
-    /// Its counters.
-    pub stats: Arc<CallStats>,
-}
 
 /// Takes what came of a call; called on the calls' thread, must not block.
 pub type Replied = Box<dyn Fn(Reply) + Send>;
 
 /// The way to the calls' thread.
-#[derive(Clone, Debug)]
-pub struct Calls(mpsc::UnboundedSender<Call>);
+#[derive(Debug)]
+pub struct Calls {
+    queue: mpsc::UnboundedSender<Call>,
+    stats: ByService<RequestStats>,
+}
 
 impl Calls {
-    /// Starts the thread. A call's service is its index in `services`; `tls` is for those that are
-    /// at `https://`.
+    /// Starts the thread. `services` are in the order of
+    /// [`Service::ALL`](crate::gateways::events::Service::ALL); each call goes to `path` there.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
     pub fn start(
-        services: Vec<Called>,
-        tls: Option<Arc<ClientConfig>>,
+        services: Vec<Service>,
+        path: &'static str,
         limits: CallLimits,
         replied: Replied,
     ) -> io::Result<Self> {
@@ -62,55 +50,57 @@ impl Calls {
             .enable_io()
             .enable_time()
             .build()?;
-        let tls = tls.map(TlsConnector::from);
-        let (calls, queue) = mpsc::unbounded_channel();
+        let stats = services.iter().map(Service::name);
+        let stats: ByService<_> = stats.zip(iter::repeat_with(client::stats)).collect();
+        let each = stats.clone().into_iter().map(|(_, stats)| stats);
+        let clients = services.into_iter().zip(each);
+        let clients: Vec<_> = clients
+            .map(|(service, stats)| Client::new(service, path, limits.clone(), stats))
+            .collect();
+        let (queue, calls) = mpsc::unbounded_channel();
         let run = move || {
-            let service = |called: Called| {
-                let client = Client::new(called.upstream, tls.clone(), limits.clone());
-                Rc::new((client, called.stats))
-            };
-            let services = services.into_iter().map(service).collect();
-            LocalSet::new().block_on(&runtime, serve(services, replied, queue));
+            let clients = clients.into_iter().map(Rc::new).collect();
+            LocalSet::new().block_on(&runtime, serve(clients, replied, calls));
         };
         thread::Builder::new().name("calls".to_owned()).spawn(run)?;
-        Ok(Self(calls))
+        Ok(Self { queue, stats })
     }
 
     /// Makes a call. Never blocks; the gateway bounds how many there are.
     pub fn make(&self, call: Call) {
         // The thread ends only with the process.
-        let _ = self.0.send(call);
+        let _ = self.queue.send(call);
+    }
+
+    /// What `/metrics` shows of the calls.
+    pub fn metrics(&self) -> Vec<GatewayMetric> {
+        let names = RequestMetrics {
+            outcomes: &names::UPSTREAM_CALLS,
+            durations: &names::UPSTREAM_CALL_DURATION,
+            in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
+        };
+        names.of(&self.stats)
     }
 }
 
-type Service = (Client, Arc<CallStats>);
-
 async fn serve(
-    services: Vec<Rc<Service>>,
+    clients: Vec<Rc<Client>>,
     replied: Replied,
-    mut queue: mpsc::UnboundedReceiver<Call>,
+    mut calls: mpsc::UnboundedReceiver<Call>,
 ) {
     let replied = Rc::new(replied);
-    while let Some(call) = queue.recv().await {
-        let service = services.get(usize::from(call.service)).map(Rc::clone);
+    while let Some(call) = calls.recv().await {
+        let client = clients.get(call.service as usize).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());
-            let outcome = match service {
-                Some(service) => make(&service, call).await,
+            let outcome = match client {
+                Some(client) => client.call(call).await,
                 None => Err(CallFailure::Unreachable),
             };
             replied(read(reader, id, outcome).await);
         });
     }
-}
-
-async fn make((client, stats): &Service, call: Call) -> Result<Answer, CallFailure> {
-    stats.begin();
-    let begun = Instant::now();
-    let outcome = client.call(call).await;
-    stats.end(&outcome, begun.elapsed());
-    outcome
 }
 
 /// A large answer is read aside, so that other calls go on.

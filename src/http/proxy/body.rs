@@ -10,11 +10,11 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::client::Lease;
 use super::exchange::Exchange;
 use super::headers;
 use super::stats::{Outcome, ServiceStats};
 use crate::http::body::{BoxError, Progress, RequestBody};
+use crate::http::services::{Again, Lease};
 
 /// A request's body on its way to the service; `None` where there is none.
 #[derive(Debug)]
@@ -28,9 +28,11 @@ impl ToService {
         let body = Some(body).filter(|body| !body.is_end_stream());
         Self { body, stats }
     }
+}
 
-    /// Another one like this, where there is nothing to send.
-    pub(super) fn again(&self) -> Option<Self> {
+impl Again for ToService {
+    /// Only where there is nothing to send.
+    fn again(&self) -> Option<Self> {
         let stats = Arc::clone(&self.stats);
         self.body.is_none().then_some(Self { body: None, stats })
     }
@@ -71,7 +73,7 @@ pub(super) struct ToClient {
     ended: bool,
     /// Does not say beforehand that there is nothing in it.
     hides_end: bool,
-    lease: Option<Lease>,
+    lease: Option<Lease<ToService>>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
@@ -83,7 +85,7 @@ pub(super) struct ToClient {
 impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Lease,
+        lease: Lease<ToService>,
         upload: Arc<Progress>,
         exchange: Exchange,
         silence: Duration,
@@ -111,7 +113,7 @@ impl ToClient {
     /// Ready once the service has been silent for too long while it was its turn.
     fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
-        let heard = self.lease.as_ref().map(Lease::last_heard);
+        let heard = self.lease.as_ref().map(|lease| lease.activity().last());
         let mut due = since.max(heard.unwrap_or(since)) + self.silence;
         if self.upload.is_owed() {
             due = due.max(Instant::now() + self.silence);

@@ -10,10 +10,9 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::path::Service;
 use super::stats::{Outcome, ServiceStats};
 use crate::clock::Clock;
-use crate::http::calls::Upstream;
+use crate::http::services::Service;
 use crate::log_budget::{LogBudget, LogLine};
 
 /// Lines of one kind and one service within a second; what is over is counted and said later.
@@ -34,16 +33,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(
-        service: Service,
-        upstream: &Upstream,
-        stats: Arc<ServiceStats>,
-        clock: Clock,
-    ) -> Self {
-        let authority = upstream.authority().to_str();
+    pub(super) fn new(service: &Service, stats: Arc<ServiceStats>, clock: Clock) -> Self {
+        let authority = service.upstream().authority().to_str();
         let budget = || Mutex::new(LogBudget::new(LINES_PER_SECOND));
         Self {
-            service: service.label(),
+            service: service.name(),
             upstream: authority.unwrap_or_default().to_owned(),
             stats,
             clock,
@@ -72,7 +66,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn begin(watch: &Arc<Watch>, peer: IpAddr) -> Self {
-        watch.stats.begin();
+        watch.stats.requests.begin();
         Self {
             watch: Arc::clone(watch),
             peer,
@@ -82,15 +76,10 @@ impl Exchange {
         }
     }
 
-    /// What is counted of its service.
-    pub(super) fn stats(&self) -> &Arc<ServiceStats> {
-        &self.watch.stats
-    }
-
     /// The head of the service's answer is there.
     pub(super) fn has_head(&mut self, status: StatusCode) {
         self.status = status;
-        self.watch.stats.observe_head(self.begun.elapsed());
+        self.watch.stats.requests.observe(self.begun.elapsed());
     }
 
     /// Bytes of the answer's body are on their way to the client.
@@ -145,7 +134,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
-        self.watch.stats.end(outcome);
+        self.watch.stats.requests.end(outcome as usize);
     }
 }
 

@@ -1,65 +1,25 @@
-//! Which paths are proxied, to which path of which service, and which are not whatever they say.
-//! Pure.
+//! To which path of its service a proxied path leads, and which paths are not passed on. Pure.
 //!
 //! A path is passed on as it was sent, so what it means is the service's to say: it may decode
 //! once more than others, take `\` for `/`, merge slashes, or cut at `;`. A path is refused when
-//! any of these readings leaves the table.
+//! any of these readings leaves the paths that are proxied.
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
 
 use super::stats::Outcome;
 
-/// A service behind the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
-    Measurement,
-    Simulation,
-}
-
-impl Service {
-    pub(super) const ALL: [Self; 2] = [Self::Measurement, Self::Simulation];
-
-    /// The metric label.
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Measurement => "measurement",
-            Self::Simulation => "simulation",
-        }
-    }
-}
-
-/// One line of the table (contract events, section "Proxy").
+/// Paths that are passed on to a service.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
+pub struct ProxiedPath {
     /// The path as a route has it.
-    pub(super) path: &'static str,
-    pub(super) service: Service,
+    pub path: &'static str,
     /// The start that the service's path does not have.
-    cut: &'static str,
+    pub cut: &'static str,
 }
 
-/// All that is proxied.
-pub(super) const TABLE: [Line; 3] = [
-    Line {
-        path: "/v1/measurement/{path}",
-        service: Service::Measurement,
-        cut: "",
-    },
-    Line {
-        path: "/v1/jobs/{path}",
-        service: Service::Measurement,
-        cut: "",
-    },
-    Line {
-        path: "/v1/simulation/{path}",
-        service: Service::Simulation,
-        cut: "/v1/simulation",
-    },
-];
-
-/// The first part of paths that services keep for the gateway and among themselves.
-const INNER: [&str; 2] = ["gateway", "internal"];
+/// The first parts of paths that services keep for the gateway and among themselves.
+pub(super) type InnerPaths = &'static [&'static str];
 
 /// How often a path is decoded before it counts as a trick. Nobody encodes more often in earnest.
 const DECODINGS_MAX: usize = 4;
@@ -96,12 +56,12 @@ impl Refusal {
     }
 }
 
-impl Line {
-    /// The service's path for a `path` on this line, as it was sent.
+impl ProxiedPath {
+    /// The service's path for a `path` that is one of these, as it was sent.
     ///
     /// # Errors
-    /// In some reading it leaves the table.
-    pub(super) fn target<'a>(&self, path: &'a str) -> Result<&'a str, Refusal> {
+    /// In some reading it leaves these paths, or is one of the `inner` ones.
+    pub(super) fn target(self, path: &str, inner: InnerPaths) -> Result<&str, Refusal> {
         let target = path.strip_prefix(self.cut).unwrap_or(path);
         let mut reading = target.as_bytes().to_vec();
         let mut is_inner = false;
@@ -114,7 +74,7 @@ impl Line {
             }
             let first = segments(&reading).find(|segment| !segment.is_empty());
             is_inner |= first.is_some_and(|first| {
-                INNER
+                inner
                     .iter()
                     .any(|inner| first.eq_ignore_ascii_case(inner.as_bytes()))
             });
@@ -144,15 +104,21 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateways::events::{INNER_PATHS, Service};
     use proptest::prelude::*;
 
     fn target(path: &str) -> Result<(Service, &str), Refusal> {
-        let line = TABLE.iter().find(|line| {
-            let prefix = line.path.strip_suffix("{path}").unwrap();
+        let mut all = Service::ALL.into_iter().flat_map(|service| {
+            let paths = service.proxied().iter();
+            paths.map(move |&(path, cut)| (service, ProxiedPath { path, cut }))
+        });
+        let found = all.find(|(_, proxied)| {
+            let prefix = proxied.path.strip_suffix("{path}").unwrap();
             path.starts_with(prefix)
         });
-        let line = line.unwrap_or_else(|| panic!("{path} is on no line"));
-        line.target(path).map(|target| (line.service, target))
+        let (service, proxied) = found.unwrap_or_else(|| panic!("{path} is not proxied"));
+        let target = proxied.target(path, &INNER_PATHS);
+        target.map(|target| (service, target))
     }
 
     #[test]
@@ -371,6 +337,8 @@ mod tests {
                 part => parts.push(part),
             }
         }
-        parts.first().is_some_and(|first| INNER.contains(first))
+        parts
+            .first()
+            .is_some_and(|first| INNER_PATHS.contains(first))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use super::path::Service;
-use crate::telemetry::{Durations, GatewayMetric, names};
+use crate::http::services::{
+    ByService, FailureReason, RequestMetrics, RequestStats, numbers, pairs,
+};
+use crate::telemetry::{GatewayMetric, names};
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,25 +64,34 @@ impl Outcome {
     }
 }
 
+impl From<FailureReason> for Outcome {
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::Unreachable => Self::Unreachable,
+            FailureReason::Timeout => Self::Timeout,
+            FailureReason::NoConnection => Self::NoConnection,
+        }
+    }
+}
+
 /// The requests for one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ServiceStats {
-    begun: AtomicU64,
-    ended: [AtomicU64; Outcome::ALL.len()],
+    /// The durations are those to the answer's head.
+    pub(super) requests: Arc<RequestStats>,
     waits: AtomicU64,
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
-    heads: Arc<Durations>,
 }
 
 impl ServiceStats {
-    pub(super) fn begin(&self) {
-        self.begun.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn end(&self, outcome: Outcome) {
-        if let Some(count) = self.ended.get(outcome as usize) {
-            count.fetch_add(1, Relaxed);
+    pub(super) fn new() -> Self {
+        let outcomes = Outcome::ALL.map(Outcome::label);
+        Self {
+            requests: Arc::new(RequestStats::new(outcomes)),
+            waits: AtomicU64::new(0),
+            request_bytes: AtomicU64::new(0),
+            answer_bytes: AtomicU64::new(0),
         }
     }
 
@@ -97,89 +107,29 @@ impl ServiceStats {
         self.answer_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    pub(super) fn observe_head(&self, took: Duration) {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.heads.observe_us(took_us);
-    }
-
-    fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.ended.iter().map(|count| count.load(Relaxed));
-        Outcome::ALL.into_iter().map(Outcome::label).zip(counts)
-    }
-
-    fn in_flight(&self) -> u64 {
-        let ended = self.outcomes().map(|(_, count)| count).sum();
-        self.begun.load(Relaxed).saturating_sub(ended)
+    fn body_bytes(&self) -> Vec<(&'static str, u64)> {
+        let bytes = [&self.request_bytes, &self.answer_bytes];
+        let [request, answer] = bytes.map(|bytes| bytes.load(Relaxed));
+        vec![("request", request), ("answer", answer)]
     }
 }
 
-/// The requests for all services.
-#[derive(Clone, Debug, Default)]
-pub struct ProxyStats([Arc<ServiceStats>; Service::ALL.len()]);
-
-impl ProxyStats {
-    pub(super) fn of(&self, service: Service) -> Arc<ServiceStats> {
-        let [measurement, simulation] = &self.0;
-        Arc::clone(match service {
-            Service::Measurement => measurement,
-            Service::Simulation => simulation,
-        })
-    }
-
-    /// What `/metrics` shows of them.
-    pub fn metrics(&self) -> Vec<GatewayMetric> {
-        let each = Service::ALL.map(|service| (service.label(), self.of(service)));
-        let heads = each.each_ref();
-        let heads = heads.map(|(label, stats)| (*label, Arc::clone(&stats.heads)));
-        let [outcomes, in_flight, waits] = [(); 3].map(|()| each.clone());
-        vec![
-            GatewayMetric::ByTwoLabels(
-                &names::PROXY_REQUESTS,
-                Box::new(move || pairs(&outcomes, |stats| stats.outcomes().collect())),
-            ),
-            GatewayMetric::Durations(&names::PROXY_HEAD_DURATION, heads.into()),
-            GatewayMetric::ByLabel(
-                &names::PROXY_REQUESTS_IN_FLIGHT,
-                Box::new(move || numbers(&in_flight, ServiceStats::in_flight)),
-            ),
-            GatewayMetric::ByLabel(
-                &names::PROXY_WAITS,
-                Box::new(move || numbers(&waits, |stats| stats.waits.load(Relaxed))),
-            ),
-            GatewayMetric::ByTwoLabels(
-                &names::PROXY_BODY_BYTES,
-                Box::new(move || {
-                    pairs(&each, |stats| {
-                        let bytes = [&stats.request_bytes, &stats.answer_bytes];
-                        let [request, answer] = bytes.map(|bytes| bytes.load(Relaxed));
-                        vec![("request", request), ("answer", answer)]
-                    })
-                }),
-            ),
-        ]
-    }
-}
-
-type Labelled = (&'static str, Arc<ServiceStats>);
-
-fn numbers(
-    services: &[Labelled],
-    number: impl Fn(&ServiceStats) -> u64,
-) -> Vec<(&'static str, u64)> {
-    let each = services.iter();
-    each.map(|(label, stats)| (*label, number(stats))).collect()
-}
-
-fn pairs(
-    services: &[Labelled],
-    numbers: impl Fn(&ServiceStats) -> Vec<(&'static str, u64)>,
-) -> Vec<([&'static str; 2], u64)> {
-    let of = |(service, stats): &Labelled| {
-        let service = *service;
-        let numbers = numbers(stats).into_iter();
-        numbers.map(move |(label, number)| ([service, label], number))
+/// What `/metrics` shows of the requests for `services`.
+pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> {
+    let requests = RequestMetrics {
+        outcomes: &names::PROXY_REQUESTS,
+        durations: &names::PROXY_HEAD_DURATION,
+        in_flight: &names::PROXY_REQUESTS_IN_FLIGHT,
     };
-    services.iter().flat_map(of).collect()
+    let each = services.iter();
+    let each = each.map(|(name, stats)| (*name, Arc::clone(&stats.requests)));
+    let mut metrics = requests.of(&each.collect());
+    let waits = |stats: &ServiceStats| stats.waits.load(Relaxed);
+    metrics.extend([
+        numbers(&names::PROXY_WAITS, services, waits),
+        pairs(&names::PROXY_BODY_BYTES, services, ServiceStats::body_bytes),
+    ]);
+    metrics
 }
 
 #[cfg(test)]
@@ -187,15 +137,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_in_flight_until_it_is_counted_by_its_outcome() {
+    fn a_request_is_counted_by_its_outcome() {
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
-            let stats = ServiceStats::default();
-            stats.begin();
-            assert_eq!(stats.in_flight(), 1);
-            stats.end(outcome);
-            assert_eq!(stats.in_flight(), 0);
-            let counted: Vec<_> = stats.outcomes().filter(|(_, n)| *n > 0).collect();
+            let stats = ServiceStats::new();
+            stats.requests.end(outcome as usize);
+            let counted = stats.requests.outcomes();
+            let counted: Vec<_> = counted.into_iter().filter(|(_, n)| *n > 0).collect();
             assert_eq!(counted, [(outcome.label(), 1)]);
         }
     }

@@ -1,0 +1,199 @@
+//! A connection to a service, and when it was last heard of.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+
+use super::Service;
+
+/// Bytes both ways.
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
+
+/// When bytes last went either way, and whether any came since the request.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Activity(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    start: Instant,
+    /// Both in microseconds since the start.
+    last_us: AtomicU64,
+    asked_us: AtomicU64,
+    heard: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn start() -> Self {
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            last_us: AtomicU64::new(0),
+            asked_us: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
+        }))
+    }
+
+    /// A request begins.
+    pub(super) fn ask(&self) {
+        self.touch();
+        let now_us = self.0.last_us.load(Relaxed);
+        self.0.asked_us.store(now_us, Relaxed);
+        self.0.heard.store(false, Relaxed);
+    }
+
+    /// Any byte came since the request began.
+    pub(super) fn heard(&self) -> bool {
+        self.0.heard.load(Relaxed)
+    }
+
+    /// Since the request began.
+    pub(super) fn asked_for(&self) -> Duration {
+        self.at(&self.0.asked_us).elapsed()
+    }
+
+    /// When bytes last went either way.
+    pub(in crate::http) fn last(&self) -> Instant {
+        self.at(&self.0.last_us)
+    }
+
+    /// Since bytes last went either way.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.last().elapsed()
+    }
+
+    fn at(&self, us: &AtomicU64) -> Instant {
+        self.0.start + Duration::from_micros(us.load(Relaxed))
+    }
+
+    fn touch(&self) {
+        let now_us = self.0.start.elapsed().as_micros() as u64;
+        self.0.last_us.store(now_us, Relaxed);
+    }
+
+    /// What `future` gives; `None` if no byte goes either way for `silence`. A silence that is
+    /// `excused` does not count.
+    pub(in crate::http) async fn unless_silent<F: Future>(
+        &self,
+        silence: Duration,
+        excused: impl Fn() -> bool,
+        future: F,
+    ) -> Option<F::Output> {
+        let mut future = pin!(future);
+        loop {
+            match timeout_at(self.last() + silence, future.as_mut()).await {
+                Ok(output) => return Some(output),
+                Err(_) if excused() => self.touch(),
+                Err(_) if self.last() + silence <= Instant::now() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A service that had ended the connection before a request came to it resets it then, which is a
+/// round trip later. One that took the request and ends without an answer does not.
+const RESET_FOLLOWS: Duration = Duration::from_millis(50);
+
+/// The service reset the connection: it ended it before it had read all of the request.
+pub(super) fn is_reset(error: &hyper::Error) -> bool {
+    const KINDS: [ErrorKind; 3] = [
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+        ErrorKind::BrokenPipe,
+    ];
+    let cause = error.source().and_then(<dyn Error>::downcast_ref);
+    cause.is_some_and(|cause: &io::Error| KINDS.contains(&cause.kind()))
+}
+
+/// Bytes that are noted.
+struct Noted {
+    stream: TcpStream,
+    activity: Activity,
+    /// The end came in place of an answer: whether a reset follows.
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.end.is_none() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            if buffer.filled().len() > before {
+                self.activity.touch();
+                self.activity.0.heard.store(true, Relaxed);
+            }
+            if self.activity.heard() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let end = self
+            .end
+            .get_or_insert_with(|| Box::pin(sleep(RESET_FOLLOWS)));
+        ready!(end.as_mut().poll(cx));
+        Poll::Ready(self.stream.take_error()?.map_or(Ok(()), Err))
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.activity.touch();
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connects to a service, TLS included.
+///
+/// # Errors
+/// Its name is unknown, it refuses, or it is not who it should be.
+pub(super) async fn connect(
+    service: &Service,
+    activity: &Activity,
+) -> io::Result<TokioIo<Box<dyn Bytes>>> {
+    let upstream = &service.upstream;
+    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+    stream.set_nodelay(true)?;
+    let stream = Noted {
+        stream,
+        activity: activity.clone(),
+        end: None,
+    };
+    let bytes: Box<dyn Bytes> = match &service.tls {
+        Some(tls) => {
+            let name = ServerName::try_from(upstream.host.clone());
+            let name = name.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+            Box::new(tls.connect(name, stream).await?)
+        }
+        None => Box::new(stream),
+    };
+    Ok(TokioIo::new(bytes))
+}

@@ -1,0 +1,50 @@
+//! The services behind a gateway: where each one is, and the connections to it.
+//!
+//! Knows no contract: names, URLs and paths are handed in. `calls` and `proxy` each keep a `Pool`
+//! of their own for a service, because they run on threads of their own and have limits of their
+//! own.
+
+mod link;
+mod pool;
+mod stats;
+mod upstream;
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio_rustls::TlsConnector;
+
+pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
+pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
+pub use self::upstream::Upstream;
+
+/// A service behind the gateway.
+#[derive(Clone)]
+pub struct Service {
+    name: &'static str,
+    upstream: Upstream,
+    /// Only where the service is at `https://`.
+    tls: Option<TlsConnector>,
+}
+
+impl Service {
+    /// A service that metrics and logs call `name`. `tls` is used where it is at `https://`.
+    pub fn new(name: &'static str, upstream: Upstream, tls: Option<Arc<ClientConfig>>) -> Self {
+        let tls = tls.filter(|_| upstream.wants_tls());
+        Self {
+            name,
+            upstream,
+            tls: tls.map(TlsConnector::from),
+        }
+    }
+
+    /// The value of the label `service` in metrics.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where the service is.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+}

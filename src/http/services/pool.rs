@@ -1,0 +1,287 @@
+//! One service's connections: bounded, kept for a while, each with one request at a time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::Service;
+use super::link::{self, Activity};
+use crate::http::body::BoxError;
+
+/// A connection that was not used for this long is not used again. Less than the 5 s after which
+/// common servers end theirs, so that few requests meet that end.
+const KEPT_FOR: Duration = Duration::from_secs(4);
+
+/// What the user of a pool decides.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Policy {
+    /// For connecting, for a free connection, and for each silence of the service.
+    pub(in crate::http) silence: Duration,
+    /// Connections at once; requests beyond wait for one.
+    pub(in crate::http) connections_max: usize,
+    /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
+    pub(in crate::http) buffer_bytes_max: usize,
+    /// Whether a request whose connection ended without an answer is sent again, on the next
+    /// connection. Asked only for a request that can be had again; a new connection is the last.
+    pub(in crate::http) goes_again: fn(&Ended) -> bool,
+}
+
+/// How a connection ended on a request.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Ended {
+    /// No byte of the request was written.
+    pub(in crate::http) is_unsent: bool,
+    /// The service reset the connection: it had ended it before it read all of the request.
+    pub(in crate::http) is_reset: bool,
+    /// Bytes came from the service since the request began.
+    pub(in crate::http) heard: bool,
+    /// Since the request began.
+    pub(in crate::http) after: Duration,
+    /// Sending the request twice does no harm (RFC 9110 §9.2.2).
+    pub(in crate::http) is_idempotent: bool,
+}
+
+/// The body of a request to a service.
+pub(in crate::http) trait Again:
+    Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
+{
+    /// The same body from its start; `None` where that is gone once it was sent.
+    fn again(&self) -> Option<Self>;
+}
+
+impl Again for Full<Bytes> {
+    fn again(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+/// The connections to one service.
+pub(in crate::http) struct Pool<B> {
+    service: Service,
+    policy: Policy,
+    places: Arc<Semaphore>,
+    kept: Kept<B>,
+    /// Is told of each request that has to wait for a connection.
+    waits: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The connections without a request. The one used last is the first to be used again.
+type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
+
+struct Connection<B> {
+    sender: SendRequest<B>,
+    activity: Activity,
+}
+
+/// A connection in use. It ends when this is dropped; [`Lease::keep`] gives it back instead.
+pub(in crate::http) struct Lease<B> {
+    connection: Connection<B>,
+    kept: Kept<B>,
+    /// Only held: its place among those of the service.
+    place: OwnedSemaphorePermit,
+}
+
+impl<B> Lease<B> {
+    /// Gives the connection back for the next request.
+    pub(in crate::http) fn keep(self) {
+        if !self.connection.sender.is_closed() {
+            lock(&self.kept).push(self.connection);
+        }
+    }
+
+    /// When bytes went either way.
+    pub(in crate::http) fn activity(&self) -> &Activity {
+        &self.connection.activity
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum FailureReason {
+    /// The service refused, broke off, or spoke no HTTP.
+    Unreachable,
+    /// The service was silent for too long.
+    Timeout,
+    /// None of the service's connections got free in time.
+    NoConnection,
+}
+
+/// A request that has no answer.
+#[derive(Debug)]
+pub(in crate::http) struct Failure {
+    pub(in crate::http) reason: FailureReason,
+    pub(in crate::http) cause: BoxError,
+}
+
+impl Failure {
+    fn new(reason: FailureReason, cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        Self { reason, cause }
+    }
+
+    pub(in crate::http) fn unreachable(cause: impl Into<BoxError>) -> Self {
+        Self::new(FailureReason::Unreachable, cause)
+    }
+}
+
+/// What became of a request on one connection.
+enum Fault<B> {
+    /// The service had ended the connection; the request may be sent again.
+    Stale(Box<Request<B>>),
+    Failed(Failure),
+}
+
+impl<B: Again> Pool<B> {
+    /// No connection yet. `waits` is called for each request that has to wait for one.
+    pub(in crate::http) fn new(
+        service: Service,
+        policy: Policy,
+        waits: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            service,
+            policy,
+            places: Arc::new(Semaphore::new(policy.connections_max)),
+            kept: Arc::default(),
+            waits: Box::new(waits),
+        }
+    }
+
+    pub(in crate::http) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Sends a request, on a kept connection where there is one; waits for the answer's head. A
+    /// silence that is `excused` does not count.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(in crate::http) async fn send(
+        &self,
+        mut request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
+        let mut place = self.place().await?;
+        loop {
+            let kept = self.take_kept();
+            let is_new = kept.is_none();
+            let connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut lease = Lease {
+                connection,
+                kept: Arc::clone(&self.kept),
+                place,
+            };
+            let answer = self.exchange(&mut lease.connection, request, &excused);
+            match answer.await {
+                Ok(answer) => return Ok((answer, lease)),
+                Err(Fault::Failed(failure)) => return Err(failure),
+                Err(Fault::Stale(_)) if is_new => {
+                    let cause = "ended the connection without an answer";
+                    return Err(Failure::unreachable(cause));
+                }
+                Err(Fault::Stale(again)) => (request, place) = (*again, lease.place),
+            }
+        }
+    }
+
+    /// A place among the connections of the service, once there is one.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        (self.waits)();
+        let free = Arc::clone(&self.places).acquire_owned();
+        let none = |cause| Failure::new(FailureReason::NoConnection, cause);
+        let place = timeout(self.policy.silence, free).await;
+        let place = place.map_err(|_| none("all connections to the service are in use"))?;
+        // Nobody closes the semaphore.
+        place.map_err(|_| none("closed"))
+    }
+
+    fn take_kept(&self) -> Option<Connection<B>> {
+        let mut kept = lock(&self.kept);
+        kept.retain(|kept| !kept.sender.is_closed() && kept.activity.silent_for() < KEPT_FOR);
+        kept.pop()
+    }
+
+    async fn connect(&self) -> Result<Connection<B>, Failure> {
+        let activity = Activity::start();
+        let connected = timeout(self.policy.silence, async {
+            let stream = link::connect(&self.service, &activity).await;
+            let stream = stream.map_err(Failure::unreachable)?;
+            let mut builder = Builder::new();
+            builder.max_buf_size(self.policy.buffer_bytes_max);
+            let shaken = builder.handshake(stream).await;
+            shaken.map_err(Failure::unreachable)
+        });
+        let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
+        let (sender, connection) = connected.await.map_err(late)??;
+        // Its faults are those of its requests. It ends with its sender.
+        spawn_local(async { drop(connection.await) });
+        Ok(Connection { sender, activity })
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection<B>,
+        request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, Fault<B>> {
+        let Connection { sender, activity } = connection;
+        activity.ask();
+        let is_idempotent = request.method().is_idempotent();
+        let copy = again(&request);
+        let send = async {
+            // Not ready is closed: it had its answer, and took its request to the end.
+            if let Err(error) = sender.ready().await {
+                return Err((Some(request), error));
+            }
+            let sent = sender.try_send_request(request).await;
+            sent.map_err(|mut error| (error.take_message(), error.into_error()))
+        };
+        let sent = activity.unless_silent(self.policy.silence, excused, send);
+        let (unsent, error) = match sent.await {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(ended)) => ended,
+            None => {
+                let silent = Failure::new(FailureReason::Timeout, "the service is silent");
+                return Err(Fault::Failed(silent));
+            }
+        };
+        let ended = Ended {
+            is_unsent: unsent.is_some(),
+            is_reset: link::is_reset(&error),
+            heard: activity.heard(),
+            after: activity.asked_for(),
+            is_idempotent,
+        };
+        match unsent.or(copy) {
+            Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
+            _ => Err(Fault::Failed(Failure::unreachable(error))),
+        }
+    }
+}
+
+/// The request once more, where its body can be had again.
+fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
+    let mut again = Request::new(request.body().again()?);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// No holder of this lock can panic.
+fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
