@@ -1,4 +1,4 @@
-# Images of weirgate. docs/deploy.md says how to run them.
+# Images of weirgate. docs/guides/deploy.md says how to run them.
 #
 #   docker build -t weirgate .                            the gateway is an argument, or WEIRGATE_GATEWAY
 #   docker build --target levels -t weirgate:levels .     levels; so trades, events, channels
@@ -11,9 +11,10 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
-COPY clients/weirgate.js /clients/weirgate.js
+COPY clients/js/weirgate.js /clients/js/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
+COPY tests/support /tests/support
 
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src

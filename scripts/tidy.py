@@ -4,13 +4,19 @@
 - A source file of ours has at most 500 lines: a person reads it in one sitting.
 - Nothing left over: unfinished code, debug prints, tests switched off.
 - Nothing names a path of somebody's machine.
-- Relative links in documents lead somewhere.
+- Relative links in documents lead somewhere, and so do links to a heading.
+- Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
+- A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
+- The arrows between the modules of src are those in ARCHITECTURE.md (scripts/arrows.py).
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
 import pathlib
 import re
 import subprocess
 import sys
+
+import arrows
+import prose
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LINES_MAX = 500
@@ -24,7 +30,49 @@ SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.
 LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"\bdb" r"g!\(", r"#\[igno" r"re", r"\bFIX" r"ME\b", r"\bTO" r"DO\b"]))
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
-LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+
+# Pronouns and relative words per 100 words: in these documents together, and in each of them.
+PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
+PROSE_FILES = re.compile(r"(README|ARCHITECTURE)\.md|docs/.*\.md")
+# Not held to the figures and the words yet. Shrinking.
+LATER = {"ARCHITECTURE.md", "docs/lifecycle.md"}
+# Made from texts in src: the figure of a page and the words are those of their source.
+MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
+# Words that the glossary has another word for, and verbs that the field has another verb for.
+NOT_SAID = {
+    r"newcomers?": "new client",
+    r"wish(?:es|ed)?": "request",
+    r"whoever|whomever": "the noun",
+    r"(?:go|goes|went|going) over": "overrides, or exceeds",
+    r"beyond it": "over the limit",
+    r"(?:is|are|was|were) (?:told|owed)": "gets, or receives",
+    r"let in": "accepted, or logged in",
+    r"mend(?:s|ed)?": "fix",
+    r"deaf": "not subscribed",
+    r"stands": "is",
+    r"house": "the noun",
+    r"(?<=\S )(?<!load )balancers?": "load balancer",
+    r"durables": "durable consumers",
+    r"unnamed consumers?": "ephemeral consumer",
+}
+NOT_SAID = [(re.compile(rf"\b(?:{word})\b" if not word.startswith("(?<") else rf"{word}\b", re.I), said)
+            for word, said in NOT_SAID.items()]
+SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | LATER | MADE
+USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
+IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
+
+# Doc comments that say nothing, whole. Shrinking: the number is how many there are.
+FILLER_LEFT = 25
+FILLER = re.compile(r"\s*///? (?:" + "|".join([
+    r"It(?: \w+){1,2}\.", r"What can be set\.", r"(?:See|As) (?:the module|above|below|there|here)\b.*",
+    r"(?:Which|Whose|Why|Where|Who|Whom|How|What|When)(?: one)?\.", r"What (?:it|they|that|this) \w+\.",
+    r"(?:Where|Whose|Why|Who|Whom|How|When) (?:it|that|they|this)\b(?: \w+){0,3}\.",
+    r"(?:Theirs|Ours|Nobody's|Nothing|Nobody|The same|Not this one|That|Those|This|These|Them)\.",
+    r"Does (?:it|so|that|this)\b.*", r"Nothing ever does\.",
+]) + r")")
+# Files with #[path]: what a test and a benchmark share.
+PATH_ATTRIBUTE = {"tests/leaving.rs"}
 
 
 def tracked():
@@ -44,10 +92,6 @@ def wrong_in(path, name, text):
             yield number, f"left over: {found.group()}"
         if path.suffix != ".lock" and (found := MACHINE_PATH.search(line)):
             yield number, f"a path of one machine: {found.group().strip()}"
-        if path.suffix == ".md":
-            for link in LINK.findall(line):
-                if not re.match(r"[a-z]+:", link) and not (path.parent / link).exists():
-                    yield number, f"leads nowhere: {link}"
     if path.name == "package-lock.json" and '"resolved"' in text:
         yield 1, "names download addresses: npm install with omit-lockfile-registry-resolved=true"
     if text.startswith(("#!/bin/bash", "#!/usr/bin/env bash")):
@@ -61,19 +105,106 @@ def wrong_in(path, name, text):
                 yield 1, f"make {target} has no line of help"
 
 
+def headings(path):
+    """Returns the anchors of a document as GitHub makes them."""
+    anchors, fenced = set(), False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fenced ^= line.startswith("```")
+        if not fenced and (found := re.match(r"#+ (.*)", line)):
+            text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", found[1]).lower().strip()
+            anchor = base = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+            more = 0
+            while anchor in anchors:
+                more += 1
+                anchor = f"{base}-{more}"
+            anchors.add(anchor)
+    return anchors
+
+
+def wrong_in_document(path, name, text):
+    """Yields (line number, what) of a Markdown document."""
+    fenced = False
+    for number, line in enumerate(text.splitlines(), 1):
+        fenced ^= line.startswith("```")
+        if fenced:
+            continue
+        for link, anchor in LINK.findall(line):
+            if re.match(r"[a-z]+:", link):
+                continue
+            target = path.parent / link if link else path
+            if not target.exists():
+                yield number, f"leads nowhere: {link}"
+            elif anchor and target.suffix == ".md" and anchor not in headings(target):
+                yield number, f"no such heading: {link}#{anchor}"
+        if name.startswith("docs/") or "/" not in name:
+            if name not in SAYS_SO_ITSELF:
+                for words, said in NOT_SAID:
+                    if found := words.search(prose.INLINE.sub(" ", line)):
+                        yield number, f"not said here: {found.group()} ({said})"
+        if USER_PAGES.fullmatch(name) and name not in MADE and (found := IDENTIFIER.search(line)):
+            yield number, f"an identifier of the source in a page for users: {found.group()}"
+
+
+def wrong_in_prose(documents):
+    """Yields (name, what) where documents point at things in place of naming them."""
+    total_hits = total_words = 0
+    for name, text in documents.items():
+        if not PROSE_FILES.fullmatch(name) or name in LATER:
+            continue
+        hits, words = prose.count(text)
+        total_hits, total_words = total_hits + hits, total_words + words
+        figure = prose.per_hundred(hits, words)
+        if name not in MADE and figure > PROSE_PAGE_MAX:
+            yield name, f"{figure:.1f} pronouns and relative words in 100 words; allowed are {PROSE_PAGE_MAX}"
+    total = prose.per_hundred(total_hits, total_words)
+    if total > PROSE_MAX:
+        yield "docs", f"{total:.1f} pronouns and relative words in 100 words of all; allowed are {PROSE_MAX}"
+
+
+def wrong_in_comments(sources):
+    """Yields (place, what) of doc comments without content, and of modules with #[path]."""
+    filler = []
+    for name, text in sources.items():
+        lines = text.splitlines()
+        if name.startswith("src/"):
+            for number, line in enumerate(lines, 1):
+                alone = not any(lines[at].strip().startswith("///") for at in (number - 2, number) if 0 <= at < len(lines))
+                if alone and FILLER.fullmatch(line):
+                    filler.append(f"{name}:{number}")
+        has = any(line.strip().startswith("#[path") for line in lines)
+        if has != (name in PATH_ATTRIBUTE):
+            yield name, "#[path]: a module has its place beside its file" if has else "PATH_ATTRIBUTE names it without need"
+    for gone in PATH_ATTRIBUTE - set(sources):
+        yield gone, "PATH_ATTRIBUTE names a file that is not there"
+    if len(filler) > FILLER_LEFT:
+        yield from ((place, "a doc comment that says nothing") for place in filler)
+    elif len(filler) < FILLER_LEFT:
+        yield "scripts/tidy.py", f"FILLER_LEFT is {len(filler)} now"
+
+
 def main():
     wrong = 0
+    documents, sources = {}, {}
     for path in tracked():
         name = path.relative_to(ROOT).as_posix()
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        for number, what in wrong_in(path, name, text):
+        found = list(wrong_in(path, name, text))
+        if path.suffix == ".md":
+            documents[name] = text
+            found += wrong_in_document(path, name, text)
+        if path.suffix == ".rs":
+            sources[name] = text
+        for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
+    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *arrows.wrong()]:
+        print(f"{place}: {what}")
+        wrong += 1
     if wrong:
-        sys.exit(f"tidy: {wrong} to mend")
+        sys.exit(f"tidy: {wrong} to fix")
 
 
 main()

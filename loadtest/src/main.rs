@@ -36,7 +36,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use fault::{Fault, Tried};
 
-/// Measures WebSocket servers and compares them with the raw limit. See docs/loadtest.md.
+/// Measures WebSocket servers and compares them with the raw limit. See docs/contributing/loadtest.md.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version)]
 struct Cli {

@@ -1,10 +1,8 @@
-//! How bad messages are logged: bounded in size and in rate. Used by every feed.
+//! What is logged of bad messages: bounded in size and in rate. Used by every feed.
 
 use std::fmt::{Display, Write};
 
-use tracing::warn;
-
-use crate::hub::Now;
+use crate::hub::{FeedLine, Now};
 use crate::log_budget::LogBudget;
 
 /// Lines for bad messages within one second; what is over is counted and said later.
@@ -13,32 +11,46 @@ const LINES_PER_SECOND: u32 = 5;
 /// Bytes of a bad message that are shown, after escaping.
 const EXCERPT_BYTES_MAX: usize = 200;
 
-/// Logs bad messages, a few a second.
+/// The lines about bad messages, a few a second.
 #[derive(Debug)]
-pub(super) struct BadMessageLog(LogBudget);
+pub(super) struct BadMessageLog {
+    budget: LogBudget,
+    left_out: Option<u64>,
+    bad_message: Option<FeedLine>,
+}
 
 impl Default for BadMessageLog {
     fn default() -> Self {
-        Self(LogBudget::new(LINES_PER_SECOND))
+        Self {
+            budget: LogBudget::new(LINES_PER_SECOND),
+            left_out: None,
+            bad_message: None,
+        }
     }
 }
 
 impl BadMessageLog {
-    /// Once a second is over, says how many lines it left out.
+    /// Once a second is over, makes a line of how many lines were left out.
     pub(super) fn tick(&mut self, now: Now) {
-        if let Some(suppressed) = self.0.left_out(now) {
-            warn!(suppressed, "more bad messages were skipped than logged");
+        self.left_out = self.budget.left_out(now).or(self.left_out);
+    }
+
+    /// Makes a line about one message, or counts the message when this second had its lines.
+    pub(super) fn say(&mut self, now: Now, subject: &str, payload: &[u8], why: &dyn Display) {
+        self.tick(now);
+        if self.budget.line(now).is_some() {
+            self.bad_message = Some(FeedLine::BadMessage {
+                subject: subject.to_owned(),
+                why: why.to_string(),
+                excerpt: excerpt(payload),
+            });
         }
     }
 
-    /// Logs one message, or counts it when this second had its lines.
-    pub(super) fn say(&mut self, now: Now, subject: &str, payload: &[u8], why: &dyn Display) {
-        self.tick(now);
-        if self.0.line(now).is_none() {
-            return;
-        }
-        let excerpt = excerpt(payload);
-        warn!(subject, %why, excerpt, "bad message skipped");
+    /// The next line to log.
+    pub(super) fn next(&mut self) -> Option<FeedLine> {
+        let left_out = self.left_out.take().map(FeedLine::LeftOut);
+        left_out.or_else(|| self.bad_message.take())
     }
 }
 
@@ -69,9 +81,6 @@ fn excerpt(payload: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
     #[test]
@@ -90,45 +99,47 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("not poisoned").extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn the_rate_is_bounded_and_what_was_left_out_is_said() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .finish();
         let start = Now {
             mono_us: 5_000_000,
             unix_ms: 0,
         };
-        tracing::subscriber::with_default(subscriber, || {
-            let mut log = BadMessageLog::default();
-            for i in 0..100 {
-                let why = "not an object";
-                log.say(start.plus_us(i), "levels.signals", b"[1]", &why);
-            }
-            log.tick(start.plus_us(999_000));
-            log.tick(start.plus_us(1_000_000));
-            log.tick(start.plus_us(2_000_000));
-        });
-        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
-        assert_eq!(text.matches("bad message skipped").count(), 5, "{text}");
-        assert!(text.contains("subject=\"levels.signals\" why=not an object excerpt=\"[1]\""));
-        assert_eq!(text.matches("suppressed=95").count(), 1, "{text}");
-        assert_eq!(text.lines().count(), 6, "{text}");
+        let mut log = BadMessageLog::default();
+        let bad_message = FeedLine::BadMessage {
+            subject: "levels.signals".to_owned(),
+            why: "not an object".to_owned(),
+            excerpt: "[1]".to_owned(),
+        };
+        let mut say = |us| {
+            let why = "not an object";
+            log.say(start.plus_us(us), "levels.signals", b"[1]", &why);
+            [log.next(), log.next()]
+        };
+        for us in 0..100 {
+            let line = (us < 5).then(|| bad_message.clone());
+            assert_eq!(say(us), [line, None]);
+        }
+        let left_out = Some(FeedLine::LeftOut(95));
+        assert_eq!(say(1_000_000), [left_out, Some(bad_message)]);
+    }
+
+    #[test]
+    fn what_was_left_out_is_said_without_another_bad_message() {
+        let at = |us: u64| Now {
+            mono_us: 5_000_000 + us,
+            unix_ms: 0,
+        };
+        let mut log = BadMessageLog::default();
+        for us in 0..7 {
+            log.say(at(us), "levels.signals", b"[1]", &"not an object");
+            log.next();
+        }
+        log.tick(at(999_000));
+        assert_eq!(log.next(), None);
+        log.tick(at(1_000_000));
+        assert_eq!(log.next(), Some(FeedLine::LeftOut(2)));
+        log.tick(at(2_000_000));
+        assert_eq!(log.next(), None);
     }
 }

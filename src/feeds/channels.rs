@@ -12,7 +12,8 @@ use super::bad_log::BadMessageLog;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage, Subscription};
 use crate::hub::{
-    BusNotice, Feed, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain, TopicName,
+    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,
+    TopicName,
 };
 use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
@@ -131,6 +132,10 @@ impl Feed for ChannelsFeed {
             }
             BusEvent::CaughtUp | BusEvent::Gap { .. } | BusEvent::Message(_) => None,
         }
+    }
+
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
     }
 
     fn stats(&self) -> &FeedStats {

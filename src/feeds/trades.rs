@@ -11,7 +11,9 @@ use thiserror::Error;
 use super::bad_log::BadMessageLog;
 use super::too_large::{TooLarge, check_size};
 use super::{BusEvent, BusMessage};
-use crate::hub::{Feed, FeedStats, Frame, FrameBytes, Now, Publication, Retain, TopicName};
+use crate::hub::{
+    Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Publication, Retain, TopicName,
+};
 use crate::wire::json::{JsonError, object_entries};
 
 /// The pattern that the source subscribes to.
@@ -145,6 +147,10 @@ impl Feed for TradesFeed {
             | BusEvent::Subscribed(_)
             | BusEvent::Refused(..) => {}
         }
+    }
+
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
     }
 
     fn stats(&self) -> &FeedStats {

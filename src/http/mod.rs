@@ -3,7 +3,7 @@
 //! Owns every connection whose request was not a WebSocket upgrade for the gateway: the reactor
 //! hands it over with the bytes read so far, and gets it back when its client asks for a WebSocket
 //! later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
-//! state is read from atomics. Called by `main` (start, stop) and the reactor (hand-over).
+//! state is read from telemetry. Called by `main` (start, stop) and the reactor (hand-over).
 
 mod admin;
 pub mod aside;

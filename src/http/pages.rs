@@ -1,4 +1,4 @@
-//! The pages that tell of the process: `/health`, `/ready`, `/stats`, `/metrics`.
+//! The pages that tell of the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, Route};
 use crate::clock::Clock;
-use crate::telemetry::{OPEN_METRICS_CONTENT_TYPE, Telemetry};
+use crate::telemetry::{LoopNumbers, OPEN_METRICS_CONTENT_TYPE, Telemetry};
 use crate::wire::object_writer::ObjectWriter;
 
 /// Writes the members of `/stats` that a gateway's contract asks for.
@@ -37,31 +37,6 @@ pub fn status_routes(
     ]
 }
 
-/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
-/// its password must be hidden already.
-pub fn levels_health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
-    let telemetry = Arc::clone(telemetry);
-    Route::get("/health", move |_| levels_health(&telemetry, &nats_url))
-}
-
-fn levels_health(telemetry: &Telemetry, nats_url: &str) -> Answer {
-    let event_loop = &telemetry.event_loop;
-    let mut health = ObjectWriter::new();
-    health.string("service", "gateway");
-    health.string("status", "healthy");
-    health.string("nats_url", nats_url);
-    health.number("connections", event_loop.clients.load());
-    let bus = telemetry.bus();
-    health.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
-    health.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
-    let mut lag = ObjectWriter::new();
-    for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
-        lag.maybe_number(consumer.name(), consumer.lag());
-    }
-    health.object("consumer_lag", lag);
-    Answer::json(StatusCode::OK, health.finish()).no_store()
-}
-
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
     let reasons = not_ready(telemetry, clock.now(), limits);
     let status = if reasons.is_empty() {
@@ -83,22 +58,25 @@ fn stats(
     limits: &ReadyLimits,
 ) -> Answer {
     let now = clock.now();
-    let event_loop = &telemetry.event_loop;
+    let turn = telemetry.event_loop.numbers();
     let build = telemetry.build();
     object.string("gateway", build.gateway);
     object.string("version", build.version);
     object.number("uptime_seconds", telemetry.uptime_seconds(now));
     object.boolean("ready", not_ready(telemetry, now, limits).is_empty());
-    object.number("clients", event_loop.clients.load());
-    object.object("connections", numbers(event_loop.connections()));
-    object.number("accepted", event_loop.connections_accepted.load());
-    object.number("returned", event_loop.connections_returned.load());
-    object.object("outcomes", numbers(event_loop.client_connections.iter()));
-    object.object("closes", numbers(event_loop.client_closes.iter()));
-    object.object("messages", messages(telemetry));
-    object.object("send_errors", numbers(event_loop.send_errors.iter()));
-    object.object("bus", bus(telemetry));
-    object.object("loop", event_loop_age(telemetry, clock));
+    object.number("clients", turn.hub.open);
+    object.object("connections", numbers(turn.connections()));
+    object.number("accepted", turn.hub.accepted);
+    object.number("returned", turn.hub.returned);
+    object.object("outcomes", numbers(turn.outcomes()));
+    object.object("closes", numbers(turn.closes()));
+    object.object("messages", messages(&turn));
+    object.object("send_errors", numbers(turn.send_errors()));
+    object.object("bus", bus(telemetry, &turn));
+    let age_ms = telemetry.event_loop.last_turn_age_ms(clock.now());
+    let turns = ("turns", turn.times.turns.count());
+    let event_loop = [turns, ("last_turn_age_ms", age_ms)];
+    object.object("loop", numbers(event_loop.into_iter()));
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
@@ -110,51 +88,49 @@ fn numbers<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> ObjectWriter {
     object
 }
 
-fn messages(telemetry: &Telemetry) -> ObjectWriter {
-    let event_loop = &telemetry.event_loop;
+fn messages(turn: &LoopNumbers) -> ObjectWriter {
+    let hub = &turn.hub;
     let values = [
-        ("queued", &event_loop.messages_queued),
-        ("sent", &event_loop.frames_sent),
-        ("sent_bytes", &event_loop.bytes_sent),
-        ("conflated", &event_loop.messages_conflated),
-        ("shed", &event_loop.messages_shed),
-        ("dropped", &event_loop.messages_dropped),
-        ("waiting", &event_loop.messages_waiting),
-        ("waiting_bytes", &event_loop.send_queue_bytes),
-        ("waiting_bytes_peak", &event_loop.send_queue_peak_bytes),
-        ("frame_bytes_alive", &event_loop.frame_bytes_alive),
-        ("received", &event_loop.received_messages),
-        ("received_bytes", &event_loop.received_bytes),
+        ("queued", hub.messages_queued),
+        ("sent", hub.messages_sent),
+        ("sent_bytes", hub.bytes_sent),
+        ("conflated", hub.messages_conflated),
+        ("shed", hub.messages_shed),
+        ("dropped", hub.messages_dropped),
+        ("waiting", hub.messages_waiting),
+        ("waiting_bytes", hub.send_queue_bytes),
+        ("waiting_bytes_peak", hub.send_queue_peak_bytes),
+        ("frame_bytes_alive", turn.shell.frame_bytes_alive),
+        ("received", hub.received_messages),
+        ("received_bytes", hub.received_bytes),
     ];
-    numbers(values.into_iter().map(|(name, value)| (name, value.load())))
+    numbers(values.into_iter())
 }
 
-fn bus(telemetry: &Telemetry) -> ObjectWriter {
-    let event_loop = &telemetry.event_loop;
+fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
+    let feed = &turn.feed;
     let mut object = ObjectWriter::new();
     if let Some(bus) = telemetry.bus() {
         object.boolean("connected", bus.connected());
         object.boolean("subscribed", bus.subscribed());
         object.number("reconnects", bus.reconnects());
     }
-    object.boolean("caught_up", event_loop.caught_up());
-    object.maybe_number("last_message_ts", event_loop.last_message_unix_ms());
-    object.number("gaps", event_loop.bus_gaps());
-    object.number("ignored", event_loop.bus_messages_ignored());
-    object.number("queued", event_loop.bus_queue_messages.load());
+    object.boolean("caught_up", telemetry.event_loop.caught_up());
+    object.maybe_number("last_message_ts", feed.last_message_unix_ms);
+    object.number("gaps", feed.gaps);
+    object.number("ignored", feed.messages_ignored);
+    object.number("queued", turn.shell.bus_queue_messages);
     let mut subjects = ObjectWriter::new();
-    for (subject, [taken, bad, old]) in event_loop.bus_messages() {
-        let counts = [("messages", taken), ("bad", bad), ("old", old)];
-        subjects.object(subject, numbers(counts.into_iter()));
+    for subject in &feed.subjects {
+        let counts = [
+            ("messages", subject.messages),
+            ("bad", subject.messages_bad),
+            ("old", subject.messages_old),
+        ];
+        subjects.object(&subject.subject, numbers(counts.into_iter()));
     }
     object.object("subjects", subjects);
     object
-}
-
-fn event_loop_age(telemetry: &Telemetry, clock: Clock) -> ObjectWriter {
-    let event_loop = &telemetry.event_loop;
-    let age_ms = event_loop.last_turn_age_ms(clock.now());
-    numbers([("turns", event_loop.turns()), ("last_turn_age_ms", age_ms)].into_iter())
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Build, BusStatus, LoopLabels};
+    use crate::hub::FeedStats;
+    use crate::telemetry::{Build, BusStatus};
     use std::sync::Arc;
 
     const START: Now = Now {
@@ -85,7 +86,7 @@ mod tests {
             gateway: "levels",
             features: String::new(),
         };
-        Telemetry::new(build, &LoopLabels::default(), bus, START)
+        Telemetry::new(build, FeedStats::default(), bus, START)
     }
 
     fn reasons(telemetry: &Telemetry, ms: u64) -> Vec<NotReady> {
@@ -94,6 +95,11 @@ mod tests {
             START.plus_us(ms * 1_000),
             &ReadyLimits::default(),
         )
+    }
+
+    fn turn_ended(telemetry: &Telemetry, ms: u64) {
+        let ended = START.plus_us(ms * 1_000);
+        assert!(telemetry.event_loop.turn_ended(ended, |_| {}));
     }
 
     #[test]
@@ -110,9 +116,7 @@ mod tests {
         telemetry.event_loop.set_caught_up();
         assert_eq!(reasons(&telemetry, 2_000), []);
         assert_eq!(reasons(&telemetry, 2_001), [NotReady::LoopStalled]);
-        telemetry
-            .event_loop
-            .turn_ended(START, START.plus_us(2_001_000));
+        turn_ended(&telemetry, 2_001);
         assert_eq!(reasons(&telemetry, 2_001), []);
     }
 
@@ -122,9 +126,7 @@ mod tests {
         let telemetry = telemetry(Some(Arc::clone(&bus)));
         telemetry.event_loop.set_caught_up();
         let at = |ms: u64| {
-            telemetry
-                .event_loop
-                .turn_ended(START, START.plus_us(ms * 1_000));
+            turn_ended(&telemetry, ms);
             reasons(&telemetry, ms)
         };
         assert_eq!(at(30_000), []);

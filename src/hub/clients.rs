@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::send_queue::{Encoding, Pushed};
-use super::session::Session;
-use super::{Class, CloseReason, Frame, HubStats, Limits, Now, SessionKey};
+use super::send_queue::Pushed;
+use super::session::{Delivered, PhaseKind, Session};
+use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
 
 /// Sessions by slot, those to be flushed, and those to be dropped.
 #[derive(Debug, Default)]
@@ -24,19 +24,19 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn session(&self, key: SessionKey) -> Option<&Session> {
         let session = self.sessions.get(key.slot as usize)?;
-        (session.generation == key.generation).then_some(session)
+        (session.generation() == key.generation).then_some(session)
     }
 
     pub(super) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
         let session = self.sessions.get_mut(key.slot as usize)?;
-        (session.generation == key.generation).then_some(session)
+        (session.generation() == key.generation).then_some(session)
     }
 
     /// A message from a client.
     pub(super) fn count_message(&mut self, key: SessionKey) {
         self.stats.received_messages += 1;
         if let Some(session) = self.session_mut(key) {
-            session.cold.messages_in += 1;
+            session.count_message();
         }
     }
 
@@ -52,41 +52,34 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key.slot as usize) else {
             return;
         };
-        if session.generation != key.generation || !session.flags.takes_data {
+        if session.generation() != key.generation {
             return;
         }
-        if session.flags.rate_limited && frame.class() == Class::Data {
-            let rate = session.cold.rate.as_mut();
-            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
-                session.queue.shed(frame);
+        match session.deliver(now, frame, &limits.send_queue) {
+            Delivered::Refused => return,
+            Delivered::Shed => {
                 self.stats.messages_queued += 1;
                 self.stats.messages_shed += 1;
                 return;
             }
-        }
-        match session.queue.push(now, frame, &limits.send_queue) {
-            Pushed::Over(reason) => {
+            Delivered::Over(reason) => {
                 self.stats.messages_dropped += 1;
                 self.stats.messages_queued += 1;
-                if !session.flags.over {
-                    session.flags.over = true;
-                    self.over.push((key, reason));
-                }
+                self.over.extend(reason.map(|reason| (key, reason)));
                 return;
             }
-            Pushed::Conflated { frames, bytes } => {
+            Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
                 self.stats.messages_conflated += u64::from(frames);
-                session.cold.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
             }
-            Pushed::QueuedOverSoft => self.over_soft.push(key),
-            Pushed::Queued => {}
+            Delivered::Queued(Pushed::QueuedOverSoft) => self.over_soft.push(key),
+            Delivered::Queued(_) => {}
         }
         self.stats.messages_queued += 1;
         self.stats.messages_waiting += 1;
         self.stats.send_queue_bytes += frame.queue_bytes() as u64;
         let peak = &mut self.stats.send_queue_peak_bytes;
-        *peak = (*peak).max(session.queue.bytes() as u64);
+        *peak = (*peak).max(session.queued_bytes() as u64);
         enlist(session, key, &mut self.dirty);
     }
 
@@ -95,8 +88,8 @@ impl Clients {
         // Not through `session_mut`: the lists are needed beside the session.
         let session = self.sessions.get_mut(key.slot as usize);
         if let Some(session) = session
-            && session.generation == key.generation
-            && !session.queue.is_empty()
+            && session.generation() == key.generation
+            && session.has_waiting()
         {
             enlist(session, key, &mut self.dirty);
         }
@@ -106,9 +99,9 @@ impl Clients {
     pub(super) fn check_invariants(&self) {
         let (mut waiting, mut bytes) = (0, 0);
         for (_, session) in &self.sessions {
-            session.queue.check_invariants();
-            waiting += session.queue.frames() as u64;
-            bytes += session.queue.bytes() as u64;
+            session.check_invariants();
+            waiting += session.queued_frames() as u64;
+            bytes += session.queued_bytes() as u64;
         }
         let s = &self.stats;
         assert_eq!(s.messages_waiting, waiting, "messages waiting");
@@ -116,6 +109,15 @@ impl Clients {
         let kept_back = s.messages_conflated + s.messages_shed + s.messages_dropped;
         let out = s.messages_sent + kept_back + waiting;
         assert_eq!(s.messages_queued, out, "message counters balance");
+        let gauges = [
+            (PhaseKind::Head, s.heads),
+            (PhaseKind::Open, s.open),
+            (PhaseKind::Closing, s.closing),
+        ];
+        for (phase, gauge) in gauges {
+            let sessions = self.sessions.iter().filter(|(_, s)| s.phase() == phase);
+            assert_eq!(gauge, sessions.count() as u64, "sessions in {phase:?}");
+        }
     }
 }
 
@@ -123,10 +125,7 @@ impl Clients {
 /// kernel takes nothing.
 #[inline]
 fn enlist(session: &mut Session, key: SessionKey, dirty: &mut [Vec<SessionKey>; 2]) {
-    if session.flags.dirty || session.flags.blocked {
-        return;
+    if let Some(list) = session.enlist() {
+        dirty[list].push(key);
     }
-    session.flags.dirty = true;
-    let deflated = session.queue.encoding() != Encoding::Plain;
-    dirty[usize::from(deflated)].push(key);
 }

@@ -1,22 +1,25 @@
 //! What a gateway acts on: sessions, topics, closes, deadlines. The gateway itself is beside it in
 //! [`super::Hub`], so that a callback may change anything here at once.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use super::clients::Clients;
-use super::deadlines::{Deadlines, NEVER};
+use super::deadlines::Deadlines;
 use super::drain::Drain;
 use super::flush::Scratch;
-use super::gateway::{Call, Effect, Permit};
-use super::session::{Pause, PendingClose, Phase, Session};
-use super::topics::{Join, Topics};
+use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
+use super::shell::{Effect, Permit};
+use super::topics::{Joined, Left, Topics};
 use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
     SessionKey, TopicName,
 };
 use crate::auth::Addresses;
+use crate::random::SplitMix64;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -29,13 +32,17 @@ pub struct Core {
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
     pub(super) effects: VecDeque<Effect>,
-    /// Opened sessions that ended and whose gateway was not told yet.
+    /// Topics that lost their last member because it ended, for the gateway.
+    pub(super) emptied: VecDeque<TopicName>,
+    /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that had their share of this turn.
     pub(super) next_turn: Vec<SessionKey>,
     pub(super) drain: Option<Drain>,
+    /// Clients for which the gateway has something under way, some of which may have ended.
+    pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) deflater: Deflater,
     pub(super) scratch: Scratch,
@@ -44,7 +51,7 @@ pub struct Core {
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Core {
@@ -59,16 +66,18 @@ impl Core {
             topics: Topics::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
+            emptied: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
             next_turn: Vec::new(),
             drain: None,
+            busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
-            random: seed,
+            random: SplitMix64::new(seed),
         }
     }
 
@@ -96,28 +105,42 @@ impl Core {
 
     /// The peer's address, while the session exists.
     pub fn peer(&self, key: SessionKey) -> Option<SocketAddr> {
-        self.clients.session(key).map(|s| s.cold.peer)
+        self.clients.session(key).map(Session::peer)
     }
 
     /// The client's address, while the session exists: the peer's, or what a trusted proxy says.
-    pub fn client(&self, key: SessionKey) -> Option<IpAddr> {
-        self.clients.session(key).map(|s| s.cold.client)
+    pub fn client_addr(&self, key: SessionKey) -> Option<IpAddr> {
+        self.clients.session(key).map(Session::client_addr)
     }
 
     /// The session is open and takes data.
     pub fn is_open(&self, key: SessionKey) -> bool {
-        let session = self.clients.session(key);
-        session.is_some_and(|s| s.flags.takes_data)
+        self.clients.session(key).is_some_and(Session::takes_data)
+    }
+
+    /// Where the session stands, while its socket exists.
+    pub fn phase(&self, key: SessionKey) -> Option<PhaseKind> {
+        self.clients.session(key).map(Session::phase)
     }
 
     /// Bytes of frames that wait for the client; one that is half out counts whole.
     pub fn unsent_bytes(&self, key: SessionKey) -> usize {
-        self.clients.session(key).map_or(0, |s| s.queue.bytes())
+        self.clients.session(key).map_or(0, Session::queued_bytes)
     }
 
     /// Members of a topic.
     pub fn member_count(&self, topic: &TopicName) -> usize {
         self.topics.member_count(topic)
+    }
+
+    /// Members of a topic, in no order that anyone may lean on.
+    pub fn members(&self, topic: &TopicName) -> impl Iterator<Item = SessionKey> {
+        self.topics.members(topic)
+    }
+
+    /// Members, over all topics.
+    pub fn memberships(&self) -> usize {
+        self.topics.memberships()
     }
 
     /// Topics with members or a retained frame.
@@ -140,13 +163,9 @@ impl Core {
         self.addresses.known()
     }
 
-    /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
+    /// A number from the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
     pub fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.next_u64()
     }
 
     // ---- commands
@@ -170,39 +189,32 @@ impl Core {
     }
 
     /// Makes the client a member; the topic's retained frame is the first thing that it gets.
-    /// `false` if it was one already, or is not open.
-    pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+    pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> Joined {
         if !self.is_open(key) {
-            return false;
+            return Joined::NotOpen;
         }
-        let Join::New { first, retained } = self.topics.join(key, topic) else {
-            return false;
-        };
-        if first {
-            self.interest(topic.clone(), true);
-        }
+        let (joined, retained) = self.topics.join(key, topic);
         if let Some(frame) = retained {
             self.send(key, &frame);
         }
-        true
+        joined
     }
 
     /// The client is no member any more; keyed frames of the topic that wait for it go.
-    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
         let current = self.clients.session(key).is_some();
         let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
-            return false;
+            return Left::NoMember;
         };
         if let Some(session) = self.clients.session_mut(key) {
-            let (frames, bytes) = session.queue.remove(|k| keys.contains(&k));
-            session.cold.messages_conflated += u64::from(frames);
+            let (frames, bytes) = session.forget(&keys);
             self.clients.stats.messages_conflated += u64::from(frames);
             self.clients.stats.count_removed(frames, bytes);
         }
-        if last {
-            self.interest(topic.clone(), false);
+        match last {
+            true => Left::Last,
+            false => Left::Others,
         }
-        true
     }
 
     /// Closes an open client. The first close counts.
@@ -210,10 +222,11 @@ impl Core {
         self.begin_close(key, code, reason, how);
     }
 
-    /// Asks for one call of [`super::Gateway::deadline`] at `at_us`; a later call replaces it.
+    /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later `at_us` replaces
+    /// it.
     pub fn set_deadline(&mut self, key: SessionKey, at_us: Option<u64>) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.cold.gateway_due = at_us.unwrap_or(NEVER);
+            session.set_gateway_deadline(at_us);
             self.arm(key);
         }
     }
@@ -228,71 +241,43 @@ impl Core {
         self.resume(key, Pause::Gateway);
     }
 
-    /// Asks a service; the answer comes to [`super::Gateway::reply`].
-    pub fn call(&mut self, call: Call) {
-        self.effects.push_back(Effect::Call(call));
-    }
-
     // ---- inside
 
     pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let session = Session::new(generation, peer, self.now, permit);
+        let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);
         let slot = self.clients.sessions.insert(session) as u32;
         let key = SessionKey { slot, generation };
-        self.clients.stats.heads += 1;
+        self.clients.stats.moved(moved);
         self.arm(key);
         key
-    }
-
-    fn interest(&mut self, topic: TopicName, wanted: bool) {
-        self.effects.push_back(Effect::Interest { topic, wanted });
     }
 
     /// Puts the session's earliest deadline in the heap, if it is earlier than the one there.
     pub(super) fn arm(&mut self, key: SessionKey) {
         let limits = &self.limits;
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        let at = session.next_deadline(limits);
-        if at < session.cold.armed_at {
-            session.cold.armed_at = at;
+        let session = self.clients.session_mut(key);
+        if let Some(at) = session.and_then(|session| session.arm(limits)) {
             self.deadlines.arm(at, key);
         }
     }
 
     pub(super) fn pause(&mut self, key: SessionKey, why: Pause) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.cold.paused |= why as u8;
+            session.pause(why);
         }
     }
 
     pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        let before = session.cold.paused;
-        session.cold.paused &= !(why as u8);
-        if before != 0 && session.cold.paused == 0 {
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.resume(why)) {
             self.resumed.push(key);
         }
     }
 
     fn leave_topics(&mut self, key: SessionKey) {
-        for topic in self.topics.leave_all(key.slot) {
-            self.interest(topic, false);
-        }
-    }
-
-    /// An open session is open no more: no member, no data, told to the gateway.
-    fn leave_open(&mut self, key: SessionKey, reason: CloseReason) {
-        self.leave_topics(key);
-        let session = self.clients.session(key);
-        if session.is_some_and(|s| s.cold.told) {
-            self.ended.push_back((key, reason));
-        }
+        self.emptied.extend(self.topics.leave_all(key.slot));
     }
 
     pub(super) fn begin_close(
@@ -303,124 +288,60 @@ impl Core {
         how: Closing,
     ) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
+        let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        let Phase::Open(open) = &mut session.cold.phase else {
-            return;
-        };
-        // A client that was not blocked takes in this turn what was queued in it.
-        let waits = how == Closing::Graceful || !session.flags.blocked;
-        if waits && !session.queue.data_is_empty() {
-            if session.flags.takes_data {
-                session.flags.takes_data = false;
-                open.close = Some(PendingClose { code, reason, how });
-                session.cold.close_due = due;
+        match session.begin_close(now, PendingClose { code, reason, how }, due) {
+            CloseBegun::Ignored => {}
+            CloseBegun::Waits => {
                 self.leave_topics(key);
                 self.arm(key);
-            } else if let Some(close) = &mut open.close
-                && how == Closing::Now
-            {
-                // Decided again: it waits no longer than for this turn.
-                close.how = how;
             }
-            return;
+            CloseBegun::Written => self.start_closing(key, reason),
         }
-        session.write_close(self.now, code);
-        self.start_closing(key, reason);
     }
 
-    /// The last control bytes are in the queue: what waits behind the frame that was begun goes,
-    /// and the session only lives until they are out and the peer has ended.
+    /// The last control bytes are in the queue: the session only lives until they are out and the
+    /// peer has ended.
     pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        let was_head = matches!(session.cold.phase, Phase::Head { .. });
-        session.flags.takes_data = false;
-        session.cold.phase = Phase::Closing {
-            due,
-            half_closed: false,
-        };
-        session.cold.close_due = NEVER;
-        session.cold.pending = Vec::new();
-        session.cold.paused = 0;
-        let (frames, bytes) = session.queue.discard_waiting();
-        let stats = &mut self.clients.stats;
-        stats.messages_dropped += u64::from(frames);
-        stats.count_removed(frames, bytes);
-        stats.closing += 1;
-        if was_head {
-            stats.heads -= 1;
-        } else {
-            stats.open -= 1;
-            self.leave_open(key, reason);
-        }
-        self.set_reason(key, reason);
+        let left = session.start_closing(due, reason);
+        self.count_left(key, left);
         self.clients.mark_dirty(key);
         self.arm(key);
     }
 
-    /// Ends a session at once, whatever waits.
+    /// Ends a session at once, whatever waits: tells the shell to end the socket. The slot stays
+    /// taken until it has.
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        match session.cold.phase {
-            Phase::Gone => return,
-            Phase::Closing { .. } => {}
-            Phase::Head { .. } => {
-                let stats = &mut self.clients.stats;
-                stats.heads -= 1;
-                stats.closing += 1;
-            }
-            Phase::Open(_) => {
-                let stats = &mut self.clients.stats;
-                stats.open -= 1;
-                stats.closing += 1;
-                self.leave_open(key, reason);
-            }
-        }
-        self.set_reason(key, reason);
-        self.release(key, reset);
-    }
-
-    /// The first reason counts; what follows from it changes nothing.
-    fn set_reason(&mut self, key: SessionKey, reason: CloseReason) {
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        if session.cold.reason.is_none() {
-            session.cold.reason = Some(reason);
-            self.clients.stats.count_close(reason);
-        }
-    }
-
-    /// The gateway knows this session.
-    pub(super) fn set_told(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.cold.told = true;
-        }
-    }
-
-    /// Tells the shell to end the socket; the slot stays taken until it has.
-    pub(super) fn release(&mut self, key: SessionKey, reset: bool) {
         let now = self.now;
-        let Some(session) = self.clients.session_mut(key) else {
+        let session = self.clients.session_mut(key);
+        let Some((left, ended)) = session.and_then(|session| session.end(now, reason)) else {
             return;
         };
-        session.cold.phase = Phase::Gone;
-        session.flags.takes_data = false;
-        let ended = session.ended(now);
-        let (frames, bytes) = (session.queue.frames() as u32, session.queue.bytes());
-        session.queue.clear();
-        let stats = &mut self.clients.stats;
-        stats.messages_dropped += u64::from(frames);
-        stats.count_removed(frames, bytes);
-        stats.closing -= 1;
+        self.count_left(key, left);
         self.effects
             .push_back(Effect::Release { key, reset, ended });
+    }
+
+    /// What a session left is counted; one that was open is no member any more, and its gateway is
+    /// told.
+    fn count_left(&mut self, key: SessionKey, left: session::Left) {
+        if left.moved.from == Some(PhaseKind::Open) {
+            self.leave_topics(key);
+            self.ended.push_back((key, left.reason));
+        }
+        let stats = &mut self.clients.stats;
+        stats.moved(left.moved);
+        stats.messages_dropped += u64::from(left.frames);
+        stats.count_removed(left.frames, left.bytes);
+        if left.is_first {
+            stats.count_close(left.reason);
+        }
     }
 
     /// Drops those that are over a limit, and the largest queues while all frames together are.
@@ -433,13 +354,13 @@ impl Core {
         }
         while self.frame_bytes.alive() > self.limits.frame_bytes_max {
             let sessions = self.clients.sessions.iter();
-            let largest = sessions.max_by_key(|(_, s)| s.queue.bytes());
-            let Some((slot, session)) = largest.filter(|(_, s)| s.queue.bytes() > 0) else {
+            let largest = sessions.max_by_key(|(_, s)| s.queued_bytes());
+            let Some((slot, session)) = largest.filter(|(_, s)| s.queued_bytes() > 0) else {
                 return;
             };
             let key = SessionKey {
                 slot: slot as u32,
-                generation: session.generation,
+                generation: session.generation(),
             };
             self.end(key, CloseReason::FrameMemory, true);
         }

@@ -9,9 +9,6 @@ use std::collections::BinaryHeap;
 
 use super::SessionKey;
 
-/// Nothing is armed.
-pub(super) const NEVER: u64 = u64::MAX;
-
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, SessionKey)>>,

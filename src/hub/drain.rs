@@ -1,8 +1,7 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while. A client that is
-//! owed an answer is closed once it has it.
+//! A stop in phases: still accepting for a while, then closes spread over a while. While the gateway
+//! is busy with a client, the client is not closed, and the stop does not end.
 
 use super::core::Core;
-use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -12,8 +11,8 @@ pub struct DrainPlan {
     pub delay_us: u64,
     /// The closes are spread over this, so that clients do not come back in one second.
     pub spread_us: u64,
-    /// Then clients that are owed an answer still have this long to get it.
-    pub answers_us: u64,
+    /// Then clients that the gateway is busy with still have this long.
+    pub busy_us: u64,
 }
 
 /// A stop under way.
@@ -55,11 +54,11 @@ impl Core {
         let spread_us = drain.plan.spread_us;
         let sessions = self.clients.sessions.iter();
         // Who closes gracefully already has a deadline of its own.
-        let open = sessions.filter(|(_, s)| s.flags.takes_data);
+        let open = sessions.filter(|(_, s)| s.takes_data());
         let keys: Vec<_> = open
             .map(|(slot, s)| SessionKey {
                 slot: slot as u32,
-                generation: s.generation,
+                generation: s.generation(),
             })
             .collect();
         for key in keys {
@@ -69,41 +68,40 @@ impl Core {
             }
             let at = now + self.random() % spread_us;
             if let Some(session) = self.clients.session_mut(key) {
-                session.cold.close_due = session.cold.close_due.min(at);
+                session.close_at(at);
             }
             self.arm(key);
         }
     }
 
-    /// The client's turn to be closed has come. Who is owed an answer is only read no more.
+    /// The client's turn to be closed has come. While the gateway is busy with the client, the hub
+    /// only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
-        let now = self.now.mono_us;
-        let answers_until = self.drain.map_or(0, |drain| {
+        let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
-            drain.closes_at + plan.spread_us + plan.answers_us
+            drain.closes_at + plan.spread_us + plan.busy_us
         });
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        if session.cold.is_owed && now < answers_until {
-            session.cold.paused |= Pause::Stop as u8;
-            session.cold.close_due = answers_until;
+        let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
+        if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
+            session.await_gateway(busy_until);
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
         }
     }
 
-    /// Whether the gateway still owes this client an answer; a stop waits for it.
-    pub fn set_owed(&mut self, key: SessionKey, is_owed: bool) {
-        let now = self.now.mono_us;
-        let Some(session) = self.clients.session_mut(key) else {
+    /// Whether the gateway has something under way for this client, which may have ended. At a
+    /// stop the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest),
+    /// and the stop is complete when the gateway is done with all clients.
+    pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
+        if is_busy {
+            self.busy.insert(key);
             return;
-        };
-        session.cold.is_owed = is_owed;
-        let waits = session.flags.takes_data && session.cold.paused & Pause::Stop as u8 != 0;
-        if waits && !is_owed {
-            session.cold.close_due = now;
+        }
+        self.busy.remove(&key);
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.gateway_is_done(now)) {
             self.arm(key);
         }
     }

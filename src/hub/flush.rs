@@ -10,10 +10,9 @@ use std::ops::Range;
 
 use super::clients::Clients;
 use super::core::Core;
-use super::gateway::{Transmit, Write};
-use super::send_queue::Encoding;
-use super::session::{Pause, PendingClose, Phase};
-use super::{CloseReason, Closing, Effect, Limits, SendError, SessionKey};
+use super::session::{AfterWrite, Pause};
+use super::shell::{Transmit, Write};
+use super::{CloseReason, Effect, Limits, SendError, SessionKey};
 use crate::wire::deflate::Deflater;
 
 /// Sessions in one batch.
@@ -85,7 +84,7 @@ impl Core {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
                 let leads = &scratch.leads[plan.leads.clone()];
-                session.queue.gather(bytes_max, leads, &mut slices);
+                session.gather(bytes_max, leads, &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
             // From here on the range says which slices are this plan's.
@@ -124,50 +123,27 @@ impl Core {
                 return;
             }
         };
-        let wrote = session.queue.wrote(now, taken);
+        let written = session.wrote(now, taken, bytes);
         stats.bytes_sent += taken as u64;
-        stats.messages_sent += u64::from(wrote.frames);
-        stats.count_removed(wrote.frames, wrote.bytes);
-        if taken < bytes {
-            stats.writes_short += 1;
-            session.flags.blocked = true;
-        }
-        let done = session.queue.is_empty();
-        if wrote.control_out || !done || !session.flags.takes_data {
-            self.after_write(key, wrote.control_out);
+        stats.messages_sent += u64::from(written.wrote.frames);
+        stats.count_removed(written.wrote.frames, written.wrote.bytes);
+        stats.writes_short += u64::from(written.short);
+        if written.follows {
+            self.after_write(key, written.wrote.control_out);
         }
     }
 
     /// What the common case, an open session with an empty queue, never needs.
     fn after_write(&mut self, key: SessionKey, control_out: bool) {
-        let now = self.now;
-        let pong_due = now.mono_us + self.limits.pong_timeout_us;
+        let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        if control_out && session.cold.ping_sent && session.cold.pong_due > pong_due {
-            session.cold.pong_due = pong_due;
-        }
-        let (waiting, data_out) = (!session.queue.is_empty(), session.queue.data_is_empty());
-        match &mut session.cold.phase {
-            Phase::Open(open) => {
-                let ripe = |close: &mut PendingClose| {
-                    data_out || (close.how == Closing::Now && session.flags.blocked)
-                };
-                if let Some(close) = open.close.take_if(ripe) {
-                    session.write_close(now, close.code);
-                    self.start_closing(key, close.reason);
-                }
-            }
-            Phase::Closing { half_closed, .. } if !waiting && !*half_closed => {
-                *half_closed = true;
-                if session.cold.peer_ended {
-                    self.release(key, false);
-                } else {
-                    self.effects.push_back(Effect::HalfClose(key));
-                }
-            }
-            _ => {}
+        match session.after_write(now, control_out, limits) {
+            AfterWrite::Nothing => {}
+            AfterWrite::CloseWritten(reason) => self.start_closing(key, reason),
+            AfterWrite::HalfClose => self.effects.push_back(Effect::HalfClose(key)),
+            AfterWrite::End(reason) => self.end(key, reason, false),
         }
         if control_out {
             self.resume(key, Pause::Control);
@@ -186,29 +162,22 @@ fn plan(
     key: SessionKey,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(key.slot as usize)?;
-    if session.generation != key.generation {
+    if session.generation() != key.generation {
         return None;
     }
-    session.flags.dirty = false;
-    if session.flags.blocked || session.queue.is_empty() {
-        return None;
-    }
-    let bytes_max = limits.write_bytes_max;
     let worth_it = limits.deflate_min_bytes..=limits.deflate_max_bytes;
-    if session.queue.encoding() != Encoding::Plain {
-        session.queue.deflate_next(bytes_max, |frame| {
-            frame.deflated_with(|body| {
-                if !worth_it.contains(&body.len()) {
-                    return None;
-                }
-                clients.stats.frames_deflated += 1;
-                deflater.deflate(body)
-            });
-        });
-    }
     let from = leads.len();
-    session.queue.render_leads(bytes_max, leads);
-    Some(Plan {
+    let stats = &mut clients.stats;
+    let writes = session.prepare_write(limits.write_bytes_max, leads, |frame| {
+        frame.deflated_with(|body| {
+            if !worth_it.contains(&body.len()) {
+                return None;
+            }
+            stats.frames_deflated += 1;
+            deflater.deflate(body)
+        });
+    });
+    writes.then_some(Plan {
         key,
         leads: from..leads.len(),
         bytes: 0,

@@ -1,16 +1,17 @@
 //! Shared frames: a payload is encoded once, and every send queue holds a reference.
 //!
 //! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
-//! payload stand in one allocation; the deflated encoding is made at most once, by the first
-//! client that needs it.
+//! payload stand in one allocation; the deflated encoding, and those of other protocols, are made
+//! at most once, by the first client that needs them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::Now;
-use crate::wire::encode::{self, HEADER_BYTES_MAX};
+use super::protocol::websocket::{self, HEADER_ROOM};
+use super::protocol::{Codec, CodecId, Coded};
 
-/// One encoding of a frame: a WebSocket header and its payload in one allocation.
+/// One encoding of a frame: what stands before its payload, and the payload, in one allocation.
 #[derive(Debug)]
 pub struct Encoded {
     bytes: Vec<u8>,
@@ -21,6 +22,14 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    pub(super) fn new(bytes: Vec<u8>, start: u8, body_at: u8) -> Self {
+        Self {
+            bytes,
+            start,
+            body_at,
+        }
+    }
+
     /// Header and payload, as they go to a client whose frame has no lead.
     pub fn whole(&self) -> &[u8] {
         &self.bytes[self.start as usize..]
@@ -30,6 +39,24 @@ impl Encoded {
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_at as usize..]
     }
+
+    /// What stands before the payload.
+    pub(super) fn header(&self) -> &[u8] {
+        &self.bytes[self.start as usize..self.body_at as usize]
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
 }
 
 /// What stands before the shared body, rendered per connection at write time.
@@ -63,32 +90,38 @@ impl FrameBytes {
     pub fn alive(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 /// A message to clients, encoded once.
 #[derive(Debug)]
 pub struct Frame {
     plain: Encoded,
+    content: Content,
     lead: Lead,
     class: Class,
     key: Option<ConflationKey>,
     received: Now,
     deflated: OnceLock<Option<Encoded>>,
+    coded: OnceLock<Box<Coded>>,
     alive: FrameBytes,
 }
 
 impl Frame {
     /// Starts a text frame; the payload is written to the builder.
     pub fn text(alive: &FrameBytes) -> FrameBuilder {
-        FrameBuilder::new(encode::OPCODE_TEXT, alive)
+        FrameBuilder::new(Content::Text, alive)
     }
 
     /// Starts a binary frame.
     pub fn binary(alive: &FrameBytes) -> FrameBuilder {
-        FrameBuilder::new(encode::OPCODE_BINARY, alive)
+        FrameBuilder::new(Content::Binary, alive)
     }
 
-    /// The encoding without compression.
+    /// The encoding for WebSockets, without compression.
     pub fn plain(&self) -> &Encoded {
         &self.plain
     }
@@ -136,27 +169,34 @@ impl Frame {
     ) -> Option<&Encoded> {
         let made = self.deflated.get_or_init(|| {
             let body = deflate(self.body())?;
-            let mut builder = FrameBuilder::new(self.opcode() | encode::RSV1, &self.alive);
-            builder = builder.with_capacity(body.len()).body(&body);
-            let encoded = builder.encode();
-            self.alive
-                .0
-                .fetch_add(encoded.bytes.capacity() as u64, Ordering::Relaxed);
+            let encoded = websocket::encode_deflated(&body, self.content);
+            self.alive.add(encoded.memory_bytes());
             Some(encoded)
         });
         made.as_ref()
     }
 
-    /// The opcode of the frame (RFC 6455 §5.2).
-    pub fn opcode(&self) -> u8 {
-        self.plain.bytes[self.plain.start as usize] & 0x0f
+    /// The encoding of another protocol, made at the first call.
+    pub(super) fn coded_with(&self, codec: &Codec) -> &Encoded {
+        Coded::get_or_make(&self.coded, codec, self, |bytes| self.alive.add(bytes))
+    }
+
+    /// The encoding of another protocol, if it was made already.
+    pub(super) fn coded(&self, id: CodecId) -> Option<&Encoded> {
+        Coded::get(&self.coded, id)
+    }
+
+    /// What the payload is.
+    pub fn content(&self) -> Content {
+        self.content
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        let deflated = self.deflated().map_or(0, |e| e.bytes.capacity());
-        let bytes = self.plain.bytes.capacity() + deflated;
+        let deflated = self.deflated().map_or(0, Encoded::memory_bytes);
+        let others = deflated + Coded::memory_bytes(&self.coded);
+        let bytes = self.plain.memory_bytes() + others;
         self.alive.0.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
@@ -165,7 +205,7 @@ impl Drop for Frame {
 #[derive(Debug)]
 pub struct FrameBuilder {
     bytes: Vec<u8>,
-    first_byte: u8,
+    content: Content,
     lead: Lead,
     class: Class,
     key: Option<ConflationKey>,
@@ -174,10 +214,10 @@ pub struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    fn new(opcode: u8, alive: &FrameBytes) -> Self {
+    fn new(content: Content, alive: &FrameBytes) -> Self {
         Self {
             bytes: Vec::new(),
-            first_byte: encode::FIN | opcode,
+            content,
             lead: Lead::None,
             class: Class::Data,
             key: None,
@@ -189,7 +229,7 @@ impl FrameBuilder {
     /// Makes room for a payload of `bytes`, so that writing it allocates once.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
-        self.bytes.reserve_exact(HEADER_BYTES_MAX + bytes);
+        self.bytes.reserve_exact(HEADER_ROOM + bytes);
         self
     }
 
@@ -226,7 +266,7 @@ impl FrameBuilder {
     pub fn payload(&mut self) -> &mut Vec<u8> {
         let bytes = &mut self.bytes;
         if bytes.is_empty() {
-            bytes.resize(HEADER_BYTES_MAX, 0);
+            bytes.resize(HEADER_ROOM, 0);
         }
         bytes
     }
@@ -241,35 +281,21 @@ impl FrameBuilder {
     /// Writes the header before the payload; from here on the frame does not change.
     pub fn finish(mut self) -> Arc<Frame> {
         debug_assert!(
-            self.lead == Lead::None || self.bytes.len() > HEADER_BYTES_MAX,
+            self.lead == Lead::None || self.bytes.len() > HEADER_ROOM,
             "a lead goes before a body"
         );
-        let plain = self.encode();
-        self.alive
-            .0
-            .fetch_add(plain.bytes.capacity() as u64, Ordering::Relaxed);
+        let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
+        self.alive.add(plain.memory_bytes());
         Arc::new(Frame {
             plain,
+            content: self.content,
             lead: self.lead,
             class: self.class,
             key: self.key,
             received: self.received,
             deflated: OnceLock::new(),
+            coded: OnceLock::new(),
             alive: self.alive,
         })
-    }
-
-    fn encode(&mut self) -> Encoded {
-        let mut bytes = std::mem::take(self.payload());
-        let payload_len = (bytes.len() - HEADER_BYTES_MAX) as u64;
-        let mut header = [0; HEADER_BYTES_MAX];
-        let header_len = encode::header(&mut header, self.first_byte, payload_len);
-        let start = HEADER_BYTES_MAX - header_len;
-        bytes[start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
-        Encoded {
-            bytes,
-            start: start as u8,
-            body_at: HEADER_BYTES_MAX as u8,
-        }
     }
 }

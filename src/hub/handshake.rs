@@ -1,44 +1,28 @@
-//! From the first byte to the 101, or to whatever else the head deserves.
+//! From the first byte to the answer that the head deserves: the protocol's greeting, a refusal, or
+//! a place on the HTTP side.
 
 use std::net::IpAddr;
 
 use super::core::Core;
-use super::gateway::{Accepted, Admission, Effect, Gateway};
+use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
-use super::send_queue::Encoding;
-use super::session::{Open, PATH_CHARS_MAX, Phase};
+use super::protocol::{Refusal, Request, Speaks};
+use super::session::{HeadRead, Opening};
+use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
-use crate::auth::{AddressRefusal, TokenBucket};
+use crate::auth::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
-use crate::wire::upgrade::UpgradeError;
 
 impl Core {
     /// Collects the request head; returns it once it is whole, and leaves what follows it in
     /// `input`. A head over its limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
         let bytes_max = self.limits.head_bytes_max;
-        let session = self.clients.session_mut(key)?;
-        let Phase::Head { read, scanner } = &mut session.cold.phase else {
-            return None;
-        };
-        let before = read.len();
-        let room = (bytes_max + 1).saturating_sub(before);
-        read.extend_from_slice(&input[..input.len().min(room)]);
-        match scanner.end(read) {
-            Some(end) if end <= bytes_max => {
-                let mut read = std::mem::take(read);
-                read.truncate(end);
-                *input = &input[end - before..];
-                Some(read)
-            }
-            None if read.len() <= bytes_max => {
-                *input = &[];
-                None
-            }
-            _ => {
-                *input = &[];
-                let error = HeadError::too_large(read);
+        match self.clients.session_mut(key)?.read_head(input, bytes_max) {
+            HeadRead::Nothing => None,
+            HeadRead::Whole(head) => Some(head),
+            HeadRead::TooLarge(error) => {
                 self.refuse_head(key, error);
                 None
             }
@@ -47,7 +31,7 @@ impl Core {
 
     /// Gives a new connection its place among those of its address. A proxy's waits for the head.
     pub(super) fn admit_peer(&mut self, key: SessionKey) {
-        if let Some(client) = self.client(key)
+        if let Some(client) = self.client_addr(key)
             && !self.limits.trusted_proxies.trusts(client)
         {
             self.admit(key, client);
@@ -59,14 +43,14 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        session.cold.path = head.path().chars().take(PATH_CHARS_MAX).collect();
-        let peer = session.cold.peer.ip();
+        session.set_path(head.path());
+        let peer = session.peer().ip();
         let trusted = &self.limits.trusted_proxies;
         if !trusted.trusts(peer) {
             return true;
         }
         let client = trusted.client(peer, head.header_values("X-Forwarded-For"));
-        session.cold.client = client;
+        session.set_client_addr(client);
         self.admit(key, client)
     }
 
@@ -92,20 +76,10 @@ impl Core {
                 return false;
             }
         };
-        if let Some(session) = self.clients.session_mut(key)
-            && let Some(permit) = &mut session.cold.permit
-        {
-            permit.hold(place);
+        if let Some(session) = self.clients.session_mut(key) {
+            session.hold_place(place);
         }
         true
-    }
-
-    /// The client sent a close frame, and its answer is on the way.
-    pub(super) fn peer_closed(&mut self, key: SessionKey, code: Option<u16>) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.cold.code = code;
-        }
-        self.start_closing(key, CloseReason::PeerClosed);
     }
 
     /// Answers with a status and a `{"detail":…}` body, then closes.
@@ -121,8 +95,8 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.cold.code = Some(status);
-        response::refusal(session.queue.control(now), status, headers, detail);
+        session.set_status(status);
+        response::refusal(session.control(now), status, headers, detail);
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);
     }
@@ -132,9 +106,9 @@ impl Core {
         self.refuse(key, error.status(), &[], error.reason(), reason);
     }
 
-    fn refuse_upgrade(&mut self, key: SessionKey, error: UpgradeError) {
+    fn refuse_request(&mut self, key: SessionKey, refusal: Refusal) {
         let reason = CloseReason::BadRequest;
-        self.refuse(key, error.status(), error.headers(), error.reason(), reason);
+        self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
     }
 
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
@@ -143,58 +117,58 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.cold.phase = Phase::Gone;
-        let mut permit = session.cold.permit.take();
-        if self.limits.trusted_proxies.trusts(session.cold.peer.ip()) {
+        if self.limits.trusted_proxies.trusts(session.peer().ip()) {
             // Proxies keep connections and send other clients' requests over them.
-            permit.iter_mut().for_each(|permit| permit.hold(None));
+            session.hold_place(None);
         }
-        self.clients.stats.heads -= 1;
+        let (moved, permit) = session.hand_over();
+        self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {
             self.effects.push_back(Effect::ToHttp { key, read, permit });
         }
     }
 
-    /// Writes the 101 and opens the session.
-    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: Accepted) -> bool {
-        let upgrade = match head.upgrade() {
-            Ok(upgrade) => upgrade,
-            Err(error) => {
-                self.refuse_upgrade(key, error);
+    /// Answers the request as the client's protocol does, and opens the session.
+    fn open(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        speaks: Speaks,
+        accepted: Accepted,
+    ) -> bool {
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let request = Request {
+            head,
+            subprotocol: accepted.protocol.as_deref(),
+            limits: &self.limits,
+        };
+        let greeted = match (speaks.greet)(&request, session.control(now)) {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                self.refuse_request(key, refusal);
                 return false;
             }
         };
-        let now = self.now;
-        let offers = (self.limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
-        let params = offers.flatten();
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole one: ten thousand clients of one
         // second are not pinged in one millisecond.
         let jitter = self.random() % (ping_us / 2).max(1);
-        let limits = &self.limits;
-        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
+        let opening = Opening {
+            greeted,
+            outbound_per_second: accepted.outbound_per_second,
+            user: accepted.user,
+            first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
+        };
+        let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        let protocol = accepted.protocol.as_deref();
-        let control = session.queue.control(now);
-        response::switching_protocols(control, &upgrade.accept_key(), params.as_ref(), protocol);
-        if let Some(params) = params {
-            session.queue.set_encoding(Encoding::Deflate(params));
-        }
-        session.cold.phase = Phase::Open(Open::new(limits, params.is_some()));
-        session.flags.takes_data = true;
-        if let Some(per_second) = accepted.outbound_per_second {
-            session.flags.rate_limited = true;
-            session.cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
-        }
-        session.cold.user = accepted.user;
-        if ping_us > 0 {
-            session.cold.ping_at = now.mono_us + ping_us / 2 + jitter;
-        }
+        let moved = session.open(now, opening);
         let stats = &mut self.clients.stats;
-        stats.heads -= 1;
-        stats.open += 1;
+        stats.moved(moved);
         stats.opened += 1;
         self.clients.mark_dirty(key);
         self.arm(key);
@@ -214,29 +188,52 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        if draining && head.asks_upgrade() {
+        let speaks = self.gateway.speaks(&head);
+        if draining && speaks.is_some() {
             core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
             return;
         }
         if !core.admit_request(key, &head) {
             return;
         }
-        match self.gateway.upgrade(core, key, &head) {
-            Admission::Accept(accepted) => {
-                if core.open(key, &head, accepted) {
-                    core.set_told(key);
-                    self.gateway.opened(core, key);
+        let Some(speaks) = speaks else {
+            core.hand_to_http(key, read, input);
+            return;
+        };
+        let refusal = match self.gateway.entrance(head.path()) {
+            Entrance::Clients(origins) if origins.allow(head.header("Origin")) => {
+                self.judge_request(key, &head, speaks);
+                return;
+            }
+            Entrance::Http => {
+                core.hand_to_http(key, read, input);
+                return;
+            }
+            Entrance::None => "No WebSocket here",
+            Entrance::Clients(_) => "Origin not allowed",
+        };
+        core.refuse(key, 403, &[], refusal, CloseReason::Policy);
+    }
+
+    /// Decides on a client's request where there may be clients.
+    fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
+        let core = &mut self.core;
+        if let Err(refusal) = (speaks.check)(head) {
+            core.refuse_request(key, refusal);
+            return;
+        }
+        match self.gateway.admit(core, key, head) {
+            Admission::Accept(accepted, client) => {
+                if core.open(key, head, speaks, accepted) {
+                    let client = self.clients.insert(key, client);
+                    self.gateway.handle_opened(core, key, client);
                 }
             }
             Admission::AcceptThenClose(accepted, code) => {
-                if core.open(key, &head, accepted) {
+                if core.open(key, head, speaks, accepted) {
                     core.begin_close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }
-            Admission::Refuse { status, detail } => {
-                core.refuse(key, status, &[], detail, CloseReason::Policy);
-            }
-            Admission::ToHttp => core.hand_to_http(key, read, input),
         }
     }
 }

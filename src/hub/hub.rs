@@ -1,31 +1,32 @@
 //! The core with its gateway: every way in, and the few ways out.
 //!
-//! Methods are of four kinds, and their names say which. *Inputs* tell what happened
-//! (`accept`, `returned`, `received`, `writable`, `ended`, `released`, `published`, `noticed`,
-//! `reply`, `command`, `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
-//! (`flush`, `next_effect`, `next_deadline`); the rest are getters. After any input: flush, then
-//! effects until there are none.
+//! Methods are of four kinds, and their names say which. *Inputs* tell what happened (`handle_*`);
+//! *commands* are asked for by the process (`drain`, `flush`); *outputs* are taken after inputs
+//! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
+//! are none.
 
 use std::net::SocketAddr;
 
-use tungstenite::Message;
-
 use super::core::Core;
-use super::deadlines::NEVER;
 use super::drain::DrainPlan;
 use super::due::Codes;
-use super::gateway::{Effect, Gateway, Incoming, Permit, Reply, Transmit};
-use super::session::{Pause, Phase, Step};
-use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
+use super::gateway::Gateway;
+use super::protocol::{Message, Step};
+use super::session::{Pause, PeerEnd, Session};
+use super::shell::{Effect, Permit, Transmit};
+use super::{
+    BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
+};
 
 /// For a 503: come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
 
-/// See the module.
+/// The core, a gateway, and what the gateway keeps of each client.
 #[derive(Debug)]
-pub struct Hub<G> {
+pub struct Hub<G: Gateway> {
     pub(super) core: Core,
     pub(super) gateway: G,
+    pub(super) clients: ByClient<G::Client>,
     /// Calls so far: the whole state is checked now and then in debug builds.
     #[cfg(debug_assertions)]
     calls: u64,
@@ -37,6 +38,7 @@ impl<G: Gateway> Hub<G> {
         Self {
             core,
             gateway,
+            clients: ByClient::default(),
             #[cfg(debug_assertions)]
             calls: 0,
         }
@@ -44,8 +46,9 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// A connection was accepted. Its key names it until `released`.
-    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
+    /// A connection was accepted. Its key names it until
+    /// [`handle_released`](Self::handle_released).
+    pub fn handle_accepted(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
         self.core.now = now;
         let permit = Permit::new(&self.core.places);
         let key = self.core.insert(peer, permit);
@@ -62,53 +65,47 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// A connection that was handed to HTTP is back, with its place in the limits: its client
-    /// asks for a WebSocket. What was read of that goes to `received`.
-    pub fn returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
+    /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
         self.core.insert(peer, permit)
     }
 
     /// Bytes that a client sent, as they came.
-    pub fn received(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
+    pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
         self.core.now = now;
         self.take_input(key, bytes);
         self.settle();
     }
 
     /// The kernel takes bytes for this client again.
-    pub fn writable(&mut self, now: Now, key: SessionKey) {
+    pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.flags.blocked = false;
+            session.unblock();
             self.core.clients.mark_dirty(key);
         }
     }
 
     /// The peer's side ended: `failed` by an error, otherwise in order.
-    pub fn ended(&mut self, now: Now, key: SessionKey, failed: bool) {
+    pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
         self.core.now = now;
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.cold.peer_ended = true;
-        let waits = matches!(
-            session.cold.phase,
-            Phase::Closing {
-                half_closed: false,
-                ..
-            }
-        );
-        if failed {
-            self.core.end(key, CloseReason::SocketError, false);
-        } else if !waits {
-            self.core.end(key, CloseReason::PeerGone, false);
+        if session.peer_ended(failed) == PeerEnd::Ends {
+            let reason = match failed {
+                true => CloseReason::SocketError,
+                false => CloseReason::PeerGone,
+            };
+            self.core.end(key, reason, false);
         }
         self.settle();
     }
 
     /// The socket is gone; the slot may be taken again.
-    pub fn released(&mut self, key: SessionKey) {
+    pub fn handle_released(&mut self, key: SessionKey) {
         if self.core.clients.session(key).is_some() {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
             self.core.clients.sessions.remove(key.slot as usize);
@@ -116,35 +113,30 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// A publication of the feed.
-    pub fn published(&mut self, now: Now, publication: &Publication) {
+    pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
-        self.gateway.published(&mut self.core, publication);
+        self.gateway.handle_publication(&mut self.core, publication);
         self.settle();
     }
 
     /// The bus says something of itself.
-    pub fn noticed(&mut self, now: Now, notice: &BusNotice) {
+    pub fn handle_notice(&mut self, now: Now, notice: &BusNotice) {
         self.core.now = now;
-        self.gateway.noticed(&mut self.core, notice);
+        self.gateway
+            .handle_notice(&mut self.core, &mut self.clients, notice);
         self.settle();
     }
 
-    /// The answer to a call.
-    pub fn reply(&mut self, now: Now, reply: Reply) {
+    /// What another thread tells the gateway.
+    pub fn handle_input(&mut self, now: Now, input: G::In) {
         self.core.now = now;
-        self.gateway.reply(&mut self.core, reply);
-        self.settle();
-    }
-
-    /// A command from outside.
-    pub fn command(&mut self, now: Now, command: G::Command) {
-        self.core.now = now;
-        self.gateway.command(&mut self.core, command);
+        self.gateway
+            .handle_input(&mut self.core, &mut self.clients, input);
         self.settle();
     }
 
     /// Time has passed: everything due is done.
-    pub fn tick(&mut self, now: Now) {
+    pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.advance_drain(stop_code);
@@ -152,11 +144,8 @@ impl<G: Gateway> Hub<G> {
             self.core.resume(key, Pause::Turn);
         }
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
-            let Some(session) = self.core.clients.session_mut(key) else {
-                continue;
-            };
-            if session.cold.armed_at == at {
-                session.cold.armed_at = NEVER;
+            let session = self.core.clients.session_mut(key);
+            if session.is_some_and(|session| session.disarm(at)) {
                 self.session_due(key);
                 self.core.arm(key);
             }
@@ -166,15 +155,13 @@ impl<G: Gateway> Hub<G> {
 
     // ---- commands
 
-    /// Begins a stop; `tick` carries it on.
+    /// Begins a stop; [`handle_timeout`](Self::handle_timeout) carries it on.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.begin_drain(plan, stop_code);
         self.settle();
     }
-
-    // ---- outputs
 
     /// Gives every client with something to send one write; `true`: some have more.
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
@@ -184,13 +171,21 @@ impl<G: Gateway> Hub<G> {
         more || self.core.clients.dirty.iter().any(|list| !list.is_empty())
     }
 
-    /// What the shell has to do, in order.
-    pub fn next_effect(&mut self) -> Option<Effect> {
+    // ---- outputs
+
+    /// What the shell has to do to sockets, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
         self.core.effects.pop_front()
     }
 
-    /// When `tick` is wanted next, microseconds of the monotonic clock.
-    pub fn next_deadline(&self) -> Option<u64> {
+    /// What other threads have to do for the gateway, in order.
+    pub fn poll_output(&mut self) -> Option<G::Out> {
+        self.gateway.poll_output()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
+    /// clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
         if !self.core.next_turn.is_empty() {
             return Some(self.core.now.mono_us);
         }
@@ -220,36 +215,37 @@ impl<G: Gateway> Hub<G> {
         &self.gateway
     }
 
+    /// What the gateway keeps of each client, to look at.
+    pub fn clients(&self) -> &ByClient<G::Client> {
+        &self.clients
+    }
+
     /// A stop was asked for.
     pub fn is_draining(&self) -> bool {
         self.core.drain.is_some()
     }
 
-    /// A stop was asked for, no WebSocket is left, and the gateway has nothing under way.
+    /// A stop was asked for, no WebSocket is left, and the gateway is busy with no client.
     pub fn is_drained(&self) -> bool {
         let stats = self.core.stats();
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
-        closes_begun && stats.open == 0 && stats.closing == 0 && self.gateway.is_idle()
+        closes_begun && stats.open == 0 && stats.closing == 0 && self.core.busy.is_empty()
     }
 
     /// The shell may read this client's socket.
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
-        session.is_some_and(|s| s.cold.paused == 0 && !matches!(s.cold.phase, Phase::Gone))
+        session.is_some_and(Session::wants_read)
     }
 
     /// Everything that must always hold; panics otherwise. For simulations and tests.
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
         self.core.topics.check_invariants();
-        let stats = self.core.stats();
-        let gone = |(_, s): &(usize, &super::session::Session)| matches!(s.cold.phase, Phase::Gone);
-        let sessions = self.core.clients.sessions.iter();
-        let live = sessions.filter(|s| !gone(s)).count() as u64;
         assert_eq!(
-            stats.heads + stats.open + stats.closing,
-            live,
-            "sessions by phase"
+            self.clients.len() as u64,
+            self.core.stats().open,
+            "clients of the gateway"
         );
     }
 
@@ -260,7 +256,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.cold.bytes_in += bytes.len() as u64;
+        session.count_read(bytes.len());
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
             self.judge_head(key, head, &mut input);
@@ -277,32 +273,28 @@ impl<G: Gateway> Hub<G> {
             let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
                 return;
             };
-            if session.generation != key.generation {
+            if session.generation() != key.generation {
                 return;
-            }
-            if session.queue.control_bytes() > core.limits.send_queue.control_bytes_max {
-                session.cold.paused |= Pause::Control as u8;
             }
             if message_bytes > core.limits.turn_message_bytes_max {
-                session.cold.paused |= Pause::Turn as u8;
+                session.pause(Pause::Turn);
                 core.next_turn.push(key);
             }
-            if session.cold.paused != 0 {
-                session.cold.pending.extend_from_slice(input);
-                return;
-            }
-            let step = session.step(core.now, input, &mut core.frame_scratch);
+            let control_bytes_max = core.limits.send_queue.control_bytes_max;
+            let scratch = &mut core.frame_scratch;
+            let step = session.read(core.now, input, control_bytes_max, scratch);
             core.clients.mark_dirty(key);
+            let Some(step) = step else {
+                return;
+            };
             match step {
-                Step::Starved => return,
-                Step::Ping => {}
-                Step::Pong => core.pong(key),
-                Step::PeerClosed(code) => core.peer_closed(key, code),
+                Step::Ping | Step::Pong => {}
+                Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
-                    message_bytes += message.len();
+                    message_bytes += message.payload_bytes();
                     self.take_message(key, &message);
                 }
             }
@@ -315,12 +307,10 @@ impl<G: Gateway> Hub<G> {
         if !self.core.is_open(key) {
             return;
         }
-        let incoming = match message {
-            Message::Text(text) => Incoming::Text(text),
-            Message::Binary(bytes) => Incoming::Binary(bytes),
-            _ => return,
-        };
-        self.gateway.message(&mut self.core, key, incoming);
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway
+                .handle_message(&mut self.core, key, client, message.incoming());
+        }
     }
 
     fn session_due(&mut self, key: SessionKey) {
@@ -329,17 +319,12 @@ impl<G: Gateway> Hub<G> {
             stop: self.gateway.stop_code(),
         };
         self.core.client_due(key, codes);
-        let now = self.core.now.mono_us;
-        let Some(session) = self.core.clients.session_mut(key) else {
-            return;
-        };
-        if session.cold.gateway_due > now {
-            return;
-        }
-        session.cold.gateway_due = NEVER;
-        // A client that is about to be closed has no deadlines of its gateway any more.
-        if session.flags.takes_data {
-            self.gateway.deadline(&mut self.core, key);
+        let now = self.core.now;
+        let session = self.core.clients.session_mut(key);
+        if session.is_some_and(|session| session.take_gateway_due(now))
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.gateway.handle_deadline(&mut self.core, key, client);
         }
     }
 
@@ -347,8 +332,10 @@ impl<G: Gateway> Hub<G> {
     fn settle(&mut self) {
         loop {
             self.core.reap();
-            if let Some((key, reason)) = self.core.ended.pop_front() {
-                self.gateway.closed(&mut self.core, key, reason);
+            if let Some(topic) = self.core.emptied.pop_front() {
+                self.tell_emptied(&topic);
+            } else if let Some((key, reason)) = self.core.ended.pop_front() {
+                self.tell_closed(key, reason);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {
@@ -364,12 +351,27 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
+    fn tell_emptied(&mut self, topic: &TopicName) {
+        // Somebody may have joined in the meantime.
+        if self.core.member_count(topic) == 0 {
+            self.gateway.handle_emptied(&mut self.core, topic);
+        }
+    }
+
+    fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {
+        // A client that was accepted only to be closed was never the gateway's.
+        if let Some(client) = self.clients.remove(key) {
+            self.gateway
+                .handle_closed(&mut self.core, key, client, reason);
+        }
+    }
+
     fn read_on(&mut self, key: SessionKey) {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        let pending = std::mem::take(&mut session.cold.pending);
-        self.take_frames(key, &mut pending.as_slice());
+        let held = session.take_held();
+        self.take_frames(key, &mut held.as_slice());
         if self.wants_read(key) {
             self.core.effects.push_back(Effect::Resume(key));
         }

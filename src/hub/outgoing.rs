@@ -1,23 +1,35 @@
 //! One frame on its way out: which encoding, what stands before the shared body, what is left.
 
+use super::protocol::{CodecId, websocket};
 use super::send_queue::Entry;
 use super::{Encoded, Lead};
-use crate::wire::deflate::{self, STORED_HEADER_BYTES};
-use crate::wire::encode::{self, HEADER_BYTES_MAX};
+
+/// Which encoding of a frame goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    Deflated,
+    Coded(CodecId),
+}
 
 /// One frame of a write.
 pub(super) struct Outgoing<'a> {
     pub(super) entry: &'a Entry,
-    pub(super) deflated: bool,
+    pub(super) form: Form,
     /// Bytes of it that are out already.
     pub(super) skip: usize,
 }
 
 impl<'a> Outgoing<'a> {
     fn encoded(&self) -> &'a Encoded {
-        let plain = self.entry.frame.plain();
-        let deflated = self.deflated.then(|| self.entry.frame.deflated()).flatten();
-        deflated.unwrap_or(plain)
+        let frame = &self.entry.frame;
+        let encoded = match self.form {
+            Form::Plain => None,
+            Form::Deflated => frame.deflated(),
+            Form::Coded(id) => frame.coded(id),
+        };
+        debug_assert!(encoded.is_some() || self.form == Form::Plain, "not made");
+        encoded.unwrap_or_else(|| frame.plain())
     }
 
     /// What follows the lead: the whole frame where there is none.
@@ -28,48 +40,50 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// Bytes that [`Self::render_lead`] appends.
     pub(super) fn lead_bytes(&self) -> usize {
         let Lead::Seq(text) = self.entry.frame.lead() else {
             return 0;
         };
-        let text = self.lead_text_bytes(text);
-        encode::header_bytes((text + self.encoded().body().len()) as u64) + text
+        let text_bytes = self.lead_text_bytes(text);
+        let encoded = self.encoded();
+        match self.form {
+            Form::Coded(_) => encoded.header().len() + text_bytes,
+            form => {
+                let deflated = form == Form::Deflated;
+                websocket::lead_bytes(text_bytes, encoded.body().len(), deflated)
+            }
+        }
     }
 
     fn lead_text_bytes(&self, text: &str) -> usize {
-        let stored = if self.deflated {
-            STORED_HEADER_BYTES
-        } else {
-            0
+        text.len() + decimal_digits(self.entry.seq)
+    }
+
+    /// Appends what goes before the shared body: header and lead; nothing for a frame without.
+    pub(super) fn render_lead(&self, arena: &mut Vec<u8>) {
+        use std::io::Write;
+
+        let Lead::Seq(text) = self.entry.frame.lead() else {
+            return;
         };
-        stored + text.len() + decimal_digits(self.entry.seq)
+        let encoded = self.encoded();
+        match self.form {
+            Form::Coded(_) => arena.extend_from_slice(encoded.header()),
+            form => websocket::write_lead_header(
+                arena,
+                self.entry.frame.content(),
+                self.lead_text_bytes(text),
+                encoded.body().len(),
+                form == Form::Deflated,
+            ),
+        }
+        arena.extend_from_slice(text.as_bytes());
+        // Writing to a Vec cannot fail.
+        let _ = write!(arena, "{}", self.entry.seq);
     }
 }
 
 fn decimal_digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-/// Header, then the lead: as text, or as a stored block that deflated blocks may follow.
-pub(super) fn render_lead(entry: &Entry, text: &str, deflated: bool, arena: &mut Vec<u8>) {
-    use std::io::Write;
-
-    let part = Outgoing {
-        entry,
-        deflated,
-        skip: 0,
-    };
-    let payload = part.lead_text_bytes(text) + part.encoded().body().len();
-    let rsv = if deflated { encode::RSV1 } else { 0 };
-    let mut header = [0; HEADER_BYTES_MAX];
-    let first_byte = encode::FIN | rsv | entry.frame.opcode();
-    let len = encode::header(&mut header, first_byte, payload as u64);
-    arena.extend_from_slice(&header[..len]);
-    if deflated {
-        let stored = text.len() + decimal_digits(entry.seq);
-        deflate::stored_header(arena, stored as u16);
-    }
-    arena.extend_from_slice(text.as_bytes());
-    // Writing to a Vec cannot fail.
-    let _ = write!(arena, "{}", entry.seq);
 }

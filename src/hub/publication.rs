@@ -90,6 +90,18 @@ impl FeedStats {
             ..Self::default()
         }
     }
+
+    /// Takes the numbers of the same feed at a later moment. Its subjects do not change, so nothing
+    /// is allocated.
+    pub fn update(&mut self, later: &Self) {
+        debug_assert_eq!(self.subjects.len(), later.subjects.len());
+        let mut subjects = std::mem::take(&mut self.subjects);
+        for (held, later) in subjects.iter_mut().zip(&later.subjects) {
+            let subject = std::mem::take(&mut held.subject);
+            *held = SubjectStats { subject, ..*later };
+        }
+        *self = Self { subjects, ..*later };
+    }
 }
 
 /// Counters of one subject.
@@ -105,6 +117,22 @@ pub struct SubjectStats {
     pub messages_old: u64,
 }
 
+/// A log line of a feed. The feed decides how many there are; the shell logs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedLine {
+    /// A message was refused.
+    BadMessage {
+        /// Its subject or channel.
+        subject: String,
+        /// Why it was refused.
+        why: String,
+        /// The beginning of its payload, as printable text.
+        excerpt: String,
+    },
+    /// So many lines about refused messages were left out.
+    LeftOut(u64),
+}
+
 /// Turns bus events into publications. One per process; pure: no clock, no socket, no thread.
 pub trait Feed: Send {
     /// What the bus thread sends.
@@ -117,6 +145,11 @@ pub trait Feed: Send {
     /// gateways whose clients choose what the bus is asked for.
     fn notice(&self, event: &Self::Event) -> Option<BusNotice> {
         let _ = event;
+        None
+    }
+
+    /// What there is to log since the last event. Lines that nobody takes are replaced by later ones.
+    fn next_line(&mut self) -> Option<FeedLine> {
         None
     }
 

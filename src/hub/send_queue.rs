@@ -17,23 +17,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::limits::SendQueueLimits;
-use super::outgoing::{Outgoing, render_lead};
+use super::outgoing::{Form, Outgoing};
+use super::protocol::Encoding;
 use super::queue::Queue;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
-use crate::wire::deflate::DeflateParams;
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
-
-/// How a client wants its frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    /// As they are.
-    Plain,
-    /// permessage-deflate, as it was agreed on.
-    Deflate(DeflateParams),
-}
 
 /// One frame in one queue: 16 bytes, whatever the frame's size.
 #[derive(Debug)]
@@ -54,7 +45,7 @@ struct Begun {
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits.
+    /// The frame waits.
     Queued,
     /// It waits, and with it the queue went over its soft limit: a clock starts.
     QueuedOverSoft,
@@ -80,7 +71,7 @@ pub(super) struct Wrote {
     pub(super) control_out: bool,
 }
 
-/// See the module.
+/// The control bytes and the frames that wait for one client.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     control: Vec<u8>,
@@ -337,18 +328,18 @@ impl SendQueue {
         (frames as u32, bytes)
     }
 
-    /// Has `deflate` make the encodings that the next write of this many bytes sends. Exactly the
+    /// Has `encode` make the encodings that the next write of this many bytes sends. Exactly the
     /// frames of [`Self::outgoing`]: one more that another client has deflated before the write is
     /// put together would not be what its lead was rendered for.
-    pub(super) fn deflate_next(&self, bytes_max: usize, mut deflate: impl FnMut(&Frame)) {
+    pub(super) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame)) {
         let mut left = bytes_max;
         for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
             if left == 0 {
                 break;
             }
             let begun = self.begun.filter(|_| index == 0);
-            if begun.is_none() && self.may_deflate(&entry.frame) {
-                deflate(&entry.frame);
+            if begun.is_none() && self.may_encode(&entry.frame) {
+                encode(&entry.frame);
             }
             left = left.saturating_sub(self.part(entry, begun).body().len());
         }
@@ -357,9 +348,7 @@ impl SendQueue {
     /// Renders the leads of the next write, in order, behind what is in the arena.
     pub(super) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
         for part in self.outgoing(bytes_max) {
-            if let Lead::Seq(text) = part.entry.frame.lead() {
-                render_lead(part.entry, text, part.deflated, arena);
-            }
+            part.render_lead(arena);
         }
     }
 
@@ -427,7 +416,7 @@ impl SendQueue {
         let Some(part) = self.outgoing(1).next() else {
             return left;
         };
-        let (deflated, skip) = (part.deflated, part.skip);
+        let (deflated, skip) = (part.form == Form::Deflated, part.skip);
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
@@ -462,22 +451,28 @@ impl SendQueue {
 
     /// One frame as it goes out now, or as it was `begun`.
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>) -> Outgoing<'a> {
-        let frame = &entry.frame;
-        let deflates = || self.may_deflate(frame) && frame.deflated().is_some();
+        let deflates = || self.may_encode(&entry.frame) && entry.frame.deflated().is_some();
+        let form = match self.encoding {
+            Encoding::Plain => Form::Plain,
+            Encoding::Coded(id) => Form::Coded(id),
+            Encoding::Deflate(_) if begun.map_or_else(deflates, |b| b.deflated) => Form::Deflated,
+            Encoding::Deflate(_) => Form::Plain,
+        };
         Outgoing {
             entry,
-            deflated: begun.map_or_else(deflates, |b| b.deflated),
+            form,
             skip: begun.map_or(0, |b| b.offset as usize),
         }
     }
 
     /// The deflated encoding serves a client whose window is as large as the one it was made
     /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
-    fn may_deflate(&self, frame: &Frame) -> bool {
-        let Encoding::Deflate(params) = self.encoding else {
-            return false;
-        };
-        params.can_inflate(frame.body().len())
+    fn may_encode(&self, frame: &Frame) -> bool {
+        match self.encoding {
+            Encoding::Plain => false,
+            Encoding::Deflate(params) => params.can_inflate(frame.body().len()),
+            Encoding::Coded(_) => true,
+        }
     }
 
     /// What must always hold; the simulation and debug builds ask after each step.

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::CloseReason;
+use super::session::{Moved, PhaseKind};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,25 @@ impl HubStats {
     pub(super) fn count_removed(&mut self, frames: u32, bytes: usize) {
         self.messages_waiting -= u64::from(frames);
         self.send_queue_bytes -= bytes as u64;
+    }
+
+    /// Moves the gauges of phases; nothing else does.
+    pub(super) fn moved(&mut self, moved: Moved) {
+        if let Some(left) = moved.from.and_then(|phase| self.gauge(phase)) {
+            *left -= 1;
+        }
+        if let Some(entered) = self.gauge(moved.to) {
+            *entered += 1;
+        }
+    }
+
+    fn gauge(&mut self, phase: PhaseKind) -> Option<&mut u64> {
+        match phase {
+            PhaseKind::Head => Some(&mut self.heads),
+            PhaseKind::Open => Some(&mut self.open),
+            PhaseKind::Closing => Some(&mut self.closing),
+            PhaseKind::Gone => None,
+        }
     }
 
     /// Ends with this reason.

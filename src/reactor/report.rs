@@ -1,38 +1,19 @@
-//! The hub's and the feed's counters, copied to where others may read them.
+//! What the loop tells of itself: its own numbers, and those of the hub and the feed, copied at the
+//! end of each turn to where others may read them. Also the log lines of the feed.
 
-use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, SendError};
-use crate::telemetry::{LoopLabels, LoopMetrics, Phase};
+use tracing::warn;
 
-/// Outcomes of a connection's request, in the order in which they are stored.
-const CONNECTION_OUTCOMES: [&str; 3] = ["opened", "http", "refused"];
-
-/// Metric labels of the close reasons, in the order of their numbers.
-const CLOSE_REASONS: [&str; CloseReason::ALL.len()] = {
-    let mut labels = [""; CloseReason::ALL.len()];
-    let mut index = 0;
-    while index < labels.len() {
-        labels[index] = CloseReason::ALL[index].label();
-        index += 1;
-    }
-    labels
-};
+use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
+use crate::telemetry::{EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is told for the last window and the one before: a scraper that comes
 /// every 15 s misses none.
 const PEAK_WINDOW_US: u64 = 10_000_000;
 
-/// The labels of what is stored here, for a feed with these subjects.
-pub fn loop_labels(feed: &impl Feed) -> LoopLabels {
-    let subjects = feed.stats().subjects.iter();
-    LoopLabels {
-        connection_outcomes: &CONNECTION_OUTCOMES,
-        close_reasons: &CLOSE_REASONS,
-        send_errors: &SendError::LABELS,
-        subjects: subjects.map(|s| s.subject.clone()).collect(),
-    }
-}
+/// When a page was copying the numbers at the end of a turn, the next turn comes after this time.
+const RETRY_US: u64 = 1_000;
 
-/// What the loop knows besides its hub and its feed.
+/// What only the loop's listener and channels know.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shell {
     pub(super) accept_errors: u64,
@@ -40,37 +21,82 @@ pub(super) struct Shell {
     pub(super) bus_queue_messages_max: usize,
 }
 
-/// Copies once a turn; plain stores, nothing waits.
+/// What the loop counts of its turns and messages.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    window_ends_us: u64,
+    times: LoopTimes,
+    /// When each message of this turn that goes to clients arrived, microseconds of the monotonic
+    /// clock.
+    received_us: Vec<u64>,
+    peak_window_ends_us: u64,
     peak_before: u64,
     peak: u64,
+    retry_at_us: Option<u64>,
 }
 
 impl Report {
-    pub(super) fn store<G: Gateway, F: Feed>(
+    /// The feed took a message that arrived at `received_us`; its frame goes to clients.
+    pub(super) fn taken(&mut self, received_us: u64, taken_us: u64) {
+        self.stage(Stage::BusToFeed, received_us, taken_us);
+        self.received_us.push(received_us);
+    }
+
+    /// A flush ended; `first_write_us` is the end of its first write. All messages of the turn are
+    /// with every client that took bytes.
+    pub(super) fn flushed(&mut self, first_write_us: Option<u64>, ended_us: u64) {
+        let mut received = std::mem::take(&mut self.received_us);
+        for received_us in received.drain(..) {
+            if let Some(first_write_us) = first_write_us {
+                self.stage(Stage::FirstWrite, received_us, first_write_us);
+                self.stage(Stage::LastWrite, received_us, ended_us);
+            }
+        }
+        // Its room serves the next turn.
+        self.received_us = received;
+    }
+
+    /// A message was in a stage from one moment to the other.
+    pub(super) fn stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
+        let us = to_us.saturating_sub(from_us);
+        self.times.observe_stage_us(stage, us);
+    }
+
+    /// Ends the turn that began at `began`: copies its numbers; nothing waits.
+    pub(super) fn turn_ended<G: Gateway>(
         &mut self,
-        metrics: &LoopMetrics,
-        now: Now,
+        event_loop: &EventLoop,
+        [began, ended]: [Now; 2],
         hub: &mut Hub<G>,
-        feed: &F,
+        feed: &FeedStats,
         shell: Shell,
     ) {
+        let took_us = ended.mono_us.saturating_sub(began.mono_us);
+        self.times.turns.observe_us(took_us);
         let peak = hub.take_send_queue_peak();
-        metrics.send_queue_peak_bytes.store(self.peak(now, peak));
-        store_connections(metrics, hub);
-        store_sending(metrics, hub);
-        metrics.accept_errors.store(shell.accept_errors);
-        let (queued, max) = (shell.bus_queue_messages, shell.bus_queue_messages_max);
-        metrics.bus_queue_messages.store(queued as u64);
-        metrics.bus_queue_messages_max.store(max as u64);
-        metrics.store_feed(feed.stats());
+        let send_queue_peak_bytes = self.peak(began, peak);
+        if feed.caught_up {
+            event_loop.set_caught_up();
+        }
+        let copied = event_loop.turn_ended(ended, |numbers| {
+            numbers.hub = HubStats {
+                send_queue_peak_bytes,
+                ..*hub.stats()
+            };
+            numbers.feed.update(feed);
+            numbers.shell = shell_stats(hub, shell);
+            numbers.times = self.times;
+        });
+        self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
+    }
+
+    /// When the next turn has to come, where the last one could not be told.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.retry_at_us
     }
 
     fn peak(&mut self, now: Now, peak: u64) -> u64 {
-        if now.mono_us >= self.window_ends_us {
-            self.window_ends_us = now.mono_us + PEAK_WINDOW_US;
+        if now.mono_us >= self.peak_window_ends_us {
+            self.peak_window_ends_us = now.mono_us + PEAK_WINDOW_US;
             self.peak_before = std::mem::take(&mut self.peak);
         }
         self.peak = self.peak.max(peak);
@@ -78,63 +104,93 @@ impl Report {
     }
 }
 
-fn store_connections<G: Gateway>(metrics: &LoopMetrics, hub: &Hub<G>) {
-    let stats = hub.stats();
-    metrics.clients.store(stats.open);
-    let http = hub.core().connections() as u64 - (stats.heads + stats.open + stats.closing);
-    metrics.store_connections(Phase::Head, stats.heads);
-    metrics.store_connections(Phase::Open, stats.open);
-    metrics.store_connections(Phase::Closing, stats.closing);
-    metrics.store_connections(Phase::Http, http);
-    // `usize::MAX`, no limit, stays the largest number.
-    let max = u64::try_from(hub.core().limits().connections_max).unwrap_or(u64::MAX);
-    metrics.connections_max.store(max);
-    metrics.connections_accepted.store(stats.accepted);
-    metrics.connections_returned.store(stats.returned);
-    for (index, count) in [stats.opened, stats.to_http, stats.refused]
-        .into_iter()
-        .enumerate()
-    {
-        metrics.client_connections.store(index, count);
+fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
+    let (core, stats) = (hub.core(), hub.stats());
+    let limits = core.limits();
+    let sessions = stats.heads + stats.open + stats.closing;
+    ShellStats {
+        http_connections: core.connections() as u64 - sessions,
+        connections_max: (limits.connections_max < usize::MAX)
+            .then_some(limits.connections_max as u64),
+        accept_errors: shell.accept_errors,
+        addresses: core.known_addresses() as u64,
+        bus_queue_messages: shell.bus_queue_messages as u64,
+        bus_queue_messages_max: shell.bus_queue_messages_max as u64,
+        frame_bytes_alive: core.frame_bytes().alive(),
+        frame_bytes_max: limits.frame_bytes_max,
     }
-    for (index, count) in stats.closes.iter().enumerate() {
-        metrics.client_closes.store(index, *count);
-    }
-    let addresses = hub.core().known_addresses();
-    metrics.addresses.store(addresses as u64);
-    metrics.received_messages.store(stats.received_messages);
-    metrics.received_bytes.store(stats.received_bytes);
 }
 
-fn store_sending<G: Gateway>(metrics: &LoopMetrics, hub: &Hub<G>) {
-    let stats = hub.stats();
-    for (stored, value) in [
-        (&metrics.publications, stats.publications),
-        (&metrics.frames_sent, stats.messages_sent),
-        (&metrics.bytes_sent, stats.bytes_sent),
-        (&metrics.messages_queued, stats.messages_queued),
-        (&metrics.messages_conflated, stats.messages_conflated),
-        (&metrics.messages_shed, stats.messages_shed),
-        (&metrics.messages_dropped, stats.messages_dropped),
-        (&metrics.messages_waiting, stats.messages_waiting),
-        (&metrics.send_queue_bytes, stats.send_queue_bytes),
-        (&metrics.writes, stats.writes),
-        (&metrics.writes_short, stats.writes_short),
-        (&metrics.deflated_frames, stats.frames_deflated),
-    ] {
-        stored.store(value);
+/// The name by which operators filter the lines of feeds in `RUST_LOG`.
+const FEED_TARGET: &str = "weirgate::feeds::bad_log";
+
+/// Logs what the feed has to say since its last event.
+pub(super) fn log_lines(feed: &mut impl Feed) {
+    while let Some(line) = feed.next_line() {
+        log_line(line);
     }
-    for (index, count) in stats.send_errors.iter().enumerate() {
-        metrics.send_errors.store(index, *count);
+}
+
+fn log_line(line: FeedLine) {
+    match line {
+        FeedLine::BadMessage {
+            subject,
+            why,
+            excerpt,
+        } => warn!(target: FEED_TARGET, subject, %why, excerpt, "bad message skipped"),
+        FeedLine::LeftOut(suppressed) => warn!(
+            target: FEED_TARGET,
+            suppressed, "more bad messages were skipped than logged"
+        ),
     }
-    let core = hub.core();
-    metrics.frame_bytes_alive.store(core.frame_bytes().alive());
-    metrics.frame_bytes_max.store(core.limits().frame_bytes_max);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_feed_have_its_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            log_line(FeedLine::BadMessage {
+                subject: "levels.signals".to_owned(),
+                why: "not an object".to_owned(),
+                excerpt: "[1]".to_owned(),
+            });
+            log_line(FeedLine::LeftOut(95));
+        });
+        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
+        assert_eq!(
+            text,
+            " WARN weirgate::feeds::bad_log: bad message skipped subject=\"levels.signals\" \
+             why=not an object excerpt=\"[1]\"\n \
+             WARN weirgate::feeds::bad_log: more bad messages were skipped than logged \
+             suppressed=95\n"
+        );
+    }
 
     #[test]
     fn a_peak_is_told_for_its_window_and_the_next() {

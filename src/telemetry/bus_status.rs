@@ -73,6 +73,12 @@ impl BusStatus {
         &self.consumers
     }
 
+    /// The consumers whose lag is known, with it.
+    pub fn lags(&self) -> impl Iterator<Item = (&str, u64)> {
+        let known = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
+        self.consumers.iter().filter_map(known)
+    }
+
     /// Source: the bus answers; `subscribed` once every subscription stands.
     pub fn set_up(&self, subscribed: bool) {
         self.connected.store(true, Relaxed);

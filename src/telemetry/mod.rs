@@ -1,15 +1,16 @@
 //! Metric names, histograms, log set-up.
 //!
-//! Owns what the process tells of itself. Decides nothing, and nothing here makes a writer wait:
-//! the loop and the sources store plain atomics; whoever asks for `/metrics` pays for the text.
+//! Owns what the process tells of itself. Decides nothing, and nothing here makes a writer wait: the
+//! loop copies its numbers once a turn ([`EventLoop`]), other threads store plain atomics; whoever
+//! asks for `/metrics` pays for the text.
 
 mod bus_status;
+mod event_loop;
 mod log_lines;
 pub mod logging;
-mod loop_metrics;
 pub mod names;
 mod process;
-mod values;
+mod samples;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -19,13 +20,13 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus};
-pub use loop_metrics::{LoopLabels, LoopMetrics, Phase, Stage};
+pub use event_loop::{EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use process::ProcessStats;
-pub use values::{Durations, Stored, StoredByLabel};
+pub use samples::{DurationCounts, Durations};
 
-use crate::hub::Now;
+use crate::hub::{FeedStats, Now, SubjectStats};
 use names::MetricName;
-use values::Writer;
+use samples::{ByLabel, Samples, Writer};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
@@ -45,8 +46,8 @@ pub struct Build {
 /// Everything that the process tells of itself, shared by its threads.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// What the event loop stores.
-    pub event_loop: LoopMetrics,
+    /// What the event loop tells.
+    pub event_loop: EventLoop,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -74,26 +75,41 @@ pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + 
 /// Label values with their distributions.
 pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
+impl GatewayMetric {
+    fn name(&self) -> &'static MetricName {
+        let (Self::Number(name, _)
+        | Self::ByLabel(name, _)
+        | Self::ByTwoLabels(name, _)
+        | Self::Durations(name, _)) = self;
+        name
+    }
+
+    fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
+        match self {
+            Self::Number(name, value) => out.write(name, value()),
+            Self::ByLabel(name, values) => out.write(name, ByLabel(values().into_iter())),
+            Self::ByTwoLabels(name, values) => out.write(name, ByLabel(values().into_iter())),
+            Self::Durations(name, values) => {
+                let each = values
+                    .iter()
+                    .map(|(label, durations)| (*label, durations.counts()));
+                out.write(name, ByLabel(each))
+            }
+        }
+    }
+}
+
 impl fmt::Debug for GatewayMetric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Number(metric, _)
-        | Self::ByLabel(metric, _)
-        | Self::ByTwoLabels(metric, _)
-        | Self::Durations(metric, _)) = self;
-        f.write_str(metric.name)
+        f.write_str(self.name().name)
     }
 }
 
 impl Telemetry {
-    /// All at 0; `bus` is absent where a gateway has none.
-    pub fn new(
-        build: Build,
-        labels: &LoopLabels,
-        bus: Option<Arc<BusStatus>>,
-        now: Now,
-    ) -> Arc<Self> {
+    /// All at 0. `feed` says which subjects there are; `bus` is absent where a gateway has none.
+    pub fn new(build: Build, feed: FeedStats, bus: Option<Arc<BusStatus>>, now: Now) -> Arc<Self> {
         Arc::new(Self {
-            event_loop: LoopMetrics::new(labels, now),
+            event_loop: EventLoop::new(feed, now),
             build,
             bus,
             gateway: OnceLock::new(),
@@ -103,27 +119,16 @@ impl Telemetry {
 
     /// Adds what the gateway counts itself; once, before anyone asks.
     pub fn add_gateway(&self, metrics: Vec<GatewayMetric>) {
+        let is_free = |metric: &GatewayMetric| metric.name().write.is_none();
+        debug_assert!(metrics.iter().all(is_free), "the table has a value");
         let added = self.gateway.set(metrics);
         debug_assert!(added.is_ok(), "a process has one gateway");
     }
 
-    fn write_gateway(&self, out: &mut Writer<'_>) -> fmt::Result {
-        for metric in self.gateway.get().into_iter().flatten() {
-            match metric {
-                GatewayMetric::Number(name, value) => out.number(name, value())?,
-                GatewayMetric::ByLabel(name, values) => {
-                    out.by_label(name, values().into_iter())?;
-                }
-                GatewayMetric::ByTwoLabels(name, values) => out.by_two_labels(name, &values())?,
-                GatewayMetric::Durations(name, values) => {
-                    let each = values
-                        .iter()
-                        .map(|(label, durations)| (*label, &**durations));
-                    out.durations(name, each)?;
-                }
-            }
-        }
-        Ok(())
+    /// What the gateway counts itself of a metric that the table has no value for.
+    fn gateway_metric(&self, name: &MetricName) -> Option<&GatewayMetric> {
+        let mut metrics = self.gateway.get()?.iter();
+        metrics.find(|metric| metric.name().name == name.name)
     }
 
     /// The program that runs.
@@ -150,47 +155,60 @@ impl Telemetry {
         let _ = text::encode(&mut out, &registry);
         out
     }
-
-    fn write_bus(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let Some(bus) = self.bus() else {
-            return Ok(());
-        };
-        out.number(&names::BUS_CONNECTED, bus.connected().into())?;
-        out.number(&names::BUS_SUBSCRIBED, bus.subscribed().into())?;
-        out.number(&names::BUS_RECONNECTS, bus.reconnects())?;
-        out.number(&names::BUS_REFUSED, bus.refused())?;
-        let lag = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
-        out.by_label(&names::CONSUMER_LAG, bus.consumers().iter().filter_map(lag))
-    }
 }
 
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
-        self.event_loop.write(&mut out)?;
-        self.write_bus(&mut out)?;
-        self.write_gateway(&mut out)?;
-        out.number(&names::LOG_LINES_LEFT_OUT, log_lines::left_out())?;
-        let Build {
-            version,
-            gateway,
-            features,
-        } = &self.build;
-        out.info(&names::BUILD, &[version, gateway, features])?;
-        write_process(&mut out, &ProcessStats::read())
+        let reading = Reading::now(self);
+        for metric in names::ALL {
+            match (metric.write, self.gateway_metric(metric)) {
+                (Some(write), _) => write(metric, &reading, &mut out)?,
+                (None, Some(gateway)) => gateway.write(&mut out)?,
+                (None, None) => {}
+            }
+        }
+        Ok(())
     }
 }
 
-fn write_process(out: &mut Writer<'_>, process: &ProcessStats) -> fmt::Result {
-    out.seconds(&names::PROCESS_CPU, process.cpu_seconds)?;
-    for (metric, value) in [
-        (names::PROCESS_RESIDENT_MEMORY, process.resident_bytes),
-        (names::PROCESS_OPEN_FDS, process.open_fds),
-        (names::PROCESS_MAX_FDS, process.max_fds),
-    ] {
-        out.maybe_number(&metric, value)?;
+/// Everything that the process tells of itself, but for its gateway, at one moment.
+struct Reading<'a> {
+    /// The loop's numbers at the end of its last turn.
+    turn: LoopNumbers,
+    /// What is true in this moment, also while the loop hangs.
+    event_loop: &'a EventLoop,
+    /// The bus, where the gateway has one.
+    bus: Option<&'a BusStatus>,
+    /// Log lines that were not written.
+    log_lines_left_out: u64,
+    /// What the kernel says.
+    process: ProcessStats,
+    build: &'a Build,
+}
+
+impl<'a> Reading<'a> {
+    fn now(telemetry: &'a Telemetry) -> Self {
+        Self {
+            turn: telemetry.event_loop.numbers(),
+            event_loop: &telemetry.event_loop,
+            bus: telemetry.bus(),
+            log_lines_left_out: log_lines::left_out(),
+            process: ProcessStats::read(),
+            build: &telemetry.build,
+        }
     }
-    out.seconds(&names::PROCESS_START_TIME, process.start_time_seconds)
+
+    /// A number of each subject of the feed.
+    fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
+        let each = self.turn.feed.subjects.iter();
+        ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
+    }
+
+    /// Version, gateway, features.
+    fn build_labels(&self) -> [&'a str; 3] {
+        [self.build.version, self.build.gateway, &self.build.features]
+    }
 }
 
 #[cfg(test)]

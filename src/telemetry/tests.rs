@@ -1,5 +1,5 @@
 use super::*;
-use crate::hub::{FeedStats, SubjectStats};
+use crate::hub::CloseReason;
 
 const NOW: Now = Now {
     mono_us: 10_000_000,
@@ -13,13 +13,8 @@ fn telemetry() -> Arc<Telemetry> {
         gateway: "levels",
         features: "nats".to_owned(),
     };
-    let labels = LoopLabels {
-        connection_outcomes: &["accepted", "http"],
-        close_reasons: &["peer", "stalled"],
-        send_errors: &["peer_gone"],
-        subjects: vec!["levels.signals".to_owned(), "a\"b\\c".to_owned()],
-    };
-    let telemetry = Telemetry::new(build, &labels, Some(Arc::new(bus)), NOW);
+    let feed = FeedStats::of(["levels.signals", "a\"b\\c"]);
+    let telemetry = Telemetry::new(build, feed, Some(Arc::new(bus)), NOW);
     telemetry.add_gateway(vec![
         GatewayMetric::Number(&names::SUBSCRIPTIONS, Box::new(|| 3)),
         GatewayMetric::ByLabel(
@@ -120,37 +115,29 @@ fn names_and_types_stay_as_they_are() {
 }
 
 #[test]
-fn stored_values_are_written_absolute() {
+fn the_numbers_of_a_turn_are_written_as_they_are() {
     let telemetry = telemetry();
-    let metrics = &telemetry.event_loop;
-    for frames in [5, 9] {
-        metrics.frames_sent.store(frames);
-    }
-    metrics.clients.store(3);
-    metrics.client_closes.store(1, 4);
-    metrics.store_connections(Phase::Http, 2);
-    metrics.observe_stage_us(Stage::Feed, 30);
-    metrics.store_feed(&FeedStats {
-        subjects: vec![
-            SubjectStats::default(),
-            SubjectStats {
-                subject: "a\"b\\c".to_owned(),
-                messages: 7,
-                messages_bad: 1,
-                messages_old: 2,
-            },
-        ],
-        last_message_unix_ms: Some(1_700_000_000_123),
-        caught_up: true,
-        messages_ignored: 3,
-        gaps: 1,
+    telemetry.event_loop.set_caught_up();
+    let told = telemetry.event_loop.turn_ended(NOW, |numbers| {
+        numbers.hub.messages_sent = 9;
+        numbers.hub.open = 3;
+        numbers.hub.closes[CloseReason::SendStalled as usize] = 4;
+        numbers.shell.http_connections = 2;
+        numbers.times.observe_stage_us(Stage::Feed, 30);
+        numbers.times.turns.observe_us(0);
+        let feed = &mut numbers.feed;
+        feed.subjects[1].messages = 7;
+        feed.subjects[1].messages_old = 2;
+        feed.last_message_unix_ms = Some(1_700_000_000_123);
+        feed.messages_ignored = 3;
+        feed.gaps = 1;
     });
-    metrics.turn_ended(NOW, NOW);
+    assert!(told);
     let text = telemetry.open_metrics();
     for line in [
         "weirgate_frames_sent_total 9",
         "weirgate_clients 3",
-        "weirgate_client_closes_total{reason=\"stalled\"} 4",
+        "weirgate_client_closes_total{reason=\"send_stalled\"} 4",
         "weirgate_connections{phase=\"http\"} 2",
         "weirgate_stage_duration_seconds_bucket{le=\"0.00005\",stage=\"feed\"} 1",
         "weirgate_stage_duration_seconds_sum{stage=\"feed\"} 0.00003",
@@ -188,7 +175,7 @@ fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
     let telemetry = telemetry();
     let metrics = &telemetry.event_loop;
     assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 2_500);
-    metrics.turn_ended(NOW, NOW.plus_us(2_000_000));
+    assert!(metrics.turn_ended(NOW.plus_us(2_000_000), |_| {}));
     assert_eq!(metrics.last_turn_age_ms(NOW.plus_us(2_500_000)), 500);
     assert_eq!(metrics.last_turn_age_ms(NOW), 0);
 }

@@ -1,4 +1,4 @@
-"""What the replaced events gateway let happen, and weirgate does not. Each row of the contract and of docs/migrate.md, and the test that fails where it happens again.
+"""What the replaced events gateway let happen, and weirgate does not. Each row of the contract and of docs/guides/migrate.md, and the test that fails where it happens again.
 
 proxy
 | anyone acts as any device: the proxy reaches a service's /gateway/handle, by tricks or without | `test_nobody_acts_as_another_device`, vector proxy_path_escape, tests/http_proxy/refused.rs |

@@ -1,4 +1,4 @@
-"""What docs/migrate.md and docs/deploy.md name is there: environment, flags, pages, files."""
+"""What docs/guides/migrate.md and docs/guides/deploy.md name is there: environment, flags, pages, files."""
 import re
 import subprocess
 
@@ -15,7 +15,7 @@ def printed(*argv):
 
 
 def page(name):
-    return (ROOT / "docs" / name).read_text()
+    return (ROOT / "docs" / "guides" / name).read_text()
 
 
 @pytest.mark.parametrize("name", ["migrate.md", "deploy.md"])

@@ -92,6 +92,24 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
 }
 
 #[test]
+fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
+    let gateway = Running::start(Limits::default());
+    let event_loop = &gateway.telemetry.event_loop;
+    let turns = || event_loop.read(|numbers| numbers.times.turns.count());
+    gateway.wait_for("weirgate_clients ", 0);
+    let (before, mut client) = (turns(), gateway.connect());
+    event_loop.read(|numbers| {
+        client.send(UPGRADE);
+        assert_eq!(client.head().status, 101);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(numbers.hub.open, 0, "changed under a reader");
+    });
+    gateway.wait_for("weirgate_clients ", 1);
+    // The loop did not wait for an event, nor for its next idle turn.
+    assert!(turns() - before > 20, "{} turns", turns() - before);
+}
+
+#[test]
 fn more_connections_than_there_are_places_wait_for_one() {
     let gateway = Running::start(Limits::default());
     let mut held: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();

@@ -14,10 +14,10 @@ use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{Service, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{Now, Permit};
-use weirgate::telemetry::{Build, LoopLabels, Telemetry};
+use weirgate::hub::{FeedStats, Now, Permit};
+use weirgate::telemetry::{Build, Telemetry};
 
-pub(crate) use crate::http_client::{Client, get, request};
+pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
@@ -75,7 +75,7 @@ fn telemetry(proxy: &Proxy) -> Arc<Telemetry> {
         mono_us: 0,
         unix_ms: 0,
     };
-    let telemetry = Telemetry::new(build, &LoopLabels::default(), None, now);
+    let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
     telemetry.add_gateway(proxy.metrics());
     telemetry
 }

@@ -75,7 +75,7 @@ fn a_connection_without_a_request_has_a_place_too() {
 fn behind_a_trusted_proxy_each_client_has_places_of_its_own() {
     let mut world = at_most(1);
     let first = world.come(PROXY, Some("198.51.100.7"));
-    let client = world.hub.core().client(first).map(|ip| ip.to_string());
+    let client = world.hub.core().client_addr(first).map(|ip| ip.to_string());
     assert_eq!(client.as_deref(), Some("198.51.100.7"));
     assert_eq!(world.status_of(PROXY, Some("198.51.100.8")), Some(101));
     // What the client itself wrote stands further left, and counts for nothing.
@@ -89,7 +89,7 @@ fn behind_a_trusted_proxy_each_client_has_places_of_its_own() {
 fn a_stranger_cannot_say_that_it_is_somebody_else() {
     let mut world = at_most(1);
     let key = world.come("192.0.2.1", Some("198.51.100.7"));
-    let client = world.hub.core().client(key).map(|ip| ip.to_string());
+    let client = world.hub.core().client_addr(key).map(|ip| ip.to_string());
     assert_eq!(client.as_deref(), Some("192.0.2.1"));
     assert_eq!(
         world.status_of("192.0.2.1", Some("198.51.100.8")),

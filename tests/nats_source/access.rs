@@ -299,7 +299,7 @@ fn tls_shows_a_client_certificate_where_one_is_wanted() {
     assert!(refused.contains("missing.key"), "{refused}");
 }
 
-/// What `docs/nats.md` says that a user has to be allowed.
+/// What `docs/reference/nats.md` says that a user has to be allowed.
 const PERMISSIONS: &str = r#"{
     publish: [
         "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*",

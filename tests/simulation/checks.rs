@@ -1,9 +1,8 @@
 //! What must be true: of each client when something came or ended, of all of them now and then.
 
-use weirgate::hub::{CloseReason, Limits, SessionKey};
+use weirgate::hub::{CloseReason, Limits, PhaseKind, SessionKey};
 
-use crate::actions::LONGEST_PASS;
-use crate::run::{ALL, Peer, Run, Toy};
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::Socket;
 use crate::world::client::frame;
 use crate::world::state::TOPIC;
@@ -11,7 +10,7 @@ use crate::world::state::TOPIC;
 impl<T: Toy> Run<T> {
     /// Looks at what the last thing that happened came to.
     pub(crate) fn look(&mut self) {
-        self.note_closing();
+        self.note_phases();
         let ended = std::mem::take(&mut self.ledger.borrow_mut().ended);
         for (key, reason) in ended {
             self.ended(key, reason);
@@ -24,11 +23,19 @@ impl<T: Toy> Run<T> {
         self.answer_pings();
     }
 
-    /// A graceful close begins without a word to the gateway.
-    fn note_closing(&mut self) {
+    /// Where each session stands now; a graceful close begins without a word to the gateway.
+    fn note_phases(&mut self) {
+        let core = self.world.hub.core();
         let mut ledger = self.ledger.borrow_mut();
         for key in &self.live {
-            let open = self.world.hub.core().is_open(*key);
+            let stands = core.phase(*key).map(|phase| (phase, core.is_open(*key)));
+            let peer = self.peers.get_mut(key).expect("a peer");
+            if peer.stands != stands {
+                (peer.stands, peer.since) = (stands, self.world.now.mono_us);
+            }
+            let Some((phase, open)) = stands else {
+                continue;
+            };
             if ledger.stories.get(key).is_some_and(|s| s.is_open != open) {
                 assert!(!open, "open again");
                 ledger.closing(*key);
@@ -36,9 +43,7 @@ impl<T: Toy> Run<T> {
                 let may_wait = self.draining.is_some() || self.world.held;
                 assert!(may_wait, "closes without a reason");
             }
-            let story = ledger.stories.get(key);
-            let waits = story.is_some_and(|s| !s.is_open && s.reason.is_none());
-            if waits && !self.world.held {
+            if phase == PhaseKind::Open && !open && !self.world.held {
                 self.coverage.insert("a graceful close waits".to_owned());
             }
         }
@@ -54,9 +59,6 @@ impl<T: Toy> Run<T> {
             if !heard {
                 // Its pong is not read yet.
                 peer.pong_at = now;
-            }
-            if open && peer.opened_at == 0 {
-                peer.opened_at = now;
             }
             if pings > peer.pings_seen {
                 peer.pings_seen = pings;
@@ -77,7 +79,6 @@ impl<T: Toy> Run<T> {
         let ledger = self.ledger.borrow();
         let story = &ledger.stories[&key];
         let peer = self.peers.get_mut(&key).expect("a peer");
-        peer.closed_at = Some(now);
         let socket = &self.world.net.sockets[&key];
         let behind = story.waiting_behind_first();
         let true_reason = match reason {
@@ -188,11 +189,15 @@ impl<T: Toy> Run<T> {
         });
         assert_eq!(stats.messages_conflated, conflated, "conflated");
         assert_eq!(stats.messages_shed, shed, "shed");
-        let waiting = self.live.iter().filter_map(|key| ledger.stories.get(key));
-        let waiting = waiting.map(|story| match story.reason {
+        let stories = self.live.iter().filter_map(|key| {
+            let (phase, _) = self.peers[key].stands?;
+            Some((phase, ledger.stories.get(key)?))
+        });
+        let waiting = stories.map(|(phase, story)| match phase {
+            PhaseKind::Open => story.waiting.len(),
             // Of what waited, a close leaves what was begun.
-            Some(_) => usize::from(story.begun),
-            None => story.waiting.len(),
+            PhaseKind::Closing => usize::from(story.begun),
+            PhaseKind::Head | PhaseKind::Gone => 0,
         });
         let waiting: usize = waiting.sum();
         assert_eq!(stats.messages_waiting, waiting as u64, "messages that wait");
@@ -200,9 +205,14 @@ impl<T: Toy> Run<T> {
         assert_eq!(core.topic_count(), ledger.topic_count(), "topics");
         let joined: usize = self.live.iter().map(|k| core.joined_count(*k)).sum();
         assert_eq!(joined, ledger.memberships(), "memberships");
-        for (topic, wanted) in &self.world.interest {
-            assert_eq!(*wanted, ledger.has_members(topic), "interest in {topic}");
-        }
+        let interest = self.world.outputs.interest.iter();
+        let wanted = interest
+            .filter(|(_, wanted)| **wanted)
+            .map(|(topic, _)| topic);
+        assert!(
+            wanted.eq(ledger.topics_with_members()),
+            "interest in topics"
+        );
         let alive = self.world.frame_bytes.alive();
         assert!(alive <= self.limits.frame_bytes_max || stats.send_queue_bytes == 0);
         for reason in CloseReason::ALL {
@@ -219,24 +229,22 @@ impl<T: Toy> Run<T> {
         let socket = &self.world.net.sockets[&key];
         let peer = self.peers.get_mut(&key).expect("a peer");
         let mut ledger = self.ledger.borrow_mut();
+        let (phase, open) = peer.stands.expect("a session while its socket is there");
+        let longest = match phase {
+            PhaseKind::Head => self.limits.handshake_us,
+            PhaseKind::Open if open => u64::MAX,
+            PhaseKind::Open | PhaseKind::Closing => self.limits.close_timeout_us,
+            PhaseKind::Gone => 0,
+        };
+        assert!(now - peer.since < longest, "{phase:?} for ever: {peer:?}");
         let Some(story) = ledger.stories.get_mut(&key) else {
-            let longest = self.limits.handshake_us + self.limits.close_timeout_us + LONGEST_PASS;
-            assert!(
-                now < peer.accepted_at + longest,
-                "a head for ever: {peer:?}"
-            );
             return;
         };
         if let Some(at) = socket.blocked_at.filter(|_| !story.has_left) {
             let stalled = now >= at + self.limits.send_queue.stall_us;
             assert!(!stalled, "stalled for too long: {peer:?}");
         }
-        let close_timeout_us = self.limits.close_timeout_us;
-        let in_time = |at: Option<u64>| at.is_none_or(|at| now < at + close_timeout_us);
-        assert!(in_time(peer.closed_at), "closes for ever: {peer:?}");
-        if !story.is_open {
-            let began = *peer.closing_at.get_or_insert(now);
-            assert!(peer.closed_at.is_some() || in_time(Some(began)), "{peer:?}");
+        if !open {
             return;
         }
         let paused = !self.world.hub.wants_read(key);
@@ -281,7 +289,7 @@ impl Peer {
             assert!(in_time, "no pong for too long: {self:?}");
         } else if limits.ping_interval_us > 0 && !pauses {
             // While a pong is missing there is no other ping.
-            let last = self.ping_at.max(self.opened_at).max(self.pong_at);
+            let last = self.ping_at.max(self.since).max(self.pong_at);
             let last = last.max(self.hindered_until);
             assert!(now <= last + limits.ping_interval_us, "no ping: {self:?}");
         }

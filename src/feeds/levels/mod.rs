@@ -11,7 +11,6 @@
 //! | `mod` | subjects, and what becomes of a message |
 //! | `cache` | the newest value under each key; payloads |
 //! | `view` | what one topic shows: broadcasts, and quiet catch-up |
-//! | `position` | which of two messages is the newer one |
 //! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
 //! | `reader`, `fields`, `truth` | raw JSON values |
 //! | `bad` | what makes a message bad |
@@ -21,7 +20,6 @@ mod cache;
 mod fields;
 mod level;
 mod normalise;
-mod position;
 mod predictions;
 mod reader;
 mod session;
@@ -31,14 +29,14 @@ mod view;
 use std::ops::Range;
 
 use self::cache::Cache;
-use self::position::LastSeen;
 use self::reader::Reader;
 use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
+use super::bus::LastSeen;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
-use crate::hub::{Feed, FeedStats, FrameBytes, Now, Publication, TopicName};
+use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
@@ -284,11 +282,14 @@ impl Feed for LevelsFeed {
         }
     }
 
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
+    }
+
     fn stats(&self) -> &FeedStats {
         &self.stats
     }
 }
 
 #[cfg(test)]
-#[path = "feed_tests.rs"]
 mod tests;

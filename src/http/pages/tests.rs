@@ -1,6 +1,6 @@
 use super::*;
-use crate::hub::{FeedStats, SubjectStats};
-use crate::telemetry::{Build, BusStatus, LoopLabels};
+use crate::hub::{FeedStats, Now};
+use crate::telemetry::{Build, BusStatus};
 use hyper::header;
 
 fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -13,40 +13,17 @@ fn telemetry(clock: Clock) -> Arc<Telemetry> {
         gateway: "levels",
         features: "nats".to_owned(),
     };
-    let labels = LoopLabels {
-        connection_outcomes: &["accepted"],
-        close_reasons: &["peer"],
-        send_errors: &["peer_gone"],
-        subjects: vec!["levels.signals".to_owned()],
-    };
+    let feed = FeedStats::of(["levels.signals"]);
     let bus = BusStatus::new(&consumers, clock.now().unix_ms);
-    Telemetry::new(build, &labels, Some(Arc::new(bus)), clock.now())
+    Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
+}
+
+fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+    assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
 }
 
 fn text(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.body).unwrap()
-}
-
-#[test]
-fn levels_health_keeps_the_order_of_the_contract() {
-    let telemetry = telemetry(Clock::start());
-    let url = "nats://u:***@nats:4222";
-    assert_eq!(
-        text(&levels_health(&telemetry, url)),
-        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
-    );
-    telemetry.event_loop.clients.store(3);
-    telemetry.event_loop.store_feed(&FeedStats {
-        last_message_unix_ms: Some(1_700_000_000_000),
-        ..FeedStats::default()
-    });
-    let bus = telemetry.bus().unwrap();
-    bus.set_up(true);
-    bus.consumers()[1].set_lag(Some(7));
-    assert_eq!(
-        text(&levels_health(&telemetry, url)),
-        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":3,"nats_connected":true,"last_message_ts":1700000000000,"consumer_lag":{"gateway_levels":null,"gateway_flow":7}}"#
-    );
 }
 
 #[test]
@@ -70,14 +47,9 @@ fn ready_says_why_it_is_not() {
 fn stats_is_json_with_the_numbers_of_the_loop() {
     let clock = Clock::start();
     let telemetry = telemetry(clock);
-    telemetry.event_loop.frames_sent.store(42);
-    telemetry.event_loop.store_feed(&FeedStats {
-        subjects: vec![SubjectStats {
-            messages: 5,
-            messages_bad: 1,
-            ..SubjectStats::default()
-        }],
-        ..FeedStats::default()
+    turn(&telemetry, |numbers| {
+        numbers.hub.messages_sent = 42;
+        numbers.feed.subjects[0].messages_bad = 1;
     });
     let answer = stats(
         ObjectWriter::new(),

@@ -1,0 +1,145 @@
+//! What a client speaks: how its accepted request is answered, what its bytes mean, how it is kept
+//! alive and closed, and how frames look on its wire.
+//!
+//! The send queue, conflation, limits, drain and metrics are the same for all protocols. A gateway
+//! chooses the protocol of a client by its request ([`Gateway::speaks`](super::Gateway::speaks)).
+
+mod codec;
+pub(super) mod websocket;
+
+use std::fmt;
+
+pub use tungstenite::{Bytes, Utf8Bytes};
+
+pub use codec::Codec;
+pub(super) use codec::{CodecId, Coded, Encoding};
+
+use super::{CloseCode, CloseReason, Incoming, Limits};
+use crate::wire::frame_reader::FrameScratch;
+use crate::wire::head::RequestHead;
+
+/// One client's side of the protocol that it speaks, from the answer to its request on.
+///
+/// What a method appends to `out` is whole control frames: they go out before waiting messages,
+/// never inside one.
+pub trait Protocol: fmt::Debug + Send {
+    /// Takes what the next bytes of `input` come to, and leaves the rest; `None` when all are used
+    /// up. An answer, as a pong, is appended to `out`. `scratch` is room for one message that all
+    /// clients share.
+    fn read(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        scratch: &mut FrameScratch,
+    ) -> Option<Step>;
+
+    /// Appends a sign of life. `true`: the client answers with a [`Step::Pong`], and is closed
+    /// when none comes in time.
+    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool;
+
+    /// Appends the last words, with the code and its text where the protocol has room for them.
+    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode);
+}
+
+/// What the next bytes of a client came to.
+#[derive(Debug)]
+pub enum Step {
+    /// A whole message.
+    Message(Message),
+    /// The client asked for a sign of life, which stands in the control part: one at a time, so
+    /// that their limit holds for each.
+    Ping,
+    /// The client answered [`Protocol::keep_alive`].
+    Pong,
+    /// The client closes, with the code of its close frame; the answer stands in the control part.
+    PeerClosed(Option<u16>),
+    /// The client broke the protocol: it is closed with this code.
+    Violation(CloseCode, CloseReason),
+}
+
+/// A whole message from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Text, checked to be UTF-8.
+    Text(Utf8Bytes),
+    /// Any bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// As gateways get it.
+    pub fn incoming(&self) -> Incoming<'_> {
+        match self {
+            Self::Text(text) => Incoming::Text(text),
+            Self::Binary(bytes) => Incoming::Binary(bytes),
+        }
+    }
+
+    /// Bytes of the payload.
+    pub(super) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// A request that the gateway has accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The whole head.
+    pub head: &'a RequestHead<'a>,
+    /// The subprotocol that the gateway chose, if any.
+    pub subprotocol: Option<&'a str>,
+    /// The limits in force.
+    pub limits: &'a Limits,
+}
+
+/// A protocol that clients may speak, as far as requests are concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaks {
+    /// Why a request is not one for this protocol, asked before the gateway is.
+    pub check: fn(head: &RequestHead<'_>) -> Result<(), Refusal>,
+    /// Answers a request that the gateway has accepted by appending to `out`. If the request cannot
+    /// be answered, appends nothing.
+    pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>,
+}
+
+impl Speaks {
+    /// RFC 6455, with RFC 7692 where the client offers it and the limits allow it.
+    pub const WEBSOCKET: Self = Self {
+        check: websocket::check,
+        greet: websocket::greet,
+    };
+}
+
+/// A client whose request is answered.
+#[derive(Debug)]
+pub struct Greeted {
+    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) encoding: Encoding,
+    /// Of [`Encoding::Coded`].
+    pub(super) codec: Option<&'static Codec>,
+}
+
+impl Greeted {
+    /// A client whose frames are encoded by `codec`.
+    pub fn new(protocol: Box<dyn Protocol>, codec: &'static Codec) -> Self {
+        Self {
+            protocol,
+            encoding: Encoding::Coded(codec.id()),
+            codec: Some(codec),
+        }
+    }
+}
+
+/// Why a request is not one for the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers that belong to the answer.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// What is wrong, for the client to read.
+    pub detail: &'static str,
+}

@@ -1,0 +1,278 @@
+//! WebSockets (RFC 6455, RFC 7692): the 101, frames in, control frames out, and what stands around a
+//! payload. All that the hub knows of them is here and in `wire`.
+
+use std::io::{self, Read, Write};
+
+use tungstenite::protocol::frame::CloseFrame;
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message as Received};
+
+use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Step};
+use crate::hub::{CloseCode, CloseReason, Content, Encoded, Limits};
+use crate::wire::deflate::{self, STORED_HEADER_BYTES};
+use crate::wire::encode::{
+    self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
+};
+use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
+use crate::wire::head::RequestHead;
+use crate::wire::response;
+use crate::wire::upgrade::UpgradeError;
+
+/// Whether a request is a valid one for an upgrade (RFC 6455 §4.2.1).
+pub(super) fn check(head: &RequestHead<'_>) -> Result<(), Refusal> {
+    head.upgrade()?;
+    Ok(())
+}
+
+/// Answers with a 101.
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
+    let upgrade = request.head.upgrade()?;
+    let limits = request.limits;
+    let offers = (limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
+    let params = offers.flatten();
+    let accept = upgrade.accept_key();
+    response::switching_protocols(out, &accept, params.as_ref(), request.subprotocol);
+    Ok(Greeted {
+        protocol: Box::new(WebSocket::new(limits, params.is_some())),
+        encoding: params.map_or(Encoding::Plain, Encoding::Deflate),
+        codec: None,
+    })
+}
+
+impl From<UpgradeError> for Refusal {
+    fn from(error: UpgradeError) -> Self {
+        Self {
+            status: error.status(),
+            headers: error.headers(),
+            detail: error.reason(),
+        }
+    }
+}
+
+// ---- frames out
+
+/// Room that a payload leaves before it for its header.
+pub(in crate::hub) const HEADER_ROOM: usize = HEADER_BYTES_MAX;
+
+fn first_byte(content: Content, deflated: bool) -> u8 {
+    let opcode = match content {
+        Content::Text => OPCODE_TEXT,
+        Content::Binary => OPCODE_BINARY,
+    };
+    FIN | if deflated { RSV1 } else { 0 } | opcode
+}
+
+/// The frame around the payload that stands behind [`HEADER_ROOM`].
+pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
+    let payload_len = (bytes.len() - HEADER_ROOM) as u64;
+    let mut header = [0; HEADER_BYTES_MAX];
+    let header_len = encode::header(&mut header, first_byte(content, deflated), payload_len);
+    let start = HEADER_ROOM - header_len;
+    bytes[start..HEADER_ROOM].copy_from_slice(&header[..header_len]);
+    Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
+}
+
+/// A deflated payload as a frame (RFC 7692 §6).
+pub(in crate::hub) fn encode_deflated(payload: &[u8], content: Content) -> Encoded {
+    let mut bytes = Vec::with_capacity(HEADER_ROOM + payload.len());
+    bytes.resize(HEADER_ROOM, 0);
+    bytes.extend_from_slice(payload);
+    encode(bytes, content, true)
+}
+
+/// Bytes of the lead's text in its payload: deflated, it is a stored block that deflated blocks may
+/// follow.
+fn lead_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
+    let stored = if deflated { STORED_HEADER_BYTES } else { 0 };
+    stored + text_bytes
+}
+
+/// Bytes before a body of `body_bytes` whose lead has a text of `text_bytes`: header and lead.
+#[inline]
+pub(in crate::hub) fn lead_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
+    let lead = lead_payload_bytes(text_bytes, deflated);
+    encode::header_bytes((lead + body_bytes) as u64) + lead
+}
+
+/// Appends what stands before the lead's text.
+#[inline]
+pub(in crate::hub) fn write_lead_header(
+    out: &mut Vec<u8>,
+    content: Content,
+    text_bytes: usize,
+    body_bytes: usize,
+    deflated: bool,
+) {
+    let payload = lead_payload_bytes(text_bytes, deflated) + body_bytes;
+    let mut header = [0; HEADER_BYTES_MAX];
+    let len = encode::header(&mut header, first_byte(content, deflated), payload as u64);
+    out.extend_from_slice(&header[..len]);
+    if deflated {
+        deflate::stored_header(out, text_bytes as u16);
+    }
+}
+
+// ---- one client
+
+/// Frames above this leave a buffer in the protocol context that never shrinks: the context is
+/// made anew behind them.
+const SMALL_FRAME_BYTES: usize = 4096;
+
+/// What is kept of one client's WebSocket.
+#[derive(Debug)]
+struct WebSocket {
+    reader: FrameReader,
+    context: WebSocketContext,
+    message_bytes_max: usize,
+}
+
+impl WebSocket {
+    fn new(limits: &Limits, deflate: bool) -> Self {
+        Self {
+            reader: FrameReader::new(limits.message_bytes_max, deflate),
+            context: context(limits.message_bytes_max),
+            message_bytes_max: limits.message_bytes_max,
+        }
+    }
+
+    /// What reading one frame came to; `None` for one that asks for nothing.
+    fn judge(&mut self, outcome: Result<Received, Error>, control: &mut Vec<u8>) -> Option<Step> {
+        match outcome {
+            Ok(Received::Text(text)) => Some(Step::Message(Message::Text(text))),
+            Ok(Received::Binary(bytes)) => Some(Step::Message(Message::Binary(bytes))),
+            Ok(Received::Ping(_)) => {
+                self.flush(control);
+                Some(Step::Ping)
+            }
+            Ok(Received::Pong(_)) => Some(Step::Pong),
+            Ok(Received::Close(frame)) => {
+                self.flush(control);
+                Some(Step::PeerClosed(frame.map(|frame| frame.code.into())))
+            }
+            Err(Error::ConnectionClosed) => {
+                self.flush(control);
+                Some(Step::PeerClosed(None))
+            }
+            // A fragment: the message goes on.
+            Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
+            Err(Error::Utf8(_)) => Some(violation(FrameError::BadUtf8)),
+            Err(Error::Capacity(_)) => Some(violation(FrameError::TooBig)),
+            Err(_) => Some(violation(FrameError::Protocol(
+                "not a frame that may come here",
+            ))),
+        }
+    }
+
+    /// Lets the context write the pong or close that it owes.
+    fn flush(&mut self, control: &mut Vec<u8>) {
+        let mut pipe = Pipe {
+            input: &[],
+            control,
+        };
+        // The pipe never fails; after a close there may be nothing to do.
+        let _ = self.context.flush(&mut pipe);
+    }
+}
+
+impl Protocol for WebSocket {
+    fn read(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        scratch: &mut FrameScratch,
+    ) -> Option<Step> {
+        loop {
+            let frame = match self.reader.read(input, scratch) {
+                Ok(Some(frame)) => frame.bytes(),
+                Ok(None) => return None,
+                Err(error) => return Some(violation(error)),
+            };
+            let frame_bytes = frame.len();
+            let mut pipe = Pipe {
+                input: frame,
+                control: out,
+            };
+            let outcome = self.context.read(&mut pipe);
+            debug_assert!(
+                pipe.input.is_empty() || outcome.is_err(),
+                "a frame is taken whole"
+            );
+            let step = self.judge(outcome, out);
+            if frame_bytes > SMALL_FRAME_BYTES
+                && self.reader.between_messages()
+                && self.context.can_write()
+            {
+                self.context = context(self.message_bytes_max);
+            }
+            if step.is_some() {
+                return step;
+            }
+        }
+    }
+
+    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(&[FIN | OPCODE_PING, 0]);
+        true
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+        let mut pipe = Pipe {
+            input: &[],
+            control: out,
+        };
+        let frame = CloseFrame {
+            code: code.code.into(),
+            reason: code.text.into(),
+        };
+        let _ = self.context.close(&mut pipe, Some(frame));
+        let _ = self.context.flush(&mut pipe);
+    }
+}
+
+fn violation(error: FrameError) -> Step {
+    let reason = match error {
+        FrameError::TooBig => CloseReason::MessageTooBig,
+        FrameError::BadUtf8 => CloseReason::BadUtf8,
+        _ => CloseReason::ProtocolError,
+    };
+    Step::Violation(CloseCode::bare(error.close_code()), reason)
+}
+
+fn context(message_bytes_max: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        // Nothing is kept per connection: the frame reader hands over whole frames.
+        .read_buffer_size(0)
+        // Each frame that the context makes goes to the control part at once.
+        .write_buffer_size(0)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
+        // The frame reader has unmasked them, and has refused those that were not masked.
+        .accept_unmasked_frames(true);
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
+/// The context's "stream": reads from one frame, writes whole frames to the control part.
+struct Pipe<'a> {
+    input: &'a [u8],
+    control: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buf)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.control.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! What is due for a session though nothing happens: pings, pongs, stalls, closes.
+
+use super::phase::{Phase, Ping};
+use super::timers::Timer;
+use super::{Session, Timers};
+use crate::hub::{CloseReason, Limits, Now};
+
+/// One thing that is due; when it is done, the session is armed again for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum Due {
+    Nothing,
+    /// No whole request head in time.
+    HandshakeTimeout,
+    /// The session ends. `reset`: the kernel drops what it still holds.
+    End {
+        reason: CloseReason,
+        reset: bool,
+    },
+    /// No pong in time: the client is to be closed.
+    PongTimeout,
+    /// A close that waited long enough is queued: the session is to start closing.
+    CloseWritten(CloseReason),
+    /// The client's turn in a stop has come.
+    Stop,
+    /// A ping is queued.
+    Ping,
+}
+
+impl Session {
+    /// The moment for the heap of deadlines, if it is before the one that stands there.
+    pub(in crate::hub) fn arm(&mut self, limits: &Limits) -> Option<u64> {
+        let at = self.next_deadline(limits)?;
+        if self.cold.armed_at.is_some_and(|armed| armed <= at) {
+            return None;
+        }
+        self.cold.armed_at = Some(at);
+        Some(at)
+    }
+
+    /// An entry of the heap came; `false` for one that an earlier entry has replaced.
+    pub(in crate::hub) fn disarm(&mut self, at: u64) -> bool {
+        let current = self.cold.armed_at == Some(at);
+        if current {
+            self.cold.armed_at = None;
+        }
+        current
+    }
+
+    /// The next moment at which something is due though nothing happens.
+    fn next_deadline(&self, limits: &Limits) -> Option<u64> {
+        let cold = &self.cold;
+        let pong = match &cold.phase {
+            Phase::Open(open) => open.ping.pong_due(),
+            Phase::Head(_) | Phase::Closing(_) => None,
+            Phase::Gone => return None,
+        };
+        let soft = self.queue.over_soft_since();
+        let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
+        let all = [cold.timers.next(), pong, self.stall_due(limits), soft];
+        all.into_iter().flatten().min()
+    }
+
+    /// When a client is dropped that takes no byte of what waits.
+    fn stall_due(&self, limits: &Limits) -> Option<u64> {
+        let waits = !self.queue.is_empty();
+        waits.then(|| self.queue.progress_at() + limits.send_queue.stall_us)
+    }
+
+    /// Does one thing that is due, or says that the core has to; nothing of the gateway's.
+    pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits) -> Due {
+        let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
+        let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
+        let cold = &self.cold;
+        match &cold.phase {
+            Phase::Head(_) if due(&cold.timers, Timer::Handshake) => Due::HandshakeTimeout,
+            Phase::Open(_) if stalled => Due::End {
+                reason: CloseReason::SendStalled,
+                reset: true,
+            },
+            Phase::Open(_) => self.open_due(now, limits),
+            Phase::Closing(closing) if stalled || due(&cold.timers, Timer::End) => Due::End {
+                reason: closing.reason,
+                reset: !self.queue.is_empty(),
+            },
+            Phase::Head(_) | Phase::Closing(_) | Phase::Gone => Due::Nothing,
+        }
+    }
+
+    fn open_due(&mut self, now: Now, limits: &Limits) -> Due {
+        if self.pong_due(now, limits) {
+            return Due::PongTimeout;
+        }
+        if self.cold.timers.take_due(Timer::Close, now.mono_us) {
+            return self.close_due(now);
+        }
+        if self.soft_limit_due(now, limits) {
+            return Due::End {
+                reason: CloseReason::SendQueueSoft,
+                reset: true,
+            };
+        }
+        if self.cold.timers.is_due(Timer::Ping, now.mono_us) {
+            let next = now.mono_us + limits.ping_interval_us;
+            self.cold.timers.set(Timer::Ping, next);
+            self.ping(now);
+            return Due::Ping;
+        }
+        Due::Nothing
+    }
+
+    /// A pong is missing.
+    fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
+        let cold = &mut *self.cold;
+        let Phase::Open(open) = &mut cold.phase else {
+            return false;
+        };
+        let Some(mut pong_due) = open.ping.pong_due() else {
+            return false;
+        };
+        if now.mono_us >= pong_due && cold.reading.is_paused() {
+            // Its pong may stand in the kernel: who is not read cannot be late.
+            pong_due = now.mono_us + limits.pong_timeout_us;
+            open.ping = Ping::Sent { pong_due };
+        }
+        if now.mono_us < pong_due {
+            return false;
+        }
+        open.ping = Ping::Missed;
+        true
+    }
+
+    /// A graceful close has waited long enough, or a spread close has its turn.
+    fn close_due(&mut self, now: Now) -> Due {
+        let close = match &self.cold.phase {
+            Phase::Open(open) => open.close,
+            _ => None,
+        };
+        let Some(close) = close else {
+            return Due::Stop;
+        };
+        self.write_close(now, close.code);
+        Due::CloseWritten(close.reason)
+    }
+
+    /// The queue stayed past its soft limit for too long. One that did not has no clock any more.
+    fn soft_limit_due(&mut self, now: Now, limits: &Limits) -> bool {
+        let limits = &limits.send_queue;
+        let since = self.queue.over_soft_since();
+        if since.is_none_or(|since| now.mono_us <= since + limits.soft_for_us) {
+            return false;
+        }
+        let over = self.queue.is_over_soft(limits);
+        if !over {
+            self.queue.forget_soft();
+        }
+        over
+    }
+
+    /// Puts a ping in the control part, unless one is under way.
+    fn ping(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.cold.phase
+            && open.ping == Ping::Idle
+        {
+            let answered = open.protocol.keep_alive(self.queue.control(now));
+            open.ping = Ping::Queued { answered };
+        }
+    }
+
+    // ---- the gateway's
+
+    /// Sets or stops what [`Session::take_gateway_due`] asks for.
+    pub(in crate::hub) fn set_gateway_deadline(&mut self, at_us: Option<u64>) {
+        let timers = &mut self.cold.timers;
+        match (at_us, &self.cold.phase) {
+            (Some(at), Phase::Head(_) | Phase::Open(_)) => timers.set(Timer::Gateway, at),
+            _ => timers.stop(Timer::Gateway),
+        }
+    }
+
+    /// The gateway's deadline has come; it is stopped, also that of a client that is about to be
+    /// closed, whose gateway has none any more.
+    pub(in crate::hub) fn take_gateway_due(&mut self, now: Now) -> bool {
+        self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
+    }
+}

@@ -1,0 +1,297 @@
+//! From one phase to the next: the request head, the 101, the close, the end.
+
+use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
+use super::timers::{Timer, Timers};
+use super::{Intake, Moved, Pause, Reading, Sending, Session};
+use crate::auth::TokenBucket;
+use crate::hub::protocol::Greeted;
+use crate::hub::shell::Permit;
+use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
+use crate::wire::head::HeadError;
+
+/// What the next bytes of a request head came to.
+pub(in crate::hub) enum HeadRead {
+    /// Not whole yet, or no head is awaited: the input is as it was, or used up.
+    Nothing,
+    /// The whole head; what follows it is left in the input.
+    Whole(Vec<u8>),
+    /// Over its limit.
+    TooLarge(HeadError),
+}
+
+/// How a session is opened.
+pub(in crate::hub) struct Opening {
+    pub(in crate::hub) greeted: Greeted,
+    pub(in crate::hub) outbound_per_second: Option<u32>,
+    pub(in crate::hub) user: Option<Box<str>>,
+    /// When the first ping is due; `None`: none is sent.
+    pub(in crate::hub) first_ping_at: Option<u64>,
+}
+
+/// What a close that was asked for came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum CloseBegun {
+    /// The session is not open, or closes already.
+    Ignored,
+    /// It waits for data to go out; from here on no new data is taken.
+    Waits,
+    /// Its frame is queued: the session is to start closing.
+    Written,
+}
+
+/// What a session leaves to count and to tell when it closes or ends.
+#[must_use]
+pub(in crate::hub) struct Left {
+    pub(in crate::hub) moved: Moved,
+    pub(in crate::hub) reason: CloseReason,
+    /// The reason is to be counted: the first counts, what follows from it changes nothing.
+    pub(in crate::hub) is_first: bool,
+    /// Frames that were dropped.
+    pub(in crate::hub) frames: u32,
+    /// Their queue bytes.
+    pub(in crate::hub) bytes: usize,
+}
+
+/// What follows from the peer's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum PeerEnd {
+    /// Nothing: the last words are on their way, and may still arrive.
+    Awaited,
+    /// The session ends.
+    Ends,
+}
+
+/// What follows from a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum AfterWrite {
+    Nothing,
+    /// The close that waited is queued: the session is to start closing.
+    CloseWritten(CloseReason),
+    /// Everything is out: our side of the socket is done.
+    HalfClose,
+    /// Everything is out, and the peer had ended before.
+    End(CloseReason),
+}
+
+impl Session {
+    /// Collects the request head.
+    pub(in crate::hub) fn read_head(&mut self, input: &mut &[u8], bytes_max: usize) -> HeadRead {
+        let Phase::Head(Head { read, scanner }) = &mut self.cold.phase else {
+            return HeadRead::Nothing;
+        };
+        let before = read.len();
+        let room = (bytes_max + 1).saturating_sub(before);
+        read.extend_from_slice(&input[..input.len().min(room)]);
+        match scanner.end(read) {
+            Some(end) if end <= bytes_max => {
+                let mut read = std::mem::take(read);
+                read.truncate(end);
+                *input = &input[end - before..];
+                HeadRead::Whole(read)
+            }
+            None if read.len() <= bytes_max => {
+                *input = &[];
+                HeadRead::Nothing
+            }
+            _ => {
+                *input = &[];
+                HeadRead::TooLarge(HeadError::too_large(read))
+            }
+        }
+    }
+
+    /// Appends an answer to the request, or whole control frames.
+    pub(in crate::hub) fn control(&mut self, now: Now) -> &mut Vec<u8> {
+        self.queue.control(now)
+    }
+
+    /// The status that refused the handshake, for the log.
+    pub(in crate::hub) fn set_status(&mut self, status: u16) {
+        self.cold.record.code = Some(status);
+    }
+
+    /// The answer to the request is queued: the client gets messages from here on.
+    pub(in crate::hub) fn open(&mut self, now: Now, opening: Opening) -> Moved {
+        let greeted = opening.greeted;
+        self.queue.set_encoding(greeted.encoding);
+        self.intake = Intake::Open;
+        let cold = &mut *self.cold;
+        cold.codec = greeted.codec;
+        if let Some(per_second) = opening.outbound_per_second {
+            self.rate_limited = true;
+            cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
+        }
+        cold.record.user = opening.user;
+        cold.timers.stop(Timer::Handshake);
+        if let Some(at) = opening.first_ping_at {
+            cold.timers.set(Timer::Ping, at);
+        }
+        let (_, moved) = cold.phase.enter(Phase::Open(Open {
+            protocol: greeted.protocol,
+            ping: Ping::Idle,
+            close: None,
+        }));
+        moved
+    }
+
+    /// The connection goes to HTTP, with its place in the limits.
+    pub(in crate::hub) fn hand_over(&mut self) -> (Moved, Option<Permit>) {
+        self.cold.timers = Timers::default();
+        let (_, moved) = self.cold.phase.enter(Phase::Gone);
+        (moved, self.cold.permit.take())
+    }
+
+    /// A close was asked for. It waits until `due` for what is queued, as `close.how` says.
+    pub(in crate::hub) fn begin_close(
+        &mut self,
+        now: Now,
+        close: PendingClose,
+        due: u64,
+    ) -> CloseBegun {
+        let Phase::Open(open) = &mut self.cold.phase else {
+            return CloseBegun::Ignored;
+        };
+        // A client that was not blocked takes in this turn what was queued in it.
+        let waits = close.how == How::Graceful || self.sending != Sending::Blocked;
+        if !waits || self.queue.data_is_empty() {
+            self.write_close(now, close.code);
+            return CloseBegun::Written;
+        }
+        if self.intake != Intake::Closed {
+            self.intake = Intake::Closed;
+            open.close = Some(close);
+            self.cold.timers.set(Timer::Close, due);
+            return CloseBegun::Waits;
+        }
+        if close.how == How::Now
+            && let Some(earlier) = &mut open.close
+        {
+            // Decided again: it waits no longer than for this turn.
+            earlier.how = close.how;
+        }
+        CloseBegun::Ignored
+    }
+
+    /// Puts the close frame in the control part.
+    pub(super) fn write_close(&mut self, now: Now, code: CloseCode) {
+        if let Phase::Open(open) = &mut self.cold.phase {
+            self.cold.record.code.get_or_insert(code.code);
+            open.protocol.close(self.queue.control(now), code);
+        }
+    }
+
+    /// The last control bytes are queued: what waits behind the frame that was begun goes, and the
+    /// session only lives until they are out and the peer has ended, or until `due`.
+    pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Left {
+        self.intake = Intake::Closed;
+        let (frames, bytes) = self.queue.discard_waiting();
+        let cold = &mut *self.cold;
+        cold.reading = Reading::default();
+        cold.timers = Timers::default();
+        cold.timers.set(Timer::End, due);
+        let (_, moved) = cold.phase.enter(Phase::Closing(Closing {
+            reason,
+            half_closed: false,
+            peer_ended: false,
+        }));
+        Left {
+            moved,
+            reason,
+            is_first: true,
+            frames,
+            bytes,
+        }
+    }
+
+    /// The peer's side ended in order, or by an error.
+    pub(in crate::hub) fn peer_ended(&mut self, failed: bool) -> PeerEnd {
+        match &mut self.cold.phase {
+            Phase::Closing(closing) if !closing.half_closed && !failed => {
+                closing.peer_ended = true;
+                PeerEnd::Awaited
+            }
+            _ => PeerEnd::Ends,
+        }
+    }
+
+    /// Forgets everything: the socket ends. `None` if it has ended already.
+    pub(in crate::hub) fn end(&mut self, now: Now, reason: CloseReason) -> Option<(Left, Ended)> {
+        if matches!(self.cold.phase, Phase::Gone) {
+            return None;
+        }
+        self.intake = Intake::Closed;
+        let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
+        self.queue.clear();
+        let cold = &mut *self.cold;
+        cold.timers = Timers::default();
+        let (was, moved) = cold.phase.enter(Phase::Gone);
+        let (reason, is_first) = match &was {
+            Phase::Closing(closing) => (closing.reason, false),
+            _ => (reason, true),
+        };
+        let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
+        let left = Left {
+            moved,
+            reason,
+            is_first,
+            frames,
+            bytes,
+        };
+        let ended = cold.record.ended(now, reason, bytes_out, messages_out);
+        Some((left, ended))
+    }
+
+    /// What follows from a write, other than in the common case. `control_out`: control bytes
+    /// left, and none is left.
+    pub(in crate::hub) fn after_write(
+        &mut self,
+        now: Now,
+        control_out: bool,
+        limits: &Limits,
+    ) -> AfterWrite {
+        let blocked = self.sending == Sending::Blocked;
+        let (waiting, data_out) = (!self.queue.is_empty(), self.queue.data_is_empty());
+        match &mut self.cold.phase {
+            Phase::Open(open) => {
+                if control_out {
+                    open.ping.sent(now.mono_us + limits.pong_timeout_us);
+                }
+                let ripe =
+                    |close: &mut PendingClose| data_out || (close.how == How::Now && blocked);
+                let Some(close) = open.close.take_if(ripe) else {
+                    return AfterWrite::Nothing;
+                };
+                self.write_close(now, close.code);
+                AfterWrite::CloseWritten(close.reason)
+            }
+            Phase::Closing(closing) if !waiting && !closing.half_closed => {
+                closing.half_closed = true;
+                match closing.peer_ended {
+                    true => AfterWrite::End(closing.reason),
+                    false => AfterWrite::HalfClose,
+                }
+            }
+            _ => AfterWrite::Nothing,
+        }
+    }
+
+    /// A stop waits for the gateway until `until`. The client is read no more.
+    pub(in crate::hub) fn await_gateway(&mut self, until: u64) {
+        self.cold.reading.pause(Pause::Stop);
+        self.cold.timers.set(Timer::Close, until);
+    }
+
+    /// The gateway is done; `true` if a stop waited for that, and the client's turn is now.
+    pub(in crate::hub) fn gateway_is_done(&mut self, now: Now) -> bool {
+        let waited = self.takes_data() && self.cold.reading.is_paused_by(Pause::Stop);
+        if waited {
+            self.cold.timers.set(Timer::Close, now.mono_us);
+        }
+        waited
+    }
+
+    /// The client's turn in a stop comes at `at`.
+    pub(in crate::hub) fn close_at(&mut self, at: u64) {
+        self.cold.timers.set_earlier(Timer::Close, at);
+    }
+}

@@ -1,0 +1,394 @@
+//! One connection as the core sees it. A session owns itself: the core asks it what is due and
+//! what followed from a write, and turns the answers into effects and counters.
+//!
+//! The hot part is what a publish and a flush touch; everything else is behind one pointer. The
+//! border is a type boundary, not a promise of speed.
+
+mod due;
+mod lifecycle;
+mod phase;
+mod reading;
+mod record;
+mod timers;
+
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::protocol::{Codec, Encoding, Step};
+use super::send_queue::{Pushed, SendQueue, Wrote};
+use super::shell::Permit;
+use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
+use crate::auth::{AddressPlace, TokenBucket};
+use crate::wire::frame_reader::FrameScratch;
+
+pub(super) use due::Due;
+pub(super) use lifecycle::{AfterWrite, CloseBegun, HeadRead, Left, Opening, PeerEnd};
+pub use phase::PhaseKind;
+pub(super) use phase::{Moved, PendingClose};
+pub(super) use reading::Pause;
+
+use phase::{Head, Phase, Ping};
+use reading::Reading;
+use record::Record;
+use timers::{Timer, Timers};
+
+/// One connection, from the accept until its socket is released.
+#[derive(Debug)]
+pub(super) struct Session {
+    generation: u32,
+    intake: Intake,
+    sending: Sending,
+    /// A token bucket stands before the queue.
+    rate_limited: bool,
+    queue: SendQueue,
+    cold: Box<Cold>,
+}
+
+/// Whether new data is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intake {
+    /// Open and not about to close.
+    Open,
+    /// The same, but over a limit: in the list of those to be dropped.
+    Over,
+    /// Not open yet, about to close, or closed.
+    Closed,
+}
+
+/// Where a session stands between two writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// In no list: nothing waits, or it was not looked at yet.
+    Idle,
+    /// In a list of the next flush.
+    Listed,
+    /// The kernel takes nothing until it says so.
+    Blocked,
+}
+
+#[derive(Debug)]
+struct Cold {
+    phase: Phase,
+    timers: Timers,
+    /// The earliest entry in the heap of deadlines.
+    armed_at: Option<u64>,
+    reading: Reading,
+    /// What makes the frames of [`Encoding::Coded`].
+    codec: Option<&'static Codec>,
+    permit: Option<Permit>,
+    rate: Option<TokenBucket>,
+    record: Record,
+}
+
+/// What became of a frame for one client.
+pub(super) enum Delivered {
+    /// The client takes no data.
+    Refused,
+    /// It is over the client's rate.
+    Shed,
+    /// It waits; never [`Pushed::Over`].
+    Queued(Pushed),
+    /// A limit is passed; the frame was not queued. With the reason at the first time, when the
+    /// client joins those to be dropped.
+    Over(Option<CloseReason>),
+}
+
+/// What one write did.
+pub(super) struct Written {
+    pub(super) wrote: Wrote,
+    /// The kernel took less than it was given.
+    pub(super) short: bool,
+    /// The common case, an open session with an empty queue, is not this one:
+    /// [`Session::after_write`] says what follows.
+    pub(super) follows: bool,
+}
+
+impl Session {
+    /// A connection whose request head is on its way.
+    pub(super) fn new(
+        generation: u32,
+        peer: SocketAddr,
+        now: Now,
+        permit: Permit,
+        limits: &Limits,
+    ) -> (Self, Moved) {
+        let mut timers = Timers::default();
+        timers.set(Timer::Handshake, now.mono_us + limits.handshake_us);
+        let cold = Cold {
+            phase: Phase::Head(Head::default()),
+            timers,
+            armed_at: None,
+            reading: Reading::default(),
+            codec: None,
+            permit: Some(permit),
+            rate: None,
+            record: Record::new(peer, now),
+        };
+        let session = Self {
+            generation,
+            intake: Intake::Closed,
+            sending: Sending::Idle,
+            rate_limited: false,
+            queue: SendQueue::new(),
+            cold: Box::new(cold),
+        };
+        let moved = Moved {
+            from: None,
+            to: PhaseKind::Head,
+        };
+        (session, moved)
+    }
+
+    // ---- getters
+
+    #[inline]
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn phase(&self) -> PhaseKind {
+        self.cold.phase.kind()
+    }
+
+    /// Open and not about to close.
+    #[inline]
+    pub(super) fn takes_data(&self) -> bool {
+        self.intake != Intake::Closed
+    }
+
+    pub(super) fn wants_read(&self) -> bool {
+        !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.cold.record.peer
+    }
+
+    pub(super) fn client_addr(&self) -> IpAddr {
+        self.cold.record.client
+    }
+
+    /// Frames that wait or were begun.
+    pub(super) fn queued_frames(&self) -> usize {
+        self.queue.frames()
+    }
+
+    /// Bytes of the frames that wait; one that was begun counts whole.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// What must always hold of one session alone.
+    pub(super) fn check_invariants(&self) {
+        self.queue.check_invariants();
+        let open = self.phase() == PhaseKind::Open;
+        assert!(open || !self.takes_data(), "takes data before or after");
+        let gone = self.phase() == PhaseKind::Gone;
+        assert!(!gone || self.queue.is_empty(), "gone, and something waits");
+    }
+
+    // ---- what a publish touches
+
+    /// Puts a frame in the send queue.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Delivered {
+        if self.intake == Intake::Closed {
+            return Delivered::Refused;
+        }
+        if self.rate_limited && frame.class() == Class::Data {
+            let rate = self.cold.rate.as_mut();
+            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
+                self.queue.shed(frame);
+                return Delivered::Shed;
+            }
+        }
+        let pushed = self.queue.push(now, frame, limits);
+        match pushed {
+            Pushed::Over(reason) => {
+                let first = self.intake != Intake::Over;
+                self.intake = Intake::Over;
+                return Delivered::Over(first.then_some(reason));
+            }
+            Pushed::Conflated { frames, .. } => {
+                self.cold.record.messages_conflated += u64::from(frames);
+            }
+            Pushed::Queued | Pushed::QueuedOverSoft => {}
+        }
+        Delivered::Queued(pushed)
+    }
+
+    /// Takes out the keyed frames that were not begun and whose key is one of these; frames, bytes.
+    pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
+        let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));
+        self.cold.record.messages_conflated += u64::from(frames);
+        (frames, bytes)
+    }
+
+    /// Joins a list of the next flush: 0 for clients whose frames go out as they
+    /// were made, 1 for the others. `None` if the
+    /// session is in a list already, or its kernel takes nothing.
+    #[inline]
+    pub(super) fn enlist(&mut self) -> Option<usize> {
+        if self.sending != Sending::Idle {
+            return None;
+        }
+        self.sending = Sending::Listed;
+        Some(usize::from(self.queue.encoding() != Encoding::Plain))
+    }
+
+    // ---- what a flush touches
+
+    /// Something waits for the kernel.
+    #[inline]
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Leaves its list and makes what the next write needs: encodings by `deflate`, and leads
+    /// behind what is in `leads`. `false` if there is nothing to write.
+    #[inline]
+    pub(super) fn prepare_write(
+        &mut self,
+        bytes_max: usize,
+        leads: &mut Vec<u8>,
+        deflate: impl FnMut(&Frame),
+    ) -> bool {
+        if self.sending == Sending::Blocked {
+            return false;
+        }
+        self.sending = Sending::Idle;
+        if self.queue.is_empty() {
+            return false;
+        }
+        match self.queue.encoding() {
+            Encoding::Plain => {}
+            Encoding::Deflate(_) => self.queue.encode_next(bytes_max, deflate),
+            Encoding::Coded(_) => self.encode_next(bytes_max),
+        }
+        self.queue.render_leads(bytes_max, leads);
+        true
+    }
+
+    /// Makes the encodings of the next write, for a protocol with a codec.
+    fn encode_next(&self, bytes_max: usize) {
+        if let Some(codec) = self.cold.codec {
+            self.queue.encode_next(bytes_max, |frame| {
+                frame.coded_with(codec);
+            });
+        }
+    }
+
+    /// The next write, as [`SendQueue::gather`].
+    #[inline]
+    pub(super) fn gather<'a>(
+        &'a self,
+        bytes_max: usize,
+        leads: &'a [u8],
+        out: &mut Vec<IoSlice<'a>>,
+    ) {
+        self.queue.gather(bytes_max, leads, out);
+    }
+
+    /// The kernel took `taken` bytes of `offered`.
+    #[inline]
+    pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
+        let wrote = self.queue.wrote(now, taken);
+        let short = taken < offered;
+        if short {
+            self.sending = Sending::Blocked;
+        }
+        Written {
+            wrote,
+            short,
+            follows: wrote.control_out || !self.queue.is_empty() || !self.takes_data(),
+        }
+    }
+
+    /// The kernel takes bytes again.
+    pub(super) fn unblock(&mut self) {
+        if self.sending == Sending::Blocked {
+            self.sending = Sending::Idle;
+        }
+    }
+
+    // ---- input
+
+    /// Bytes came.
+    pub(super) fn count_read(&mut self, bytes: usize) {
+        self.cold.record.bytes_in += bytes as u64;
+    }
+
+    pub(super) fn count_message(&mut self) {
+        self.cold.record.messages_in += 1;
+    }
+
+    /// Takes what the next bytes of `input` come to; `None`: nothing more for now. While reading
+    /// is paused, and while more than `control_bytes_max` wait in the control part, the input is
+    /// kept for later.
+    pub(super) fn read(
+        &mut self,
+        now: Now,
+        input: &mut &[u8],
+        control_bytes_max: usize,
+        scratch: &mut FrameScratch,
+    ) -> Option<Step> {
+        let cold = &mut *self.cold;
+        if self.queue.control_bytes() > control_bytes_max {
+            cold.reading.pause(Pause::Control);
+        }
+        if cold.reading.is_paused() {
+            cold.reading.hold(input);
+            return None;
+        }
+        let Phase::Open(open) = &mut cold.phase else {
+            return None;
+        };
+        let control = self.queue.control(now);
+        let step = open.protocol.read(input, control, scratch);
+        match step {
+            // Asked for or not.
+            Some(Step::Pong) => open.ping = Ping::Idle,
+            Some(Step::PeerClosed(code)) => cold.record.code = code,
+            _ => {}
+        }
+        step
+    }
+
+    pub(super) fn pause(&mut self, why: Pause) {
+        self.cold.reading.pause(why);
+    }
+
+    /// `true` if nothing is against reading any more, and something was.
+    pub(super) fn resume(&mut self, why: Pause) -> bool {
+        self.cold.reading.resume(why)
+    }
+
+    /// What was read before a pause.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        self.cold.reading.take_held()
+    }
+
+    // ---- the client's place in the limits
+
+    pub(super) fn set_path(&mut self, path: &str) {
+        self.cold.record.set_path(path);
+    }
+
+    /// Whose connection it is, as a trusted proxy says.
+    pub(super) fn set_client_addr(&mut self, client: IpAddr) {
+        self.cold.record.client = client;
+    }
+
+    /// Counts the connection among those of its address until it ends.
+    pub(super) fn hold_place(&mut self, place: Option<AddressPlace>) {
+        if let Some(permit) = &mut self.cold.permit {
+            permit.hold(place);
+        }
+    }
+}

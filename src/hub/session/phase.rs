@@ -1,0 +1,189 @@
+//! The phases of a session, what belongs to each of them, and which may follow which.
+//!
+//! docs/lifecycle.md has the same table of edges for people; a test compares the two.
+
+use crate::hub::protocol::Protocol;
+use crate::hub::{CloseCode, CloseReason, Closing as How};
+use crate::wire::head::HeadScanner;
+
+/// Where a connection stands in its life (docs/lifecycle.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseKind {
+    /// The request head is on its way.
+    Head,
+    /// The client gets messages, or a close waits for the last of them.
+    Open,
+    /// The last bytes are on their way; what the client sends is discarded.
+    Closing,
+    /// The shell was told to end the socket, or has it for HTTP.
+    Gone,
+}
+
+/// From where to where a session may go.
+const EDGES: [(PhaseKind, PhaseKind); 6] = [
+    (PhaseKind::Head, PhaseKind::Open),
+    (PhaseKind::Head, PhaseKind::Closing),
+    (PhaseKind::Head, PhaseKind::Gone),
+    (PhaseKind::Open, PhaseKind::Closing),
+    (PhaseKind::Open, PhaseKind::Gone),
+    (PhaseKind::Closing, PhaseKind::Gone),
+];
+
+/// A session has changed its phase: the gauges follow
+/// ([`HubStats::moved`](crate::hub::HubStats)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(in crate::hub) struct Moved {
+    /// `None`: the session is new.
+    pub(in crate::hub) from: Option<PhaseKind>,
+    pub(in crate::hub) to: PhaseKind,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Head(Head),
+    Open(Open),
+    Closing(Closing),
+    Gone,
+}
+
+/// The request head so far.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) read: Vec<u8>,
+    pub(super) scanner: HeadScanner,
+}
+
+/// A client that gets messages.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) ping: Ping,
+    /// A close waits for data to go out: all of it, or what the kernel takes at once.
+    pub(super) close: Option<PendingClose>,
+}
+
+/// The last words.
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// Why it ends: what happens from here on changes nothing.
+    pub(super) reason: CloseReason,
+    /// All is out, and our side of the socket is shut down.
+    pub(super) half_closed: bool,
+    /// The peer ended before all was out.
+    pub(super) peer_ended: bool,
+}
+
+/// One ping at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// None is under way.
+    #[default]
+    Idle,
+    /// One waits in the control part.
+    Queued {
+        /// A pong is to come.
+        answered: bool,
+    },
+    /// One has left for the kernel.
+    Sent {
+        /// When the client is closed without a pong.
+        pong_due: u64,
+    },
+    /// No pong came in time. Once: the close may have to wait for what is flushed in this turn.
+    Missed,
+}
+
+impl Ping {
+    /// The control part went out.
+    pub(super) fn sent(&mut self, pong_due: u64) {
+        *self = match *self {
+            Self::Queued { answered: true } => Self::Sent { pong_due },
+            Self::Queued { answered: false } => Self::Idle,
+            other => other,
+        };
+    }
+
+    pub(super) fn pong_due(self) -> Option<u64> {
+        match self {
+            Self::Sent { pong_due } => Some(pong_due),
+            Self::Idle | Self::Queued { .. } | Self::Missed => None,
+        }
+    }
+}
+
+/// A close that was decided and not yet sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::hub) struct PendingClose {
+    pub(in crate::hub) code: CloseCode,
+    pub(in crate::hub) reason: CloseReason,
+    pub(in crate::hub) how: How,
+}
+
+impl Phase {
+    pub(super) fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Head(_) => PhaseKind::Head,
+            Self::Open(_) => PhaseKind::Open,
+            Self::Closing(_) => PhaseKind::Closing,
+            Self::Gone => PhaseKind::Gone,
+        }
+    }
+
+    /// Goes on to `next`; returns what was, and the change for the gauges.
+    pub(super) fn enter(&mut self, next: Self) -> (Self, Moved) {
+        let (from, to) = (self.kind(), next.kind());
+        debug_assert!(EDGES.contains(&(from, to)), "from {from:?} to {to:?}");
+        let moved = Moved {
+            from: Some(from),
+            to,
+        };
+        (std::mem::replace(self, next), moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EDGES, PhaseKind, Ping};
+
+    fn kind(name: &str) -> PhaseKind {
+        match name {
+            "head" => PhaseKind::Head,
+            "open" => PhaseKind::Open,
+            "closing" => PhaseKind::Closing,
+            "gone" => PhaseKind::Gone,
+            other => panic!("no phase: {other}"),
+        }
+    }
+
+    /// The rows `| from | to | … |` under "Edges" are the edges that the code allows.
+    #[test]
+    fn the_document_has_the_same_edges() {
+        let page = include_str!("../../../docs/lifecycle.md");
+        let (_, section) = page.split_once("## Edges\n").expect("a section");
+        let section = section.split("\n## ").next().expect("its text");
+        let rows = section.lines().filter(|line| line.starts_with("| "));
+        let edges: Vec<_> = rows
+            .skip(2)
+            .map(|row| {
+                let mut cells = row.split('|').map(str::trim).skip(1);
+                let mut next = || kind(cells.next().expect("a cell"));
+                (next(), next())
+            })
+            .collect();
+        assert_eq!(edges, EDGES);
+    }
+
+    #[test]
+    fn only_a_sign_of_life_that_is_answered_has_a_deadline() {
+        let mut ping = Ping::Idle;
+        ping.sent(5);
+        assert_eq!(ping, Ping::Idle);
+        for (answered, sent) in [(true, Ping::Sent { pong_due: 5 }), (false, Ping::Idle)] {
+            ping = Ping::Queued { answered };
+            assert_eq!(ping.pong_due(), None, "it has not left");
+            ping.sent(5);
+            assert_eq!(ping, sent);
+        }
+    }
+}

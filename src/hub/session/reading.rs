@@ -1,0 +1,74 @@
+//! Whether a session is read, and what was read of it before it was not.
+
+/// Why a session is not read for now. Reading goes on when no reason is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::hub) enum Pause {
+    /// Too many pongs wait.
+    Control = 1,
+    /// The gateway asked for it.
+    Gateway = 2,
+    /// It had its share of this turn: a few compressed bytes can be a lot of work.
+    Turn = 4,
+    /// The process stops, and the gateway is still busy with the client.
+    Stop = 8,
+}
+
+/// The reasons against reading, and the bytes that came all the same.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// [`Pause`]s, one bit each.
+    paused: u8,
+    /// Read before the pause, not yet looked at.
+    held: Vec<u8>,
+}
+
+impl Reading {
+    pub(super) fn pause(&mut self, why: Pause) {
+        self.paused |= why as u8;
+    }
+
+    /// Takes one reason away; `true` if it was the last.
+    pub(super) fn resume(&mut self, why: Pause) -> bool {
+        let before = self.paused;
+        self.paused &= !(why as u8);
+        before != 0 && self.paused == 0
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused != 0
+    }
+
+    pub(super) fn is_paused_by(&self, why: Pause) -> bool {
+        self.paused & why as u8 != 0
+    }
+
+    /// Keeps what was read until reading goes on.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pause, Reading};
+
+    #[test]
+    fn reading_goes_on_with_the_last_reason() {
+        let mut reading = Reading::default();
+        assert!(!reading.resume(Pause::Turn), "it was not paused");
+        reading.pause(Pause::Control);
+        reading.pause(Pause::Gateway);
+        reading.hold(b"a");
+        reading.hold(b"b");
+        assert!(!reading.resume(Pause::Gateway));
+        assert!(reading.is_paused() && reading.is_paused_by(Pause::Control));
+        assert!(reading.resume(Pause::Control));
+        assert_eq!(reading.take_held(), b"ab");
+        assert_eq!(reading.take_held(), b"");
+    }
+}

@@ -1,0 +1,82 @@
+//! The deadlines that a session sets and stops; each is set or not.
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Timer {
+    /// The request head has to be whole.
+    Handshake,
+    /// The next ping.
+    Ping,
+    /// What the gateway asked to be woken for.
+    Gateway,
+    /// A graceful close waits no longer, or the client's turn in a stop has come.
+    Close,
+    /// A session that closes ends, whether the peer has ended or not.
+    End,
+}
+
+impl Timer {
+    const COUNT: usize = Self::End as usize + 1;
+}
+
+/// One moment for each [`Timer`], microseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Timers {
+    at: [Option<u64>; Timer::COUNT],
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at_us: u64) {
+        self.at[timer as usize] = Some(at_us);
+    }
+
+    /// Sets it, unless it is due before that.
+    pub(super) fn set_earlier(&mut self, timer: Timer, at_us: u64) {
+        let slot = &mut self.at[timer as usize];
+        *slot = Some(slot.map_or(at_us, |at| at.min(at_us)));
+    }
+
+    pub(super) fn stop(&mut self, timer: Timer) {
+        self.at[timer as usize] = None;
+    }
+
+    pub(super) fn is_due(&self, timer: Timer, now_us: u64) -> bool {
+        self.at[timer as usize].is_some_and(|at| at <= now_us)
+    }
+
+    /// Stops a timer that is due; `false` if it is not.
+    pub(super) fn take_due(&mut self, timer: Timer, now_us: u64) -> bool {
+        let due = self.is_due(timer, now_us);
+        if due {
+            self.stop(timer);
+        }
+        due
+    }
+
+    /// The earliest of all.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.at.iter().flatten().copied().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Timer, Timers};
+
+    #[test]
+    fn each_timer_is_its_own() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.next(), None);
+        timers.set(Timer::Ping, 20);
+        timers.set_earlier(Timer::Close, 10);
+        timers.set_earlier(Timer::Close, 15);
+        assert_eq!(timers.next(), Some(10));
+        assert!(!timers.take_due(Timer::Close, 9));
+        assert!(timers.take_due(Timer::Close, 10));
+        assert!(!timers.take_due(Timer::Close, 10));
+        assert!(timers.is_due(Timer::Ping, 20));
+        timers.stop(Timer::Ping);
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! A hub whose clients speak lines or WebSocket, with sockets that take as many bytes as they are
+//! told to.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+
+use weirgate::hub::{
+    Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
+    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, Retain, SessionKey, Speaks, TopicName,
+    Transmit, Write,
+};
+use weirgate::wire::head::RequestHead;
+
+use crate::lines::LINES;
+
+const TOPIC: TopicName = TopicName::fixed("all");
+
+/// What is published, and to whom.
+#[derive(Debug, Default)]
+pub(crate) struct Say {
+    pub(crate) body: &'static str,
+    pub(crate) key: Option<u64>,
+    pub(crate) numbered: bool,
+}
+
+/// Everyone is a member of one topic; what a client says comes back to it.
+#[derive(Debug, Default)]
+pub(crate) struct Everybody {
+    pub(crate) closed: Vec<(SessionKey, CloseReason)>,
+}
+
+impl Gateway for Everybody {
+    type Client = ();
+    type In = Say;
+    type Out = Infallible;
+
+    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
+        match head.path() {
+            "/lines" => Some(LINES),
+            _ => head.asks_upgrade().then_some(Speaks::WEBSOCKET),
+        }
+    }
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+        core.join(key, &TOPIC);
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
+        if let Incoming::Text(text) = message {
+            let frame = Frame::text(core.frame_bytes())
+                .answer()
+                .body(text.as_bytes())
+                .finish();
+            core.send(key, &frame);
+        }
+    }
+
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, say: Say) {
+        let mut frame = Frame::text(core.frame_bytes()).received(core.now());
+        if let Some(key) = say.key {
+            frame = frame.key(ConflationKey(key));
+        }
+        if say.numbered {
+            frame = frame.lead(Lead::Seq("n="));
+        }
+        core.publish(&Publication {
+            topic: TOPIC,
+            frame: frame.body(say.body.as_bytes()).finish(),
+            deliver: true,
+            retain: Retain::Keep,
+        });
+    }
+
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.closed.push((key, reason));
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Socket {
+    /// What came and was not looked at.
+    pub(crate) bytes: Vec<u8>,
+    /// What the kernel still takes.
+    pub(crate) room: usize,
+    blocked: bool,
+    pub(crate) half_closed: bool,
+    /// Whether the kernel's bytes were dropped at its end.
+    pub(crate) released: Option<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Net(BTreeMap<SessionKey, Socket>);
+
+impl Transmit for Net {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        for write in batch {
+            let socket = self.0.get_mut(&write.key).expect("a socket");
+            assert!(!socket.blocked && !socket.half_closed, "{socket:?}");
+            let bytes: Vec<u8> = write.slices.iter().flat_map(|s| s.to_vec()).collect();
+            let taken = bytes.len().min(socket.room);
+            socket.room -= taken;
+            socket.blocked = taken < bytes.len();
+            socket.bytes.extend_from_slice(&bytes[..taken]);
+            wrote.push(match taken {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(taken),
+            });
+        }
+    }
+}
+
+pub(crate) struct Room {
+    pub(crate) hub: Hub<Everybody>,
+    net: Net,
+    pub(crate) now: Now,
+    pub(crate) frame_bytes: FrameBytes,
+}
+
+impl Room {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let frame_bytes = FrameBytes::default();
+        let core = Core::new(limits, frame_bytes.clone(), 1);
+        Self {
+            hub: Hub::new(core, Everybody::default()),
+            net: Net::default(),
+            now: Now {
+                mono_us: 1_000_000,
+                unix_ms: 1_715_629_300_000,
+            },
+            frame_bytes,
+        }
+    }
+
+    /// A client that sends this request; its kernel takes everything.
+    pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let key = self.hub.handle_accepted(self.now, peer);
+        let socket = Socket {
+            room: usize::MAX,
+            ..Socket::default()
+        };
+        self.net.0.insert(key, socket);
+        self.send(key, request);
+        key
+    }
+
+    /// A client of lines that has read its greeting.
+    pub(crate) fn lines(&mut self) -> SessionKey {
+        let key = self.connect(b"GET /lines HTTP/1.1\r\nHost: a\r\n\r\n");
+        let greeting = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";
+        assert_eq!(self.take(key), greeting);
+        key
+    }
+
+    pub(crate) fn socket(&mut self, key: SessionKey) -> &mut Socket {
+        self.net.0.get_mut(&key).expect("a socket")
+    }
+
+    /// What came since the last call.
+    pub(crate) fn take(&mut self, key: SessionKey) -> String {
+        let bytes = std::mem::take(&mut self.socket(key).bytes);
+        String::from_utf8(bytes).expect("text")
+    }
+
+    pub(crate) fn send(&mut self, key: SessionKey, bytes: &[u8]) {
+        self.hub.handle_bytes(self.now, key, bytes);
+        self.settle();
+    }
+
+    pub(crate) fn say(&mut self, say: Say) {
+        self.hub.handle_input(self.now, say);
+        self.settle();
+    }
+
+    /// The kernel takes so many bytes more.
+    pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
+        let socket = self.socket(key);
+        socket.room += room;
+        socket.blocked = false;
+        self.hub.handle_writable(self.now, key);
+        self.settle();
+    }
+
+    pub(crate) fn pass(&mut self, us: u64) {
+        self.now = self.now.plus_us(us);
+        self.hub.handle_timeout(self.now);
+        self.settle();
+    }
+
+    pub(crate) fn end(&mut self, key: SessionKey) {
+        self.hub.handle_ended(self.now, key, false);
+        self.settle();
+    }
+
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let more = self.hub.flush(self.now, &mut self.net);
+            let mut any = false;
+            while let Some(effect) = self.hub.poll_effect() {
+                any = true;
+                match effect {
+                    Effect::HalfClose(key) => self.socket(key).half_closed = true,
+                    Effect::Release { key, reset, .. } => {
+                        self.socket(key).released = Some(reset);
+                        self.hub.handle_released(key);
+                    }
+                    _ => {}
+                }
+            }
+            if !more && !any {
+                break;
+            }
+        }
+        self.hub.check_invariants();
+    }
+}
