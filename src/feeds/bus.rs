@@ -70,7 +70,7 @@ pub struct BusMessage {
     pub payload: Vec<u8>,
     /// Where it stands in its stream, where the bus has streams.
     pub position: Option<StreamPosition>,
-    /// When it reached this process.
+    /// Position in the stream; `None` if the bus has no streams.
     pub received: Now,
     /// Part of a warm-up or backlog: the cache takes it, clients get no broadcast of its own.
     pub quiet: bool,

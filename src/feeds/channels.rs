@@ -25,7 +25,7 @@ const FAMILY: &str = "channels";
 /// Before the number, and behind it everything else.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
-/// What can be set.
+/// Settings of a [`ChannelsFeed`].
 #[derive(Clone, Debug)]
 pub struct ChannelsFeedSettings {
     /// Levels of nesting up to which a payload counts as JSON.

@@ -43,7 +43,7 @@ pub enum BadTrade {
     NotJson(#[from] JsonError),
 }
 
-/// What can be set.
+/// Settings of a [`TradesFeed`].
 #[derive(Clone, Debug)]
 pub struct TradesFeedSettings {
     /// Levels of nesting that a payload may have.

@@ -55,7 +55,7 @@ const FLOW: usize = 0;
 const LEVELS: usize = 1;
 const VIEWPORT: usize = 2;
 
-/// What can be set.
+/// Settings of a [`LevelsFeed`].
 #[derive(Clone, Debug)]
 pub struct LevelsFeedSettings {
     /// Levels of nesting that a message may have.
@@ -82,7 +82,7 @@ pub struct Relay {
 /// One more topic: some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where they are published.
+    /// Topic of the endpoint's clients.
     pub topic: TopicName,
     /// Which; they stand in the order of the whole payload, whatever their order here.
     pub keys: Vec<String>,
