@@ -164,7 +164,8 @@ metric_names! { |at|
         "Bytes taken by the kernel for WebSocket clients."
         => at.turn.hub.bytes_sent;
     MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
-        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped or still waits."
+        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped \
+            or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
         "Queued messages replaced by a newer one of the same key because their client was slow."
@@ -188,7 +189,8 @@ metric_names! { |at|
         "Memory of all frames in bytes; a frame counts once, in however many queues."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for all frames (--frame-bytes-max); over the limit the client with the largest queue is dropped."
+        "Memory allowed for all frames (--frame-bytes-max); over the limit the client with the \
+            largest queue is dropped."
         => at.turn.shell.frame_bytes_max;
     WRITES = Counter "weirgate_writes_total" []
         "Writes to the sockets of clients."
@@ -261,7 +263,8 @@ metric_names! { |at|
     UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
         "Calls not made because the service failed too often just before.";
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, or a single call probes the service.";
+        "1 while calls of a service pause after too many failures, or a single call probes the \
+            service.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
         "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []

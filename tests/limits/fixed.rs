@@ -30,7 +30,8 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Window of the compression towards clients",
         value: "4 KiB",
-        beyond: "older bytes are not referred to; a client with a smaller window gets larger messages uncompressed",
+        beyond: "older bytes are not referred to; a client with a smaller window gets larger \
+            messages uncompressed",
         shows: Shows::Metric(names::DEFLATED_FRAMES),
         code: ("src/wire/deflate.rs", "WINDOW_BITS: u8 = 12;"),
         test: "src/wire/deflate/tests.rs::deflated_bodies_fit_the_windows_that_were_promised",
@@ -180,7 +181,8 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Failures of a service in a row before calls of the service pause for a second",
         value: "20",
-        beyond: "`upstream_error`, \"Upstream unreachable\", at once; then a single call probes the service",
+        beyond: "`upstream_error`, \"Upstream unreachable\", at once; then a single call probes \
+            the service",
         shows: Shows::Metric(names::UPSTREAM_CIRCUIT_OPEN),
         code: ("src/gateways/events/calls.rs", "FAILURES_MAX: u32 = 20;"),
         test: "src/gateways/events/calls.rs::twenty_failures_in_a_row_open_the_circuit_and_one_call_probes",
@@ -194,7 +196,8 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
-        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop takes in one turn",
+        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop \
+            takes in one turn",
         value: "64",
         beyond: "the rest waits for the next turn",
         shows: Shows::Metric(names::LOOP_TURNS),
@@ -310,7 +313,8 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/http_plane/limits.rs::a_head_without_end_is_cut_early",
     },
     Fixed {
-        what: "Plain HTTP at a stop: time from the end of the event loop to the end of the last response",
+        what: "Plain HTTP at a stop: time from the end of the event loop to the end of the last \
+            response",
         value: "200 ms",
         beyond: "the connection is cut",
         shows: Shows::Elsewhere("the client's side"),

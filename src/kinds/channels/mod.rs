@@ -75,7 +75,10 @@ const OWN: &[Setting] = &[
         "1000",
         "Messages per second from a client",
     )
-    .more("If set, a client also gets at most this number of data messages per second; further data messages are shed.")
+    .more(
+        "If set, a client also gets at most this number of data messages per second; further \
+        data messages are shed.",
+    )
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
         "the message is dropped, and the client gets an error once a second",

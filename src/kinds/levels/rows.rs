@@ -15,7 +15,9 @@ pub(super) const OF_LEVELS: &[Setting] = &[Setting::new(
     "Relay another NATS subject: the last message under KEY; may be repeated",
 )
 .more(
-    "stream defaults to the stream that holds the subject; weirgate waits for the stream and never creates the stream. durable defaults to gateway_KEY. In the environment, several relays are separated by spaces.",
+    "stream defaults to the stream that holds the subject; weirgate waits for the stream and \
+        never creates the stream. durable defaults to gateway_KEY. In the environment, several \
+        relays are separated by spaces.",
 )];
 
 pub(super) const OF_BOTH: &[Setting] = &[
@@ -27,7 +29,8 @@ pub(super) const OF_BOTH: &[Setting] = &[
         "Open another WebSocket path for only the named keys; may be repeated",
     )
     .more(
-        "Keys are flow, levels, viewport and the keys of --relay (weirgate levels). In the environment, several endpoints are separated by spaces.",
+        "Keys are flow, levels, viewport and the keys of --relay (weirgate levels). In the \
+            environment, several endpoints are separated by spaces.",
     ),
     Setting::new(
         SESSION,

@@ -41,7 +41,10 @@ const OWN: &[Setting] = &[
         "5",
         "Symbols per connection",
     )
-    .more("The claim of a token overrides this number, and then counts all connections of the user together.")
+    .more(
+        "The claim of a token overrides this number, and then counts all connections of the \
+        user together.",
+    )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .limit(
         "an error, and the request adds nothing",
@@ -87,7 +90,10 @@ const CHANGES: &[Change] = &[
         row.help("URL of Redis; required unless --redis-sentinels is set; rediss:// uses TLS")
     }),
     ("require-auth", |row| {
-        row.more("By default no client is refused for a token, and the claims of a valid token still apply.")
+        row.more(
+            "By default no client is refused for a token, and the claims of a valid token \
+            still apply.",
+        )
     }),
     ("message-bytes-max", |row| row.default("102400")),
     ("ping-interval-ms", |row| row.default("30000")),

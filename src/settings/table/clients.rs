@@ -72,7 +72,10 @@ pub(super) static ROWS: &[Setting] = &[
         "Proxies with a trusted X-Forwarded-For; * for any",
     )
     .more(
-        "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's address, for the limits by address and in the log, is the right-most address in X-Forwarded-For outside of this list. With * the client's address is the right-most of all; use * only if no other program reaches the port.",
+        "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+            address, for the limits by address and in the log, is the right-most address in \
+            X-Forwarded-For outside of this list. With * the client's address is the right-most \
+            of all; use * only if no other program reaches the port.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"]),
     Setting::ms(

@@ -14,7 +14,8 @@ pub(super) static ROWS: &[Setting] = &[
         "Bytes in the send queue of a client before the client is slow",
     )
     .limit(
-        "frames with a conflation key are conflated: only the newest stays; for other frames see `--send-queue-soft-for-ms`",
+        "frames with a conflation key are conflated: only the newest stays; for other frames \
+            see `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),

@@ -41,5 +41,8 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "Address for /metrics, /stats, /ready and /internal/*, off the public port",
     )
-    .more("This address responds even while the event loop hangs. Unset: these pages are on the public port."),
+    .more(
+        "This address responds even while the event loop hangs. Unset: these pages are on the \
+        public port.",
+    ),
 ];

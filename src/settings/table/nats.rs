@@ -49,7 +49,10 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "Credentials file with the user's JWT and the seed of the user's key",
     )
-    .more("weirgate reads the files for every connection, so a replaced file takes effect with the next connection.")
+    .more(
+        "weirgate reads the files for every connection, so a replaced file takes effect with \
+        the next connection.",
+    )
     .original_env(&["NATS_CREDS"])
     .part(Part::Nats),
     Setting::new(
@@ -68,7 +71,10 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "PEM file of the certificate authorities to trust for the servers",
     )
-    .more("Replaces the certificate authorities of the system. If set, every connection uses TLS, whatever the URL says.")
+    .more(
+        "Replaces the certificate authorities of the system. If set, every connection uses \
+        TLS, whatever the URL says.",
+    )
     .original_env(&["NATS_CA"])
     .part(Part::Nats),
     Setting::new(

@@ -40,7 +40,8 @@ pub(super) static ROWS: &[Setting] = &[
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password, database and TLS of --redis-url are used.",
+        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password, database \
+            and TLS of --redis-url are used.",
     )
     .original_env(&["REDIS_SENTINELS"])
     .part(Part::Redis),
