@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::bad_log::BadMessageLog;
-use super::too_large::check_size;
+use super::bus::check_size;
 use super::{BusEvent, BusMessage, Subscription};
 use crate::hub::{
     BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,

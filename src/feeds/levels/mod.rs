@@ -34,7 +34,7 @@ use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
 use super::bus::LastSeen;
-use super::too_large::check_size;
+use super::bus::check_size;
 use super::{BusEvent, BusMessage};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
