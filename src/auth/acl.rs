@@ -36,23 +36,23 @@ pub enum AclError {
     /// A role's value is something else than a list of texts.
     #[error("role {role:?}: not a list of texts")]
     NoList {
-        /// Which.
+        /// The role's name.
         role: String,
     },
     /// A role stands there twice.
     #[error("role {role:?} stands there twice")]
     Twice {
-        /// Which.
+        /// The role's name.
         role: String,
     },
     /// A pattern without one meaning.
     #[error("role {role:?}, pattern {pattern:?}: {error}")]
     Pattern {
-        /// Whose.
+        /// The role's name.
         role: String,
-        /// Which.
+        /// The pattern, as the table has it.
         pattern: String,
-        /// Why.
+        /// The reason of the refusal.
         error: GlobError,
     },
 }

@@ -67,12 +67,12 @@ impl fmt::Display for Network {
 /// The proxies whose word on a client's address counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
-    /// Nobody's.
+    /// No proxy is trusted: the client is the peer of the connection.
     #[default]
     None,
     /// Everybody's: for a port that only the proxy can reach.
     Any,
-    /// Theirs.
+    /// Proxies in these networks are trusted.
     Networks(Vec<Network>),
 }
 

@@ -41,7 +41,7 @@ impl TokenEnd {
         })
     }
 
-    /// It is over.
+    /// Returns `true` if the token has ended at `now`; `false` for a token without an end.
     pub(super) fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms)
     }

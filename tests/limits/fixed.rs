@@ -30,16 +30,16 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Window of the compression towards clients",
         value: "4 KiB",
-        beyond: "older bytes are not referred to; a client that asked for a smaller window gets \
-                 larger messages plain",
+        beyond: "older bytes are not referred to; a client with a smaller window gets larger \
+            messages uncompressed",
         shows: Shows::Metric(names::DEFLATED_FRAMES),
         code: ("src/wire/deflate.rs", "WINDOW_BITS: u8 = 12;"),
         test: "src/wire/deflate/tests.rs::deflated_bodies_fit_the_windows_that_were_promised",
     },
     Fixed {
-        what: "Inflated bytes that are kept between messages, for all clients together",
+        what: "Buffer for inflated bytes, kept between messages for all clients together",
         value: "64 KiB",
-        beyond: "the buffer is given back after the message",
+        beyond: "the buffer is freed after the message",
         shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
         code: (
             "src/wire/frame_reader/scratch.rs",
@@ -56,9 +56,9 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/hub_rules/queue.rs::a_long_queue_goes_out_in_writes_of_so_many_frames",
     },
     Fixed {
-        what: "Known addresses before those that are idle are forgotten, where addresses are limited",
-        value: "1,024, then twice those that are not idle",
-        beyond: "idle ones are forgotten",
+        what: "Known addresses before idle addresses are forgotten, if addresses are limited",
+        value: "1,024, then twice the number of active addresses",
+        beyond: "idle addresses are forgotten",
         shows: Shows::Metric(names::ADDRESSES),
         code: (
             "src/auth/address_limits.rs",
@@ -75,15 +75,15 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/verify/tests.rs::what_is_no_token_is_refused_before_anything_is_read",
     },
     Fixed {
-        what: "Keys that tokens are checked with",
+        what: "Keys for the check of tokens",
         value: "64",
-        beyond: "the start ends with status 2; a changed file is not taken",
+        beyond: "the start ends with status 2; a changed file is ignored",
         shows: Shows::Elsewhere("the log"),
         code: ("src/auth/keys.rs", "KEYS_MAX: usize = 64;"),
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },
     Fixed {
-        what: "Steps of the question whether a role may subscribe to a pattern",
+        what: "Steps of the check whether a role permits a pattern",
         value: "4,000",
         beyond: "the pattern is refused",
         shows: Shows::Elsewhere("`errors` of `subscribed`"),
@@ -92,8 +92,8 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "Entries of one request of a channels client",
-        value: "1,000, or twice what it may hold",
-        beyond: "an error, and none is looked at",
+        value: "1,000, or twice the number of names that the client may hold",
+        beyond: "an error, and no entry is checked",
         shows: Shows::Elsewhere("the client's `error`"),
         code: (
             "src/gateways/channels/mod.rs",
@@ -137,8 +137,8 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Wait of `subscribed` for Redis",
         value: "1 s",
-        beyond: "sent all the same",
-        shows: Shows::Elsewhere("nothing: the contract says so"),
+        beyond: "sent nevertheless",
+        shows: Shows::Elsewhere("nothing: the protocol defines this limit"),
         code: (
             "src/gateways/channels/waiting.rs",
             "WAIT_US: u64 = 1_000_000;",
@@ -146,10 +146,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/channels_gateway/waiting.rs::nobody_waits_longer_than_a_second",
     },
     Fixed {
-        what: "Answers of one channels client that wait for Redis",
+        what: "Responses to one channels client that wait for Redis",
         value: "64, and 64 KiB",
-        beyond: "the client is not read until some have gone out",
-        shows: Shows::Elsewhere("nothing: it lasts a second at the most"),
+        beyond: "weirgate stops reading from the client until some responses are sent",
+        shows: Shows::Elsewhere("nothing: the wait is a second at the most"),
         code: (
             "src/gateways/channels/waiting.rs",
             "ANSWERS_MAX: usize = 64;",
@@ -157,9 +157,9 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/channels_gateway/waiting.rs::a_client_with_many_answers_waiting_is_not_read",
     },
     Fixed {
-        what: "Messages of one device's connection that wait for the one before them",
+        what: "Waiting messages of one device's connection",
         value: "64, or 1 MiB",
-        beyond: "the connection is not read until there is room",
+        beyond: "weirgate stops reading from the connection until there is room",
         shows: Shows::Elsewhere("the client's side"),
         code: (
             "src/gateways/events/connection.rs",
@@ -168,9 +168,9 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/events_gateway.rs::who_sends_too_much_is_not_read_until_there_is_room",
     },
     Fixed {
-        what: "Unsent bytes of one device's connection when its next message is looked at",
+        what: "Unsent bytes of one device's connection before its next message is processed",
         value: "16 KiB",
-        beyond: "the message waits until the device has read what it was answered",
+        beyond: "the message waits until the device has read earlier responses",
         shows: Shows::Metric(names::MESSAGES_WAITING),
         code: (
             "src/gateways/events/connection.rs",
@@ -179,31 +179,33 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/events_gateway.rs::who_asks_for_more_than_it_reads_waits_for_itself",
     },
     Fixed {
-        what: "Failures of a service in a row before it is left alone for a second",
+        what: "Failures of a service in a row before calls of the service pause for a second",
         value: "20",
-        beyond: "`upstream_error`, \"Upstream unreachable\", at once; then one call probes",
+        beyond: "`upstream_error`, \"Upstream unreachable\", at once; then a single call probes \
+            the service",
         shows: Shows::Metric(names::UPSTREAM_CIRCUIT_OPEN),
         code: ("src/gateways/events/calls.rs", "FAILURES_MAX: u32 = 20;"),
         test: "src/gateways/events/calls.rs::twenty_failures_in_a_row_open_the_circuit_and_one_call_probes",
     },
     Fixed {
-        what: "Large broadcasts and answers of services (over 256 KiB) that are read at once",
+        what: "Large broadcasts and responses of services (over 256 KiB) parsed at the same time",
         value: "2",
-        beyond: "the next waits; smaller ones do not",
+        beyond: "the next large body waits; smaller bodies do not wait",
         shows: Shows::Elsewhere("the client's side"),
         code: ("src/http/aside.rs", "PLACES: usize = 2;"),
         test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
-        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop takes in one turn",
+        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop \
+            takes in one turn",
         value: "64",
-        beyond: "the rest has the next turn",
+        beyond: "the rest waits for the next turn",
         shows: Shows::Metric(names::LOOP_TURNS),
         code: ("src/reactor/turn.rs", "INPUTS_MAX: usize = 64;"),
         test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
     },
     Fixed {
-        what: "The whole of a call of a service",
+        what: "Time for the whole call of a service",
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",
         shows: Shows::Metric(names::UPSTREAM_CALLS),
@@ -211,9 +213,9 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
     },
     Fixed {
-        what: "A kept connection to a service that is not used",
+        what: "Idle time of a kept connection to a service",
         value: "4 s",
-        beyond: "the next call or request makes a new one",
+        beyond: "the next call or request opens a new connection",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
             "src/http/services/pool.rs",
@@ -223,8 +225,8 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "Open files: connections, and a few more",
-        value: "what `ulimit -Hn` says",
-        beyond: "newcomers wait; who is connected is served",
+        value: "the hard limit, `ulimit -Hn`",
+        beyond: "new clients wait; connected clients are served",
         shows: Shows::Metric(names::PROCESS_OPEN_FDS),
         code: (
             "src/run/process.rs",
@@ -233,9 +235,9 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
     },
     Fixed {
-        what: "Pause after an accept that failed, for want of descriptors for example",
+        what: "Pause after a failed accept, for example without free file descriptors",
         value: "10 to 500 ms, doubling",
-        beyond: "newcomers wait; one log line a second",
+        beyond: "new clients wait; one log line a second",
         shows: Shows::Metric(names::ACCEPT_ERRORS),
         code: ("src/reactor/listener.rs", "RETRY_MAX_US: u64 = 500_000;"),
         test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
@@ -243,15 +245,15 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Log lines about ended connections",
         value: "10 a second",
-        beyond: "counted, and said as `lines_left_out` by the next",
+        beyond: "counted, and reported as `lines_left_out` in the next line",
         shows: Shows::Metric(names::CLIENT_CLOSES),
         code: ("src/reactor/turn.rs", "END_LINES_PER_SECOND: u32 = 10;"),
         test: "tests/blackbox/test_limits_logs.py::test_a_flood_of_ends_is_no_flood_of_lines",
     },
     Fixed {
-        what: "Log lines that wait for standard output",
+        what: "Log lines in the queue for standard output",
         value: "4,096",
-        beyond: "left out, counted, and said once there is room; nobody waits",
+        beyond: "left out, counted, and reported once there is room; no thread waits",
         shows: Shows::Metric(names::LOG_LINES_LEFT_OUT),
         code: (
             "src/telemetry/log_lines.rs",
@@ -270,13 +272,13 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Log lines about bad messages from the bus",
         value: "5 a second",
-        beyond: "counted, and said by the next",
+        beyond: "counted, and reported in the next line",
         shows: Shows::Metric(names::BUS_MESSAGES_BAD),
         code: ("src/feeds/bad_log.rs", "LINES_PER_SECOND: u32 = 5;"),
         test: "src/feeds/bad_log.rs::the_rate_is_bounded_and_what_was_left_out_is_said",
     },
     Fixed {
-        what: "Messages of JetStream on their way to us without an acknowledgement, per consumer",
+        what: "Messages from JetStream without an acknowledgement, per consumer",
         value: "512",
         beyond: "the server waits; the stream keeps the rest",
         shows: Shows::Metric(names::CONSUMER_LAG),
@@ -309,31 +311,32 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Plain HTTP: a connection without a request",
         value: "75 s",
-        beyond: "it ends",
+        beyond: "the connection ends",
         shows: Shows::Metric(names::CONNECTIONS),
         code: ("src/http/plane.rs", "idle_timeout_ms: 75_000,"),
         test: "tests/http_plane/limits.rs::an_idle_connection_ends_and_a_busy_one_does_not",
     },
     Fixed {
-        what: "Plain HTTP: from our end of a connection to the client's",
+        what: "Plain HTTP: time from the end of the last response to the client's close",
         value: "1 s",
-        beyond: "it is cut",
+        beyond: "the connection is cut",
         shows: Shows::Metric(names::CONNECTIONS),
         code: ("src/http/plane.rs", "linger_ms: 1_000,"),
         test: "tests/http_plane/limits.rs::a_body_that_never_comes_does_not_hold_the_connection",
     },
     Fixed {
-        what: "Plain HTTP: bytes that are read after our end of a connection",
+        what: "Plain HTTP: bytes read after the end of the last response",
         value: "256 KiB",
-        beyond: "it is cut",
+        beyond: "the connection is cut",
         shows: Shows::Metric(names::CONNECTIONS),
         code: ("src/http/plane.rs", "linger_bytes_max: 256 * 1024,"),
         test: "tests/http_plane/limits.rs::a_head_without_end_is_cut_early",
     },
     Fixed {
-        what: "Plain HTTP at a stop: from the loop's end to that of the last answer",
+        what: "Plain HTTP at a stop: time from the end of the event loop to the end of the last \
+            response",
         value: "200 ms",
-        beyond: "it is cut",
+        beyond: "the connection is cut",
         shows: Shows::Elsewhere("the client's side"),
         code: (
             "src/run/gateway.rs",
@@ -342,26 +345,26 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/http_plane/main.rs::stopping_ends_what_does_not_end_itself_at_the_deadline",
     },
     Fixed {
-        what: "At a stop: how long the close of a device waits for its answers",
+        what: "At a stop: how long the close of a device waits for responses",
         value: "60 % of `--stop-timeout-ms`",
-        beyond: "closed without them",
+        beyond: "closed without the responses",
         shows: Shows::Reason(CloseReason::ShuttingDown),
         code: ("src/run/common.rs", "BUSY_PERCENT: u64 = 60;"),
         test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
-        what: "`weirgate health`: bytes of an answer that are looked at",
+        what: "`weirgate health`: bytes read of a response",
         value: "1 KiB",
-        beyond: "not read; the status line stands in the first of them",
+        beyond: "not read; the first bytes contain the status line",
         shows: Shows::Elsewhere("nowhere"),
         code: ("src/commands/health.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
         test: "src/commands/health.rs::only_200_is_healthy",
     },
     Fixed {
-        what: "Chunk extensions of one request body, and its trailers",
+        what: "Chunk extensions of one request body, and trailers of the body",
         value: "8 KiB each",
-        beyond: "the body breaks off: 400 from a handler that reads it",
-        shows: Shows::Elsewhere("the answer"),
+        beyond: "the body breaks off: 400 if a handler reads the body",
+        shows: Shows::Elsewhere("the response"),
         code: ("src/wire/body.rs", "ANNEX_BYTES_MAX: u32 = 8 * 1024;"),
         test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
     },
@@ -390,7 +393,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/http_proxy/faults.rs::a_small_body_is_whole_before_it_takes_a_connection",
     },
     Fixed {
-        what: "Times that a proxied path may be encoded over itself",
+        what: "Nested encodings of a proxied path",
         value: "3",
         beyond: "400",
         shows: Shows::Metric(names::PROXY_REQUESTS),

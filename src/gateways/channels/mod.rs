@@ -38,7 +38,7 @@ pub use self::stats::ChannelsStats;
 /// A request may name twice as many channels as a client may hold, and at least so many.
 const ENTRIES_MAX: usize = 1_000;
 
-/// What can be set.
+/// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
 pub struct ChannelsGatewaySettings {
     /// Names that a client may hold, patterns among them; 0 allows none.
@@ -255,7 +255,7 @@ impl ChannelsGateway {
 
 enum Verdict {
     Granted,
-    /// Not this one.
+    /// An error for this entry; the next entries are still checked.
     Refused(String),
     /// Not this one, nor any that follows.
     Full(String),

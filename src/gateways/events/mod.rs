@@ -42,7 +42,7 @@ pub use self::push::Push;
 pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
-/// What can be set.
+/// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
 pub struct EventsGatewaySettings {
     /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of one message; larger ones are refused.
