@@ -8,7 +8,8 @@
 //! | [`feeds`] | bus bytes to publications, one feed a process | know a client, a socket, a broker | [`reactor`], through [`hub::Feed`] |
 //! | [`gateways`] | the client side of each contract | know a socket, a broker | [`hub`], through [`hub::Gateway`] |
 //! | [`wire`] | codecs: request head, frames, deflate, JSON guard | keep a connection | [`hub`], [`feeds`], [`gateways`] |
-//! | [`auth`] | tokens, roles, origins, rate limits | hold a session | [`gateways`], [`hub`] |
+//! | [`auth`] | tokens and keys, roles, origins | hold a session, read a file | [`gateways`] |
+//! | [`admission`] | limits by address, client addresses, token buckets | hold a session | [`gateways`], [`hub`] |
 //! | [`reactor`] | every system call of the socket side | know a gateway or a feed | `main` |
 //! | [`sources`] | bus threads | parse a payload | `main` |
 //! | [`http`] | plain HTTP on a side thread: pages, health, metrics | make the loop wait | `main`, [`reactor`] |
@@ -22,6 +23,7 @@
 //! | [`token_command`] | `weirgate token`: makes and judges tokens | start anything | `main` |
 //! | [`health_check`] | `weirgate health`: asks a running one | start anything | `main` |
 
+pub mod admission;
 pub mod auth;
 pub mod clock;
 pub mod feeds;

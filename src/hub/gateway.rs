@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::protocol::Speaks;
 use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Frame, Publication, SessionKey};
-use crate::auth::AddressPlace;
+use crate::admission::AddressPlace;
 use crate::wire::head::RequestHead;
 use crate::wire::traceparent::Trace;
 

@@ -9,7 +9,7 @@ use super::hub::{Hub, RETRY};
 use super::protocol::Request;
 use super::session::{HeadRead, Opening};
 use super::{CloseReason, Closing, SessionKey};
-use crate::auth::AddressRefusal;
+use crate::admission::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 

@@ -8,7 +8,7 @@ use url::Url;
 use super::endpoint::{self, EndpointSettings};
 use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
-use crate::auth::TrustedProxies;
+use crate::admission::TrustedProxies;
 use crate::http::services::Upstream;
 use crate::telemetry::logging;
 

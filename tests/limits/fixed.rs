@@ -61,10 +61,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "idle ones are forgotten",
         shows: Shows::Metric(names::ADDRESSES),
         code: (
-            "src/auth/address_limits.rs",
+            "src/admission/address_limits.rs",
             "SWEEP_ADDRESSES_MIN: usize = 1024;",
         ),
-        test: "src/auth/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
+        test: "src/admission/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
     },
     Fixed {
         what: "A token (JWT or key)",

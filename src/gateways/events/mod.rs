@@ -28,7 +28,8 @@ use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
-use crate::auth::{Origins, TokenBucket};
+use crate::admission::TokenBucket;
+use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, Call, CloseReason, Core, Frame, FrameBytes, Gateway, Incoming, Now,
     Publication, Reply, Retain, SessionKey, TopicName,

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use super::error::Warning;
 use super::kind::Value;
-use crate::auth::{AddressLimits, TrustedProxies};
+use crate::admission::{AddressLimits, TrustedProxies};
 use crate::hub;
 
 pub use self::auth::AuthSettings;
