@@ -7,13 +7,16 @@
 mod acl;
 mod glob;
 mod keys;
+mod match_budget;
 mod origins;
 mod token;
+mod verdicts;
 mod verify;
 
 pub use acl::{Acl, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};
+pub use match_budget::MatchBudget;
 pub use origins::Origins;
 pub use token::{Token, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

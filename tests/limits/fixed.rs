@@ -84,11 +84,30 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "Steps of the question whether a role may subscribe to a pattern",
-        value: "4,000",
+        value: "50,000",
         beyond: "the pattern is refused",
         shows: Shows::Elsewhere("`errors` of `subscribed`"),
-        code: ("src/auth/glob.rs", "STEPS_MAX: usize = 4_000;"),
-        test: "src/auth/glob/tests.rs::a_pattern_made_to_take_for_ever_does_not",
+        code: ("src/auth/acl.rs", "PATTERN_STEPS_MAX: usize = 50_000;"),
+        test: "src/auth/acl.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
+    },
+    Fixed {
+        what: "Steps of matching in one request of a channels client, for all of its entries",
+        value: "100 for each entry that it may have: 100,000",
+        beyond: "the entries that are left are refused",
+        shows: Shows::Elsewhere("`errors` of `subscribed`"),
+        code: (
+            "src/gateways/channels/mod.rs",
+            "STEPS_PER_ENTRY: usize = 100;",
+        ),
+        test: "tests/channels_gateway/requests.rs::a_request_has_one_budget_of_matching_steps",
+    },
+    Fixed {
+        what: "Patterns of one role whose answer is remembered",
+        value: "1,024, of 255 bytes at the most",
+        beyond: "what was not asked for lately is looked at again",
+        shows: Shows::Elsewhere("nothing: only its cost differs"),
+        code: ("src/auth/verdicts.rs", "VERDICTS_MAX: usize = 1_024;"),
+        test: "src/auth/verdicts.rs::what_is_asked_for_is_kept_and_the_rest_is_bounded",
     },
     Fixed {
         what: "Entries of one request of a channels client",

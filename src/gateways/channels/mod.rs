@@ -23,7 +23,7 @@ use self::waiting::{Answers, Waits};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, Origins, Refusal, Token, bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, MatchBudget, Origins, Refusal, Token, bearer_protocol, is_pattern,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, CloseReason, Closing, Core, Gateway, Incoming, SessionKey,
@@ -35,6 +35,10 @@ pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
 const ENTRIES_MAX: usize = 1_000;
+
+/// Steps of matching that a request has for each entry it may have, all of them together: 100,000
+/// where nobody changed the limits, less than a millisecond.
+const STEPS_PER_ENTRY: usize = 100;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -138,8 +142,9 @@ impl ChannelsGateway {
     ) -> (Answer, BTreeSet<TopicName>) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
         let mut topics = BTreeSet::new();
+        let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         for name in names {
-            match self.judge(key, &name) {
+            match self.judge(key, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, &topic);
@@ -159,8 +164,8 @@ impl ChannelsGateway {
         (Answer::subscribed(&granted, &errors, request_id), topics)
     }
 
-    fn judge(&self, key: SessionKey, name: &str) -> Verdict {
-        let settings = &self.settings;
+    fn judge(&mut self, key: SessionKey, name: &str, budget: &mut MatchBudget) -> Verdict {
+        let settings = &mut self.settings;
         let Some(client) = self.clients.get(&key) else {
             return Verdict::Full(String::new());
         };
@@ -172,7 +177,7 @@ impl ChannelsGateway {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
-        if !settings.acl.grants(&client.role, name) {
+        if !settings.acl.grants(&client.role, name, budget) {
             return Verdict::Refused(format!("Access denied to channel: {name}"));
         }
         Verdict::Granted
