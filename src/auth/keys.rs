@@ -11,6 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto;
 use jsonwebtoken::{Algorithm as Signing, DecodingKey};
+use pkcs1::RsaPublicKey;
+use pkcs1::der::Decode;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use subtle::ConstantTimeEq;
 
@@ -160,9 +162,7 @@ impl KeySet {
         let mut added = self.clone();
         for (block, number) in pem_blocks(text).zip(1..) {
             let (algorithm, key) = from_pem(block).ok_or(KeyError::Pem { number })?;
-            // A DER encoding holds the modulus, and little else.
-            let bits = key.try_get_as_bytes().map_or(0, |der| der.len() * 8);
-            if algorithm == Algorithm::Rs256 && bits < RSA_BITS_MIN {
+            if algorithm == Algorithm::Rs256 && is_weak(modulus(&key).unwrap_or_default()) {
                 return Err(KeyError::Weak { number });
             }
             added.add(None, algorithm, key)?;
@@ -261,6 +261,22 @@ fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
     length_is_right && crypto::verify("", b"", key, algorithm.signing()).is_ok()
 }
 
+/// The modulus of an RSA key that was read from PEM: the crate keeps its DER (RFC 8017 §A.1.1).
+fn modulus(key: &DecodingKey) -> Option<&[u8]> {
+    let key = RsaPublicKey::from_der(key.try_get_as_bytes().ok()?).ok()?;
+    Some(key.modulus.as_bytes())
+}
+
+/// Below [`RSA_BITS_MIN`], counted from the highest bit that is set.
+fn is_weak(modulus: &[u8]) -> bool {
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let [highest, rest @ ..] = &modulus[zeros..] else {
+        return true;
+    };
+    let bits = rest.len() * 8 + (u8::BITS - highest.leading_zeros()) as usize;
+    bits < RSA_BITS_MIN
+}
+
 /// A key of the set; `None` for one that is not meant for signatures of the algorithms here.
 fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey)>, KeyError> {
     let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
@@ -285,8 +301,7 @@ fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey
     let key = match algorithm {
         Algorithm::Rs256 => {
             let (modulus, exponent) = (bytes("n")?, bytes("e")?);
-            let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-            if significant * 8 < RSA_BITS_MIN {
+            if is_weak(&modulus) {
                 return Err(KeyError::Weak { number });
             }
             DecodingKey::from_rsa_raw_components(&modulus, &exponent)

@@ -171,6 +171,26 @@ fn a_set_is_read_for_what_it_is_good_for() {
     ));
 }
 
+/// The size that counts is the modulus's: the DER text around it is longer.
+#[test]
+fn rsa_keys_are_measured_by_their_modulus() {
+    for text in [
+        include_str!("../../../tests/vectors/tokens/rsa-1984.pem"),
+        include_str!("../../../tests/vectors/tokens/rsa-2047.pem"),
+    ] {
+        let read = pem(text).map(|keys| keys.len());
+        assert_eq!(read, Err(KeyError::Weak { number: 1 }), "{text}");
+        let second = pem(&[RSA, text].concat()).map(|keys| keys.len());
+        assert_eq!(second, Err(KeyError::Weak { number: 2 }), "{text}");
+    }
+    let set = format!(r#"{{"keys":[{{"kty":"RSA","n":"{RSA_2047_MODULUS}","e":"AQAB"}}]}}"#);
+    let read = jwks(&set).map(|keys| keys.len());
+    assert_eq!(read, Err(KeyError::Weak { number: 1 }));
+}
+
+/// The modulus of `rsa-2047.pem`.
+const RSA_2047_MODULUS: &str = "cehTT0NuoUo0m2xjgZVZI8-_5tFeXk7I9a2LURoK1x4xOsXg7QZYeZpWzQPN6hyAQ01O3AXA2suqMuHJiu22ENRvEWVrv33-x61Bf261g0cq-FP6FHSHSWyQKIN6EamK-D9wWy4_MxB9Nl3ZFRK3lAJC2kHPphult7DiZltwdxUXJK5kfwUForYFO51SvAAO-bc8t0qFb4aga1hvFfnZdOBBoeRefgQC32ZwcgulXGXZTFCsJit42yXPdUXQaRtS-AF0Zk54QCw70jAlmJbtqgkQYPLDEgZWcR4fTURuWWpsCL0R7uRcRiUa-XsluBf0zCQ4vE18vbTXboSMyUX2sw";
+
 const ED_JWK: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
 
