@@ -287,10 +287,21 @@ fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey
         _ => return Ok(None),
     };
     // RFC 9864 gives EdDSA with this curve a name of its own.
-    let alg_fits = |alg| alg == algorithm.name() || kind == "OKP" && alg == "Ed25519";
-    if member("alg").is_some_and(|alg| !alg_fits(alg))
-        || member("use").is_some_and(|r#use| r#use != "sig")
-    {
+    let algorithms = [
+        algorithm.name(),
+        if kind == "OKP" {
+            "Ed25519"
+        } else {
+            algorithm.name()
+        },
+    ];
+    let says_one_of = |name: &str, values: &[&str]| {
+        let value = jwk
+            .get(name)
+            .map(|value| value.as_str().unwrap_or("no text"));
+        value.is_none_or(|value| values.contains(&value))
+    };
+    if !says_one_of("alg", &algorithms) || !says_one_of("use", &["sig"]) || !may_verify(jwk) {
         return Ok(None);
     }
     let broken = KeyError::Jwk { number, kind };
@@ -314,6 +325,14 @@ fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey
     } else {
         Err(broken)
     }
+}
+
+/// The key names no operations, or to check signatures is one of them (RFC 7517 §4.3).
+fn may_verify(jwk: &Value) -> bool {
+    jwk.get("key_ops").is_none_or(|operations| {
+        let mut operations = operations.as_array().into_iter().flatten();
+        operations.any(|operation| operation.as_str() == Some("verify"))
+    })
 }
 
 /// The keys in force, which somebody may replace while connections are judged. Copies share them.

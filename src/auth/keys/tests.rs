@@ -191,6 +191,37 @@ fn rsa_keys_are_measured_by_their_modulus() {
 /// The modulus of `rsa-2047.pem`.
 const RSA_2047_MODULUS: &str = "cehTT0NuoUo0m2xjgZVZI8-_5tFeXk7I9a2LURoK1x4xOsXg7QZYeZpWzQPN6hyAQ01O3AXA2suqMuHJiu22ENRvEWVrv33-x61Bf261g0cq-FP6FHSHSWyQKIN6EamK-D9wWy4_MxB9Nl3ZFRK3lAJC2kHPphult7DiZltwdxUXJK5kfwUForYFO51SvAAO-bc8t0qFb4aga1hvFfnZdOBBoeRefgQC32ZwcgulXGXZTFCsJit42yXPdUXQaRtS-AF0Zk54QCw70jAlmJbtqgkQYPLDEgZWcR4fTURuWWpsCL0R7uRcRiUa-XsluBf0zCQ4vE18vbTXboSMyUX2sw";
 
+/// RFC 7517 §4.2, §4.3: a key says what it is meant for.
+#[test]
+fn a_key_that_is_not_meant_to_verify_is_left_out() {
+    for (member, used) in [
+        (r#""key_ops":["verify"],"#, true),
+        (r#""key_ops":["sign","verify"],"#, true),
+        (r#""key_ops":["encrypt"],"#, false),
+        (r#""key_ops":["sign"],"#, false),
+        (r#""key_ops":[],"#, false),
+        (r#""key_ops":"verify","#, false),
+        (r#""key_ops":null,"#, false),
+        (r#""use":"sig","key_ops":["encrypt"],"#, false),
+        (r#""use":"sig","#, true),
+        (r#""use":"enc","#, false),
+        (r#""use":["sig"],"#, false),
+        (r#""alg":"Ed25519","#, true),
+        (r#""alg":5,"#, false),
+    ] {
+        let set = format!(
+            "{{\"keys\":[{}]}}",
+            ED_JWK.replacen('{', &format!("{{{member}"), 1)
+        );
+        let want = if used {
+            Ok(1)
+        } else {
+            Err(KeyError::NoUsableKey)
+        };
+        assert_eq!(jwks(&set).map(|keys| keys.len()), want, "{member}");
+    }
+}
+
 const ED_JWK: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
 

@@ -278,3 +278,5 @@ fn nothing_of_a_secret_shows() {
         assert_eq!(refusal as usize, index);
     }
 }
+
+mod wycheproof;
