@@ -83,6 +83,15 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },
     Fixed {
+        what: "Keys of one algorithm without a name, or with the same, which are all tried; keys that \
+               are tried for a token that names none",
+        value: "4",
+        beyond: "the start ends with status 2; a changed file is not taken; the token is refused",
+        shows: Shows::Metric(names::AUTH_REFUSALS),
+        code: ("src/auth/keys.rs", "KEYS_ALIKE_MAX: usize = 4;"),
+        test: "src/auth/keys/tests.rs::a_token_without_a_key_id_is_tried_with_few_keys",
+    },
+    Fixed {
         what: "Steps of the question whether a role may subscribe to a pattern",
         value: "50,000",
         beyond: "the pattern is refused",

@@ -159,7 +159,9 @@ fn a_set_is_read_for_what_it_is_good_for() {
         jwks(secret).map(|keys| keys.len()),
         Err(KeyError::NoUsableKey)
     );
-    let many = format!("{{\"keys\":[{}]}}", [ED_JWK; KEYS_MAX + 1].join(","));
+    let named = |n| ED_JWK.replacen('{', &format!("{{\"kid\":\"{n}\","), 1);
+    let many: Vec<_> = (0..=KEYS_MAX).map(named).collect();
+    let many = format!("{{\"keys\":[{}]}}", many.join(","));
     assert_eq!(jwks(&many).map(|keys| keys.len()), Err(KeyError::TooMany));
     assert!(matches!(
         jwks("{").map(|keys| keys.len()),
@@ -219,6 +221,44 @@ fn a_key_that_is_not_meant_to_verify_is_left_out() {
             Err(KeyError::NoUsableKey)
         };
         assert_eq!(jwks(&set).map(|keys| keys.len()), want, "{member}");
+    }
+}
+
+#[test]
+fn a_token_without_a_key_id_is_tried_with_few_keys() {
+    let secrets = |names: &[Option<&str>]| {
+        let mut keys = KeySet::default();
+        for (n, name) in names.iter().enumerate() {
+            let key = DecodingKey::from_secret(&[n as u8]);
+            keys.add(name.map(str::to_owned), Algorithm::Hs256, key)?;
+        }
+        Ok::<_, KeyError>(keys)
+    };
+    let forger = jsonwebtoken::EncodingKey::from_secret(&[3]);
+    let signature = crypto::sign(b"message", &forger, Signing::HS256).expect("signed");
+    let check = |keys: &KeySet, id| keys.check(Algorithm::Hs256, id, "message", &signature);
+    let few = secrets(&[Some("a"), Some("b"), Some("c"), Some("d")]).expect("few keys");
+    assert_eq!(check(&few, None), Ok(()));
+    let many = [Some("a"), Some("b"), Some("c"), Some("d"), Some("e")];
+    let many = secrets(&many).expect("many keys");
+    assert_eq!(
+        check(&many, None),
+        Err(Refusal::UnknownKey),
+        "which of them?"
+    );
+    assert_eq!(check(&many, Some("d")), Ok(()));
+    let mixed = [Some("a"), Some("b"), Some("c"), None, Some("d"), Some("e")];
+    let mixed = secrets(&mixed).expect("many keys");
+    assert_eq!(
+        check(&mixed, None),
+        Ok(()),
+        "the key without a name is tried"
+    );
+    assert_eq!(check(&mixed, Some("a")), Ok(()));
+    for alike in [None, Some("a")] {
+        assert!(secrets(&[alike; KEYS_ALIKE_MAX]).is_ok());
+        let error = secrets(&[alike; KEYS_ALIKE_MAX + 1]).map(|keys| keys.len());
+        assert_eq!(error, Err(KeyError::TooManyAlike));
     }
 }
 
