@@ -279,4 +279,5 @@ fn nothing_of_a_secret_shows() {
     }
 }
 
+mod fuzz;
 mod wycheproof;
