@@ -288,7 +288,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/telemetry/log_lines.rs::what_does_not_fit_is_left_out_and_told_of",
     },
     Fixed {
-        what: "A request's path in a log line",
+        what: "A request's path in a log line, up to `;`, `?`, `&`, `=` or `#`",
         value: "128 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the line"),
