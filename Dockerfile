@@ -11,9 +11,10 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
-COPY clients/weirgate.js /clients/weirgate.js
+COPY clients/js/weirgate.js /clients/js/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
+COPY tests/support /tests/support
 
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src

@@ -101,7 +101,7 @@ impl Room {
         for _ in 0..self.messages.per_turn {
             let alive = self.hub.core().frame_bytes();
             let publication = self.messages.publication(self.now, alive);
-            self.hub.published(self.now, &publication);
+            self.hub.handle_publication(self.now, &publication);
         }
     }
 
@@ -203,7 +203,7 @@ fn shared_deflated(c: &mut Criterion) {
     group.throughput(Throughput::Elements(CLIENTS));
     group.bench_function("deflated/8k_made_before", |b| {
         b.iter(|| {
-            room.hub.published(NOW, &publication);
+            room.hub.handle_publication(NOW, &publication);
             while room.hub.flush(NOW, &mut TakesAll) {}
         });
     });

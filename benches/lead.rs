@@ -108,7 +108,7 @@ impl Room {
             deliver: true,
             retain: Retain::Keep,
         };
-        self.hub.published(NOW, &publication);
+        self.hub.handle_publication(NOW, &publication);
         while self.hub.flush(NOW, &mut self.loopback) {}
         begin.elapsed()
     }

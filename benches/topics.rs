@@ -4,6 +4,7 @@
 
 mod open;
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use criterion::{
@@ -11,7 +12,7 @@ use criterion::{
 };
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, Frame, Gateway, Hub, Incoming, Publication, Retain,
+    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Publication, Retain,
     SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
@@ -33,25 +34,24 @@ enum Ask {
 }
 
 impl Gateway for Joins {
-    type Command = Ask;
+    type Client = ();
+    type In = Ask;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission {
-        Admission::Accept(Accepted::default())
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
-
-    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
-
-    fn command(&mut self, core: &mut Core, ask: Ask) {
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, ask: Ask) {
         let done = match ask {
-            Ask::Join(key, topic) => core.join(key, &self.names[topic]),
-            Ask::Leave(key, topic) => core.leave(key, &self.names[topic]),
+            Ask::Join(key, topic) => {
+                let joined = core.join(key, &self.names[topic]);
+                matches!(joined, Joined::First | Joined::Another)
+            }
+            Ask::Leave(key, topic) => core.leave(key, &self.names[topic]) != Left::NoMember,
         };
         assert!(done, "the case asks for what can be done");
     }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
 }
 
 /// Sessions that hold `own` topics each: session `n` those from `n * own` on, modulo the topics.
@@ -100,7 +100,7 @@ impl Population {
     }
 
     fn ask(&mut self, ask: Ask) {
-        self.hub.command(NOW, ask);
+        self.hub.handle_input(NOW, ask);
     }
 
     /// The sessions of the next batch, each once, far from each other.
@@ -153,7 +153,7 @@ impl Population {
     fn drop_and_enter(&mut self, batch: &[usize]) -> Duration {
         let begin = Instant::now();
         for &session in batch {
-            self.hub.ended(NOW, self.keys[session], false);
+            self.hub.handle_ended(NOW, self.keys[session], false);
         }
         settle(&mut self.hub, NOW);
         let time = begin.elapsed();
@@ -177,7 +177,7 @@ impl Population {
         let sent = self.hub.stats().messages_sent;
         let begin = Instant::now();
         for publication in &publications {
-            self.hub.published(NOW, publication);
+            self.hub.handle_publication(NOW, publication);
         }
         self.hub.flush(NOW, &mut TakesAll);
         let time = begin.elapsed();

@@ -16,7 +16,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEADER = "| from | to | for |"
 # The pure core names nothing but the pure core.
-PURE = {"auth", "feeds", "gateways", "hub", "log_budget", "wire"}
+PURE = {"auth", "feeds", "gateways", "hub", "log_budget", "random", "wire"}
 # What starts the program; nothing below names it.
 TOP = {"main", "commands", "kinds", "run"}
 # The hub knows no contract, the two sides of a contract meet in the hub, and only the top puts all parts together.

@@ -25,7 +25,7 @@ pub enum KeyFileError {
     /// The file cannot be read.
     #[error("keys: {}: {error}", path.display())]
     Read {
-        /// Which.
+        /// The file, as the settings name it.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
@@ -33,7 +33,7 @@ pub enum KeyFileError {
     /// The file holds no keys.
     #[error("keys: {}: {error}", path.display())]
     Keys {
-        /// Which.
+        /// The file, as the settings name it.
         path: PathBuf,
         /// What is wrong with it.
         error: KeyError,

@@ -3,14 +3,14 @@
 
 mod world;
 
-#[path = "channels_gateway/admission.rs"]
-mod admission;
-#[path = "channels_gateway/delivery.rs"]
-mod delivery;
-#[path = "channels_gateway/requests.rs"]
-mod requests;
-#[path = "channels_gateway/waiting.rs"]
-mod waiting;
+mod channels_gateway {
+    use super::*;
+
+    mod admission;
+    mod delivery;
+    mod requests;
+    mod waiting;
+}
 
 use std::sync::Arc;
 
@@ -76,12 +76,12 @@ impl Bench {
     fn bus(&mut self, event: BusEvent) {
         let now = self.world.now;
         if let Some(notice) = self.feed.notice(&event) {
-            self.world.hub.noticed(now, &notice);
+            self.world.hub.handle_notice(now, &notice);
         }
         let mut publications = Vec::new();
         self.feed.event(now, event, &mut publications);
         for publication in publications {
-            self.world.hub.published(now, &publication);
+            self.world.hub.handle_publication(now, &publication);
         }
         self.world.settle();
     }
@@ -91,7 +91,7 @@ impl Bench {
     }
 
     fn confirm(&mut self, name: &str) {
-        assert_eq!(self.world.interest.get(name), Some(&true), "{name}");
+        assert_eq!(self.world.outputs.get(name), Some(&true), "{name}");
         let subscription = match name.contains(['*', '?']) {
             true => Subscription::pattern(name),
             false => Subscription::channel(name),

@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
+use weirgate::gateways::events::call::{Answer, Call, CallFailure};
 use weirgate::gateways::events::{
-    EventsGateway, EventsGatewaySettings, EventsStats, Push, Service,
+    EventsGateway, EventsGatewaySettings, EventsStats, Input, Push, Service,
 };
-use weirgate::hub::{
-    Answer, Call, CallFailure, DrainPlan, FrameBytes, Gateway, Limits, SessionKey,
-};
+use weirgate::hub::{DrainPlan, FrameBytes, Limits, SessionKey};
 use world::World;
 use world::client::frame;
 
@@ -52,9 +51,8 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
 }
 
 fn reply(world: &mut Events, call: &Call, outcome: Result<Answer, CallFailure>) {
-    world
-        .hub
-        .reply(world.now, call.reader.read(call.id, outcome));
+    let reply = call.reader.read(call.id, outcome);
+    world.hub.handle_input(world.now, Input::Reply(reply));
     world.settle();
 }
 
@@ -74,7 +72,7 @@ fn push(world: &mut Events, devices: &[&str], data: &str) -> u64 {
             u64::MAX,
             "told once, at the end"
         );
-        world.hub.command(world.now, part);
+        world.hub.handle_input(world.now, Input::Push(part));
     }
     world.settle();
     sent.load(Ordering::Relaxed)
@@ -124,7 +122,7 @@ fn a_device_says_who_it_is_first() {
             ),
         ]
     );
-    assert!(world.calls.is_empty());
+    assert!(world.outputs.is_empty());
     let other = world.connect("/ws?device_id=x&device_id=%C3%A9+1", None);
     assert!(world.texts(other).is_empty(), "it has said who it is");
     assert_eq!(push(&mut world, &["é 1", "nobody", "é 1"], "{}"), 4);
@@ -159,8 +157,8 @@ fn what_a_service_is_asked_keeps_its_text() {
         key,
         r#"{"data":{ "n": 1.50, "b": 12345678901234567890123 },"event":"lobby.\u0078","x":1}"#,
     );
-    let call = world.calls.pop().expect("a call");
-    assert_eq!(call.service, Service::Lobby as u16);
+    let call = world.outputs.pop().expect("a call");
+    assert_eq!(call.service, Service::Lobby);
     let body = String::from_utf8(call.body.clone()).expect("text");
     let (client, message) = body.split_once(r#","message":"#).expect("two parts");
     assert!(
@@ -197,7 +195,7 @@ fn a_service_hears_the_trace_of_the_handshake_or_a_new_one() {
         let (start, _) = request.split_at(request.len() - "\r\n".len());
         world.send(key, &[start, headers.as_bytes(), b"\r\n\r\n"].concat());
         ask(&mut world, key, "lobby.x", 1);
-        let trace = world.calls.pop().expect("a call").trace;
+        let trace = world.outputs.pop().expect("a call").trace;
         match given {
             Some(state) => assert_eq!((&*trace.parent, &*trace.state), (parent, state)),
             None => assert!(
@@ -219,13 +217,13 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
     world.send(slow, &frame(0x82, b"{}"));
     ask(&mut world, slow, "simulation.run", 3);
     ask(&mut world, quick, "lobby.get", 9);
-    assert_eq!(world.calls.len(), 2, "one a connection");
-    let get = world.calls.pop().expect("the quick one's");
+    assert_eq!(world.outputs.len(), 2, "one a connection");
+    let get = world.outputs.pop().expect("the quick one's");
     answer(&mut world, &get, "1");
     assert_eq!(world.texts(quick), [response("lobby.get", "\"9\"", "1")]);
     assert_eq!(push(&mut world, &["a"], "{}"), 1);
     assert_eq!(world.texts(slow).len(), 1, "a push goes in between");
-    let first = world.calls.pop().expect("the slow one's");
+    let first = world.outputs.pop().expect("the slow one's");
     reply(&mut world, &first, Err(CallFailure::Timeout));
     let invalid = error("gateway", "null", "bad_request", "Invalid JSON message");
     assert_eq!(
@@ -237,8 +235,8 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
             invalid,
         ]
     );
-    let run = world.calls.pop().expect("the next");
-    assert_eq!(run.service, Service::Simulation as u16);
+    let run = world.outputs.pop().expect("the next");
+    assert_eq!(run.service, Service::Simulation);
     answer(&mut world, &run, "null");
     assert_eq!(
         world.texts(slow),
@@ -291,8 +289,8 @@ fn who_sends_too_much_is_not_read_until_there_is_room() {
     }
     assert!(!world.hub.wants_read(key));
     for id in 0..200 {
-        let call = world.calls.pop().expect("the next call");
-        assert!(world.calls.is_empty(), "one at a time");
+        let call = world.outputs.pop().expect("the next call");
+        assert!(world.outputs.is_empty(), "one at a time");
         answer(&mut world, &call, &id.to_string());
     }
     let want: Vec<String> = (0..200)
@@ -312,13 +310,13 @@ fn who_asks_for_more_than_it_reads_waits_for_itself() {
         ask(&mut world, key, "lobby.x", id);
     }
     for id in 0..10 {
-        let call = world.calls.pop().expect("the next call");
-        assert!(world.calls.is_empty(), "one at a time");
+        let call = world.outputs.pop().expect("the next call");
+        assert!(world.outputs.is_empty(), "one at a time");
         answer(&mut world, &call, &large);
         // Nothing more is asked for it, and pushes still go to it.
         for _ in 0..5 {
             world.advance(100_000);
-            assert!(world.calls.is_empty(), "it has not read");
+            assert!(world.outputs.is_empty(), "it has not read");
         }
         assert_eq!(push(&mut world, &["d"], "{}"), 1);
         world.open_window(key, 2_100_000);
@@ -346,7 +344,7 @@ fn messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit() {
     world.end(key, true);
     assert_eq!(push(&mut world, &["d"], "{}"), 0, "it counts no longer");
     let mut forwarded = Vec::new();
-    while let Some(call) = world.calls.pop() {
+    while let Some(call) = world.outputs.pop() {
         let body = String::from_utf8(call.body.clone()).expect("text");
         let id = body.split("\"request_id\":\"").nth(1).expect("an id");
         forwarded.push(id.split('"').next().expect("digits").to_owned());
@@ -355,7 +353,7 @@ fn messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit() {
     // The one in flight, and as many as may wait.
     let want: Vec<String> = (0..=10).map(|id| id.to_string()).collect();
     assert_eq!(forwarded, want);
-    assert!(world.hub.gateway().is_idle());
+    assert!(world.hub.clients().is_empty() && world.hub.gateway().is_idle());
     assert_eq!(world.frame_bytes.alive(), 0);
 }
 
@@ -373,25 +371,25 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
         ask(&mut world, *key, "lobby.hang", id as u32);
     }
     assert_eq!(
-        world.calls.len(),
+        world.outputs.len(),
         16,
         "two slots are kept for each of the others"
     );
     let other = world.connect("/ws?device_id=o", None);
     ask(&mut world, other, "analysis.run", 1);
-    let call = world.calls.pop().expect("at once");
+    let call = world.outputs.pop().expect("at once");
     answer(&mut world, &call, "1");
     assert_eq!(world.texts(other).len(), 1);
     // The first four time out; the next four go, in the order of arrival.
-    let hung: Vec<Call> = world.calls.drain(..).collect();
+    let hung: Vec<Call> = world.outputs.drain(..).collect();
     for call in &hung[..4] {
         reply(&mut world, call, Err(CallFailure::Timeout));
     }
-    assert_eq!(world.calls.len(), 4);
+    assert_eq!(world.outputs.len(), 4);
     assert_eq!(world.texts(keys[0]).len(), 1);
     assert_eq!(world.texts(keys[15]).len(), 0);
     // The others too: after twenty failures in a row those who wait are told at once.
-    let next: Vec<Call> = world.calls.drain(..).collect();
+    let next: Vec<Call> = world.outputs.drain(..).collect();
     for call in hung[4..].iter().chain(&next) {
         reply(&mut world, call, Err(CallFailure::Timeout));
     }
@@ -406,9 +404,9 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
     ask(&mut world, keys[39], "lobby.hang", 39);
     assert_eq!(world.texts(keys[39]), [unreachable]);
     world.advance(1_000_000);
-    world.calls.clear();
+    world.outputs.clear();
     ask(&mut world, keys[39], "lobby.hang", 39);
-    let probe = world.calls.pop().expect("one call probes");
+    let probe = world.outputs.pop().expect("one call probes");
     answer(&mut world, &probe, "1");
     assert!(!world.hub.gateway().circuit_is_open(Service::Lobby));
 }
@@ -428,7 +426,7 @@ fn other_paths_are_refused_and_plain_requests_handed_over() {
 /// A stop that waits ten seconds for answers.
 fn stop(world: &mut Events) {
     let plan = DrainPlan {
-        answers_us: 10_000_000,
+        busy_us: 10_000_000,
         ..DrainPlan::default()
     };
     world.hub.drain(world.now, plan);
@@ -446,7 +444,7 @@ fn a_stop_answers_first_what_it_has_received() {
         ask(&mut world, asks, "lobby.x", id);
         ask(&mut world, hangs, "simulation.x", id);
     }
-    let hung = world.calls.remove(1);
+    let hung = world.outputs.remove(1);
     stop(&mut world);
     let closed = Some((1012, String::new()));
     assert_eq!(world.client(idle).close, closed);
@@ -454,13 +452,13 @@ fn a_stop_answers_first_what_it_has_received() {
     assert_eq!(push(&mut world, &["a", "i"], "{}"), 1);
     for _ in 0..2 {
         assert_eq!(world.client(asks).close, None);
-        let call = world.calls.pop().expect("what was received");
+        let call = world.outputs.pop().expect("what was received");
         world.advance(4_000_000);
         answer(&mut world, &call, "1");
     }
     assert_eq!(world.texts(asks).len(), 3, "the push and both answers");
     assert_eq!(world.client(asks).close, closed);
-    assert!(world.calls.is_empty(), "nothing is taken on any more");
+    assert!(world.outputs.is_empty(), "nothing is taken on any more");
     world.advance(1_999_000);
     assert_eq!(world.client(hangs).close, None);
     world.advance(2_000);
@@ -470,7 +468,7 @@ fn a_stop_answers_first_what_it_has_received() {
     }
     assert!(!world.hub.is_drained(), "what was received is forwarded");
     answer(&mut world, &hung, "1");
-    let waited = world.calls.pop().expect("the one that waited");
+    let waited = world.outputs.pop().expect("the one that waited");
     assert!(!world.hub.is_drained());
     answer(&mut world, &waited, "1");
     assert!(world.hub.is_drained());

@@ -2,13 +2,10 @@
 //! as publications.
 #![cfg(feature = "redis")]
 
-#[path = "common/redis_server.rs"]
-mod redis_server;
-
 use std::collections::BTreeSet;
 
-use redis_server::RedisServer;
 use weirgate::auth::Glob;
+use weirgate_test_support::RedisServer;
 
 /// Texts over an alphabet, from a seed that never changes.
 fn texts(alphabet: &[&str], length_max: u64, count: usize, mut seed: u64) -> BTreeSet<String> {

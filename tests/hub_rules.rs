@@ -2,21 +2,21 @@
 
 mod world;
 
-#[path = "hub_rules/addresses.rs"]
-mod addresses;
-#[path = "hub_rules/closing.rs"]
-mod closing;
-#[path = "hub_rules/deadlines.rs"]
-mod deadlines;
-#[path = "hub_rules/queue.rs"]
-mod queue;
-#[path = "hub_rules/reading.rs"]
-mod reading;
+mod hub_rules {
+    use super::*;
+
+    mod addresses;
+    mod closing;
+    mod deadlines;
+    mod queue;
+    mod reading;
+    mod topics;
+}
 
 use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};
 use world::World;
 use world::state::State;
-use world::toys::Symbols;
+use world::toys::{In, Symbols};
 
 const SECOND: u64 = 1_000_000;
 
@@ -60,7 +60,8 @@ impl World<Symbols> {
             _ => 10,
         };
         let body = "x".repeat(frame_bytes - header);
-        self.hub.command(self.now, ("A".to_owned(), body.clone()));
+        let message = In::Publish("A".to_owned(), body.clone());
+        self.hub.handle_input(self.now, message);
         self.settle();
         body
     }
@@ -81,12 +82,12 @@ impl World<State> {
 
     /// Publishes a keyed message.
     fn publish(&mut self, topic_and_key: &str, body: &str) {
-        let command = (topic_and_key.to_owned(), body.to_owned());
-        self.hub.command(self.now, command);
+        let message = In::Publish(topic_and_key.to_owned(), body.to_owned());
+        self.hub.handle_input(self.now, message);
         self.settle();
     }
 
     fn reason(&self, key: SessionKey) -> Option<CloseReason> {
-        self.hub.gateway().ledger.borrow().stories[&key].reason
+        self.hub.gateway().told.ledger.borrow().stories[&key].reason
     }
 }

@@ -24,7 +24,7 @@ fn enter(hub: &mut Hub<TradesGateway>) -> SessionKey {
     let key = open(hub, None);
     let mut frame = vec![0x81, 0x80 | SUBSCRIBE.len() as u8, 0, 0, 0, 0];
     frame.extend_from_slice(SUBSCRIBE);
-    hub.received(NOW, key, &frame);
+    hub.handle_bytes(NOW, key, &frame);
     settle(hub, NOW);
     assert_eq!(hub.core().joined_count(key), 5, "it holds its symbols");
     key
@@ -46,7 +46,7 @@ fn shortest_leave(clients: usize) -> Duration {
         // Not always the newest, which a scan might find first.
         let place = round * 7 % clients;
         let begin = Instant::now();
-        hub.ended(NOW, keys[place], false);
+        hub.handle_ended(NOW, keys[place], false);
         let took = begin.elapsed();
         settle(&mut hub, NOW);
         keys[place] = enter(&mut hub);

@@ -96,10 +96,7 @@ fn publish(feed: &mut LevelsFeed, step: &Object, sequence: u64) -> Vec<Publicati
         subject: Arc::from(subject),
         pattern: None,
         payload,
-        position: Some(StreamPosition {
-            stream_created_unix_ns: 1,
-            sequence,
-        }),
+        position: Some(StreamPosition { epoch: 1, sequence }),
         received: NOW,
         quiet: false,
     };

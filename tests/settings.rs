@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use weirgate::settings::{Kind, Subcommand, settings};
+use weirgate::kinds::GATEWAYS;
+use weirgate::settings::{Kind, Rows, Setting};
 
 /// What a run of the binary gave.
 struct Run {
@@ -53,8 +54,11 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 fn help() {
     insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
     insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
-    for subcommand in Subcommand::GATEWAYS.iter().chain([&Subcommand::Health]) {
-        let name = subcommand.name();
+    for name in GATEWAYS
+        .iter()
+        .map(|gateway| gateway.name)
+        .chain(["health"])
+    {
         let help = shown(&[name, "--help"], &[]);
         assert_eq!(shown(&["help", name], &[]), help);
         insta::assert_snapshot!(format!("help_{name}"), help);
@@ -73,7 +77,7 @@ fn without_a_command_the_help_is_an_error() {
 
 #[test]
 fn check() {
-    for name in Subcommand::GATEWAYS.map(Subcommand::name) {
+    for name in GATEWAYS.iter().map(|gateway| gateway.name) {
         // Where Redis is has no default on the trades gateway, and is not looked at by the others.
         let redis = ("REDIS_URL", "redis://ann:s3cret@redis:6379");
         let env: &[_] = if name == "trades" { &[redis] } else { &[] };
@@ -192,7 +196,8 @@ fn wrong_values() {
     };
     let told: String = cases.iter().map(tell).collect();
     assert!(!told.contains("s3cret"), "{told}");
-    for setting in settings() {
+    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    for setting in gateways.flat_map(|rows| rows.settings()) {
         let allowed = match setting.kind {
             // Each unit once is enough: what is allowed is the row's range.
             Kind::Number { .. } => "a whole number from".to_owned(),
@@ -219,6 +224,57 @@ fn what_cannot_start_ends_with_1() {
         told,
         "error: cannot listen on ADDR: Address already in use (os error 98)\n"
     );
+}
+
+/// A flag for each number of these rows, at one end of its range.
+fn at_end(rows: Rows, is_max: bool) -> Vec<String> {
+    let end = |row: &Setting| {
+        Some(match row.kind {
+            Kind::Number { min, max, .. } => (if is_max { max } else { min }).to_string(),
+            Kind::Decimal {
+                min_milli,
+                max_milli,
+                ..
+            } => {
+                let milli = if is_max { max_milli } else { min_milli };
+                (milli as f64 / 1000.0).to_string()
+            }
+            _ => return None,
+        })
+    };
+    let rows = rows.settings().into_iter();
+    rows.filter_map(|row| Some(format!("--{}={}", row.flag, end(&row)?)))
+        .collect()
+}
+
+/// A gateway that listens has read each of its settings, or a debug build panics; and a number that
+/// does not fit the type it is read as is a panic too. So each is put together with all defaults,
+/// and with both ends of all ranges, up to the address that is taken.
+#[test]
+fn every_setting_is_read_and_no_range_is_wider_than_its_type() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let built = |name| match name {
+        "levels" => cfg!(feature = "nats"),
+        "trades" | "channels" => cfg!(feature = "redis"),
+        _ => true,
+    };
+    for gateway in GATEWAYS.iter().filter(|gateway| built(gateway.name)) {
+        let env = [("REDIS_URL", "redis://127.0.0.1:1")];
+        let ends = [false, true].map(|is_max| at_end(gateway.rows, is_max));
+        for numbers in [Vec::new()].into_iter().chain(ends) {
+            let listen = [gateway.name, "--listen=127.0.0.1", "--port", &port];
+            let numbers = numbers.iter().map(String::as_str);
+            let args: Vec<_> = listen.into_iter().chain(numbers).collect();
+            let run = weirgate(&args, &env);
+            assert_eq!(run.status, 1, "{args:?}: {}", run.stderr);
+            assert!(
+                run.stderr.starts_with("error: cannot listen"),
+                "{}",
+                run.stderr
+            );
+        }
+    }
 }
 
 #[test]

@@ -12,18 +12,14 @@
 
 mod world;
 
-#[path = "simulation/actions.rs"]
-mod actions;
-#[path = "simulation/broker.rs"]
-mod broker;
-#[path = "simulation/checks.rs"]
-mod checks;
-#[path = "simulation/choices.rs"]
-mod choices;
-#[path = "simulation/neighbours.rs"]
-mod neighbours;
-#[path = "simulation/run.rs"]
-mod run;
+mod simulation {
+    mod actions;
+    mod broker;
+    mod checks;
+    mod choices;
+    mod neighbours;
+    pub(super) mod run;
+}
 
 use std::env;
 use std::process;
@@ -32,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use run::{Coverage, Outcome};
+use simulation::run::{self, Coverage, Outcome};
 use weirgate::hub::CloseReason;
 use world::client::Place;
 

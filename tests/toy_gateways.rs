@@ -3,10 +3,10 @@
 
 mod world;
 
-use weirgate::hub::{Answer, CloseReason, DrainPlan, Limits};
+use weirgate::hub::{CloseReason, DrainPlan, Limits};
 use world::World;
 use world::client::frame;
-use world::toys::{Devices, Numbered, Symbols};
+use world::toys::{Devices, In, Numbered, Symbols};
 
 #[test]
 fn each_connection_counts_its_own_messages_over_one_shared_body() {
@@ -19,11 +19,15 @@ fn each_connection_counts_its_own_messages_over_one_shared_body() {
     world.text(deflated, "join a*");
     let body = "tick ".repeat(200);
     for _ in 0..12 {
-        world.hub.command(world.now, ("a".into(), body.clone()));
+        world
+            .hub
+            .handle_input(world.now, In::Publish("a".into(), body.clone()));
         world.settle();
     }
     world.text(late, "join a*");
-    world.hub.command(world.now, ("abc".into(), body.clone()));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("abc".into(), body.clone()));
     world.settle();
 
     let texts = world.texts(plain);
@@ -57,7 +61,9 @@ fn a_shed_message_keeps_its_number_and_answers_are_never_shed() {
     let key = world.connect("/slow", None);
     world.text(key, "join a");
     for _ in 0..9 {
-        world.hub.command(world.now, ("a".into(), "x".into()));
+        world
+            .hub
+            .handle_input(world.now, In::Publish("a".into(), "x".into()));
     }
     world.text(key, "nonsense");
     let numbers: Vec<u32> = world.texts(key).iter().map(|t| seq(t)).collect();
@@ -86,7 +92,7 @@ fn ten_thousand_topics_each_reach_their_members_only() {
     for n in 0..10_000 {
         world
             .hub
-            .command(world.now, (format!("S{n}"), n.to_string()));
+            .handle_input(world.now, In::Publish(format!("S{n}"), n.to_string()));
     }
     world.settle();
     for (index, key) in clients.iter().enumerate() {
@@ -97,7 +103,7 @@ fn ten_thousand_topics_each_reach_their_members_only() {
         world.end(key, true);
     }
     assert_eq!(world.hub.core().topic_count(), 0);
-    assert!(world.interest.values().all(|wanted| !wanted));
+    assert!(world.outputs.interest.values().all(|wanted| !wanted));
     assert_eq!(world.frame_bytes.alive(), 0);
 }
 
@@ -106,11 +112,15 @@ fn a_message_published_before_its_reader_leaves_is_sent() {
     let mut world = World::new(Limits::default(), Symbols::default(), 1);
     let key = world.connect("/ws", None);
     world.text(key, "sub A");
-    world.hub.command(world.now, ("A".into(), "goodbye".into()));
-    world.hub.received(world.now, key, &frame(0x81, b"unsub A"));
     world
         .hub
-        .command(world.now, ("A".into(), "too late".into()));
+        .handle_input(world.now, In::Publish("A".into(), "goodbye".into()));
+    world
+        .hub
+        .handle_bytes(world.now, key, &frame(0x81, b"unsub A"));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("A".into(), "too late".into()));
     world.settle();
     assert_eq!(world.texts(key), ["goodbye"]);
 }
@@ -127,23 +137,18 @@ fn one_connection_is_a_sequence_and_pushes_go_in_between() {
     }
     assert!(!world.hub.wants_read(key), "too many wait: not read");
     world.text(other, "quick");
-    assert_eq!(world.calls.len(), 2, "one call per connection");
-    world.hub.command(world.now, ("d1".into(), "push".into()));
+    assert_eq!(world.outputs.calls.len(), 2, "one call per connection");
+    world
+        .hub
+        .handle_input(world.now, In::Publish("d1".into(), "push".into()));
     world.settle();
     assert_eq!(world.texts(other), ["push"]);
     let mut answered = 0;
-    while let Some(call) = world.calls.iter().position(|c| c.body != b"quick") {
-        let call = world.calls.remove(call);
-        assert_eq!(call.body, format!("q{answered}").into_bytes());
+    while let Some(call) = world.outputs.calls.iter().position(|c| c.body != "quick") {
+        let call = world.outputs.calls.remove(call);
+        assert_eq!(call.body, format!("q{answered}"));
         answered += 1;
-        let answer = Answer {
-            status: 200,
-            content_type: String::new(),
-            body: call.body,
-        };
-        world
-            .hub
-            .reply(world.now, call.reader.read(call.id, Ok(answer)));
+        world.hub.handle_input(world.now, call.echo());
         world.settle();
     }
     let want: Vec<String> = (0..20).map(|n| format!("q{n}")).collect();
@@ -179,7 +184,7 @@ fn a_drain_closes_everyone_after_what_is_queued() {
     world.net.sockets.get_mut(&slow).expect("it").room = 10;
     world
         .hub
-        .command(world.now, ("a".into(), "last".repeat(50)));
+        .handle_input(world.now, In::Publish("a".into(), "last".repeat(50)));
     world.settle();
     let plan = DrainPlan {
         delay_us: 1_000_000,

@@ -78,7 +78,7 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
     let mut out = Vec::new();
     feed.event(world.now, BusEvent::Message(message), &mut out);
     for publication in &out {
-        world.hub.published(world.now, publication);
+        world.hub.handle_publication(world.now, publication);
     }
     world.settle();
 }
@@ -355,7 +355,7 @@ fn nothing_of_a_client_is_kept_when_it_has_gone() {
     );
     world.send(half, request.as_bytes());
     assert_eq!(world.client(half).status(), Some(400));
-    assert!(world.hub.gateway().is_idle());
+    assert!(world.hub.clients().is_empty() && world.hub.gateway().is_idle());
     assert_eq!(world.hub.core().topic_count(), 0);
     assert_eq!(frame_bytes.alive(), 0);
 }

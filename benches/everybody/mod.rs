@@ -1,7 +1,9 @@
 //! A gateway with one topic, for benchmarks of what goes to everybody.
 
+use std::convert::Infallible;
+
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, Gateway, Incoming, SessionKey, TopicName,
+    Accepted, Admission, ByClient, CloseReason, Core, Gateway, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -11,21 +13,23 @@ pub(crate) const TOPIC: TopicName = TopicName::fixed("all");
 pub(crate) struct Everybody;
 
 impl Gateway for Everybody {
-    type Command = ();
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission {
-        Admission::Accept(Accepted::default())
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
         core.join(key, &TOPIC);
     }
 
-    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+        match never {}
+    }
 
-    fn command(&mut self, _: &mut Core, (): ()) {}
-
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
         panic!("nobody is to be dropped here, but {key:?} was: {reason:?}");
     }
 }

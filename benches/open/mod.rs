@@ -40,8 +40,8 @@ pub(crate) fn open<G: Gateway>(hub: &mut Hub<G>, extensions: Option<&str>) -> Se
          Sec-WebSocket-Version: 13\r\n{}\r\n",
         offer.unwrap_or_default()
     );
-    let key = hub.accept(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)));
-    hub.received(NOW, key, request.as_bytes());
+    let key = hub.handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)));
+    hub.handle_bytes(NOW, key, request.as_bytes());
     settle(hub, NOW);
     assert!(hub.core().is_open(key), "the upgrade is accepted");
     key
@@ -50,9 +50,9 @@ pub(crate) fn open<G: Gateway>(hub: &mut Hub<G>, extensions: Option<&str>) -> Se
 /// Flushes and carries out what the hub asks of the shell.
 pub(crate) fn settle<G: Gateway>(hub: &mut Hub<G>, now: Now) {
     while hub.flush(now, &mut TakesAll) {}
-    while let Some(effect) = hub.next_effect() {
+    while let Some(effect) = hub.poll_effect() {
         if let Effect::Release { key, .. } = effect {
-            hub.released(key);
+            hub.handle_released(key);
         }
     }
 }

@@ -8,6 +8,14 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// Allows all.
+    pub fn any() -> &'static Self {
+        static ANY: Origins = Origins {
+            allowed: Vec::new(),
+        };
+        &ANY
+    }
+
     /// Allows these origins (`https://example.com`, without a path); none given allows all.
     pub fn new(allowed: impl IntoIterator<Item = String>) -> Self {
         let tidy = |origin: String| origin.trim_end_matches('/').to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! What a source tells a feed.
+//! What a source tells a feed, whichever bus it comes from.
 
 use std::sync::Arc;
 
@@ -76,12 +76,56 @@ pub struct BusMessage {
     pub quiet: bool,
 }
 
-/// A message's place in its stream. Within one stream a higher sequence is newer; a stream that
-/// was created anew starts over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A message's place in what the bus keeps: one that compares greater is newer.
+///
+/// Each source says what its bus has for it. Positions of one subject can be compared, those of
+/// different subjects need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamPosition {
-    /// When the stream was created, Unix nanoseconds.
-    pub stream_created_unix_ns: i64,
-    /// Sequence number within the stream, from 1.
+    /// Which life of the stream: greater for a stream that was made anew or went back in time, so
+    /// that its messages are newer than all from before, wherever its sequence starts.
+    pub epoch: i64,
+    /// Number of the message within that life.
     pub sequence: u64,
+}
+
+/// The newest place in a stream that was seen of one subject.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LastSeen(Option<StreamPosition>);
+
+impl LastSeen {
+    /// Remembers `position`; `false` when it is not newer than what was seen before: a redelivery,
+    /// a replay, or a stream that is gone. A message without a position always counts as newer.
+    pub(super) fn advance(&mut self, position: Option<StreamPosition>) -> bool {
+        let Some(position) = position else {
+            return true;
+        };
+        if self.0.is_some_and(|last| position <= last) {
+            return false;
+        }
+        self.0 = Some(position);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: i64, sequence: u64) -> Option<StreamPosition> {
+        Some(StreamPosition { epoch, sequence })
+    }
+
+    #[test]
+    fn sequence_decides_within_an_epoch_and_epochs_before_it() {
+        let mut last = LastSeen::default();
+        assert!(last.advance(at(10, 5)));
+        assert!(!last.advance(at(10, 5)), "redelivered");
+        assert!(!last.advance(at(10, 4)), "replayed");
+        assert!(last.advance(None), "no position");
+        assert!(last.advance(at(10, 7)));
+        assert!(last.advance(at(11, 1)), "a new stream starts over");
+        assert!(!last.advance(at(10, 100)), "the old stream is over");
+        assert!(last.advance(at(11, 2)));
+    }
 }

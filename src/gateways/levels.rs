@@ -1,10 +1,10 @@
 //! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first
 //! message. What clients say is ignored.
 
+use std::convert::Infallible;
+
 use crate::auth::Origins;
-use crate::hub::{
-    Accepted, Admission, CloseReason, Core, Gateway, Incoming, SessionKey, TopicName,
-};
+use crate::hub::{Accepted, Admission, ByClient, Core, Entrance, Gateway, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
 /// A path, and the topic whose members its clients become.
@@ -21,9 +21,6 @@ pub struct LevelsPath {
 pub struct LevelsGateway {
     paths: Vec<LevelsPath>,
     origins: Origins,
-    /// The path of the client that was admitted last, by its index: the core says `opened` of it
-    /// next, or never.
-    admitted: usize,
 }
 
 impl LevelsGateway {
@@ -32,42 +29,44 @@ impl LevelsGateway {
 
     /// Takes clients on `paths`, and on no other.
     pub fn new(paths: Vec<LevelsPath>, origins: Origins) -> Self {
-        Self {
-            paths,
-            origins,
-            admitted: 0,
-        }
+        Self { paths, origins }
+    }
+
+    fn topic(&self, path: &str) -> Option<&TopicName> {
+        let path = self.paths.iter().find(|p| p.path == path);
+        path.map(|path| &path.topic)
     }
 }
 
 impl Gateway for LevelsGateway {
-    type Command = ();
+    /// The topic of the client's path.
+    type Client = Option<TopicName>;
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if !head.asks_upgrade() {
-            return Admission::ToHttp;
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match self.topic(path) {
+            Some(_) => Entrance::Clients(&self.origins),
+            None => Entrance::None,
         }
-        let refuse = |detail| Admission::Refuse {
-            status: 403,
-            detail,
-        };
-        let Some(index) = self.paths.iter().position(|p| p.path == head.path()) else {
-            return refuse("No WebSocket here");
-        };
-        if !self.origins.allow(head.header("Origin")) {
-            return refuse("Origin not allowed");
-        }
-        self.admitted = index;
-        Admission::Accept(Accepted::default())
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        core.join(key, &self.paths[self.admitted].topic);
+    fn admit(
+        &mut self,
+        _: &mut Core,
+        _: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Self::Client> {
+        Admission::Accept(Accepted::default(), self.topic(head.path()).cloned())
     }
 
-    fn message(&mut self, _: &mut Core, _: SessionKey, _: Incoming<'_>) {}
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, topic: &mut Self::Client) {
+        if let Some(topic) = topic {
+            core.join(key, topic);
+        }
+    }
 
-    fn command(&mut self, _: &mut Core, (): Self::Command) {}
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Self::Client>, never: Infallible) {
+        match never {}
+    }
 }

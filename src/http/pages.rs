@@ -1,4 +1,4 @@
-//! The pages that tell of the process: `/health`, `/ready`, `/stats`, `/metrics`.
+//! The pages that tell of the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
 
 use std::sync::Arc;
 
@@ -35,31 +35,6 @@ pub fn status_routes(
             Answer::new(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text).no_store()
         }),
     ]
-}
-
-/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
-/// its password must be hidden already.
-pub fn levels_health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
-    let telemetry = Arc::clone(telemetry);
-    Route::get("/health", move |_| levels_health(&telemetry, &nats_url))
-}
-
-fn levels_health(telemetry: &Telemetry, nats_url: &str) -> Answer {
-    let numbers = telemetry.event_loop.numbers();
-    let mut health = ObjectWriter::new();
-    health.string("service", "gateway");
-    health.string("status", "healthy");
-    health.string("nats_url", nats_url);
-    health.number("connections", numbers.hub.open);
-    let bus = telemetry.bus();
-    health.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
-    health.maybe_number("last_message_ts", numbers.feed.last_message_unix_ms);
-    let mut lag = ObjectWriter::new();
-    for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
-        lag.maybe_number(consumer.name(), consumer.lag());
-    }
-    health.object("consumer_lag", lag);
-    Answer::json(StatusCode::OK, health.finish()).no_store()
 }
 
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {

@@ -1,22 +1,25 @@
 //! What a gateway acts on: sessions, topics, closes, deadlines. The gateway itself is beside it in
 //! [`super::Hub`], so that a callback may change anything here at once.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::drain::Drain;
 use super::flush::Scratch;
-use super::gateway::{Call, Effect, Permit};
-use super::session::{CloseBegun, Left, Pause, PendingClose, PhaseKind, Session};
-use super::topics::{Join, Topics};
+use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
+use super::shell::{Effect, Permit};
+use super::topics::{Joined, Left, Topics};
 use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
     SessionKey, TopicName,
 };
 use crate::admission::Addresses;
+use crate::random::SplitMix64;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -29,13 +32,17 @@ pub struct Core {
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
     pub(super) effects: VecDeque<Effect>,
-    /// Opened sessions that ended and whose gateway was not told yet.
+    /// Topics that lost their last member because it ended, for the gateway.
+    pub(super) emptied: VecDeque<TopicName>,
+    /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that had their share of this turn.
     pub(super) next_turn: Vec<SessionKey>,
     pub(super) drain: Option<Drain>,
+    /// Clients for which the gateway has something under way, some of which may have ended.
+    pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) deflater: Deflater,
     pub(super) scratch: Scratch,
@@ -44,7 +51,7 @@ pub struct Core {
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Core {
@@ -59,16 +66,18 @@ impl Core {
             topics: Topics::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
+            emptied: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
             next_turn: Vec::new(),
             drain: None,
+            busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
-            random: seed,
+            random: SplitMix64::new(seed),
         }
     }
 
@@ -124,6 +133,16 @@ impl Core {
         self.topics.member_count(topic)
     }
 
+    /// Members of a topic, in no order that anyone may lean on.
+    pub fn members(&self, topic: &TopicName) -> impl Iterator<Item = SessionKey> {
+        self.topics.members(topic)
+    }
+
+    /// Members, over all topics.
+    pub fn memberships(&self) -> usize {
+        self.topics.memberships()
+    }
+
     /// Topics with members or a retained frame.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
@@ -144,13 +163,9 @@ impl Core {
         self.addresses.known()
     }
 
-    /// A number from the seeded generator (splitmix64): jitter, identifiers in tests.
+    /// A number from the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
     pub fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.next_u64()
     }
 
     // ---- commands
@@ -174,38 +189,32 @@ impl Core {
     }
 
     /// Makes the client a member; the topic's retained frame is the first thing that it gets.
-    /// `false` if it was one already, or is not open.
-    pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+    pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> Joined {
         if !self.is_open(key) {
-            return false;
+            return Joined::NotOpen;
         }
-        let Join::New { first, retained } = self.topics.join(key, topic) else {
-            return false;
-        };
-        if first {
-            self.interest(topic.clone(), true);
-        }
+        let (joined, retained) = self.topics.join(key, topic);
         if let Some(frame) = retained {
             self.send(key, &frame);
         }
-        true
+        joined
     }
 
     /// The client is no member any more; keyed frames of the topic that wait for it go.
-    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> bool {
+    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
         let current = self.clients.session(key).is_some();
         let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
-            return false;
+            return Left::NoMember;
         };
         if let Some(session) = self.clients.session_mut(key) {
             let (frames, bytes) = session.forget(&keys);
             self.clients.stats.messages_conflated += u64::from(frames);
             self.clients.stats.count_removed(frames, bytes);
         }
-        if last {
-            self.interest(topic.clone(), false);
+        match last {
+            true => Left::Last,
+            false => Left::Others,
         }
-        true
     }
 
     /// Closes an open client. The first close counts.
@@ -213,7 +222,8 @@ impl Core {
         self.begin_close(key, code, reason, how);
     }
 
-    /// Asks for one call of [`super::Gateway::deadline`] at `at_us`; a later call replaces it.
+    /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later `at_us` replaces
+    /// it.
     pub fn set_deadline(&mut self, key: SessionKey, at_us: Option<u64>) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_gateway_deadline(at_us);
@@ -231,11 +241,6 @@ impl Core {
         self.resume(key, Pause::Gateway);
     }
 
-    /// Asks a service; the answer comes to [`super::Gateway::reply`].
-    pub fn call(&mut self, call: Call) {
-        self.effects.push_back(Effect::Call(call));
-    }
-
     // ---- inside
 
     pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
@@ -247,10 +252,6 @@ impl Core {
         self.clients.stats.moved(moved);
         self.arm(key);
         key
-    }
-
-    fn interest(&mut self, topic: TopicName, wanted: bool) {
-        self.effects.push_back(Effect::Interest { topic, wanted });
     }
 
     /// Puts the session's earliest deadline in the heap, if it is earlier than the one there.
@@ -276,9 +277,7 @@ impl Core {
     }
 
     fn leave_topics(&mut self, key: SessionKey) {
-        for topic in self.topics.leave_all(key.slot) {
-            self.interest(topic, false);
-        }
+        self.emptied.extend(self.topics.leave_all(key.slot));
     }
 
     pub(super) fn begin_close(
@@ -331,11 +330,9 @@ impl Core {
 
     /// What a session left is counted; one that was open is no member any more, and its gateway is
     /// told.
-    fn count_left(&mut self, key: SessionKey, left: Left) {
+    fn count_left(&mut self, key: SessionKey, left: session::Left) {
         if left.moved.from == Some(PhaseKind::Open) {
             self.leave_topics(key);
-        }
-        if left.is_told {
             self.ended.push_back((key, left.reason));
         }
         let stats = &mut self.clients.stats;
@@ -344,13 +341,6 @@ impl Core {
         stats.count_removed(left.frames, left.bytes);
         if left.is_first {
             stats.count_close(left.reason);
-        }
-    }
-
-    /// The gateway knows this session.
-    pub(super) fn set_told(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.set_told();
         }
     }
 

@@ -1,5 +1,5 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while. A client that is
-//! owed an answer is closed once it has it.
+//! A stop in phases: still accepting for a while, then closes spread over a while. While the gateway
+//! is busy with a client, the client is not closed, and the stop does not end.
 
 use super::core::Core;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
@@ -11,8 +11,8 @@ pub struct DrainPlan {
     pub delay_us: u64,
     /// The closes are spread over this, so that clients do not come back in one second.
     pub spread_us: u64,
-    /// Then clients that are owed an answer still have this long to get it.
-    pub answers_us: u64,
+    /// Then clients that the gateway is busy with still have this long.
+    pub busy_us: u64,
 }
 
 /// A stop under way.
@@ -74,26 +74,34 @@ impl Core {
         }
     }
 
-    /// The client's turn to be closed has come. Who is owed an answer is only read no more.
+    /// The client's turn to be closed has come. While the gateway is busy with the client, the hub
+    /// only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
-        let now = self.now;
-        let answers_until = self.drain.map_or(0, |drain| {
+        let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
-            drain.closes_at + plan.spread_us + plan.answers_us
+            drain.closes_at + plan.spread_us + plan.busy_us
         });
-        let session = self.clients.session_mut(key);
-        if session.is_some_and(|session| session.awaits_answer(now, answers_until)) {
+        let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
+        if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
+            session.await_gateway(busy_until);
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
         }
     }
 
-    /// Whether the gateway still owes this client an answer; a stop waits for it.
-    pub fn set_owed(&mut self, key: SessionKey, is_owed: bool) {
+    /// Whether the gateway has something under way for this client, which may have ended. At a
+    /// stop the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest),
+    /// and the stop is complete when the gateway is done with all clients.
+    pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
+        if is_busy {
+            self.busy.insert(key);
+            return;
+        }
+        self.busy.remove(&key);
         let now = self.now;
         let session = self.clients.session_mut(key);
-        if session.is_some_and(|session| session.set_owed(now, is_owed)) {
+        if session.is_some_and(|session| session.gateway_is_done(now)) {
             self.arm(key);
         }
     }

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use super::clients::Clients;
 use super::core::Core;
-use super::gateway::{Transmit, Write};
 use super::session::{AfterWrite, Pause};
+use super::shell::{Transmit, Write};
 use super::{CloseReason, Effect, Limits, SendError, SessionKey};
 use crate::wire::deflate::Deflater;
 

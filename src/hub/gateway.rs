@@ -1,30 +1,31 @@
 //! The seam between the core and the client side of a contract.
 
-use std::fmt;
-use std::sync::Arc;
-
 use super::protocol::Speaks;
-use super::{BusNotice, CloseCode, CloseReason, Core, Ended, Frame, Publication, SessionKey};
-use crate::admission::AddressPlace;
+use super::{
+    BusNotice, ByClient, CloseCode, CloseReason, Core, Publication, SessionKey, TopicName,
+};
+use crate::auth::Origins;
 use crate::wire::head::RequestHead;
-use crate::wire::traceparent::Trace;
 
-/// What a gateway says of a request head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
+/// What a gateway decides about a client's request; `C` is what the gateway keeps of the
+/// client.
+#[derive(Debug)]
+pub enum Admission<C> {
     /// The upgrade is accepted.
-    Accept(Accepted),
+    Accept(Accepted, C),
     /// Accepted, then closed at once with this code: browsers cannot see an HTTP status.
     AcceptThenClose(Accepted, CloseCode),
-    /// Refused with a status and a `{"detail":…}` body.
-    Refuse {
-        /// HTTP status.
-        status: u16,
-        /// For the body.
-        detail: &'static str,
-    },
-    /// Not for the reactor: the socket and what was read go to the HTTP side.
-    ToHttp,
+}
+
+/// What a gateway has at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance<'a> {
+    /// Clients, for pages of these origins; others are refused with 403.
+    Clients(&'a Origins),
+    /// Pages: whatever the request asks for, the HTTP side answers it.
+    Http,
+    /// Nothing that a client could be connected to: 403.
+    None,
 }
 
 /// How an upgrade is accepted.
@@ -34,8 +35,6 @@ pub struct Accepted {
     pub protocol: Option<String>,
     /// Outbound messages a second; over it data is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
-    /// What the client speaks from here on: WebSocket, where nothing else is said.
-    pub speaks: Speaks,
     /// Who it is, for the log line at its end.
     pub user: Option<Box<str>>,
 }
@@ -49,132 +48,141 @@ pub enum Incoming<'a> {
     Binary(&'a [u8]),
 }
 
-/// A request to a service outside, carried out by the shell.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// Chosen by the gateway, comes back with the reply.
-    pub id: u64,
-    /// Index in the gateway's table of services.
-    pub service: u16,
-    /// The request body.
-    pub body: Vec<u8>,
-    /// Which trace it belongs to.
-    pub trace: Trace,
-    /// Reads what comes of it.
-    pub reader: Reader,
-}
-
-/// Makes frames of what comes of a call. Whoever makes the call reads, and not the loop: an answer
-/// may be large, and nobody but its client should wait for it. Pure, as all of a gateway is.
-#[derive(Clone)]
-pub struct Reader(Arc<dyn Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync>);
-
-/// What the client of a call gets: an answer, or an error in its place.
-pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
-
-impl Reader {
-    /// One that reads like this.
-    pub fn new(
-        read: impl Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// What comes back to the loop of the call `id`.
-    pub fn read(&self, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
-        let failure = outcome.as_ref().err().copied();
-        Reply {
-            id,
-            failure,
-            frame: (self.0)(outcome),
-        }
-    }
-}
-
-impl fmt::Debug for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reader")
-    }
-}
-
-/// What came of a [`Call`].
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Of the call.
-    pub id: u64,
-    /// Why there is no answer, where there is none.
-    pub failure: Option<CallFailure>,
-    /// What the call's [`Reader`] made of it.
-    pub frame: ForClient,
-}
-
-/// A service's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Media type, empty if none was given.
-    pub content_type: String,
-    /// The whole body.
-    pub body: Vec<u8>,
-}
-
-/// Why a call has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallFailure {
-    /// No answer in time.
-    Timeout,
-    /// Refused, cut, or nonsense.
-    Unreachable,
-    /// The answer is over its limit.
-    TooLarge,
-}
-
-/// The client side of a contract. It acts on the core at once; what needs the shell goes through
-/// the core's effects. Pure: no socket, no clock (`core.now()`), no thread.
+/// The client side of a contract. It acts on the core at once; what other threads have to do goes
+/// out through [`poll_output`](Self::poll_output). Pure: no socket, no clock (`core.now()`), no
+/// thread.
+///
+/// A callback about one client gets what the gateway keeps of that client; inputs and notices come
+/// with what the gateway keeps of all clients. By default a callback does nothing, and a
+/// publication goes to the members of its topic.
+///
+/// # Examples
+/// Every client is a member of one topic:
+/// ```
+/// use std::convert::Infallible;
+/// use weirgate::hub::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
+/// use weirgate::wire::head::RequestHead;
+///
+/// struct News;
+///
+/// impl Gateway for News {
+///     type Client = ();
+///     type In = Infallible;
+///     type Out = Infallible;
+///
+///     fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+///         Admission::Accept(Accepted::default(), ())
+///     }
+///
+///     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+///         core.join(key, &TopicName::fixed("news"));
+///     }
+///
+///     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+///         match never {}
+///     }
+/// }
+/// ```
 pub trait Gateway {
-    /// What the HTTP side or `main` may ask for.
-    type Command: Send;
+    /// What the gateway keeps of one client. The hub holds it from the 101 until
+    /// [`handle_closed`](Self::handle_closed), which is given it back.
+    type Client;
 
-    /// A whole, well-formed request head; WebSocket upgrade or not.
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission;
+    /// What other threads tell the gateway; [`Infallible`](std::convert::Infallible) for nothing.
+    type In: Send;
 
-    /// The 101 is queued: the first frames may follow. Comes right after the
-    /// [`upgrade`](Self::upgrade) that accepted it, or, when the request was no good, never.
-    fn opened(&mut self, core: &mut Core, key: SessionKey);
+    /// What other threads do for the gateway; [`Infallible`](std::convert::Infallible) for nothing.
+    type Out;
+
+    /// The protocol that a client with this request speaks; `None`: the request is one for the HTTP
+    /// side. By default WebSocket for a request that asks for an upgrade.
+    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
+        head.asks_upgrade().then_some(Speaks::WEBSOCKET)
+    }
+
+    /// What the request of a client finds at `path`, which is as the client sent it. By default
+    /// clients at every path, for pages of any origin. Requests of which [`speaks`](Self::speaks)
+    /// returns `None` go to the HTTP side unasked.
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        let _ = path;
+        Entrance::Clients(Origins::any())
+    }
+
+    /// A whole request, valid in its protocol, that [`entrance`](Self::entrance) lets in.
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Self::Client>;
+
+    /// The answer to the request, as a 101, is queued: the first frames may follow.
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
 
     /// A whole message. After a close nothing more comes.
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>);
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Self::Client,
+        message: Incoming<'_>,
+    ) {
+        let _ = (core, key, client, message);
+    }
+
+    /// The deadline that was set with [`Core::set_deadline`].
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
+    /// The connection of a client has ended. The client is a member of nothing, and nothing more
+    /// can be sent to it.
+    fn handle_closed(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: Self::Client,
+        reason: CloseReason,
+    ) {
+        let _ = (core, key, client, reason);
+    }
+
+    /// The last member of a topic has ended, and no client has joined the topic since. Not called
+    /// when the last member leaves: then [`Core::leave`] returns
+    /// [`Left::Last`](super::Left::Last).
+    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
+        let _ = (core, topic);
+    }
 
     /// A publication of the feed. Most gateways hand it to the topic's members.
-    fn published(&mut self, core: &mut Core, publication: &Publication) {
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
     }
 
     /// What the bus says of itself.
-    fn noticed(&mut self, core: &mut Core, notice: &BusNotice) {
-        let _ = (core, notice);
+    fn handle_notice(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Self::Client>,
+        notice: &BusNotice,
+    ) {
+        let _ = (core, clients, notice);
     }
 
-    /// The answer to a [`Call`].
-    fn reply(&mut self, core: &mut Core, reply: Reply) {
-        let _ = (core, reply);
-    }
+    /// What another thread tells the gateway.
+    fn handle_input(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Self::Client>,
+        input: Self::In,
+    );
 
-    /// A command from outside.
-    fn command(&mut self, core: &mut Core, command: Self::Command);
-
-    /// The deadline that was set with [`Core::set_deadline`].
-    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
-        let _ = (core, key);
-    }
-
-    /// A connection that was [`opened`](Self::opened) has ended; it is a member of nothing.
-    fn closed(&mut self, core: &mut Core, key: SessionKey, reason: CloseReason);
-
-    /// Nothing is under way for clients that have gone: a stop waits for it.
-    fn is_idle(&self) -> bool {
-        true
+    /// The next thing that another thread has to do. The shell asks after every input until there
+    /// is nothing left.
+    fn poll_output(&mut self) -> Option<Self::Out> {
+        None
     }
 
     /// The close at a stop of the process.
@@ -189,86 +197,4 @@ pub trait Gateway {
             text: "keepalive ping timeout",
         }
     }
-}
-
-/// The little that leaves the core.
-#[derive(Debug)]
-pub enum Effect {
-    /// The socket's sending side is done: shut it down, go on reading until the peer ends.
-    HalfClose(SessionKey),
-    /// End the socket, then say `released`.
-    Release {
-        /// Which.
-        key: SessionKey,
-        /// Drop what the kernel still holds (a client that does not read), instead of letting it
-        /// drain.
-        reset: bool,
-        /// For the log line.
-        ended: Ended,
-    },
-    /// Hand the socket to the HTTP side with the bytes read so far, then say `released`.
-    ToHttp {
-        /// Which.
-        key: SessionKey,
-        /// What was read, from the request line on.
-        read: Vec<u8>,
-        /// Its place in the connection limits; dropped when the connection ends.
-        permit: Permit,
-    },
-    /// Reading was paused and goes on: what the kernel holds comes with no new event.
-    Resume(SessionKey),
-    /// Ask a service.
-    Call(Call),
-    /// A topic got its first member, or lost its last.
-    Interest {
-        /// The topic's name.
-        topic: super::TopicName,
-        /// Somebody wants it.
-        wanted: bool,
-    },
-}
-
-/// A place in the connection limits, given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    /// Held for its count alone.
-    _place: Arc<()>,
-    /// Among the connections of its address, once that is known.
-    _of_address: Option<AddressPlace>,
-}
-
-impl Permit {
-    /// Takes one of `places`.
-    pub fn new(places: &Arc<()>) -> Self {
-        Self {
-            _place: Arc::clone(places),
-            _of_address: None,
-        }
-    }
-
-    /// Counts it for an address; for the one before no more.
-    pub(super) fn hold(&mut self, place: Option<AddressPlace>) {
-        self._of_address = place;
-    }
-
-    /// How many are out. `places` itself is one holder.
-    pub fn taken(places: &Arc<()>) -> usize {
-        Arc::strong_count(places) - 1
-    }
-}
-
-/// One write: slices that go to one client, in order.
-#[derive(Debug)]
-pub struct Write<'a> {
-    /// Whose socket.
-    pub key: SessionKey,
-    /// At least one, none empty.
-    pub slices: &'a [std::io::IoSlice<'a>],
-}
-
-/// Takes batches of writes to the sockets. Returns only when no buffer is in use any more.
-pub trait Transmit {
-    /// Tries each write once and says in `wrote`, in the same order, how many bytes were taken.
-    /// `WouldBlock`: none now; a `writable` event will come. Another error: the socket is dead.
-    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<std::io::Result<usize>>);
 }

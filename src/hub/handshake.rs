@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use super::core::Core;
-use super::gateway::{Accepted, Admission, Effect, Gateway};
+use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
-use super::protocol::Request;
+use super::protocol::{Refusal, Request, Speaks};
 use super::session::{HeadRead, Opening};
+use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
 use crate::admission::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
@@ -105,6 +106,11 @@ impl Core {
         self.refuse(key, error.status(), &[], error.reason(), reason);
     }
 
+    fn refuse_request(&mut self, key: SessionKey, refusal: Refusal) {
+        let reason = CloseReason::BadRequest;
+        self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
+    }
+
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
         read.extend_from_slice(input);
         *input = &[];
@@ -124,7 +130,13 @@ impl Core {
     }
 
     /// Answers the request as the client's protocol does, and opens the session.
-    fn open(&mut self, key: SessionKey, head: &RequestHead<'_>, accepted: Accepted) -> bool {
+    fn open(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        speaks: Speaks,
+        accepted: Accepted,
+    ) -> bool {
         let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
             return false;
@@ -134,11 +146,10 @@ impl Core {
             subprotocol: accepted.protocol.as_deref(),
             limits: &self.limits,
         };
-        let greeted = match (accepted.speaks.0)(&request, session.control(now)) {
+        let greeted = match (speaks.greet)(&request, session.control(now)) {
             Ok(greeted) => greeted,
             Err(refusal) => {
-                let reason = CloseReason::BadRequest;
-                self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
+                self.refuse_request(key, refusal);
                 return false;
             }
         };
@@ -177,33 +188,52 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        if draining && head.asks_upgrade() {
+        let speaks = self.gateway.speaks(&head);
+        if draining && speaks.is_some() {
             core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
             return;
         }
         if !core.admit_request(key, &head) {
             return;
         }
-        match self.gateway.upgrade(core, key, &head) {
-            // A protocol whose requests ask for no upgrade.
-            Admission::Accept(_) | Admission::AcceptThenClose(..) if draining => {
-                core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
+        let Some(speaks) = speaks else {
+            core.hand_to_http(key, read, input);
+            return;
+        };
+        let refusal = match self.gateway.entrance(head.path()) {
+            Entrance::Clients(origins) if origins.allow(head.header("Origin")) => {
+                self.judge_request(key, &head, speaks);
+                return;
             }
-            Admission::Accept(accepted) => {
-                if core.open(key, &head, accepted) {
-                    core.set_told(key);
-                    self.gateway.opened(core, key);
+            Entrance::Http => {
+                core.hand_to_http(key, read, input);
+                return;
+            }
+            Entrance::None => "No WebSocket here",
+            Entrance::Clients(_) => "Origin not allowed",
+        };
+        core.refuse(key, 403, &[], refusal, CloseReason::Policy);
+    }
+
+    /// Decides on a client's request where there may be clients.
+    fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
+        let core = &mut self.core;
+        if let Err(refusal) = (speaks.check)(head) {
+            core.refuse_request(key, refusal);
+            return;
+        }
+        match self.gateway.admit(core, key, head) {
+            Admission::Accept(accepted, client) => {
+                if core.open(key, head, speaks, accepted) {
+                    let client = self.clients.insert(key, client);
+                    self.gateway.handle_opened(core, key, client);
                 }
             }
             Admission::AcceptThenClose(accepted, code) => {
-                if core.open(key, &head, accepted) {
+                if core.open(key, head, speaks, accepted) {
                     core.begin_close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }
-            Admission::Refuse { status, detail } => {
-                core.refuse(key, status, &[], detail, CloseReason::Policy);
-            }
-            Admission::ToHttp => core.hand_to_http(key, read, input),
         }
     }
 }

@@ -1,29 +1,32 @@
 //! The core with its gateway: every way in, and the few ways out.
 //!
-//! Methods are of four kinds, and their names say which. *Inputs* tell what happened
-//! (`accept`, `returned`, `received`, `writable`, `ended`, `released`, `published`, `noticed`,
-//! `reply`, `command`, `tick`); *commands* are asked for by the process (`drain`); *outputs* are drained after inputs
-//! (`flush`, `next_effect`, `next_deadline`); the rest are getters. After any input: flush, then
-//! effects until there are none.
+//! Methods are of four kinds, and their names say which. *Inputs* tell what happened (`handle_*`);
+//! *commands* are asked for by the process (`drain`, `flush`); *outputs* are taken after inputs
+//! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
+//! are none.
 
 use std::net::SocketAddr;
 
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
-use super::gateway::{Effect, Gateway, Permit, Reply, Transmit};
+use super::gateway::Gateway;
 use super::protocol::{Message, Step};
 use super::session::{Pause, PeerEnd, Session};
-use super::{BusNotice, CloseReason, Closing, HubStats, Now, Publication, SessionKey};
+use super::shell::{Effect, Permit, Transmit};
+use super::{
+    BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
+};
 
 /// For a 503: come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
 
-/// See the module.
+/// The core, a gateway, and what the gateway keeps of each client.
 #[derive(Debug)]
-pub struct Hub<G> {
+pub struct Hub<G: Gateway> {
     pub(super) core: Core,
     pub(super) gateway: G,
+    pub(super) clients: ByClient<G::Client>,
     /// Calls so far: the whole state is checked now and then in debug builds.
     #[cfg(debug_assertions)]
     calls: u64,
@@ -35,6 +38,7 @@ impl<G: Gateway> Hub<G> {
         Self {
             core,
             gateway,
+            clients: ByClient::default(),
             #[cfg(debug_assertions)]
             calls: 0,
         }
@@ -42,8 +46,9 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// A connection was accepted. Its key names it until `released`.
-    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
+    /// A connection was accepted. Its key names it until
+    /// [`handle_released`](Self::handle_released).
+    pub fn handle_accepted(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
         self.core.now = now;
         let permit = Permit::new(&self.core.places);
         let key = self.core.insert(peer, permit);
@@ -60,22 +65,22 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// A connection that was handed to HTTP is back, with its place in the limits: its client
-    /// asks for a WebSocket. What was read of that goes to `received`.
-    pub fn returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
+    /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
         self.core.insert(peer, permit)
     }
 
     /// Bytes that a client sent, as they came.
-    pub fn received(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
+    pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
         self.core.now = now;
         self.take_input(key, bytes);
         self.settle();
     }
 
     /// The kernel takes bytes for this client again.
-    pub fn writable(&mut self, now: Now, key: SessionKey) {
+    pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
             session.unblock();
@@ -84,7 +89,7 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// The peer's side ended: `failed` by an error, otherwise in order.
-    pub fn ended(&mut self, now: Now, key: SessionKey, failed: bool) {
+    pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
         self.core.now = now;
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
@@ -100,7 +105,7 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// The socket is gone; the slot may be taken again.
-    pub fn released(&mut self, key: SessionKey) {
+    pub fn handle_released(&mut self, key: SessionKey) {
         if self.core.clients.session(key).is_some() {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
             self.core.clients.sessions.remove(key.slot as usize);
@@ -108,35 +113,30 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// A publication of the feed.
-    pub fn published(&mut self, now: Now, publication: &Publication) {
+    pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
-        self.gateway.published(&mut self.core, publication);
+        self.gateway.handle_publication(&mut self.core, publication);
         self.settle();
     }
 
     /// The bus says something of itself.
-    pub fn noticed(&mut self, now: Now, notice: &BusNotice) {
+    pub fn handle_notice(&mut self, now: Now, notice: &BusNotice) {
         self.core.now = now;
-        self.gateway.noticed(&mut self.core, notice);
+        self.gateway
+            .handle_notice(&mut self.core, &mut self.clients, notice);
         self.settle();
     }
 
-    /// The answer to a call.
-    pub fn reply(&mut self, now: Now, reply: Reply) {
+    /// What another thread tells the gateway.
+    pub fn handle_input(&mut self, now: Now, input: G::In) {
         self.core.now = now;
-        self.gateway.reply(&mut self.core, reply);
-        self.settle();
-    }
-
-    /// A command from outside.
-    pub fn command(&mut self, now: Now, command: G::Command) {
-        self.core.now = now;
-        self.gateway.command(&mut self.core, command);
+        self.gateway
+            .handle_input(&mut self.core, &mut self.clients, input);
         self.settle();
     }
 
     /// Time has passed: everything due is done.
-    pub fn tick(&mut self, now: Now) {
+    pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.advance_drain(stop_code);
@@ -155,15 +155,13 @@ impl<G: Gateway> Hub<G> {
 
     // ---- commands
 
-    /// Begins a stop; `tick` carries it on.
+    /// Begins a stop; [`handle_timeout`](Self::handle_timeout) carries it on.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.begin_drain(plan, stop_code);
         self.settle();
     }
-
-    // ---- outputs
 
     /// Gives every client with something to send one write; `true`: some have more.
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
@@ -173,13 +171,21 @@ impl<G: Gateway> Hub<G> {
         more || self.core.clients.dirty.iter().any(|list| !list.is_empty())
     }
 
-    /// What the shell has to do, in order.
-    pub fn next_effect(&mut self) -> Option<Effect> {
+    // ---- outputs
+
+    /// What the shell has to do to sockets, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
         self.core.effects.pop_front()
     }
 
-    /// When `tick` is wanted next, microseconds of the monotonic clock.
-    pub fn next_deadline(&self) -> Option<u64> {
+    /// What other threads have to do for the gateway, in order.
+    pub fn poll_output(&mut self) -> Option<G::Out> {
+        self.gateway.poll_output()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
+    /// clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
         if !self.core.next_turn.is_empty() {
             return Some(self.core.now.mono_us);
         }
@@ -209,16 +215,21 @@ impl<G: Gateway> Hub<G> {
         &self.gateway
     }
 
+    /// What the gateway keeps of each client, to look at.
+    pub fn clients(&self) -> &ByClient<G::Client> {
+        &self.clients
+    }
+
     /// A stop was asked for.
     pub fn is_draining(&self) -> bool {
         self.core.drain.is_some()
     }
 
-    /// A stop was asked for, no WebSocket is left, and the gateway has nothing under way.
+    /// A stop was asked for, no WebSocket is left, and the gateway is busy with no client.
     pub fn is_drained(&self) -> bool {
         let stats = self.core.stats();
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
-        closes_begun && stats.open == 0 && stats.closing == 0 && self.gateway.is_idle()
+        closes_begun && stats.open == 0 && stats.closing == 0 && self.core.busy.is_empty()
     }
 
     /// The shell may read this client's socket.
@@ -231,6 +242,11 @@ impl<G: Gateway> Hub<G> {
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
         self.core.topics.check_invariants();
+        assert_eq!(
+            self.clients.len() as u64,
+            self.core.stats().open,
+            "clients of the gateway"
+        );
     }
 
     // ---- inside
@@ -291,8 +307,10 @@ impl<G: Gateway> Hub<G> {
         if !self.core.is_open(key) {
             return;
         }
-        self.gateway
-            .message(&mut self.core, key, message.incoming());
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway
+                .handle_message(&mut self.core, key, client, message.incoming());
+        }
     }
 
     fn session_due(&mut self, key: SessionKey) {
@@ -303,8 +321,10 @@ impl<G: Gateway> Hub<G> {
         self.core.client_due(key, codes);
         let now = self.core.now;
         let session = self.core.clients.session_mut(key);
-        if session.is_some_and(|session| session.take_gateway_due(now)) {
-            self.gateway.deadline(&mut self.core, key);
+        if session.is_some_and(|session| session.take_gateway_due(now))
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.gateway.handle_deadline(&mut self.core, key, client);
         }
     }
 
@@ -312,8 +332,10 @@ impl<G: Gateway> Hub<G> {
     fn settle(&mut self) {
         loop {
             self.core.reap();
-            if let Some((key, reason)) = self.core.ended.pop_front() {
-                self.gateway.closed(&mut self.core, key, reason);
+            if let Some(topic) = self.core.emptied.pop_front() {
+                self.tell_emptied(&topic);
+            } else if let Some((key, reason)) = self.core.ended.pop_front() {
+                self.tell_closed(key, reason);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {
@@ -326,6 +348,21 @@ impl<G: Gateway> Hub<G> {
             if self.calls.is_multiple_of(1024) {
                 self.check_invariants();
             }
+        }
+    }
+
+    fn tell_emptied(&mut self, topic: &TopicName) {
+        // Somebody may have joined in the meantime.
+        if self.core.member_count(topic) == 0 {
+            self.gateway.handle_emptied(&mut self.core, topic);
+        }
+    }
+
+    fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {
+        // A client that was accepted only to be closed was never the gateway's.
+        if let Some(client) = self.clients.remove(key) {
+            self.gateway
+                .handle_closed(&mut self.core, key, client, reason);
         }
     }
 

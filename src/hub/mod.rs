@@ -3,12 +3,13 @@
 //! Owns everything that is true of a connection; makes no system call, reads no clock, knows no
 //! contract. Called by the reactor (or by a simulation), which is the only one that owns sockets.
 //!
-//! The way of a message: a [`Feed`] makes a [`Publication`] of it, [`Hub::published`] puts its one
-//! [`Frame`] into the send queue of every member of the topic, and [`Hub::flush`] gives each
-//! client one write.
+//! The way of a message: a [`Feed`] makes a [`Publication`] of it, [`Hub::handle_publication`] puts
+//! its one [`Frame`] into the send queue of every member of the topic, and [`Hub::flush`] gives
+//! each client one write.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod by_client;
 mod clients;
 mod core;
 mod deadlines;
@@ -33,18 +34,17 @@ mod queue;
 mod reason;
 mod send_queue;
 mod session;
+mod shell;
 mod stats;
 mod time;
 mod topics;
 
 pub use self::core::Core;
+pub use by_client::ByClient;
 pub use drain::DrainPlan;
 pub use ended::Ended;
 pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
-pub use gateway::{
-    Accepted, Admission, Answer, Call, CallFailure, Effect, ForClient, Gateway, Incoming, Permit,
-    Reader, Reply, Transmit, Write,
-};
+pub use gateway::{Accepted, Admission, Entrance, Gateway, Incoming};
 pub use hub::Hub;
 pub use keys::SessionKey;
 pub use limits::{Limits, SendQueueLimits};
@@ -56,5 +56,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing};
 pub use session::PhaseKind;
+pub use shell::{Effect, Permit, Transmit, Write};
 pub use stats::{HubStats, SendError};
 pub use time::Now;
+pub use topics::{Joined, Left};

@@ -45,7 +45,7 @@ struct Begun {
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits.
+    /// The frame waits.
     Queued,
     /// It waits, and with it the queue went over its soft limit: a clock starts.
     QueuedOverSoft,
@@ -71,7 +71,7 @@ pub(super) struct Wrote {
     pub(super) control_out: bool,
 }
 
-/// See the module.
+/// The control bytes and the frames that wait for one client.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     control: Vec<u8>,

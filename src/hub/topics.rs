@@ -25,7 +25,7 @@ struct Member {
 
 /// A topic in a session's list.
 #[derive(Clone, Copy, Debug)]
-struct Joined {
+struct Membership {
     topic: TopicKey,
     /// Index in the topic's members.
     member_at: u32,
@@ -55,22 +55,42 @@ impl Topic {
 pub(super) struct Topics {
     topics: Slab<Topic>,
     by_name: HashMap<TopicName, TopicKey, RandomState>,
-    joined: Vec<Vec<Joined>>,
+    joined: Vec<Vec<Membership>>,
+    /// Members, over all topics.
+    memberships: usize,
 }
 
-/// What joining a topic did.
-pub(super) enum Join {
-    /// It is a member now; `first` if the topic had none before.
-    New {
-        first: bool,
-        retained: Option<Arc<Frame>>,
-    },
-    /// It was a member already.
-    Held,
+/// What [`Core::join`](super::Core::join) did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The client is the first member.
+    First,
+    /// The client is one more member.
+    Another,
+    /// Nothing: the client was a member.
+    Already,
+    /// Nothing: the client is not open.
+    NotOpen,
+}
+
+/// What [`Core::leave`](super::Core::leave) did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The client was the last member.
+    Last,
+    /// The topic has other members.
+    Others,
+    /// Nothing: the client was no member.
+    NoMember,
 }
 
 impl Topics {
-    pub(super) fn join(&mut self, session: SessionKey, name: &TopicName) -> Join {
+    /// Joins a topic; what a new member gets at once.
+    pub(super) fn join(
+        &mut self,
+        session: SessionKey,
+        name: &TopicName,
+    ) -> (Joined, Option<Arc<Frame>>) {
         let key = self.key_or_insert(name);
         let slot = session.slot as usize;
         if self.joined.len() <= slot {
@@ -78,10 +98,10 @@ impl Topics {
         }
         let joined = &mut self.joined[slot];
         if joined.iter().any(|j| j.topic == key) {
-            return Join::Held;
+            return (Joined::Already, None);
         }
         let topic = &mut self.topics[key.0 as usize];
-        joined.push(Joined {
+        joined.push(Membership {
             topic: key,
             member_at: topic.members.len() as u32,
         });
@@ -90,10 +110,12 @@ impl Topics {
             joined_at: joined.len() as u32 - 1,
             retained: topic.retained_number,
         });
-        Join::New {
-            first: topic.members.len() == 1,
-            retained: topic.retained.clone(),
-        }
+        self.memberships += 1;
+        let joined = match topic.members.len() {
+            1 => Joined::First,
+            _ => Joined::Another,
+        };
+        (joined, topic.retained.clone())
     }
 
     /// Leaves one topic; the topic's conflation keys and whether it was the last member, or
@@ -128,6 +150,7 @@ impl Topics {
     /// each side that moved into the gap. Returns the name if the topic has no member left.
     fn remove(&mut self, slot: u32, at: usize) -> Option<TopicName> {
         let gone = self.joined[slot as usize].swap_remove(at);
+        self.memberships -= 1;
         if let Some(moved) = self.joined[slot as usize].get(at) {
             let members = &mut self.topics[moved.topic.0 as usize].members;
             members[moved.member_at as usize].joined_at = at as u32;
@@ -185,6 +208,16 @@ impl Topics {
             .map(|m| m.session)
     }
 
+    /// A topic's members, in no order that anyone may lean on.
+    pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
+        let key = self.by_name.get(name);
+        let topic = key.map(|key| &self.topics[key.0 as usize]);
+        topic
+            .into_iter()
+            .flat_map(|t| &t.members)
+            .map(|m| m.session)
+    }
+
     pub(super) fn member_count(&self, name: &TopicName) -> usize {
         let key = self.by_name.get(name);
         key.map_or(0, |key| self.topics[key.0 as usize].members.len())
@@ -193,6 +226,11 @@ impl Topics {
     /// Topics with at least one member or a retained frame.
     pub(super) fn len(&self) -> usize {
         self.topics.len()
+    }
+
+    /// Members, over all topics.
+    pub(super) fn memberships(&self) -> usize {
+        self.memberships
     }
 
     /// Topics that a session is a member of.
@@ -238,6 +276,6 @@ impl Topics {
         }
         let members: usize = self.topics.iter().map(|(_, t)| t.members.len()).sum();
         let joined: usize = self.joined.iter().map(Vec::len).sum();
-        assert_eq!(members, joined);
+        assert_eq!((members, members), (joined, self.memberships));
     }
 }

@@ -10,9 +10,9 @@ mod seams;
 mod signals;
 mod sockets;
 mod turn;
-mod wake;
 
 pub use listener::ListenSettings;
-pub use seams::{Outside, ReactorSettings, Seams, TurnBudgets, way_back};
+pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::Reactor;
-pub use wake::{LateWake, Wake};
+
+pub use crate::wake::{LateWake, Wake};

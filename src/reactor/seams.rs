@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::listener::ListenSettings;
-use super::wake::Wake;
 use crate::http::{Handover, HttpHandle, WayBack};
-use crate::hub::{Call, DrainPlan, Feed, Gateway, Reply, TopicName};
+use crate::hub::{DrainPlan, Feed, Gateway};
 use crate::telemetry::Telemetry;
+use crate::wake::Wake;
 
 /// What one turn may do before it looks at the other things again.
 #[derive(Clone, Debug)]
@@ -34,30 +34,14 @@ pub struct ReactorSettings {
     pub stop_timeout_us: u64,
 }
 
-/// What leaves the loop besides bytes.
-#[derive(Debug)]
-pub enum Outside {
-    /// A request to a service.
-    Call(Call),
-    /// A topic got its first member or lost its last.
-    Interest {
-        /// The topic.
-        topic: TopicName,
-        /// Somebody wants it.
-        wanted: bool,
-    },
-}
-
 /// What the loop is connected to.
 pub struct Seams<G: Gateway, F: Feed> {
     /// From the source thread.
     pub bus: Receiver<F::Event>,
-    /// From the HTTP side.
-    pub commands: Receiver<G::Command>,
-    /// Answers to calls.
-    pub replies: Receiver<Reply>,
-    /// To whoever makes calls and subscribes; must not block.
-    pub outside: Box<dyn FnMut(Outside)>,
+    /// What other threads tell the gateway.
+    pub inputs: Receiver<G::In>,
+    /// Hands other threads what they do for the gateway; must not block.
+    pub output: Box<dyn FnMut(G::Out)>,
     /// Takes over sockets that speak plain HTTP.
     pub http: HttpHandle,
     /// Those of them whose client asks for a WebSocket after all.

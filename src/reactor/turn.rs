@@ -10,15 +10,15 @@ use mio::{Events, Poll, Token};
 
 use super::listener::Listener;
 use super::report::{Report, Shell, log_lines};
-use super::seams::{Outside, ReactorSettings, Seams};
+use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
 use super::sockets::Sockets;
-use super::wake::Wake;
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::log_budget::LogBudget;
 use crate::telemetry::Stage;
+use crate::wake::Wake;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -29,8 +29,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
 
-/// Commands of the gateway in one turn; more wait for the next.
-const COMMANDS_MAX: usize = 64;
+/// Inputs of the gateway in one turn; more wait for the next.
+const INPUTS_MAX: usize = 64;
 
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
@@ -72,7 +72,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let wake = Wake::new(poll.registry(), WAKER)?;
+        let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = StopSignals::register(poll.registry(), SIGNALS)?;
         let listener = Listener::bind(&settings.listen, poll.registry(), LISTENER)?;
         let seams = seams(&wake)?;
@@ -132,14 +132,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let waits = self.more_to_flush
             || self.sockets.readable() > 0
             || !self.seams.bus.is_empty()
-            || !self.seams.commands.is_empty()
+            || !self.seams.inputs.is_empty()
             || !self.seams.returned.is_empty();
         if waits {
             return Duration::ZERO;
         }
         let now = self.clock.now().mono_us;
         let dues = [
-            self.hub.next_deadline(),
+            self.hub.poll_timeout(),
             self.listener.due_us(),
             self.report.due_us(),
             self.stop_at_us,
@@ -155,9 +155,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.accept(now);
         self.take_returned(now);
         self.read(now);
-        self.take_replies(now);
+        self.take_inputs(now);
         self.take_bus();
-        self.hub.tick(self.clock.now());
+        self.hub.handle_timeout(self.clock.now());
         self.flush();
         self.effects();
         self.tell(now);
@@ -188,7 +188,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.sockets.set_readable(key);
                 }
                 if event.is_writable() {
-                    self.hub.writable(now, key);
+                    self.hub.handle_writable(now, key);
                 }
             }
         }
@@ -219,7 +219,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Some((stream, peer)) = self.listener.accept(now) else {
                 return;
             };
-            let key = self.hub.accept(now, peer);
+            let key = self.hub.handle_accepted(now, peer);
             self.register(now, key, stream);
         }
     }
@@ -227,7 +227,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
         if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
             tracing::warn!(%error, "a connection could not be registered");
-            self.hub.ended(now, key, true);
+            self.hub.handle_ended(now, key, true);
         }
     }
 
@@ -237,9 +237,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Ok(handover) = self.seams.returned.try_recv() else {
                 return;
             };
-            let key = self.hub.returned(now, handover.peer, handover.permit);
+            let key = self
+                .hub
+                .handle_returned(now, handover.peer, handover.permit);
             self.register(now, key, TcpStream::from_std(handover.stream));
-            self.hub.received(now, key, &handover.read);
+            self.hub.handle_bytes(now, key, &handover.read);
             // What came since may have had its edge elsewhere.
             self.sockets.set_readable(key);
         }
@@ -269,16 +271,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 // A short read is not the end: data and FIN can share one edge.
                 Ok(n) if n > 0 => {
                     budget -= n;
-                    self.hub.received(now, key, &self.read_buffer[..n]);
+                    self.hub.handle_bytes(now, key, &self.read_buffer[..n]);
                 }
                 Ok(_) => {
-                    self.hub.ended(now, key, false);
+                    self.hub.handle_ended(now, key, false);
                     return false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.hub.ended(now, key, true);
+                    self.hub.handle_ended(now, key, true);
                     return false;
                 }
             }
@@ -286,16 +288,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         false
     }
 
-    fn take_replies(&mut self, now: Now) {
-        for _ in 0..self.seams.replies.len() {
-            if let Ok(reply) = self.seams.replies.try_recv() {
-                self.hub.reply(now, reply);
-            }
-        }
-        for _ in 0..self.seams.commands.len().min(COMMANDS_MAX) {
-            if let Ok(command) = self.seams.commands.try_recv() {
-                self.hub.command(now, command);
-            }
+    fn take_inputs(&mut self, now: Now) {
+        for input in self.seams.inputs.try_iter().take(INPUTS_MAX) {
+            self.hub.handle_input(now, input);
         }
     }
 
@@ -320,7 +315,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn take_event(&mut self, event: F::Event) -> usize {
         let now = self.clock.now();
         if let Some(notice) = self.feed.notice(&event) {
-            self.hub.noticed(now, &notice);
+            self.hub.handle_notice(now, &notice);
         }
         self.feed.event(now, event, &mut self.publications);
         log_lines(&mut self.feed);
@@ -335,7 +330,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.report.taken(received_us, now.mono_us);
             }
             bytes += publication.frame.queue_bytes();
-            self.hub.published(now, &publication);
+            self.hub.handle_publication(now, &publication);
         }
         self.report.stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.now().mono_us;
@@ -352,7 +347,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn effects(&mut self) {
-        while let Some(effect) = self.hub.next_effect() {
+        while let Some(effect) = self.hub.poll_effect() {
             match effect {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
@@ -362,15 +357,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::Release { key, reset, ended } => {
                     self.log_end(&ended);
                     self.sockets.close(key, reset);
-                    self.hub.released(key);
+                    self.hub.handle_released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
                 Effect::Resume(key) => self.sockets.set_readable(key),
-                Effect::Call(call) => (self.seams.outside)(Outside::Call(call)),
-                Effect::Interest { topic, wanted } => {
-                    (self.seams.outside)(Outside::Interest { topic, wanted });
-                }
             }
+        }
+        while let Some(output) = self.hub.poll_output() {
+            (self.seams.output)(output);
         }
     }
 
@@ -400,7 +394,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(self.poll.registry(), key);
-        self.hub.released(key);
+        self.hub.handle_released(key);
         if let (Some(stream), Some(peer)) = (stream, peer) {
             self.seams.http.serve(Handover {
                 stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),

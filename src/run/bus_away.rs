@@ -53,7 +53,7 @@ impl BusAway {
         thread.spawn(watch).map(drop)
     }
 
-    /// It does.
+    /// Whether this is why the process stops.
     pub(super) fn stops(&self) -> bool {
         self.0.load(Relaxed)
     }

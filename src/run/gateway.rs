@@ -10,204 +10,288 @@ use crossbeam_channel::{Receiver, bounded, never};
 
 use super::RunError;
 use super::bus_away::BusAway;
-use super::process::{Process, build, seed};
+use super::common::CommonSettings;
+use super::process::{build, seed};
 use super::stats_line::StatsLine;
 use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
-use crate::http::pages::StatsHead;
-use crate::http::{Admin, Cors, Handler, HttpPlane, HttpSettings, ReadyLimits, Route, Site, pages};
-use crate::hub::{Core, DrainPlan, Feed, FrameBytes, Gateway, Hub, Reply};
-use crate::reactor::{
-    LateWake, ListenSettings, Outside, Reactor, ReactorSettings, Seams, TurnBudgets, Wake, way_back,
-};
-use crate::settings::CommonSettings;
+use crate::http::pages::{self, StatsHead};
+use crate::http::{Admin, Handler, HttpPlane, Route, Site};
+use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
+use crate::reactor::{LateWake, Reactor, ReactorSettings, Seams, Wake, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
 
-/// How much of `--stop-timeout-ms` a close waits for the answers that its client is owed; the rest
-/// is for the close.
-const ANSWERS_PERCENT: u64 = 60;
-
 /// Makes routes once there is something that they can show.
-pub(super) type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
+type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 
-/// A gateway's own parts.
-pub(super) struct Parts<'a, G: Gateway, F> {
-    /// Its name in metrics.
-    pub(super) name: &'static str,
-    /// The settings that every gateway has.
-    pub(super) common: &'a CommonSettings,
-    /// What the source says of the bus, where there is one.
-    pub(super) status: Option<Arc<BusStatus>>,
-    /// The frames alive: the feed counts there what it makes.
-    pub(super) frame_bytes: FrameBytes,
-    /// Bus messages to publications.
-    pub(super) feed: F,
-    /// The client side of the contract.
-    pub(super) gateway: G,
-    /// The bus, where there is one.
-    pub(super) source: Option<Box<dyn Source>>,
-    /// Pages beside those that every gateway has.
-    pub(super) routes: Routes,
-    /// The answer for unknown paths, where it is not 404.
-    pub(super) fallback: Option<Handler>,
-    /// What `/stats` begins with.
-    pub(super) stats_head: Option<StatsHead>,
-    /// The line that it logs of itself.
-    pub(super) stats_line: Option<StatsLine>,
-    /// What the gateway counts itself.
-    pub(super) metrics: Vec<GatewayMetric>,
-    /// Takes what leaves the loop besides bytes; must not block.
-    pub(super) outside: Box<dyn FnMut(Outside)>,
-    /// From services and the HTTP side.
-    pub(super) inside: Inside<G::Command>,
+/// The parts of one gateway, put together and run. A feed makes publications of bus messages, the
+/// gateway is the client side of the contract; everything else has a default: no bus, the pages that
+/// every gateway has, no other thread.
+///
+/// ```no_run
+/// use weirgate::clock::Clock;
+/// use weirgate::feeds::NoFeed;
+/// use weirgate::gateways::{LevelsGateway, LevelsPath};
+/// use weirgate::hub::TopicName;
+/// use weirgate::run::{CommonSettings, Parts, RunError};
+///
+/// // Takes clients on /ws, has nothing to tell them, and ends at a signal.
+/// fn main() -> Result<(), RunError> {
+///     let mut common = CommonSettings::default();
+///     common.reactor.listen.addr = ([127, 0, 0, 1], 8080).into();
+///     let path = LevelsPath { path: "/ws".to_owned(), topic: TopicName::fixed("nothing") };
+///     let gateway = LevelsGateway::new(vec![path], common.origins());
+///     Parts::new("quiet", common, NoFeed::default(), gateway)
+///         .run(Clock::start(), |listening| println!("on {}", listening.addr))
+/// }
+/// ```
+pub struct Parts<G: Gateway, F> {
+    name: &'static str,
+    common: CommonSettings,
+    feed: F,
+    gateway: G,
+    frame_bytes: FrameBytes,
+    source: Option<Box<dyn Source>>,
+    status: Option<Arc<BusStatus>>,
+    routes: Routes,
+    fallback: Option<Handler>,
+    stats_head: Option<StatsHead>,
+    stats_line: Option<StatsLine>,
+    metrics: Vec<GatewayMetric>,
+    inputs: Inputs<G::In>,
+    output: Box<dyn FnMut(G::Out)>,
 }
 
-/// What comes to the loop besides bytes and the bus.
-pub(super) struct Inside<C> {
-    /// From the HTTP side.
-    pub(super) commands: Receiver<C>,
-    /// Answers to calls.
-    pub(super) replies: Receiver<Reply>,
-    /// Is told of the loop, for who puts something in them.
-    pub(super) wake: LateWake,
+/// What other threads tell the gateway.
+pub struct Inputs<I> {
+    /// The other end of the channel that those threads send into.
+    pub receiver: Receiver<I>,
+    /// Wakes the loop when something was put in; set when the loop is there.
+    pub wake: LateWake,
 }
 
-impl<C> Inside<C> {
-    /// Nothing ever does.
-    pub(super) fn nothing() -> Self {
+impl<I> Inputs<I> {
+    /// Nothing ever comes.
+    fn none() -> Self {
         Self {
-            commands: never(),
-            replies: never(),
+            receiver: never(),
             wake: LateWake::default(),
         }
     }
 }
 
-/// Runs a gateway until a signal. `announce` is called with the address once it listens.
-///
-/// # Errors
-/// It could not start, or the loop failed.
-pub(super) fn run_gateway<G, F>(
-    process: Process,
-    parts: Parts<'_, G, F>,
-    announce: impl FnOnce(SocketAddr),
-) -> Result<(), RunError>
-where
-    G: Gateway,
-    F: Feed<Event = BusEvent>,
-{
-    let (clock, common) = (process.clock, parts.common);
-    let limits = &common.limits;
-    let feed = parts.feed.stats().clone();
-    let telemetry = Telemetry::new(build(parts.name), feed, parts.status, clock.now());
+/// A gateway that listens.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Where clients connect.
+    pub addr: SocketAddr,
+    /// Where the operators' pages are, if not there too.
+    pub admin_addr: Option<SocketAddr>,
+    /// What the process tells of itself.
+    pub telemetry: Arc<Telemetry>,
+}
 
-    telemetry.add_gateway(parts.metrics);
-
-    let mut routes = status_routes(common, &telemetry, clock, parts.stats_head);
-    routes.extend((parts.routes)(&telemetry));
-    let http = start_http(common, routes, parts.fallback, clock)?;
-
-    let core = Core::new(common.core(), parts.frame_bytes, seed(clock));
-    let hub = Hub::new(core, parts.gateway);
-    let (events, bus) = bounded(limits.bus_queue_messages_max);
-    let seams = |wake: &Wake| {
-        parts.inside.wake.set(wake);
-        if let Some(source) = parts.source {
-            start_source(source, SourceLink::new(events, waking(wake), clock))?;
+impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
+    /// A gateway without a bus, with the pages that every gateway has. `name` is its label in
+    /// metrics.
+    pub fn new(name: &'static str, common: CommonSettings, feed: F, gateway: G) -> Self {
+        Self {
+            name,
+            common,
+            feed,
+            gateway,
+            frame_bytes: FrameBytes::default(),
+            source: None,
+            status: None,
+            routes: Box::new(|_| Vec::new()),
+            fallback: None,
+            stats_head: None,
+            stats_line: None,
+            metrics: Vec::new(),
+            inputs: Inputs::none(),
+            output: Box::new(|_| {}),
         }
-        let (back, returned) = way_back(wake);
-        Ok(Seams {
-            bus,
-            commands: parts.inside.commands,
-            replies: parts.inside.replies,
-            outside: parts.outside,
-            http: http.handle(back),
-            returned,
-            telemetry: Arc::clone(&telemetry),
-        })
-    };
-    let mut reactor = Reactor::bind(reactor_settings(common), hub, parts.feed, clock, seams)
-        .map_err(|error| listen_error(common, error))?;
-    announce(reactor.local_addr().map_err(RunError::Loop)?);
-    systemd::listening(&telemetry, clock, stop_at_most(common));
-    if let Some(line) = parts.stats_line {
-        line.start(Arc::clone(&telemetry))
+    }
+
+    /// The count of frames alive that the feed makes its frames with.
+    #[must_use]
+    pub fn frame_bytes(mut self, frame_bytes: FrameBytes) -> Self {
+        self.frame_bytes = frame_bytes;
+        self
+    }
+
+    /// The bus, on a thread of its own, and what it says of itself. The settings have to have the
+    /// part that belongs to it ([`Part::Bus`](crate::settings::Part::Bus)): a queue without places
+    /// would hold each message up until the loop turns.
+    #[must_use]
+    pub fn source(mut self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {
+        self.source = Some(Box::new(source));
+        self.status = Some(status);
+        self
+    }
+
+    /// Pages beside those that every gateway has (`/ready`, `/stats`, `/metrics`).
+    #[must_use]
+    pub fn routes(mut self, routes: impl FnOnce(&Arc<Telemetry>) -> Vec<Route> + 'static) -> Self {
+        self.routes = Box::new(routes);
+        self
+    }
+
+    /// The answer for unknown paths, instead of 404.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Handler) -> Self {
+        self.fallback = Some(fallback);
+        self
+    }
+
+    /// What `/stats` begins with.
+    #[must_use]
+    pub fn stats_head(mut self, head: StatsHead) -> Self {
+        self.stats_head = Some(head);
+        self
+    }
+
+    /// The line that it logs of itself, if any.
+    #[must_use]
+    pub fn stats_line(mut self, line: Option<StatsLine>) -> Self {
+        self.stats_line = line;
+        self
+    }
+
+    /// What the gateway counts itself.
+    #[must_use]
+    pub fn metrics(mut self, metrics: impl IntoIterator<Item = GatewayMetric>) -> Self {
+        self.metrics.extend(metrics);
+        self
+    }
+
+    /// What other threads tell the gateway.
+    #[must_use]
+    pub fn inputs(mut self, inputs: Inputs<G::In>) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// Hands other threads what they do for the gateway; must not block.
+    #[must_use]
+    pub fn output(mut self, output: impl FnMut(G::Out) + 'static) -> Self {
+        self.output = Box::new(output);
+        self
+    }
+
+    /// Runs the gateway until a signal. `announce` is called once it listens.
+    ///
+    /// # Errors
+    /// It could not start, the loop failed, or the bus was away for longer than was allowed.
+    pub fn run(self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
+        let Self { common, feed, .. } = self;
+        let counted = feed.stats().clone();
+        let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
+        telemetry.add_gateway(self.metrics);
+
+        let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
+        routes.extend((self.routes)(&telemetry));
+        let (http, admin_addr) = start_http(&common, routes, self.fallback, clock)?;
+
+        let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
+        let hub = Hub::new(core, self.gateway);
+        let (events, bus) = bounded(common.bus_queue_messages_max);
+        let seams = |wake: &Wake| {
+            self.inputs.wake.set(wake);
+            if let Some(source) = self.source {
+                start_source(source, SourceLink::new(events, waking(wake), clock))?;
+            }
+            let (back, returned) = way_back(wake);
+            Ok(Seams {
+                bus,
+                inputs: self.inputs.receiver,
+                output: self.output,
+                http: http.handle(back),
+                returned,
+                telemetry: Arc::clone(&telemetry),
+            })
+        };
+        let addr = common.reactor.listen.addr;
+        let mut reactor = Reactor::bind(common.reactor.clone(), hub, feed, clock, seams)
+            .map_err(|error| RunError::Listen { addr, error })?;
+        let listening = Listening {
+            addr: reactor.local_addr().map_err(RunError::Loop)?,
+            admin_addr,
+            telemetry,
+        };
+        announce(&listening);
+        let bus_away = watch(&common, &listening.telemetry, clock, self.stats_line)?;
+        reactor.run().map_err(RunError::Loop)?;
+        http.stop(HTTP_STOP);
+        tracing::info!("stopped");
+        match common.bus_away_exit_s {
+            Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Starts the threads that look at the running loop from outside.
+fn watch(
+    common: &CommonSettings,
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    stats_line: Option<StatsLine>,
+) -> Result<BusAway, RunError> {
+    systemd::listening(telemetry, clock, stop_at_most(&common.reactor));
+    if let Some(line) = stats_line {
+        line.start(Arc::clone(telemetry))
             .map_err(RunError::Thread)?;
     }
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
-        let watching = bus_away.watch(Arc::clone(&telemetry), clock, limit_s);
+        let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);
         watching.map_err(RunError::Thread)?;
     }
-    reactor.run().map_err(RunError::Loop)?;
-    http.stop(HTTP_STOP);
-    tracing::info!("stopped");
-    match common.bus_away_exit_s {
-        Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),
-        _ => Ok(()),
-    }
+    Ok(bus_away)
 }
 
-fn status_routes(
-    common: &CommonSettings,
-    telemetry: &Arc<Telemetry>,
-    clock: Clock,
-    stats_head: Option<StatsHead>,
-) -> Vec<Route> {
-    let ready = ReadyLimits {
-        loop_stall_ms: common.loop_stall_ms,
-        bus_grace_ms: common.ready_bus_grace_ms,
-    };
-    pages::status_routes(telemetry, clock, ready, stats_head)
-}
-
+/// Starts the HTTP side; returns where its admin listener is, if there is one.
 fn start_http(
     common: &CommonSettings,
     routes: Vec<Route>,
     fallback: Option<Handler>,
     clock: Clock,
-) -> Result<HttpPlane, RunError> {
-    let cors = match common.allowed_origins.as_slice() {
-        [] => Cors::Any,
-        listed => Cors::Listed(listed.to_vec()),
-    };
+) -> Result<(HttpPlane, Option<SocketAddr>), RunError> {
     let site = Site {
         routes,
         fallback,
-        cors,
+        cors: common.cors(),
     };
-    let (site, admin) = match common.admin_addr {
+    let (site, admin, addr) = match common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin();
-            (site, Some(bind_admin(addr, admin, clock)?))
+            let (admin, addr) = bind_admin(addr, admin, clock)?;
+            (site, Some(admin), Some(addr))
         }
-        None => (site, None),
+        None => (site, None, None),
     };
-    let settings = HttpSettings {
-        head_bytes_max: common.limits.head_bytes_max,
-        head_headers_max: common.limits.head_headers_max,
-        head_timeout_ms: common.limits.handshake_timeout_ms,
-        ..HttpSettings::default()
-    };
-    HttpPlane::start(site, admin, settings).map_err(RunError::Thread)
+    let plane = HttpPlane::start(site, admin, common.http.clone()).map_err(RunError::Thread)?;
+    Ok((plane, addr))
 }
 
-fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<Admin, RunError> {
+fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<(Admin, SocketAddr), RunError> {
     let listen_error = |error| RunError::Listen { addr, error };
     let admin = Admin::bind(addr, site, clock).map_err(listen_error)?;
     let addr = admin.local_addr().map_err(listen_error)?;
     tracing::info!(%addr, "admin pages");
-    Ok(admin)
+    Ok((admin, addr))
 }
 
 /// How long a stop may take, the HTTP side's included.
-fn stop_at_most(common: &CommonSettings) -> Duration {
-    Duration::from_millis(common.drain_delay_ms + common.drain_ms + common.stop_timeout_ms)
+fn stop_at_most(reactor: &ReactorSettings) -> Duration {
+    let drain = &reactor.drain;
+    Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
 }
 
 fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
@@ -220,33 +304,4 @@ fn start_source(source: Box<dyn Source>, link: SourceLink) -> io::Result<()> {
     let run = move || source.run(link);
     thread::Builder::new().name("source".into()).spawn(run)?;
     Ok(())
-}
-
-fn reactor_settings(common: &CommonSettings) -> ReactorSettings {
-    let limits = &common.limits;
-    ReactorSettings {
-        listen: ListenSettings {
-            addr: common.listen,
-            backlog: common.listen_backlog,
-            notsent_lowat_bytes: common.tcp_notsent_lowat_bytes,
-        },
-        budgets: TurnBudgets {
-            accepts_max: limits.accepts_per_turn_max,
-            read_bytes_max: limits.read_bytes_per_turn_max,
-            publication_bytes_max: limits.turn_publication_bytes_max,
-        },
-        drain: DrainPlan {
-            delay_us: common.drain_delay_ms * 1000,
-            spread_us: common.drain_ms * 1000,
-            answers_us: common.stop_timeout_ms * 1000 * ANSWERS_PERCENT / 100,
-        },
-        stop_timeout_us: common.stop_timeout_ms * 1000,
-    }
-}
-
-fn listen_error(common: &CommonSettings, error: io::Error) -> RunError {
-    RunError::Listen {
-        addr: common.listen,
-        error,
-    }
 }

@@ -1,42 +1,36 @@
-//! Puts source, feed, hub and reactor together from resolved settings, and runs them.
+//! From the parts of a gateway to a process that runs until a signal.
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `process` | what every process does first, and says |
+//! | `kind` | a gateway as one value |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
-//! | `auth` | who may connect: keys, and the table of who may subscribe to what |
+//! | `common` | what every gateway is told, from its settings |
+//! | `process` | what every process does first, and says |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
-//! | `channels` | what `weirgate channels` is made of |
-//! | `events` | what `weirgate events` is made of |
-//! | `trades` | what `weirgate trades` is made of |
-//! | `redis` | the Redis source from settings |
 //! | `stats_line` | the numbers that a gateway logs of itself |
-//! | `levels` | what `weirgate levels` and `weirgate demo` are made of |
 //! | `systemd` | what systemd is told, where it started the process |
+//!
+//! Knows no gateway: those of this program are put together in `kinds`, others may be anywhere
+//! (`examples/ticker.rs`).
 
-mod auth;
 mod bus_away;
-mod channels;
-mod events;
+mod common;
 mod gateway;
-mod levels;
+mod kind;
 mod process;
-#[cfg(feature = "redis")]
-mod redis;
 mod stats_line;
 mod systemd;
-mod trades;
 
 use std::io;
 use std::net::SocketAddr;
 
 use crate::telemetry::logging::LoggingError;
 
-pub use self::auth::acl_text;
-pub use self::channels::channels;
-pub use self::events::events;
-pub use self::levels::{demo, levels};
-pub use self::trades::trades;
+pub use self::common::CommonSettings;
+pub use self::gateway::{Inputs, Listening, Parts};
+pub use self::kind::{GatewayKind, Print};
+pub use self::process::{say, start_process};
+pub use self::stats_line::StatsLine;
 
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]

@@ -4,32 +4,28 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::RunError;
 use crate::clock::Clock;
-use crate::settings::{CommonSettings, LogFormat};
+use crate::settings::Checked;
 use crate::telemetry::Build;
-use crate::telemetry::logging;
+use crate::telemetry::logging::{self, LogFormat};
 
-/// What every process has before it has a gateway.
-pub(super) struct Process {
-    pub(super) clock: Clock,
-}
-
-impl Process {
-    pub(super) fn start(common: &CommonSettings) -> Result<Self, RunError> {
-        let format = match common.log_format {
-            LogFormat::Text => logging::LogFormat::Text,
-            LogFormat::Json => logging::LogFormat::Json,
-        };
-        logging::init(format, &common.log_filter)?;
-        for warning in &common.warnings {
-            tracing::warn!("{warning}");
-        }
-        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-            tracing::warn!(%error, "the limit on open files could not be raised");
-        }
-        Ok(Self {
-            clock: Clock::start(),
-        })
+/// Sets up the log, says there what was odd about the settings, raises the limit on open files, and
+/// starts the clock that all threads of the process share.
+///
+/// # Errors
+/// Logging was set up before, or the system refuses a thread.
+pub fn start_process(checked: &Checked) -> Result<Clock, RunError> {
+    let format = match checked.choice("log-format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    logging::init(format, &checked.text("log-filter"))?;
+    for warning in checked.warnings() {
+        tracing::warn!("{warning}");
     }
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+    Ok(Clock::start())
 }
 
 pub(super) fn build(gateway: &'static str) -> Build {
@@ -51,6 +47,6 @@ pub(super) fn seed(clock: Clock) -> u64 {
 }
 
 /// For people who read standard output.
-pub(super) fn say(text: &str) {
+pub fn say(text: &str) {
     logging::say(text);
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::telemetry::Telemetry;
 
 /// What the line says, and how often.
-pub(super) struct StatsLine {
+pub struct StatsLine {
     /// Milliseconds between two lines; the first comes after as many.
-    pub(super) interval_ms: u64,
+    pub interval_ms: u64,
     /// Logs one line.
-    pub(super) log: Box<dyn Fn(&Telemetry) + Send>,
+    pub log: Box<dyn Fn(&Telemetry) + Send>,
 }
 
 impl StatsLine {

@@ -36,11 +36,11 @@ pub enum SettingsError {
     Either {
         /// A flag.
         one: &'static str,
-        /// Where that came from.
+        /// The source of its value.
         one_from: Source,
         /// The other flag.
         other: &'static str,
-        /// Where that came from.
+        /// The source of its value.
         other_from: Source,
     },
     /// A setting that is half of something.
@@ -48,7 +48,7 @@ pub enum SettingsError {
     Alone {
         /// The flag.
         one: &'static str,
-        /// Where that came from.
+        /// The source of its value.
         one_from: Source,
         /// The flag that is missing.
         other: &'static str,
@@ -62,13 +62,13 @@ pub enum SettingsError {
         low: &'static str,
         /// Its value.
         low_value: u64,
-        /// Where that came from.
+        /// The source of its value.
         low_from: Source,
         /// The flag that limits it.
         high: &'static str,
         /// Its value.
         high_value: u64,
-        /// Where that came from.
+        /// The source of its value.
         high_from: Source,
     },
 }

@@ -5,11 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Url;
 
-use super::endpoint::{self, EndpointSettings};
-use super::relay::{self, RelaySettings};
 use super::secret::{SecretText, SecretUrl};
 use crate::admission::TrustedProxies;
-use crate::http::services::Upstream;
 use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
@@ -29,8 +26,23 @@ pub enum Unit {
     Hertz,
 }
 
+/// Text in a form that only the gateway knows which has such a row.
+#[derive(Debug)]
+pub struct Form {
+    /// What stands for the value in `--help`.
+    pub placeholder: &'static str,
+    /// What is allowed, for an error about the whole value.
+    pub allowed: &'static str,
+    /// Several values with space between them, so that the flag may be repeated.
+    pub repeats: bool,
+    /// It is a URL, whose query may hold a secret.
+    pub is_url: bool,
+    /// Reads the text, and returns it as it is shown, which has to mean the same again.
+    pub read: fn(&str) -> Result<String, Refused>,
+}
+
 /// What a setting may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A whole number, both ends of the range included.
     Number {
@@ -60,8 +72,6 @@ pub enum Kind {
     Urls(&'static [&'static str]),
     /// One URL of these schemes, which may name a database behind its slash; or nothing.
     OptionalUrl(&'static [&'static str]),
-    /// The base URL of an HTTP service.
-    Service,
     /// As [`Kind::Urls`], or nothing.
     OptionalUrls(&'static [&'static str]),
     /// On or off.
@@ -70,10 +80,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Web origins with commas between them; empty or `*` for any.
     Origins,
-    /// More subjects, with space between them. Its flag may be repeated.
-    Relays,
-    /// More paths for clients, with space between them. Its flag may be repeated.
-    Endpoints,
+    /// Text in the form of one gateway.
+    Form(&'static Form),
     /// IP addresses and networks with commas between them; empty for none, `*` for any.
     Networks,
     /// Which log lines, in the language of `RUST_LOG`.
@@ -99,21 +107,17 @@ pub enum Value {
     SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
     Urls(SecretUrl),
-    /// Of [`Kind::Service`].
-    Service(Upstream),
     /// Of [`Kind::Switch`].
     Switch(bool),
     /// Of [`Kind::Choice`]: the word as the table spells it.
     Choice(&'static str),
     /// Of [`Kind::Origins`], as browsers write them; empty for any.
     Origins(Vec<String>),
-    /// Of [`Kind::Relays`].
-    Relays(Vec<RelaySettings>),
-    /// Of [`Kind::Endpoints`].
-    Endpoints(Vec<EndpointSettings>),
+    /// Of a [`Kind::Form`] that repeats; with space between its entries.
+    List(String),
     /// Of [`Kind::Networks`].
     Networks(TrustedProxies),
-    /// Of [`Kind::Text`], [`Kind::Path`] and [`Kind::LogFilter`].
+    /// Of [`Kind::Text`], [`Kind::Path`], [`Kind::LogFilter`] and a [`Kind::Form`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -121,25 +125,26 @@ pub enum Value {
 
 /// A value that is not allowed, or the one of several that is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub struct Refused {
     /// The value, as it was typed: it may hold a secret.
-    pub(super) item: String,
+    pub item: String,
     /// What would be allowed in its place.
-    pub(super) allowed: String,
+    pub allowed: String,
 }
 
 impl Refused {
-    pub(super) fn new(item: &str, allowed: String) -> Self {
+    /// This value, and what would be allowed.
+    pub fn new(item: &str, allowed: impl Into<String>) -> Self {
         Self {
             item: item.to_owned(),
-            allowed,
+            allowed: allowed.into(),
         }
     }
 }
 
 impl Kind {
     /// A number of `unit` in `range`, both ends included.
-    pub(super) const fn number(unit: Unit, range: (u64, u64)) -> Self {
+    pub const fn number(unit: Unit, range: (u64, u64)) -> Self {
         Self::Number {
             unit,
             min: range.0,
@@ -148,7 +153,7 @@ impl Kind {
     }
 
     /// A number with a fraction, of `unit`, in a range that is given in thousandths.
-    pub(super) const fn decimal(unit: Unit, range_milli: (i64, i64)) -> Self {
+    pub const fn decimal(unit: Unit, range_milli: (i64, i64)) -> Self {
         Self::Decimal {
             unit,
             min_milli: range_milli.0,
@@ -179,7 +184,6 @@ impl Kind {
             Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
-            Self::Service => Upstream::parse(text).map(Value::Service),
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
             Self::OptionalUrls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
@@ -192,8 +196,13 @@ impl Kind {
                 Some(Value::Choice(word))
             }
             Self::Origins => parse_origins(text),
-            Self::Relays => relay::parse(text).ok().map(Value::Relays),
-            Self::Endpoints => endpoint::parse(text).ok().map(Value::Endpoints),
+            Self::Form(form) => {
+                let shown = (form.read)(text).ok()?;
+                Some(match form.repeats {
+                    true => Value::List(shown),
+                    false => Value::Text(shown),
+                })
+            }
             Self::Networks => parse_networks(text).map(Value::Networks),
             Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
             Self::Text | Self::Path => Some(Value::Text(text.to_owned())),
@@ -228,14 +237,12 @@ impl Kind {
                 let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
                 forms.collect::<Vec<_>>().join(" or ")
             }
-            Self::Service => "http://HOST:PORT/PATH or https://HOST:PORT/PATH".into(),
             Self::Switch => "true or false".into(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => {
                 "origins such as https://example.com with commas between them, or * for any".into()
             }
-            Self::Relays => relay::FORM.into(),
-            Self::Endpoints => endpoint::FORM.into(),
+            Self::Form(form) => form.allowed.into(),
             Self::Networks => {
                 "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8 with commas between them, \
                  or * for any"
@@ -253,17 +260,16 @@ impl Kind {
 
     /// What is wrong with a value that was not allowed: of several the one, and what it breaks.
     pub(super) fn refused(self, text: &str) -> Refused {
-        let of_several = match self {
-            Self::Relays => relay::parse(text).err(),
-            Self::Endpoints => endpoint::parse(text).err(),
+        let of_form = match self {
+            Self::Form(form) => (form.read)(text).err(),
             _ => None,
         };
-        of_several.unwrap_or_else(|| Refused::new(text, self.allowed()))
+        of_form.unwrap_or_else(|| Refused::new(text, self.allowed()))
     }
 
     /// Whether its flag may be repeated. Other flags replace each other: the last counts.
-    pub(super) const fn repeats(self) -> bool {
-        matches!(self, Self::Relays | Self::Endpoints)
+    pub const fn repeats(self) -> bool {
+        matches!(self, Self::Form(Form { repeats: true, .. }))
     }
 
     /// What stands for the value in `--help`.
@@ -280,14 +286,11 @@ impl Kind {
             Self::Port => "PORT".into(),
             Self::Addr => "ADDR".into(),
             Self::SocketAddr => "ADDR:PORT".into(),
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service => {
-                "URL".into()
-            }
+            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
             Self::Origins => "ORIGINS".into(),
-            Self::Relays => relay::FORM.into(),
-            Self::Endpoints => endpoint::FORM.into(),
+            Self::Form(form) => form.placeholder.into(),
             Self::Networks => "NETWORKS".into(),
             Self::LogFilter => "FILTER".into(),
             Self::Text | Self::Secret => "TEXT".into(),
@@ -297,9 +300,12 @@ impl Kind {
 
     /// What an error may show of a value that was not allowed. One with an `@` may hold a password,
     /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
-    pub(super) fn shown_when_wrong(self, text: &str) -> String {
+    pub fn shown_when_wrong(self, text: &str) -> String {
         match self {
-            Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) | Self::Service
+            Self::Urls(_)
+            | Self::OptionalUrl(_)
+            | Self::OptionalUrls(_)
+            | Self::Form(Form { is_url: true, .. })
                 if text.contains('?') =>
             {
                 "***".into()
@@ -320,20 +326,18 @@ impl fmt::Display for Value {
             Self::SocketAddr(Some(addr)) => addr.fmt(f),
             Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
-            Self::Service(upstream) => upstream.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
             Self::Origins(origins) if origins.is_empty() => f.write_str("any"),
             Self::Origins(origins) => f.write_str(&origins.join(",")),
-            Self::Relays(relays) => write_list(f, relays),
-            Self::Endpoints(endpoints) => write_list(f, endpoints),
+            Self::List(entries) if entries.is_empty() => f.write_str("none"),
             Self::Networks(TrustedProxies::None) => f.write_str("none"),
             Self::Networks(TrustedProxies::Any) => f.write_str("any"),
             Self::Networks(TrustedProxies::Networks(networks)) => {
                 let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
                 f.write_str(&shown.join(","))
             }
-            Self::Text(text) => f.write_str(text),
+            Self::Text(text) | Self::List(text) => f.write_str(text),
             Self::Secret(text) => text.fmt(f),
         }
     }
@@ -353,16 +357,6 @@ fn parse_milli(text: &str) -> Option<i64> {
     // Saturates; no range is that wide.
     let milli = (value * 1000.0).round() as i64;
     Some(if milli == 0 && value > 0.0 { 1 } else { milli })
-}
-
-fn write_list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
-    match items {
-        [] => f.write_str("none"),
-        [first, rest @ ..] => {
-            first.fmt(f)?;
-            rest.iter().try_for_each(|item| write!(f, " {item}"))
-        }
-    }
 }
 
 fn parse_addr(text: &str) -> Option<IpAddr> {

@@ -1,141 +1,90 @@
 //! One row of the table: what a setting is called, where it may come from, what it may be.
 
 use super::kind::{Kind, Unit};
-use super::limit::{Limit, Shows};
+use crate::hub::CloseReason;
+use crate::telemetry::names::MetricName;
 
-/// A subcommand that has settings.
+/// A group of `--help` and of the documents, by its title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subcommand {
-    /// `weirgate levels`.
-    Levels,
-    /// `weirgate trades`.
-    Trades,
-    /// `weirgate channels`.
-    Channels,
-    /// `weirgate events`.
-    Events,
-    /// `weirgate demo`.
-    Demo,
-    /// `weirgate health`, which also takes the address and the port of the gateway it asks.
-    Health,
-    /// `weirgate token`.
-    Token,
-}
+pub struct Heading(pub &'static str);
 
-impl Subcommand {
-    /// The subcommands that run a gateway: what `WEIRGATE_GATEWAY` may name.
-    pub const GATEWAYS: [Self; 5] = [
-        Self::Levels,
-        Self::Trades,
-        Self::Channels,
-        Self::Events,
-        Self::Demo,
-    ];
-
-    /// The word on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Levels => "levels",
-            Self::Trades => "trades",
-            Self::Channels => "channels",
-            Self::Events => "events",
-            Self::Demo => "demo",
-            Self::Health => "health",
-            Self::Token => "token",
-        }
-    }
-
-    /// One line for the list of subcommands.
-    pub const fn about(self) -> &'static str {
-        match self {
-            Self::Levels => "Relay level signals and market flow from NATS JetStream",
-            Self::Trades => "Relay trades from Redis to those who hold their symbols",
-            Self::Channels => "Relay Redis channels and patterns, with roles and limits",
-            Self::Events => "Route devices' requests to HTTP services, and push events to devices",
-            Self::Demo => "Try it: the levels gateway on a simulated market, no broker needed",
-            Self::Health => "Ask a running gateway for /health: exit 0 when it answers 200, else 1",
-            Self::Token => "Make a token for trying out, or see what a gateway would say of one",
-        }
-    }
-
-    /// The gateway of that name.
-    pub fn gateway(name: &str) -> Option<Self> {
-        Self::GATEWAYS.into_iter().find(|g| g.name() == name)
-    }
-}
-
-/// The groups of `--help`, in the order in which they are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heading {
+impl Heading {
     /// Address, port, backlog.
-    Listening,
+    pub const LISTENING: Self = Self("Listening");
+    /// The NATS connection.
+    pub const NATS: Self = Self("NATS");
+    /// The Redis connection.
+    pub const REDIS: Self = Self("Redis");
+    /// The log.
+    pub const LOGS: Self = Self("Logs");
+    /// Start, readiness and stop.
+    pub const LIFECYCLE: Self = Self("Readiness and stop");
+    /// Tokens and their keys.
+    pub const TOKENS: Self = Self("Tokens");
+    /// Who may connect, and what a client may send.
+    pub const CLIENTS: Self = Self("Clients");
+    /// What waits for a client.
+    pub const SEND_QUEUE: Self = Self("Send queues");
+    /// Pings, closes, compression.
+    pub const CONNECTION: Self = Self("Connections");
+    /// Budgets of one turn of the loop.
+    pub const LOOP: Self = Self("Budgets of one turn of the loop");
+    /// What the bus may send.
+    pub const BUS: Self = Self("Messages from the bus");
+    /// The health check.
+    pub const HEALTH: Self = Self("Health check");
+}
+
+/// A part of the shared table, which a gateway has as a whole or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What every gateway has: listening, logs, a stop, clients, send queues, budgets.
+    Every,
     /// The NATS connection.
     Nats,
     /// The Redis connection.
     Redis,
-    /// What the levels gateway relays, and where to.
-    Relays,
-    /// What the levels gateway computes.
-    Session,
-    /// The simulated market.
-    Market,
-    /// What a client of the channels gateway may do.
-    Channels,
-    /// What a client of the trades gateway may do.
-    Trades,
-    /// The services of the events gateway.
-    Services,
-    /// What a device of the events gateway may do.
-    Devices,
-    /// The log.
-    Logs,
-    /// Start, readiness and stop.
-    Lifecycle,
-    /// Tokens and their keys.
-    Auth,
-    /// Who may connect, and what a client may send.
-    Clients,
-    /// What waits for a client.
-    SendQueue,
-    /// Pings, closes, compression.
-    Connection,
-    /// Budgets of one turn of the loop.
-    Loop,
-    /// What the bus may send.
+    /// Host and port of Redis, with defaults; without them Redis has to be named.
+    RedisHost,
+    /// A bus: how long it may be away, and how much may wait between it and the loop.
     Bus,
-    /// The health check.
+    /// The size of a message from the bus.
+    BusMessages,
+    /// The nesting of JSON.
+    Json,
+    /// Whether clients without a good token are refused.
+    RequireAuth,
+    /// What tokens are judged with.
+    Tokens,
+    /// What `weirgate health` has for itself.
     Health,
 }
 
-impl Heading {
-    /// The words of `--help`.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Listening => "Listening",
-            Self::Nats => "NATS",
-            Self::Redis => "Redis",
-            Self::Relays => "Relays and endpoints",
-            Self::Session => "Trading session",
-            Self::Market => "Simulated market",
-            Self::Trades => "Trades",
-            Self::Channels => "Channels",
-            Self::Services => "Services",
-            Self::Devices => "Devices",
-            Self::Logs => "Logs",
-            Self::Lifecycle => "Readiness and stop",
-            Self::Auth => "Tokens",
-            Self::Clients => "Clients",
-            Self::SendQueue => "Send queues",
-            Self::Connection => "Connections",
-            Self::Loop => "Budgets of one turn of the loop",
-            Self::Bus => "Messages from the bus",
-            Self::Health => "Health check",
-        }
-    }
+/// What makes a setting a limit: something grows up to it, and something happens beyond it.
+/// `docs/reference/limits.md` is made of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// What happens beyond it.
+    pub beyond: &'static str,
+    /// The close reason, the metric or the place that tells of it.
+    pub shows: Shows,
+    /// The test that hits it: `FILE::FUNCTION`.
+    pub test: &'static str,
+}
+
+/// Where it shows that a limit was hit.
+#[derive(Clone, Copy, Debug)]
+pub enum Shows {
+    /// As the end of a connection: `reason` of `weirgate_client_closes_total` and in the log.
+    Reason(CloseReason),
+    /// In a metric.
+    Metric(MetricName),
+    /// Somewhere else: what to look at.
+    Elsewhere(&'static str),
 }
 
 /// One setting. Everything that is shown or read about it is in its row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The flag without its dashes: kebab-case, the unit last.
     pub flag: &'static str,
@@ -151,25 +100,15 @@ pub struct Setting {
     pub help: &'static str,
     /// What `--help` adds to the line, empty for nothing.
     pub more: &'static str,
-    /// The subcommands that have it.
-    pub on: &'static [Subcommand],
     /// What makes it a limit; `None`: nothing grows with it.
     pub limit: Option<Limit>,
+    /// The part of the shared table that it belongs to; a gateway's own row is in none.
+    pub(super) part: Part,
 }
 
-const GATEWAYS: &[Subcommand] = &Subcommand::GATEWAYS;
-
-/// The gateways that have a bus.
-pub(super) const WITH_BUS: &[Subcommand] = &[
-    Subcommand::Levels,
-    Subcommand::Trades,
-    Subcommand::Channels,
-    Subcommand::Demo,
-];
-
 impl Setting {
-    /// A row of every gateway, without original env names.
-    pub(super) const fn new(
+    /// A row without original env names.
+    pub const fn new(
         heading: Heading,
         flag: &'static str,
         kind: Kind,
@@ -184,30 +123,25 @@ impl Setting {
             heading,
             help,
             more: "",
-            on: GATEWAYS,
             limit: None,
+            part: Part::Every,
         }
     }
 
     /// A row for bytes, both ends of the range included.
-    pub(super) const fn bytes(
+    pub const fn bytes(
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self::new(
-            heading,
-            flag,
-            Kind::number(Unit::Bytes, range),
-            default,
-            help,
-        )
+        let kind = Kind::number(Unit::Bytes, range);
+        Self::new(heading, flag, kind, default, help)
     }
 
     /// A row for milliseconds, both ends of the range included.
-    pub(super) const fn ms(
+    pub const fn ms(
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
@@ -219,36 +153,44 @@ impl Setting {
     }
 
     /// A row for a count, both ends of the range included.
-    pub(super) const fn count(
+    pub const fn count(
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self::new(
-            heading,
-            flag,
-            Kind::number(Unit::Count, range),
-            default,
-            help,
-        )
+        let kind = Kind::number(Unit::Count, range);
+        Self::new(heading, flag, kind, default, help)
+    }
+
+    /// With another default.
+    pub const fn default(mut self, default: &'static str) -> Self {
+        self.default = default;
+        self
+    }
+
+    /// Of another kind, or with another range.
+    pub const fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// With another line of help.
+    pub const fn help(mut self, help: &'static str) -> Self {
+        self.help = help;
+        self
     }
 
     /// With more for `--help`.
-    pub(super) const fn more(mut self, more: &'static str) -> Self {
+    pub const fn more(mut self, more: &'static str) -> Self {
         self.more = more;
         self
     }
 
     /// A limit: what happens beyond it, where that shows, and `FILE::FUNCTION` of a test that hits
     /// it. `beyond` goes on from "beyond it: " and ends without a full stop.
-    pub(super) const fn limit(
-        mut self,
-        beyond: &'static str,
-        shows: Shows,
-        test: &'static str,
-    ) -> Self {
+    pub const fn limit(mut self, beyond: &'static str, shows: Shows, test: &'static str) -> Self {
         self.limit = Some(Limit {
             beyond,
             shows,
@@ -257,15 +199,23 @@ impl Setting {
         self
     }
 
-    /// Only on these subcommands.
-    pub(super) const fn on(mut self, on: &'static [Subcommand]) -> Self {
-        self.on = on;
+    /// A limit beyond which something else happens.
+    pub const fn beyond(mut self, beyond: &'static str) -> Self {
+        if let Some(limit) = &mut self.limit {
+            limit.beyond = beyond;
+        }
         self
     }
 
     /// With the env names of the gateways that are replaced.
-    pub(super) const fn original_env(mut self, names: &'static [&'static str]) -> Self {
+    pub const fn original_env(mut self, names: &'static [&'static str]) -> Self {
         self.original_env = names;
+        self
+    }
+
+    /// In this part of the shared table.
+    pub(super) const fn part(mut self, part: Part) -> Self {
+        self.part = part;
         self
     }
 

@@ -10,8 +10,7 @@ use std::fmt;
 
 use super::error::{SettingsError, Warning};
 use super::kind::{Kind, Value};
-use super::setting::{Setting, Subcommand};
-use super::table::settings;
+use super::setting::Setting;
 
 /// The env name that stands in for the subcommand.
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
@@ -68,19 +67,19 @@ impl Env {
         Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
-    /// Warns of names with our prefix that are no setting of any subcommand.
-    pub fn unknown_names(&self) -> Vec<Warning> {
+    /// Warns of names with our prefix that belong to none of the `known` rows.
+    pub fn unknown_names(&self, known: &[Setting]) -> Vec<Warning> {
         let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
         let unknown = ours.filter(|name| {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
                 && !self.is_service_address(name)
-                && settings().all(|s| s.weirgate_env() != **name)
+                && known.iter().all(|s| s.weirgate_env() != **name)
         });
         unknown
             .map(|name| Warning::Unknown {
                 name: name.clone(),
-                nearest: nearest(name),
+                nearest: nearest(name, known),
             })
             .collect()
     }
@@ -95,10 +94,10 @@ impl Env {
 #[derive(Debug)]
 pub struct Typed {
     /// The row of the table.
-    pub setting: &'static Setting,
+    pub setting: Setting,
     /// The text as it was typed. It may be secret: only [`Typed::read`] looks at it.
     text: String,
-    /// Where it came from.
+    /// The flag, the env name or the default that gave the text.
     pub source: Source,
 }
 
@@ -110,14 +109,9 @@ impl Typed {
     pub fn read(&self) -> Result<Value, SettingsError> {
         let kind = self.setting.kind;
         kind.parse(&self.text).ok_or_else(|| {
-            SettingsError::value(self.setting, &self.source, &kind.refused(&self.text))
+            SettingsError::value(&self.setting, &self.source, &kind.refused(&self.text))
         })
     }
-}
-
-/// The rows of a subcommand, in the table's order.
-pub fn rows(subcommand: Subcommand) -> impl Iterator<Item = &'static Setting> {
-    settings().filter(move |s| s.on.contains(&subcommand))
 }
 
 /// Finds the text of each row: flag, over env in the order of its names, over default.
@@ -125,7 +119,7 @@ pub fn rows(subcommand: Subcommand) -> impl Iterator<Item = &'static Setting> {
 /// # Errors
 /// An env value that would be used is no UTF-8.
 pub fn collect(
-    rows: impl IntoIterator<Item = &'static Setting>,
+    rows: impl IntoIterator<Item = Setting>,
     flag: impl Fn(&str) -> Option<String>,
     env: &Env,
     warnings: &mut Vec<Warning>,
@@ -136,7 +130,7 @@ pub fn collect(
         let typed = flag(setting.flag).filter(|text| !text.trim().is_empty());
         let found = match typed {
             Some(text) => Ok(Some((text, Source::Flag))),
-            None => from_env(setting, env, warnings),
+            None => from_env(&setting, env, warnings),
         };
         match found {
             Ok(found) => {
@@ -158,7 +152,7 @@ pub fn collect(
 }
 
 fn from_env(
-    setting: &'static Setting,
+    setting: &Setting,
     env: &Env,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<(String, Source)>, SettingsError> {
@@ -200,21 +194,21 @@ fn is_service_link(name: &str) -> bool {
 
 /// The setting that was probably meant: one whose name differs by a few letters, one that goes on
 /// where this ends (a missing unit), or an original's name with our prefix.
-fn nearest(unknown: &str) -> Option<String> {
+fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
     let typed = unknown.strip_prefix(PREFIX)?;
     if typed.is_empty() {
         return None;
     }
-    let original = settings().find(|s| s.original_env.contains(&typed));
+    let original = known.iter().find(|s| s.original_env.contains(&typed));
     if original.is_some() {
         return Some(typed.to_owned());
     }
-    let names = settings().map(Setting::weirgate_env);
+    let names = known.iter().map(Setting::weirgate_env);
     let distance = |name: &str| {
-        let known = name.strip_prefix(PREFIX).unwrap_or(name);
-        match known.strip_prefix(typed) {
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
+        match name.strip_prefix(typed) {
             Some(rest) if rest.starts_with('_') => 1,
-            _ => strsim::damerau_levenshtein(known, typed),
+            _ => strsim::damerau_levenshtein(name, typed),
         }
     };
     names

@@ -3,16 +3,33 @@
 //! A source owns its connection and its retries; it never parses a payload and never touches a
 //! client. The channel is bounded: a full one makes the source wait, and what that means for the
 //! bus is said in each source.
+//!
+//! A bus is one folder. It supplies its settings, its errors, and [`relay::Bus`]: one connection,
+//! from the attempt to make it to its loss. The rest is here:
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
+//! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
+//! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `socket` | one socket and one waker in one poll; TCP, TLS |
+//! | `tls_stream` | TLS on a socket that never blocks |
 
-#[cfg(any(feature = "nats", feature = "redis"))]
-mod backoff;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod outage;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod relay;
 pub mod simulated;
+#[cfg(feature = "redis")]
+mod socket;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod tls_stream;
 
-use crossbeam_channel::{SendError, Sender};
+use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
@@ -32,6 +49,11 @@ pub struct SourceLink {
     clock: Clock,
 }
 
+/// The loop that takes the events has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the loop that takes the events has ended")]
+pub struct LoopGone;
+
 impl SourceLink {
     /// `wake` is called after each event that was put in the channel.
     pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
@@ -45,9 +67,9 @@ impl SourceLink {
     /// Puts an event in the channel, waiting while it is full, and wakes the loop.
     ///
     /// # Errors
-    /// The loop is gone: the source ends.
-    pub fn send(&self, event: BusEvent) -> Result<(), SendError<BusEvent>> {
-        self.events.send(event)?;
+    /// The loop is gone, before or during the wait: the source ends.
+    pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
+        self.events.send(event).map_err(|_| LoopGone)?;
         (self.wake)();
         Ok(())
     }
@@ -55,13 +77,5 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
-    }
-
-    /// A seed for jitter. Two processes that start in the same millisecond have different ids.
-    #[cfg(any(feature = "nats", feature = "redis"))]
-    fn seed(&self) -> u64 {
-        let now = self.now();
-        let process = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (now.unix_ms as u64) ^ now.mono_us.rotate_left(32) ^ process
     }
 }

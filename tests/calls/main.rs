@@ -16,8 +16,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::gateways::events::call::CallFailure;
 use weirgate::http::calls::CallLimits;
-use weirgate::hub::CallFailure;
 use weirgate::trust;
 
 #[test]

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::gateways::events::CALL_PATH;
+use weirgate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
+use weirgate::gateways::events::{CALL_PATH, Service as EventsService};
 use weirgate::http::calls::{CallLimits, Calls};
 use weirgate::http::services::{Service, Upstream};
-use weirgate::hub::{Answer, Call, CallFailure, Frame, FrameBytes, Reader, Reply};
+use weirgate::hub::{Frame, FrameBytes};
 use weirgate::telemetry::GatewayMetric;
 use weirgate::wire::traceparent::Trace;
 
@@ -139,7 +140,7 @@ impl World {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: 0,
+            service: EventsService::Lobby,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),

@@ -144,7 +144,7 @@ fn a_wrong_request_subscribes_to_nothing() {
     let want = [("error", 2), ("error", 3), ("error", 4), ("pong", 5)];
     assert_eq!(bench.kinds(key), kinds(&want));
     assert_eq!(bench.counts(), (0, 0, 0));
-    assert!(bench.world.interest.is_empty());
+    assert!(bench.world.outputs.is_empty());
 }
 
 #[test]

@@ -42,9 +42,9 @@ fn a_name_that_stands_is_answered_at_once_until_its_last_holder_leaves() {
     bench.subscribe(second, &["market:tick"]);
     assert_eq!(bench.kinds(second), kinds(&[("subscribed", 2)]));
     bench.unsubscribe(first, &["market:tick"]);
-    assert!(bench.world.interest["market:tick"]);
+    assert!(bench.world.outputs["market:tick"]);
     bench.world.end(second, true);
-    assert!(!bench.world.interest["market:tick"]);
+    assert!(!bench.world.outputs["market:tick"]);
     bench.subscribe(first, &["market:tick"]);
     let so_far = [("subscribed", 2), ("unsubscribed", 3)];
     assert_eq!(bench.kinds(first), kinds(&so_far), "asked for anew");
@@ -102,7 +102,7 @@ fn who_changes_his_mind_waits_for_nothing() {
         bench.kinds(key),
         kinds(&[("subscribed", 2), ("unsubscribed", 3)])
     );
-    assert!(!bench.world.interest["market:tick"]);
+    assert!(!bench.world.outputs["market:tick"]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn who_leaves_while_answers_wait_leaves_nothing_behind() {
     bench.subscribe(other, &["market:tick"]);
     bench.confirm("market:tick");
     assert_eq!(bench.kinds(other), kinds(&[("subscribed", 2)]));
-    assert!(!bench.world.interest["indicators:*"]);
+    assert!(!bench.world.outputs["indicators:*"]);
     bench.world.end(other, true);
 }
 

@@ -6,7 +6,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-pub(crate) use crate::http_client::{Client, get, request};
 use weirgate::clock::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
@@ -14,6 +13,15 @@ use weirgate::http::{
 };
 use weirgate::hub::{FeedStats, Permit};
 use weirgate::telemetry::{Build, Telemetry};
+pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+
+/// `/health` of some gateway.
+pub(crate) fn health() -> Route {
+    Route::get("/health", |_| {
+        let text = r#"{"service":"gateway","status":"healthy","connections":0}"#;
+        Answer::json(StatusCode::OK, text.to_owned()).no_store()
+    })
+}
 
 /// Bytes of the answer at `/large`.
 pub(crate) const LARGE: usize = 3_000_000;
@@ -43,8 +51,7 @@ impl Fixture {
         };
         let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
-        let url = "nats://nats:4222".to_owned();
-        routes.push(pages::levels_health_route(&telemetry, url));
+        routes.push(health());
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));

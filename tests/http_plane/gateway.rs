@@ -7,40 +7,47 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::never;
+use weirgate::auth::Origins;
 use weirgate::clock::Clock;
-use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, ReadyLimits, Site, page, pages};
+use weirgate::feeds::NoFeed;
+use weirgate::http::page;
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, Core, DrainPlan, Feed, FeedStats, Frame, FrameBytes, Gateway,
-    Hub, Incoming, Limits, Now, Publication, SessionKey,
+    Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
-use weirgate::reactor::{ListenSettings, Reactor, ReactorSettings, Seams, TurnBudgets, way_back};
-use weirgate::telemetry::{Build, Telemetry};
+use weirgate::run::{CommonSettings, Parts};
+use weirgate::telemetry::Telemetry;
 use weirgate::wire::head::RequestHead;
 
-use crate::fixture::Client;
+use crate::fixture::{Client, health};
 
 /// Echoes on `/ws`, sends upgrades of `/http` to HTTP, and hangs for as many milliseconds as
 /// `hang MS` says.
 struct Toy;
 
 impl Gateway for Toy {
-    type Command = Infallible;
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        match head.path() {
-            "/ws" if head.asks_upgrade() => Admission::Accept(Accepted::default()),
-            path if head.asks_upgrade() && path != "/http" => Admission::Refuse {
-                status: 403,
-                detail: "No WebSocket here",
-            },
-            _ => Admission::ToHttp,
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            "/ws" => Entrance::Clients(Origins::any()),
+            "/http" => Entrance::Http,
+            _ => Entrance::None,
         }
     }
 
-    fn opened(&mut self, _: &mut Core, _: SessionKey) {}
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
@@ -51,24 +58,8 @@ impl Gateway for Toy {
         core.send(key, &frame.body(text.as_bytes()).finish());
     }
 
-    fn command(&mut self, _: &mut Core, never: Self::Command) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
         match never {}
-    }
-
-    fn closed(&mut self, _: &mut Core, _: SessionKey, _: CloseReason) {}
-}
-
-struct NoFeed(FeedStats);
-
-impl Feed for NoFeed {
-    type Event = Infallible;
-
-    fn event(&mut self, _: Now, never: Infallible, _: &mut Vec<Publication>) {
-        match never {}
-    }
-
-    fn stats(&self) -> &FeedStats {
-        &self.0
     }
 }
 
@@ -81,57 +72,29 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(limits: Limits) -> Self {
-        let clock = Clock::start();
-        let feed = NoFeed(FeedStats {
-            caught_up: true,
-            ..FeedStats::default()
-        });
-        let build = Build {
-            version: "1.2.3",
-            gateway: "toy",
-            features: String::new(),
+        let any = ([127, 0, 0, 1], 0).into();
+        let mut common = CommonSettings {
+            limits,
+            admin_addr: Some(any),
+            ..CommonSettings::default()
         };
-        let telemetry = Telemetry::new(build, feed.stats().clone(), None, clock.now());
-        let ready = ReadyLimits {
-            loop_stall_ms: 700,
-            ..ReadyLimits::default()
-        };
-        let mut routes = pages::status_routes(&telemetry, clock, ready, None);
-        routes.push(pages::levels_health_route(&telemetry, "none".to_owned()));
-        routes.extend(page::routes());
-        let site = Site {
-            routes,
-            fallback: None,
-            cors: Cors::Any,
-        };
-        let (site, admin) = site.split_admin();
-        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), admin, clock).unwrap();
-        let admin_addr = admin.local_addr().unwrap();
-        let (send_addr, addr) = mpsc::channel();
-        let for_loop = Arc::clone(&telemetry);
+        common.reactor.listen.addr = any;
+        common.reactor.budgets.accepts_max = 16;
+        common.ready.loop_stall_ms = 700;
+        let (send, listening) = mpsc::channel();
         thread::spawn(move || {
-            let http = HttpPlane::start(site, Some(admin), HttpSettings::default()).unwrap();
-            let seams = |wake: &_| {
-                let (back, returned) = way_back(wake);
-                Ok(Seams {
-                    bus: never(),
-                    commands: never(),
-                    replies: never(),
-                    outside: Box::new(|_| {}),
-                    http: http.handle(back),
-                    returned,
-                    telemetry: for_loop,
+            Parts::new("toy", common, NoFeed::default(), Toy)
+                .routes(|_| page::routes().into_iter().chain([health()]).collect())
+                .run(Clock::start(), |listening| {
+                    send.send(listening.clone()).unwrap()
                 })
-            };
-            let hub = Hub::new(Core::new(limits, FrameBytes::default(), 1), Toy);
-            let mut reactor = Reactor::bind(settings(), hub, feed, clock, seams).unwrap();
-            send_addr.send(reactor.local_addr().unwrap()).unwrap();
-            reactor.run()
+                .unwrap();
         });
+        let listening = listening.recv().unwrap();
         Self {
-            addr: addr.recv().unwrap(),
-            admin: admin_addr,
-            telemetry,
+            addr: listening.addr,
+            admin: listening.admin_addr.unwrap(),
+            telemetry: listening.telemetry,
         }
     }
 
@@ -154,22 +117,5 @@ impl Running {
             assert!(Instant::now() < end, "{name} is {}", self.metric(name));
             thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-fn settings() -> ReactorSettings {
-    ReactorSettings {
-        listen: ListenSettings {
-            addr: ([127, 0, 0, 1], 0).into(),
-            backlog: 64,
-            notsent_lowat_bytes: 16 * 1024,
-        },
-        budgets: TurnBudgets {
-            accepts_max: 16,
-            read_bytes_max: 64 * 1024,
-            publication_bytes_max: 128 * 1024,
-        },
-        drain: DrainPlan::default(),
-        stop_timeout_us: 1_000_000,
     }
 }

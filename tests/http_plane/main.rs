@@ -4,8 +4,6 @@ mod admin;
 mod bodies;
 mod fixture;
 mod gateway;
-#[path = "../common/http_client.rs"]
-mod http_client;
 mod limits;
 mod upgrades;
 

@@ -3,8 +3,6 @@
 mod connections;
 mod counted;
 mod faults;
-#[path = "../common/http_client.rs"]
-mod http_client;
 mod large;
 mod messages;
 mod refused;

@@ -16,7 +16,7 @@ use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
 use weirgate::telemetry::{Build, Telemetry};
 
-pub(crate) use crate::http_client::{Client, get, request};
+pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 
 pub(crate) struct Rig {
     handle: HttpHandle,

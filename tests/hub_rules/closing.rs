@@ -5,7 +5,7 @@ use weirgate::hub::{CloseReason, Limits};
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;
 use crate::world::client::{frame, request};
-use crate::world::toys::Numbered;
+use crate::world::toys::{In, Numbered};
 
 #[test]
 fn a_close_frame_goes_at_the_next_frame_boundary_and_the_rest_is_discarded() {
@@ -99,9 +99,13 @@ fn a_graceful_close_waits_for_the_data_and_takes_nothing_new() {
     world.text(key, "join a");
     world.texts(key);
     world.net.sockets.get_mut(&key).expect("it").room = 0;
-    world.hub.command(world.now, ("a".into(), "one".into()));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("a".into(), "one".into()));
     world.text(key, "bye now");
-    world.hub.command(world.now, ("a".into(), "two".into()));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("a".into(), "two".into()));
     world.advance(4 * SECOND);
     assert_eq!(world.hub.gateway().closed, [], "it waits");
     world.open_window(key, usize::MAX);
@@ -132,17 +136,19 @@ fn a_graceful_close_waits_until_its_deadline_only() {
 fn a_slot_is_used_again_only_after_its_socket_is_released() {
     let mut world = symbols(small_queue());
     let first = world.reader(None, usize::MAX);
-    world.hub.ended(world.now, first, true);
+    world.hub.handle_ended(world.now, first, true);
     // The effect that releases it was not carried out yet.
     let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let second = world.hub.accept(world.now, peer);
+    let second = world.hub.handle_accepted(world.now, peer);
     assert_ne!(second.slot, first.slot);
     world.settle();
     let third = world.accept(usize::MAX);
     assert_eq!(third.slot, first.slot);
-    world.hub.received(world.now, first, &request("/ws", None));
-    world.hub.ended(world.now, first, true);
-    world.hub.released(first);
+    world
+        .hub
+        .handle_bytes(world.now, first, &request("/ws", None));
+    world.hub.handle_ended(world.now, first, true);
+    world.hub.handle_released(first);
     world.settle();
     world.send(third, &request("/ws", None));
     assert!(

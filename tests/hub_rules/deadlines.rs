@@ -5,7 +5,7 @@ use weirgate::hub::{CloseReason, DrainPlan, Limits};
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;
 use crate::world::client::{frame, request};
-use crate::world::toys::{Devices, Numbered};
+use crate::world::toys::{Devices, In, Numbered};
 
 fn pinged() -> Limits {
     Limits {
@@ -65,9 +65,9 @@ fn a_missing_pong_is_due_once_though_data_waits_in_the_same_turn() {
     // The turn at which the pong is due: messages are queued, then time is looked at, then all
     // is flushed.
     world.now = world.now.plus_us(5 * SECOND);
-    let message = ("A".to_owned(), "last".to_owned());
-    world.hub.command(world.now, message);
-    world.hub.tick(world.now);
+    let message = In::Publish("A".to_owned(), "last".to_owned());
+    world.hub.handle_input(world.now, message);
+    world.hub.handle_timeout(world.now);
     world.settle();
     assert_eq!(world.texts(key), ["last"]);
     assert_eq!(world.reason(key), Some(CloseReason::PongTimeout));
@@ -214,7 +214,7 @@ fn a_stop_waits_for_answers_that_are_owed_and_not_for_ever() {
         key
     });
     let plan = DrainPlan {
-        answers_us: 4 * SECOND,
+        busy_us: 4 * SECOND,
         ..DrainPlan::default()
     };
     world.hub.drain(world.now, plan);
@@ -224,10 +224,8 @@ fn a_stop_waits_for_answers_that_are_owed_and_not_for_ever() {
     };
     assert_eq!(closes(&world), [Some(1012), None, None]);
     assert!(!world.hub.wants_read(asks), "nothing is taken on any more");
-    let call = world.calls.remove(0);
-    let outcome = Err(weirgate::hub::CallFailure::Timeout);
-    let reply = call.reader.read(call.id, outcome);
-    world.hub.reply(world.now, reply);
+    let call = world.outputs.calls.remove(0);
+    world.hub.handle_input(world.now, call.time_out());
     world.advance(SECOND);
     assert_eq!(world.texts(asks), ["Timeout"]);
     assert_eq!(closes(&world), [Some(1012), Some(1012), None]);
@@ -235,6 +233,13 @@ fn a_stop_waits_for_answers_that_are_owed_and_not_for_ever() {
     assert_eq!(closes(&world)[2], None);
     world.advance(1);
     assert_eq!(closes(&world)[2], Some(1012));
+    for key in [idle, asks, hangs] {
+        world.end(key, false);
+    }
+    assert!(!world.hub.is_drained(), "what was asked has no answer yet");
+    let call = world.outputs.calls.remove(0);
+    world.hub.handle_input(world.now, call.echo());
+    assert!(world.hub.is_drained());
 }
 
 #[test]
@@ -247,11 +252,8 @@ fn a_gateways_deadline_is_over_once_the_client_closes_gracefully() {
     let key = world.connect("/ws", None);
     world.net.sockets.get_mut(&key).expect("it").room = 0;
     world.text(key, "q1");
-    let call = world.calls.pop().expect("a call");
-    let outcome = Err(weirgate::hub::CallFailure::Timeout);
-    world
-        .hub
-        .reply(world.now, call.reader.read(call.id, outcome));
+    let call = world.outputs.calls.pop().expect("a call");
+    world.hub.handle_input(world.now, call.time_out());
     world.hub.drain(world.now, DrainPlan::default());
     world.settle();
     // "Identify first" was due after ten seconds.

@@ -5,6 +5,7 @@ use weirgate::hub::{CloseReason, Feed, Limits, SendQueueLimits};
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::state::StateFeed;
+use crate::world::toys::In;
 
 #[test]
 fn an_empty_queue_takes_a_frame_of_any_size() {
@@ -200,10 +201,7 @@ fn the_retained_state_comes_first_and_never_twice() {
     let mut feed = StateFeed::new(world.frame_bytes.clone());
     let before = world.connect("/ws", None);
     let message = |sequence, quiet, payload: &str| {
-        let position = weirgate::feeds::StreamPosition {
-            stream_created_unix_ns: 1,
-            sequence,
-        };
+        let position = weirgate::feeds::StreamPosition { epoch: 1, sequence };
         BusEvent::Message(BusMessage {
             subject: "market.flow".into(),
             pattern: None,
@@ -217,7 +215,7 @@ fn the_retained_state_comes_first_and_never_twice() {
         let mut out = Vec::new();
         feed.event(world.now, event, &mut out);
         for publication in out {
-            world.hub.published(world.now, &publication);
+            world.hub.handle_publication(world.now, &publication);
         }
         world.settle();
     };
@@ -247,14 +245,18 @@ fn past_the_memory_limit_the_largest_queue_goes() {
     for _ in 0..4 {
         world
             .hub
-            .command(world.now, ("B".to_owned(), String::new()));
+            .handle_input(world.now, In::Publish("B".to_owned(), String::new()));
     }
     world.text(large, "sub B");
     let more = "y".repeat(45_000);
-    world.hub.command(world.now, ("B".to_owned(), more.clone()));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("B".to_owned(), more.clone()));
     world.settle();
     assert_eq!(world.reason(large), None);
-    world.hub.command(world.now, ("B".to_owned(), more));
+    world
+        .hub
+        .handle_input(world.now, In::Publish("B".to_owned(), more));
     world.settle();
     assert_eq!(world.reason(large), Some(CloseReason::FrameMemory));
     assert_eq!(world.reason(small), None);

@@ -1,11 +1,11 @@
 //! What clients send: heads, frames behind them, floods, pauses.
 
-use weirgate::hub::{Answer, Limits, SendQueueLimits};
+use weirgate::hub::{Limits, SendQueueLimits};
 
 use super::{small_queue, symbols};
 use crate::world::World;
 use crate::world::client::{frame, request};
-use crate::world::toys::{Devices, Numbered};
+use crate::world::toys::{Devices, In, Numbered};
 
 #[test]
 fn a_head_may_be_as_large_as_its_limit_and_no_larger() {
@@ -54,7 +54,9 @@ fn a_write_may_stop_anywhere() {
         world.net.sockets.get_mut(&key).expect("it").room = 0;
         for n in 0..4 {
             let body = format!("{n}").repeat(200);
-            world.hub.command(world.now, ("a".into(), body));
+            world
+                .hub
+                .handle_input(world.now, In::Publish("a".into(), body));
         }
         world.send(key, &frame(0x89, b"in between"));
         while world.client(key).texts.len() < 4 {
@@ -127,20 +129,13 @@ fn a_read_pause_keeps_the_order() {
         world.text(key, &format!("q{n}"));
     }
     for n in 0..40 {
-        let call = world.calls.pop().expect("one call");
-        assert_eq!(call.body, format!("q{n}").into_bytes());
-        assert!(world.calls.is_empty());
-        let answer = Answer {
-            status: 200,
-            content_type: String::new(),
-            body: call.body,
-        };
-        world
-            .hub
-            .reply(world.now, call.reader.read(call.id, Ok(answer)));
+        let call = world.outputs.calls.pop().expect("one call");
+        assert_eq!(call.body, format!("q{n}"));
+        assert!(world.outputs.calls.is_empty());
+        world.hub.handle_input(world.now, call.echo());
         world.settle();
     }
-    assert!(world.calls.is_empty() && world.hub.wants_read(key));
+    assert!(world.outputs.calls.is_empty() && world.hub.wants_read(key));
     assert_eq!(world.texts(key).len(), 40);
 }
 

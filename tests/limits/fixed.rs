@@ -223,11 +223,11 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {
-        what: "Parts of broadcasts that the loop takes in one turn, of 500 devices each",
+        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop takes in one turn",
         value: "64",
         beyond: "the rest has the next turn",
         shows: Shows::Metric(names::LOOP_TURNS),
-        code: ("src/reactor/turn.rs", "COMMANDS_MAX: usize = 64;"),
+        code: ("src/reactor/turn.rs", "INPUTS_MAX: usize = 64;"),
         test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
     },
     Fixed {
@@ -235,7 +235,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",
         shows: Shows::Metric(names::UPSTREAM_CALLS),
-        code: ("src/run/events.rs", "WHOLE_SILENCES: u32 = 6;"),
+        code: ("src/kinds/events/start.rs", "WHOLE_SILENCES: u32 = 6;"),
         test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
     },
     Fixed {
@@ -354,7 +354,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "60 % of `--stop-timeout-ms`",
         beyond: "closed without them",
         shows: Shows::Reason(CloseReason::ShuttingDown),
-        code: ("src/run/gateway.rs", "ANSWERS_PERCENT: u64 = 60;"),
+        code: ("src/run/common.rs", "BUSY_PERCENT: u64 = 60;"),
         test: "tests/blackbox/test_events_stop.py::test_who_waits_for_an_answer_is_closed_all_the_same",
     },
     Fixed {
@@ -362,8 +362,8 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "1 KiB",
         beyond: "not read; the status line stands in the first of them",
         shows: Shows::Elsewhere("nowhere"),
-        code: ("src/health_check.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
-        test: "src/health_check.rs::only_200_is_healthy",
+        code: ("src/commands/health.rs", "ANSWER_BYTES_MAX: usize = 1024;"),
+        test: "src/commands/health.rs::only_200_is_healthy",
     },
     Fixed {
         what: "Chunk extensions of one request body, and its trailers",

@@ -10,7 +10,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use fixed::FIXED;
-use weirgate::settings::{Setting, settings};
+use tables::settings;
+use weirgate::settings::Setting;
 
 const BEGIN: &str = "<!-- made from the settings table: UPDATE_DOCS=1 cargo test --test limits -->";
 const END: &str = "<!-- end of what is made -->";
@@ -45,9 +46,9 @@ fn check_made(name: &str, made: &str) {
 }
 
 /// The settings that are limits; one that differs between gateways only once.
-fn limits() -> Vec<&'static Setting> {
-    let mut limits: Vec<&Setting> = Vec::new();
-    for setting in settings().filter(|s| s.limit.is_some()) {
+fn limits() -> Vec<Setting> {
+    let mut limits: Vec<Setting> = Vec::new();
+    for setting in settings().into_iter().filter(|s| s.limit.is_some()) {
         if limits.iter().all(|known| known.flag != setting.flag) {
             limits.push(setting);
         }
@@ -62,7 +63,7 @@ fn the_document_of_limits_is_what_the_table_says() {
 
 #[test]
 fn the_document_of_settings_is_what_the_table_says() {
-    check_made("docs/reference/settings.md", &tables::settings());
+    check_made("docs/reference/settings.md", &tables::all_settings());
 }
 
 /// `FILE::NAME` names a function of that file.
@@ -122,7 +123,7 @@ fn the_readme_repeats_the_table() {
         let Some(setting) = setting else {
             panic!("README: --{flag} is no limit");
         };
-        assert_eq!(cells[2], tables::value(setting), "README: --{flag}");
+        assert_eq!(cells[2], tables::value(&setting), "README: --{flag}");
         rows += 1;
     }
     assert!(rows >= 10, "README: {rows} limits");

@@ -2,9 +2,40 @@
 
 use std::fmt::Write;
 
-use weirgate::settings::{self, Heading, Kind, Setting, Shows, Subcommand, Unit};
+use weirgate::kinds::GATEWAYS;
+use weirgate::settings::{self, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::fixed::FIXED;
+
+/// The gateways in the order of the documents, where it is not that of the list: the demo beside the
+/// gateway that it tries out.
+const FIRST: [&str; 3] = ["levels", "demo", "channels"];
+
+/// Every command that has settings, in the order of the documents.
+fn commands() -> Vec<(&'static str, Rows)> {
+    let place = |name: &str| FIRST.iter().position(|first| *first == name);
+    let mut all: Vec<_> = GATEWAYS.iter().map(|kind| (kind.name, kind.rows)).collect();
+    all.sort_by_key(|(name, _)| place(name).unwrap_or(FIRST.len()));
+    all.extend([("token", Rows::TOKEN), ("health", Rows::HEALTH)]);
+    all
+}
+
+/// Every setting: flag, env, default, unit, range, help.
+pub(crate) fn settings() -> Vec<Setting> {
+    let all: Vec<_> = commands().into_iter().map(|(_, rows)| rows).collect();
+    settings::table(&all)
+}
+
+/// The commands that have exactly this row, in the order of the list of gateways; `None` for all
+/// gateways.
+fn on(setting: &Setting) -> Option<Vec<&'static str>> {
+    let gateways = GATEWAYS.iter().map(|kind| (kind.name, kind.rows));
+    let others = [("token", Rows::TOKEN), ("health", Rows::HEALTH)];
+    let has = |rows: Rows| rows.settings().iter().any(|row| row.is_same(setting));
+    let all = gateways.chain(others).filter(|(_, rows)| has(*rows));
+    let names: Vec<_> = all.map(|(name, _)| name).collect();
+    (names.len() < GATEWAYS.len()).then_some(names)
+}
 
 /// A default as a person writes it: `16 KiB`, `10 s`, `1,024`.
 pub(crate) fn value(setting: &Setting) -> String {
@@ -83,13 +114,13 @@ fn heading(out: &mut String, now: Heading, last: &mut Option<Heading>, columns: 
         return;
     }
     *last = Some(now);
-    let _ = writeln!(out, "\n## {}\n", now.title());
+    let _ = writeln!(out, "\n## {}\n", now.0);
     row(out, columns);
     row(out, &vec!["---"; columns.len()]);
 }
 
 /// `docs/reference/limits.md`.
-pub(crate) fn limits(limits: &[&Setting]) -> String {
+pub(crate) fn limits(limits: &[Setting]) -> String {
     let mut out = String::new();
     let mut last = None;
     let columns = ["limit", "default", "over the limit", "shows as", "test"];
@@ -138,10 +169,10 @@ pub(crate) fn limits(limits: &[&Setting]) -> String {
 }
 
 /// `docs/reference/settings.md`.
-pub(crate) fn settings() -> String {
+pub(crate) fn all_settings() -> String {
     let mut out = String::new();
     let mut last = None;
-    for setting in settings::settings() {
+    for setting in &settings() {
         let columns = ["flag", "env", "default", "allowed", "meaning"];
         heading(&mut out, setting.heading, &mut last, &columns);
         let default = match setting.default {
@@ -155,8 +186,7 @@ pub(crate) fn settings() -> String {
         if let Some(limit) = setting.limit {
             what = format!("{what} Over the limit: {}.", limit.beyond);
         }
-        if setting.on != Subcommand::GATEWAYS {
-            let names: Vec<_> = setting.on.iter().map(|s| s.name()).collect();
+        if let Some(names) = on(setting) {
             what = format!("{what} Only for {}.", names.join(", "));
         }
         let flag = format!("`--{}`", setting.flag);

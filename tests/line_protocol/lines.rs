@@ -9,8 +9,9 @@ use weirgate::hub::{
     Step,
 };
 use weirgate::wire::frame_reader::FrameScratch;
+use weirgate::wire::head::RequestHead;
 
-pub(crate) const LINES: Speaks = Speaks(greet);
+pub(crate) const LINES: Speaks = Speaks { check, greet };
 /// Longest line of a client, in bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 64;
 
@@ -29,14 +30,18 @@ static CODEC: Codec = Codec::new(b"> ", |frame: &Frame, out: &mut Vec<u8>| {
     out.push(b'\n');
 });
 
-fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
-    if request.head.method() != "GET" {
-        return Err(Refusal {
+fn check(head: &RequestHead<'_>) -> Result<(), Refusal> {
+    match head.method() {
+        "GET" => Ok(()),
+        _ => Err(Refusal {
             status: 405,
             headers: &[("Allow", "GET")],
             detail: "lines are got",
-        });
+        }),
     }
+}
+
+fn greet(_: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
     Ok(Greeted::new(Box::new(Lines::default()), &CODEC))
 }

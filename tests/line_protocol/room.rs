@@ -2,13 +2,14 @@
 //! told to.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 
 use weirgate::hub::{
-    Accepted, Admission, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes, Gateway, Hub,
-    Incoming, Lead, Limits, Now, Publication, Retain, SessionKey, Speaks, TopicName, Transmit,
-    Write,
+    Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
+    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, Retain, SessionKey, Speaks, TopicName,
+    Transmit, Write,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -31,23 +32,32 @@ pub(crate) struct Everybody {
 }
 
 impl Gateway for Everybody {
-    type Command = Say;
+    type Client = ();
+    type In = Say;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        Admission::Accept(Accepted {
-            speaks: match head.path() {
-                "/lines" => LINES,
-                _ => Speaks::WEBSOCKET,
-            },
-            ..Accepted::default()
-        })
+    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
+        match head.path() {
+            "/lines" => Some(LINES),
+            _ => head.asks_upgrade().then_some(Speaks::WEBSOCKET),
+        }
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
         core.join(key, &TOPIC);
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         if let Incoming::Text(text) = message {
             let frame = Frame::text(core.frame_bytes())
                 .answer()
@@ -57,7 +67,7 @@ impl Gateway for Everybody {
         }
     }
 
-    fn command(&mut self, core: &mut Core, say: Say) {
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, say: Say) {
         let mut frame = Frame::text(core.frame_bytes()).received(core.now());
         if let Some(key) = say.key {
             frame = frame.key(ConflationKey(key));
@@ -73,7 +83,7 @@ impl Gateway for Everybody {
         });
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
         self.closed.push((key, reason));
     }
 }
@@ -136,7 +146,7 @@ impl Room {
     /// A client that sends this request; its kernel takes everything.
     pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.accept(self.now, peer);
+        let key = self.hub.handle_accepted(self.now, peer);
         let socket = Socket {
             room: usize::MAX,
             ..Socket::default()
@@ -165,12 +175,12 @@ impl Room {
     }
 
     pub(crate) fn send(&mut self, key: SessionKey, bytes: &[u8]) {
-        self.hub.received(self.now, key, bytes);
+        self.hub.handle_bytes(self.now, key, bytes);
         self.settle();
     }
 
     pub(crate) fn say(&mut self, say: Say) {
-        self.hub.command(self.now, say);
+        self.hub.handle_input(self.now, say);
         self.settle();
     }
 
@@ -179,18 +189,18 @@ impl Room {
         let socket = self.socket(key);
         socket.room += room;
         socket.blocked = false;
-        self.hub.writable(self.now, key);
+        self.hub.handle_writable(self.now, key);
         self.settle();
     }
 
     pub(crate) fn pass(&mut self, us: u64) {
         self.now = self.now.plus_us(us);
-        self.hub.tick(self.now);
+        self.hub.handle_timeout(self.now);
         self.settle();
     }
 
     pub(crate) fn end(&mut self, key: SessionKey) {
-        self.hub.ended(self.now, key, false);
+        self.hub.handle_ended(self.now, key, false);
         self.settle();
     }
 
@@ -198,13 +208,13 @@ impl Room {
         loop {
             let more = self.hub.flush(self.now, &mut self.net);
             let mut any = false;
-            while let Some(effect) = self.hub.next_effect() {
+            while let Some(effect) = self.hub.poll_effect() {
                 any = true;
                 match effect {
                     Effect::HalfClose(key) => self.socket(key).half_closed = true,
                     Effect::Release { key, reset, .. } => {
                         self.socket(key).released = Some(reset);
-                        self.hub.released(key);
+                        self.hub.handle_released(key);
                     }
                     _ => {}
                 }

@@ -3,7 +3,7 @@
 use nats::jetstream::ConsumerConfig;
 
 use super::*;
-use link_proxy::LinkProxy;
+use weirgate_test_support::LinkProxy;
 
 fn streams_consumers(js: &JetStream) -> usize {
     let stream = js.stream_info("LEVEL_SIGNALS").expect("the stream");

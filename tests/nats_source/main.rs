@@ -3,11 +3,7 @@
 #![allow(deprecated)] // the nats crate is, as a whole
 
 mod access;
-#[path = "../common/link_proxy.rs"]
-mod link_proxy;
 mod links;
-#[path = "../common/nats_server.rs"]
-mod nats_server;
 mod outages;
 mod relaying;
 mod waiting;
@@ -18,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
-use nats_server::NatsServer;
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{
@@ -26,6 +21,7 @@ use weirgate::sources::nats::{
 };
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
+use weirgate_test_support::NatsServer;
 
 const LEVELS: &str = "levels.signals";
 const FLOW: &str = "market.flow";

@@ -30,7 +30,7 @@ fn messages_come_in_order_with_their_positions() {
         assert!(!message.quiet);
         let position = message.position.expect("a position");
         assert_eq!(position.sequence, sequence);
-        let created = i128::from(position.stream_created_unix_ns);
+        let created = i128::from(position.epoch);
         assert_eq!(created, info.created.unix_timestamp_nanos());
     }
     let info = js

@@ -160,7 +160,7 @@ fn tls_server() -> TlsServer {
     std::fs::write(path("ca.pem"), ca.pem()).expect("written");
     std::fs::write(path("server.pem"), certificate.pem()).expect("written");
     std::fs::write(path("server.key"), key.serialize_pem()).expect("written");
-    let (port, ca_file) = (redis_server::program::free_port(), path("ca.pem"));
+    let (port, ca_file) = (free_port(), path("ca.pem"));
     let config = format!(
         "tls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
         path("server.pem").display(),

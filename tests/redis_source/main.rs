@@ -3,8 +3,6 @@
 
 mod access;
 mod outages;
-#[path = "../common/redis_server.rs"]
-mod redis_server;
 mod relaying;
 mod sentinels;
 
@@ -13,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use redis_server::RedisServer;
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage, Subscription};
 use weirgate::sources::redis::{Endpoint, RedisInterest, RedisSettings, RedisSource};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
+use weirgate_test_support::{RedisServer, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 

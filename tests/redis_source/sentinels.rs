@@ -47,7 +47,7 @@ impl Group {
         // The server's host and port are not used, its user and password are.
         let mut settings = settings("redis://nowhere.invalid:1/0");
         // One that does not answer is passed over.
-        let dead = redis_server::program::free_port();
+        let dead = free_port();
         let alive = self
             .sentinels
             .iter()

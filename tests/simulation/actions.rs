@@ -1,11 +1,12 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{Answer, CallFailure, CloseReason, SessionKey};
+use weirgate::hub::{CloseReason, SessionKey};
 
-use crate::choices;
-use crate::run::{ALL, Peer, Run, Toy};
+use super::choices;
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::client::{frame, request};
+use crate::world::toys::In;
 
 /// Why an address has no place for one more.
 const PER_ADDRESS: [CloseReason; 2] = [
@@ -202,11 +203,11 @@ impl<T: Toy> Run<T> {
             let by_feed = self.random.chance(70);
             if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
                 for publication in broker.step(&mut self.random, now, &body) {
-                    self.world.hub.published(now, &publication);
+                    self.world.hub.handle_publication(now, &publication);
                 }
             } else {
                 let topic = T::topic(&mut self.random);
-                self.world.hub.command(now, (topic, body));
+                self.world.hub.handle_input(now, In::Publish(topic, body));
             }
             self.world.settle();
             self.look();
@@ -346,7 +347,7 @@ impl<T: Toy> Run<T> {
         let Some(key) = self.anyone() else { return };
         let socket = self.world.net.sockets.get_mut(&key).expect("a socket");
         socket.blocked = false;
-        self.world.hub.writable(self.world.now, key);
+        self.world.hub.handle_writable(self.world.now, key);
     }
 
     /// Events of sockets that are gone reach nobody, whoever has their slots now.
@@ -358,32 +359,26 @@ impl<T: Toy> Run<T> {
         self.coverage.insert("events of a former owner".to_owned());
         let (now, hub) = (self.world.now, &mut self.world.hub);
         let before = format!("{:?}", hub.stats());
-        hub.received(now, key, &frame(0x88, b""));
-        hub.writable(now, key);
-        hub.ended(now, key, true);
-        hub.released(key);
+        hub.handle_bytes(now, key, &frame(0x88, b""));
+        hub.handle_writable(now, key);
+        hub.handle_ended(now, key, true);
+        hub.handle_released(key);
         assert_eq!(format!("{:?}", hub.stats()), before);
         assert!(!hub.wants_read(key));
     }
 
     pub(crate) fn answer_calls(&mut self) {
         for _ in 0..self.random.between(1, 4) {
-            if self.world.calls.is_empty() {
+            if self.world.outputs.calls.is_empty() {
                 return;
             }
-            let at = self.random.below(self.world.calls.len() as u64) as usize;
-            let call = self.world.calls.swap_remove(at);
-            let reader = call.reader;
-            let outcome = match self.random.chance(80) {
-                true => Ok(Answer {
-                    status: 200,
-                    content_type: String::new(),
-                    body: call.body,
-                }),
-                false => Err(CallFailure::Timeout),
+            let at = self.random.below(self.world.outputs.calls.len() as u64) as usize;
+            let call = self.world.outputs.calls.swap_remove(at);
+            let reply = match self.random.chance(80) {
+                true => call.echo(),
+                false => call.time_out(),
             };
-            let reply = reader.read(call.id, outcome);
-            self.world.hub.reply(self.world.now, reply);
+            self.world.hub.handle_input(self.world.now, reply);
             self.world.settle();
         }
     }
@@ -403,7 +398,7 @@ impl<T: Toy> Run<T> {
             if self.random.chance(30) {
                 self.publish();
             }
-            self.world.hub.tick(self.world.now);
+            self.world.hub.handle_timeout(self.world.now);
             self.world.held = false;
             self.world.settle();
             self.look();
@@ -416,7 +411,7 @@ impl<T: Toy> Run<T> {
         for ticks in 0.. {
             assert!(ticks < 200_000, "deadlines without an end");
             let now = self.world.now.mono_us;
-            let at = self.world.hub.next_deadline().unwrap_or(u64::MAX).max(now);
+            let at = self.world.hub.poll_timeout().unwrap_or(u64::MAX).max(now);
             if at > until {
                 break;
             }

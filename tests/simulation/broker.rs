@@ -91,7 +91,7 @@ impl Broker {
             pattern: None,
             payload: json.as_bytes().to_vec(),
             position: Some(StreamPosition {
-                stream_created_unix_ns: self.created,
+                epoch: self.created,
                 sequence,
             }),
             received,

@@ -2,7 +2,7 @@
 
 use weirgate::hub::{CloseReason, Limits, PhaseKind, SessionKey};
 
-use crate::run::{ALL, Peer, Run, Toy};
+use super::run::{ALL, Peer, Run, Toy};
 use crate::world::Socket;
 use crate::world::client::frame;
 use crate::world::state::TOPIC;
@@ -205,9 +205,14 @@ impl<T: Toy> Run<T> {
         assert_eq!(core.topic_count(), ledger.topic_count(), "topics");
         let joined: usize = self.live.iter().map(|k| core.joined_count(*k)).sum();
         assert_eq!(joined, ledger.memberships(), "memberships");
-        for (topic, wanted) in &self.world.interest {
-            assert_eq!(*wanted, ledger.has_members(topic), "interest in {topic}");
-        }
+        let interest = self.world.outputs.interest.iter();
+        let wanted = interest
+            .filter(|(_, wanted)| **wanted)
+            .map(|(topic, _)| topic);
+        assert!(
+            wanted.eq(ledger.topics_with_members()),
+            "interest in topics"
+        );
         let alive = self.world.frame_bytes.alive();
         assert!(alive <= self.limits.frame_bytes_max || stats.send_queue_bytes == 0);
         for reason in CloseReason::ALL {

@@ -80,7 +80,7 @@ pub(crate) fn room(random: &mut Random) -> usize {
 fn corpus() -> &'static str {
     static CORPUS: OnceLock<String> = OnceLock::new();
     CORPUS.get_or_init(|| {
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let mut text = Vec::new();
         while text.len() < 150_000 {
             let len = random.between(20, 60) as usize;

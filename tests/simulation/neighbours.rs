@@ -3,7 +3,7 @@
 use weirgate::admission::AddressLimits;
 use weirgate::hub::CloseReason;
 
-use crate::choices::SECOND;
+use super::choices::SECOND;
 
 /// The address of all clients.
 #[derive(Debug)]

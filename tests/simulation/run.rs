@@ -5,12 +5,12 @@ use std::hash::Hasher;
 
 use weirgate::hub::{CloseReason, Gateway, Limits, PhaseKind, SessionKey};
 
-use crate::broker::Broker;
-use crate::choices::{self, SECOND};
-use crate::neighbours::Neighbours;
+use super::broker::Broker;
+use super::choices::{self, SECOND};
+use super::neighbours::Neighbours;
 use crate::world::ledger::{Bounds, Shared};
 use crate::world::state::State;
-use crate::world::toys::{Devices, Numbered, Symbols};
+use crate::world::toys::{Devices, In, Numbered, Out, Symbols};
 use crate::world::{Random, World};
 
 /// A client that reads all that comes.
@@ -20,7 +20,7 @@ pub(crate) const ALL: usize = usize::MAX / 2;
 pub(crate) type Coverage = BTreeSet<String>;
 
 /// A gateway that can be simulated, and what its clients say.
-pub(crate) trait Toy: Gateway<Command = (String, String)> + Default {
+pub(crate) trait Toy: Gateway<In = In, Out = Out> + Default {
     /// Its messages have conflation keys.
     const KEYED: bool = false;
     /// It stops reading clients.
@@ -32,7 +32,7 @@ pub(crate) trait Toy: Gateway<Command = (String, String)> + Default {
 
 impl Toy for Numbered {
     fn ledger(&self) -> Shared {
-        Shared::clone(&self.ledger)
+        Shared::clone(&self.told.ledger)
     }
 
     fn chatter(random: &mut Random, _: u64) -> String {
@@ -52,7 +52,7 @@ impl Toy for Numbered {
 
 impl Toy for Symbols {
     fn ledger(&self) -> Shared {
-        Shared::clone(&self.ledger)
+        Shared::clone(&self.told.ledger)
     }
 
     fn chatter(random: &mut Random, _: u64) -> String {
@@ -72,7 +72,7 @@ impl Toy for Devices {
     const PAUSES: bool = true;
 
     fn ledger(&self) -> Shared {
-        Shared::clone(&self.ledger)
+        Shared::clone(&self.told.ledger)
     }
 
     fn chatter(random: &mut Random, number: u64) -> String {
@@ -91,7 +91,7 @@ impl Toy for State {
     const KEYED: bool = true;
 
     fn ledger(&self) -> Shared {
-        Shared::clone(&self.ledger)
+        Shared::clone(&self.told.ledger)
     }
 
     fn chatter(random: &mut Random, number: u64) -> String {
@@ -186,7 +186,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
 
 impl<T: Toy> Run<T> {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let mut random = Random::new(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
         let limits = choices::limits(&mut random);
         let gateway = T::default();
         let ledger = gateway.ledger();
@@ -322,6 +322,10 @@ impl<T: Toy> Run<T> {
         let until = self.world.now.mono_us + longest;
         self.pass_to(until);
         assert_eq!(self.live, [], "sockets are left");
+        for call in std::mem::take(&mut self.world.outputs.calls) {
+            assert!(!self.world.hub.is_drained(), "a call is under way");
+            self.world.hub.handle_input(self.world.now, call.time_out());
+        }
         assert!(self.world.hub.is_drained());
         self.check_all();
     }

@@ -366,8 +366,10 @@ impl Ledger {
         self.topics.get(topic).is_some_and(|m| m.contains(&key))
     }
 
-    pub(crate) fn has_members(&self, topic: &str) -> bool {
-        self.topics.get(topic).is_some_and(|m| !m.is_empty())
+    /// In their order.
+    pub(crate) fn topics_with_members(&self) -> impl Iterator<Item = &String> {
+        let held = self.topics.iter().filter(|(_, m)| !m.is_empty());
+        held.map(|(topic, _)| topic)
     }
 
     /// Members, over all topics.

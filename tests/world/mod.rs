@@ -11,29 +11,32 @@ pub(crate) mod toys;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::hash::Hasher;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use weirgate::gateways::channels::Interest;
+use weirgate::gateways::events::call::Call;
 use weirgate::hub::{
-    Call, Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, TopicName,
-    Transmit, Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, Transmit, Write,
 };
+use weirgate::random::SplitMix64;
 
 use client::{Client, Place};
 use ledger::Shared;
 
-/// splitmix64: small, seeded, good enough to choose what happens.
+/// Seeded choices of what happens.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub(crate) fn below(&mut self, n: u64) -> u64 {
@@ -137,13 +140,65 @@ impl Net {
     }
 }
 
+/// What a gateway asks for, as a test keeps it.
+pub(crate) trait Output {
+    type Kept: Default;
+    fn keep(self, kept: &mut Self::Kept);
+}
+
+impl Output for Infallible {
+    type Kept = ();
+
+    fn keep(self, (): &mut ()) {
+        match self {}
+    }
+}
+
+impl Output for Call {
+    type Kept = Vec<Self>;
+
+    fn keep(self, kept: &mut Vec<Self>) {
+        kept.push(self);
+    }
+}
+
+impl Output for Interest {
+    /// What is wanted by now, or no longer.
+    type Kept = BTreeMap<String, bool>;
+
+    fn keep(self, kept: &mut Self::Kept) {
+        let before = kept.insert(self.name.as_str().to_owned(), self.wanted);
+        assert_eq!(before.unwrap_or(false), !self.wanted, "no change");
+    }
+}
+
+/// What the toys ask for.
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    pub(crate) calls: Vec<toys::Call>,
+    pub(crate) interest: BTreeMap<String, bool>,
+}
+
+impl Output for toys::Out {
+    type Kept = Outside;
+
+    fn keep(self, kept: &mut Outside) {
+        match self {
+            Self::Call(call) => kept.calls.push(call),
+            Self::Interest(topic, wanted) => {
+                let before = kept.interest.insert(topic.as_str().to_owned(), wanted);
+                assert_eq!(before.unwrap_or(false), !wanted, "no change of {topic:?}");
+            }
+        }
+    }
+}
+
 /// A hub, its sockets and its clock.
-pub(crate) struct World<G: Gateway> {
+pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) hub: Hub<G>,
     pub(crate) net: Net,
     pub(crate) now: Now,
-    pub(crate) calls: Vec<Call>,
-    pub(crate) interest: BTreeMap<String, bool>,
+    pub(crate) outputs: <G::Out as Output>::Kept,
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Places of connections that serve HTTP, if they are to be kept.
     pub(crate) handed_over: Option<Vec<Permit>>,
@@ -156,7 +211,7 @@ pub(crate) struct World<G: Gateway> {
     settles: u64,
 }
 
-impl<G: Gateway> World<G> {
+impl<G: Gateway<Out: Output>> World<G> {
     pub(crate) fn new(limits: Limits, gateway: G, seed: u64) -> Self {
         let frame_bytes = FrameBytes::default();
         let core = Core::new(limits, frame_bytes.clone(), seed);
@@ -167,8 +222,7 @@ impl<G: Gateway> World<G> {
                 mono_us: 1_000_000,
                 unix_ms: 1_715_629_300_000,
             },
-            calls: Vec::new(),
-            interest: BTreeMap::new(),
+            outputs: Default::default(),
             to_http: Vec::new(),
             handed_over: None,
             frame_bytes,
@@ -186,14 +240,16 @@ impl<G: Gateway> World<G> {
 
     /// The same from another address.
     pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
-        let key = self.hub.accept(self.now, SocketAddr::new(ip, 4_000));
+        let key = self
+            .hub
+            .handle_accepted(self.now, SocketAddr::new(ip, 4_000));
         self.socket(key, room)
     }
 
     /// A connection that served HTTP asks for a WebSocket.
     pub(crate) fn come_back(&mut self, permit: Permit, room: usize) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.returned(self.now, peer, permit);
+        let key = self.hub.handle_returned(self.now, peer, permit);
         self.socket(key, room)
     }
 
@@ -243,7 +299,7 @@ impl<G: Gateway> World<G> {
                 return;
             }
             let bytes: Vec<u8> = socket.unread.drain(..).collect();
-            self.hub.received(self.now, key, &bytes);
+            self.hub.handle_bytes(self.now, key, &bytes);
         }
     }
 
@@ -255,20 +311,20 @@ impl<G: Gateway> World<G> {
         socket.room = socket.room.saturating_add(room);
         if socket.blocked && room > 0 {
             socket.blocked = false;
-            self.hub.writable(self.now, key);
+            self.hub.handle_writable(self.now, key);
         }
         self.settle();
     }
 
     /// The peer's side ends.
     pub(crate) fn end(&mut self, key: SessionKey, failed: bool) {
-        self.hub.ended(self.now, key, failed);
+        self.hub.handle_ended(self.now, key, failed);
         self.settle();
     }
 
     pub(crate) fn advance(&mut self, us: u64) {
         self.now = self.now.plus_us(us);
-        self.hub.tick(self.now);
+        self.hub.handle_timeout(self.now);
         self.settle();
     }
 
@@ -282,13 +338,16 @@ impl<G: Gateway> World<G> {
             assert!(turns < 100_000, "a loop without an end");
             let more = self.hub.flush(self.now, &mut self.net);
             let mut any = false;
-            while let Some(effect) = self.hub.next_effect() {
+            while let Some(effect) = self.hub.poll_effect() {
                 any = true;
                 self.carry_out(effect);
             }
+            while let Some(output) = self.hub.poll_output() {
+                output.keep(&mut self.outputs);
+            }
             // A client that had its share of this turn is heard again in the next.
-            if self.hub.next_deadline() == Some(self.now.mono_us) {
-                self.hub.tick(self.now);
+            if self.hub.poll_timeout() == Some(self.now.mono_us) {
+                self.hub.handle_timeout(self.now);
                 continue;
             }
             if !more && !any {
@@ -308,7 +367,7 @@ impl<G: Gateway> World<G> {
                 assert!(!socket.half_closed, "half-closed twice");
                 socket.half_closed = true;
                 if socket.client.hangs_up {
-                    self.hub.ended(self.now, key, false);
+                    self.hub.handle_ended(self.now, key, false);
                 }
             }
             Effect::Release { key, reset, .. } => {
@@ -316,7 +375,7 @@ impl<G: Gateway> World<G> {
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(reset);
                 self.released.push(key);
-                self.hub.released(key);
+                self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => {
                 if let Some(handed_over) = &mut self.handed_over {
@@ -327,16 +386,11 @@ impl<G: Gateway> World<G> {
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(false);
                 self.released.push(key);
-                self.hub.released(key);
+                self.hub.handle_released(key);
             }
             Effect::Resume(key) => {
                 self.resumed += 1;
                 self.pump(key);
-            }
-            Effect::Call(call) => self.calls.push(call),
-            Effect::Interest { topic, wanted } => {
-                let TopicName(name) = topic;
-                self.interest.insert(name.into_owned(), wanted);
             }
         }
     }

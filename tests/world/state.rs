@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use weirgate::feeds::{BusEvent, StreamPosition};
 use weirgate::hub::{
-    Admission, CloseReason, ConflationKey, Core, Feed, FeedStats, Frame, FrameBytes, Gateway,
-    Incoming, Now, Publication, Retain, SessionKey, TopicName,
+    Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
+    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
-use super::ledger::{Note, Shared};
-use super::toys::{admit, bye, join, leave};
+use super::ledger::Note;
+use super::toys::{In, Out, Told, admit, bye, entrance};
 
 /// The topic that everyone joins at once.
 pub(crate) const TOPIC: &str = "levels";
@@ -21,29 +21,41 @@ const FEED_KEY: u64 = 0;
 /// Clients are members of [`TOPIC`] from their 101; `join NAME`, `leave NAME`, `ask`, `bye`.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) ledger: Shared,
+    pub(crate) told: Told,
 }
 
 impl Gateway for State {
-    type Command = (String, String);
+    type Client = ();
+    type In = In;
+    type Out = Out;
 
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(core, &self.ledger, key, head)
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        entrance(path)
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        self.ledger.borrow_mut().opened(key);
-        join(core, &self.ledger, key, TOPIC);
+    fn admit(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission<()> {
+        admit(core, &self.told.ledger, key, head, ())
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+        self.told.ledger.borrow_mut().opened(key);
+        self.told.join(core, key, TOPIC);
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
         match text.split_once(' ') {
-            Some(("join", name)) => drop(join(core, &self.ledger, key, name)),
-            Some(("leave", name)) => leave(core, &self.ledger, key, name),
-            Some(("bye", _)) => bye(core, &self.ledger, key),
+            Some(("join", name)) => drop(self.told.join(core, key, name)),
+            Some(("leave", name)) => self.told.leave(core, key, name),
+            Some(("bye", _)) => bye(core, &self.told.ledger, key),
             _ => {
                 let frame = Frame::text(core.frame_bytes())
                     .answer()
@@ -51,12 +63,12 @@ impl Gateway for State {
                     .finish();
                 core.send(key, &frame);
                 let note = Note::data(text).answer();
-                self.ledger.borrow_mut().send(core.now(), key, &note);
+                self.told.ledger.borrow_mut().send(core.now(), key, &note);
             }
         }
     }
 
-    fn published(&mut self, core: &mut Core, publication: &Publication) {
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
         let body = std::str::from_utf8(publication.frame.body()).expect("text");
         let note = Note {
@@ -65,7 +77,7 @@ impl Gateway for State {
             ..Note::data(body)
         };
         let (deliver, retain) = (publication.deliver, publication.retain);
-        let mut ledger = self.ledger.borrow_mut();
+        let mut ledger = self.told.ledger.borrow_mut();
         ledger.publish(
             core.now(),
             publication.topic.as_str(),
@@ -76,7 +88,10 @@ impl Gateway for State {
     }
 
     /// `TOPIC/KEY`: another keyed message of that topic, which newcomers do not get.
-    fn command(&mut self, core: &mut Core, (name, body): Self::Command) {
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
+        let In::Publish(name, body) = input else {
+            return;
+        };
         let (topic, key) = name.split_once('/').expect("a topic and a key");
         let key = ConflationKey(key.parse().expect("a number"));
         let frame = Frame::text(core.frame_bytes())
@@ -90,11 +105,19 @@ impl Gateway for State {
             deliver: true,
             retain: Retain::Keep,
         };
-        self.published(core, &publication);
+        self.handle_publication(core, &publication);
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
-        self.ledger.borrow_mut().closed(key, reason);
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.ledger.borrow_mut().closed(key, reason);
+    }
+
+    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
+        self.told.emptied(topic);
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.told.outputs.pop_front()
     }
 }
 
@@ -125,8 +148,7 @@ impl Feed for StateFeed {
     fn event(&mut self, _: Now, event: BusEvent, out: &mut Vec<Publication>) {
         let (frame, deliver) = match event {
             BusEvent::Message(message) => {
-                let order = |p: StreamPosition| (p.stream_created_unix_ns, p.sequence);
-                if self.last.map(order) >= message.position.map(order) {
+                if self.last >= message.position {
                     return;
                 }
                 self.last = message.position;

@@ -2,61 +2,118 @@
 //! leads over overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state
 //! under conflation, is in [`super::state`].) What they ask of the core they also tell the ledger.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
+use weirgate::auth::Origins;
 use weirgate::hub::{
-    Accepted, Admission, Call, CloseCode, CloseReason, Closing, Core, Frame, FrameBytes, Gateway,
-    Incoming, Lead, Publication, Reader, Reply, Retain, SessionKey, TopicName,
+    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
+    Incoming, Joined, Lead, Left, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
-use weirgate::wire::traceparent::Trace;
 
 use super::ledger::{Note, Shared};
 
-pub(crate) fn admit(
+/// What the toys are told.
+pub(crate) enum In {
+    /// A message for the members of a topic.
+    Publish(String, String),
+    /// What came of a call.
+    Reply(u64, String),
+}
+
+/// What the toys ask for.
+#[derive(Debug)]
+pub(crate) enum Out {
+    /// A service is asked.
+    Call(Call),
+    /// A topic has members, or has none any more.
+    Interest(TopicName, bool),
+}
+
+/// One question to a service.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) id: u64,
+    pub(crate) body: String,
+}
+
+impl Call {
+    /// The service says the same.
+    pub(crate) fn echo(self) -> In {
+        In::Reply(self.id, self.body)
+    }
+
+    /// The service says nothing.
+    pub(crate) fn time_out(self) -> In {
+        In::Reply(self.id, "Timeout".to_owned())
+    }
+}
+
+/// The paths with WebSockets.
+pub(crate) fn entrance(path: &str) -> Entrance<'static> {
+    match path {
+        "/ws" | "/slow" | "/secret" => Entrance::Clients(Origins::any()),
+        _ => Entrance::None,
+    }
+}
+
+pub(crate) fn admit<C>(
     core: &Core,
     ledger: &Shared,
     key: SessionKey,
     head: &RequestHead<'_>,
-) -> Admission {
-    if !head.asks_upgrade() {
-        return Admission::ToHttp;
-    }
+    client: C,
+) -> Admission<C> {
     let rate = (head.path() == "/slow").then_some(5);
-    // What is wrong with an upgrade is the core's to say, so the gateway may be asked in vain.
-    if head.upgrade().is_ok() && ["/ws", "/slow", "/secret"].contains(&head.path()) {
-        ledger.borrow_mut().admitted(core.now(), key, rate);
+    ledger.borrow_mut().admitted(core.now(), key, rate);
+    if head.path() == "/secret" {
+        let code = CloseCode {
+            code: 1008,
+            text: "Authentication failed",
+        };
+        return Admission::AcceptThenClose(Accepted::default(), code);
     }
-    match head.path() {
-        "/ws" | "/slow" => Admission::Accept(Accepted {
-            outbound_per_second: rate,
-            ..Accepted::default()
-        }),
-        "/secret" => {
-            let code = CloseCode {
-                code: 1008,
-                text: "Authentication failed",
-            };
-            Admission::AcceptThenClose(Accepted::default(), code)
+    let accepted = Accepted {
+        outbound_per_second: rate,
+        ..Accepted::default()
+    };
+    Admission::Accept(accepted, client)
+}
+
+/// What a toy tells others: the ledger at once, other threads with its outputs.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) ledger: Shared,
+    pub(crate) outputs: VecDeque<Out>,
+}
+
+impl Told {
+    /// `true`: the client is a member only now.
+    pub(crate) fn join(&mut self, core: &mut Core, key: SessionKey, topic: &str) -> bool {
+        let name = TopicName::from(topic.to_owned());
+        let joined = core.join(key, &name);
+        let is_new = matches!(joined, Joined::First | Joined::Another);
+        let expected = self.ledger.borrow_mut().join(core.now(), key, topic);
+        assert_eq!(is_new, expected, "join {topic}");
+        if joined == Joined::First {
+            self.outputs.push_back(Out::Interest(name, true));
         }
-        _ => Admission::Refuse {
-            status: 403,
-            detail: "No WebSocket here",
-        },
+        is_new
     }
-}
 
-pub(crate) fn join(core: &mut Core, ledger: &Shared, key: SessionKey, topic: &str) -> bool {
-    let joined = core.join(key, &TopicName::from(topic.to_owned()));
-    let expected = ledger.borrow_mut().join(core.now(), key, topic);
-    assert_eq!(joined, expected, "join {topic}");
-    joined
-}
+    pub(crate) fn leave(&mut self, core: &mut Core, key: SessionKey, topic: &str) {
+        let name = TopicName::from(topic.to_owned());
+        let left = core.leave(key, &name);
+        let expected = self.ledger.borrow_mut().leave(key, topic);
+        assert_eq!(left != Left::NoMember, expected, "leave {topic}");
+        if left == Left::Last {
+            self.emptied(&name);
+        }
+    }
 
-pub(crate) fn leave(core: &mut Core, ledger: &Shared, key: SessionKey, topic: &str) {
-    let left = core.leave(key, &TopicName::from(topic.to_owned()));
-    let expected = ledger.borrow_mut().leave(key, topic);
-    assert_eq!(left, expected, "leave {topic}");
+    pub(crate) fn emptied(&mut self, topic: &TopicName) {
+        self.outputs.push_back(Out::Interest(topic.clone(), false));
+    }
 }
 
 /// One unkeyed frame for the members of `topic`, here and in the ledger.
@@ -89,7 +146,7 @@ const LEAD: Lead = Lead::Seq("{\"seq\":");
 #[derive(Debug, Default)]
 pub(crate) struct Numbered {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) ledger: Shared,
+    pub(crate) told: Told,
     /// Patterns that somebody asked for.
     patterns: BTreeMap<String, u32>,
 }
@@ -109,7 +166,7 @@ impl Numbered {
             retain: Retain::Keep,
         });
         let note = Note::data(&body).numbered();
-        let mut ledger = self.ledger.borrow_mut();
+        let mut ledger = self.told.ledger.borrow_mut();
         ledger.publish(core.now(), topic, &note, true, Retain::Keep);
     }
 
@@ -122,46 +179,61 @@ impl Numbered {
             .finish();
         core.send(key, &frame);
         let note = Note::data(&body).numbered().answer();
-        self.ledger.borrow_mut().send(core.now(), key, &note);
+        self.told.ledger.borrow_mut().send(core.now(), key, &note);
     }
 }
 
 impl Gateway for Numbered {
-    type Command = (String, String);
+    type Client = ();
+    type In = In;
+    type Out = Out;
 
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(core, &self.ledger, key, head)
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        entrance(path)
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        self.ledger.borrow_mut().opened(key);
+    fn admit(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission<()> {
+        admit(core, &self.told.ledger, key, head, ())
+    }
+
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+        self.told.ledger.borrow_mut().opened(key);
         self.answer(core, key, "hello");
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
         match text.split_once(' ') {
             Some(("join", name)) => {
-                if join(core, &self.ledger, key, name) && name.ends_with('*') {
+                if self.told.join(core, key, name) && name.ends_with('*') {
                     *self.patterns.entry(name.to_owned()).or_default() += 1;
                 }
                 self.answer(core, key, name);
             }
             Some(("leave", name)) => {
-                leave(core, &self.ledger, key, name);
+                self.told.leave(core, key, name);
                 self.answer(core, key, name);
             }
             Some(("bye", _)) => {
                 self.answer(core, key, "bye");
-                bye(core, &self.ledger, key);
+                bye(core, &self.told.ledger, key);
             }
             _ => self.answer(core, key, "what?"),
         }
     }
 
-    fn command(&mut self, core: &mut Core, (topic, body): Self::Command) {
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
+        let In::Publish(topic, body) = input else {
+            return;
+        };
         self.publish(core, &topic, &topic, &body);
         let matching = self
             .patterns
@@ -172,9 +244,17 @@ impl Gateway for Numbered {
         }
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
-        self.ledger.borrow_mut().closed(key, reason);
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
+    }
+
+    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
+        self.told.emptied(topic);
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.told.outputs.pop_front()
     }
 }
 
@@ -182,21 +262,33 @@ impl Gateway for Numbered {
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) ledger: Shared,
+    pub(crate) told: Told,
 }
 
 impl Gateway for Symbols {
-    type Command = (String, String);
+    type Client = ();
+    type In = In;
+    type Out = Out;
 
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(core, &self.ledger, key, head)
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        entrance(path)
     }
 
-    fn opened(&mut self, _: &mut Core, key: SessionKey) {
-        self.ledger.borrow_mut().opened(key);
+    fn admit(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission<()> {
+        admit(core, &self.told.ledger, key, head, ())
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_opened(&mut self, _: &mut Core, key: SessionKey, (): &mut ()) {
+        self.told.ledger.borrow_mut().opened(key);
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
@@ -205,20 +297,30 @@ impl Gateway for Symbols {
         };
         for symbol in symbols.split(',') {
             match verb {
-                "sub" => drop(join(core, &self.ledger, key, symbol)),
-                "unsub" => leave(core, &self.ledger, key, symbol),
+                "sub" => drop(self.told.join(core, key, symbol)),
+                "unsub" => self.told.leave(core, key, symbol),
                 _ => {}
             }
         }
     }
 
-    fn command(&mut self, core: &mut Core, (symbol, body): Self::Command) {
-        publish(core, &self.ledger, symbol, &body);
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
+        if let In::Publish(symbol, body) = input {
+            publish(core, &self.told.ledger, symbol, &body);
+        }
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
-        self.ledger.borrow_mut().closed(key, reason);
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
+    }
+
+    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
+        self.told.emptied(topic);
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.told.outputs.pop_front()
     }
 }
 
@@ -226,114 +328,124 @@ impl Gateway for Symbols {
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) ledger: Shared,
-    waiting: HashMap<SessionKey, VecDeque<String>>,
+    pub(crate) told: Told,
     in_flight: BTreeMap<u64, SessionKey>,
     next_call: u64,
+}
+
+/// One connection's sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Device {
+    waiting: VecDeque<String>,
+    calls: bool,
 }
 
 /// Messages that may wait on one connection before it is not read.
 pub(crate) const WAITING_MAX: usize = 4;
 
 impl Devices {
-    fn call_next(&mut self, core: &mut Core, key: SessionKey) {
-        let Some(waiting) = self.waiting.get_mut(&key) else {
-            return;
-        };
-        if waiting.len() <= WAITING_MAX {
+    fn call_next(&mut self, core: &mut Core, key: SessionKey, device: &mut Device) {
+        if device.waiting.len() <= WAITING_MAX {
             core.resume_reading(key);
         }
-        if self.in_flight.values().any(|k| *k == key) {
+        if device.calls {
             return;
         }
-        let Some(waiting) = self.waiting.get_mut(&key) else {
-            return;
-        };
-        let next = waiting.pop_front();
-        core.set_owed(key, next.is_some());
+        let next = device.waiting.pop_front();
+        device.calls = next.is_some();
+        core.set_busy(key, device.calls);
         if let Some(body) = next {
             self.next_call += 1;
-            self.in_flight.insert(self.next_call, key);
-            core.call(Call {
-                id: self.next_call,
-                service: 0,
-                body: body.into_bytes(),
-                trace: Trace::default(),
-                reader: reader(core.frame_bytes().clone()),
-            });
+            let id = self.next_call;
+            self.in_flight.insert(id, key);
+            self.told.outputs.push_back(Out::Call(Call { id, body }));
         }
     }
-}
-
-/// The body of an answer as it is, or why there is none.
-fn reader(alive: FrameBytes) -> Reader {
-    let frame = move |body: &[u8]| Frame::text(&alive).answer().body(body).finish();
-    Reader::new(move |outcome| match outcome {
-        Ok(answer) => Ok(frame(&answer.body)),
-        Err(failure) => Err(frame(format!("{failure:?}").as_bytes())),
-    })
 }
 
 impl Gateway for Devices {
-    type Command = (String, String);
+    type Client = Device;
+    type In = In;
+    type Out = Out;
 
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
-        admit(core, &self.ledger, key, head)
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        entrance(path)
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        self.ledger.borrow_mut().opened(key);
-        self.waiting.insert(key, VecDeque::new());
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Device> {
+        admit(core, &self.told.ledger, key, head, Device::default())
+    }
+
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, _: &mut Device) {
+        self.told.ledger.borrow_mut().opened(key);
         // Identify within ten seconds.
         core.set_deadline(key, Some(core.now().mono_us + 10_000_000));
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        device: &mut Device,
+        message: Incoming<'_>,
+    ) {
         let Incoming::Text(text) = message else {
             return;
         };
-        if let Some(device) = text.strip_prefix("device ") {
+        if let Some(name) = text.strip_prefix("device ") {
             core.set_deadline(key, None);
-            join(core, &self.ledger, key, device);
+            self.told.join(core, key, name);
             return;
         }
-        let Some(waiting) = self.waiting.get_mut(&key) else {
-            return;
-        };
-        waiting.push_back(text.to_owned());
-        if waiting.len() > WAITING_MAX {
+        device.waiting.push_back(text.to_owned());
+        if device.waiting.len() > WAITING_MAX {
             core.pause_reading(key);
         }
-        self.call_next(core, key);
+        self.call_next(core, key, device);
     }
 
-    fn reply(&mut self, core: &mut Core, reply: Reply) {
-        let Some(key) = self.in_flight.remove(&reply.id) else {
-            return;
-        };
-        let frame = reply.frame.unwrap_or_else(|error| error);
-        core.send(key, &frame);
-        let note = Note::data(&String::from_utf8_lossy(frame.body())).answer();
-        self.ledger.borrow_mut().send(core.now(), key, &note);
-        self.call_next(core, key);
+    fn handle_input(&mut self, core: &mut Core, clients: &mut ByClient<Device>, input: In) {
+        match input {
+            In::Publish(device, body) => publish(core, &self.told.ledger, device, &body),
+            In::Reply(id, body) => {
+                let key = self.in_flight.remove(&id).expect("a call that was made");
+                let Some(device) = clients.get_mut(key) else {
+                    return core.set_busy(key, false);
+                };
+                let frame = Frame::text(core.frame_bytes()).answer();
+                core.send(key, &frame.body(body.as_bytes()).finish());
+                let note = Note::data(&body).answer();
+                self.told.ledger.borrow_mut().send(core.now(), key, &note);
+                device.calls = false;
+                self.call_next(core, key, device);
+            }
+        }
     }
 
-    fn command(&mut self, core: &mut Core, (device, body): Self::Command) {
-        publish(core, &self.ledger, device, &body);
-    }
-
-    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, _: &mut Device) {
         let code = CloseCode {
             code: 1008,
             text: "identify first",
         };
         core.close(key, code, CloseReason::Policy, Closing::Now);
-        self.ledger.borrow_mut().closing(key);
+        self.told.ledger.borrow_mut().closing(key);
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, reason: CloseReason) {
-        self.waiting.remove(&key);
-        self.ledger.borrow_mut().closed(key, reason);
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, _: Device, reason: CloseReason) {
+        self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
+    }
+
+    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
+        self.told.emptied(topic);
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.told.outputs.pop_front()
     }
 }

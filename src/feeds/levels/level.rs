@@ -352,5 +352,4 @@ fn doubled(integer: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "level_tests.rs"]
 mod tests;

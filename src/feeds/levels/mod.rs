@@ -11,7 +11,6 @@
 //! | `mod` | subjects, and what becomes of a message |
 //! | `cache` | the newest value under each key; payloads |
 //! | `view` | what one topic shows: broadcasts, and quiet catch-up |
-//! | `position` | which of two messages is the newer one |
 //! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
 //! | `reader`, `fields`, `truth` | raw JSON values |
 //! | `bad` | what makes a message bad |
@@ -21,7 +20,6 @@ mod cache;
 mod fields;
 mod level;
 mod normalise;
-mod position;
 mod predictions;
 mod reader;
 mod session;
@@ -31,11 +29,11 @@ mod view;
 use std::ops::Range;
 
 use self::cache::Cache;
-use self::position::LastSeen;
 use self::reader::Reader;
 use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
+use super::bus::LastSeen;
 use super::too_large::check_size;
 use super::{BusEvent, BusMessage};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
@@ -294,5 +292,4 @@ impl Feed for LevelsFeed {
 }
 
 #[cfg(test)]
-#[path = "feed_tests.rs"]
 mod tests;

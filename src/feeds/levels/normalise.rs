@@ -250,5 +250,4 @@ fn fractional_ms(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[path = "normalise_tests.rs"]
 mod tests;

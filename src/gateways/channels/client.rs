@@ -1,25 +1,50 @@
-//! One client: who it is, what it holds, what it is owed.
+//! One client: its role, what it may send, and the answers that it has not got.
 
 use std::collections::BTreeSet;
 
 use super::super::access::{RequestRate, TokenEnd};
+use super::answer::Answer;
 use super::waiting::Answers;
-use crate::hub::{Now, TopicName};
+use crate::hub::{Core, SessionKey, TopicName};
 
+/// What the gateway keeps of a client. The names that the client holds are its topics in the hub.
 #[derive(Debug)]
-pub(super) struct Client {
+pub struct Client {
     pub(super) role: String,
     pub(super) token_end: TokenEnd,
-    pub(super) names: BTreeSet<TopicName>,
+    /// Patterns among its names.
     pub(super) patterns: usize,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
 }
 
 impl Client {
-    /// When it wants to be looked at, microseconds of the monotonic clock.
-    pub(super) fn due_us(&self, now: Now) -> Option<u64> {
+    /// Sends an answer, or has it wait: for these names, and behind the answers that wait already.
+    pub(super) fn answer(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        answer: Answer,
+        names: BTreeSet<TopicName>,
+    ) {
+        self.answers.push(answer, names, core.now().mono_us);
+        self.send_ready(core, key);
+        if self.answers.are_too_many() {
+            core.pause_reading(key);
+        }
+    }
+
+    /// Sends what waits no longer, and sets the next deadline.
+    pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey) {
+        let now = core.now();
+        while let Some(answer) = self.answers.pop(now.mono_us) {
+            let frame = answer.frame(core);
+            core.send(key, &frame);
+        }
+        if !self.answers.are_too_many() {
+            core.resume_reading(key);
+        }
         let end = self.token_end.due_us(now);
-        self.answers.due_us().into_iter().chain(end).min()
+        core.set_deadline(key, self.answers.due_us().into_iter().chain(end).min());
     }
 }

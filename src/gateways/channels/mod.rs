@@ -1,9 +1,9 @@
 //! `weirgate channels` towards clients: names and patterns that they choose, within their role and
 //! their limits (contract channels).
 //!
-//! A name is the topic of the same name, so joining one asks Redis for it and leaving it as the last
-//! one gives it back. A client is a member from its request on; that it is told so waits until Redis
-//! has confirmed, while Redis is there.
+//! A name is the topic of the same name: its first member has Redis asked for it, and with its last
+//! member it is given up. A client is a member from its request on; that it is told so waits until
+//! Redis has confirmed, while Redis is there.
 
 mod answer;
 mod client;
@@ -12,25 +12,27 @@ mod request;
 mod stats;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
-use self::waiting::{Answers, Waits};
+use self::waiting::Answers;
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
     Acl, Authenticator, Identity, MatchBudget, Origins, Refusal, Token, bearer_protocol, is_pattern,
 };
 use crate::hub::{
-    Accepted, Admission, BusNotice, CloseReason, Closing, Core, Gateway, Incoming, SessionKey,
-    TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
+    Incoming, Joined, Left, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
+pub use self::names::Interest;
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
@@ -68,11 +70,7 @@ pub struct ChannelsGatewaySettings {
 pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
-    clients: BTreeMap<SessionKey, Client>,
-    /// Admitted, and opened next or never.
-    admitted: Option<(SessionKey, Identity)>,
     names: Names,
-    waits: Waits,
     /// The bus is there.
     up: bool,
 }
@@ -86,10 +84,7 @@ impl ChannelsGateway {
         Self {
             settings,
             stats,
-            clients: BTreeMap::new(),
-            admitted: None,
             names: Names::default(),
-            waits: Waits::default(),
             up: false,
         }
     }
@@ -116,20 +111,37 @@ impl ChannelsGateway {
         }
     }
 
-    fn request(&mut self, core: &mut Core, key: SessionKey, request: Request) {
+    fn client(&self, core: &Core, identity: Identity) -> Client {
+        let default = || self.settings.default_role.clone();
+        let token_end = TokenEnd::of(&identity);
+        Client {
+            role: identity.role.unwrap_or_else(default),
+            token_end,
+            patterns: 0,
+            requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
+            answers: Answers::default(),
+        }
+    }
+
+    /// The answer to a request, and the names that it waits for.
+    fn carry_out(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        request: Request,
+    ) -> (Answer, BTreeSet<TopicName>) {
         let id = request.id.as_str();
-        let nothing = BTreeSet::new();
-        let (answer, topics) = match request.action {
-            Action::Subscribe(names) => self.subscribe(core, key, names, id),
-            Action::Unsubscribe(names) => (self.unsubscribe(core, key, names, id), nothing),
-            Action::Ping => (Answer::pong(id), nothing),
+        let at_once = |answer| (answer, BTreeSet::new());
+        match request.action {
+            Action::Subscribe(names) => self.subscribe(core, key, client, names, id),
+            Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
+            Action::Ping => at_once(Answer::pong(id)),
             Action::Unknown(action) => {
-                let error = format!("Unknown action: {action}");
-                (Answer::error(&error, id), nothing)
+                at_once(Answer::error(&format!("Unknown action: {action}"), id))
             }
-            Action::Wrong(error) => (Answer::error(&error, id), nothing),
-        };
-        self.answer(core, key, answer, topics);
+            Action::Wrong(error) => at_once(Answer::error(&error, id)),
+        }
     }
 
     /// Each entry in its order; what the answer has to wait for.
@@ -137,19 +149,20 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
+        client: &mut Client,
         names: Vec<String>,
         request_id: &str,
     ) -> (Answer, BTreeSet<TopicName>) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut topics = BTreeSet::new();
+        let mut unconfirmed = BTreeSet::new();
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         for name in names {
-            match self.judge(key, &name, &mut budget) {
+            match self.judge(core.joined_count(key), client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
-                    self.hold(core, key, &topic);
-                    if self.up && !self.names.is_settled(&topic) {
-                        topics.insert(topic);
+                    self.hold(core, key, client, &topic);
+                    if self.up && !self.names.is_confirmed(&topic) {
+                        unconfirmed.insert(topic);
                     }
                     granted.push(name);
                 }
@@ -160,16 +173,22 @@ impl ChannelsGateway {
                 }
             }
         }
-        self.names.store(&self.stats);
-        (Answer::subscribed(&granted, &errors, request_id), topics)
+        self.names.store(&self.stats, core.memberships());
+        (
+            Answer::subscribed(&granted, &errors, request_id),
+            unconfirmed,
+        )
     }
 
-    fn judge(&mut self, key: SessionKey, name: &str, budget: &mut MatchBudget) -> Verdict {
+    fn judge(
+        &mut self,
+        held: usize,
+        client: &Client,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Verdict {
         let settings = &mut self.settings;
-        let Some(client) = self.clients.get(&key) else {
-            return Verdict::Full(String::new());
-        };
-        if client.names.len() >= settings.channels_max {
+        if held >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
         }
@@ -183,117 +202,64 @@ impl ChannelsGateway {
         Verdict::Granted
     }
 
-    fn hold(&mut self, core: &mut Core, key: SessionKey, topic: &TopicName) {
-        let Some(client) = self.clients.get_mut(&key) else {
-            return;
-        };
-        if !client.names.insert(topic.clone()) {
-            return;
+    fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
+        let joined = core.join(key, name);
+        if joined == Joined::First {
+            self.names.want(name);
         }
-        client.patterns += usize::from(is_pattern(topic.as_str()));
-        let first = core.member_count(topic) == 0;
-        self.names.hold(topic, first);
-        core.join(key, topic);
+        if matches!(joined, Joined::First | Joined::Another) {
+            client.patterns += usize::from(is_pattern(name.as_str()));
+        }
     }
 
     fn unsubscribe(
         &mut self,
         core: &mut Core,
         key: SessionKey,
+        client: &mut Client,
         names: Vec<String>,
         request_id: &str,
     ) -> Answer {
-        let mut left = Vec::new();
+        let mut gone = Vec::new();
         for name in names {
             let topic = TopicName::from(name.clone());
-            let Some(client) = self.clients.get_mut(&key) else {
-                break;
-            };
-            if !client.names.remove(&topic) {
-                continue;
+            match core.leave(key, &topic) {
+                Left::NoMember => continue,
+                Left::Others => {}
+                Left::Last => self.names.give_up(&topic),
             }
             client.patterns -= usize::from(is_pattern(&name));
-            self.waits.settle_for((key, &mut client.answers), &topic);
-            core.leave(key, &topic);
-            self.names.let_go(&topic);
-            left.push(name);
+            client.answers.settle(&topic);
+            gone.push(name);
         }
-        self.names.store(&self.stats);
-        Answer::unsubscribed(&left, request_id)
+        self.names.store(&self.stats, core.memberships());
+        Answer::unsubscribed(&gone, request_id)
     }
 
-    /// Sends an answer, or has it wait: for these topics, and behind the answers that wait already.
-    fn answer(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        answer: Answer,
-        topics: BTreeSet<TopicName>,
-    ) {
-        let Some(client) = self.clients.get_mut(&key) else {
+    /// Redis has answered for a name. The answers that wait for it are those of its members.
+    fn settle(&mut self, core: &mut Core, clients: &mut ByClient<Client>, name: &TopicName) {
+        if !self.names.confirm(name) {
             return;
-        };
-        let now_us = core.now().mono_us;
-        let of = (key, &mut client.answers);
-        self.waits.push(of, answer, topics, now_us);
-        self.send_ready(core, key);
-        let Some(client) = self.clients.get(&key) else {
-            return;
-        };
-        if client.answers.are_too_many() {
-            core.pause_reading(key);
         }
-    }
-
-    /// Sends what waits no longer, and sets the next deadline.
-    fn send_ready(&mut self, core: &mut Core, key: SessionKey) {
-        let Some(client) = self.clients.get_mut(&key) else {
-            return;
-        };
-        let now = core.now();
-        while let Some(answer) = self.waits.pop((key, &mut client.answers), now.mono_us) {
-            let frame = answer.frame(core);
-            core.send(key, &frame);
-        }
-        if !client.answers.are_too_many() {
-            core.resume_reading(key);
-        }
-        let due = client.due_us(core.now());
-        core.set_deadline(key, due);
-    }
-
-    /// Over the rate: dropped, and told once a second.
-    fn limit(&mut self, core: &mut Core, key: SessionKey) -> bool {
-        let Some(client) = self.clients.get_mut(&key) else {
-            return true;
-        };
-        let rated = client.requests.judge(core.now(), &self.stats.access);
-        if rated == Rated::DroppedAndTold {
-            let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
-            self.answer(core, key, answer, BTreeSet::new());
-        }
-        rated != Rated::Taken
-    }
-
-    /// Redis has answered for a name.
-    fn settle(&mut self, core: &mut Core, topic: &TopicName) {
-        self.names.settle(topic);
-        for key in self.waits.who_waits(topic) {
-            if let Some(client) = self.clients.get_mut(&key) {
-                self.waits.settle_for((key, &mut client.answers), topic);
+        let members: Vec<SessionKey> = core.members(name).collect();
+        for key in members {
+            if let Some(client) = clients.get_mut(key)
+                && !client.answers.is_empty()
+            {
+                client.answers.settle(name);
+                client.send_ready(core, key);
             }
-            self.send_ready(core, key);
         }
     }
 
     /// Redis is away: nothing will be confirmed soon, and nobody has to wait for it.
-    fn down(&mut self, core: &mut Core) {
+    fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
-        for key in self.waits.who_waited() {
-            if let Some(client) = self.clients.get_mut(&key) {
+        for (key, client) in clients.iter_mut() {
+            if !client.answers.is_empty() {
                 client.answers.settle_all();
+                client.send_ready(core, key);
             }
-            self.send_ready(core, key);
         }
     }
 }
@@ -307,36 +273,30 @@ enum Verdict {
 }
 
 impl Gateway for ChannelsGateway {
-    type Command = ();
+    type Client = Client;
+    type In = Infallible;
+    type Out = Interest;
 
-    fn upgrade(&mut self, core: &mut Core, key: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if !head.asks_upgrade() {
-            return Admission::ToHttp;
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            Self::PATH => Entrance::Clients(&self.settings.origins),
+            _ => Entrance::None,
         }
-        let refuse = |detail| Admission::Refuse {
-            status: 403,
-            detail,
-        };
-        if head.path() != Self::PATH {
-            return refuse("No WebSocket here");
-        }
-        if !self.settings.origins.allow(head.header("Origin")) {
-            return refuse("Origin not allowed");
-        }
+    }
+
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        _: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Client> {
         let accepted = Accepted {
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
         };
-        // What is wrong with an upgrade the core says, and no token is looked at for it.
-        if head.upgrade().is_err() {
-            return Admission::Accept(accepted);
-        }
         match self.identify(core, head) {
-            Ok(identity) => {
-                self.admitted = Some((key, identity));
-                Admission::Accept(accepted)
-            }
+            Ok(identity) => Admission::Accept(accepted, self.client(core, identity)),
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED)
@@ -344,72 +304,69 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        let admitted = self.admitted.take().filter(|(of, _)| *of == key);
-        let Some((_, identity)) = admitted else {
-            debug_assert!(false, "opened without having been admitted");
-            return;
-        };
-        let default = || self.settings.default_role.clone();
-        let token_end = TokenEnd::of(&identity);
-        let role = identity.role.unwrap_or_else(default);
-        let answer = Answer::connected(&uuid(core), &role);
-        let per_second = self.settings.inbound_per_second;
-        let client = Client {
-            role,
-            token_end,
-            names: BTreeSet::new(),
-            patterns: 0,
-            requests: RequestRate::new(per_second, core.now()),
-            answers: Answers::default(),
-        };
-        self.clients.insert(key, client);
-        self.answer(core, key, answer, BTreeSet::new());
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        let answer = Answer::connected(&uuid(core), &client.role);
+        client.answer(core, key, answer, BTreeSet::new());
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
-        if self.limit(core, key) {
-            return;
-        }
-        let request = match message {
-            Incoming::Text(text) => Request::parse(text, self.request_limits()),
-            Incoming::Binary(_) => Request::wrong("Messages must be text"),
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        message: Incoming<'_>,
+    ) {
+        let (answer, names) = match client.requests.judge(core.now(), &self.stats.access) {
+            Rated::Dropped => return,
+            Rated::DroppedAndTold => (Answer::error(RATE_LIMIT_EXCEEDED, "null"), BTreeSet::new()),
+            Rated::Taken => {
+                let request = match message {
+                    Incoming::Text(text) => Request::parse(text, self.request_limits()),
+                    Incoming::Binary(_) => Request::wrong("Messages must be text"),
+                };
+                self.carry_out(core, key, client, request)
+            }
         };
-        self.request(core, key, request);
+        client.answer(core, key, answer, names);
     }
 
-    fn noticed(&mut self, core: &mut Core, notice: &BusNotice) {
-        match notice {
-            BusNotice::Up => self.up = true,
-            BusNotice::Down => self.down(core),
-            BusNotice::Settled(topic) => self.settle(core, topic),
-        }
-    }
-
-    fn command(&mut self, _: &mut Core, (): Self::Command) {}
-
-    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
-        let Some(client) = self.clients.get(&key) else {
-            return;
-        };
+    /// An answer has waited long enough, or a token may have ended.
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
-            self.send_ready(core, key);
+            client.send_ready(core, key);
         }
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, _: CloseReason) {
-        let Some(client) = self.clients.remove(&key) else {
-            return;
-        };
-        self.waits.drop_all(key, &client.answers);
-        client
-            .names
-            .iter()
-            .for_each(|topic| self.names.let_go(topic));
-        self.names.store(&self.stats);
-        debug_assert!(!self.clients.is_empty() || self.waits.is_empty());
+    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, _: Client, _: CloseReason) {
+        self.names.store(&self.stats, core.memberships());
+    }
+
+    fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
+        self.names.give_up(name);
+        self.names.store(&self.stats, core.memberships());
+    }
+
+    fn handle_notice(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Client>,
+        notice: &BusNotice,
+    ) {
+        match notice {
+            BusNotice::Up => self.up = true,
+            BusNotice::Down => self.down(core, clients),
+            BusNotice::Settled(name) => self.settle(core, clients, name),
+        }
+    }
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, never: Infallible) {
+        match never {}
+    }
+
+    fn poll_output(&mut self) -> Option<Interest> {
+        self.names.next_change()
     }
 }

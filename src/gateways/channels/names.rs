@@ -1,74 +1,107 @@
-//! What clients hold, all together: which names Redis has confirmed, and how many there are.
+//! The names that Redis is asked for: those with a member. Who the members are, the hub knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::ChannelsStats;
 use crate::auth::is_pattern;
 use crate::hub::TopicName;
 
-#[derive(Debug, Default)]
-struct Name {
-    /// Clients that hold it.
-    holders: u32,
-    /// Redis has confirmed it (or refused it) since it was wanted.
-    settled: bool,
+/// A change of what Redis is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// A channel, or a pattern.
+    pub name: TopicName,
+    /// Subscribe, or unsubscribe.
+    pub wanted: bool,
 }
 
-/// Every name that somebody holds. The topics of the hub are the same but for clients that are
-/// about to end, which are members of nothing already.
+/// What Redis is asked for, and the changes that it has not been asked for yet.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    names: BTreeMap<TopicName, Name>,
-    channels: u64,
+    /// Whether Redis has confirmed (or refused) the name since it was wanted.
+    wanted: BTreeMap<TopicName, bool>,
     patterns: u64,
-    subscriptions: u64,
+    changes: VecDeque<Interest>,
 }
 
 impl Names {
-    /// One more holds it. `first`: nobody was a member, so Redis is asked for it (again).
-    pub(super) fn hold(&mut self, topic: &TopicName, first: bool) {
-        let name = self.names.entry(topic.clone()).or_default();
-        name.settled &= !first;
-        name.holders += 1;
-        self.subscriptions += 1;
-        if name.holders == 1 {
-            *self.kind(topic) += 1;
+    /// A name has its first member.
+    pub(super) fn want(&mut self, name: &TopicName) {
+        // It is wanted still if its last member ended a moment ago.
+        if !self.wanted.contains_key(name) {
+            self.wanted.insert(name.clone(), false);
+            self.patterns += u64::from(is_pattern(name.as_str()));
+            self.change(name, true);
         }
     }
 
-    /// One less holds it.
-    pub(super) fn let_go(&mut self, topic: &TopicName) {
-        let Some(name) = self.names.get_mut(topic) else {
-            return;
+    /// A name has no member any more.
+    pub(super) fn give_up(&mut self, name: &TopicName) {
+        if self.wanted.remove(name).is_some() {
+            self.patterns -= u64::from(is_pattern(name.as_str()));
+            self.change(name, false);
+        }
+    }
+
+    fn change(&mut self, name: &TopicName, wanted: bool) {
+        let name = name.clone();
+        self.changes.push_back(Interest { name, wanted });
+    }
+
+    /// The next change that Redis has not been asked for.
+    pub(super) fn next_change(&mut self) -> Option<Interest> {
+        self.changes.pop_front()
+    }
+
+    /// Redis has answered for the name; `true` if a member may have waited for that.
+    pub(super) fn confirm(&mut self, name: &TopicName) -> bool {
+        let confirmed = self.wanted.get_mut(name);
+        confirmed.is_some_and(|confirmed| !std::mem::replace(confirmed, true))
+    }
+
+    pub(super) fn is_confirmed(&self, name: &TopicName) -> bool {
+        self.wanted.get(name).is_some_and(|confirmed| *confirmed)
+    }
+
+    /// Shows the counts; `subscriptions` are clients times names.
+    pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
+        let channels = self.wanted.len() as u64 - self.patterns;
+        stats.store_names(subscriptions as u64, channels, self.patterns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_is_asked_once_for_each_change() {
+        let mut names = Names::default();
+        let [a, b] = ["a", "b*"].map(TopicName::fixed);
+        let change = |name: &TopicName, wanted| {
+            let name = name.clone();
+            Some(Interest { name, wanted })
         };
-        name.holders -= 1;
-        self.subscriptions -= 1;
-        if name.holders == 0 {
-            self.names.remove(topic);
-            *self.kind(topic) -= 1;
+        names.want(&a);
+        names.want(&a);
+        names.want(&b);
+        assert!(names.confirm(&a) && !names.confirm(&a) && names.is_confirmed(&a));
+        names.give_up(&a);
+        names.give_up(&a);
+        assert!(!names.confirm(&a), "it may be confirmed late");
+        names.want(&a);
+        assert!(!names.is_confirmed(&a), "asked anew");
+        for want in [
+            change(&a, true),
+            change(&b, true),
+            change(&a, false),
+            change(&a, true),
+            None,
+        ] {
+            assert_eq!(names.next_change(), want);
         }
-    }
-
-    fn kind(&mut self, topic: &TopicName) -> &mut u64 {
-        match is_pattern(topic.as_str()) {
-            true => &mut self.patterns,
-            false => &mut self.channels,
-        }
-    }
-
-    /// The bus has answered for it.
-    pub(super) fn settle(&mut self, topic: &TopicName) {
-        if let Some(name) = self.names.get_mut(topic) {
-            name.settled = true;
-        }
-    }
-
-    pub(super) fn is_settled(&self, topic: &TopicName) -> bool {
-        self.names.get(topic).is_some_and(|name| name.settled)
-    }
-
-    /// Shows the counts.
-    pub(super) fn store(&self, stats: &ChannelsStats) {
-        stats.store_names(self.subscriptions, self.channels, self.patterns);
+        let stats = ChannelsStats::default();
+        names.store(&stats, 3);
+        assert_eq!((stats.channels(), stats.patterns()), (1, 1));
     }
 }

@@ -7,8 +7,9 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
 
+use super::call::CallFailure;
 use super::routes::Service;
-use crate::hub::{CallFailure, SessionKey};
+use crate::hub::SessionKey;
 
 /// Failures in a row after which a service is not called for a while.
 const FAILURES_MAX: u32 = 20;

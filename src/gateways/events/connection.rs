@@ -75,7 +75,7 @@ pub(super) struct Calling {
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     /// 22 URL-safe characters, told to services only.
     pub(super) id: String,
     /// For services, as text.

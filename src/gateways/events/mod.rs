@@ -5,39 +5,41 @@
 //! answered. Must not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
 
 pub mod broadcast;
+pub mod call;
 mod calls;
 mod connection;
 mod envelope;
 mod message;
+mod orphans;
+mod push;
 mod routes;
 mod stats;
 mod upstream;
 
-use std::collections::HashMap;
-use std::mem;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
-use self::broadcast::Broadcast;
+use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
+use self::orphans::Orphans;
 use crate::admission::TokenBucket;
 use crate::auth::Origins;
 use crate::hub::{
-    Accepted, Admission, Call, CloseReason, Core, Frame, FrameBytes, Gateway, Incoming, Now,
-    Publication, Reply, Retain, SessionKey, TopicName,
+    Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
+    SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 use crate::wire::traceparent::Trace;
 
+pub use self::push::Push;
 pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
@@ -58,57 +60,12 @@ pub struct EventsGatewaySettings {
     pub json_depth_max: usize,
 }
 
-/// Devices of one [`Push`]: a broadcast to more comes in parts.
-const PUSH_DEVICES_MAX: usize = 500;
-
-/// An event for devices, from a service; or a part of it, for some of the devices.
-pub struct Push {
-    frame: Arc<Frame>,
-    /// Who is named twice gets it twice.
-    devices: Vec<TopicName>,
-    /// Deliveries of all parts so far.
-    total: Arc<AtomicU64>,
-    /// Is told the total; the last part has it.
-    sent: Option<Box<dyn FnOnce(u64) + Send>>,
-}
-
-impl Push {
-    /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` is told the
-    /// number of deliveries. The parts are to be handed over in their order.
-    pub fn parts(
-        broadcast: Broadcast,
-        alive: &FrameBytes,
-        now: Now,
-        sent: Box<dyn FnOnce(u64) + Send>,
-    ) -> Vec<Self> {
-        let frame = envelope::push(alive, now, &broadcast.event, &broadcast.data);
-        let total = Arc::<AtomicU64>::default();
-        let part = |devices: Vec<TopicName>| Self {
-            frame: Arc::clone(&frame),
-            devices,
-            total: Arc::clone(&total),
-            sent: None,
-        };
-        let mut devices = broadcast.device_ids.into_iter().map(TopicName::from);
-        let mut parts = Vec::new();
-        loop {
-            parts.push(part(devices.by_ref().take(PUSH_DEVICES_MAX).collect()));
-            if devices.len() == 0 {
-                break;
-            }
-        }
-        if let Some(last) = parts.last_mut() {
-            last.sent = Some(sent);
-        }
-        parts
-    }
-}
-
-/// What [`Gateway::upgrade`] reads of a request.
-#[derive(Debug, Default)]
-struct Admitted {
-    device: Option<TopicName>,
-    trace: Option<Trace>,
+/// What other threads tell the gateway.
+pub enum Input {
+    /// What came of a call.
+    Reply(Reply),
+    /// An event for devices.
+    Push(Push),
 }
 
 /// The client side of the events contract.
@@ -117,12 +74,10 @@ pub struct EventsGateway {
     settings: EventsGatewaySettings,
     origins: Origins,
     stats: Arc<EventsStats>,
-    connections: HashMap<SessionKey, Connection, RandomState>,
     calls: Calls,
-    /// Messages of connections that have gone.
-    orphans: usize,
-    /// What [`Gateway::upgrade`] read, until [`Gateway::opened`] follows at once.
-    admitted: Admitted,
+    orphans: Orphans,
+    /// Calls that are to be made.
+    outputs: VecDeque<Call>,
 }
 
 impl EventsGateway {
@@ -133,12 +88,11 @@ impl EventsGateway {
     pub fn new(settings: EventsGatewaySettings, origins: Origins, stats: Arc<EventsStats>) -> Self {
         Self {
             calls: Calls::new(settings.calls_max),
+            orphans: Orphans::new(settings.orphans_max),
             settings,
             origins,
             stats,
-            connections: HashMap::default(),
-            orphans: 0,
-            admitted: Admitted::default(),
+            outputs: VecDeque::new(),
         }
     }
 
@@ -152,15 +106,14 @@ impl EventsGateway {
         self.calls.is_open(service)
     }
 
+    /// Nothing is under way for clients that have gone.
+    pub fn is_idle(&self) -> bool {
+        self.orphans.is_empty()
+    }
+
     /// Looks at what waits, until a message has to wait for its service, or the client has to read.
-    fn advance(&mut self, core: &mut Core, key: SessionKey) {
-        loop {
-            let Some(connection) = self.connections.get_mut(&key) else {
-                return;
-            };
-            if connection.calling.is_some() {
-                return;
-            }
+    fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
                 Rest::No => {}
                 Rest::Until(at_us) => return core.set_deadline(key, Some(at_us)),
@@ -168,18 +121,14 @@ impl EventsGateway {
             }
             let was_full = connection.is_full();
             let Some(waiting) = connection.pop() else {
-                if connection.gone {
-                    self.connections.remove(&key);
-                }
-                core.set_owed(key, false);
-                return;
+                return core.set_busy(key, false);
             };
             if connection.gone {
-                self.orphans -= 1;
+                self.orphans.count_taken();
             } else if was_full && !connection.is_full() {
                 core.resume_reading(key);
             }
-            if let Some(answer) = self.look_at(core, key, waiting) {
+            if let Some(answer) = self.look_at(core, key, connection, &waiting) {
                 core.send(key, &answer);
             }
         }
@@ -190,9 +139,9 @@ impl EventsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        waiting: Waiting,
+        connection: &mut Connection,
+        waiting: &Waiting,
     ) -> Option<Arc<Frame>> {
-        let connection = self.connections.get_mut(&key)?;
         let refuse = |core: &Core, code, why| {
             self.stats.count_error(code);
             Some(envelope::gateway_error(core, code, why))
@@ -207,7 +156,7 @@ impl EventsGateway {
         if !connection.bucket.take(core.now().mono_us) {
             return refuse(core, Code::RateLimited, "Too many messages");
         }
-        let message = match &waiting {
+        let message = match waiting {
             Waiting::Text(text) => Message::parse(text, self.settings.json_depth_max),
             Waiting::Binary | Waiting::TooLarge => None,
         };
@@ -227,11 +176,11 @@ impl EventsGateway {
             message: Arc::new(message),
             service,
         });
-        core.set_owed(key, true);
+        core.set_busy(key, true);
         let leave = self.calls.ask(core.now().mono_us, key, service);
         self.stats
             .store_circuit(service, self.calls.is_open(service));
-        self.call(core, key, leave)
+        self.call(core, connection, leave)
     }
 
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
@@ -240,16 +189,20 @@ impl EventsGateway {
     }
 
     /// Makes the call of a connection, if it may be made now; or says why not.
-    fn call(&mut self, core: &mut Core, key: SessionKey, leave: Leave) -> Option<Arc<Frame>> {
-        let connection = self.connections.get_mut(&key)?;
+    fn call(
+        &mut self,
+        core: &mut Core,
+        connection: &mut Connection,
+        leave: Leave,
+    ) -> Option<Arc<Frame>> {
         match leave {
             Leave::Wait => None,
             Leave::Go(id) => {
                 let calling = connection.calling.as_ref()?;
                 let given = connection.trace.clone();
-                let call = Call {
+                self.outputs.push_back(Call {
                     id,
-                    service: calling.service as u16,
+                    service: calling.service,
                     body: request(connection, &calling.message).into_bytes(),
                     trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
                     reader: upstream::reader(
@@ -257,8 +210,7 @@ impl EventsGateway {
                         Arc::clone(&calling.message),
                         self.settings.json_depth_max,
                     ),
-                };
-                core.call(call);
+                });
                 None
             }
             Leave::Unreachable => {
@@ -270,148 +222,154 @@ impl EventsGateway {
         }
     }
 
+    /// A call has ended.
+    fn take_reply(&mut self, core: &mut Core, clients: &mut ByClient<Connection>, reply: Reply) {
+        let now_us = core.now().mono_us;
+        let Some(key) = self.calls.ended(now_us, reply.id, reply.failure) else {
+            return;
+        };
+        self.with_connection(core, clients, key, |gateway, core, connection| {
+            let Some(Calling { service, .. }) = connection.calling.take() else {
+                return;
+            };
+            let is_open = gateway.calls.is_open(service);
+            gateway.stats.store_circuit(service, is_open);
+            let frame = reply.frame.unwrap_or_else(|error| {
+                gateway.stats.count_error(Code::UpstreamError);
+                error
+            });
+            core.send(key, &frame);
+        });
+        // Those who wait were there before this connection's next message.
+        self.call_those_who_wait(core, clients);
+        self.with_connection(core, clients, key, |gateway, core, connection| {
+            gateway.advance(core, key, connection);
+        });
+    }
+
     /// Slots that became free go to those who wait.
-    fn call_those_who_wait(&mut self, core: &mut Core) {
+    fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         while let Some((key, leave)) = self.calls.next(core.now().mono_us) {
-            if let Some(answer) = self.call(core, key, leave) {
-                core.send(key, &answer);
-                self.advance(core, key);
-            }
+            self.with_connection(core, clients, key, |gateway, core, connection| {
+                if let Some(answer) = gateway.call(core, connection, leave) {
+                    core.send(key, &answer);
+                    gateway.advance(core, key, connection);
+                }
+            });
+        }
+    }
+
+    /// Acts on a connection, whether its client is there or has gone. One whose client has gone is
+    /// kept while there is something left to do for it.
+    fn with_connection(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Connection>,
+        key: SessionKey,
+        act: impl FnOnce(&mut Self, &mut Core, &mut Connection),
+    ) {
+        if let Some(connection) = clients.get_mut(key) {
+            act(self, core, connection);
+        } else if let Some(mut orphan) = self.orphans.take(key) {
+            act(self, core, &mut orphan);
+            self.keep_orphan(core, key, orphan);
+        }
+    }
+
+    fn keep_orphan(&mut self, core: &mut Core, key: SessionKey, orphan: Connection) {
+        if orphan.calling.is_some() || orphan.waiting() > 0 {
+            self.orphans.keep(key, orphan);
+        } else {
+            core.set_busy(key, false);
         }
     }
 }
 
 impl Gateway for EventsGateway {
-    type Command = Push;
+    type Client = Connection;
+    type In = Input;
+    type Out = Call;
 
-    fn upgrade(&mut self, _: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if !head.asks_upgrade() {
-            return Admission::ToHttp;
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            Self::PATH => Entrance::Clients(&self.origins),
+            _ => Entrance::None,
         }
-        let refuse = |detail| Admission::Refuse {
-            status: 403,
-            detail,
-        };
-        if head.path() != Self::PATH {
-            return refuse("No WebSocket here");
-        }
-        if !self.origins.allow(head.header("Origin")) {
-            return refuse("Origin not allowed");
-        }
-        self.admitted = Admitted {
-            device: device_in_query(head),
-            trace: head
-                .header("traceparent")
-                .and_then(|parent| Trace::given(parent, head.header_values("tracestate"))),
-        };
-        Admission::Accept(Accepted::default())
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Connection> {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
-        let ip = core
-            .client_addr(key)
-            .map(|ip| ip.to_canonical().to_string());
+        let ip = core.client_addr(key);
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
-        let bucket = TokenBucket::with_rate(rate, burst, core.now().mono_us);
         let mut connection = Connection::new(
             URL_SAFE_NO_PAD.encode(id.to_be_bytes()),
-            ip.unwrap_or_default(),
-            bucket,
+            ip.map_or_else(String::new, |ip| ip.to_canonical().to_string()),
+            TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
-        let admitted = mem::take(&mut self.admitted);
-        connection.trace = admitted.trace;
-        match admitted.device {
-            Some(device) => {
-                core.join(key, &device);
-                connection.device = Some(device);
-            }
-            None => {
-                let frame = envelope::identify_required(core);
-                core.send(key, &frame);
-            }
-        }
-        self.connections.insert(key, connection);
+        connection.device = device_in_query(head);
+        connection.trace = head
+            .header("traceparent")
+            .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
+        Admission::Accept(Accepted::default(), connection)
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        if let Some(device) = &connection.device {
+            core.join(key, device);
+        } else {
+            let frame = envelope::identify_required(core);
+            core.send(key, &frame);
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        connection: &mut Connection,
+        message: Incoming<'_>,
+    ) {
         connection.push(Waiting::new(message, self.settings.message_bytes_max));
         if connection.is_full() {
             core.pause_reading(key);
         }
-        self.advance(core, key);
-    }
-
-    fn reply(&mut self, core: &mut Core, reply: Reply) {
-        let ended = self
-            .calls
-            .ended(core.now().mono_us, reply.id, reply.failure);
-        let Some(key) = ended else {
-            return;
-        };
-        let connection = self.connections.get_mut(&key);
-        if let Some(Calling { service, .. }) = connection.and_then(|c| c.calling.take()) {
-            self.stats
-                .store_circuit(service, self.calls.is_open(service));
-            let frame = reply.frame.unwrap_or_else(|error| {
-                self.stats.count_error(Code::UpstreamError);
-                error
-            });
-            core.send(key, &frame);
-        }
-        // Those who wait were there before this connection's next message.
-        self.call_those_who_wait(core);
-        self.advance(core, key);
-    }
-
-    fn command(&mut self, core: &mut Core, push: Push) {
-        let mut sent = 0;
-        for topic in push.devices {
-            sent += core.member_count(&topic) as u64;
-            core.publish(&Publication {
-                topic,
-                frame: Arc::clone(&push.frame),
-                deliver: true,
-                retain: Retain::Keep,
-            });
-        }
-        let total = push.total.fetch_add(sent, Ordering::Relaxed) + sent;
-        if let Some(tell) = push.sent {
-            self.stats.count_push();
-            tell(total);
-        }
+        self.advance(core, key, connection);
     }
 
     /// A client that had to read first may have done so.
-    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
-        if let Some(connection) = self.connections.get_mut(&key) {
-            connection.end_rest();
-        }
-        self.advance(core, key);
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        connection.end_rest();
+        self.advance(core, key, connection);
     }
 
-    fn closed(&mut self, core: &mut Core, key: SessionKey, _: CloseReason) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        connection.gone = true;
-        let mut kept = connection.waiting();
-        while self.orphans + kept > self.settings.orphans_max {
-            connection.drop_last();
-            self.stats.count_forgotten();
-            kept -= 1;
-        }
-        self.orphans += kept;
-        self.advance(core, key);
+    /// What the client has sent is forwarded all the same.
+    fn handle_closed(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        mut connection: Connection,
+        _: CloseReason,
+    ) {
+        self.orphans.adopt(&mut connection, &self.stats);
+        self.advance(core, key, &mut connection);
+        self.keep_orphan(core, key, connection);
     }
 
-    /// No client is connected, and nothing is kept of those that were.
-    fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.orphans == 0
+    fn handle_input(&mut self, core: &mut Core, clients: &mut ByClient<Connection>, input: Input) {
+        match input {
+            Input::Reply(reply) => self.take_reply(core, clients, reply),
+            Input::Push(push) => push.deliver(core, &self.stats),
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Call> {
+        self.outputs.pop_front()
     }
 }
 

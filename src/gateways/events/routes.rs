@@ -10,9 +10,8 @@ pub const BROADCAST_PATH: &str = "/internal/broadcast";
 /// reaches them (contract events, section "Proxy").
 pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
-/// A service behind the gateway; its number is [`crate::hub::Call::service`].
+/// A service behind the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum Service {
     /// `LOBBY_URL`.
     Lobby,

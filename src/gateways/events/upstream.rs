@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::call::{Answer, CallFailure, Reader};
 use super::envelope::{self, Code, Origin};
 use super::message::Message;
-use crate::hub::{Answer, CallFailure, Reader};
 use crate::wire::json::{check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 

@@ -2,19 +2,28 @@
 
 use url::form_urlencoded;
 
-use super::super::access::{RequestRate, TokenEnd};
+use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd};
 use super::symbols::Held;
+use crate::hub::Now;
 use crate::wire::head::RequestHead;
 
 /// Of a user, in the log.
 const USER_CHARS_MAX: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub struct Client {
     pub(super) held: Held,
     pub(super) token_end: TokenEnd,
     /// `None` where no rate is set.
     pub(super) requests: Option<Box<RequestRate>>,
+}
+
+impl Client {
+    /// Judges a message by the client's rate.
+    pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
+        let requests = self.requests.as_mut();
+        requests.map_or(Rated::Taken, |requests| requests.judge(now, stats))
+    }
 }
 
 /// Who the log says a client was: the token's user, else what it calls itself in `?userId=`.

@@ -8,10 +8,8 @@ mod request;
 mod stats;
 mod symbols;
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use self::client::{Client, user_for_log};
 use self::request::Request;
@@ -20,8 +18,8 @@ use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRa
 use super::uuid::uuid;
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
-    Accepted, Admission, CloseCode, CloseReason, Closing, Core, Frame, Gateway, Incoming,
-    SessionKey,
+    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
+    Incoming, SessionKey,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -50,12 +48,9 @@ pub struct TradesGatewaySettings {
 pub struct TradesGateway {
     settings: TradesGatewaySettings,
     stats: Arc<TradesStats>,
-    clients: HashMap<SessionKey, Client, RandomState>,
     users: Users,
     /// Symbols held, once for each client that holds them.
     held: u64,
-    /// Who was let in by [`Gateway::upgrade`], until [`Gateway::opened`] follows at once.
-    admitted: Identity,
 }
 
 impl TradesGateway {
@@ -64,22 +59,23 @@ impl TradesGateway {
         Self {
             settings,
             stats,
-            clients: HashMap::default(),
             users: Users::default(),
             held: 0,
-            admitted: Identity::default(),
         }
     }
 
-    /// No client is connected, and nothing is kept of those that were.
+    /// Nothing is held, by no client and no user.
     pub fn is_idle(&self) -> bool {
-        self.clients.is_empty() && self.users.is_empty() && self.held == 0
+        self.users.is_empty() && self.held == 0
     }
 
-    fn subscribe(&mut self, core: &mut Core, key: SessionKey, asked: Vec<String>) -> Arc<Frame> {
-        let Some(Client { held: client, .. }) = self.clients.get_mut(&key) else {
-            return answer::error(core, "Not connected");
-        };
+    fn subscribe(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Held,
+        asked: Vec<String>,
+    ) -> Arc<Frame> {
         let new = client.new_ones(asked);
         if new.is_empty() {
             let data = answer::symbols("subscribed", &new, &client.symbols);
@@ -109,10 +105,13 @@ impl TradesGateway {
         answer::success(core, &message, data)
     }
 
-    fn unsubscribe(&mut self, core: &mut Core, key: SessionKey, asked: Vec<String>) -> Arc<Frame> {
-        let Some(Client { held: client, .. }) = self.clients.get_mut(&key) else {
-            return answer::error(core, "Not connected");
-        };
+    fn unsubscribe(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Held,
+        asked: Vec<String>,
+    ) -> Arc<Frame> {
         let gone = client.held_ones(asked);
         for symbol in &gone {
             core.leave(key, symbol);
@@ -129,12 +128,26 @@ impl TradesGateway {
         answer::success(core, &message, data)
     }
 
-    fn judge_rate(&mut self, core: &Core, key: SessionKey) -> Rated {
-        let client = self.clients.get_mut(&key);
-        let requests = client.and_then(|client| client.requests.as_mut());
-        requests.map_or(Rated::Taken, |requests| {
-            requests.judge(core.now(), &self.stats.access)
-        })
+    fn client(&self, core: &Core, identity: Identity) -> Client {
+        // Without REQUIRE_AUTH the end of a token closes nobody: what it brought counts until the
+        // client leaves.
+        let token_end = match self.settings.authenticator.required {
+            true => TokenEnd::of(&identity),
+            false => TokenEnd::default(),
+        };
+        let claimed = identity.symbols_max.map(|max| max as usize);
+        let held = Held {
+            symbols: Vec::new(),
+            // Without a limit of their own users are not told apart.
+            user: identity.user.filter(|_| claimed.is_some()).map(Arc::from),
+            symbols_max: claimed.unwrap_or(self.settings.symbols_max),
+        };
+        let per_second = self.settings.inbound_per_second;
+        Client {
+            held,
+            token_end,
+            requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
+        }
     }
 
     fn welcome(&self, core: &mut Core, symbols_max: usize) -> Arc<Frame> {
@@ -147,71 +160,55 @@ impl TradesGateway {
 }
 
 impl Gateway for TradesGateway {
-    type Command = ();
+    type Client = Client;
+    type In = Infallible;
+    type Out = Infallible;
 
-    fn upgrade(&mut self, core: &mut Core, _: SessionKey, head: &RequestHead<'_>) -> Admission {
-        if !head.asks_upgrade() {
-            return Admission::ToHttp;
-        }
-        if !self.settings.origins.allow(head.header("Origin")) {
-            return Admission::Refuse {
-                status: 403,
-                detail: "Origin not allowed",
-            };
-        }
-        self.admitted = Identity::default();
+    /// Any path will do (contract trades, row "listens").
+    fn entrance(&self, _: &str) -> Entrance<'_> {
+        Entrance::Clients(&self.settings.origins)
+    }
+
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        _: SessionKey,
+        head: &RequestHead<'_>,
+    ) -> Admission<Client> {
         let mut accepted = Accepted {
             protocol: first_protocol(head),
             ..Accepted::default()
         };
-        // What is wrong with an upgrade the core says, and no token is looked at for it.
-        if head.upgrade().is_err() {
-            return Admission::Accept(accepted);
-        }
         let tokens = &self.settings.authenticator;
         let token = Token::find(head);
-        match tokens.identify(token.as_ref(), core.now().unix_ms) {
-            Ok(identity) => self.admitted = identity,
+        let identity = match tokens.identify(token.as_ref(), core.now().unix_ms) {
+            Ok(identity) => identity,
             Err(refusal) if tokens.required => {
                 self.stats.access.count_refusal(refusal);
                 accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }
             // Without REQUIRE_AUTH a token refuses nobody.
-            Err(_) => {}
-        }
-        accepted.user = user_for_log(self.admitted.user.as_deref(), head);
-        Admission::Accept(accepted)
+            Err(_) => Identity::default(),
+        };
+        accepted.user = user_for_log(identity.user.as_deref(), head);
+        Admission::Accept(accepted, self.client(core, identity))
     }
 
-    fn opened(&mut self, core: &mut Core, key: SessionKey) {
-        let identity = std::mem::take(&mut self.admitted);
-        // Nor does its end close anybody then: what it brought counts until the client leaves.
-        let token_end = match self.settings.authenticator.required {
-            true => TokenEnd::of(&identity),
-            false => TokenEnd::default(),
-        };
-        core.set_deadline(key, token_end.due_us(core.now()));
-        let claimed = identity.symbols_max.map(|max| max as usize);
-        let held = Held {
-            symbols: Vec::new(),
-            // Without a limit of their own users are not told apart.
-            user: identity.user.filter(|_| claimed.is_some()).map(Arc::from),
-            symbols_max: claimed.unwrap_or(self.settings.symbols_max),
-        };
-        let welcome = self.welcome(core, held.symbols_max);
-        let per_second = self.settings.inbound_per_second;
-        let client = Client {
-            held,
-            token_end,
-            requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
-        };
-        self.clients.insert(key, client);
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        core.set_deadline(key, client.token_end.due_us(core.now()));
+        let welcome = self.welcome(core, client.held.symbols_max);
         core.send(key, &welcome);
     }
 
-    fn message(&mut self, core: &mut Core, key: SessionKey, message: Incoming<'_>) {
-        match self.judge_rate(core, key) {
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        message: Incoming<'_>,
+    ) {
+        match client.judge_rate(core.now(), &self.stats.access) {
             Rated::Taken => {}
             Rated::Dropped => return,
             Rated::DroppedAndTold => {
@@ -224,22 +221,18 @@ impl Gateway for TradesGateway {
             Incoming::Text(text) => text.into(),
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
         };
+        let held = &mut client.held;
         let answer = match Request::parse(&text, self.settings.json_depth_max) {
             Ok(Request::Ping) => answer::pong(core),
-            Ok(Request::Subscribe(symbols)) => self.subscribe(core, key, symbols),
-            Ok(Request::Unsubscribe(symbols)) => self.unsubscribe(core, key, symbols),
+            Ok(Request::Subscribe(symbols)) => self.subscribe(core, key, held, symbols),
+            Ok(Request::Unsubscribe(symbols)) => self.unsubscribe(core, key, held, symbols),
             Err(bad) => answer::error(core, &bad.to_string()),
         };
         core.send(key, &answer);
     }
 
-    fn command(&mut self, _: &mut Core, (): Self::Command) {}
-
     /// A token may have ended.
-    fn deadline(&mut self, core: &mut Core, key: SessionKey) {
-        let Some(client) = self.clients.get(&key) else {
-            return;
-        };
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
@@ -248,12 +241,15 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn closed(&mut self, _: &mut Core, key: SessionKey, _: CloseReason) {
-        if let Some(Client { held, .. }) = self.clients.remove(&key) {
-            self.users.remove(&held, held.symbols.len());
-            self.held -= held.symbols.len() as u64;
-            self.stats.store_subscriptions(self.held);
-        }
+    fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
+        let held = client.held;
+        self.users.remove(&held, held.symbols.len());
+        self.held -= held.symbols.len() as u64;
+        self.stats.store_subscriptions(self.held);
+    }
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, never: Infallible) {
+        match never {}
     }
 
     fn stop_code(&self) -> CloseCode {

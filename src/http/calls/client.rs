@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::coding;
+use crate::gateways::events::call::{Answer, Call, CallFailure};
 use crate::http::body::{self, ReadBodyError};
 use crate::http::services::{
     Ended, Failure, FailureReason, Lease, Policy, Pool, RequestStats, Service,
 };
-use crate::hub::{Answer, Call, CallFailure};
 use crate::wire::traceparent::Trace;
 
 /// A request meets the end of its connection within this time. Later it was being worked on, and

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
+use crate::gateways::events::call::CallFailure;
 use crate::http::aside;
-use crate::hub::CallFailure;
 
 /// How much larger a body without its coding commonly is.
 const COMMON_RATIO: usize = 10;

@@ -19,7 +19,7 @@ use tokio::task::{LocalSet, spawn_local};
 use self::client::Client;
 use super::aside;
 use super::services::{ByService, RequestMetrics, RequestStats, Service};
-use crate::hub::{Answer, Call, CallFailure, Reader, Reply};
+use crate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
 use crate::telemetry::{GatewayMetric, names};
 
 pub use self::client::CallLimits;
@@ -35,8 +35,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Starts the thread. A call's service is its index in `services`; each call goes to `path`
-    /// there.
+    /// Starts the thread. `services` are in the order of
+    /// [`Service::ALL`](crate::gateways::events::Service::ALL); each call goes to `path` there.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -90,7 +90,7 @@ async fn serve(
 ) {
     let replied = Rc::new(replied);
     while let Some(call) = calls.recv().await {
-        let client = clients.get(usize::from(call.service)).map(Rc::clone);
+        let client = clients.get(call.service as usize).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());

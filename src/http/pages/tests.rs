@@ -27,27 +27,6 @@ fn text(answer: &Answer) -> &str {
 }
 
 #[test]
-fn levels_health_keeps_the_order_of_the_contract() {
-    let telemetry = telemetry(Clock::start());
-    let url = "nats://u:***@nats:4222";
-    assert_eq!(
-        text(&levels_health(&telemetry, url)),
-        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
-    );
-    turn(&telemetry, |numbers| {
-        numbers.hub.open = 3;
-        numbers.feed.last_message_unix_ms = Some(1_700_000_000_000);
-    });
-    let bus = telemetry.bus().unwrap();
-    bus.set_up(true);
-    bus.consumers()[1].set_lag(Some(7));
-    assert_eq!(
-        text(&levels_health(&telemetry, url)),
-        r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":3,"nats_connected":true,"last_message_ts":1700000000000,"consumer_lag":{"gateway_levels":null,"gateway_flow":7}}"#
-    );
-}
-
-#[test]
 fn ready_says_why_it_is_not() {
     let clock = Clock::start();
     let telemetry = telemetry(clock);

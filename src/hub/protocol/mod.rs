@@ -2,7 +2,7 @@
 //! alive and closed, and how frames look on its wire.
 //!
 //! The send queue, conflation, limits, drain and metrics are the same for all protocols. A gateway
-//! chooses the protocol of a client in [`Accepted::speaks`](super::Accepted::speaks).
+//! chooses the protocol of a client by its request ([`Gateway::speaks`](super::Gateway::speaks)).
 
 mod codec;
 pub(super) mod websocket;
@@ -95,29 +95,23 @@ pub struct Request<'a> {
     pub limits: &'a Limits,
 }
 
-/// A protocol that clients may speak: answers an accepted request by appending to `out`. If the
-/// request is not one for this protocol, appends nothing and says why.
+/// A protocol that clients may speak, as far as requests are concerned.
 #[derive(Clone, Copy, Debug)]
-pub struct Speaks(pub fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>);
+pub struct Speaks {
+    /// Why a request is not one for this protocol, asked before the gateway is.
+    pub check: fn(head: &RequestHead<'_>) -> Result<(), Refusal>,
+    /// Answers a request that the gateway has accepted by appending to `out`. If the request cannot
+    /// be answered, appends nothing.
+    pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>,
+}
 
 impl Speaks {
     /// RFC 6455, with RFC 7692 where the client offers it and the limits allow it.
-    pub const WEBSOCKET: Self = Self(websocket::greet);
+    pub const WEBSOCKET: Self = Self {
+        check: websocket::check,
+        greet: websocket::greet,
+    };
 }
-
-impl Default for Speaks {
-    fn default() -> Self {
-        Self::WEBSOCKET
-    }
-}
-
-impl PartialEq for Speaks {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::fn_addr_eq(self.0, other.0)
-    }
-}
-
-impl Eq for Speaks {}
 
 /// A client whose request is answered.
 #[derive(Debug)]

@@ -14,8 +14,15 @@ use crate::wire::encode::{
     self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
 };
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
+use crate::wire::head::RequestHead;
 use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
+
+/// Whether a request is a valid one for an upgrade (RFC 6455 §4.2.1).
+pub(super) fn check(head: &RequestHead<'_>) -> Result<(), Refusal> {
+    head.upgrade()?;
+    Ok(())
+}
 
 /// Answers with a 101.
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {

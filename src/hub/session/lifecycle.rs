@@ -4,8 +4,8 @@ use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Reading, Sending, Session};
 use crate::admission::TokenBucket;
-use crate::hub::gateway::Permit;
 use crate::hub::protocol::Greeted;
+use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
 use crate::wire::head::HeadError;
 
@@ -43,8 +43,6 @@ pub(in crate::hub) enum CloseBegun {
 #[must_use]
 pub(in crate::hub) struct Left {
     pub(in crate::hub) moved: Moved,
-    /// The gateway knows the client: it is told of the end.
-    pub(in crate::hub) is_told: bool,
     pub(in crate::hub) reason: CloseReason,
     /// The reason is to be counted: the first counts, what follows from it changes nothing.
     pub(in crate::hub) is_first: bool,
@@ -132,17 +130,8 @@ impl Session {
             protocol: greeted.protocol,
             ping: Ping::Idle,
             close: None,
-            is_owed: false,
-            is_told: false,
         }));
         moved
-    }
-
-    /// The gateway is told of the client, so it is to be told of the end.
-    pub(in crate::hub) fn set_told(&mut self) {
-        if let Phase::Open(open) = &mut self.cold.phase {
-            open.is_told = true;
-        }
     }
 
     /// The connection goes to HTTP, with its place in the limits.
@@ -200,14 +189,13 @@ impl Session {
         cold.reading = Reading::default();
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
-        let (was, moved) = cold.phase.enter(Phase::Closing(Closing {
+        let (_, moved) = cold.phase.enter(Phase::Closing(Closing {
             reason,
             half_closed: false,
             peer_ended: false,
         }));
         Left {
             moved,
-            is_told: matches!(was, Phase::Open(open) if open.is_told),
             reason,
             is_first: true,
             frames,
@@ -244,7 +232,6 @@ impl Session {
         let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
         let left = Left {
             moved,
-            is_told: matches!(&was, Phase::Open(open) if open.is_told),
             reason,
             is_first,
             frames,
@@ -288,32 +275,19 @@ impl Session {
         }
     }
 
-    /// `true` if the client waits for an answer, and a stop waits for that until `until`. It is
-    /// read no more.
-    pub(in crate::hub) fn awaits_answer(&mut self, now: Now, until: u64) -> bool {
-        let cold = &mut *self.cold;
-        let is_owed = matches!(&cold.phase, Phase::Open(open) if open.is_owed);
-        let waits = is_owed && now.mono_us < until;
-        if waits {
-            cold.reading.pause(Pause::Stop);
-            cold.timers.set(Timer::Close, until);
-        }
-        waits
+    /// A stop waits for the gateway until `until`. The client is read no more.
+    pub(in crate::hub) fn await_gateway(&mut self, until: u64) {
+        self.cold.reading.pause(Pause::Stop);
+        self.cold.timers.set(Timer::Close, until);
     }
 
-    /// Whether the gateway still owes the client an answer; `true` if a stop waited for it, and the
-    /// client's turn is now.
-    pub(in crate::hub) fn set_owed(&mut self, now: Now, is_owed: bool) -> bool {
-        let takes_data = self.takes_data();
-        let cold = &mut *self.cold;
-        if let Phase::Open(open) = &mut cold.phase {
-            open.is_owed = is_owed;
+    /// The gateway is done; `true` if a stop waited for that, and the client's turn is now.
+    pub(in crate::hub) fn gateway_is_done(&mut self, now: Now) -> bool {
+        let waited = self.takes_data() && self.cold.reading.is_paused_by(Pause::Stop);
+        if waited {
+            self.cold.timers.set(Timer::Close, now.mono_us);
         }
-        let ends = takes_data && !is_owed && cold.reading.is_paused_by(Pause::Stop);
-        if ends {
-            cold.timers.set(Timer::Close, now.mono_us);
-        }
-        ends
+        waited
     }
 
     /// The client's turn in a stop comes at `at`.

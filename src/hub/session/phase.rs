@@ -61,10 +61,6 @@ pub(super) struct Open {
     pub(super) ping: Ping,
     /// A close waits for data to go out: all of it, or what the kernel takes at once.
     pub(super) close: Option<PendingClose>,
-    /// The gateway has an answer to give: a stop waits for it.
-    pub(super) is_owed: bool,
-    /// The gateway was told of the client, so it is told of the end.
-    pub(super) is_told: bool,
 }
 
 /// The last words.

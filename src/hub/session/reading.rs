@@ -10,7 +10,7 @@ pub(in crate::hub) enum Pause {
     Gateway = 2,
     /// It had its share of this turn: a few compressed bytes can be a lot of work.
     Turn = 4,
-    /// The process stops, and the client only waits for what it is owed.
+    /// The process stops, and the gateway is still busy with the client.
     Stop = 8,
 }
 

@@ -1,17 +1,12 @@
 //! Tokens: whether they are asked for, what they are checked with, what their claims are called.
 
 use super::super::kind::Kind;
-use super::super::setting::Heading::Auth;
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::{self, Channels, Token, Trades};
+use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;
-
-/// Those that look at tokens.
-const ON: &[Subcommand] = &[Trades, Channels, Token];
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "require-auth",
         Kind::Switch,
         "false",
@@ -19,37 +14,27 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Without it no token is looked at.")
     .original_env(&["REQUIRE_AUTH"])
-    .on(&[Channels]),
+    .part(Part::RequireAuth),
     Setting::new(
-        Auth,
-        "require-auth",
-        Kind::Switch,
-        "false",
-        "Refuse clients without a good token: closed with 1008",
-    )
-    .more("Without it a token refuses nobody, and a good one still brings its claims.")
-    .original_env(&["REQUIRE_AUTH"])
-    .on(&[Trades]),
-    Setting::new(
-        Auth,
+        Heading::TOKENS,
         "gateway-api-key",
         Kind::Secret,
         "",
         "Whoever brings this key as a token is an admin",
     )
     .original_env(&["GATEWAY_API_KEY"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-secret",
         Kind::Secret,
         "",
         "Secret that HS256 tokens are signed with; 32 bytes or more",
     )
     .original_env(&["JWT_SECRET"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-public-key-files",
         Kind::Text,
         "",
@@ -57,9 +42,9 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Several with commas between them. Read again when they change.")
     .original_env(&["JWT_PUBLIC_KEY_FILES"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-jwks-file",
         Kind::Text,
         "",
@@ -67,9 +52,9 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Read again when it changes; a broken one leaves the keys as they are.")
     .original_env(&["JWT_JWKS_FILE"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-audience",
         Kind::Text,
         "",
@@ -77,46 +62,46 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Empty: a token that names an audience is refused, for it is meant for somebody else.")
     .original_env(&["JWT_AUDIENCE"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-issuer",
         Kind::Text,
         "",
         "The iss that tokens have to name; several with commas; empty for any",
     )
     .original_env(&["JWT_ISSUER"])
-    .on(ON),
+    .part(Part::Tokens),
     Setting::ms(
-        Auth,
+        Heading::TOKENS,
         "jwt-leeway-ms",
         (0, HOUR_MS),
         "0",
         "How far the issuer's clock may differ, for exp and nbf",
     )
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-role-claim",
         Kind::Text,
         "role",
         "The claim with the role",
     )
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-user-claim",
         Kind::Text,
         "sub",
         "The claim with the user",
     )
-    .on(ON),
+    .part(Part::Tokens),
     Setting::new(
-        Auth,
+        Heading::TOKENS,
         "jwt-symbols-claim",
         Kind::Text,
         "maxSymbols",
         "The claim with the user's symbol limit, a whole number",
     )
-    .on(ON),
+    .part(Part::Tokens),
 ];

@@ -1,9 +1,6 @@
 //! Budgets of one turn of the loop, and what the bus may send.
 
-use super::super::limit::Shows;
-use super::super::setting::Heading::{Bus, Loop};
-use super::super::setting::Subcommand::Events;
-use super::super::setting::{Setting, WITH_BUS};
+use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, KIB, MIB};
 use crate::telemetry::names;
 
@@ -12,7 +9,7 @@ const NEXT_TURN: Shows = Shows::Metric(names::LOOP_TURNS);
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::bytes(
-        Loop,
+        Heading::LOOP,
         "turn-message-bytes-max",
         (1, GIB),
         "262144",
@@ -24,7 +21,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_a_client_that_floods_has_its_share_and_no_more",
     ),
     Setting::bytes(
-        Loop,
+        Heading::LOOP,
         "write-bytes-max",
         (KIB, 16 * MIB),
         "131072",
@@ -36,7 +33,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::a_write_has_so_many_bytes_and_the_rest_follows",
     ),
     Setting::bytes(
-        Loop,
+        Heading::LOOP,
         "read-bytes-per-turn-max",
         (KIB, 16 * MIB),
         "65536",
@@ -48,7 +45,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_a_client_that_floods_has_its_share_and_no_more",
     ),
     Setting::count(
-        Loop,
+        Heading::LOOP,
         "accepts-per-turn-max",
         (1, 65_536),
         "256",
@@ -60,7 +57,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
     Setting::bytes(
-        Loop,
+        Heading::LOOP,
         "turn-publication-bytes-max",
         (KIB, 512 * MIB),
         "131072",
@@ -73,7 +70,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
     Setting::count(
-        Bus,
+        Heading::BUS,
         "bus-queue-messages-max",
         (1, 1_048_576),
         "1024",
@@ -84,9 +81,9 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::CONSUMER_LAG),
         "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     )
-    .on(WITH_BUS),
+    .part(Part::Bus),
     Setting::bytes(
-        Bus,
+        Heading::BUS,
         "bus-message-bytes-max",
         (KIB, GIB),
         "16777216",
@@ -97,9 +94,9 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     )
-    .on(WITH_BUS),
+    .part(Part::BusMessages),
     Setting::count(
-        Bus,
+        Heading::BUS,
         "json-depth-max",
         (1, 1024),
         "512",
@@ -110,18 +107,5 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     )
-    .on(WITH_BUS),
-    Setting::count(
-        Bus,
-        "json-depth-max",
-        (1, 1024),
-        "512",
-        "Nesting of JSON in a message, an answer or a broadcast",
-    )
-    .limit(
-        "refused as what is no JSON is",
-        Shows::Metric(names::EVENT_ERRORS),
-        "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
-    )
-    .on(&[Events]),
+    .part(Part::Json),
 ];

@@ -1,17 +1,13 @@
 //! Who may connect, and what a client may send.
 
 use super::super::kind::Kind;
-use super::super::limit::Shows;
-use super::super::setting::Heading::Clients;
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
+use super::super::setting::{Heading, Setting, Shows};
 use super::{HOUR_MS, MIB};
 use crate::hub::CloseReason;
-use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Clients,
+        Heading::CLIENTS,
         "allowed-origins",
         Kind::Origins,
         "",
@@ -19,7 +15,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("As browsers write them, with commas between them: https://example.com,http://a:8080."),
     Setting::count(
-        Clients,
+        Heading::CLIENTS,
         "connections-max",
         (0, 10_000_000),
         "0",
@@ -32,7 +28,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     ),
     Setting::count(
-        Clients,
+        Heading::CLIENTS,
         "connections-per-ip-max",
         (0, 10_000_000),
         "0",
@@ -45,7 +41,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_by_ip.py::test_an_address_has_so_many_connections",
     ),
     Setting::count(
-        Clients,
+        Heading::CLIENTS,
         "connection-rate-per-ip",
         (0, 1_000_000),
         "0",
@@ -57,7 +53,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_by_ip.py::test_an_address_opens_so_many_connections_a_second",
     ),
     Setting::count(
-        Clients,
+        Heading::CLIENTS,
         "connection-burst-per-ip",
         (1, 1_000_000),
         "20",
@@ -69,7 +65,7 @@ pub(super) static ROWS: &[Setting] = &[
         "src/admission/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
     ),
     Setting::new(
-        Clients,
+        Heading::CLIENTS,
         "trusted-proxies",
         Kind::Networks,
         "",
@@ -80,25 +76,9 @@ pub(super) static ROWS: &[Setting] = &[
          address that is none of theirs is the client's, for the limits by address and in the log. \
          With * it is the right-most of all; only where nobody else reaches the port may it be that.",
     )
-    .original_env(&["FORWARDED_ALLOW_IPS"])
-    .on(&[Levels, Trades, Channels, Demo]),
-    Setting::new(
-        Clients,
-        "trusted-proxies",
-        Kind::Networks,
-        "127.0.0.1",
-        "Proxies whose X-Forwarded-For tells a client's address; * for any",
-    )
-    .more(
-        "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
-         address that is none of theirs is the client's, for the limits by address, in the log and \
-         for services. \
-         With * it is the right-most of all; only where nobody else reaches the port may it be that.",
-    )
-    .original_env(&["FORWARDED_ALLOW_IPS"])
-    .on(&[Events]),
+    .original_env(&["FORWARDED_ALLOW_IPS"]),
     Setting::ms(
-        Clients,
+        Heading::CLIENTS,
         "handshake-timeout-ms",
         (100, HOUR_MS),
         "10000",
@@ -110,7 +90,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/deadlines.rs::a_head_has_its_time_whatever_dribbles_in",
     ),
     Setting::bytes(
-        Clients,
+        Heading::CLIENTS,
         "head-bytes-max",
         (256, MIB),
         "16384",
@@ -122,7 +102,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
     ),
     Setting::count(
-        Clients,
+        Heading::CLIENTS,
         "head-headers-max",
         (8, 1024),
         "100",
@@ -134,7 +114,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/http_plane/limits.rs::heads_that_are_too_large_and_what_is_no_head_are_refused",
     ),
     Setting::bytes(
-        Clients,
+        Heading::CLIENTS,
         "message-bytes-max",
         (125, 64 * MIB),
         "1048576",
@@ -144,47 +124,5 @@ pub(super) static ROWS: &[Setting] = &[
         "close 1009",
         Shows::Reason(CloseReason::MessageTooBig),
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
-    )
-    .on(&[Levels, Demo]),
-    Setting::bytes(
-        Clients,
-        "message-bytes-max",
-        (125, 64 * MIB),
-        "102400",
-        "One message from a client, its fragments together, inflated",
-    )
-    .limit(
-        "close 1009",
-        Shows::Reason(CloseReason::MessageTooBig),
-        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
-    )
-    .on(&[Trades]),
-    Setting::bytes(
-        Clients,
-        "message-bytes-max",
-        (125, 64 * MIB),
-        "2097152",
-        "One message from a client, its fragments together, inflated",
-    )
-    .limit(
-        "close 1009",
-        Shows::Reason(CloseReason::MessageTooBig),
-        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
-    )
-    .on(&[Channels]),
-    Setting::bytes(
-        Clients,
-        "message-bytes-max",
-        (1, 64 * MIB),
-        "65536",
-        "One message from a client, its fragments together, inflated",
-    )
-    .more("Beyond four times that, and beyond 1 MiB, the connection is closed with 1009.")
-    .original_env(&["MAX_MESSAGE_BYTES"])
-    .limit(
-        "`message_too_large`, and the message is dropped",
-        Shows::Metric(names::EVENT_ERRORS),
-        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
-    )
-    .on(&[Events]),
+    ),
 ];

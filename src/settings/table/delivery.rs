@@ -1,16 +1,13 @@
 //! What waits for a client, and how a connection is kept.
 
-use super::super::limit::Shows;
-use super::super::setting::Heading::{Connection, SendQueue};
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
+use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::bytes(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "send-queue-soft-bytes",
         (4 * KIB, GIB),
         "262144",
@@ -23,7 +20,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
     Setting::ms(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "send-queue-soft-for-ms",
         (0, HOUR_MS),
         "10000",
@@ -36,7 +33,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::the_soft_limit_drops_after_its_time_and_not_before",
     ),
     Setting::bytes(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
         "1048576",
@@ -49,7 +46,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::the_hard_limit_counts_what_waits_behind_the_first_frame",
     ),
     Setting::ms(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
         "1000",
@@ -61,7 +58,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
     Setting::ms(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "send-queue-stall-ms",
         (100, HOUR_MS),
         "30000",
@@ -74,7 +71,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_slow_clients.py::test_clients_that_never_read_are_dropped_with_the_reason",
     ),
     Setting::bytes(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "frame-bytes-max",
         (MIB, 1024 * GIB),
         "536870912",
@@ -87,7 +84,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::past_the_memory_limit_the_largest_queue_goes",
     ),
     Setting::bytes(
-        SendQueue,
+        Heading::SEND_QUEUE,
         "control-bytes-max",
         (256, MIB),
         "16384",
@@ -99,23 +96,14 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/reading.rs::pongs_that_wait_are_bounded_and_none_is_lost",
     ),
     Setting::ms(
-        Connection,
+        Heading::CONNECTION,
         "ping-interval-ms",
         (0, HOUR_MS),
         "20000",
         "Time between pings to a client; 0 sends none",
-    )
-    .on(&[Levels, Channels, Events, Demo]),
+    ),
     Setting::ms(
-        Connection,
-        "ping-interval-ms",
-        (0, HOUR_MS),
-        "30000",
-        "Time between pings to a client; 0 sends none",
-    )
-    .on(&[Trades]),
-    Setting::ms(
-        Connection,
+        Heading::CONNECTION,
         "pong-timeout-ms",
         (100, HOUR_MS),
         "20000",
@@ -125,23 +113,9 @@ pub(super) static ROWS: &[Setting] = &[
         "close 1011, or as the gateway's contract says",
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
-    )
-    .on(&[Levels, Channels, Events, Demo]),
+    ),
     Setting::ms(
-        Connection,
-        "pong-timeout-ms",
-        (100, HOUR_MS),
-        "30000",
-        "From a ping to its pong",
-    )
-    .limit(
-        "close 1000",
-        Shows::Reason(CloseReason::PongTimeout),
-        "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
-    )
-    .on(&[Trades]),
-    Setting::ms(
-        Connection,
+        Heading::CONNECTION,
         "close-timeout-ms",
         (10, HOUR_MS),
         "5000",
@@ -153,7 +127,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/closing.rs::a_peer_that_never_ends_is_let_go_at_the_deadline",
     ),
     Setting::count(
-        Connection,
+        Heading::CONNECTION,
         "deflate-level",
         (0, 9),
         "2",
@@ -161,14 +135,14 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("A message is compressed once for all of them. 1 is fastest, 9 is smallest."),
     Setting::bytes(
-        Connection,
+        Heading::CONNECTION,
         "deflate-min-bytes",
         (0, GIB),
         "256",
         "Messages below this many bytes are not compressed",
     ),
     Setting::bytes(
-        Connection,
+        Heading::CONNECTION,
         "deflate-max-bytes",
         (0, GIB),
         "1048576",
@@ -181,7 +155,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_plain",
     ),
     Setting::bytes(
-        Connection,
+        Heading::CONNECTION,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         "16384",

@@ -1,79 +1,28 @@
 //! Where a gateway listens.
 
 use super::super::kind::Kind;
-use super::super::limit::Shows;
-use super::super::setting::Heading::Listening;
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Demo, Events, Levels, Trades};
+use super::super::setting::{Heading, Setting, Shows};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Listening,
+        Heading::LISTENING,
         "listen",
         Kind::Addr,
         "0.0.0.0",
         "Address to listen on",
     )
-    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
-    .on(&[Levels, Events]),
+    .more("[::] listens on IPv6, and on IPv4 where the system maps it."),
     Setting::new(
-        Listening,
-        "listen",
-        Kind::Addr,
-        "127.0.0.1",
-        "Address to listen on",
-    )
-    .more("The demo is for this machine only; 0.0.0.0 shows it to the network.")
-    .on(&[Demo]),
-    Setting::new(
-        Listening,
-        "listen",
-        Kind::Addr,
-        "0.0.0.0",
-        "Address to listen on",
-    )
-    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
-    .original_env(&["REDIS_WS_GATEWAY_HOST"])
-    .on(&[Channels]),
-    Setting::new(
-        Listening,
-        "listen",
-        Kind::Addr,
-        "[::]",
-        "Address to listen on",
-    )
-    .more("[::] listens on IPv6, and on IPv4 where the system maps it.")
-    .on(&[Trades]),
-    Setting::new(
-        Listening,
+        Heading::LISTENING,
         "port",
         Kind::Port,
         "8000",
         "Port for WebSocket and HTTP",
     )
     .more("PORT is read when GATEWAY_PORT is not set.")
-    .original_env(&["GATEWAY_PORT", "PORT"])
-    .on(&[Levels, Events, Demo]),
-    Setting::new(
-        Listening,
-        "port",
-        Kind::Port,
-        "8889",
-        "Port for WebSocket and HTTP",
-    )
-    .original_env(&["REDIS_WS_GATEWAY_PORT"])
-    .on(&[Channels]),
-    Setting::new(
-        Listening,
-        "port",
-        Kind::Port,
-        "8080",
-        "Port for WebSocket and HTTP",
-    )
-    .original_env(&["WS_PORT"])
-    .on(&[Trades]),
+    .original_env(&["GATEWAY_PORT", "PORT"]),
     Setting::count(
-        Listening,
+        Heading::LISTENING,
         "listen-backlog",
         (1, 65_535),
         "4096",
@@ -86,7 +35,7 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_a_full_backlog_is_served_once_there_is_time",
     ),
     Setting::new(
-        Listening,
+        Heading::LISTENING,
         "admin-addr",
         Kind::SocketAddr,
         "",

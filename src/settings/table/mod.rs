@@ -1,24 +1,20 @@
-//! The table: every setting of every gateway. Nothing else knows a flag's name, range or default.
+//! The shared table: every setting that more than one gateway may have. Nothing else knows such a
+//! flag's name, range or default.
 //!
 //! One file for each part of the program. Rows stand in the order of `--help`, those of one heading
-//! together. A setting whose default or env names differ between gateways has a row for each of
-//! them.
+//! together, and each once: where a gateway differs, the gateway says so ([`super::Change`]). The
+//! rows that only one gateway has are that gateway's.
 
 mod auth;
 mod budgets;
-mod channels;
 mod clients;
 mod delivery;
-mod events;
-mod health;
-mod levels;
 mod listening;
 mod nats;
 mod process;
 mod redis;
-mod trades;
 
-use super::setting::Setting;
+use super::setting::{Heading, Part, Setting, Shows};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -26,24 +22,30 @@ const GIB: u64 = 1024 * MIB;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-/// The parts, in the order of `--help`.
-static PARTS: &[&[Setting]] = &[
-    listening::ROWS,
-    nats::ROWS,
-    redis::ROWS,
-    levels::ROWS,
-    channels::ROWS,
-    trades::ROWS,
-    events::ROWS,
+/// What stands before the rows of one gateway alone.
+pub(super) static BEFORE_OWN: &[&[Setting]] = &[listening::ROWS, nats::ROWS, redis::ROWS];
+
+/// What stands after them.
+pub(super) static AFTER_OWN: &[&[Setting]] = &[
     process::ROWS,
     auth::ROWS,
     clients::ROWS,
     delivery::ROWS,
     budgets::ROWS,
-    health::ROWS,
+    HEALTH,
 ];
 
-/// Every setting: flag, env, default, unit, range, help.
-pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    PARTS.iter().copied().flatten()
-}
+/// The health check.
+static HEALTH: &[Setting] = &[Setting::ms(
+    Heading::HEALTH,
+    "health-timeout-ms",
+    (1, MINUTE_MS),
+    "2000",
+    "How long the answer may take",
+)
+.limit(
+    "the check fails",
+    Shows::Elsewhere("exit status 1"),
+    "src/commands/health.rs::silence_and_a_closed_port_end_in_time",
+)
+.part(Part::Health)];

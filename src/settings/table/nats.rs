@@ -1,13 +1,11 @@
 //! The NATS connection.
 
 use super::super::kind::Kind;
-use super::super::setting::Heading::Nats;
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::Levels;
+use super::super::setting::{Heading, Part, Setting};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-url",
         Kind::Urls(&["nats", "tls"]),
         "nats://nats:4222",
@@ -15,31 +13,37 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
     .original_env(&["NATS_URL"])
-    .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-user",
         Kind::Text,
         "",
         "User, for the servers whose URL names none",
     )
     .original_env(&["NATS_USER"])
-    .on(&[Levels]),
-    Setting::new(Nats, "nats-password", Kind::Secret, "", "Its password")
-        .more("A flag shows in the list of processes; the environment does not.")
-        .original_env(&["NATS_PASSWORD"])
-        .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
+        "nats-password",
+        Kind::Secret,
+        "",
+        "Its password",
+    )
+    .more("A flag shows in the list of processes; the environment does not.")
+    .original_env(&["NATS_PASSWORD"])
+    .part(Part::Nats),
+    Setting::new(
+        Heading::NATS,
         "nats-token",
         Kind::Secret,
         "",
         "Token, for the servers whose URL names none",
     )
     .original_env(&["NATS_TOKEN"])
-    .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-creds",
         Kind::Path,
         "",
@@ -47,18 +51,18 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Files are read for every connection, so one that was replaced counts from the next on.")
     .original_env(&["NATS_CREDS"])
-    .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-nkey",
         Kind::Path,
         "",
         "File with the seed of the user's nkey",
     )
     .original_env(&["NATS_NKEY"])
-    .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-ca",
         Kind::Path,
         "",
@@ -66,9 +70,9 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Instead of the system's. With it every connection uses TLS, whatever the URL says.")
     .original_env(&["NATS_CA"])
-    .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
         "nats-cert",
         Kind::Path,
         "",
@@ -76,17 +80,23 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("With it every connection uses TLS, whatever the URL says.")
     .original_env(&["NATS_CERT"])
-    .on(&[Levels]),
-    Setting::new(Nats, "nats-key", Kind::Path, "", "PEM file of its key")
-        .original_env(&["NATS_KEY"])
-        .on(&[Levels]),
+    .part(Part::Nats),
     Setting::new(
-        Nats,
+        Heading::NATS,
+        "nats-key",
+        Kind::Path,
+        "",
+        "PEM file of its key",
+    )
+    .original_env(&["NATS_KEY"])
+    .part(Part::Nats),
+    Setting::new(
+        Heading::NATS,
         "ephemeral",
         Kind::Switch,
         "false",
         "Use unnamed consumers, so that every replica gets every message",
     )
     .more("Without it, one instance holds the durables gateway_levels and gateway_flow.")
-    .on(&[Levels]),
+    .part(Part::Nats),
 ];

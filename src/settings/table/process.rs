@@ -1,23 +1,21 @@
 //! Logs, readiness and stop.
 
 use super::super::kind::{Kind, Unit};
-use super::super::limit::Shows;
-use super::super::setting::Heading::{Lifecycle, Logs};
-use super::super::setting::{Setting, WITH_BUS};
+use super::super::setting::{Heading, Part, Setting, Shows};
 use super::HOUR_MS;
 use crate::hub::CloseReason;
 use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Logs,
+        Heading::LOGS,
         "log-format",
         Kind::Choice(&["text", "json"]),
         "text",
         "Lines for people, or one JSON object a line; on standard output",
     ),
     Setting::new(
-        Logs,
+        Heading::LOGS,
         "log-filter",
         Kind::LogFilter,
         "info",
@@ -26,7 +24,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Directives have commas between them, such as info,weirgate::http=debug.")
     .original_env(&["RUST_LOG"]),
     Setting::ms(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "ready-bus-grace-ms",
         (0, 24 * HOUR_MS),
         "30000",
@@ -37,18 +35,18 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     )
-    .on(WITH_BUS),
+    .part(Part::Bus),
     Setting::new(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
         "0",
         "How long the bus may be away before the process ends with status 1; 0: for ever",
     )
     .more("It stops as at a signal. For those whose supervisor is to start it again.")
-    .on(WITH_BUS),
+    .part(Part::Bus),
     Setting::ms(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "loop-stall-ms",
         (10, HOUR_MS),
         "2000",
@@ -60,7 +58,7 @@ pub(super) static ROWS: &[Setting] = &[
         "src/http/readiness.rs::a_loop_that_does_not_turn_is_told",
     ),
     Setting::ms(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "drain-delay-ms",
         (0, HOUR_MS),
         "0",
@@ -68,7 +66,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Time for a load balancer to notice. Then newcomers get 503."),
     Setting::ms(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "drain-ms",
         (0, HOUR_MS),
         "0",
@@ -76,7 +74,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("So that clients do not all come back to the next instance in one moment."),
     Setting::ms(
-        Lifecycle,
+        Heading::LIFECYCLE,
         "stop-timeout-ms",
         (100, HOUR_MS),
         "5000",

@@ -1,13 +1,11 @@
 //! The Redis connection.
 
 use super::super::kind::Kind;
-use super::super::setting::Heading::Redis;
-use super::super::setting::Setting;
-use super::super::setting::Subcommand::{Channels, Trades};
+use super::super::setting::{Heading, Part, Setting};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
-        Redis,
+        Heading::REDIS,
         "redis-url",
         Kind::OptionalUrl(&["redis", "rediss"]),
         "",
@@ -15,31 +13,27 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("redis://USER:PASSWORD@HOST:PORT/DATABASE; shown without the password.")
     .original_env(&["REDIS_URL"])
-    .on(&[Channels]),
+    .part(Part::Redis),
     Setting::new(
-        Redis,
-        "redis-url",
-        Kind::OptionalUrl(&["redis", "rediss"]),
-        "",
-        "Redis; needed, unless there are --redis-sentinels; rediss:// goes through TLS",
-    )
-    .more("redis://USER:PASSWORD@HOST:PORT/DATABASE; shown without the password.")
-    .original_env(&["REDIS_URL"])
-    .on(&[Trades]),
-    Setting::new(
-        Redis,
+        Heading::REDIS,
         "redis-host",
         Kind::Text,
         "localhost",
         "Host name or address of Redis",
     )
     .original_env(&["REDIS_HOST"])
-    .on(&[Channels]),
-    Setting::new(Redis, "redis-port", Kind::Port, "6379", "Port of Redis")
-        .original_env(&["REDIS_PORT"])
-        .on(&[Channels]),
+    .part(Part::RedisHost),
     Setting::new(
-        Redis,
+        Heading::REDIS,
+        "redis-port",
+        Kind::Port,
+        "6379",
+        "Port of Redis",
+    )
+    .original_env(&["REDIS_PORT"])
+    .part(Part::RedisHost),
+    Setting::new(
+        Heading::REDIS,
         "redis-sentinels",
         Kind::OptionalUrls(&["redis", "rediss"]),
         "",
@@ -50,22 +44,22 @@ pub(super) static ROWS: &[Setting] = &[
          database and TLS count then.",
     )
     .original_env(&["REDIS_SENTINELS"])
-    .on(&[Trades, Channels]),
+    .part(Part::Redis),
     Setting::new(
-        Redis,
+        Heading::REDIS,
         "redis-sentinel-master",
         Kind::Text,
         "",
         "The name under which the sentinels know it",
     )
     .original_env(&["REDIS_SENTINEL_MASTER"])
-    .on(&[Trades, Channels]),
+    .part(Part::Redis),
     Setting::new(
-        Redis,
+        Heading::REDIS,
         "redis-ca-file",
         Kind::Text,
         "",
         "PEM file with the certificates to trust for rediss://; empty: the system's",
     )
-    .on(&[Trades, Channels]),
+    .part(Part::Redis),
 ];

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sources::relay;
+
 /// Why NATS is away or cannot be used. The texts never hold a password or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
@@ -66,21 +68,8 @@ pub enum NatsError {
     },
 }
 
-impl NatsError {
-    /// Whether both tell of the same kind of trouble, so that one log line is enough for both.
-    pub(super) fn same_class(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
 /// Why work on a connection ended.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// NATS is away or cannot be used: connect again.
-    Bus(NatsError),
-    /// The loop that takes the events is gone: end the source.
-    LoopGone,
-}
+pub(super) type Stop = relay::Stop<NatsError>;
 
 impl From<NatsError> for Stop {
     fn from(error: NatsError) -> Self {

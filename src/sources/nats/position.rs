@@ -58,10 +58,11 @@ impl Cursor {
         self.reached = Some(sequence);
     }
 
-    /// The position of `sequence` for the feed.
+    /// The position of `sequence` for the feed. The epoch is the stream's creation time, moved on
+    /// where that would not make the epoch greater.
     pub(super) fn position(&self, sequence: u64) -> StreamPosition {
         StreamPosition {
-            stream_created_unix_ns: self.reported_unix_ns,
+            epoch: self.reported_unix_ns,
             sequence,
         }
     }
@@ -147,7 +148,7 @@ mod tests {
         cursor.reach(7);
         cursor.observe(stream(50, 9));
         assert_eq!(cursor.reached(), Some(7));
-        assert_eq!(cursor.position(8).stream_created_unix_ns, 50);
+        assert_eq!(cursor.position(8).epoch, 50);
     }
 
     #[test]
@@ -157,11 +158,11 @@ mod tests {
         cursor.reach(7);
         cursor.observe(stream(60, 2));
         assert_eq!(cursor.reached(), Some(0));
-        assert_eq!(cursor.position(1).stream_created_unix_ns, 60);
+        assert_eq!(cursor.position(1).epoch, 60);
         // an older backup in the place of the stream is newer to us all the same
         cursor.observe(stream(10, 2));
         assert_eq!(cursor.reached(), Some(0));
-        assert_eq!(cursor.position(1).stream_created_unix_ns, 61);
+        assert_eq!(cursor.position(1).epoch, 61);
     }
 
     #[test]
@@ -171,9 +172,9 @@ mod tests {
         cursor.reach(7);
         cursor.observe(stream(50, 3));
         assert_eq!(cursor.reached(), None);
-        assert_eq!(cursor.position(4).stream_created_unix_ns, 51);
+        assert_eq!(cursor.position(4).epoch, 51);
         // seen again before anything was reached: nothing changes
         cursor.observe(stream(50, 3));
-        assert_eq!(cursor.position(4).stream_created_unix_ns, 51);
+        assert_eq!(cursor.position(4).epoch, 51);
     }
 }

@@ -10,7 +10,7 @@ use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
 use crate::feeds::BusEvent;
-use crate::sources::SourceLink;
+use crate::sources::relay::Relay;
 use crate::telemetry::BusStatus;
 
 /// Messages of one subscription that are handed over before the others are looked at.
@@ -19,8 +19,7 @@ const TURN_MESSAGES_MAX: usize = 64;
 /// What a session works with, beside its connection.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a NatsSettings,
-    pub(super) status: &'a BusStatus,
-    pub(super) link: &'a SourceLink,
+    pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) bus: &'a Link,
 }
@@ -40,7 +39,7 @@ impl Session<'_> {
             self.bus.ensure_stream(stream)?;
         }
         for subscription in self.subscriptions.iter_mut() {
-            subscription.attach(self.bus, self.settings, self.link)?;
+            subscription.attach(self.bus, self.settings, &self.relay.link)?;
         }
         let watchdog = Watchdog::start(self.bus.api.clone(), self.interval())
             .map_err(|source| NatsError::NoThread { source })?;
@@ -71,7 +70,7 @@ impl Session<'_> {
         loop {
             let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
             if caught_up && !told_caught_up {
-                self.send(BusEvent::CaughtUp)?;
+                self.relay.link.send(BusEvent::CaughtUp)?;
             }
             told_caught_up = caught_up;
             let patience = self.patience().saturating_sub(answered.elapsed());
@@ -122,7 +121,7 @@ impl Session<'_> {
             let Some(Ok(message)) = next else {
                 return Ok(());
             };
-            subscription.relay(message, self.bus, self.link)?;
+            subscription.relay(message, self.bus, &self.relay.link)?;
         }
         Ok(())
     }
@@ -144,7 +143,7 @@ impl Session<'_> {
     fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in subscription.take_gap() {
-                subscription.relay(message, self.bus, self.link)?;
+                subscription.relay(message, self.bus, &self.relay.link)?;
             }
         }
         Ok(())
@@ -167,7 +166,7 @@ impl Session<'_> {
             Report::Pending {
                 consumer, pending, ..
             } if reads_from(subscription, &consumer) => {
-                set_lag(self.status, subscription, Some(pending));
+                set_lag(&self.relay.status, subscription, Some(pending));
                 if pending == 0 {
                     subscription.nothing_pending();
                 }
@@ -184,7 +183,7 @@ impl Session<'_> {
                 return Ok(true);
             }
             Report::Free { .. } if subscription.awaits_durable() => {
-                subscription.take_over(self.bus, self.link)?;
+                subscription.take_over(self.bus, &self.relay.link)?;
                 watchdog.watch(self.watched());
             }
             // of a consumer that is not read from any more, or of a stream that is not there yet
@@ -202,8 +201,8 @@ impl Session<'_> {
             self.relay_turn(index)?;
         }
         if let Some(subscription) = self.subscriptions.get_mut(index) {
-            subscription.attach(self.bus, self.settings, self.link)?;
-            set_lag(self.status, subscription, None);
+            subscription.attach(self.bus, self.settings, &self.relay.link)?;
+            set_lag(&self.relay.status, subscription, None);
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
@@ -246,10 +245,6 @@ impl Session<'_> {
 
     fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.watchdog_interval_ms.max(10))
-    }
-
-    fn send(&self, event: BusEvent) -> Result<(), Stop> {
-        self.link.send(event).map_err(|_| Stop::LoopGone)
     }
 }
 

@@ -384,8 +384,7 @@ impl Subscription {
             received: link.now(),
             quiet,
         };
-        link.send(BusEvent::Message(message))
-            .map_err(|_| Stop::LoopGone)
+        Ok(link.send(BusEvent::Message(message))?)
     }
 
     /// Logs what became of the durable, unless that was the last thing logged of it.

@@ -18,6 +18,7 @@ use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
 use super::access::{Tls, not};
 use super::connection::spawn;
+use crate::sources::tls_stream::TlsStream;
 use crate::trust;
 
 /// Plain bytes that are read from one side before they are written to the other.
@@ -136,11 +137,12 @@ fn accept_and_pump(
         stream.set_nonblocking(true)?;
     }
     let pump = Pump {
-        tls,
-        far: mio::net::TcpStream::from_std(far),
+        far: TlsStream {
+            tcp: mio::net::TcpStream::from_std(far),
+            session: tls,
+        },
         near: mio::net::TcpStream::from_std(near),
         to_near: first,
-        far_ended: false,
         chunk: vec![0; CHUNK_BYTES],
     };
     pump.run()
@@ -148,12 +150,9 @@ fn accept_and_pump(
 
 /// Carries bytes between the crate (near, plain) and the server (far, TLS).
 struct Pump {
-    tls: ClientConnection,
-    far: mio::net::TcpStream,
+    far: TlsStream,
     near: mio::net::TcpStream,
     to_near: Vec<u8>,
-    /// Nothing comes any more; the last words are still for the crate.
-    far_ended: bool,
     chunk: Vec<u8>,
 }
 
@@ -162,8 +161,9 @@ impl Pump {
     fn run(mut self) -> io::Result<()> {
         let mut poll = Poll::new()?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut self.far, Token(0), both)?;
-        poll.registry().register(&mut self.near, Token(1), both)?;
+        let registry = poll.registry();
+        registry.register(&mut self.far.tcp, Token(0), both)?;
+        registry.register(&mut self.near, Token(1), both)?;
         let mut events = Events::with_capacity(4);
         loop {
             // Edges are told once, so everything is tried until nothing moves.
@@ -177,61 +177,42 @@ impl Pump {
 
     /// Whether anything moved. Nothing more is read while the crate has not taken what was.
     fn far_to_near(&mut self) -> io::Result<bool> {
-        let read = self.to_near.is_empty() && self.read_far()?;
-        if self.to_near.is_empty() {
-            return match self.far_ended {
-                true => Err(ErrorKind::UnexpectedEof.into()),
-                false => Ok(read),
-            };
-        }
-        let written = ready(self.near.write(&self.to_near))?;
-        self.to_near.drain(..written.unwrap_or(0));
-        Ok(read || written.is_some())
-    }
-
-    fn read_far(&mut self) -> io::Result<bool> {
-        let Some(n) = ready(self.tls.read_tls(&mut self.far))? else {
-            return Ok(false);
-        };
-        if n == 0 {
-            self.far_ended = true;
-            return Ok(true);
-        }
-        let news = self.tls.process_new_packets();
-        news.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
-        while let Some(n) = ready(self.tls.reader().read(&mut self.chunk))? {
-            self.to_near.extend_from_slice(&self.chunk[..n]);
-            if n == 0 {
-                self.far_ended = true;
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// The same the other way.
-    fn near_to_far(&mut self) -> io::Result<bool> {
         let mut moved = false;
-        if !self.tls.wants_write()
-            && let Some(n) = ready(self.near.read(&mut self.chunk))?
+        if self.to_near.is_empty()
+            && let Some(n) = ready(self.far.read(&mut self.chunk))?
         {
-            if n == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            self.tls.writer().write_all(&self.chunk[..n])?;
+            let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+            self.to_near
+                .extend_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
             moved = true;
         }
-        if self.tls.wants_write() && ready(self.tls.write_tls(&mut self.far))?.is_some() {
+        if !self.to_near.is_empty()
+            && let Some(n) = ready(self.near.write(&self.to_near))?
+        {
+            self.to_near.drain(..n);
             moved = true;
         }
         Ok(moved)
     }
+
+    /// The same the other way. What was read fits the empty buffer of the TLS session.
+    fn near_to_far(&mut self) -> io::Result<bool> {
+        if ready(self.far.flush())?.is_none() {
+            return Ok(false);
+        }
+        let Some(n) = ready(self.near.read(&mut self.chunk))? else {
+            return Ok(false);
+        };
+        let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+        self.far.write_all(read.ok_or(ErrorKind::UnexpectedEof)?)?;
+        Ok(true)
+    }
 }
 
 /// `None` when it would block.
-fn ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
+fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
-        Ok(n) => Ok(Some(n)),
+        Ok(done) => Ok(Some(done)),
         Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
         Err(e) => Err(e),

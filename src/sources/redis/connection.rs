@@ -1,28 +1,16 @@
-//! One connection: connecting, bytes in and out, questions with answers. One thread does all of it:
-//! it waits for the socket and for its waker together, so neither reading nor writing ever blocks,
-//! and TLS is no special case.
+//! One connection: connecting, bytes in and out, questions with answers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ClientConfig;
-use socket2::{SockRef, TcpKeepalive};
 
 use super::error::RedisError;
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::Endpoint;
-use super::stream::Stream;
+use crate::sources::socket::{Stream, Waiter};
 
-const SOCKET: Token = Token(0);
-const WAKER: Token = Token(1);
-
-/// What the kernel does about a silent link, beside the pings: after this long it asks, and what
-/// was sent and not confirmed for this long ends the connection.
-const TCP_PATIENCE: Duration = Duration::from_secs(5);
 /// What is read at once, and so at most between two looks at what else there is to do.
 const READ_BYTES: usize = 64 * 1024;
 /// What answers to questions may hold: `ROLE` lists all replicas.
@@ -30,43 +18,6 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64 * 1024,
     items_max: 4 * 1024,
 };
-
-/// Waits for one socket and one waker.
-pub(super) struct Waiter {
-    poll: Poll,
-    events: Events,
-    /// The socket may have something; it has not said "no more" since.
-    readable: bool,
-    writable: bool,
-}
-
-impl Waiter {
-    /// The waker ends a wait, or the next one.
-    pub(super) fn new() -> io::Result<(Self, Waker)> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let waiter = Self {
-            poll,
-            events: Events::with_capacity(8),
-            readable: false,
-            writable: false,
-        };
-        Ok((waiter, waker))
-    }
-
-    fn wait(&mut self, until: Instant) -> io::Result<()> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
-        for event in self.events.iter().filter(|event| event.token() == SOCKET) {
-            self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-            self.writable |= event.is_writable() || event.is_error();
-        }
-        Ok(())
-    }
-}
 
 /// A connection to one server.
 pub(super) struct Connection<'w> {
@@ -93,7 +44,8 @@ impl<'w> Connection<'w> {
         timeout: Duration,
     ) -> Result<Self, RedisError> {
         let server = endpoint.address();
-        let opened = connect_any(waiter, endpoint, timeout).and_then(|tcp| match tls {
+        let connected = waiter.connect(&endpoint.host, endpoint.port, timeout);
+        let opened = connected.and_then(|tcp| match tls {
             Some(config) if endpoint.tls => Stream::tls(tcp, &endpoint.host, config),
             _ => Ok(Stream::Plain(tcp)),
         });
@@ -251,68 +203,6 @@ impl<'w> Connection<'w> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        let tcp = self.stream.tcp_mut();
-        // Fails only where it is not registered any more.
-        let _ = self.waiter.poll.registry().deregister(tcp);
+        self.waiter.leave(self.stream.tcp_mut());
     }
-}
-
-fn connect_any(
-    waiter: &mut Waiter,
-    endpoint: &Endpoint,
-    timeout: Duration,
-) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
-        match connect(waiter, address, timeout) {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn connect(waiter: &mut Waiter, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let until = Instant::now() + timeout;
-    let mut tcp = TcpStream::connect(address)?;
-    let both = Interest::READABLE | Interest::WRITABLE;
-    waiter.poll.registry().register(&mut tcp, SOCKET, both)?;
-    (waiter.readable, waiter.writable) = (false, false);
-    match finish_connect(waiter, &tcp, until) {
-        Ok(()) => {
-            prepare(&tcp);
-            Ok(tcp)
-        }
-        Err(error) => {
-            let _ = waiter.poll.registry().deregister(&mut tcp);
-            Err(error)
-        }
-    }
-}
-
-fn finish_connect(waiter: &mut Waiter, tcp: &TcpStream, until: Instant) -> io::Result<()> {
-    loop {
-        waiter.wait(until)?;
-        if let Some(error) = tcp.take_error()? {
-            return Err(error);
-        }
-        match tcp.peer_addr() {
-            Ok(_) if waiter.writable => return Ok(()),
-            Err(error) if error.kind() != ErrorKind::NotConnected => return Err(error),
-            _ if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
-            _ => {}
-        }
-    }
-}
-
-fn prepare(tcp: &TcpStream) {
-    let socket = SockRef::from(tcp);
-    let keepalive = TcpKeepalive::new()
-        .with_time(TCP_PATIENCE)
-        .with_interval(TCP_PATIENCE / 5);
-    // These fail only on a connection that is gone already; the first read will say so.
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
 }

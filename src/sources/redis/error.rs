@@ -2,9 +2,8 @@
 
 use std::io;
 
+use crate::sources::relay;
 use crate::trust::TrustError;
-
-use crate::feeds::BusEvent;
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -97,30 +96,11 @@ pub enum RedisError {
     },
 }
 
-impl RedisError {
-    /// Whether both tell of the same kind of trouble, so that one log line is enough for both.
-    pub(super) fn same_class(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
 /// Why work on a connection ended.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Redis is away or cannot be used: connect again.
-    Bus(RedisError),
-    /// The loop that takes the events is gone: end the source.
-    LoopGone,
-}
+pub(super) type Stop = relay::Stop<RedisError>;
 
 impl From<RedisError> for Stop {
     fn from(error: RedisError) -> Self {
         Self::Bus(error)
-    }
-}
-
-impl From<crossbeam_channel::SendError<BusEvent>> for Stop {
-    fn from(_: crossbeam_channel::SendError<BusEvent>) -> Self {
-        Self::LoopGone
     }
 }

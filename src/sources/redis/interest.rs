@@ -1,13 +1,11 @@
 //! The handle with which others say what they want from Redis while the source runs.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use mio::Waker;
 
 use crate::feeds::Subscription;
+use crate::wake::Wake;
 
 /// Says what is wanted. Never waits, so the loop may use it; clones say it to the same source.
 ///
@@ -16,7 +14,7 @@ use crate::feeds::Subscription;
 #[derive(Clone)]
 pub struct RedisInterest {
     changes: Sender<Wish>,
-    wake: Arc<Wake>,
+    wake: Wake,
 }
 
 /// A name that is wanted from now on, or no longer.
@@ -29,26 +27,16 @@ pub(super) struct Wish {
 /// The source's end.
 pub(super) struct Wishes {
     changes: Receiver<Wish>,
-    wake: Arc<Wake>,
-}
-
-struct Wake {
-    /// The source was woken and has not looked yet.
-    pending: AtomicBool,
-    waker: Waker,
+    wake: Wake,
 }
 
 /// A handle, and where its wishes come out. The channel has no bound of its own: the source takes
 /// what is in it at least between two attempts to connect, and forgets whatever was taken back.
-pub(super) fn interest(waker: Waker) -> (RedisInterest, Wishes) {
+pub(super) fn interest(wake: Wake) -> (RedisInterest, Wishes) {
     let (sender, receiver) = unbounded();
-    let wake = Arc::new(Wake {
-        pending: AtomicBool::new(false),
-        waker,
-    });
     let handle = RedisInterest {
         changes: sender,
-        wake: Arc::clone(&wake),
+        wake: wake.clone(),
     };
     let wishes = Wishes {
         changes: receiver,
@@ -74,11 +62,8 @@ impl RedisInterest {
             wanted,
         };
         // A source that has ended wants nothing any more.
-        if self.changes.send(wish).is_ok()
-            && !self.wake.pending.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.wake.waker.wake()
-        {
-            tracing::error!(%error, "the Redis source could not be woken");
+        if self.changes.send(wish).is_ok() {
+            self.wake.wake();
         }
     }
 }
@@ -92,8 +77,7 @@ impl fmt::Debug for RedisInterest {
 impl Wishes {
     /// What was said until now. What is said from here on wakes the source again.
     pub(super) fn take(&self) -> impl Iterator<Item = Wish> {
-        // An exchange, not a store: it must not be seen later than what is read from the channel.
-        self.wake.pending.swap(false, Ordering::AcqRel);
+        self.wake.awake();
         let waiting = self.changes.len();
         self.changes.try_iter().take(waiting)
     }

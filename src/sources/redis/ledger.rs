@@ -5,7 +5,7 @@
 //! last one, and no memory grows with their number. Names that nobody wants and that do not stand
 //! are forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::feeds::Subscription;
@@ -37,18 +37,33 @@ impl Change {
 #[derive(Debug, Default)]
 struct Entry {
     wanted: bool,
-    /// The server confirmed it on this connection.
-    stands: bool,
-    /// A command is on its way.
-    asked: bool,
-    /// It waits for its turn to be asked.
-    queued: bool,
-    /// The server refused it, and that was told.
-    refused: bool,
-    /// The server refused a command with several names, this one among them.
-    alone: bool,
-    /// It was wanted when the connection was made, and has not been answered.
-    restoring: bool,
+    server: Server,
+    command: Command,
+}
+
+/// What the server has said of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Server {
+    /// Nothing on this connection, or it took the name away as asked.
+    #[default]
+    Absent,
+    /// It refused a command with several names, this one among them: ask for this one alone.
+    Suspect,
+    /// It refused this name, and that was told. Kept over connections, so that it is told once.
+    Refused,
+    /// The name stands there.
+    Confirmed,
+}
+
+/// Where the command of a name is: there is one at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Command {
+    #[default]
+    None,
+    /// It waits for its turn.
+    Queued,
+    /// It is on its way.
+    Sent,
 }
 
 /// The subscriptions of one source.
@@ -61,7 +76,8 @@ pub(super) struct Ledger {
     has_connection: bool,
     /// Names in commands on their way.
     asked: usize,
-    restoring: usize,
+    /// Names that were wanted when the connection was made, and have not been answered.
+    restoring: HashSet<Subscription>,
 }
 
 /// The most names in one command.
@@ -77,8 +93,11 @@ impl Ledger {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.entry(Arc::clone(&subscription.name)).or_default();
         entry.wanted = true;
-        entry.refused = false;
-        if entry.stands && !entry.asked {
+        if entry.server == Server::Refused {
+            // Whoever wants it now is told again.
+            entry.server = Server::Suspect;
+        }
+        if entry.server == Server::Confirmed && entry.command != Command::Sent {
             return true;
         }
         self.enqueue(subscription);
@@ -101,14 +120,11 @@ impl Ledger {
         debug_assert!(!self.has_connection && self.queue.is_empty() && self.asked == 0);
         self.has_connection = true;
         for is_pattern in [false, true] {
-            let names = self.names_mut(is_pattern);
-            for entry in names.values_mut() {
-                entry.restoring = true;
-            }
-            let names: Vec<_> = names.keys().map(Arc::clone).collect();
-            self.restoring += names.len();
+            let names: Vec<_> = self.names(is_pattern).keys().map(Arc::clone).collect();
             for name in names {
-                self.enqueue(&Subscription { name, is_pattern });
+                let subscription = Subscription { name, is_pattern };
+                self.enqueue(&subscription);
+                self.restoring.insert(subscription);
             }
         }
     }
@@ -117,24 +133,22 @@ impl Ledger {
     pub(super) fn lost(&mut self) {
         self.has_connection = false;
         self.queue.clear();
-        (self.asked, self.restoring) = (0, 0);
+        self.restoring.clear();
+        self.asked = 0;
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
-                *entry = Entry {
-                    wanted: true,
-                    // Told once, however often the connection is made again.
-                    refused: entry.refused,
-                    alone: entry.refused,
-                    ..Entry::default()
-                };
+                entry.command = Command::None;
+                if entry.server != Server::Refused {
+                    entry.server = Server::Absent;
+                }
             }
         }
     }
 
     /// Everything that was wanted when the connection was made has been answered.
     pub(super) fn is_restored(&self) -> bool {
-        self.has_connection && self.restoring == 0
+        self.has_connection && self.restoring.is_empty()
     }
 
     /// The next command, unless enough is on its way.
@@ -151,7 +165,7 @@ impl Ledger {
             let fits = change.as_ref().is_none_or(|change| {
                 change.wanted == entry.wanted
                     && change.patterns == next.is_pattern
-                    && !entry.alone
+                    && !entry.is_asked_alone()
                     && change.names.len() < NAMES_MAX
                     && bytes + next.name.len() <= NAME_BYTES_MAX
             });
@@ -159,7 +173,7 @@ impl Ledger {
                 break;
             }
             bytes += next.name.len();
-            let (wanted, alone) = (entry.wanted, entry.alone);
+            let (wanted, alone) = (entry.wanted, entry.is_asked_alone());
             let name = self.take_first()?;
             let change = change.get_or_insert_with(|| Change {
                 wanted,
@@ -179,8 +193,10 @@ impl Ledger {
         let Some(entry) = self.answered(subscription) else {
             return false;
         };
-        entry.stands = stands;
-        (entry.refused, entry.alone) = (false, false);
+        entry.server = match stands {
+            true => Server::Confirmed,
+            false => Server::Absent,
+        };
         let is_wanted = entry.wanted;
         self.enqueue(subscription);
         self.forget_if_idle(subscription);
@@ -197,7 +213,7 @@ impl Ledger {
             else {
                 return false;
             };
-            (entry.asked, entry.alone) = (false, true);
+            (entry.server, entry.command) = (Server::Suspect, Command::None);
             self.asked -= 1;
             self.enqueue(subscription);
             self.forget_if_idle(subscription);
@@ -206,9 +222,8 @@ impl Ledger {
         let Some(entry) = self.answered(subscription) else {
             return false;
         };
-        entry.alone = true;
-        let is_news = entry.wanted && !entry.refused;
-        entry.refused = true;
+        let is_news = entry.wanted && entry.server != Server::Refused;
+        entry.server = Server::Refused;
         self.forget_if_idle(subscription);
         is_news
     }
@@ -217,7 +232,8 @@ impl Ledger {
     pub(super) fn retry_refused(&mut self) {
         for is_pattern in [false, true] {
             let names = self.names(is_pattern).iter();
-            let refused = names.filter(|(_, entry)| entry.refused && entry.wanted);
+            let is_refused = |entry: &Entry| entry.wanted && entry.server == Server::Refused;
+            let refused = names.filter(|(_, entry)| is_refused(entry));
             let refused: Vec<_> = refused.map(|(name, _)| Arc::clone(name)).collect();
             for name in refused {
                 self.enqueue(&Subscription { name, is_pattern });
@@ -251,8 +267,8 @@ impl Ledger {
         }
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.get_mut(&subscription.name);
-        if let Some(entry) = entry.filter(|e| e.is_due() && !e.queued) {
-            entry.queued = true;
+        if let Some(entry) = entry.filter(|e| e.is_due() && e.command == Command::None) {
+            entry.command = Command::Queued;
             self.queue.push_back(subscription.clone());
         }
     }
@@ -261,7 +277,7 @@ impl Ledger {
     fn take_first(&mut self) -> Option<Subscription> {
         let first = self.queue.pop_front()?;
         let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
-        (entry.queued, entry.asked) = (false, true);
+        entry.command = Command::Sent;
         self.asked += 1;
         Some(first)
     }
@@ -272,7 +288,7 @@ impl Ledger {
             return;
         };
         if let Some(entry) = self.names_mut(first.is_pattern).get_mut(&first.name) {
-            entry.queued = false;
+            entry.command = Command::None;
         }
         self.forget_if_idle(&first);
     }
@@ -284,33 +300,38 @@ impl Ledger {
             true => &mut self.patterns,
         };
         let entry = names.get_mut(&subscription.name)?;
-        self.asked -= usize::from(entry.asked);
-        self.restoring -= usize::from(entry.restoring);
-        (entry.asked, entry.restoring) = (false, false);
+        self.asked -= usize::from(entry.command == Command::Sent);
+        self.restoring.remove(subscription);
+        entry.command = Command::None;
         Some(entry)
     }
 
     fn forget_if_idle(&mut self, subscription: &Subscription) {
         let names = self.names_mut(subscription.is_pattern);
-        let idle = names.get(&subscription.name).filter(|e| e.is_idle());
-        if let Some(entry) = idle {
-            let restoring = entry.restoring;
+        if names.get(&subscription.name).is_some_and(Entry::is_idle) {
             names.remove(&subscription.name);
-            self.restoring -= usize::from(restoring);
+            self.restoring.remove(subscription);
         }
     }
 }
 
 impl Entry {
+    /// What stands is not what is wanted, and nothing was sent about it.
     fn is_due(&self) -> bool {
-        self.wanted != self.stands && !self.asked
+        let stands = self.server == Server::Confirmed;
+        self.wanted != stands && self.command != Command::Sent
     }
 
+    /// There is nothing to keep it for.
     fn is_idle(&self) -> bool {
-        !self.wanted && !self.stands && !self.asked && !self.queued
+        !self.wanted && self.server != Server::Confirmed && self.command == Command::None
+    }
+
+    /// Its command has no other name in it.
+    fn is_asked_alone(&self) -> bool {
+        matches!(self.server, Server::Suspect | Server::Refused)
     }
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

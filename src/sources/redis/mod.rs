@@ -30,9 +30,9 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the thread: connect, run a session, back off, for ever |
+//! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: pushes, confirmations, pings |
-//! | `connection`, `stream` | the socket: bytes, TLS, questions with answers |
+//! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
 //! | `handshake`, `sentinel` | logging in; where the master is |
 //! | `interest` | the handle |
 //! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
@@ -46,23 +46,22 @@ mod resp;
 mod sentinel;
 mod session;
 mod settings;
-mod stream;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use self::connection::{Connection, Waiter};
+use self::connection::Connection;
 use self::error::Stop;
 use self::interest::Wishes;
 use self::ledger::Ledger;
 use self::sentinel::Watch;
 use self::session::{Session, State};
-use super::backoff::Backoff;
+use super::relay::{Bus, Relay};
+use super::socket::Waiter;
 use super::{Source, SourceLink};
-use crate::feeds::{BusEvent, Fault};
+use crate::feeds::BusEvent;
 use crate::log_budget::LogBudget;
 use crate::telemetry::BusStatus;
 use crate::trust;
@@ -73,9 +72,6 @@ pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that stood for this long ends the outage for good: the next attempt after its loss
-/// is soon again. One that is lost at once does not, or attempts would follow one another closely.
-const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// Lines about names, a second.
 const LINES_PER_SECOND: u32 = 5;
 
@@ -86,6 +82,10 @@ pub struct RedisSource {
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
     wishes: Wishes,
+    ledger: Ledger,
+    lines: LogBudget,
+    /// The sentinel that answered last.
+    first_sentinel: usize,
 }
 
 impl RedisSource {
@@ -106,190 +106,105 @@ impl RedisSource {
             }
             false => None,
         };
-        let (waiter, waker) = Waiter::new().map_err(|source| RedisError::System { source })?;
-        let (handle, wishes) = interest::interest(waker);
+        let waiter = Waiter::new("the Redis source");
+        let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
+        let (handle, wishes) = interest::interest(wake);
         let source = Self {
             settings,
             status,
             tls,
             waiter,
             wishes,
+            ledger: Ledger::default(),
+            lines: LogBudget::new(LINES_PER_SECOND),
+            first_sentinel: 0,
         };
         Ok((source, handle))
     }
-}
 
-impl Source for RedisSource {
-    fn run(self: Box<Self>, link: SourceLink) {
-        let backoff = Backoff::new(
-            self.settings.reconnect_delay_min_ms,
-            self.settings.reconnect_delay_max_ms,
-            link.seed(),
-        );
-        let relay = Relay {
-            settings: self.settings,
-            status: self.status,
-            tls: self.tls,
-            wishes: self.wishes,
-            link,
-            ledger: Ledger::default(),
-            lines: LogBudget::new(LINES_PER_SECOND),
-            backoff,
-            first_sentinel: 0,
-            outage: None,
-            has_stood: false,
-        };
-        relay.run(self.waiter);
-    }
-}
-
-/// An outage, from the first failure to the next moment at which all subscriptions stand.
-struct Outage {
-    since: Instant,
-    /// What was logged last.
-    logged: RedisError,
-}
-
-struct Relay {
-    settings: RedisSettings,
-    status: Arc<BusStatus>,
-    tls: Option<Arc<ClientConfig>>,
-    wishes: Wishes,
-    link: SourceLink,
-    ledger: Ledger,
-    lines: LogBudget,
-    backoff: Backoff,
-    first_sentinel: usize,
-    outage: Option<Outage>,
-    /// Redis was reached once.
-    has_stood: bool,
-}
-
-impl Relay {
-    fn run(mut self, mut waiter: Waiter) {
-        loop {
-            let stop = self.connect_and_relay(&mut waiter);
-            self.ledger.lost();
-            let Stop::Bus(error) = stop else {
-                return;
-            };
-            if self.away(error).is_err() {
-                return;
-            }
-            thread::sleep(self.backoff.next_delay());
-            self.take_wishes();
-        }
-    }
-
-    fn connect_and_relay(&mut self, waiter: &mut Waiter) -> Stop {
-        let (connection, watch) = match self.connect(waiter) {
-            Ok(connected) => connected,
-            Err(error) => return Stop::Bus(error),
-        };
-        self.take_wishes();
-        let stop = self.use_connection(connection, watch);
-        stop.unwrap_or_else(|stop| stop)
-    }
-
-    fn connect<'w>(
-        &mut self,
-        waiter: &'w mut Waiter,
-    ) -> Result<(Connection<'w>, Option<Watch>), RedisError> {
-        let settings = &self.settings;
-        let tls = self.tls.as_ref();
-        let has_sentinels = !settings.sentinels.is_empty();
-        let endpoint = match has_sentinels {
-            true => sentinel::find_master(waiter, settings, tls, &mut self.first_sentinel)?,
-            false => settings.server.clone(),
-        };
-        let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        let mut connection = Connection::open(waiter, &endpoint, tls, timeout)?;
-        let until = Instant::now() + HANDSHAKE_TIMEOUT;
-        handshake::log_in(&mut connection, &endpoint, until)?;
-        if !has_sentinels {
-            return Ok((connection, None));
-        }
-        handshake::check_role(&mut connection, until)?;
-        let tls = self.tls.clone();
-        let watch = Watch::start(settings.clone(), tls, endpoint, self.first_sentinel)?;
-        Ok((connection, Some(watch)))
-    }
-
-    /// Wishes that come while there is no connection.
-    fn take_wishes(&mut self) {
-        for wish in self.wishes.take() {
-            match wish.wanted {
-                true => drop(self.ledger.want(&wish.subscription)),
-                false => self.ledger.unwant(&wish.subscription),
-            }
-        }
-    }
-
-    fn use_connection(
-        &mut self,
-        connection: Connection<'_>,
-        master: Option<Watch>,
-    ) -> Result<Stop, Stop> {
+    fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
+        let (connection, master) = connect(
+            &mut self.waiter,
+            &self.settings,
+            self.tls.as_ref(),
+            &mut self.first_sentinel,
+        )?;
+        take_wishes(&self.wishes, &mut self.ledger);
         let server = connection.server().to_owned();
-        self.status.set_up(false);
+        relay.status.set_up(false);
         let mut session = Session {
             connection,
             master,
             settings: &self.settings,
-            link: &self.link,
-            status: &self.status,
+            relay,
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
             state: State::new(),
         };
         session.restore()?;
-        self.status.set_up(true);
-        self.link.send(BusEvent::Up)?;
-        self.link.send(BusEvent::CaughtUp)?;
-        if self.has_stood {
-            self.status.count_reconnect();
-        }
-        self.has_stood = true;
-        let outage = self.outage.take();
-        let away_ms = outage.map(|outage| outage.since.elapsed().as_millis() as u64);
+        let away_ms = session.relay.stands()?;
+        session.relay.link.send(BusEvent::CaughtUp)?;
         tracing::info!(server, away_ms, "subscribed on Redis");
-        let since = Instant::now();
-        let stop = session.run();
-        if since.elapsed() >= STEADY_AFTER {
-            self.backoff.reset();
-        }
-        Ok(stop)
+        Ok(session.run())
     }
+}
 
-    /// Tells of an outage once, and logs each kind of trouble once.
-    fn away(&mut self, error: RedisError) -> Result<(), Stop> {
-        self.status.set_down(self.link.now().unix_ms);
-        match &mut self.outage {
-            Some(outage) if outage.logged.same_class(&error) => {
-                tracing::debug!(%error, "Redis is still away");
-            }
-            Some(outage) => {
-                tracing::warn!(%error, "Redis is still away; trying again");
-                outage.logged = error;
-            }
-            None => {
-                tracing::warn!(
-                    %error,
-                    messages_lost = self.has_stood,
-                    "Redis is away; trying again until it is back"
-                );
-                let fault = Fault(error.to_string());
-                self.outage = Some(Outage {
-                    since: Instant::now(),
-                    logged: error,
-                });
-                if self.has_stood {
-                    self.link.send(BusEvent::Gap { lost: None })?;
-                }
-                self.link.send(BusEvent::Down(fault))?;
-            }
+impl Source for RedisSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        let relay = Relay::new(
+            link,
+            Arc::clone(&self.status),
+            self.settings.reconnect_delay_min_ms,
+            self.settings.reconnect_delay_max_ms,
+        );
+        relay.run(&mut *self);
+    }
+}
+
+impl Bus for RedisSource {
+    type Error = RedisError;
+    const NAME: &'static str = "Redis";
+    const OUTAGE_LOSES_MESSAGES: bool = true;
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
+        take_wishes(&self.wishes, &mut self.ledger);
+        let stop = self.use_connection(relay);
+        self.ledger.lost();
+        stop.unwrap_or_else(|stop| stop)
+    }
+}
+
+/// A connection to the server, or to the master that the sentinels name, with a watch over them.
+fn connect<'w>(
+    waiter: &'w mut Waiter,
+    settings: &RedisSettings,
+    tls: Option<&Arc<ClientConfig>>,
+    first_sentinel: &mut usize,
+) -> Result<(Connection<'w>, Option<Watch>), RedisError> {
+    let has_sentinels = !settings.sentinels.is_empty();
+    let endpoint = match has_sentinels {
+        true => sentinel::find_master(waiter, settings, tls, first_sentinel)?,
+        false => settings.server.clone(),
+    };
+    let timeout = Duration::from_millis(settings.connect_timeout_ms);
+    let mut connection = Connection::open(waiter, &endpoint, tls, timeout)?;
+    let until = Instant::now() + HANDSHAKE_TIMEOUT;
+    handshake::log_in(&mut connection, &endpoint, until)?;
+    if !has_sentinels {
+        return Ok((connection, None));
+    }
+    handshake::check_role(&mut connection, until)?;
+    let watch = Watch::start(settings.clone(), tls.cloned(), endpoint, *first_sentinel)?;
+    Ok((connection, Some(watch)))
+}
+
+/// Wishes that come while there is no connection.
+fn take_wishes(wishes: &Wishes, ledger: &mut Ledger) {
+    for wish in wishes.take() {
+        match wish.wanted {
+            true => drop(ledger.want(&wish.subscription)),
+            false => ledger.unwant(&wish.subscription),
         }
-        Ok(())
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::connection::{Connection, Waiter};
+use super::connection::Connection;
 use super::error::RedisError;
 use super::handshake::{log_in, shown};
 use super::resp::Value;
 use super::settings::{Endpoint, RedisSettings};
+use crate::sources::socket::Waiter;
 
 /// How often the sentinels are asked while a connection stands.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ impl Watch {
         mut first: usize,
     ) -> Result<Self, RedisError> {
         let failed = |source| RedisError::System { source };
-        let (mut waiter, _) = Waiter::new().map_err(failed)?;
+        let (mut waiter, _) = Waiter::new("the watch over sentinels").map_err(failed)?;
         let has_moved = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&has_moved);
         let watch = move || {

@@ -16,8 +16,7 @@ use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
 use crate::log_budget::LogBudget;
-use crate::sources::SourceLink;
-use crate::telemetry::BusStatus;
+use crate::sources::relay::Relay;
 
 /// What was refused is asked for again after this long: somebody may have changed the rules.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
@@ -32,8 +31,7 @@ pub(super) struct Session<'a, 'w> {
     /// With sentinels: whether this server still is the master.
     pub(super) master: Option<Watch>,
     pub(super) settings: &'a RedisSettings,
-    pub(super) link: &'a SourceLink,
-    pub(super) status: &'a BusStatus,
+    pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
@@ -114,7 +112,9 @@ impl Session<'_, '_> {
             if !wish.wanted {
                 self.ledger.unwant(&wish.subscription);
             } else if self.ledger.want(&wish.subscription) {
-                self.link.send(BusEvent::Subscribed(wish.subscription))?;
+                self.relay
+                    .link
+                    .send(BusEvent::Subscribed(wish.subscription))?;
             }
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Session<'_, '_> {
 
     /// Hands over everything that was read.
     fn relay(&mut self) -> Result<(), Stop> {
-        let received = self.link.now();
+        let received = self.relay.link.now();
         while let Some(value) = self.connection.next_value()? {
             match value {
                 Value::Array(items) => self.push(items, received)?,
@@ -226,7 +226,7 @@ impl Session<'_, '_> {
         let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
-        self.link.send(BusEvent::Message(BusMessage {
+        self.relay.link.send(BusEvent::Message(BusMessage {
             subject,
             pattern,
             payload,
@@ -254,7 +254,7 @@ impl Session<'_, '_> {
             is_pattern: patterns,
         };
         if self.ledger.confirmed(&subscription, wanted) {
-            self.link.send(BusEvent::Subscribed(subscription))?;
+            self.relay.link.send(BusEvent::Subscribed(subscription))?;
         }
         Ok(())
     }
@@ -317,8 +317,8 @@ impl Session<'_, '_> {
 
     fn tell_refused(&mut self, subscription: Subscription, words: &str) -> Result<(), Stop> {
         let reason = shown(words);
-        self.status.count_refused();
-        if let Some(line) = self.lines.line(self.link.now()) {
+        self.relay.status.count_refused();
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&subscription.name),
                 is_pattern = subscription.is_pattern,
@@ -328,7 +328,7 @@ impl Session<'_, '_> {
             );
         }
         let refused = BusEvent::Refused(subscription, Fault(reason));
-        Ok(self.link.send(refused)?)
+        Ok(self.relay.link.send(refused)?)
     }
 
     fn wrong(&self, what: &str) -> Stop {

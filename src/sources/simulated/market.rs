@@ -1,8 +1,7 @@
 //! The simulated market: what it is made of and how its parts move together.
 
-use super::flow_text;
 use super::level::Level;
-use super::levels_text;
+use super::messages;
 use super::random::Random;
 use super::spot::{OPEN, Spot, TICK};
 use super::tape::Tape;
@@ -80,14 +79,14 @@ impl SimulatedMarket {
     /// moment. A clock that stands still or goes back moves nothing.
     pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
-        levels_text::write(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
+        messages::levels_signals(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
     }
 
     /// Moves on to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
     /// moment.
     pub fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
-        flow_text::write(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
+        messages::market_flow(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
     }
 
     /// Moves on to `unix_ms` (Unix milliseconds) without writing anything.

@@ -5,12 +5,10 @@
 //! made up: the next message is the newest state. Called by `main`.
 
 mod barrier;
-mod flow_text;
 mod level;
-mod levels_text;
 mod market;
+mod messages;
 mod random;
-mod schedule;
 mod spot;
 mod tape;
 #[cfg(test)]
@@ -21,15 +19,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::SendError;
-
 pub use market::{SimulatedMarket, SimulatedSettings};
 
 use crate::feeds::{BusEvent, BusMessage, StreamPosition};
 use crate::hub::Now;
-use crate::sources::{Source, SourceLink};
+use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
-use schedule::Schedule;
 
 /// The subjects that it sends, in turn.
 pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
@@ -62,7 +57,7 @@ impl SimulatedSource {
         }
     }
 
-    fn send_all(mut self, link: &SourceLink) -> Result<(), SendError<BusEvent>> {
+    fn send_all(mut self, link: &SourceLink) -> Result<(), LoopGone> {
         let start = link.now();
         self.status.set_up(true);
         for consumer in self.status.consumers() {
@@ -70,7 +65,7 @@ impl SimulatedSource {
         }
         link.send(BusEvent::Up)?;
         link.send(BusEvent::CaughtUp)?;
-        let stream_created_unix_ns = start.unix_ms.saturating_mul(1_000_000);
+        let epoch = start.unix_ms.saturating_mul(1_000_000);
         let subjects: [Arc<str>; 2] = SUBJECTS.map(Arc::from);
         let mut schedule = Schedule::new(start.mono_us, 2.0 * self.rate_hz);
         for sent in 0_u64.. {
@@ -81,7 +76,7 @@ impl SimulatedSource {
             let received = link.now();
             let is_flow = sent % 2 == 1;
             let position = StreamPosition {
-                stream_created_unix_ns,
+                epoch,
                 sequence: sent / 2 + 1,
             };
             let subject = &subjects[usize::from(is_flow)];
@@ -118,5 +113,37 @@ impl Source for SimulatedSource {
     fn run(self: Box<Self>, link: SourceLink) {
         // The only error is that the loop is gone, and then this thread is done.
         let _ = self.send_all(&link);
+    }
+}
+
+/// When the next message is due: instants at equal distances from a start. Counted from the start,
+/// so that late wake-ups do not add up; after a pause the missed ones are left out, so that nothing
+/// comes in a burst.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    start_us: u64,
+    step_us: f64,
+    slot: u64,
+}
+
+impl Schedule {
+    /// The first instant is `start_us` (monotonic microseconds), then `per_s` a second.
+    fn new(start_us: u64, per_s: f64) -> Self {
+        Self {
+            start_us,
+            step_us: 1_000_000.0 / per_s,
+            slot: 0,
+        }
+    }
+
+    /// How long to wait at `now_us` for the next instant, in microseconds; that one is then used
+    /// up. 0 when it is now, or was missed by less than one step.
+    fn wait_us(&mut self, now_us: u64) -> u64 {
+        let elapsed_us = now_us.saturating_sub(self.start_us);
+        let current = (elapsed_us as f64 / self.step_us) as u64;
+        self.slot = self.slot.max(current);
+        let due_us = (self.slot as f64 * self.step_us) as u64;
+        self.slot += 1;
+        due_us.saturating_sub(elapsed_us)
     }
 }

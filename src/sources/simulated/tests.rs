@@ -294,14 +294,14 @@ fn the_source_comes_up_and_alternates_the_subjects() {
     assert!(status.subscribed());
     assert_eq!(status.consumers()[1].lag(), Some(0));
     let first = next_message(&rx);
-    let created = first.position.expect("a position").stream_created_unix_ns;
+    let created = first.position.expect("a position").epoch;
     let mut before = first;
     for n in 1..40_u64 {
         let message = next_message(&rx);
         let expected = SUBJECTS[(n % 2) as usize];
         assert_eq!(&*message.subject, expected);
         let position = message.position.expect("a position");
-        assert_eq!(position.stream_created_unix_ns, created);
+        assert_eq!(position.epoch, created);
         assert_eq!(position.sequence, n / 2 + 1);
         assert!(!message.quiet && message.received >= before.received);
         parse(&message.payload);
@@ -342,4 +342,35 @@ fn rates_out_of_range_are_brought_into_it() {
     assert_eq!(rate(0.0), RATE_HZ_MIN);
     assert_eq!(rate(f64::NAN), RATE_HZ_MIN);
     assert_eq!(rate(f64::INFINITY), RATE_HZ_MAX);
+}
+
+#[test]
+fn late_wake_ups_do_not_add_up() {
+    let mut schedule = Schedule::new(1_000, 8.0);
+    let mut now_us = 1_000;
+    for slot in 0..1_000_u64 {
+        now_us += schedule.wait_us(now_us);
+        assert!(now_us >= 1_000 + slot * 125_000);
+        now_us += 40_000;
+        assert!(now_us <= 1_000 + slot * 125_000 + 40_000);
+    }
+}
+
+#[test]
+fn a_pause_is_not_made_up_for() {
+    let mut schedule = Schedule::new(0, 10.0);
+    assert_eq!(schedule.wait_us(0), 0);
+    assert_eq!(schedule.wait_us(5_030_000), 0);
+    assert_eq!(schedule.wait_us(5_030_000), 70_000);
+    assert_eq!(schedule.wait_us(5_100_000), 100_000);
+}
+
+#[test]
+fn uneven_steps_keep_the_rate() {
+    let mut schedule = Schedule::new(0, 3.0);
+    let mut now_us = 0;
+    for _ in 0..=3_000 {
+        now_us += schedule.wait_us(now_us);
+    }
+    assert!(now_us.abs_diff(1_000_000_000) <= 1, "{now_us}");
 }

@@ -1,0 +1,151 @@
+//! A fifth gateway, from outside of the library: a counter that ticks, for those who send `subscribe`
+//! on `/ws`. Flags, `--check`, `/metrics`, limits and a graceful stop come with the parts.
+//!
+//!     cargo run --example ticker -- --tick-interval-ms 1000 --port 8090
+
+use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
+
+use weirgate::auth::Origins;
+use weirgate::commands::{self, Program};
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::http::{Answer, Route, StatusCode};
+use weirgate::hub::*;
+use weirgate::run::{CommonSettings, GatewayKind, Parts, RunError, say, start_process};
+use weirgate::settings::{Checked, Heading, Part, Rows, Setting};
+use weirgate::sources::{Source, SourceLink};
+use weirgate::telemetry::BusStatus;
+use weirgate::wire::head::RequestHead;
+
+const TICKS: TopicName = TopicName::fixed("ticks");
+const HELP: &str = "Time between two ticks";
+const INTERVAL: Setting = Setting::ms(
+    Heading("Ticks"),
+    "tick-interval-ms",
+    (1, 60_000),
+    "250",
+    HELP,
+);
+const ABOUT: &str = "Send a counter to those who subscribe";
+const ROWS: Rows = Rows::gateway(&[Part::Bus]).own(&[&[INTERVAL]]);
+static PROGRAM: Program = Program {
+    name: "ticker",
+    about: ABOUT,
+    start_with: "Clients connect to /ws and send: subscribe",
+    gateways: &[GatewayKind::new("ticker", ABOUT, ROWS, run)],
+};
+
+fn main() -> ExitCode {
+    commands::main(&PROGRAM)
+}
+
+fn run(checked: &Checked) -> Result<(), RunError> {
+    let common = CommonSettings::new(checked);
+    let interval = Duration::from_millis(checked.number("tick-interval-ms"));
+    let clock = start_process(checked)?;
+    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let (source, alive) = (Ticks(interval, status.clone()), FrameBytes::default());
+    let feed = TickFeed(FeedStats::of(["ticks"]), alive.clone());
+    let gateway = Ticker(common.origins());
+    Parts::new("ticker", common, feed, gateway)
+        .frame_bytes(alive)
+        .source(source, status)
+        .routes(|telemetry| {
+            let telemetry = Arc::clone(telemetry);
+            let text = move || format!(r#"{{"clients":{}}}"#, telemetry.event_loop.clients());
+            let health = move |_: &_| Answer::json(StatusCode::OK, text()).no_store();
+            vec![Route::get("/health", health)]
+        })
+        .run(clock, |at| say(&format!("ticker on ws://{}/ws", at.addr)))
+}
+
+/// The bus, on a thread of its own: a message now and then, until the loop is gone.
+struct Ticks(Duration, Arc<BusStatus>);
+
+impl Source for Ticks {
+    fn run(self: Box<Self>, link: SourceLink) {
+        self.1.set_up(true);
+        let mut sent = link.send(BusEvent::CaughtUp);
+        for n in 1_u64.. {
+            if sent.is_err() {
+                return;
+            }
+            thread::sleep(self.0);
+            sent = link.send(BusEvent::Message(BusMessage {
+                subject: "ticks".into(),
+                pattern: None,
+                payload: n.to_string().into_bytes(),
+                position: None,
+                received: link.now(),
+                quiet: false,
+            }));
+        }
+    }
+}
+
+/// A frame for each message: encoded once, kept for new clients, replaced where a client is slow.
+struct TickFeed(FeedStats, FrameBytes);
+
+impl Feed for TickFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, _: Now, event: BusEvent, out: &mut Vec<Publication>) {
+        self.0.caught_up |= matches!(event, BusEvent::CaughtUp);
+        if let BusEvent::Message(tick) = event {
+            self.0.subjects[0].messages += 1;
+            self.0.last_message_unix_ms = Some(tick.received.unix_ms);
+            let frame = Frame::text(&self.1)
+                .key(ConflationKey(0))
+                .body(b"{\"tick\":");
+            out.push(Publication {
+                topic: TICKS,
+                frame: frame
+                    .received(tick.received)
+                    .body(&tick.payload)
+                    .body(b"}")
+                    .finish(),
+                deliver: true,
+                retain: Retain::Set,
+            });
+        }
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.0
+    }
+}
+
+/// The client side: who may connect, and what `subscribe` does.
+struct Ticker(Origins);
+
+impl Gateway for Ticker {
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
+
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            "/ws" => Entrance::Clients(&self.0),
+            _ => Entrance::None,
+        }
+    }
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        sent: Incoming<'_>,
+    ) {
+        if sent == Incoming::Text("subscribe") {
+            core.join(key, &TICKS);
+        }
+    }
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+        match never {}
+    }
+}

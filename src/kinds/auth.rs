@@ -1,0 +1,86 @@
+//! Who may connect: keys from files that are looked after, and the table of who may subscribe to
+//! what.
+
+#![cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "gateways with tokens are on Redis")
+)]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::auth::{Acl, ApiKey, Authenticator, KeyRing};
+use crate::gateways::AccessStats;
+use crate::key_files::KeyFiles;
+use crate::run::RunError;
+use crate::settings::AuthSettings;
+use crate::telemetry::{GatewayMetric, names};
+
+/// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// What tokens are judged with, from here on kept up to date.
+pub(super) fn authenticator(settings: &AuthSettings) -> Result<Authenticator, RunError> {
+    let files = KeyFiles::new(settings);
+    let keys = files
+        .read()
+        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let keys = KeyRing::new(keys);
+    files.watch(keys.clone()).map_err(RunError::Thread)?;
+    let api_key = settings.api_key.as_ref();
+    Ok(Authenticator {
+        required: settings.required,
+        api_key: api_key.and_then(|key| ApiKey::new(key.expose())),
+        keys,
+        rules: settings.rules.clone(),
+    })
+}
+
+/// Logs what is allowed and probably not meant.
+pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
+    if authenticator.admits_nobody() {
+        tracing::warn!("REQUIRE_AUTH is on and there is no key: nobody can connect");
+    }
+    let secret = settings.jwt_secret.as_ref();
+    if secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
+        tracing::warn!("JWT_SECRET has less than {SECRET_BYTES_MIN} bytes and can be guessed");
+    }
+}
+
+/// What is counted of tokens and rates.
+pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
+    let [refused, limited] = [(); 2].map(|()| Arc::clone(stats));
+    [
+        GatewayMetric::ByLabel(
+            &names::AUTH_REFUSALS,
+            Box::new(move || refused.refusals().collect()),
+        ),
+        GatewayMetric::Number(
+            &names::REQUESTS_LIMITED,
+            Box::new(move || limited.requests_limited()),
+        ),
+    ]
+}
+
+/// The table of this file, or the built-in one.
+pub(super) fn acl(file: Option<&Path>) -> Result<Acl, RunError> {
+    let Some(path) = file else {
+        return Ok(Acl::default());
+    };
+    let wrong = |error: &dyn std::fmt::Display| {
+        let path = path.display();
+        RunError::Settings(format!("--acl {path}: {error}"))
+    };
+    let text = fs::read(path).map_err(|error| wrong(&error))?;
+    Acl::from_json(&text).map_err(|error| wrong(&error))
+}
+
+/// What runs a gateway on Redis in a build without Redis.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "redis"))]
+pub(super) fn without_redis(_: &crate::settings::Checked) -> Result<(), RunError> {
+    Err(RunError::NotBuilt("Redis"))
+}

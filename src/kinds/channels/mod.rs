@@ -1,0 +1,111 @@
+//! `weirgate channels`: what a client may hold, say and get.
+
+#[cfg(feature = "redis")]
+mod pages;
+#[cfg(feature = "redis")]
+mod start;
+
+#[cfg(feature = "redis")]
+use self::start::start;
+use super::auth::acl;
+#[cfg(not(feature = "redis"))]
+use super::auth::without_redis as start;
+use crate::run::{GatewayKind, Print};
+use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
+use crate::telemetry::names;
+
+/// `weirgate channels`.
+pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
+    "channels",
+    "Relay Redis channels and patterns, with roles and limits",
+    Rows::gateway(&[
+        Part::Bus,
+        Part::BusMessages,
+        Part::Redis,
+        Part::RedisHost,
+        Part::Json,
+        Part::RequireAuth,
+        Part::Tokens,
+    ])
+    .own(&[OWN])
+    .changes(CHANGES),
+    start,
+)
+.prints(PRINTS);
+
+const PRINTS: &[Print] = &[Print {
+    flag: "print-acl",
+    help: "Show the table of who may subscribe to what, as JSON, and exit",
+    text: |checked| acl(checked.path("acl").as_deref()).map(|acl| acl.to_json()),
+}];
+
+const HEADING: Heading = Heading("Channels");
+
+const OWN: &[Setting] = &[
+    Setting::count(
+        HEADING,
+        "channels-max",
+        (0, 100_000),
+        "50",
+        "Names that a client may hold, patterns among them; 0 allows none",
+    )
+    .original_env(&["MAX_CHANNELS_PER_CLIENT"])
+    .limit(
+        "an error in the answer, and no further entry is looked at",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
+    ),
+    Setting::count(
+        HEADING,
+        "wildcards-max",
+        (0, 100_000),
+        "5",
+        "Patterns (names with * or ?) that a client may hold; 0 allows none",
+    )
+    .original_env(&["MAX_WILDCARD_SUBSCRIPTIONS"])
+    .limit(
+        "an error in the answer, and on to the next entry",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
+    ),
+    Setting::count(
+        HEADING,
+        "messages-per-second-max",
+        (1, 1_000_000),
+        "1000",
+        "Messages that a client may send, a second",
+    )
+    .more("If it is set, a client also gets no more data messages than that; the others are shed.")
+    .original_env(&["MAX_MESSAGES_PER_SECOND"])
+    .limit(
+        "dropped, and told so once a second",
+        Shows::Metric(names::REQUESTS_LIMITED),
+        "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
+    ),
+    Setting::new(
+        HEADING,
+        "default-role",
+        Kind::Text,
+        "user",
+        "The role of clients whose token names none, and of all without --require-auth",
+    )
+    .original_env(&["DEFAULT_ROLE"]),
+    Setting::new(
+        HEADING,
+        "acl",
+        Kind::Text,
+        "",
+        "JSON file, role to names and patterns, in place of the built-in table",
+    )
+    .more("--print-acl shows the table that is in force, in the same form."),
+];
+
+/// As the contract has them.
+const CHANGES: &[Change] = &[
+    ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
+    ("port", |row| {
+        let row = row.original_env(&["REDIS_WS_GATEWAY_PORT"]);
+        row.default("8889").more("")
+    }),
+    ("message-bytes-max", |row| row.default("2097152")),
+];

@@ -1,0 +1,112 @@
+//! Puts the channels gateway together.
+
+use std::sync::Arc;
+
+use super::CHANNELS;
+use super::pages::{health_route, stats_head};
+use crate::auth::is_pattern;
+use crate::feeds::Subscription;
+use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
+use crate::gateways::channels::{
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
+};
+use crate::hub::FrameBytes;
+use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
+use crate::kinds::redis::{shown_address, source_settings};
+use crate::run::{CommonSettings, Parts, RunError, say, start_process};
+use crate::settings::{AuthSettings, Checked};
+use crate::sources::redis::{RedisInterest, RedisSource};
+use crate::telemetry::{BusStatus, GatewayMetric, names};
+
+/// Runs the channels gateway until a signal.
+pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+    let common = CommonSettings::new(checked);
+    let auth = checked.auth();
+    let redis = source_settings(checked)?;
+    let gateway_settings = gateway_settings(checked, &common, &auth)?;
+    let clock = start_process(checked)?;
+    warn_of(&auth, &gateway_settings.authenticator);
+    if !gateway_settings.acl.knows(&gateway_settings.default_role) {
+        let role = gateway_settings.default_role.as_str();
+        tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
+    }
+
+    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let shown = shown_address(&redis);
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
+        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let stats = Arc::new(ChannelsStats::default());
+    let frame_bytes = FrameBytes::default();
+    let feed_settings = ChannelsFeedSettings {
+        json_depth_max: checked.number("json-depth-max"),
+        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
+    };
+    let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let for_stats = Arc::clone(&stats);
+    Parts::new(CHANNELS.name, common, feed, gateway)
+        .frame_bytes(frame_bytes)
+        .source(source, status)
+        .routes(move |telemetry| vec![health_route(telemetry, clock)])
+        .stats_head(Box::new(move |telemetry, object| {
+            stats_head(object, telemetry, &for_stats, clock);
+        }))
+        .metrics(metrics(&stats))
+        .output(move |change| tell(&interest, change))
+        .run(clock, |listening| {
+            let port = listening.addr.port();
+            say(&format!(
+                "weirgate channels\n  Redis:     {shown}\n  WebSocket: ws://localhost:{port}/ws"
+            ));
+        })
+}
+
+fn gateway_settings(
+    checked: &Checked,
+    common: &CommonSettings,
+    auth: &AuthSettings,
+) -> Result<ChannelsGatewaySettings, RunError> {
+    let per_second = "messages-per-second-max";
+    let rate = checked.number(per_second);
+    Ok(ChannelsGatewaySettings {
+        channels_max: checked.number("channels-max"),
+        patterns_max: checked.number("wildcards-max"),
+        inbound_per_second: rate,
+        // Only where somebody asked for it.
+        outbound_per_second: checked.is_set(per_second).then_some(rate),
+        default_role: checked.text("default-role"),
+        json_depth_max: checked.number("json-depth-max"),
+        origins: common.origins(),
+        authenticator: authenticator(auth)?,
+        acl: acl(checked.path("acl").as_deref())?,
+    })
+}
+
+/// What clients hold is what Redis is asked for.
+fn tell(interest: &RedisInterest, Interest { name, wanted }: Interest) {
+    let subscription = match is_pattern(name.as_str()) {
+        true => Subscription::pattern(name.as_str()),
+        false => Subscription::channel(name.as_str()),
+    };
+    match wanted {
+        true => interest.subscribe(subscription),
+        false => interest.unsubscribe(subscription),
+    }
+}
+
+fn metrics(stats: &Arc<ChannelsStats>) -> Vec<GatewayMetric> {
+    let [held, names] = [(); 2].map(|()| Arc::clone(stats));
+    let own = [
+        GatewayMetric::Number(
+            &names::SUBSCRIPTIONS,
+            Box::new(move || held.subscriptions()),
+        ),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIBED_NAMES,
+            Box::new(move || vec![("channel", names.channels()), ("pattern", names.patterns())]),
+        ),
+    ];
+    own.into_iter()
+        .chain(access_metrics(&stats.access))
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! `weirgate events`: the gateway between devices and HTTP services.
+
+mod broadcast;
+mod pages;
+mod rows;
+mod start;
+
+use crate::run::GatewayKind;
+use crate::settings::{Part, Rows};
+
+/// `weirgate events`.
+pub(super) const EVENTS: GatewayKind = GatewayKind::new(
+    "events",
+    "Route devices' requests to HTTP services, and push events to devices",
+    Rows::gateway(&[Part::Json])
+        .own(&[rows::OWN])
+        .changes(rows::CHANGES),
+    start::start,
+);

@@ -1,0 +1,214 @@
+//! The services behind the events gateway, and what a device may do.
+
+use crate::http::services::Upstream;
+use crate::settings::{Change, Form, Heading, Kind, Refused, Setting, Shows, Unit};
+use crate::telemetry::names;
+
+const SERVICES: Heading = Heading("Services");
+const DEVICES: Heading = Heading("Devices");
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// The base URL of a service.
+static SERVICE: Form = Form {
+    placeholder: "URL",
+    allowed: SERVICE_ALLOWED,
+    repeats: false,
+    is_url: true,
+    read: |text| {
+        let upstream = Upstream::parse(text);
+        let shown = upstream.map(|upstream| upstream.to_string());
+        shown.ok_or_else(|| Refused::new(text, SERVICE_ALLOWED))
+    },
+};
+
+const SERVICE_ALLOWED: &str = "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+
+pub(super) const OWN: &[Setting] = &[
+    Setting::new(
+        SERVICES,
+        "lobby-url",
+        Kind::Form(&SERVICE),
+        "http://lobby:8000",
+        "Where lobby.*, role.* and sessions of measurement.* are handled",
+    )
+    .more("The path of a service's URL is kept, slashes at its end are not.")
+    .original_env(&["LOBBY_URL"]),
+    Setting::new(
+        SERVICES,
+        "measurement-url",
+        Kind::Form(&SERVICE),
+        "http://measurement:8000",
+        "Where jobs of measurement.* and analysis.* are handled",
+    )
+    .original_env(&["MEASUREMENT_URL"]),
+    Setting::new(
+        SERVICES,
+        "simulation-url",
+        Kind::Form(&SERVICE),
+        "http://simulation:8000",
+        "Where simulation.* is handled",
+    )
+    .original_env(&["SIMULATION_URL"]),
+    Setting::new(
+        SERVICES,
+        "upstream-ca-file",
+        Kind::Path,
+        "",
+        "Certificates (PEM) to trust in place of the system's, for https:// services",
+    ),
+    Setting::new(
+        SERVICES,
+        "internal-auth-token",
+        Kind::Secret,
+        "",
+        "What X-Internal-Token has to say for /internal/broadcast",
+    )
+    .more("Empty: nobody can push.")
+    .original_env(&["INTERNAL_AUTH_TOKEN"]),
+    Setting::new(
+        SERVICES,
+        "http-timeout-s",
+        Kind::decimal(Unit::Seconds, (1, 86_400_000)),
+        "10",
+        "For connecting to a service, and for each of its silences",
+    )
+    .more("Six times that is for the whole of a call.")
+    .original_env(&["HTTP_TIMEOUT_SECONDS"])
+    .limit(
+        "`upstream_error`, \"Upstream timeout\"",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
+    ),
+    Setting::count(
+        SERVICES,
+        "calls-max",
+        (1, 10_000),
+        "100",
+        "Calls of services at once, over all of them",
+    )
+    .more("A tenth is kept for each service, so that one that hangs leaves the others theirs.")
+    .limit(
+        "the call waits until another has ended, in the order of arrival",
+        Shows::Metric(names::UPSTREAM_CALLS_IN_FLIGHT),
+        "src/gateways/events/calls.rs::a_service_that_hangs_leaves_the_others_their_slots",
+    ),
+    Setting::bytes(
+        SERVICES,
+        "upstream-answer-bytes-max",
+        (KIB, 1024 * MIB),
+        "67108864",
+        "One answer of a service to a call",
+    )
+    .limit(
+        "`upstream_error`, \"Upstream answer too large\"",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls/main.rs::an_answer_over_its_limit_is_not_read_to_its_end",
+    ),
+    Setting::ms(
+        SERVICES,
+        "proxy-silence-timeout-ms",
+        (1, 86_400_000),
+        "60000",
+        "For connecting to a service for the proxy, and for each of its silences",
+    )
+    .more("Time that the client takes over its body does not count.")
+    .limit(
+        "504 `Upstream timeout`; once the head is out, the connection ends",
+        Shows::Metric(names::PROXY_REQUESTS),
+        "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
+    ),
+    Setting::count(
+        SERVICES,
+        "proxy-connections-max",
+        (1, 10_000),
+        "256",
+        "Connections of the proxy to one service at once",
+    )
+    .limit(
+        "a request waits for one, `--proxy-silence-timeout-ms` at most, then 504",
+        Shows::Metric(names::PROXY_WAITS),
+        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    ),
+    Setting::bytes(
+        SERVICES,
+        "broadcast-bytes-max",
+        (KIB, 1024 * MIB),
+        "67108864",
+        "The body of one /internal/broadcast",
+    )
+    .limit(
+        "413",
+        Shows::Elsewhere("the answer"),
+        "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
+    ),
+    Setting::new(
+        DEVICES,
+        "rate-limit-rps",
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
+        "10.0",
+        "Messages a second of one connection; 0 or less: none beyond the burst",
+    )
+    .original_env(&["RATE_LIMIT_RPS"])
+    .limit(
+        "`rate_limited`, and the message is dropped",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    ),
+    Setting::new(
+        DEVICES,
+        "rate-limit-burst",
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
+        "20",
+        "Messages of one connection at once; at least 1",
+    )
+    .original_env(&["RATE_LIMIT_BURST"])
+    .limit(
+        "`--rate-limit-rps` counts",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    ),
+    Setting::count(
+        DEVICES,
+        "orphans-max",
+        (0, 1_000_000),
+        "10000",
+        "Messages of clients that have gone which still wait to be forwarded",
+    )
+    .limit(
+        "the newest of the client that goes are dropped",
+        Shows::Metric(names::MESSAGES_FORGOTTEN),
+        "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
+    ),
+];
+
+/// As the contract has them.
+pub(super) const CHANGES: &[Change] = &[
+    ("trusted-proxies", |row| {
+        row.default("127.0.0.1").more(
+            "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
+             address that is none of theirs is the client's, for the limits by address, in the log and \
+             for services. \
+             With * it is the right-most of all; only where nobody else reaches the port may it be that.",
+        )
+    }),
+    ("message-bytes-max", |row| {
+        row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
+            .default("65536")
+            .more("Beyond four times that, and beyond 1 MiB, the connection is closed with 1009.")
+            .original_env(&["MAX_MESSAGE_BYTES"])
+            .limit(
+                "`message_too_large`, and the message is dropped",
+                Shows::Metric(names::EVENT_ERRORS),
+                "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+            )
+    }),
+    ("json-depth-max", |row| {
+        row.help("Nesting of JSON in a message, an answer or a broadcast")
+            .limit(
+                "refused as what is no JSON is",
+                Shows::Metric(names::EVENT_ERRORS),
+                "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
+            )
+    }),
+];

@@ -1,0 +1,193 @@
+//! Puts the events gateway together.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, unbounded};
+use rustls::ClientConfig;
+
+use super::EVENTS;
+use super::broadcast::Pusher;
+use super::pages::{gateway_metrics, health_route, healthz};
+use crate::clock::Clock;
+use crate::feeds::NoFeed;
+use crate::gateways::events::{
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
+    Input, Service,
+};
+use crate::http::Route;
+use crate::http::calls::{CallLimits, Calls};
+use crate::http::internal::{self, InternalAccess};
+use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::services::{self, Upstream};
+use crate::hub::FrameBytes;
+use crate::reactor::LateWake;
+use crate::run::{CommonSettings, Inputs, Parts, RunError, say, start_process};
+use crate::settings::Checked;
+use crate::trust;
+
+/// Silences that the whole of a call may last (contract events, `HTTP_TIMEOUT_SECONDS`).
+const WHOLE_SILENCES: u32 = 6;
+
+/// A message is refused from `MAX_MESSAGE_BYTES` on; its connection ends only from the larger of
+/// this and four times that (contract events, row `message_too_large`).
+const CLOSE_BYTES_MIN: usize = 1024 * 1024;
+
+/// Runs the events gateway until a signal.
+pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+    let gateway_settings = gateway_settings(checked);
+    let mut common = CommonSettings::new(checked);
+    common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
+    let access = internal_access(checked);
+    let clock = start_process(checked)?;
+    if access.token.is_none() {
+        tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
+    }
+    let stats = Arc::new(EventsStats::default());
+    let services = services(checked)?;
+    let wake = LateWake::default();
+    let (input, inputs) = unbounded();
+    let proxy = Proxy::new(proxy_settings(checked, &services, clock));
+    let calls = start_calls(checked, services.into(), input.clone(), wake.clone())?;
+    let frame_bytes = FrameBytes::default();
+    let pusher = Pusher {
+        input,
+        wake: wake.clone(),
+        frame_bytes: frame_bytes.clone(),
+        clock,
+        json_depth_max: gateway_settings.json_depth_max,
+    };
+    let mut metrics = calls.metrics();
+    metrics.extend(gateway_metrics(&stats));
+    metrics.extend(proxy.metrics());
+    let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
+    Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+        .frame_bytes(frame_bytes)
+        .routes(move |telemetry| {
+            let broadcast = move |body| pusher.clone().answer(body);
+            let mut routes = vec![
+                health_route(telemetry),
+                Route::get("/healthz", |_| healthz()),
+                internal::route(BROADCAST_PATH, access, broadcast),
+            ];
+            routes.extend(proxy.routes());
+            routes
+        })
+        .metrics(metrics)
+        .inputs(Inputs {
+            receiver: inputs,
+            wake,
+        })
+        .output(move |call| calls.make(call))
+        .run(clock, |listening| {
+            say(&welcome(checked, listening.addr.port()))
+        })
+}
+
+fn welcome(checked: &Checked, port: u16) -> String {
+    let [lobby, measurement, simulation] =
+        [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
+    format!(
+        "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
+         Simulation:  {simulation}\n  WebSocket:   ws://localhost:{port}/ws"
+    )
+}
+
+fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
+    // A part of a message is none.
+    let whole = checked.milli("rate-limit-burst") / 1000;
+    EventsGatewaySettings {
+        message_bytes_max: checked.number("message-bytes-max"),
+        rate_burst: u32::try_from(whole).unwrap_or(u32::MAX).max(1),
+        rate_per_second_milli: checked.milli("rate-limit-rps"),
+        calls_max: checked.number("calls-max"),
+        orphans_max: checked.number("orphans-max"),
+        json_depth_max: checked.number("json-depth-max"),
+    }
+}
+
+fn internal_access(checked: &Checked) -> InternalAccess {
+    let token = checked.secret("internal-auth-token");
+    InternalAccess {
+        token: token.map(|token| token.expose().to_owned()),
+        body_bytes_max: checked.number("broadcast-bytes-max"),
+    }
+}
+
+/// The services, in the order of their numbers.
+fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()], RunError> {
+    let wants_tls = Service::ALL
+        .iter()
+        .any(|&s| upstream(checked, s).wants_tls());
+    let ca_file = checked.path("upstream-ca-file");
+    let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
+    let service = |service: Service| {
+        services::Service::new(service.label(), upstream(checked, service), tls.clone())
+    };
+    Ok(Service::ALL.map(service))
+}
+
+/// Where a service is.
+fn upstream(checked: &Checked, service: Service) -> Upstream {
+    let flag = match service {
+        Service::Lobby => "lobby-url",
+        Service::Measurement => "measurement-url",
+        Service::Simulation => "simulation-url",
+    };
+    checked.formed(flag, Upstream::parse)
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
+    let config = trust::client_config(ca_file);
+    config
+        .map(|config| Arc::new(config.with_no_client_auth()))
+        .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
+}
+
+fn proxy_settings(
+    checked: &Checked,
+    services: &[services::Service],
+    clock: Clock,
+) -> ProxySettings {
+    let paths = |service: Service| {
+        let paths = service.proxied().iter();
+        paths.map(|&(path, cut)| ProxiedPath { path, cut })
+    };
+    let proxied = |(number, service): (Service, &services::Service)| Proxied {
+        service: service.clone(),
+        paths: paths(number).collect(),
+    };
+    let services = Service::ALL.into_iter().zip(services);
+    let services = services.filter(|(number, _)| !number.proxied().is_empty());
+    let trusted = checked.networks("trusted-proxies");
+    ProxySettings {
+        services: services.map(proxied).collect(),
+        inner_paths: &INNER_PATHS,
+        silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
+        service_connections_max: checked.number("proxy-connections-max"),
+        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        clock,
+    }
+}
+
+fn start_calls(
+    checked: &Checked,
+    services: Vec<services::Service>,
+    input: Sender<Input>,
+    wake: LateWake,
+) -> Result<Calls, RunError> {
+    let silence = Duration::from_millis(checked.milli("http-timeout-s"));
+    let limits = CallLimits {
+        silence,
+        whole: silence * WHOLE_SILENCES,
+        answer_bytes_max: checked.number("upstream-answer-bytes-max"),
+    };
+    let replied = move |reply| {
+        // After the loop's end nobody waits for it.
+        let _ = input.send(Input::Reply(reply));
+        wake.wake();
+    };
+    let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
+    calls.map_err(RunError::Thread)
+}

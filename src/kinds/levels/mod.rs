@@ -1,0 +1,55 @@
+//! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
+
+mod endpoint;
+#[cfg(feature = "nats")]
+mod nats;
+mod pages;
+mod relay;
+mod rows;
+mod start;
+
+#[cfg(feature = "nats")]
+use self::nats::start;
+use self::start::demo;
+use crate::feeds::levels::KEYS;
+use crate::run::GatewayKind;
+#[cfg(not(feature = "nats"))]
+use crate::run::RunError;
+use crate::settings::{Checked, Part, Rows, SettingsError};
+
+/// `weirgate levels`.
+pub(super) const LEVELS: GatewayKind = GatewayKind::new(
+    "levels",
+    "Relay level signals and market flow from NATS JetStream",
+    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Nats, Part::Json])
+        .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
+    start,
+)
+.check(unknown_keys);
+
+/// `weirgate demo`.
+pub(super) const DEMO: GatewayKind = GatewayKind::new(
+    "demo",
+    "Try it: the levels gateway on a simulated market, no broker needed",
+    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Json])
+        .own(&[rows::OF_BOTH, rows::OF_DEMO])
+        .changes(rows::DEMO_CHANGES),
+    demo,
+)
+.check(unknown_keys);
+
+/// Without the NATS source there is nothing to run.
+#[cfg(not(feature = "nats"))]
+fn start(_: &Checked) -> Result<(), RunError> {
+    Err(RunError::NotBuilt("NATS"))
+}
+
+/// Endpoints that send keys which nothing fills.
+fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
+    let relays = relay::of(checked);
+    let relayed = relays.iter().map(|relay| relay.key.as_str());
+    let known: Vec<_> = KEYS.into_iter().chain(relayed).collect();
+    let endpoints = endpoint::of(checked);
+    let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
+    refused.map(|r| checked.refused("endpoint", &r)).collect()
+}

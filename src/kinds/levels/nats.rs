@@ -1,0 +1,149 @@
+//! `weirgate levels` on NATS JetStream.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::LEVELS;
+use super::relay::{self, RelaySettings};
+use super::start::LevelsPlan;
+use crate::run::{RunError, say, start_process};
+use crate::settings::{Checked, NatsAccess, NatsUser, SecretUrl};
+use crate::sources::nats::{
+    Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+};
+use crate::telemetry::BusStatus;
+
+/// Frames the banner.
+const RULE: &str = "============================================================";
+
+/// The last line of the banner, once both subscriptions stand.
+const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
+
+/// Runs the levels gateway until a signal.
+pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+    let access = checked.nats();
+    let is_ephemeral = checked.switch("ephemeral");
+    let plan = LevelsPlan::new(LEVELS.name, checked, relay::of(checked));
+    let clock = start_process(checked)?;
+    let status = plan.bus_status(clock);
+    let settings = nats_settings(&access, is_ephemeral, &plan);
+    let source = NatsSource::new(settings, Arc::clone(&status));
+    let subscribing = Arc::clone(&status);
+    let announced_url = access.url.clone();
+    plan.run(
+        clock,
+        source,
+        status,
+        access.url.to_string(),
+        move |listening| {
+            say(&banner(&announced_url, listening.addr.port()));
+            announce_subscribed(subscribing);
+        },
+    )
+}
+
+fn nats_settings(access: &NatsAccess, is_ephemeral: bool, plan: &LevelsPlan) -> NatsSettings {
+    const DAY_S: u64 = 24 * 60 * 60;
+    let stream = |name: &str, subjects: &[&str]| StreamSpec {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
+        max_age_s: DAY_S,
+    };
+    NatsSettings {
+        urls: access.url.expose().to_owned(),
+        credentials: credentials(&access.user),
+        tls: Tls {
+            ca: access.ca.clone(),
+            client: access.client.clone(),
+        },
+        streams: vec![
+            stream("LEVEL_SIGNALS", &["levels.*"]),
+            stream("MARKET_DATA", &["market.*", "market.*.*"]),
+        ],
+        subscriptions: subscriptions(plan),
+        ephemeral: is_ephemeral,
+        reconnect_delay_min_ms: 100,
+        reconnect_delay_max_ms: 2_000,
+        watchdog_interval_ms: 1_000,
+        watchdog_misses: 2,
+        backlog_quiet_min: 4,
+    }
+}
+
+fn subscriptions(plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
+    // Streams of relays are their publishers' to make.
+    let named = |relay: &RelaySettings| relay.stream.clone();
+    let ours = ["LEVEL_SIGNALS", "MARKET_DATA"].map(|name| Some(name.to_owned()));
+    let streams = ours.into_iter().chain(plan.relays.iter().map(named));
+    let targets = streams.zip(plan.consumers());
+    let subscription = |(stream, (durable, subject)): (_, (&str, &str))| SubscriptionSpec {
+        stream,
+        subject: subject.to_owned(),
+        durable: durable.to_owned(),
+    };
+    targets.map(subscription).collect()
+}
+
+fn credentials(user: &NatsUser) -> Credentials {
+    match user {
+        NatsUser::None => Credentials::None,
+        NatsUser::Password(user, password) => {
+            Credentials::UserPassword(user.clone(), password.expose().to_owned())
+        }
+        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
+        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
+        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
+    }
+}
+
+/// Says the last line of the banner once the subscriptions stand.
+fn announce_subscribed(status: Arc<BusStatus>) {
+    let wait = move || {
+        while !status.subscribed() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        say(SUBSCRIBED);
+    };
+    // Without the thread the line is missing, and nothing else.
+    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(wait) {
+        tracing::warn!(%error, "cannot wait for the subscriptions");
+    }
+}
+
+/// The block at the start of `weirgate levels`. `port` is the one that is listened on.
+fn banner(nats_url: &SecretUrl, port: u16) -> String {
+    format!(
+        "{RULE}\nGATEWAY SERVICE\n{RULE}\n  NATS URL: {nats_url}\n  \
+         WebSocket: ws://localhost:{port}/ws/stream\n{RULE}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_block_is_the_documents() {
+        let url = SecretUrl::new("nats://nats:4222");
+        let expected = "\
+============================================================
+GATEWAY SERVICE
+============================================================
+  NATS URL: nats://nats:4222
+  WebSocket: ws://localhost:8000/ws/stream
+============================================================
+✅ Gateway subscribed to NATS subjects
+";
+        let start = banner(&url, 8000);
+        assert_eq!(format!("{start}\n{}\n", SUBSCRIBED), expected);
+    }
+
+    #[test]
+    fn the_banner_hides_the_password() {
+        let url = SecretUrl::new("nats://ann:s3cret@nats:4222");
+        let start = banner(&url, 9000);
+        assert!(start.contains("  NATS URL: nats://ann:***@nats:4222\n"));
+        assert!(!start.contains("s3cret"));
+    }
+}

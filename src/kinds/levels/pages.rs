@@ -1,0 +1,98 @@
+//! What the levels gateway says of itself: `/health`.
+
+use std::sync::Arc;
+
+use crate::http::{Answer, Route, StatusCode};
+use crate::telemetry::Telemetry;
+use crate::wire::object_writer::ObjectWriter;
+
+/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
+/// its password must be hidden already.
+pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
+    let telemetry = Arc::clone(telemetry);
+    Route::get("/health", move |_| health(&telemetry, &nats_url))
+}
+
+fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
+    let numbers = telemetry.event_loop.numbers();
+    let mut object = ObjectWriter::new();
+    object.string("service", "gateway");
+    object.string("status", "healthy");
+    object.string("nats_url", nats_url);
+    object.number("connections", numbers.hub.open);
+    let bus = telemetry.bus();
+    object.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
+    object.maybe_number("last_message_ts", numbers.feed.last_message_unix_ms);
+    let mut lag = ObjectWriter::new();
+    for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
+        lag.maybe_number(consumer.name(), consumer.lag());
+    }
+    object.object("consumer_lag", lag);
+    Answer::json(StatusCode::OK, object.finish()).no_store()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::http::{ReadyLimits, page, pages};
+    use crate::hub::{FeedStats, Now};
+    use crate::kinds::levels::endpoint::is_http_path;
+    use crate::telemetry::{Build, BusStatus, LoopNumbers};
+
+    fn telemetry(clock: Clock) -> Arc<Telemetry> {
+        let consumers = [
+            ("gateway_levels", "levels.signals"),
+            ("gateway_flow", "market.flow"),
+        ];
+        let build = Build {
+            version: "1.2.3",
+            gateway: "levels",
+            features: "nats".to_owned(),
+        };
+        let feed = FeedStats::of(["levels.signals"]);
+        let bus = BusStatus::new(&consumers, clock.now().unix_ms);
+        Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
+    }
+
+    fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
+    }
+
+    fn text(answer: &Answer) -> &str {
+        std::str::from_utf8(&answer.body).unwrap()
+    }
+
+    #[test]
+    fn health_keeps_the_order_of_the_contract() {
+        let telemetry = telemetry(Clock::start());
+        let url = "nats://u:***@nats:4222";
+        assert_eq!(
+            text(&health(&telemetry, url)),
+            r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
+        );
+        turn(&telemetry, |numbers| {
+            numbers.hub.open = 3;
+            numbers.feed.last_message_unix_ms = Some(1_700_000_000_000);
+        });
+        let bus = telemetry.bus().unwrap();
+        bus.set_up(true);
+        bus.consumers()[1].set_lag(Some(7));
+        assert_eq!(
+            text(&health(&telemetry, url)),
+            r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":3,"nats_connected":true,"last_message_ts":1700000000000,"consumer_lag":{"gateway_levels":null,"gateway_flow":7}}"#
+        );
+    }
+
+    #[test]
+    fn no_endpoint_can_take_the_path_of_a_page() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
+        routes.push(health_route(&telemetry, String::new()));
+        routes.extend(page::routes());
+        for route in routes {
+            assert!(is_http_path(route.path), "{}", route.path);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Puts the levels gateway together, on whichever source.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::DEMO;
+use super::endpoint::{self, EndpointSettings};
+use super::pages::health_route;
+use super::relay::{DURABLES, RelaySettings};
+use crate::clock::Clock;
+use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
+use crate::gateways::{LevelsGateway, LevelsPath};
+use crate::http::page;
+use crate::hub::{FrameBytes, TopicName};
+use crate::run::{CommonSettings, Listening, Parts, RunError, say, start_process};
+use crate::settings::Checked;
+use crate::sources::Source;
+use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
+use crate::telemetry::BusStatus;
+
+/// Runs the levels gateway on a simulated market until a signal.
+pub(super) fn demo(checked: &Checked) -> Result<(), RunError> {
+    let market = SimulatedSettings {
+        levels: checked.number("levels"),
+        seed: checked.number("seed"),
+    };
+    let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
+    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new());
+    let clock = start_process(checked)?;
+    let status = plan.bus_status(clock);
+    let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
+    plan.run(clock, source, status, "simulated".to_owned(), |listening| {
+        say(&welcome(listening.addr));
+    })
+}
+
+/// What the demo says at the start: what to open. An address that stands for all is shown as
+/// `localhost`.
+fn welcome(listen: SocketAddr) -> String {
+    let host = match listen.ip() {
+        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+        ip if ip.is_ipv6() => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let port = listen.port();
+    format!(
+        "weirgate demo: a simulated market\n  Page:      http://{host}:{port}/\n  \
+         WebSocket: ws://{host}:{port}/ws/stream"
+    )
+}
+
+/// The levels gateway apart from its source.
+pub(super) struct LevelsPlan {
+    gateway: &'static str,
+    common: CommonSettings,
+    feed: LevelsFeedSettings,
+    paths: Vec<LevelsPath>,
+    pub(super) relays: Vec<RelaySettings>,
+}
+
+impl LevelsPlan {
+    pub(super) fn new(
+        gateway: &'static str,
+        checked: &Checked,
+        relays: Vec<RelaySettings>,
+    ) -> Self {
+        let endpoints = endpoint::of(checked);
+        Self {
+            gateway,
+            common: CommonSettings::new(checked),
+            feed: feed_settings(checked, &relays, &endpoints),
+            paths: paths(&endpoints),
+            relays,
+        }
+    }
+
+    /// The durables and their subjects, as `/health` shows them.
+    pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let relays = self.relays.iter();
+        let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
+        DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
+    }
+
+    pub(super) fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
+        let consumers: Vec<_> = self.consumers().collect();
+        Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
+    }
+
+    /// Runs until a signal. `shown_url` is where the bus is, for `/health`.
+    pub(super) fn run(
+        self,
+        clock: Clock,
+        source: impl Source + 'static,
+        status: Arc<BusStatus>,
+        shown_url: String,
+        announce: impl FnOnce(&Listening),
+    ) -> Result<(), RunError> {
+        let frame_bytes = FrameBytes::default();
+        let gateway = LevelsGateway::new(self.paths, self.common.origins());
+        let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
+        Parts::new(self.gateway, self.common, feed, gateway)
+            .frame_bytes(frame_bytes)
+            .source(source, status)
+            .routes(move |telemetry| {
+                let mut routes = page::routes();
+                routes.push(health_route(telemetry, shown_url));
+                routes
+            })
+            .run(clock, announce)
+    }
+}
+
+/// What a path sends has its own name, so that both sides find it.
+fn topic(endpoint: &EndpointSettings) -> TopicName {
+    endpoint.path.clone().into()
+}
+
+fn feed_settings(
+    checked: &Checked,
+    relays: &[RelaySettings],
+    endpoints: &[EndpointSettings],
+) -> LevelsFeedSettings {
+    let relay = |relay: &RelaySettings| Relay {
+        subject: relay.subject.clone(),
+        key: relay.key.clone(),
+    };
+    let endpoint = |endpoint: &EndpointSettings| Endpoint {
+        topic: topic(endpoint),
+        keys: endpoint.keys.clone(),
+    };
+    LevelsFeedSettings {
+        json_depth_max: checked.number("json-depth-max"),
+        session_length_min: checked.number("session-length-min"),
+        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
+        relays: relays.iter().map(relay).collect(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
+    let everything = LevelsPath {
+        path: LevelsGateway::PATH.to_owned(),
+        topic: TOPIC,
+    };
+    let others = endpoints.iter().map(|endpoint| LevelsPath {
+        path: endpoint.path.clone(),
+        topic: topic(endpoint),
+    });
+    [everything].into_iter().chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_says_what_to_open() {
+        for (listen, page) in [
+            ("127.0.0.1:8000", "http://localhost:8000/\n"),
+            ("[::]:80", "http://localhost:80/\n"),
+            ("10.0.0.1:80", "http://10.0.0.1:80/\n"),
+            ("[fd00::1]:80", "http://[fd00::1]:80/\n"),
+        ] {
+            let shown = listen.parse().map(welcome);
+            assert!(shown.is_ok_and(|text| text.contains(page)), "{listen}");
+        }
+    }
+}

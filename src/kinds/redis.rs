@@ -1,0 +1,49 @@
+//! The Redis source from settings, for the gateways that have one.
+
+use crate::run::RunError;
+use crate::settings::{Checked, RedisSettings, SentinelSettings};
+use crate::sources::redis::{self, Endpoint};
+
+/// What the source is told.
+///
+/// # Errors
+/// An address is no good.
+pub(super) fn source_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
+    let RedisSettings {
+        url,
+        host,
+        port,
+        sentinels,
+        ca_file,
+    } = checked.redis();
+    let server = match url {
+        Some(url) => Endpoint::parse(url.expose())
+            .map_err(|error| RunError::Settings(format!("--redis-url: {error}")))?,
+        None => Endpoint::new(&host, port),
+    };
+    let mut source = redis::RedisSettings::new(server);
+    if let Some(SentinelSettings { urls, master }) = sentinels {
+        let sentinels = urls.expose().split(',').map(Endpoint::parse_sentinel);
+        source.sentinels = sentinels
+            .collect::<Result<_, _>>()
+            .map_err(|error| RunError::Settings(format!("--redis-sentinels: {error}")))?;
+        source.master_name = master;
+    }
+    source.tls_ca_file = ca_file;
+    source.payload_bytes_max = checked.number("bus-message-bytes-max");
+    Ok(source)
+}
+
+/// Where Redis is, for people: without user and password.
+pub(super) fn shown_address(source: &redis::RedisSettings) -> String {
+    let scheme = if source.server.tls { "rediss" } else { "redis" };
+    if source.sentinels.is_empty() {
+        return format!("{scheme}://{}", source.server.address());
+    }
+    let sentinels: Vec<_> = source.sentinels.iter().map(Endpoint::address).collect();
+    format!(
+        "{} (sentinels {})",
+        source.master_name,
+        sentinels.join(", ")
+    )
+}

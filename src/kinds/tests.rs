@@ -1,0 +1,444 @@
+//! Walks of all rows of all gateways, and the rules of precedence, all without a process.
+
+use std::collections::HashSet;
+
+mod walks;
+
+use super::{GATEWAYS, WEIRGATE};
+use crate::commands::health::HealthCheck;
+use crate::commands::{Exit, Invocation};
+use crate::settings::typed::Env;
+use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
+
+/// Every row of every command, as the documents have them.
+fn settings() -> Vec<Setting> {
+    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    let all: Vec<_> = gateways.chain([Rows::TOKEN, Rows::HEALTH]).collect();
+    table(&all)
+}
+
+/// Each command that has settings: what is typed to reach them, and its rows.
+fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
+    let words = |name| match name {
+        // Where Redis is has no default there.
+        "trades" => vec!["trades", "--redis-url=redis://r"],
+        other => vec![other],
+    };
+    let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
+    let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
+    let health = (vec!["health"], Rows::HEALTH.settings());
+    gateways.chain([token, health]).collect()
+}
+
+fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
+    WEIRGATE.parse(["weirgate"].iter().chain(args), env.iter().copied())
+}
+
+fn started(args: &[&str], env: &[(&str, &str)]) -> (&'static str, Checked) {
+    match run(args, env) {
+        Ok(Invocation::Run(gateway, checked)) => (gateway.name, *checked),
+        other => panic!("nothing to run: {other:?}"),
+    }
+}
+
+fn levels(args: &[&str], env: &[(&str, &str)]) -> Checked {
+    started(&[&["levels"], args].concat(), env).1
+}
+
+fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
+    match run(args, env) {
+        Err(exit) => exit,
+        Ok(invocation) => panic!("{args:?} {env:?} was let through: {invocation:?}"),
+    }
+}
+
+fn warnings(env: &[(&str, &str)]) -> Vec<String> {
+    let checked = levels(&[], env);
+    checked.warnings().iter().map(Warning::to_string).collect()
+}
+
+#[test]
+fn names_are_unique_on_each_subcommand() {
+    for (_, rows) in commands() {
+        let (mut flags, mut env) = (HashSet::new(), HashSet::new());
+        for setting in rows {
+            assert!(flags.insert(setting.flag), "--{} twice", setting.flag);
+            for name in setting.env_names() {
+                assert!(env.insert(name.clone()), "{name} twice");
+            }
+        }
+        assert!(!flags.is_empty());
+        let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
+        for own in ["check", "help", "version"]
+            .into_iter()
+            .chain(prints.map(|p| p.flag))
+        {
+            assert!(!flags.contains(own), "--{own} is no setting");
+        }
+    }
+}
+
+#[test]
+fn flags_are_kebab_case_and_end_with_their_unit() {
+    for setting in settings() {
+        let flag = setting.flag;
+        assert!(
+            flag.chars().all(|c| c.is_ascii_lowercase() || c == '-'),
+            "{flag}"
+        );
+        assert!(flag.split('-').all(|word| !word.is_empty()), "{flag}");
+        let Kind::Number { unit, .. } = setting.kind else {
+            continue;
+        };
+        let good = match unit {
+            Unit::Milliseconds => flag.ends_with("-ms"),
+            Unit::Seconds => flag.ends_with("-s"),
+            Unit::Minutes => flag.ends_with("-min"),
+            Unit::Hertz => flag.ends_with("-hz"),
+            // `-max` and what it is counted over may follow the unit.
+            Unit::Bytes => flag
+                .split_once("-bytes")
+                .is_some_and(|(_, rest)| ["", "-max", "-per-turn-max"].contains(&rest)),
+            Unit::Count => !flag.contains("bytes") && !flag.ends_with("-ms"),
+        };
+        assert!(good, "--{flag} does not end with its unit {unit:?}");
+    }
+}
+
+#[test]
+fn help_is_there_and_fits_a_line() {
+    for setting in settings() {
+        let (flag, help) = (setting.flag, setting.help);
+        assert!(
+            !help.is_empty() && help.chars().count() <= 80,
+            "{flag}: {help}"
+        );
+        assert!(
+            !help.ends_with('.'),
+            "{flag}: the line is no sentence, and `more` may follow"
+        );
+        assert!(
+            setting.more.is_empty() || setting.more.ends_with('.'),
+            "{flag}"
+        );
+    }
+}
+
+#[test]
+fn every_source_of_every_setting_goes_over_the_next() {
+    for gateway in GATEWAYS
+        .iter()
+        .filter(|g| ["levels", "demo"].contains(&g.name))
+    {
+        for setting in gateway.rows.settings() {
+            let names = setting.env_names();
+            // All env names at once; then without the first; and so on. Values do not matter to
+            // the order, so each is the default.
+            let default = match (setting.default, setting.kind) {
+                ("", Kind::Form(_)) => walks::form_value(setting.flag),
+                ("", Kind::SocketAddr) => "127.0.0.1:9100",
+                ("", _) => "*",
+                (default, _) => default,
+            };
+            let source = |args: &[&str], env: &[(&str, &str)]| {
+                let given = !args.is_empty() || !env.is_empty();
+                let beside = walks::partner(setting.flag).filter(|_| given);
+                let args = [&[gateway.name, "--check"], args, beside.as_slice()].concat();
+                let Ok(Invocation::Show(text)) = run(&args, env) else {
+                    panic!("{:?}", run(&args, env));
+                };
+                let flag = format!("--{} ", setting.flag);
+                let line = text.lines().find(|l| l.trim_start().starts_with(&flag));
+                line.unwrap().rsplit("  ").next().unwrap().to_owned()
+            };
+            let env: Vec<_> = names.iter().map(|n| (n.as_str(), default)).collect();
+            let flag = format!("--{}={default}", setting.flag);
+            let empty = format!("--{}=", setting.flag);
+            assert_eq!(source(&[&flag], &env), "flag");
+            for (i, name) in names.iter().enumerate() {
+                assert_eq!(source(&[], &env[i..]), format!("env {name}"));
+                assert_eq!(source(&[&empty], &env[i..]), format!("env {name}"));
+                let mut unset = env.clone();
+                unset[..i].iter_mut().for_each(|pair| pair.1 = " ");
+                assert_eq!(source(&[], &unset), format!("env {name}"), "empty is unset");
+            }
+            assert_eq!(source(&[], &[]), "default");
+        }
+    }
+}
+
+#[test]
+fn values_follow_the_sources() {
+    let port = |args: &[&str], env: &[(&str, &str)]| levels(args, env).listen().port();
+    let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
+    assert_eq!(port(&["--port", "4"], &env), 4);
+    assert_eq!(
+        port(&["--port", "5", "--port", "4"], &env),
+        4,
+        "the last flag counts"
+    );
+    assert_eq!(port(&[], &env), 1);
+    assert_eq!(port(&[], &env[1..]), 2);
+    assert_eq!(port(&[], &env[2..]), 3);
+    assert_eq!(port(&[], &[]), 8000);
+    // What is not looked at cannot be wrong.
+    assert_eq!(port(&["--port", "4"], &[("GATEWAY_PORT", "x")]), 4);
+    assert!(levels(&["--ephemeral"], &[]).switch("ephemeral"));
+    assert!(!levels(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).switch("ephemeral"));
+    assert_eq!(
+        levels(&[], &[("NATS_URL", " nats://a ")])
+            .url("nats-url")
+            .expose(),
+        "nats://a"
+    );
+}
+
+#[test]
+fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
+    let keys = |args: &[&str], env: &[(&str, &str)]| {
+        let relays = levels(args, env).text("relay");
+        let keys = relays.split_whitespace().filter_map(|one| {
+            let (_, key) = one.split(',').next()?.split_once('=')?;
+            Some(key.to_owned())
+        });
+        keys.collect::<Vec<_>>()
+    };
+    let env = [("WEIRGATE_RELAY", "e.f=e\n g.h=g")];
+    assert_eq!(
+        keys(&["--relay", "a=x c=z", "--relay=b=y"], &env),
+        ["x", "z", "y"]
+    );
+    assert_eq!(keys(&[], &env), ["e", "g"]);
+    assert_eq!(keys(&["--relay", "", "--relay="], &env), ["e", "g"]);
+    assert_eq!(keys(&[], &[]), Vec::<String>::new());
+    let endpoints = levels(&["--endpoint=/a=e,flow"], &env).text("endpoint");
+    assert_eq!(endpoints, "/a=e,flow");
+}
+
+#[test]
+fn a_kubernetes_service_address_is_no_port() {
+    for value in [
+        "tcp://10.0.0.1:80",
+        "udp://10.0.0.1:80",
+        "tcp://[fd00::1]:80",
+    ] {
+        let settings = levels(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
+        assert_eq!(settings.listen().port(), 9000);
+        assert_eq!(settings.warnings().len(), 1);
+        let warning = settings.warnings()[0].to_string();
+        assert!(
+            warning.starts_with(&format!("GATEWAY_PORT={value} is ignored")),
+            "{warning}"
+        );
+    }
+    assert_eq!(
+        levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")])
+            .listen()
+            .port(),
+        8000
+    );
+    // Not of that form, or typed by a person: wrong.
+    for value in [
+        "tcp://10.0.0.1",
+        "http://10.0.0.1:80",
+        "tcp://u@h:80",
+        "tcp://:80",
+    ] {
+        assert_eq!(
+            refused(&["levels"], &[("GATEWAY_PORT", value)]).status,
+            2,
+            "{value}"
+        );
+    }
+    assert_eq!(
+        refused(&["levels", "--port", "tcp://10.0.0.1:80"], &[]).status,
+        2
+    );
+}
+
+#[test]
+fn near_misses_are_pointed_out() {
+    for (typed, meant) in [
+        ("WEIRGATE_PROT", "WEIRGATE_PORT"),
+        ("WEIRGATE_PING_INTERVAL", "WEIRGATE_PING_INTERVAL_MS"),
+        ("WEIRGATE_DRAIN", "WEIRGATE_DRAIN_DELAY_MS"),
+        ("WEIRGATE_LOGFORMAT", "WEIRGATE_LOG_FORMAT"),
+        ("WEIRGATE_GATWAY", "WEIRGATE_GATEWAY"),
+        ("WEIRGATE_GATEWAY_PORT", "GATEWAY_PORT"),
+    ] {
+        let expected = format!("{typed} is no setting and is ignored; did you mean {meant}?");
+        assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
+    }
+    assert_eq!(
+        warnings(&[("WEIRGATE_MOON_PHASE", "full")]),
+        ["WEIRGATE_MOON_PHASE is no setting and is ignored"]
+    );
+}
+
+#[test]
+fn names_that_others_set_are_no_warning() {
+    let quiet = [
+        ("WEIRGATE_GATEWAY", "demo"),
+        ("WEIRGATE_SEED", "3"),
+        ("WEIRGATE_SERVICE_HOST", "10.0.0.1"),
+        ("WEIRGATE_SERVICE_PORT", "80"),
+        ("WEIRGATE_SERVICE_PORT_HTTP", "80"),
+        ("WEIRGATE_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
+        ("GATEWAY_PRT", "1"),
+        ("PATH", "/bin"),
+    ];
+    assert_eq!(warnings(&quiet), Vec::<String>::new());
+}
+
+#[test]
+fn values_have_to_fit_together() {
+    for (args, low, high) in [
+        (
+            "--send-queue-soft-bytes=2000000",
+            "soft-bytes is 2000000 (flag)",
+            "hard-bytes, 1048576 (default)",
+        ),
+        (
+            "--send-queue-hard-bytes=1000000000",
+            "hard-bytes is 1000000000",
+            "frame-bytes-max",
+        ),
+        (
+            "--frame-bytes-max=2000000",
+            "bus-message-bytes-max is 16777216 (default)",
+            "frame-bytes-max, 2000000 (flag)",
+        ),
+        (
+            "--send-queue-stall-ms=100",
+            "conflate-after-ms is 1000",
+            "stall-ms, 100",
+        ),
+    ] {
+        let exit = refused(&["levels", args], &[]);
+        assert_eq!(exit.status, 2);
+        assert!(
+            exit.text.contains(low) && exit.text.contains(high),
+            "{exit}"
+        );
+    }
+    let lowered = levels(&["--send-queue-soft-bytes=100000"], &[]);
+    assert_eq!(lowered.number::<u64>("turn-publication-bytes-max"), 50_000);
+}
+
+#[test]
+fn all_wrong_values_are_told_at_once() {
+    let exit = refused(
+        &["levels", "--drain-ms", "-1", "--port=x"],
+        &[("WEIRGATE_LOG_FORMAT", "xml")],
+    );
+    assert_eq!(exit.status, 2);
+    assert_eq!(exit.text.lines().count(), 3, "{exit}");
+}
+
+#[cfg(unix)]
+#[test]
+fn env_that_is_no_text_is_told_by_name() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let bad = OsString::from_vec(vec![0xff]);
+    let exit = WEIRGATE.parse(["weirgate", "levels"], [("NATS_URL", bad.clone())]);
+    let exit = exit.unwrap_err();
+    assert_eq!(
+        (exit.status, exit.text.as_str()),
+        (2, "error: NATS_URL is not UTF-8 text\n")
+    );
+    assert!(Env::new([(bad, "x")]).unknown_names(&settings()).is_empty());
+}
+
+#[test]
+fn the_environment_may_name_the_gateway() {
+    let demo = [("WEIRGATE_GATEWAY", "demo")];
+    assert_eq!(started(&[], &demo).0, "demo");
+    assert_eq!(started(&["--seed", "7"], &demo).1.number::<u64>("seed"), 7);
+    assert_eq!(started(&["levels"], &demo).0, "levels");
+    assert!(matches!(run(&["version"], &demo), Ok(Invocation::Show(_))));
+    assert!(refused(&["--help"], &demo).text.contains("Commands:"));
+    let exit = refused(&[], &[("WEIRGATE_GATEWAY", "lvels")]);
+    assert_eq!(exit.status, 2);
+    assert_eq!(
+        exit.text,
+        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or trades or channels or events or demo\n"
+    );
+}
+
+#[test]
+fn health_asks_where_the_gateway_listens() {
+    let asked = |args: &[&str], env: &[(&str, &str)]| match run(args, env) {
+        Ok(Invocation::Health(check)) => check,
+        other => panic!("{other:?}"),
+    };
+    let check = |listen: &str, ms| HealthCheck::new(listen.parse().unwrap(), ms);
+    assert_eq!(asked(&["health"], &[]), check("127.0.0.1:8000", 2000));
+    let env = [("WEIRGATE_LISTEN", "10.0.0.1"), ("PORT", "9000")];
+    assert_eq!(
+        asked(&["health", "levels"], &env),
+        check("10.0.0.1:9000", 2000)
+    );
+    let args = ["health", "demo", "--port=1", "--health-timeout-ms=5"];
+    assert_eq!(
+        asked(&args, &[("WEIRGATE_GATEWAY", "x")]),
+        check("127.0.0.1:1", 5)
+    );
+    assert_eq!(refused(&["health"], &[("PORT", "x")]).status, 1);
+    assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
+}
+
+#[test]
+fn secrets_are_in_no_text() {
+    let url = "nats://ann:s3cret@h:1";
+    let bad = "http://ann:s3cret@h";
+    let shown = [
+        format!("{:?}", run(&["levels"], &[("NATS_URL", url)])),
+        format!("{:?}", run(&["levels", "--check"], &[("NATS_URL", url)])),
+        refused(&["levels"], &[("NATS_URL", bad)]).text,
+        refused(&["levels", "--nats-url", bad], &[]).text,
+        format!(
+            "{:?}",
+            run(&["events", "--check"], &[("INTERNAL_AUTH_TOKEN", "s3cret")])
+        ),
+        refused(&["levels", url], &[]).text,
+        refused(&["levels", &format!("--nats-ur={url}")], &[]).text,
+        refused(&["levels", "--check", "--ephemeral", url], &[]).text,
+        refused(&[url], &[]).text,
+    ];
+    for text in shown {
+        assert!(text.contains("***") || text.contains("nats-ur"), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    assert_eq!(
+        levels(&[], &[("NATS_URL", url)]).url("nats-url").expose(),
+        url
+    );
+}
+
+#[test]
+fn a_program_of_one_gateway_needs_no_subcommand() {
+    static ONE: crate::commands::Program = crate::commands::Program {
+        name: "one",
+        about: "One gateway",
+        start_with: "",
+        gateways: &[super::events::EVENTS],
+    };
+    let none: [(&str, &str); 0] = [];
+    for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
+        match ONE.parse(args, none) {
+            Ok(Invocation::Run(gateway, checked)) => {
+                assert_eq!((gateway.name, checked.listen().port()), ("events", 9));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let help = ONE.parse(["one", "--help"], none).unwrap_err();
+    assert!(help.text.contains("--lobby-url"), "{help}");
+    match ONE.parse(["one", "--check"], none) {
+        Ok(Invocation::Show(text)) => assert!(text.starts_with("one: the settings"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}

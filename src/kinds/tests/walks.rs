@@ -1,0 +1,57 @@
+//! The whole table with each subcommand: nothing in it is without effect, or too wide.
+
+use super::*;
+
+/// What has to stand beside a flag that is half of something.
+pub(super) fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
+        _ => return None,
+    })
+}
+
+/// A value for a row in a form of its own.
+pub(super) fn form_value(flag: &str) -> &'static str {
+    match flag {
+        "relay" => "news.flash=news",
+        "endpoint" => "/ws/flow=flow",
+        _ => "https://other:1/base",
+    }
+}
+
+#[test]
+fn rows_of_one_heading_stand_together() {
+    for (_, rows) in commands() {
+        let mut seen = Vec::new();
+        for row in rows {
+            if seen.last() != Some(&row.heading) {
+                assert!(!seen.contains(&row.heading), "--{}", row.flag);
+                seen.push(row.heading);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_gateway_changes_is_there_and_becomes_another() {
+    for gateway in GATEWAYS {
+        let nothing = gateway.rows.changes_of_nothing();
+        assert!(nothing.is_empty(), "{}: {nothing:?}", gateway.name);
+    }
+}
+
+#[test]
+fn defaults_are_allowed() {
+    for setting in settings() {
+        let value = setting.kind.parse(setting.default);
+        assert!(value.is_some(), "--{}: {:?}", setting.flag, setting.default);
+        if let Kind::Number { min, max, .. } = setting.kind {
+            assert!(min <= max, "--{}", setting.flag);
+        }
+    }
+}

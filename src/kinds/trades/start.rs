@@ -1,0 +1,97 @@
+//! Puts the trades gateway together.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::TRADES;
+use super::pages::{Numbers, health_route, upgrade_required};
+use crate::feeds::Subscription;
+use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
+use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::hub::FrameBytes;
+use crate::kinds::auth::{access_metrics, authenticator, warn_of};
+use crate::kinds::redis::{shown_address, source_settings};
+use crate::run::{CommonSettings, Parts, RunError, say, start_process};
+use crate::settings::{AuthSettings, Checked};
+use crate::sources::redis::RedisSource;
+use crate::telemetry::{BusStatus, GatewayMetric, names};
+
+/// Runs the trades gateway until a signal.
+pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+    let common = CommonSettings::new(checked);
+    let auth = checked.auth();
+    let redis = source_settings(checked)?;
+    let gateway_settings = gateway_settings(checked, &common, &auth)?;
+    let environment = checked.text("node-env");
+    let clock = start_process(checked)?;
+    warn_of(&auth, &gateway_settings.authenticator);
+
+    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let redis_shown = shown_address(&redis);
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
+        .map_err(|error| RunError::Settings(error.to_string()))?;
+    interest.subscribe(Subscription::pattern(PATTERN));
+    let stats = Arc::new(TradesStats::default());
+    let numbers = Numbers {
+        stats: Arc::clone(&stats),
+        server_id: gateway_settings.server_id.clone(),
+        clock,
+    };
+    let frame_bytes = FrameBytes::default();
+    let feed_settings = TradesFeedSettings {
+        json_depth_max: checked.number("json-depth-max"),
+        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
+    };
+    let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
+    let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
+    let line = checked.unless_0("stats-log-interval-ms");
+    let (for_line, for_stats) = (numbers.clone(), numbers.clone());
+    Parts::new(TRADES.name, common, feed, gateway)
+        .frame_bytes(frame_bytes)
+        .source(source, status)
+        .routes(|telemetry| vec![health_route(telemetry)])
+        .fallback(upgrade_required())
+        .stats_line(line.map(|ms| for_line.every(ms)))
+        .stats_head(Box::new(move |telemetry, object| {
+            for_stats.write(telemetry, object);
+        }))
+        .metrics(metrics(&stats))
+        .run(clock, |listening| {
+            let (port, server_id) = (listening.addr.port(), &numbers.server_id);
+            say(&format!(
+                "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
+                 ws://localhost:{port}\n  Environment: {environment}\n  Server:      {server_id}"
+            ));
+        })
+}
+
+fn gateway_settings(
+    checked: &Checked,
+    common: &CommonSettings,
+    auth: &AuthSettings,
+) -> Result<TradesGatewaySettings, RunError> {
+    Ok(TradesGatewaySettings {
+        server_id: server_id(),
+        symbols_max: checked.number("symbols-max"),
+        inbound_per_second: checked.unless_0("messages-per-second-max"),
+        json_depth_max: checked.number("json-depth-max"),
+        origins: common.origins(),
+        authenticator: authenticator(auth)?,
+    })
+}
+
+/// `ws-gateway-` and eight hexadecimal digits, new at each start.
+fn server_id() -> String {
+    let random = RandomState::new().hash_one(0) as u32;
+    format!("ws-gateway-{random:08x}")
+}
+
+fn metrics(stats: &Arc<TradesStats>) -> Vec<GatewayMetric> {
+    let held = Arc::clone(stats);
+    let subscriptions = GatewayMetric::Number(
+        &names::SUBSCRIPTIONS,
+        Box::new(move || held.subscriptions()),
+    );
+    let access = access_metrics(&stats.access);
+    [subscriptions].into_iter().chain(access).collect()
+}

@@ -1,0 +1,382 @@
+//! The values of one gateway, each allowed, and fitting together.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::error::{SettingsError, Warning};
+use super::kind::{Refused, Value};
+use super::rows::Rows;
+use super::secret::{SecretText, SecretUrl};
+use super::setting::Setting;
+use super::typed::{Env, Source, Typed, collect};
+use crate::admission::TrustedProxies;
+
+/// Values that must not be larger than others.
+const ORDERS: &[(&str, &str)] = &[
+    ("send-queue-soft-bytes", "send-queue-hard-bytes"),
+    ("send-queue-hard-bytes", "frame-bytes-max"),
+    ("bus-message-bytes-max", "frame-bytes-max"),
+    ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
+];
+
+/// Ways to show NATS who one is: at most one of them.
+const NATS_USERS: &[&str] = &["nats-user", "nats-token", "nats-creds", "nats-nkey"];
+
+/// Values that are of no use without each other.
+const PAIRS: &[(&str, &str)] = &[
+    ("nats-user", "nats-password"),
+    ("nats-password", "nats-user"),
+    ("nats-cert", "nats-key"),
+    ("nats-key", "nats-cert"),
+    ("redis-sentinels", "redis-sentinel-master"),
+    ("redis-sentinel-master", "redis-sentinels"),
+];
+
+/// What a gateway looks at beyond single values; returns what does not fit together.
+pub type Check = fn(&Checked) -> Vec<SettingsError>;
+
+/// The values of one gateway, or of another command: each allowed, and fitting together.
+#[derive(Debug)]
+pub struct Checked {
+    values: Vec<CheckedValue>,
+    warnings: Vec<Warning>,
+}
+
+/// One value and its source.
+#[derive(Debug)]
+pub struct CheckedValue {
+    /// The row of the table.
+    pub setting: Setting,
+    /// The value; it shows itself without secrets.
+    pub value: Value,
+    /// The flag, the env name or the default that gave the value.
+    pub source: Source,
+    /// Somebody has asked for it.
+    is_read: Cell<bool>,
+}
+
+impl Checked {
+    /// Reads everything that was typed. `warnings` are kept for the log; `check` is the gateway's.
+    ///
+    /// # Errors
+    /// All values that are not allowed, or else all that do not fit together.
+    pub fn new(
+        typed: Vec<Typed>,
+        warnings: Vec<Warning>,
+        check: Check,
+    ) -> Result<Self, Vec<SettingsError>> {
+        let mut values = Vec::new();
+        let mut errors = Vec::new();
+        for typed in typed {
+            match typed.read() {
+                Ok(value) => values.push(CheckedValue {
+                    setting: typed.setting,
+                    value,
+                    source: typed.source,
+                    is_read: Cell::new(false),
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut checked = Self { values, warnings };
+        if errors.is_empty() {
+            errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+            errors.extend(checked.several(NATS_USERS));
+            errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
+            errors.extend(check(&checked));
+            errors.extend(checked.no_redis());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        checked.lower_to_half("turn-publication-bytes-max", "send-queue-soft-bytes");
+        for value in &checked.values {
+            value.is_read.set(false);
+        }
+        Ok(checked)
+    }
+
+    /// What every gateway has ([`Rows::EVERY`]) with its defaults, for a program without a command
+    /// line of this kind.
+    pub fn defaults() -> Self {
+        let rows = Rows::EVERY.settings();
+        let typed = collect(rows, |_| None, &Env::default(), &mut Vec::new());
+        match typed.and_then(|typed| Self::new(typed, Vec::new(), |_| Vec::new())) {
+            Ok(checked) => checked,
+            Err(errors) => unreachable!("a default is not allowed: {errors:?}"),
+        }
+    }
+
+    /// The values in the table's order, for `--check`.
+    pub fn values(&self) -> &[CheckedValue] {
+        &self.values
+    }
+
+    /// What should be read by the person who typed this, once there is a log.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Flags that nothing has asked for: such a setting has no effect, and its row is wrong.
+    pub fn unread(&self) -> Vec<&'static str> {
+        let unread = self.values.iter().filter(|v| !v.is_read.get());
+        unread.map(|v| v.setting.flag).collect()
+    }
+
+    /// The value of this flag as one that is not allowed, for a gateway's [`Check`].
+    pub fn refused(&self, flag: &str, refused: &Refused) -> SettingsError {
+        let found = self.found(flag);
+        SettingsError::value(&found.setting, &found.source, refused)
+    }
+
+    fn order(&self, (low, high): (&'static str, &'static str)) -> Option<SettingsError> {
+        let (low, high) = (self.find(low)?, self.find(high)?);
+        let (&Value::Number(low_value), &Value::Number(high_value)) = (&low.value, &high.value)
+        else {
+            return None;
+        };
+        (low_value > high_value).then(|| SettingsError::Order {
+            low: low.setting.flag,
+            low_value,
+            low_from: low.source.clone(),
+            high: high.setting.flag,
+            high_value,
+            high_from: high.source.clone(),
+        })
+    }
+
+    /// The first two of `flags` that are set.
+    fn several(&self, flags: &[&str]) -> Option<SettingsError> {
+        let mut set = flags.iter().filter_map(|flag| self.set(flag));
+        let (one, other) = (set.next()?, set.next()?);
+        Some(SettingsError::Either {
+            one: one.setting.flag,
+            one_from: one.source.clone(),
+            other: other.setting.flag,
+            other_from: other.source.clone(),
+        })
+    }
+
+    fn alone(&self, (one, other): (&'static str, &'static str)) -> Option<SettingsError> {
+        let found = self.set(one)?;
+        self.set(other).is_none().then(|| SettingsError::Alone {
+            one,
+            one_from: found.source.clone(),
+            other,
+        })
+    }
+
+    /// The value, if it was given: one whose default is empty.
+    fn set(&self, flag: &str) -> Option<&CheckedValue> {
+        self.find(flag).filter(|v| v.source != Source::Default)
+    }
+
+    /// More in one part of a turn than half the soft limit would make every client slow at once.
+    fn lower_to_half(&mut self, flag: &str, of: &'static str) {
+        let half = match self.find(of) {
+            Some(CheckedValue {
+                value: Value::Number(n),
+                ..
+            }) => n / 2,
+            _ => return,
+        };
+        let lowered = self.values.iter_mut().find(|v| v.setting.flag == flag);
+        if let Some(lowered) = lowered
+            && matches!(lowered.value, Value::Number(n) if n > half)
+        {
+            lowered.value = Value::Number(half);
+            lowered.source = Source::HalfOf(of);
+        }
+    }
+
+    pub(super) fn find(&self, flag: &str) -> Option<&CheckedValue> {
+        self.values.iter().find(|v| v.setting.flag == flag)
+    }
+
+    fn found(&self, flag: &str) -> &CheckedValue {
+        match self.find(flag) {
+            Some(found) => found,
+            None => unreachable!("this gateway has no row for --{flag}"),
+        }
+    }
+
+    fn value(&self, flag: &str) -> &Value {
+        let found = self.found(flag);
+        found.is_read.set(true);
+        &found.value
+    }
+
+    /// There is such a row here.
+    pub fn has(&self, flag: &str) -> bool {
+        self.find(flag).is_some()
+    }
+
+    /// Somebody set it: the value is not the default. There has to be such a row here, as for all
+    /// that follows.
+    pub fn is_set(&self, flag: &str) -> bool {
+        self.found(flag).source != Source::Default
+    }
+
+    /// A number; the table's range keeps it within `T`, which the tests hold.
+    pub fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
+        match self.value(flag) {
+            &Value::Number(n) => match T::try_from(n) {
+                Ok(n) => n,
+                Err(_) => unreachable!("the range of --{flag} is wider than its type"),
+            },
+            other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
+    /// A number that switches something off when it is 0.
+    pub fn unless_0<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.number::<u64>(flag) {
+            0 => None,
+            _ => Some(self.number(flag)),
+        }
+    }
+
+    /// Milliseconds, in microseconds.
+    pub fn micros(&self, flag: &str) -> u64 {
+        1000 * self.number::<u64>(flag)
+    }
+
+    /// The thousandths of a number with a fraction; a negative one counts as 0.
+    pub fn milli(&self, flag: &str) -> u64 {
+        match self.value(flag) {
+            &Value::Milli(milli) => u64::try_from(milli).unwrap_or(0),
+            other => unreachable!("--{flag} is no number: {other:?}"),
+        }
+    }
+
+    /// The text of a row that takes any, or of a form.
+    pub fn text(&self, flag: &str) -> String {
+        match self.value(flag) {
+            Value::Text(text) | Value::List(text) => text.clone(),
+            other => unreachable!("--{flag} is no text: {other:?}"),
+        }
+    }
+
+    /// A text; `None` when it is empty.
+    pub fn some_text(&self, flag: &str) -> Option<String> {
+        Some(self.text(flag)).filter(|text| !text.is_empty())
+    }
+
+    /// What a form's text stands for. `read` is what the form has looked at it with.
+    pub fn formed<T>(&self, flag: &str, read: impl FnOnce(&str) -> Option<T>) -> T {
+        match read(&self.text(flag)) {
+            Some(value) => value,
+            None => unreachable!("--{flag} is not read as it is shown"),
+        }
+    }
+
+    /// A file; `None` when none is named.
+    pub fn path(&self, flag: &str) -> Option<PathBuf> {
+        self.some_text(flag).map(PathBuf::from)
+    }
+
+    /// A secret; `None` when it is empty.
+    pub fn secret(&self, flag: &str) -> Option<SecretText> {
+        match self.value(flag) {
+            Value::Secret(text) => Some(text.clone()).filter(|t| !t.expose().is_empty()),
+            other => unreachable!("--{flag} is no secret: {other:?}"),
+        }
+    }
+
+    /// One URL or several.
+    pub fn url(&self, flag: &str) -> SecretUrl {
+        match self.value(flag) {
+            Value::Urls(urls) => urls.clone(),
+            other => unreachable!("--{flag} is no URL: {other:?}"),
+        }
+    }
+
+    /// On or off.
+    pub fn switch(&self, flag: &str) -> bool {
+        match self.value(flag) {
+            &Value::Switch(on) => on,
+            other => unreachable!("--{flag} is no switch: {other:?}"),
+        }
+    }
+
+    /// One of the words of the row.
+    pub fn choice(&self, flag: &str) -> &'static str {
+        match self.value(flag) {
+            Value::Choice(word) => word,
+            other => unreachable!("--{flag} is no choice: {other:?}"),
+        }
+    }
+
+    /// Origins, as browsers write them; empty for any.
+    pub fn origins(&self, flag: &str) -> Vec<String> {
+        match self.value(flag) {
+            Value::Origins(origins) => origins.clone(),
+            other => unreachable!("--{flag} is no list of origins: {other:?}"),
+        }
+    }
+
+    /// Addresses and networks.
+    pub fn networks(&self, flag: &str) -> TrustedProxies {
+        match self.value(flag) {
+            Value::Networks(networks) => networks.clone(),
+            other => unreachable!("--{flag} is no list of networks: {other:?}"),
+        }
+    }
+
+    /// An address with its port; `None` when none is named.
+    pub fn socket_addr(&self, flag: &str) -> Option<SocketAddr> {
+        match self.value(flag) {
+            &Value::SocketAddr(addr) => addr,
+            other => unreachable!("--{flag} is no address: {other:?}"),
+        }
+    }
+
+    /// The address to listen on, with its port.
+    pub fn listen(&self) -> SocketAddr {
+        match self.value("listen") {
+            &Value::Addr(addr) => SocketAddr::new(addr, self.number("port")),
+            other => unreachable!("--listen is no address: {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Checked {
+    /// Flags without their dashes, over the environment.
+    pub(crate) fn of(
+        rows: Rows,
+        flags: &[(&str, &str)],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let typed = |name: &str| {
+            let mut flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.next().map(|(_, text)| (*text).to_owned())
+        };
+        let env = Env::new(env.iter().copied());
+        let mut warnings = Vec::new();
+        collect(rows.settings(), typed, &env, &mut warnings)
+            .and_then(|typed| Self::new(typed, warnings, |_| Vec::new()))
+            .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_nobody_asked_for_is_told() {
+        let checked = Checked::defaults();
+        let all = checked.values().len();
+        assert_eq!(checked.unread().len(), all);
+        assert!(checked.has("port") && !checked.is_set("port"));
+        assert_eq!(
+            checked.unread().len(),
+            all,
+            "to ask whether is not to ask for"
+        );
+        assert_eq!(checked.listen().port(), 8000);
+        assert_eq!(checked.unread().len(), all - 2);
+    }
+}

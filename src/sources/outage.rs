@@ -1,0 +1,239 @@
+//! What a source remembers of its outages: since when, what was logged, when to try again. Pure:
+//! the moments and the seed come in.
+
+use std::mem::{Discriminant, discriminant};
+use std::time::{Duration, Instant};
+
+use crate::random::SplitMix64;
+
+/// Subscriptions that stood for this long end the outage for good: the next attempt after their
+/// loss is soon again. Shorter ones do not, or attempts would follow one another closely.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+/// An hour: whatever is set, the bus is tried again, and the sums below cannot overflow.
+const DELAY_MAX_MS: u64 = 3_600_000;
+
+/// The outages of one bus, whose errors are `E`. An outage lasts from the first failure to the next
+/// moment at which all subscriptions stand, however many attempts fail in between.
+#[derive(Debug)]
+pub(super) struct Outages<E> {
+    backoff: Backoff,
+    state: State<E>,
+    has_stood: bool,
+}
+
+#[derive(Debug)]
+enum State<E> {
+    /// Nothing was tried yet.
+    New,
+    Away {
+        since: Instant,
+        /// The kind of trouble that was logged last.
+        logged: Discriminant<E>,
+    },
+    Standing {
+        since: Instant,
+    },
+}
+
+/// What a failure is to those who read the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// An outage begins.
+    First,
+    /// The outage goes on, for another reason than the one logged last.
+    Other,
+    /// The outage goes on for the same reason.
+    Same,
+}
+
+/// What it means that all subscriptions stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recovery {
+    /// They stood before, in this process.
+    pub(super) is_reconnect: bool,
+    /// How long the outage lasted. `None`: the first attempt was good.
+    pub(super) away: Option<Duration>,
+}
+
+impl<E> Outages<E> {
+    /// Attempts follow each other after `delay_min_ms`, doubling up to `delay_max_ms`. Processes
+    /// that lost the same server should have different seeds, so that they do not all come back in
+    /// one moment.
+    pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64, seed: u64) -> Self {
+        Self {
+            backoff: Backoff::new(delay_min_ms, delay_max_ms, seed),
+            state: State::New,
+            has_stood: false,
+        }
+    }
+
+    /// All subscriptions have stood once.
+    pub(super) fn has_stood(&self) -> bool {
+        self.has_stood
+    }
+
+    /// An attempt failed, or what stood was lost.
+    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+        let kind = discriminant(error);
+        match &mut self.state {
+            State::Away { logged, .. } if *logged == kind => Failure::Same,
+            State::Away { logged, .. } => {
+                *logged = kind;
+                Failure::Other
+            }
+            State::New | State::Standing { .. } => {
+                if let State::Standing { since } = self.state
+                    && now.duration_since(since) >= STEADY_AFTER
+                {
+                    self.backoff.reset();
+                }
+                self.state = State::Away {
+                    since: now,
+                    logged: kind,
+                };
+                Failure::First
+            }
+        }
+    }
+
+    /// All subscriptions stand.
+    pub(super) fn ended(&mut self, now: Instant) -> Recovery {
+        let away = match self.state {
+            State::Away { since, .. } => Some(now.duration_since(since)),
+            State::New | State::Standing { .. } => None,
+        };
+        self.state = State::Standing { since: now };
+        Recovery {
+            is_reconnect: std::mem::replace(&mut self.has_stood, true),
+            away,
+        }
+    }
+
+    /// How long to wait before the next attempt.
+    pub(super) fn next_delay(&mut self) -> Duration {
+        self.backoff.next_delay()
+    }
+}
+
+/// The delays between attempts to reach the bus: doubling, bounded, with jitter.
+#[derive(Debug)]
+struct Backoff {
+    min_ms: u64,
+    max_ms: u64,
+    step_ms: u64,
+    random: SplitMix64,
+}
+
+impl Backoff {
+    fn new(min_ms: u64, max_ms: u64, seed: u64) -> Self {
+        let min_ms = min_ms.clamp(1, DELAY_MAX_MS);
+        Self {
+            min_ms,
+            max_ms: max_ms.clamp(min_ms, DELAY_MAX_MS),
+            step_ms: min_ms,
+            random: SplitMix64::new(seed),
+        }
+    }
+
+    /// The delay before the next attempt: between three quarters of the step and the whole step,
+    /// so that the jitter never makes it longer than what the settings say.
+    fn next_delay(&mut self) -> Duration {
+        let step_ms = self.step_ms;
+        self.step_ms = (step_ms * 2).min(self.max_ms);
+        let jitter_us_max = step_ms * 250;
+        let jitter_us = self.random.next_u64() % (jitter_us_max + 1);
+        Duration::from_micros(step_ms * 1_000 - jitter_us)
+    }
+
+    /// The bus was there for a while: the next outage starts with the shortest delay.
+    fn reset(&mut self) {
+        self.step_ms = self.min_ms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    enum Trouble {
+        Refused,
+        Lost,
+    }
+
+    #[test]
+    fn an_outage_begins_once_and_each_kind_of_trouble_is_news_once() {
+        let mut outages = Outages::new(100, 2_000, 1);
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(outages.failed(&Trouble::Refused, at(0)), Failure::First);
+        assert_eq!(outages.failed(&Trouble::Refused, at(100)), Failure::Same);
+        assert_eq!(outages.failed(&Trouble::Lost, at(200)), Failure::Other);
+        assert_eq!(outages.failed(&Trouble::Lost, at(300)), Failure::Same);
+        assert_eq!(outages.failed(&Trouble::Refused, at(400)), Failure::Other);
+        assert!(!outages.has_stood());
+        let first = outages.ended(at(1_500));
+        assert_eq!(first.away, Some(Duration::from_millis(1_500)));
+        assert!(!first.is_reconnect && outages.has_stood());
+        assert_eq!(outages.failed(&Trouble::Lost, at(2_000)), Failure::First);
+        let second = outages.ended(at(2_100));
+        assert_eq!(second.away, Some(Duration::from_millis(100)));
+        assert!(second.is_reconnect);
+    }
+
+    #[test]
+    fn a_first_attempt_that_is_good_ends_no_outage() {
+        let mut outages = Outages::<Trouble>::new(100, 2_000, 1);
+        let recovery = outages.ended(Instant::now());
+        let want = Recovery {
+            is_reconnect: false,
+            away: None,
+        };
+        assert_eq!(recovery, want);
+    }
+
+    #[test]
+    fn only_what_stood_for_a_while_makes_the_next_attempt_soon_again() {
+        let soon = Duration::from_millis(100);
+        for (stood, is_soon) in [
+            (STEADY_AFTER, true),
+            (STEADY_AFTER - Duration::from_millis(1), false),
+        ] {
+            let mut outages = Outages::new(100, 2_000, 1);
+            let start = Instant::now();
+            outages.failed(&Trouble::Refused, start);
+            while outages.next_delay() < Duration::from_millis(1_500) {}
+            outages.ended(start);
+            outages.failed(&Trouble::Refused, start + stood);
+            assert_eq!(outages.next_delay() <= soon, is_soon, "{stood:?}");
+        }
+    }
+
+    #[test]
+    fn doubles_to_the_limit_and_never_over_it() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(100, 2_000, seed);
+            for step_ms in [100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000] {
+                let delay = backoff.next_delay();
+                assert!(delay <= Duration::from_millis(step_ms), "{delay:?}");
+                assert!(delay >= Duration::from_millis(step_ms * 3 / 4), "{delay:?}");
+            }
+            backoff.reset();
+            assert!(backoff.next_delay() <= Duration::from_millis(100));
+        }
+    }
+
+    #[test]
+    fn seeds_differ() {
+        let first = |seed| Backoff::new(100, 2_000, seed).next_delay();
+        let delays: std::collections::HashSet<_> = (1..50).map(first).collect();
+        assert!(delays.len() > 30, "{delays:?}");
+    }
+
+    #[test]
+    fn odd_settings_are_made_sound() {
+        let mut backoff = Backoff::new(0, 0, 0);
+        assert!(backoff.next_delay() <= Duration::from_millis(1));
+        let mut backoff = Backoff::new(u64::MAX, 5, 0);
+        assert!(backoff.next_delay() <= Duration::from_secs(3_600));
+    }
+}

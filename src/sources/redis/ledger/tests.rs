@@ -1,0 +1,283 @@
+//! The ledger against a model of a server that answers commands in their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A server, the commands on their way to it, and who waits for an answer.
+#[derive(Default)]
+struct World {
+    ledger: Ledger,
+    connected: bool,
+    on_their_way: VecDeque<Change>,
+    stands: BTreeSet<(bool, String)>,
+    forbidden: BTreeSet<(bool, String)>,
+    wanted: BTreeSet<(bool, String)>,
+    /// Names whose first taker has not been told anything yet.
+    waiting: BTreeSet<(bool, String)>,
+}
+
+fn key(subscription: &Subscription) -> (bool, String) {
+    (subscription.is_pattern, subscription.name.to_string())
+}
+
+impl World {
+    fn want(&mut self, subscription: &Subscription) {
+        self.wanted.insert(key(subscription));
+        self.waiting.insert(key(subscription));
+        if self.ledger.want(subscription) {
+            assert!(self.stands.contains(&key(subscription)));
+            assert!(!self.is_on_its_way(subscription));
+            self.waiting.remove(&key(subscription));
+        }
+    }
+
+    fn unwant(&mut self, subscription: &Subscription) {
+        self.wanted.remove(&key(subscription));
+        self.waiting.remove(&key(subscription));
+        self.ledger.unwant(subscription);
+    }
+
+    fn connect(&mut self) {
+        if !self.connected {
+            self.connected = true;
+            self.ledger.connected();
+        }
+    }
+
+    fn lose(&mut self) {
+        self.connected = false;
+        self.on_their_way.clear();
+        self.stands.clear();
+        // Whoever waits is told that the bus is away.
+        self.waiting.clear();
+        self.ledger.lost();
+    }
+
+    fn is_on_its_way(&self, subscription: &Subscription) -> bool {
+        self.on_their_way.iter().any(|change| {
+            change.patterns == subscription.is_pattern && change.names.contains(&subscription.name)
+        })
+    }
+
+    fn ask(&mut self) -> bool {
+        let Some(change) = self.ledger.next_change() else {
+            return false;
+        };
+        assert!(self.connected && !change.names.is_empty());
+        for subscription in subscriptions(&change) {
+            assert!(
+                !self.is_on_its_way(&subscription),
+                "two commands for {subscription:?}"
+            );
+        }
+        self.on_their_way.push_back(change);
+        true
+    }
+
+    fn answer(&mut self) -> bool {
+        let Some(change) = self.on_their_way.pop_front() else {
+            return false;
+        };
+        let all = subscriptions(&change);
+        let refused = change.wanted && all.iter().any(|s| self.forbidden.contains(&key(s)));
+        for subscription in &all {
+            if refused {
+                if self.ledger.refused(subscription, all.len() == 1) {
+                    assert!(self.wanted.contains(&key(subscription)));
+                    self.waiting.remove(&key(subscription));
+                }
+                continue;
+            }
+            match change.wanted {
+                true => self.stands.insert(key(subscription)),
+                false => self.stands.remove(&key(subscription)),
+            };
+            if self.ledger.confirmed(subscription, change.wanted) {
+                assert!(self.wanted.contains(&key(subscription)));
+                self.waiting.remove(&key(subscription));
+            }
+        }
+        true
+    }
+
+    fn settle(&mut self) {
+        while self.ask() || self.answer() {}
+    }
+
+    fn check_sizes(&self) {
+        let entries = self.ledger.channels.len() + self.ledger.patterns.len();
+        assert!(self.ledger.queue.len() <= entries);
+        let asked: usize = self.on_their_way.iter().map(|c| c.names.len()).sum();
+        assert_eq!(self.ledger.asked, asked);
+        assert!(self.connected || entries == self.wanted.len());
+    }
+
+    fn check_settled(&self) {
+        let may_stand: BTreeSet<_> = self.wanted.difference(&self.forbidden).cloned().collect();
+        assert_eq!(self.stands, may_stand);
+        assert!(
+            self.waiting.is_empty(),
+            "never answered: {:?}",
+            self.waiting
+        );
+        assert!(self.ledger.is_restored());
+        let entries = self.ledger.channels.len() + self.ledger.patterns.len();
+        assert_eq!(entries, self.wanted.len(), "forgotten or kept for nothing");
+    }
+}
+
+fn subscriptions(change: &Change) -> Vec<Subscription> {
+    let one = |name: &Arc<str>| Subscription {
+        name: Arc::clone(name),
+        is_pattern: change.patterns,
+    };
+    change.names.iter().map(one).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Want(Subscription),
+    Unwant(Subscription),
+    Ask,
+    Answer,
+    Connect,
+    Lose,
+    Forbid(Subscription),
+    Retry,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let subscription = || {
+        (0..4_u8, any::<bool>()).prop_map(|(n, is_pattern)| Subscription {
+            name: n.to_string().into(),
+            is_pattern,
+        })
+    };
+    let step = prop_oneof![
+        6 => subscription().prop_map(Step::Want),
+        6 => subscription().prop_map(Step::Unwant),
+        6 => Just(Step::Ask),
+        6 => Just(Step::Answer),
+        2 => Just(Step::Connect),
+        1 => Just(Step::Lose),
+        1 => subscription().prop_map(Step::Forbid),
+        1 => Just(Step::Retry),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+proptest! {
+    /// However minds change and links fail: what stands in the end is what is wanted and allowed,
+    /// everyone who waited was told, and nothing is kept for nothing.
+    #[test]
+    fn the_last_word_counts(steps in steps()) {
+        let mut world = World::default();
+        for step in steps {
+            match step {
+                Step::Want(subscription) => world.want(&subscription),
+                Step::Unwant(subscription) => world.unwant(&subscription),
+                Step::Ask => { world.ask(); }
+                Step::Answer => { world.answer(); }
+                Step::Connect => world.connect(),
+                Step::Lose => world.lose(),
+                // The server ends connections that hold what it forbids from now on.
+                Step::Forbid(subscription) => {
+                    world.forbidden.insert(key(&subscription));
+                    world.lose();
+                }
+                Step::Retry => world.ledger.retry_refused(),
+            }
+            world.check_sizes();
+        }
+        world.connect();
+        world.settle();
+        // Who asked while there was no connection was answered at once.
+        world.waiting.retain(|name| !world.forbidden.contains(name));
+        world.check_settled();
+        world.forbidden.clear();
+        world.ledger.retry_refused();
+        world.settle();
+        world.check_settled();
+    }
+}
+
+#[test]
+fn commands_are_bounded_and_all_names_go_out() {
+    let mut world = World::default();
+    for n in 0..10_000 {
+        world.want(&Subscription::channel(format!("channel:{n}")));
+    }
+    world.connect();
+    while world.ask() {}
+    assert_eq!(world.ledger.asked, ASKED_MAX);
+    assert_eq!(world.on_their_way.len(), ASKED_MAX / NAMES_MAX);
+    assert!(!world.ledger.is_restored());
+    world.settle();
+    world.check_settled();
+    assert_eq!(world.stands.len(), 10_000);
+}
+
+#[test]
+fn long_names_fill_a_command_sooner() {
+    let mut world = World::default();
+    for n in 0..10 {
+        let name = format!("{n}{}", "x".repeat(NAME_BYTES_MAX / 2));
+        world.want(&Subscription::channel(name));
+    }
+    world.connect();
+    while world.ask() {}
+    assert_eq!(world.on_their_way.len(), 10);
+}
+
+#[test]
+fn one_forbidden_name_does_not_take_the_others_with_it() {
+    let mut world = World::default();
+    let names: Vec<_> = (0..5)
+        .map(|n| Subscription::channel(n.to_string()))
+        .collect();
+    world.forbidden.insert(key(&names[3]));
+    for name in &names {
+        world.want(name);
+    }
+    world.connect();
+    world.settle();
+    world.check_settled();
+    assert_eq!(world.stands.len(), 4);
+    assert!(!world.ask(), "asked again at once");
+    // Another taker is told too, while the first still wants it.
+    world.want(&names[3]);
+    world.settle();
+    world.check_settled();
+    // A reconnection asks again, and does not tell again.
+    world.lose();
+    world.waiting.insert(key(&names[3]));
+    world.connect();
+    world.settle();
+    assert_eq!(world.waiting.len(), 1);
+    // A new taker is told again.
+    world.unwant(&names[3]);
+    world.want(&names[3]);
+    world.settle();
+    world.check_settled();
+}
+
+#[test]
+fn a_change_of_mind_costs_no_command() {
+    let mut world = World::default();
+    world.connect();
+    let name = Subscription::pattern("a*");
+    world.want(&name);
+    world.unwant(&name);
+    assert!(!world.ask());
+    world.want(&name);
+    world.settle();
+    world.unwant(&name);
+    world.want(&name);
+    assert!(!world.ask());
+    world.check_settled();
+    let counts = BTreeMap::from([(true, world.ledger.patterns.len())]);
+    assert_eq!(counts[&true], 1);
+}

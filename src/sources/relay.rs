@@ -1,0 +1,218 @@
+//! The thread of a bus that can go away: connection after connection, for ever.
+//!
+//! What a bus has to supply is [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
+//! once all subscriptions stand; after a loss one [`BusEvent::Down`], however many attempts follow,
+//! and before it one [`BusEvent::Gap`] where an outage loses messages.
+
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use super::outage::{Failure, Outages};
+use super::{LoopGone, SourceLink};
+use crate::feeds::{BusEvent, Fault};
+use crate::telemetry::BusStatus;
+
+/// What a bus adds to the thread that all buses share.
+pub(super) trait Bus {
+    /// Why the bus is away. The texts must not hold a secret: they are logged and reported. Each
+    /// variant is a kind of trouble, which is logged once per outage.
+    type Error: Error;
+
+    /// The name of the bus in log lines.
+    const NAME: &'static str;
+
+    /// Whether what is published during an outage is lost. `false`: the bus keeps it for us.
+    const OUTAGE_LOSES_MESSAGES: bool;
+
+    /// One connection, from the attempt to make it to its loss. Calls [`Relay::stands`] as soon as
+    /// all subscriptions stand.
+    fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
+}
+
+/// Why work on a connection ended.
+#[derive(Debug)]
+pub(super) enum Stop<E> {
+    /// The bus is away or cannot be used: connect again.
+    Bus(E),
+    /// The loop that takes the events is gone: end the source.
+    LoopGone,
+}
+
+impl<E> From<LoopGone> for Stop<E> {
+    fn from(_: LoopGone) -> Self {
+        Self::LoopGone
+    }
+}
+
+/// What the connections of one source share: the way into the loop, the status that others read,
+/// and the outages.
+pub(super) struct Relay<E> {
+    pub(super) link: SourceLink,
+    pub(super) status: Arc<BusStatus>,
+    outages: Outages<E>,
+}
+
+impl<E: Error> Relay<E> {
+    /// Attempts to connect follow each other after `delay_min_ms`, doubling up to `delay_max_ms`.
+    pub(super) fn new(
+        link: SourceLink,
+        status: Arc<BusStatus>,
+        delay_min_ms: u64,
+        delay_max_ms: u64,
+    ) -> Self {
+        // Processes that start together in containers can have the same clock and process id.
+        let seed = RandomState::new().hash_one(link.now().mono_us);
+        Self {
+            link,
+            status,
+            outages: Outages::new(delay_min_ms, delay_max_ms, seed),
+        }
+    }
+
+    /// Connects again and again, until the loop is gone.
+    pub(super) fn run<B: Bus<Error = E>>(mut self, bus: &mut B) {
+        while let Stop::Bus(error) = bus.connect_and_relay(&mut self) {
+            if self.is_away::<B>(&error).is_err() {
+                return;
+            }
+            thread::sleep(self.outages.next_delay());
+        }
+    }
+
+    /// All subscriptions stand. Returns how long the bus was away, milliseconds; `None` when the
+    /// first attempt was good.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn stands(&mut self) -> Result<Option<u64>, LoopGone> {
+        self.status.set_up(true);
+        self.link.send(BusEvent::Up)?;
+        let recovery = self.outages.ended(Instant::now());
+        if recovery.is_reconnect {
+            self.status.count_reconnect();
+        }
+        Ok(recovery.away.map(|away| away.as_millis() as u64))
+    }
+
+    /// Reports an outage once, and logs each kind of trouble once.
+    fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
+        self.status.set_down(self.link.now().unix_ms);
+        let loses_messages = B::OUTAGE_LOSES_MESSAGES;
+        match self.outages.failed(error, Instant::now()) {
+            Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
+            Failure::Other => tracing::warn!(%error, "{} is still away; trying again", B::NAME),
+            Failure::First => {
+                tracing::warn!(
+                    %error,
+                    messages_lost = loses_messages.then(|| self.outages.has_stood()),
+                    "{} is away; trying again until it is back",
+                    B::NAME
+                );
+                if loses_messages && self.outages.has_stood() {
+                    self.link.send(BusEvent::Gap { lost: None })?;
+                }
+                self.link.send(BusEvent::Down(Fault(error.to_string())))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A bus whose connections end as the list says.
+    struct Toy<const LOSES: bool> {
+        connections: VecDeque<Connection>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Connection {
+        Refused,
+        /// It stands, and is then lost.
+        Lost,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Trouble {
+        #[error("refused")]
+        Refused,
+        #[error("lost")]
+        Lost,
+    }
+
+    impl<const LOSES: bool> Bus for Toy<LOSES> {
+        type Error = Trouble;
+        const NAME: &'static str = "the toy bus";
+        const OUTAGE_LOSES_MESSAGES: bool = LOSES;
+
+        fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {
+            match self.connections.pop_front() {
+                None => Stop::LoopGone,
+                Some(Connection::Refused) => Stop::Bus(Trouble::Refused),
+                Some(Connection::Lost) => match relay.stands() {
+                    Ok(_) => Stop::Bus(Trouble::Lost),
+                    Err(gone) => gone.into(),
+                },
+            }
+        }
+    }
+
+    fn relay(room: usize) -> (Relay<Trouble>, Receiver<BusEvent>, Arc<BusStatus>) {
+        let (sender, events) = bounded(room);
+        let status = Arc::new(BusStatus::new(&[], 1));
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+        let relay = Relay::new(link, Arc::clone(&status), 1, 1);
+        (relay, events, status)
+    }
+
+    fn told<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
+        let (relay, events, status) = relay(64);
+        relay.run(&mut Toy::<LOSES> {
+            connections: connections.iter().copied().collect(),
+        });
+        let name = |event: BusEvent| match event {
+            BusEvent::Up => "up",
+            BusEvent::Down(_) => "down",
+            BusEvent::Gap { .. } => "gap",
+            other => panic!("{other:?}"),
+        };
+        (events.try_iter().map(name).collect(), status.reconnects())
+    }
+
+    #[test]
+    fn an_outage_is_told_once_whatever_fails_meanwhile() {
+        use Connection::{Lost, Refused};
+        let connections = [Refused, Refused, Lost, Refused, Refused, Lost];
+        let (events, reconnects) = told::<false>(&connections);
+        assert_eq!(events, ["down", "up", "down", "up", "down"]);
+        assert_eq!(reconnects, 1);
+    }
+
+    #[test]
+    fn messages_are_lost_only_after_something_stood_and_where_the_bus_keeps_none() {
+        use Connection::{Lost, Refused};
+        let connections = [Refused, Lost, Refused, Lost];
+        let (events, _) = told::<true>(&connections);
+        assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
+    }
+
+    #[test]
+    fn a_loop_that_ends_ends_a_source_that_waits_for_room() {
+        let (relay, events, _) = relay(1);
+        let connections = VecDeque::from([Connection::Lost; 3]);
+        let thread = thread::spawn(move || relay.run(&mut Toy::<false> { connections }));
+        assert!(matches!(events.recv(), Ok(BusEvent::Up)));
+        drop(events);
+        assert!(thread.join().is_ok());
+    }
+}

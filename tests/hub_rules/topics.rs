@@ -1,0 +1,89 @@
+//! What a gateway is told of topics that become empty.
+
+use std::convert::Infallible;
+
+use weirgate::hub::{
+    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Gateway, Joined, Left,
+    Limits, SessionKey, TopicName,
+};
+use weirgate::wire::head::RequestHead;
+
+use crate::world::World;
+
+const TOPIC: TopicName = TopicName::fixed("a");
+
+/// Does as it is told, and notes what the core says of the topic.
+#[derive(Debug, Default)]
+struct Told {
+    joined: Vec<Joined>,
+    left: Vec<Left>,
+    emptied: usize,
+}
+
+enum In {
+    Join(SessionKey),
+    Leave(SessionKey),
+    /// The first is closed, then the second joins.
+    Replace(SessionKey, SessionKey),
+}
+
+impl Gateway for Told {
+    type Client = ();
+    type In = In;
+    type Out = Infallible;
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
+        match input {
+            In::Join(key) => self.joined.push(core.join(key, &TOPIC)),
+            In::Leave(key) => self.left.push(core.leave(key, &TOPIC)),
+            In::Replace(gone, new) => {
+                let (code, reason) = (CloseCode::bare(1000), CloseReason::Policy);
+                core.close(gone, code, reason, Closing::Now);
+                self.joined.push(core.join(new, &TOPIC));
+            }
+        }
+    }
+
+    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
+        assert_eq!((topic, core.member_count(topic)), (&TOPIC, 0));
+        self.emptied += 1;
+    }
+}
+
+#[test]
+fn joins_and_leaves_say_who_is_the_first_and_the_last() {
+    let mut world = World::new(Limits::default(), Told::default(), 1);
+    let [a, b] = [(); 2].map(|()| world.connect("/", None));
+    for input in [In::Join(a), In::Join(a), In::Join(b)] {
+        world.hub.handle_input(world.now, input);
+    }
+    for input in [In::Leave(a), In::Leave(a), In::Leave(b)] {
+        world.hub.handle_input(world.now, input);
+    }
+    world.end(a, false);
+    world.hub.handle_input(world.now, In::Join(a));
+    let told = world.hub.gateway();
+    use Joined::{Already, Another, First, NotOpen};
+    assert_eq!(told.joined, [First, Already, Another, NotOpen]);
+    assert_eq!(told.left, [Left::Others, Left::NoMember, Left::Last]);
+    assert_eq!(told.emptied, 0, "nobody ended in it");
+}
+
+#[test]
+fn a_topic_is_emptied_when_its_last_member_ends_and_nobody_has_joined_since() {
+    let mut world = World::new(Limits::default(), Told::default(), 1);
+    let [a, b, c] = [(); 3].map(|()| world.connect("/", None));
+    world.hub.handle_input(world.now, In::Join(a));
+    world.hub.handle_input(world.now, In::Join(b));
+    world.end(a, true);
+    world.hub.handle_input(world.now, In::Replace(b, c));
+    assert_eq!(world.hub.gateway().emptied, 0);
+    world.end(c, false);
+    let told = world.hub.gateway();
+    assert_eq!(told.joined, [Joined::First, Joined::Another, Joined::First]);
+    assert_eq!(told.emptied, 1);
+}

@@ -1,0 +1,15 @@
+//! What several test programs of weirgate share. Nothing here knows weirgate: parts that need its
+//! types are modules of the test program that uses them.
+//!
+//! Everything panics when it cannot do what a test asks for: the test has then failed.
+
+pub mod http_client;
+mod link_proxy;
+mod nats_server;
+mod program;
+mod redis_server;
+
+pub use link_proxy::LinkProxy;
+pub use nats_server::NatsServer;
+pub use program::{Program, free_port};
+pub use redis_server::RedisServer;

@@ -1,0 +1,134 @@
+//! A TCP link that can fail without either end being told: it stops forwarding and says nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+/// How often a forwarding thread looks whether its connection still forwards.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Forwards connections of a free loopback port to another, until it is told not to.
+pub struct LinkProxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// New connections get no answer.
+    hole: AtomicBool,
+    connections: Mutex<Vec<Arc<Connection>>>,
+}
+
+struct Connection {
+    client: TcpStream,
+    hole: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl LinkProxy {
+    /// A proxy in front of `server` (host and port).
+    pub fn to(server: (&'static str, u16)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                accepting.take(client.expect("a connection"), server);
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// A NATS URL that leads through the proxy.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on nothing is forwarded, on connections that stand and on new ones. All of them
+    /// stay open.
+    pub fn black_hole(&self) {
+        self.shared.hole.store(true, SeqCst);
+        for connection in self.shared.connections().iter() {
+            connection.hole.store(true, SeqCst);
+        }
+    }
+
+    /// New connections are forwarded again; those from before are not, for ever.
+    pub fn let_new_ones_through(&self) {
+        self.shared.hole.store(false, SeqCst);
+    }
+
+    /// Ends the connections that do not forward, so that both ends see it.
+    pub fn end_dead_ones(&self) {
+        for connection in self.shared.connections().iter() {
+            if connection.hole.load(SeqCst) {
+                connection.end();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.connections.lock().expect("no thread panicked")
+    }
+
+    fn take(&self, client: TcpStream, server: (&str, u16)) {
+        let connection = Arc::new(Connection {
+            client,
+            hole: AtomicBool::new(self.hole.load(SeqCst)),
+            ended: AtomicBool::new(false),
+        });
+        self.connections().push(Arc::clone(&connection));
+        if connection.hole.load(SeqCst) {
+            return;
+        }
+        let Ok(server) = TcpStream::connect(server) else {
+            return connection.end();
+        };
+        let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");
+        for (from, to) in [
+            (copy(&connection.client), copy(&server)),
+            (server, copy(&connection.client)),
+        ] {
+            let connection = Arc::clone(&connection);
+            thread::spawn(move || connection.forward(from, to));
+        }
+    }
+}
+
+impl Connection {
+    fn end(&self) {
+        self.ended.store(true, SeqCst);
+        let _ = self.client.shutdown(Shutdown::Both);
+    }
+
+    fn forward(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        from.set_read_timeout(Some(LOOK)).expect("a timeout");
+        while !self.ended.load(SeqCst) {
+            if self.hole.load(SeqCst) {
+                thread::sleep(LOOK);
+                continue;
+            }
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                // read into the hole, it is gone
+                Ok(_) if self.hole.load(SeqCst) => {}
+                Ok(n) => match to.write_all(&buffer[..n]) {
+                    Ok(()) => {}
+                    Err(_) => break,
+                },
+                Err(e) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&e.kind()) => {}
+                Err(_) => break,
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}

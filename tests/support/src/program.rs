@@ -1,0 +1,116 @@
+//! A server that a test starts as a program of its own, on a free loopback port.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A port that nobody listens on, below those that the kernel hands out to clients: the server is
+/// started later, and again and again.
+pub fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + (RandomState::new().hash_one(()) % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A program that runs, was killed, or was stopped; killed when dropped.
+pub struct Program {
+    /// Its name, and that of its Debian package.
+    name: &'static str,
+    pub(crate) port: u16,
+    pub(crate) directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// Finds a port and makes a directory for a program that is started later.
+    pub(crate) fn reserve(name: &'static str) -> Self {
+        Self {
+            name,
+            port: free_port(),
+            directory: tempfile::tempdir().expect("a directory"),
+            child: None,
+        }
+    }
+
+    /// Kills it, starts it as `command` says, and waits until it `answers`.
+    pub(crate) fn restart(&mut self, command: &mut Command, answers: impl Fn() -> bool) {
+        self.kill();
+        let log = File::create(self.log_path()).expect("a log");
+        let same_log = log.try_clone().expect("a descriptor");
+        let name = self.name;
+        match command.stdout(log).stderr(same_log).spawn() {
+            Ok(child) => self.child = Some(child),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                panic!("{name} is missing: apt-get install {name}")
+            }
+            Err(error) => panic!("{name} does not start: {error}"),
+        }
+        let until = Instant::now() + START_TIMEOUT;
+        while Instant::now() < until {
+            if answers() {
+                return;
+            }
+            let child = self.child.as_mut();
+            let ended = child.and_then(|child| child.try_wait().ok().flatten());
+            let log = || fs::read_to_string(self.log_path()).unwrap_or_default();
+            assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{name} does not answer on port {}", self.port);
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends it in good order (SIGTERM), everything written.
+    pub fn shut_down(&mut self) {
+        self.signal("-TERM");
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(child) = &self.child else { return };
+        let pid = child.id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status();
+        assert!(done.is_ok_and(|s| s.success()), "kill {signal} {pid}");
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
