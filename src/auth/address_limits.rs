@@ -110,11 +110,14 @@ impl Addresses {
             self.entries.retain(|_, entry| !entry.is_idle(now_us));
             self.sweep_at = (2 * self.entries.len()).max(SWEEP_ADDRESSES_MIN);
         }
-        let entry = self.entries.entry(group(ip)).or_insert_with(|| Entry {
-            places: Arc::default(),
-            bucket: connections_per_second
-                .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
-        });
+        let entry = self
+            .entries
+            .entry(address_group(ip))
+            .or_insert_with(|| Entry {
+                places: Arc::default(),
+                bucket: connections_per_second
+                    .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
+            });
         if connections_max.is_some_and(|max| entry.connections() >= max) {
             return Err(AddressRefusal::TooMany);
         }
@@ -136,8 +139,8 @@ impl Addresses {
     }
 }
 
-/// What counts as one address: IPv4 whole, IPv6 by its first 64 bits.
-fn group(ip: IpAddr) -> IpAddr {
+/// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits.
+pub fn address_group(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         v4 => v4,

@@ -16,7 +16,7 @@ mod token;
 mod verify;
 
 pub use acl::{Acl, AclError};
-pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses};
+pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
 pub use client_address::{Network, NoNetwork, TrustedProxies};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};

@@ -282,6 +282,8 @@ metric_names! { |at|
         "Requests for the proxy that have not ended.";
     PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
         "Proxied requests that had to wait for a free connection to their service.";
+    PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
+        "Proxied requests that had to wait because their client's address held its share of the connections to their service.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
         "Bytes of bodies that the proxy passed on, by direction.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []

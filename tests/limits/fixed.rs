@@ -347,6 +347,26 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     },
     Fixed {
+        what: "Plain HTTP: bytes read behind a request that is being answered",
+        value: "256 KiB of one connection, 32 MiB of all",
+        beyond: "not read; a client that ends its half behind more is seen to leave once the \
+                 request is answered",
+        shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
+        code: (
+            "src/http/read_ahead.rs",
+            "CONNECTION_BYTES_MAX: usize = 256 * 1024;",
+        ),
+        test: "src/http/read_ahead.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
+    },
+    Fixed {
+        what: "Connections to `--admin-addr` at once",
+        value: "64",
+        beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",
+        shows: Shows::Elsewhere("the log"),
+        code: ("src/http/admin.rs", "CONNECTIONS_MAX: usize = 64;"),
+        test: "tests/http_plane/admin.rs::silent_connections_make_room_the_oldest_first",
+    },
+    Fixed {
         what: "Plain HTTP: a connection without a request",
         value: "75 s",
         beyond: "it ends",
@@ -404,6 +424,30 @@ pub(crate) const FIXED: &[Fixed] = &[
         shows: Shows::Elsewhere("the answer"),
         code: ("src/wire/body.rs", "ANNEX_BYTES_MAX: u32 = 8 * 1024;"),
         test: "src/wire/body.rs::extensions_and_trailers_are_bounded_over_the_whole_body",
+    },
+    Fixed {
+        what: "Header lines in the head of a service's answer",
+        value: "100",
+        beyond: "the proxy: 502 `Upstream answer head too large`; a call: \
+                 `upstream_error`, \"Upstream unreachable\"",
+        shows: Shows::Metric(names::PROXY_REQUESTS),
+        code: (
+            "src/http/services/pool.rs",
+            "ANSWER_HEADERS_MAX: usize = 100;",
+        ),
+        test: "tests/http_proxy/faults.rs::an_answer_with_too_many_headers_is_told_apart",
+    },
+    Fixed {
+        what: "Announced length of a request's body that the proxy reads whole before it takes a \
+               connection to the service",
+        value: "64 KiB",
+        beyond: "the body is passed on piece by piece, and holds a connection meanwhile",
+        shows: Shows::Metric(names::PROXY_REQUESTS_IN_FLIGHT),
+        code: (
+            "src/http/proxy/body.rs",
+            "SMALL_BYTES_MAX: u64 = 64 * 1024;",
+        ),
+        test: "tests/http_proxy/faults.rs::a_small_body_is_whole_before_it_takes_a_connection",
     },
     Fixed {
         what: "Times that a proxied path may be encoded over itself",

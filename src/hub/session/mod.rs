@@ -33,7 +33,7 @@ use reading::Reading;
 use record::Record;
 use timers::{Timer, Timers};
 
-/// See the module.
+/// One connection, from the accept until its socket is released.
 #[derive(Debug)]
 pub(super) struct Session {
     generation: u32,

@@ -130,6 +130,22 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
+    Setting::count(
+        SERVICES,
+        "proxy-connections-per-ip-max",
+        (0, 10_000),
+        "128",
+        "Connections of the proxy to one service for one address at once; 0 for no limit",
+    )
+    .more(
+        "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \
+         not name all clients count as one.",
+    )
+    .limit(
+        "a request waits for one of its address, `--proxy-silence-timeout-ms` at most, then 504",
+        Shows::Metric(names::PROXY_ADDRESS_WAITS),
+        "tests/http_proxy/faults.rs::an_address_holds_its_share_of_the_connections_and_no_more",
+    ),
     Setting::bytes(
         SERVICES,
         "broadcast-bytes-max",

@@ -160,13 +160,13 @@ fn proxy_settings(
     };
     let services = Service::ALL.into_iter().zip(services);
     let services = services.filter(|(number, _)| !number.proxied().is_empty());
-    let trusted = checked.networks("trusted-proxies");
     ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
         service_connections_max: checked.number("proxy-connections-max"),
-        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        address_connections_max: checked.unless_0("proxy-connections-per-ip-max"),
+        trusted_proxies: checked.networks("trusted-proxies"),
         clock,
     }
 }

@@ -10,6 +10,13 @@ class FakeSocket {
     Object.assign(this, { url, protocols, at: world.now });
     sockets.push(this);
   }
+  /** As the package ws: the HTTP response of a refused handshake. */
+  on(name, call) {
+    this.heard = { ...this.heard, [name]: call };
+  }
+  refuse(statusCode, headers = {}) {
+    this.heard["unexpected-response"]({}, { statusCode, headers });
+  }
   open() {
     this.readyState = 1;
     this.onopen?.({});
@@ -18,9 +25,9 @@ class FakeSocket {
     this.onmessage?.({ data: typeof data === "string" ? data : JSON.stringify(data) });
   }
   /** The server or the network ends it; a failed handshake too. */
-  end(code = 1006, reason = "") {
+  end(code = 1006, reason = "", fault = {}) {
     this.readyState = 3;
-    this.onerror?.({});
+    this.onerror?.(fault);
     this.onclose?.({ code, reason });
   }
   send(data) {
@@ -39,46 +46,58 @@ export const world = {
   earlyMs: 0,
   /** What Date.now() is ahead of the monotonic clock. */
   wallOffset: 1.7e12,
+  /** The random numbers to come; the last one is repeated. */
   random: 0.5,
   timers: new Map(),
   window: null,
   document: null,
 };
 
-/** Runs `test` inside the world; the real globals are back afterwards. */
+/** Runs `test` inside the world; the real globals are back afterwards. An async test may await promises, not time. */
 export function inWorld(test) {
   return () => {
-    Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
-    world.document = Object.assign(new EventTarget(), { hidden: false });
-    sockets.length = 0;
-    let made = 0;
-    const fakes = {
-      performance: { now: () => (world.now += world.readMs) },
-      setTimeout: (call, ms) => {
-        made += 1;
-        world.timers.set(made, { at: world.now + Math.max(0, ms - world.earlyMs), call });
-        return made;
-      },
-      clearTimeout: (id) => world.timers.delete(id),
-      document: world.document,
-      addEventListener: (...args) => world.window.addEventListener(...args),
-      removeEventListener: (...args) => world.window.removeEventListener(...args),
-      WebSocket: FakeSocket,
-    };
-    const real = Object.keys(fakes).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
-    const { now } = Date, { random } = Math;
-    for (const [name, value] of Object.entries(fakes)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
-    Date.now = () => world.now + world.wallOffset;
-    Math.random = () => world.random;
+    const leave = enter();
+    let running;
     try {
-      test();
-    } finally {
-      Object.assign(Date, { now });
-      Object.assign(Math, { random });
-      for (const [name, was] of real) {
-        if (was) Object.defineProperty(globalThis, name, was);
-        else delete globalThis[name];
-      }
+      running = test();
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    if (running) return running.finally(leave);
+    leave();
+  };
+}
+
+function enter() {
+  Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
+  world.document = Object.assign(new EventTarget(), { hidden: false });
+  sockets.length = 0;
+  let made = 0;
+  const fakes = {
+    performance: { now: () => (world.now += world.readMs) },
+    setTimeout: (call, ms) => {
+      made += 1;
+      world.timers.set(made, { at: world.now + Math.max(0, ms - world.earlyMs), call });
+      return made;
+    },
+    clearTimeout: (id) => world.timers.delete(id),
+    document: world.document,
+    addEventListener: (...args) => world.window.addEventListener(...args),
+    removeEventListener: (...args) => world.window.removeEventListener(...args),
+    WebSocket: FakeSocket,
+  };
+  const real = Object.keys(fakes).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
+  const { now } = Date, { random } = Math;
+  for (const [name, value] of Object.entries(fakes)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  Date.now = () => world.now + world.wallOffset;
+  Math.random = () => (Array.isArray(world.random) ? (world.random.length > 1 ? world.random.shift() : world.random[0]) : world.random);
+  return () => {
+    Object.assign(Date, { now });
+    Object.assign(Math, { random });
+    for (const [name, was] of real) {
+      if (was) Object.defineProperty(globalThis, name, was);
+      else delete globalThis[name];
     }
   };
 }

@@ -150,6 +150,7 @@ test("the caller may decide otherwise", inWorld(() => {
   assert.equal(sockets.length, 1);
   pass(1);
   assert.equal(sockets.length, 2);
+  latest().open();
   latest().end(1012);
   pass(2_000);
   assert.equal(sockets.length, 3, "undefined: as usual");
