@@ -10,7 +10,7 @@ const LATE_US: u64 = 1_000_000;
 /// Clients that never stop sending hold up the clock for so long.
 const CATCH_UP_US_MAX: u64 = 1_000_000;
 
-/// See the module.
+/// When the loop looked at the clock last, and whether it catches up with a freeze.
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
     looked_us: Option<u64>,
