@@ -63,7 +63,7 @@ enum Next {
     Stopped(Stop),
 }
 
-/// See the module.
+/// A client's socket as hyper sees it: one request at a time, then the end of the connection.
 #[derive(Debug)]
 pub(super) struct Gate {
     stream: TcpStream,

@@ -15,7 +15,7 @@ use super::settings::Auth;
 /// password.
 #[derive(Clone, Default)]
 pub enum Credentials {
-    /// Nothing.
+    /// Connect without credentials.
     #[default]
     None,
     /// User and password.
