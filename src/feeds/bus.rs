@@ -28,6 +28,16 @@ pub enum BusEvent {
     Refused(Subscription, Fault),
 }
 
+impl BusEvent {
+    /// Bytes of a message's payload; 0 for the other events.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What a source can be asked to subscribe to while it runs: one channel, or every channel that a
 /// pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -38,8 +38,10 @@ pub struct Core {
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
-    /// Sessions that had their share of this turn.
-    pub(super) next_turn: Vec<SessionKey>,
+    /// Sessions that had their share of this turn, in the order in which they go on.
+    pub(super) next_turn: VecDeque<SessionKey>,
+    /// Message bytes of all clients since [`super::Hub::renew_reading`].
+    pub(super) message_bytes: usize,
     pub(super) drain: Option<Drain>,
     /// Clients for which the gateway has something under way, some of which may have ended.
     pub(super) busy: HashSet<SessionKey, RandomState>,
@@ -69,7 +71,8 @@ impl Core {
             emptied: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
-            next_turn: Vec::new(),
+            next_turn: VecDeque::new(),
+            message_bytes: 0,
             drain: None,
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
@@ -161,6 +164,11 @@ impl Core {
     /// Addresses that have connections or had some lately, where they are limited by address.
     pub fn known_addresses(&self) -> usize {
         self.addresses.known()
+    }
+
+    /// Entries in the heap of deadlines: a few for each session.
+    pub fn deadline_entries(&self) -> usize {
+        self.deadlines.len()
     }
 
     /// A number from the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
@@ -260,6 +268,13 @@ impl Core {
         let session = self.clients.session_mut(key);
         if let Some(at) = session.and_then(|session| session.arm(limits)) {
             self.deadlines.arm(at, key);
+            if self.deadlines.is_overfull(self.clients.sessions.len()) {
+                let clients = &self.clients;
+                self.deadlines.sweep(|at, key| {
+                    let session = clients.session(key);
+                    session.is_some_and(|session| session.is_armed_at(at))
+                });
+            }
         }
     }
 

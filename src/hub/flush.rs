@@ -4,6 +4,9 @@
 //! the queues themselves, no byte of a shared frame is copied here. The shell tries each write
 //! once, and the apply moves the queues by what the kernel took. The vectors live on from batch to
 //! batch, so that a flush allocates nothing.
+//!
+//! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
+//! flush goes on with the clients that had no write yet, and takes others behind them.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,10 +21,14 @@ use crate::wire::deflate::Deflater;
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
+/// Bytes deflated in one batch; the last payload may go over.
+const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
+
 /// Vectors that are empty between batches and keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    keys: Vec<SessionKey>,
+    /// Of this flush: plain clients, then deflated ones.
+    rounds: [Round; 2],
     plans: Vec<Plan>,
     leads: Vec<u8>,
     slices: Vec<IoSlice<'static>>,
@@ -29,6 +36,38 @@ pub(super) struct Scratch {
     wrote: Vec<io::Result<usize>>,
     /// Turns so far: where the next flush starts.
     turn: usize,
+}
+
+/// The clients of one list, and how many of them have had their write.
+#[derive(Debug, Default)]
+struct Round {
+    keys: Vec<SessionKey>,
+    done: usize,
+}
+
+impl Round {
+    fn is_over(&self) -> bool {
+        self.done == self.keys.len()
+    }
+
+    /// Takes the clients of a list. Nobody is always last: the start moves on by a prime each turn.
+    fn begin(&mut self, list: &mut Vec<SessionKey>, turn: usize) {
+        self.keys.clear();
+        self.done = 0;
+        if list.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut self.keys, list);
+        let start = turn.wrapping_mul(7919) % self.keys.len();
+        self.keys.rotate_left(start);
+    }
+}
+
+impl Scratch {
+    /// A flush has stopped before its end.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.rounds.iter().all(Round::is_over)
+    }
 }
 
 #[derive(Debug)]
@@ -39,43 +78,61 @@ struct Plan {
 }
 
 impl Core {
-    /// Gives every session with something to send one write. `true`: some have more.
-    pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) -> bool {
+    /// Gives every session with something to send one write, while `tx` has time. What an earlier
+    /// flush left goes first.
+    pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.turn = scratch.turn.wrapping_add(1);
-        for deflated in [false, true] {
-            let list = &mut self.clients.dirty[usize::from(deflated)];
-            if list.is_empty() {
-                continue;
+        let is_over = !scratch.is_under_way() || self.flush_rounds(&mut scratch, tx);
+        if is_over {
+            scratch.turn = scratch.turn.wrapping_add(1);
+            for (round, list) in scratch.rounds.iter_mut().zip(&mut self.clients.dirty) {
+                round.begin(list, scratch.turn);
             }
-            let mut keys = std::mem::take(&mut scratch.keys);
-            std::mem::swap(&mut keys, list);
-            // Nobody is always last: the start moves on by a prime each turn.
-            let start = scratch.turn.wrapping_mul(7919) % keys.len();
-            keys.rotate_left(start);
-            for batch in keys.chunks(BATCH_SESSIONS) {
-                self.flush_batch(batch, &mut scratch, tx);
-            }
-            keys.clear();
-            scratch.keys = keys;
+            self.flush_rounds(&mut scratch, tx);
         }
         self.scratch = scratch;
-        self.clients.dirty.iter().any(|list| !list.is_empty())
     }
 
-    fn flush_batch(&mut self, batch: &[SessionKey], scratch: &mut Scratch, tx: &mut dyn Transmit) {
+    /// `false`: the time was over before the end.
+    fn flush_rounds(&mut self, scratch: &mut Scratch, tx: &mut dyn Transmit) -> bool {
+        for index in 0..scratch.rounds.len() {
+            let mut round = std::mem::take(&mut scratch.rounds[index]);
+            while !round.is_over() && tx.has_time() {
+                let left = &round.keys[round.done..];
+                let batch = &left[..left.len().min(BATCH_SESSIONS)];
+                round.done += self.flush_batch(batch, scratch, tx);
+            }
+            scratch.rounds[index] = round;
+        }
+        !scratch.is_under_way()
+    }
+
+    /// Returns how many sessions of the batch had their write: fewer than all where many bytes had
+    /// to be deflated.
+    fn flush_batch(
+        &mut self,
+        batch: &[SessionKey],
+        scratch: &mut Scratch,
+        tx: &mut dyn Transmit,
+    ) -> usize {
         scratch.plans.clear();
         scratch.leads.clear();
         scratch.wrote.clear();
+        let (mut planned, mut deflated_bytes) = (0, 0);
         for &key in batch {
+            planned += 1;
             let plan = plan(
                 &mut self.clients,
                 &self.limits,
                 &mut self.deflater,
                 &mut scratch.leads,
                 key,
+                &mut deflated_bytes,
             );
             scratch.plans.extend(plan);
+            if deflated_bytes > BATCH_DEFLATED_BYTES {
+                break;
+            }
         }
 
         let mut slices = recycle(std::mem::take(&mut scratch.slices));
@@ -104,6 +161,7 @@ impl Core {
         for (plan, outcome) in outcomes {
             self.apply(plan.key, plan.bytes, outcome);
         }
+        planned
     }
 
     /// Moves one queue by what the kernel took.
@@ -161,6 +219,7 @@ fn plan(
     deflater: &mut Deflater,
     leads: &mut Vec<u8>,
     key: SessionKey,
+    deflated_bytes: &mut usize,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(key.slot as usize)?;
     if session.generation() != key.generation {
@@ -175,6 +234,7 @@ fn plan(
                 return None;
             }
             stats.frames_deflated += 1;
+            *deflated_bytes += body.len();
             deflater.deflate(body)
         });
     });

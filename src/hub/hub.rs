@@ -135,14 +135,25 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
+    /// The budget of message bytes of all clients is whole again.
+    pub fn renew_reading(&mut self) {
+        self.core.message_bytes = 0;
+    }
+
+    /// The client that has waited longest after its share of an earlier turn has another.
+    pub fn handle_next_share(&mut self, now: Now) {
+        self.core.now = now;
+        if let Some(key) = self.core.next_turn.pop_front() {
+            self.core.resume(key, Pause::Turn);
+        }
+        self.settle();
+    }
+
     /// Time has passed: everything due is done.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code();
         self.core.advance_drain(stop_code);
-        for key in std::mem::take(&mut self.core.next_turn) {
-            self.core.resume(key, Pause::Turn);
-        }
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
             let session = self.core.clients.session_mut(key);
             if session.is_some_and(|session| session.disarm(at)) {
@@ -163,12 +174,14 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Gives every client with something to send one write; `true`: some have more.
+    /// Gives every client with something to send one write, while `tx` has time; `true`: some have
+    /// more. A flush that stopped for want of time goes on where it stopped
+    /// ([`is_flushing`](Self::is_flushing)).
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
-        let more = self.core.flush_dirty(tx);
+        self.core.flush_dirty(tx);
         self.settle();
-        more || self.core.clients.dirty.iter().any(|list| !list.is_empty())
+        self.has_to_flush()
     }
 
     // ---- outputs
@@ -186,9 +199,6 @@ impl<G: Gateway> Hub<G> {
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
     /// clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        if !self.core.next_turn.is_empty() {
-            return Some(self.core.now.mono_us);
-        }
         let drain = self.core.drain_deadline();
         self.core.deadlines.next().into_iter().chain(drain).min()
     }
@@ -230,6 +240,32 @@ impl<G: Gateway> Hub<G> {
         let stats = self.core.stats();
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
         closes_begun && stats.open == 0 && stats.closing == 0 && self.core.busy.is_empty()
+    }
+
+    /// Clients that had their share of an earlier turn and wait for
+    /// [`handle_next_share`](Self::handle_next_share).
+    pub fn waiting_shares(&self) -> usize {
+        self.core.next_turn.len()
+    }
+
+    /// Message bytes since [`renew_reading`](Self::renew_reading).
+    pub fn message_bytes(&self) -> usize {
+        self.core.message_bytes
+    }
+
+    /// The budget of message bytes of all clients is used up.
+    pub fn has_read_enough(&self) -> bool {
+        self.core.message_bytes > self.core.limits.turn_all_message_bytes_max
+    }
+
+    /// Some clients have something to send that the kernel may take.
+    pub fn has_to_flush(&self) -> bool {
+        self.is_flushing() || self.core.clients.dirty.iter().any(|list| !list.is_empty())
+    }
+
+    /// A flush stopped for want of time.
+    pub fn is_flushing(&self) -> bool {
+        self.core.scratch.is_under_way()
     }
 
     /// The shell may read this client's socket.
@@ -276,9 +312,11 @@ impl<G: Gateway> Hub<G> {
             if session.generation() != key.generation {
                 return;
             }
-            if message_bytes > core.limits.turn_message_bytes_max {
-                session.pause(Pause::Turn);
-                core.next_turn.push(key);
+            let limits = &core.limits;
+            let all_spent = core.message_bytes > limits.turn_all_message_bytes_max;
+            let spent = message_bytes > limits.turn_message_bytes_max;
+            if (spent || all_spent && !input.is_empty()) && session.pause(Pause::Turn) {
+                core.next_turn.push_back(key);
             }
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;
@@ -294,7 +332,9 @@ impl<G: Gateway> Hub<G> {
                     core.begin_close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
-                    message_bytes += message.payload_bytes();
+                    let bytes = message.payload_bytes();
+                    message_bytes += bytes;
+                    self.core.message_bytes += bytes;
                     self.take_message(key, &message);
                 }
             }

@@ -63,6 +63,9 @@ pub struct Limits {
     pub close_timeout_us: u64,
     /// Payload bytes of one client, inflated, that are looked at in one turn; at least one message.
     pub turn_message_bytes_max: usize,
+    /// The same of all clients together, between two calls of
+    /// [`Hub::renew_reading`](super::Hub::renew_reading); at least one message.
+    pub turn_all_message_bytes_max: usize,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
@@ -89,6 +92,7 @@ impl Default for Limits {
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,
             turn_message_bytes_max: 256 * 1024,
+            turn_all_message_bytes_max: 512 * 1024,
             write_bytes_max: 128 * 1024,
             deflate_level: 2,
             deflate_min_bytes: 256,

@@ -80,4 +80,10 @@ pub trait Transmit {
     /// `WouldBlock`: none now; the socket will become writable again. Another error: the socket is
     /// dead.
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>);
+
+    /// `false` ends the flush for now: the other clients have their writes in the next one. Asked
+    /// between batches; by default there is always time.
+    fn has_time(&self) -> bool {
+        true
+    }
 }

@@ -4,7 +4,7 @@
 use tracing::warn;
 
 use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
-use crate::telemetry::{EventLoop, LoopTimes, ShellStats, Stage};
+use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is told for the last window and the one before: a scraper that comes
 /// every 15 s misses none.
@@ -61,6 +61,11 @@ impl Report {
         self.times.observe_stage_us(stage, us);
     }
 
+    /// A budget of this turn was used up.
+    pub(super) fn spent(&mut self, budget: Budget) {
+        self.times.count_spent(budget);
+    }
+
     /// Ends the turn that began at `began`: copies its numbers; nothing waits.
     pub(super) fn turn_ended<G: Gateway>(
         &mut self,
@@ -114,6 +119,7 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
             .then_some(limits.connections_max as u64),
         accept_errors: shell.accept_errors,
         addresses: core.known_addresses() as u64,
+        deadlines: core.deadline_entries() as u64,
         bus_queue_messages: shell.bus_queue_messages as u64,
         bus_queue_messages_max: shell.bus_queue_messages_max as u64,
         frame_bytes_alive: core.frame_bytes().alive(),

@@ -20,35 +20,60 @@ const JOIN_BYTES_MAX: usize = 16 * 1024;
 struct Socket {
     generation: u32,
     stream: TcpStream,
-    /// It stands in the list of those to be read: once, however many edges came.
+    /// It stands in a list of those to be read: once, however many edges came.
     readable: bool,
+    cost: Cost,
+}
+
+/// What reading a socket may cost. Those that cost little are read first, and the answers to them go
+/// out first, so that nobody waits for the messages of hundreds that cost much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// A request head, or a client whose last message cost little.
+    Little,
+    /// An open client that has sent nothing yet.
+    Unknown,
+    /// A client whose last message cost much.
+    Much,
+}
+
+impl Cost {
+    pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
 }
 
 /// Sockets by slot of the hub's table.
 #[derive(Debug)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
-    /// Sockets that may hold more than was read.
-    readable: VecDeque<SessionKey>,
+    /// Sockets that may hold more than was read, by what they cost.
+    readable: [VecDeque<SessionKey>; Cost::ALL.len()],
     joined: Vec<u8>,
     clock: Clock,
     first_write_us: Option<u64>,
+    /// A flush stops at this moment, microseconds of the monotonic clock.
+    flush_until_us: u64,
 }
 
 impl Sockets {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             slots: Vec::new(),
-            readable: VecDeque::new(),
+            readable: Default::default(),
             joined: Vec::new(),
             clock,
             first_write_us: None,
+            flush_until_us: 0,
         }
     }
 
     /// When the first write since the last call had ended, microseconds of the monotonic clock.
     pub(super) fn take_first_write_us(&mut self) -> Option<u64> {
         self.first_write_us.take()
+    }
+
+    /// The next flush stops after `us` microseconds.
+    pub(super) fn allow_flush_us(&mut self, us: u64) {
+        self.flush_until_us = self.clock.now().mono_us + us;
     }
 
     pub(super) fn insert(
@@ -67,27 +92,36 @@ impl Sockets {
             generation: key.generation,
             stream,
             readable: false,
+            cost: Cost::Little,
         });
         Ok(())
     }
 
-    /// Puts a socket in the list of those to be read, unless it stands there.
+    /// Puts a socket in the list of those to be read, unless it stands in one.
     pub(super) fn set_readable(&mut self, key: SessionKey) {
         if let Some(socket) = self.socket(key)
             && !std::mem::replace(&mut socket.readable, true)
         {
-            self.readable.push_back(key);
+            let list = socket.cost as usize;
+            self.readable[list].push_back(key);
         }
     }
 
-    /// Sockets in the list.
-    pub(super) fn readable(&self) -> usize {
-        self.readable.len()
+    /// Says what the last read of a socket cost.
+    pub(super) fn set_cost(&mut self, key: SessionKey, cost: Cost) {
+        if let Some(socket) = self.socket(key) {
+            socket.cost = cost;
+        }
     }
 
-    /// Takes the next socket off the list.
-    pub(super) fn next_readable(&mut self) -> Option<SessionKey> {
-        let key = self.readable.pop_front()?;
+    /// Sockets in a list.
+    pub(super) fn readable(&self, cost: Cost) -> usize {
+        self.readable[cost as usize].len()
+    }
+
+    /// Takes the next socket off a list.
+    pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
+        let key = self.readable[cost as usize].pop_front()?;
         if let Some(socket) = self.socket(key) {
             socket.readable = false;
         }
@@ -179,5 +213,9 @@ impl Transmit for Sockets {
                 self.first_write_us = Some(self.clock.now().mono_us);
             }
         }
+    }
+
+    fn has_time(&self) -> bool {
+        self.clock.now().mono_us < self.flush_until_us
     }
 }

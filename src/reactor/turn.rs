@@ -1,23 +1,30 @@
 //! The turn of the loop.
+//!
+//! A turn answers what costs little first: clients that send little, the bus, and one flush. Then come
+//! the clients whose messages cost much, and what is due by the clock, so that a client is judged
+//! after it was written to. A flush follows on each of them where there is something to send.
+
+mod freeze;
+mod reading;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
+use self::freeze::Freeze;
 use super::listener::Listener;
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
-use super::sockets::Sockets;
+use super::sockets::{Cost, Sockets};
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::log_budget::LogBudget;
-use crate::telemetry::Stage;
+use crate::telemetry::{Budget, Stage};
 use crate::wake::Wake;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -28,6 +35,9 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
+
+/// Time of one flush; the clients that are left have their writes in the next turn.
+const FLUSH_US_MAX: u64 = 4_000;
 
 /// Inputs of the gateway in one turn; more wait for the next.
 const INPUTS_MAX: usize = 64;
@@ -50,8 +60,9 @@ pub struct Reactor<G: Gateway, F: Feed> {
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     report: Report,
-    /// Some clients have more to send than one write takes.
-    more_to_flush: bool,
+    /// Which of those that cost much is read first.
+    first_costly: usize,
+    freeze: Freeze,
     end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
@@ -90,7 +101,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
             report: Report::default(),
-            more_to_flush: false,
+            first_costly: 0,
+            freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
             stop_now: false,
@@ -129,8 +141,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits = self.more_to_flush
-            || self.sockets.readable() > 0
+        let waits = self.clients_wait()
+            || self.freeze.is_catching_up()
             || !self.seams.bus.is_empty()
             || !self.seams.inputs.is_empty()
             || !self.seams.returned.is_empty();
@@ -151,16 +163,35 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn turn(&mut self, events: &Events) {
         self.wake.awake();
         let now = self.clock.now();
+        self.freeze.look(now.mono_us);
         events.iter().for_each(|event| self.event(now, event));
-        self.accept(now);
-        self.take_returned(now);
-        self.read(now);
+        self.accept_and_read(now);
         self.take_inputs(now);
         self.take_bus();
-        self.hub.handle_timeout(self.clock.now());
+        self.flush();
+        self.read_costly();
+        self.flush();
+        self.judge(events.is_empty());
         self.flush();
         self.effects();
         self.tell(now);
+    }
+
+    /// Some clients have more to read or to send than this turn took.
+    fn clients_wait(&self) -> bool {
+        let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
+        self.hub.has_to_flush() || self.hub.waiting_shares() > 0 || readable != [0; Cost::ALL.len()]
+    }
+
+    /// Does what is due by the clock. After a time in which the process stood still that comes when
+    /// all that happened meanwhile was looked at.
+    fn judge(&mut self, poll_was_empty: bool) {
+        let now = self.clock.now();
+        self.freeze.look(now.mono_us);
+        let is_quiet = poll_was_empty && !self.clients_wait();
+        if self.freeze.may_judge(now.mono_us, is_quiet) {
+            self.hub.handle_timeout(now);
+        }
     }
 
     /// Ends a turn that began at `began` with what others may know of it.
@@ -170,6 +201,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_messages: self.seams.bus.len(),
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
         };
+        if !self.hub.is_flushing() {
+            // Messages that no client took.
+            self.report.flushed(None, began.mono_us);
+        }
         let turn = [began, self.clock.now()];
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
@@ -214,80 +249,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    fn accept(&mut self, now: Now) {
-        for _ in 0..self.settings.budgets.accepts_max {
-            let Some((stream, peer)) = self.listener.accept(now) else {
-                return;
-            };
-            let key = self.hub.handle_accepted(now, peer);
-            self.register(now, key, stream);
-        }
-    }
-
-    fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
-        if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
-            tracing::warn!(%error, "a connection could not be registered");
-            self.hub.handle_ended(now, key, true);
-        }
-    }
-
-    /// Takes connections back from HTTP, as if they had just come with the bytes read there.
-    fn take_returned(&mut self, now: Now) {
-        for _ in 0..self.settings.budgets.accepts_max {
-            let Ok(handover) = self.seams.returned.try_recv() else {
-                return;
-            };
-            let key = self
-                .hub
-                .handle_returned(now, handover.peer, handover.permit);
-            self.register(now, key, TcpStream::from_std(handover.stream));
-            self.hub.handle_bytes(now, key, &handover.read);
-            // What came since may have had its edge elsewhere.
-            self.sockets.set_readable(key);
-        }
-    }
-
-    /// Gives each socket with an edge its budget; who has more stays in the list.
-    fn read(&mut self, now: Now) {
-        for _ in 0..self.sockets.readable() {
-            let Some(key) = self.sockets.next_readable() else {
-                return;
-            };
-            if self.read_one(now, key) {
-                self.sockets.set_readable(key);
-            }
-        }
-    }
-
-    /// `true`: the budget is used up and the socket may hold more.
-    fn read_one(&mut self, now: Now, key: SessionKey) -> bool {
-        let mut budget = self.settings.budgets.read_bytes_max;
-        while self.hub.wants_read(key) {
-            if budget == 0 {
-                return true;
-            }
-            let room = self.read_buffer.len().min(budget);
-            match self.sockets.read(key, &mut self.read_buffer[..room]) {
-                // A short read is not the end: data and FIN can share one edge.
-                Ok(n) if n > 0 => {
-                    budget -= n;
-                    self.hub.handle_bytes(now, key, &self.read_buffer[..n]);
-                }
-                Ok(_) => {
-                    self.hub.handle_ended(now, key, false);
-                    return false;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.hub.handle_ended(now, key, true);
-                    return false;
-                }
-            }
-        }
-        false
-    }
-
     fn take_inputs(&mut self, now: Now) {
         for input in self.seams.inputs.try_iter().take(INPUTS_MAX) {
             self.hub.handle_input(now, input);
@@ -305,22 +266,24 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             };
             bytes += self.take_event(event);
             if bytes >= budget {
+                self.report.spent(Budget::Publications);
                 return;
             }
         }
     }
 
     /// From one event of the bus to the send queues; the bytes that each of its topics' members
-    /// got.
+    /// got, or those of its payload if that is more: a message that is refused costs time too.
     fn take_event(&mut self, event: F::Event) -> usize {
         let now = self.clock.now();
         if let Some(notice) = self.feed.notice(&event) {
             self.hub.handle_notice(now, &notice);
         }
+        let payload_bytes = self.feed.payload_bytes(&event);
         self.feed.event(now, event, &mut self.publications);
         log_lines(&mut self.feed);
         if self.publications.is_empty() {
-            return 0;
+            return payload_bytes;
         }
         let made_us = self.clock.now().mono_us;
         let mut bytes = 0;
@@ -335,12 +298,20 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.now().mono_us;
         self.report.stage(Stage::Queue, made_us, queued_us);
-        bytes
+        bytes.max(payload_bytes)
     }
 
     fn flush(&mut self) {
+        if !self.hub.has_to_flush() {
+            return;
+        }
         let now = self.clock.now();
-        self.more_to_flush = self.hub.flush(now, &mut self.sockets);
+        self.sockets.allow_flush_us(FLUSH_US_MAX);
+        self.hub.flush(now, &mut self.sockets);
+        if self.hub.is_flushing() {
+            self.report.spent(Budget::Flush);
+            return;
+        }
         let first_write_us = self.sockets.take_first_write_us();
         let ended_us = self.clock.now().mono_us;
         self.report.flushed(first_write_us, ended_us);

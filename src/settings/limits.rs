@@ -25,6 +25,7 @@ impl Checked {
             pong_timeout_us: self.micros("pong-timeout-ms"),
             close_timeout_us: self.micros("close-timeout-ms"),
             turn_message_bytes_max: self.number("turn-message-bytes-max"),
+            turn_all_message_bytes_max: self.number("turn-all-message-bytes-max"),
             write_bytes_max: self.number("write-bytes-max"),
             deflate_level: self.number("deflate-level"),
             deflate_min_bytes: self.number("deflate-min-bytes"),

@@ -67,18 +67,49 @@ impl Stage {
         ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
 }
 
+/// What one turn of the loop may use up; the rest has the next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// Connections accepted, or given back by HTTP.
+    Accepts,
+    /// Time for reading clients and accepting.
+    Reads,
+    /// Message bytes of all clients.
+    Messages,
+    /// Bytes of the bus's messages.
+    Publications,
+    /// Time of one flush.
+    Flush,
+}
+
+impl Budget {
+    /// Metric labels, in the order of the numbers.
+    pub const LABELS: [&'static str; 5] = ["accepts", "reads", "messages", "publications", "flush"];
+}
+
 /// How long turns and messages take. Counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
     /// Turns, each without its wait for events.
     pub turns: DurationCounts,
     stages: [DurationCounts; Stage::LABELS.len()],
+    spent: [u64; Budget::LABELS.len()],
 }
 
 impl LoopTimes {
     /// Records how long one bus message took in a stage: once per message, not per client.
     pub fn observe_stage_us(&mut self, stage: Stage, us: u64) {
         self.stages[stage as usize].observe_us(us);
+    }
+
+    /// Counts a budget that was used up.
+    pub fn count_spent(&mut self, budget: Budget) {
+        self.spent[budget as usize] += 1;
+    }
+
+    /// How often each budget was used up.
+    pub fn spent(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        zip(Budget::LABELS, self.spent)
     }
 
     /// The stages with their labels.
@@ -98,6 +129,8 @@ pub struct ShellStats {
     pub accept_errors: u64,
     /// Gauge: addresses known to the limits by address.
     pub addresses: u64,
+    /// Gauge: entries in the heap of deadlines.
+    pub deadlines: u64,
     /// Gauge: messages between the bus and the loop.
     pub bus_queue_messages: u64,
     /// Room for them.

@@ -20,7 +20,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus};
-pub use event_loop::{EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
+pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations};
 

@@ -222,6 +222,12 @@ metric_names! { |at|
     LOOP_TURN_DURATION = Histogram "weirgate_loop_turn_duration_seconds" []
         "Time of one turn of the event loop, without its wait for events."
         => at.turn.times.turns;
+    LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
+        "Times that a budget of one turn was used up, so that the rest waited for the next turn."
+        => ByLabel(at.turn.times.spent());
+    DEADLINES = Gauge "weirgate_deadlines" []
+        "Entries in the heap of deadlines of connections."
+        => at.turn.shell.deadlines;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time of a message in each stage; first_write and last_write count from the arrival."
         => ByLabel(at.turn.times.stages());

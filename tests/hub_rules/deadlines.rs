@@ -41,6 +41,35 @@ fn first_pings_are_spread_over_half_an_interval() {
 }
 
 #[test]
+fn pings_that_a_long_turn_delayed_are_spread_again() {
+    let mut world = symbols(Limits {
+        pong_timeout_us: 600 * SECOND,
+        ..pinged()
+    });
+    let keys: Vec<_> = (0..200).map(|_| world.reader(None, usize::MAX)).collect();
+    // A turn in which all first pings are late, and one that misses several.
+    world.advance(20 * SECOND);
+    for key in &keys {
+        world.send(*key, &frame(0x8a, b""));
+    }
+    world.advance(70 * SECOND);
+    for key in &keys {
+        world.send(*key, &frame(0x8a, b""));
+    }
+    let pings =
+        |world: &World<_>| -> usize { keys.iter().map(|key| world.client(*key).pings).sum() };
+    assert_eq!(pings(&world), 2 * 200, "one for those that were missed");
+    let mut last = pings(&world);
+    for tenth in 1..=10 {
+        world.advance(2 * SECOND);
+        let now = pings(&world);
+        assert!(now - last < 60, "{} in tenth {tenth}", now - last);
+        last = now;
+    }
+    assert_eq!(last, 3 * 200);
+}
+
+#[test]
 fn a_client_without_a_pong_is_closed_when_its_time_is_over() {
     let mut world = symbols(pinged());
     let key = world.reader(None, usize::MAX);
@@ -283,4 +312,29 @@ fn a_stop_does_not_shorten_a_graceful_close() {
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key).len(), 2, "hello, bye");
     assert_eq!(world.client(key).close, Some((1000, String::new())));
+}
+
+#[test]
+fn stale_deadlines_are_swept_out() {
+    let limits = Limits {
+        ping_interval_us: 3_600 * SECOND,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, Numbered::default(), 1);
+    let stays = world.connect("/ws", None);
+    let mut most = 0;
+    for _ in 0..3_000 {
+        let key = world.connect("/ws", None);
+        world.end(key, false);
+        world.net.sockets.remove(&key);
+        world.advance(SECOND / 100);
+        most = most.max(world.hub.core().deadline_entries());
+    }
+    assert!((1_000..=1_025).contains(&most), "{most} entries");
+    world.advance(3_600 * SECOND);
+    assert_eq!(
+        world.client(stays).pings,
+        1,
+        "a sweep takes no deadline that stands"
+    );
 }

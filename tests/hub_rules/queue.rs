@@ -1,11 +1,12 @@
 //! Limits of the send queue, conflation, memory of frames.
 
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{CloseReason, Feed, Limits, SendQueueLimits};
+use weirgate::hub::{CloseReason, Feed, Limits, SendQueueLimits, SessionKey};
 
 use super::{SECOND, small_queue, state, symbols};
+use crate::world::World;
 use crate::world::state::StateFeed;
-use crate::world::toys::In;
+use crate::world::toys::{In, Symbols};
 
 #[test]
 fn an_empty_queue_takes_a_frame_of_any_size() {
@@ -323,4 +324,60 @@ fn a_write_has_so_many_bytes_and_the_rest_follows() {
         largest == before || largest <= 1_000 + 100,
         "{largest} bytes"
     );
+}
+
+#[test]
+fn a_flush_without_time_goes_on_where_it_stopped() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let keys: Vec<_> = (0..300)
+        .map(|n| world.reader((n % 3 == 0).then_some(15), usize::MAX))
+        .collect();
+    let slices = |world: &mut World<Symbols>, body: &str| {
+        let message = In::Publish("A".to_owned(), body.to_owned());
+        world.hub.handle_input(world.now, message);
+        world.net.batches_max = Some(world.net.batches + 1);
+        world.hub.flush(world.now, &mut world.net)
+    };
+    assert!(slices(&mut world, "first"));
+    assert!(world.hub.is_flushing());
+    let got = |world: &World<Symbols>, n: usize| {
+        let has = |key: &&SessionKey| world.client(**key).texts.len() >= n;
+        keys.iter().filter(has).count()
+    };
+    assert_eq!(got(&world, 1), 128);
+    // Those that had the first message do not have the second before the others have both.
+    assert!(slices(&mut world, "second"));
+    assert_eq!((got(&world, 1), got(&world, 2)), (200, 72));
+    assert!(slices(&mut world, "third"));
+    assert_eq!((got(&world, 1), got(&world, 3)), (300, 100));
+    world.net.batches_max = None;
+    world.settle();
+    assert!(!world.hub.is_flushing() && !world.hub.has_to_flush());
+    for key in keys {
+        assert_eq!(world.texts(key), ["first", "second", "third"]);
+    }
+}
+
+#[test]
+fn a_batch_compresses_so_many_bytes() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let keys: Vec<_> = (0..6).map(|_| world.reader(Some(15), usize::MAX)).collect();
+    // Each client has a large frame of its own, which is compressed for that client alone.
+    for (n, key) in keys.iter().enumerate() {
+        world.text(*key, &format!("sub B{n}"));
+    }
+    for n in 0..keys.len() {
+        let message = In::Publish(format!("B{n}"), "x".repeat(200 * 1024));
+        world.hub.handle_input(world.now, message);
+    }
+    let before = world.net.batches;
+    world.settle();
+    assert_eq!(world.net.batches - before, 3, "two in a batch");
+    assert!(keys.iter().all(|key| world.client(*key).texts.len() == 1));
 }

@@ -155,3 +155,33 @@ fn large_messages_and_fragments_are_heard_one_after_the_other() {
     assert_eq!(world.texts(key).len(), 1 + 6);
     assert_eq!(world.hub.stats().received_messages, 9);
 }
+
+#[test]
+fn messages_of_all_clients_have_one_budget_and_none_is_lost() {
+    let limits = Limits {
+        turn_all_message_bytes_max: 50_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, Numbered::default(), 1);
+    let keys: Vec<_> = (0..20).map(|_| world.connect("/ws", Some(15))).collect();
+    let message = frame(0x81, "x".repeat(20_000).as_bytes());
+    let turn = message.repeat(3);
+    world.hub.renew_reading();
+    let before = world.hub.stats().received_messages;
+    for key in &keys {
+        if world.hub.wants_read(*key) {
+            world.hub.handle_bytes(world.now, *key, &turn);
+        }
+    }
+    assert!(world.hub.has_read_enough());
+    assert_eq!(world.hub.stats().received_messages - before, 3, "over all");
+    assert_eq!(world.hub.waiting_shares(), 19);
+    for share in 1..=3 {
+        world.hub.renew_reading();
+        world.hub.handle_next_share(world.now);
+        assert_eq!(world.hub.stats().received_messages - before, 3 + share * 3);
+    }
+    world.settle();
+    assert_eq!(world.hub.stats().received_messages - before, 60);
+    assert!(keys.iter().all(|key| world.hub.wants_read(*key)));
+}

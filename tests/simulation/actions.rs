@@ -392,14 +392,12 @@ impl<T: Toy> Run<T> {
         if self.random.chance(50) {
             self.pass_to(until);
         } else {
-            // A loop that was late: everything is due at once, with messages of the same turn.
+            // A loop that was late: everything is due at once, behind the messages of the same turn.
             self.world.now = self.world.now.plus_us(until - self.world.now.mono_us);
-            self.world.held = true;
             if self.random.chance(30) {
                 self.publish();
             }
             self.world.hub.handle_timeout(self.world.now);
-            self.world.held = false;
             self.world.settle();
             self.look();
         }

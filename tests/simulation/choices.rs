@@ -55,6 +55,7 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         pong_timeout_us: random.between(SECOND, 15 * SECOND),
         close_timeout_us: random.between(200_000, 5 * SECOND),
         turn_message_bytes_max: random.between(10, 60_000) as usize,
+        turn_all_message_bytes_max: random.between(10, 120_000) as usize,
         write_bytes_max: random.pick(&[1, 100, 700, 3_000, 128 * 1024]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),
         deflate_min_bytes: random.pick(&[0, 0, 32, 256]),

@@ -79,12 +79,16 @@ pub(crate) struct Net {
     /// Of all that clients got, in its order.
     pub(crate) hash: DefaultHasher,
     now_us: u64,
+    /// Batches so far, and those after which a flush has no more time.
+    pub(crate) batches: usize,
+    pub(crate) batches_max: Option<usize>,
     /// Is told at once what came, where a simulation compares.
     pub(crate) ledger: Option<Shared>,
 }
 
 impl Transmit for Net {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        self.batches += 1;
         self.largest_batch = self.largest_batch.max(batch.len());
         for write in batch {
             assert!(!write.slices.is_empty(), "an empty write");
@@ -92,6 +96,10 @@ impl Transmit for Net {
             self.writes += 1;
             wrote.push(self.write(write));
         }
+    }
+
+    fn has_time(&self) -> bool {
+        self.batches_max.is_none_or(|max| self.batches < max)
     }
 }
 
@@ -346,6 +354,11 @@ impl<G: Gateway<Out: Output>> World<G> {
                 output.keep(&mut self.outputs);
             }
             // A client that had its share of this turn is heard again in the next.
+            self.hub.renew_reading();
+            if self.hub.waiting_shares() > 0 {
+                self.hub.handle_next_share(self.now);
+                continue;
+            }
             if self.hub.poll_timeout() == Some(self.now.mono_us) {
                 self.hub.handle_timeout(self.now);
                 continue;

@@ -37,9 +37,14 @@ impl Session {
         Some(at)
     }
 
+    /// The entry of the heap at this moment is the session's.
+    pub(in crate::hub) fn is_armed_at(&self, at: u64) -> bool {
+        self.cold.armed_at == Some(at)
+    }
+
     /// An entry of the heap came; `false` for one that an earlier entry has replaced.
     pub(in crate::hub) fn disarm(&mut self, at: u64) -> bool {
-        let current = self.cold.armed_at == Some(at);
+        let current = self.is_armed_at(at);
         if current {
             self.cold.armed_at = None;
         }
@@ -99,9 +104,12 @@ impl Session {
                 reset: true,
             };
         }
-        if self.cold.timers.is_due(Timer::Ping, now.mono_us) {
-            let next = now.mono_us + limits.ping_interval_us;
-            self.cold.timers.set(Timer::Ping, next);
+        let interval = limits.ping_interval_us;
+        if self
+            .cold
+            .timers
+            .push_back(Timer::Ping, now.mono_us, interval)
+        {
             self.ping(now);
             return Due::Ping;
         }

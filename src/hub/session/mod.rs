@@ -360,8 +360,9 @@ impl Session {
         step
     }
 
-    pub(super) fn pause(&mut self, why: Pause) {
-        self.cold.reading.pause(why);
+    /// `false` if it was paused for this already.
+    pub(super) fn pause(&mut self, why: Pause) -> bool {
+        self.cold.reading.pause(why)
     }
 
     /// `true` if nothing is against reading any more, and something was.

@@ -24,8 +24,11 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn pause(&mut self, why: Pause) {
+    /// Adds a reason; `false` if it stood already.
+    pub(super) fn pause(&mut self, why: Pause) -> bool {
+        let before = self.paused;
         self.paused |= why as u8;
+        before != self.paused
     }
 
     /// Takes one reason away; `true` if it was the last.

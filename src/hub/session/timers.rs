@@ -54,6 +54,18 @@ impl Timers {
         due
     }
 
+    /// Sets a timer that is due a whole number of `interval_us` later, to the first such moment after
+    /// now: timers that a long turn delayed do not stay together. `false` if it is not due.
+    pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
+        let slot = &mut self.at[timer as usize];
+        let Some(at) = slot.filter(|at| *at <= now_us) else {
+            return false;
+        };
+        let missed = (now_us - at) / interval_us.max(1);
+        *slot = Some(at + (missed + 1) * interval_us.max(1));
+        true
+    }
+
     /// The earliest of all.
     pub(super) fn next(&self) -> Option<u64> {
         self.at.iter().flatten().copied().min()

@@ -22,6 +22,19 @@ pub(super) static ROWS: &[Setting] = &[
     ),
     Setting::bytes(
         Heading::LOOP,
+        "turn-all-message-bytes-max",
+        (1, GIB),
+        "524288",
+        "Message bytes of all clients, inflated, that are looked at in one turn",
+    )
+    .more("Clients that cost little have as much, and clients that cost much have as much.")
+    .limit(
+        "the next message waits for the next turn",
+        Shows::Metric(names::LOOP_BUDGETS_SPENT),
+        "tests/hub_rules/reading.rs::messages_of_all_clients_have_one_budget_and_none_is_lost",
+    ),
+    Setting::bytes(
+        Heading::LOOP,
         "write-bytes-max",
         (KIB, 16 * MIB),
         "131072",
@@ -53,7 +66,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .limit(
         "the others are accepted in the next turn",
-        NEXT_TURN,
+        Shows::Metric(names::LOOP_BUDGETS_SPENT),
         "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
     Setting::bytes(
@@ -66,7 +79,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Never more than half of --send-queue-soft-bytes.")
     .limit(
         "a flush comes first, then the next messages",
-        NEXT_TURN,
+        Shows::Metric(names::LOOP_BUDGETS_SPENT),
         "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
     Setting::count(

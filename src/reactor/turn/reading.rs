@@ -1,0 +1,191 @@
+//! Accepting and reading, within the budgets of a turn.
+//!
+//! What a message will cost is not known before it is inflated and looked at, so a client is taken for
+//! what its last messages were. Clients that cost little are read before the first flush of a turn.
+//! Behind that flush come, one after the other, a client that has sent nothing yet, a client that
+//! cost much, and a client that had its share of an earlier turn. Both parts have their own budget.
+
+use std::io;
+
+use mio::net::TcpStream;
+
+use super::{Cost, Reactor};
+use crate::hub::{Feed, Gateway, Now, PhaseKind, SessionKey};
+use crate::telemetry::Budget;
+
+/// Time of one turn for accepting and reading clients that cost little, and as much for the others.
+const READ_US_MAX: u64 = 2_000;
+
+/// Bytes of one read, inflated, above which a client costs much.
+const LITTLE_BYTES_MAX: usize = 16 * 1024;
+
+/// Who is read behind the flush.
+const COSTLY: [Costly; 3] = [
+    Costly::Share,
+    Costly::Socket(Cost::Unknown),
+    Costly::Socket(Cost::Much),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Costly {
+    /// A client that had its share of an earlier turn, and more was read.
+    Share,
+    Socket(Cost),
+}
+
+impl<G: Gateway, F: Feed> Reactor<G, F> {
+    /// Accepts, and reads the clients that cost little. Accepting has half of the time while such
+    /// clients wait.
+    pub(super) fn accept_and_read(&mut self, now: Now) {
+        self.hub.renew_reading();
+        let began_us = self.clock.now().mono_us;
+        let readers = self.sockets.readable(Cost::Little) > 0;
+        let share_us = if readers {
+            READ_US_MAX / 2
+        } else {
+            READ_US_MAX
+        };
+        self.accept(now, began_us + share_us);
+        self.take_returned(now, began_us + share_us);
+        let until_us = began_us + READ_US_MAX;
+        for _ in 0..self.sockets.readable(Cost::Little) {
+            self.read_next(now, Cost::Little);
+            if self.sockets.readable(Cost::Little) > 0 && self.is_spent(until_us) {
+                return;
+            }
+        }
+    }
+
+    /// Reads the others, each at most once, beginning with another kind in each turn.
+    pub(super) fn read_costly(&mut self) {
+        let mut left = COSTLY.map(|kind| match kind {
+            Costly::Share => self.hub.waiting_shares(),
+            Costly::Socket(cost) => self.sockets.readable(cost),
+        });
+        if left == [0; COSTLY.len()] {
+            return;
+        }
+        let now = self.clock.now();
+        self.hub.renew_reading();
+        self.first_costly = (self.first_costly + 1) % COSTLY.len();
+        let mut at = self.first_costly;
+        while left != [0; COSTLY.len()] {
+            if left[at] > 0 {
+                left[at] -= 1;
+                match COSTLY[at] {
+                    Costly::Share => self.hub.handle_next_share(now),
+                    Costly::Socket(cost) => self.read_next(now, cost),
+                }
+                let any_left = left != [0; COSTLY.len()];
+                if any_left && self.is_spent(now.mono_us + READ_US_MAX) {
+                    return;
+                }
+            }
+            at = (at + 1) % COSTLY.len();
+        }
+    }
+
+    /// A budget of reading is used up.
+    fn is_spent(&mut self, until_us: u64) -> bool {
+        let budget = if self.hub.has_read_enough() {
+            Budget::Messages
+        } else if self.clock.now().mono_us >= until_us {
+            Budget::Reads
+        } else {
+            return false;
+        };
+        self.report.spent(budget);
+        true
+    }
+
+    fn accept(&mut self, now: Now, until_us: u64) {
+        for accepted in 0..self.settings.budgets.accepts_max {
+            if accepted > 0 && self.clock.now().mono_us >= until_us {
+                break;
+            }
+            let Some((stream, peer)) = self.listener.accept(now) else {
+                return;
+            };
+            let key = self.hub.handle_accepted(now, peer);
+            self.register(now, key, stream);
+        }
+        self.report.spent(Budget::Accepts);
+    }
+
+    fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
+        if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
+            tracing::warn!(%error, "a connection could not be registered");
+            self.hub.handle_ended(now, key, true);
+        }
+    }
+
+    /// Takes connections back from HTTP, as if they had just come with the bytes read there.
+    fn take_returned(&mut self, now: Now, until_us: u64) {
+        for taken in 0..self.settings.budgets.accepts_max {
+            if taken > 0 && self.clock.now().mono_us >= until_us {
+                break;
+            }
+            let Ok(handover) = self.seams.returned.try_recv() else {
+                return;
+            };
+            let key = self
+                .hub
+                .handle_returned(now, handover.peer, handover.permit);
+            self.register(now, key, TcpStream::from_std(handover.stream));
+            self.hub.handle_bytes(now, key, &handover.read);
+            // What came since may have had its edge elsewhere.
+            self.sockets.set_readable(key);
+        }
+        self.report.spent(Budget::Accepts);
+    }
+
+    /// Reads the next socket of a list; a socket that may hold more stays in one.
+    fn read_next(&mut self, now: Now, cost: Cost) {
+        let Some(key) = self.sockets.next_readable(cost) else {
+            return;
+        };
+        let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
+        let before = self.hub.message_bytes();
+        let (read_bytes, more) = self.read_one(now, key);
+        let bytes = read_bytes.max(self.hub.message_bytes() - before);
+        match bytes {
+            0 => {}
+            _ if bytes > LITTLE_BYTES_MAX => self.sockets.set_cost(key, Cost::Much),
+            _ if was_open => self.sockets.set_cost(key, Cost::Little),
+            _ => self.sockets.set_cost(key, Cost::Unknown),
+        }
+        if more {
+            self.sockets.set_readable(key);
+        }
+    }
+
+    /// Returns how many bytes came, and whether the budget is used up and the socket may hold more.
+    fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
+        let bytes_max = self.settings.budgets.read_bytes_max;
+        let mut bytes = 0;
+        while self.hub.wants_read(key) {
+            if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
+                return (bytes, true);
+            }
+            let room = self.read_buffer.len().min(bytes_max - bytes);
+            match self.sockets.read(key, &mut self.read_buffer[..room]) {
+                // A short read is not the end: data and FIN can share one edge.
+                Ok(n) if n > 0 => {
+                    bytes += n;
+                    self.hub.handle_bytes(now, key, &self.read_buffer[..n]);
+                }
+                Ok(_) => {
+                    self.hub.handle_ended(now, key, false);
+                    return (bytes, false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (bytes, false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.hub.handle_ended(now, key, true);
+                    return (bytes, false);
+                }
+            }
+        }
+        (bytes, false)
+    }
+}

@@ -1,0 +1,216 @@
+//! What one turn of the loop does in which order, and how much of it, over real sockets.
+
+mod world;
+
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weirgate::clock::Clock;
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::hub::{
+    Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
+    Publication, SessionKey,
+};
+use weirgate::run::{CommonSettings, Parts};
+use weirgate::sources::{Source, SourceLink};
+use weirgate::telemetry::BusStatus;
+use weirgate::wire::head::RequestHead;
+use world::client::{frame, request};
+
+/// Echoes a short message, then says at a deadline that is due at once how many bytes the client has
+/// not been sent. A long message costs three milliseconds.
+struct Toy;
+
+const LONG_BYTES: usize = 20_000;
+const WORK: Duration = Duration::from_millis(3);
+
+fn say(core: &mut Core, key: SessionKey, text: &str) {
+    let frame = Frame::text(core.frame_bytes()).answer();
+    core.send(key, &frame.body(text.as_bytes()).finish());
+}
+
+impl Gateway for Toy {
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        (): &mut (),
+        message: Incoming<'_>,
+    ) {
+        match message {
+            Incoming::Text(text) if text.len() < LONG_BYTES => {
+                say(core, key, text);
+                core.set_deadline(key, Some(core.now().mono_us));
+            }
+            _ => thread::sleep(WORK),
+        }
+    }
+
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+        let unsent = core.unsent_bytes(key);
+        say(core, key, &unsent.to_string());
+    }
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+        match never {}
+    }
+}
+
+/// Takes long over each message, and publishes nothing.
+#[derive(Default)]
+struct Refuses(FeedStats);
+
+impl Feed for Refuses {
+    type Event = BusEvent;
+
+    fn payload_bytes(&self, event: &BusEvent) -> usize {
+        event.payload_bytes()
+    }
+
+    fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {
+        thread::sleep(WORK);
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.0
+    }
+}
+
+/// Sends so many messages of 64 KiB each time that it is told to.
+struct Bursts(mpsc::Receiver<usize>);
+
+impl Source for Bursts {
+    fn run(self: Box<Self>, link: SourceLink) {
+        for burst in self.0 {
+            for _ in 0..burst {
+                let message = BusMessage {
+                    subject: "bad".into(),
+                    pattern: None,
+                    payload: vec![0; 64 * 1024],
+                    position: None,
+                    received: link.now(),
+                    quiet: false,
+                };
+                if link.send(BusEvent::Message(message)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Runs until the test binary ends; the sender starts bursts of bad messages.
+fn start() -> (SocketAddr, mpsc::Sender<usize>) {
+    let mut common = CommonSettings::default();
+    common.reactor.listen.addr = ([127, 0, 0, 1], 0).into();
+    let (send, listening) = mpsc::channel();
+    let (burst, bursts) = mpsc::channel();
+    thread::spawn(move || {
+        let status = Arc::new(BusStatus::new(&[], 0));
+        Parts::new("toy", common, Refuses::default(), Toy)
+            .source(Bursts(bursts), status)
+            .run(Clock::start(), |listening| {
+                send.send(listening.addr).expect("the test listens");
+            })
+            .expect("the loop runs");
+    });
+    (listening.recv().expect("it listens"), burst)
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(addr: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(addr).expect("connected");
+        stream.set_nodelay(true).expect("a socket");
+        stream.write_all(&request("/ws", None)).expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a 101");
+            head.extend(byte);
+        }
+        Self(stream)
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0
+            .write_all(&frame(0x81, text.as_bytes()))
+            .expect("sent");
+    }
+
+    fn text(&mut self) -> String {
+        let mut header = [0; 2];
+        self.0.read_exact(&mut header).expect("a frame");
+        let mut text = vec![0; usize::from(header[1])];
+        self.0.read_exact(&mut text).expect("a payload");
+        String::from_utf8(text).expect("text")
+    }
+
+    /// How long a short message takes to its echo, and how many bytes waited at the deadline.
+    fn round_trip(&mut self) -> (Duration, String) {
+        let start = Instant::now();
+        self.send("ask");
+        assert_eq!(self.text(), "ask");
+        let took = start.elapsed();
+        (took, self.text())
+    }
+}
+
+#[test]
+fn a_deadline_that_is_due_comes_after_the_flush_of_its_turn() {
+    let mut client = Client::connect(start().0);
+    for _ in 0..20 {
+        assert_eq!(client.round_trip().1, "0", "bytes that were not flushed");
+    }
+}
+
+#[test]
+fn clients_that_cost_much_do_not_keep_others_waiting() {
+    let (addr, _burst) = start();
+    let mut bystander = Client::connect(addr);
+    bystander.round_trip();
+    let mut workers: Vec<Client> = (0..100).map(|_| Client::connect(addr)).collect();
+    let work = frame(0x81, &[b'x'; LONG_BYTES]);
+    for worker in &mut workers {
+        (0..4).for_each(|_| worker.0.write_all(&work).expect("sent"));
+    }
+    let until = Instant::now() + WORK * 250;
+    let mut longest = Duration::ZERO;
+    while Instant::now() < until {
+        longest = longest.max(bystander.round_trip().0);
+    }
+    assert!(
+        longest < Duration::from_millis(100),
+        "a round trip of {longest:?}"
+    );
+}
+
+#[test]
+fn messages_that_are_refused_have_their_share_of_a_turn() {
+    let (addr, burst) = start();
+    let mut bystander = Client::connect(addr);
+    bystander.round_trip();
+    burst.send(200).expect("it runs");
+    let until = Instant::now() + WORK * 250;
+    let mut longest = Duration::ZERO;
+    while Instant::now() < until {
+        longest = longest.max(bystander.round_trip().0);
+    }
+    assert!(
+        longest < Duration::from_millis(100),
+        "a round trip of {longest:?}"
+    );
+}
