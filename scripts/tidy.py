@@ -63,7 +63,7 @@ USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
 
 # Doc comments that say nothing, whole. Shrinking: the number is how many there are.
-FILLER_LEFT = 45
+FILLER_LEFT = 35
 FILLER = re.compile(r"\s*///? (?:" + "|".join([
     r"It(?: \w+){1,2}\.", r"What can be set\.", r"(?:See|As) (?:the module|above|below|there|here)\b.*",
     r"(?:Which|Whose|Why|Where|Who|Whom|How|What|When)(?: one)?\.", r"What (?:it|they|that|this) \w+\.",

@@ -23,6 +23,7 @@
 //! | `connection` | making and leaving connections |
 //! | `access` | credentials, and which certificates count |
 //! | `tls` | TLS to the server, plain to the crate |
+//! | `loopback` | the connection between the two, which is closed to other processes |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -34,6 +35,7 @@ mod api;
 mod connection;
 mod consumers;
 mod error;
+mod loopback;
 mod position;
 mod session;
 mod settings;
@@ -81,7 +83,7 @@ impl NatsSource {
     fn connect(&self) -> Result<Link, NatsError> {
         let mut last = NatsError::Lost;
         for endpoint in self.settings.endpoints() {
-            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings, CLIENT_NAME)) {
+            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings)) {
                 Ok(bus) => return Ok(bus),
                 Err(error) => last = error,
             }
