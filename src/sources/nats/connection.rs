@@ -93,8 +93,15 @@ impl Link {
             .map_err(|_| refused("it did not finish the handshake in time".into()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
-            api: Api { connection, lost },
+            api: Api::new(connection, lost),
         })
+    }
+
+    /// The same connection for questions that must not take long.
+    pub(super) fn hasty(&self) -> Self {
+        Self {
+            api: self.api.hasty(),
+        }
     }
 
     /// A subject of our own, which nobody else can guess.

@@ -19,11 +19,12 @@
 //! | `subscription` | one subject: consumer, cursor, backlog |
 //! | `consumers` | making and finding streams and consumers |
 //! | `api` | requests to JetStream, which end with the connection |
-//! | `watchdog` | asking the server whether it and the consumers are still there |
+//! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `connection` | making and leaving connections |
 //! | `access` | credentials, and which certificates count |
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between the two, which is closed to other processes |
+//! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -35,6 +36,7 @@ mod api;
 mod connection;
 mod consumers;
 mod error;
+mod health;
 mod loopback;
 mod position;
 mod session;
@@ -47,7 +49,7 @@ use std::sync::Arc;
 
 use self::connection::Link;
 use self::error::Stop;
-use self::session::{Session, set_lag};
+use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
 use super::{Source, SourceLink};
@@ -131,7 +133,7 @@ impl Bus for NatsSource {
         };
         let stop = self.use_connection(&bus, relay);
         for subscription in &self.subscriptions {
-            set_lag(&self.status, subscription, None);
+            forget(&self.status, subscription);
         }
         let subscriptions = self.subscriptions.iter_mut();
         bus.abandon(subscriptions.filter_map(Subscription::detach).collect());

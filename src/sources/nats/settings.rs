@@ -29,8 +29,11 @@ pub struct NatsSettings {
     pub reconnect_delay_max_ms: u64,
     /// How often the server is asked about the consumers, milliseconds.
     pub watchdog_interval_ms: u64,
-    /// Unanswered intervals after which the server counts as away.
+    /// Unanswered intervals after which the link counts as dead.
     pub watchdog_misses: u32,
+    /// After so many milliseconds without an answer of JetStream about a consumer, while the link
+    /// is well, its subject is read from another one.
+    pub consumer_silence_max_ms: u64,
     /// A backlog of more messages than this is quiet: it updates the cache, without one broadcast
     /// each (levels contract: 4).
     pub backlog_quiet_min: u64,
@@ -272,6 +275,7 @@ mod tests {
             reconnect_delay_max_ms: 2_000,
             watchdog_interval_ms: 1_000,
             watchdog_misses: 2,
+            consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
         };
         let some = settings("nats://a:1, http://b,,c");
