@@ -42,6 +42,8 @@ const ERRORS_LOGGED_MAX: u32 = 8;
 pub(super) struct Link {
     /// JetStream on this connection, and the news of its loss.
     pub(super) api: Api,
+    /// The other servers of the cluster, as this one tells.
+    pub(super) neighbours: Vec<Endpoint>,
 }
 
 impl Link {
@@ -61,12 +63,17 @@ impl Link {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
         let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
+        let told = tls::neighbours(&info_line);
+        let neighbours = told
+            .iter()
+            .filter_map(|a| endpoint.neighbour(a, is_tls))
+            .collect();
         let (options, url) = if is_tls {
             let config = tls::config(&settings.tls).map_err(wrong_file)?;
             let far = Far {
                 stream: greeted,
                 info_line: &info_line,
-                host: &endpoint.host,
+                name: &endpoint.tls_name,
             };
             let door = tls::carry(far, &login, config, HANDSHAKE_TIMEOUT)
                 .map_err(|e| refused(format!("TLS: {e}")))?;
@@ -94,6 +101,7 @@ impl Link {
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
             api: Api::new(connection, lost),
+            neighbours,
         })
     }
 
@@ -101,6 +109,7 @@ impl Link {
     pub(super) fn hasty(&self) -> Self {
         Self {
             api: self.api.hasty(),
+            neighbours: Vec::new(),
         }
     }
 

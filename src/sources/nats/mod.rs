@@ -55,6 +55,8 @@ use super::relay::{Bus, Relay};
 use super::{Source, SourceLink};
 use crate::telemetry::BusStatus;
 
+use self::settings::{Endpoint, learn};
+
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
@@ -67,6 +69,8 @@ pub struct NatsSource {
     settings: NatsSettings,
     status: Arc<BusStatus>,
     subscriptions: Vec<Subscription>,
+    /// Servers of the cluster that the URL does not name, tried after those.
+    learned: Vec<Endpoint>,
 }
 
 impl NatsSource {
@@ -78,15 +82,22 @@ impl NatsSource {
             subscriptions: subscriptions.collect(),
             settings,
             status,
+            learned: Vec::new(),
         }
     }
 
     /// Tries every server once; the error is the last one's.
-    fn connect(&self) -> Result<Link, NatsError> {
+    fn connect(&mut self) -> Result<Link, NatsError> {
         let mut last = NatsError::Lost;
-        for endpoint in self.settings.endpoints() {
+        let learned = self.learned.clone().into_iter().map(Ok);
+        for endpoint in self.settings.endpoints().chain(learned) {
             match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings)) {
-                Ok(bus) => return Ok(bus),
+                Ok(mut bus) => {
+                    let configured: Vec<_> = self.settings.endpoints().flatten().collect();
+                    let told = std::mem::take(&mut bus.neighbours);
+                    learn(&mut self.learned, told, &configured);
+                    return Ok(bus);
+                }
                 Err(error) => last = error,
             }
         }

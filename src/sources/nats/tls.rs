@@ -38,6 +38,16 @@ pub(super) fn is_wanted(info_line: &str) -> bool {
     sonic_rs::get(json, ["tls_required"]).is_ok_and(|v| v.as_bool() == Some(true))
 }
 
+/// The addresses of other servers that the server's first line tells.
+pub(super) fn neighbours(info_line: &str) -> Vec<String> {
+    let json = info_line.trim_start_matches("INFO ");
+    let told = sonic_rs::get(json, ["connect_urls"]);
+    let told = told
+        .ok()
+        .and_then(|urls| sonic_rs::from_str(urls.as_raw_str()).ok());
+    told.unwrap_or_default()
+}
+
 /// The client side of TLS, with what the settings trust and show.
 ///
 /// # Errors
@@ -62,7 +72,8 @@ pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
 pub(super) struct Far<'a> {
     pub(super) stream: TcpStream,
     pub(super) info_line: &'a str,
-    pub(super) host: &'a str,
+    /// The name that the certificate has to have.
+    pub(super) name: &'a str,
 }
 
 /// Speaks TLS with the server, logs in there, and carries the bytes to a port of loopback that
@@ -78,7 +89,7 @@ pub(super) fn carry(
 ) -> io::Result<Door> {
     let until = Instant::now() + timeout;
     let random = config.crypto_provider().secure_random;
-    let name = ServerName::try_from(far.host.to_owned()).map_err(io::Error::other)?;
+    let name = ServerName::try_from(far.name.to_owned()).map_err(io::Error::other)?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let mut stream = far.stream;
     shake_hands(&mut tls, &mut stream, until)?;
@@ -251,6 +262,8 @@ mod tests {
     fn the_crate_hears_nothing_of_tls() {
         let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
         assert!(is_wanted(line));
+        assert_eq!(neighbours(line), ["a:1"]);
+        assert!(neighbours("INFO {}").is_empty());
         let (plain, nonce) = plain_info(line).expect("a line");
         assert_eq!(nonce, "n");
         let plain = String::from_utf8(plain).expect("text");
