@@ -11,7 +11,7 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
-COPY clients/weirgate.js /clients/weirgate.js
+COPY clients/js/weirgate.js /clients/js/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
 COPY tests/support /tests/support

@@ -22,8 +22,8 @@ demo: ## Build, then serve a page with a moving market; PORT=8000
 
 test: deps build ## Install what the tests need, then run all of them
 	cargo test --workspace --locked
-	$(PYTEST) tests/contracts tests/blackbox tests/page
-	node --test clients/test/*.test.mjs
+	$(PYTEST) tests/contracts tests/blackbox tests/page clients/python/tests
+	node --test clients/js/test/*.test.mjs
 	tests/conformance/run.sh abuse-quick
 	@echo "make test: all passed"
 
@@ -99,4 +99,4 @@ build:
 
 # For working on the tests: make pytest ARGS='-k stop'
 pytest: deps build
-	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox tests/page)
+	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox tests/page clients/python/tests)

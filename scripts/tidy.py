@@ -35,8 +35,6 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
 PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
 PROSE_FILES = re.compile(r"(README|ARCHITECTURE)\.md|docs/.*\.md")
-# Not held to the figures and the words yet. Shrinking.
-LATER = {"ARCHITECTURE.md", "docs/lifecycle.md"}
 # Made from texts in src: the figure of a page and the words are those of their source.
 MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
 # Words that the glossary has another word for, and verbs that the field has another verb for.
@@ -58,12 +56,11 @@ NOT_SAID = {
 }
 NOT_SAID = [(re.compile(rf"\b(?:{word})\b" if not word.startswith("(?<") else rf"{word}\b", re.I), said)
             for word, said in NOT_SAID.items()]
-SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | LATER | MADE
+SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | MADE
 USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
 
-# Doc comments that say nothing, whole. Shrinking: the number is how many there are.
-FILLER_LEFT = 35
+# Doc comments that say nothing, whole.
 FILLER = re.compile(r"\s*///? (?:" + "|".join([
     r"It(?: \w+){1,2}\.", r"What can be set\.", r"(?:See|As) (?:the module|above|below|there|here)\b.*",
     r"(?:Which|Whose|Why|Where|Who|Whom|How|What|When)(?: one)?\.", r"What (?:it|they|that|this) \w+\.",
@@ -71,8 +68,6 @@ FILLER = re.compile(r"\s*///? (?:" + "|".join([
     r"(?:Theirs|Ours|Nobody's|Nothing|Nobody|The same|Not this one|That|Those|This|These|Them)\.",
     r"Does (?:it|so|that|this)\b.*", r"Nothing ever does\.",
 ]) + r")")
-# Files with #[path]: what a test and a benchmark share.
-PATH_ATTRIBUTE = {"tests/leaving.rs"}
 
 
 def tracked():
@@ -149,7 +144,7 @@ def wrong_in_prose(documents):
     """Yields (name, what) where documents point at things in place of naming them."""
     total_hits = total_words = 0
     for name, text in documents.items():
-        if not PROSE_FILES.fullmatch(name) or name in LATER:
+        if not PROSE_FILES.fullmatch(name):
             continue
         hits, words = prose.count(text)
         total_hits, total_words = total_hits + hits, total_words + words
@@ -163,23 +158,16 @@ def wrong_in_prose(documents):
 
 def wrong_in_comments(sources):
     """Yields (place, what) of doc comments without content, and of modules with #[path]."""
-    filler = []
     for name, text in sources.items():
         lines = text.splitlines()
         if name.startswith("src/"):
             for number, line in enumerate(lines, 1):
                 alone = not any(lines[at].strip().startswith("///") for at in (number - 2, number) if 0 <= at < len(lines))
                 if alone and FILLER.fullmatch(line):
-                    filler.append(f"{name}:{number}")
-        has = any(line.strip().startswith("#[path") for line in lines)
-        if has != (name in PATH_ATTRIBUTE):
-            yield name, "#[path]: a module has its place beside its file" if has else "PATH_ATTRIBUTE names it without need"
-    for gone in PATH_ATTRIBUTE - set(sources):
-        yield gone, "PATH_ATTRIBUTE names a file that is not there"
-    if len(filler) > FILLER_LEFT:
-        yield from ((place, "a doc comment that says nothing") for place in filler)
-    elif len(filler) < FILLER_LEFT:
-        yield "scripts/tidy.py", f"FILLER_LEFT is {len(filler)} now"
+                    yield f"{name}:{number}", "a doc comment that says nothing"
+        for number, line in enumerate(lines, 1):
+            if line.strip().startswith("#[path"):
+                yield f"{name}:{number}", "#[path]: a module has its place beside its file"
 
 
 def main():

@@ -4,29 +4,31 @@
 //! The only test here that looks at a clock. It compares the program with itself, the best of many
 //! tries each, and asks for a sixth of what a scan would show. `benches/topics.rs` has the figures.
 
-#[path = "../benches/open/mod.rs"]
-mod open;
+mod world;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use open::{NOW, hub, open, settle};
 use weirgate::auth::{Authenticator, Origins};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
-use weirgate::hub::{Hub, SessionKey};
+use weirgate::hub::{Limits, SessionKey};
+use world::World;
 
 const FEW: usize = 100;
 const MANY: usize = 50 * FEW;
 const ROUNDS: usize = 40;
 
-fn enter(hub: &mut Hub<TradesGateway>) -> SessionKey {
-    const SUBSCRIBE: &[u8] = br#"{"action":"subscribe","symbols":["A","B","C","D","E"]}"#;
-    let key = open(hub, None);
-    let mut frame = vec![0x81, 0x80 | SUBSCRIBE.len() as u8, 0, 0, 0, 0];
-    frame.extend_from_slice(SUBSCRIBE);
-    hub.handle_bytes(NOW, key, &frame);
-    settle(hub, NOW);
-    assert_eq!(hub.core().joined_count(key), 5, "it holds its symbols");
+fn enter(world: &mut World<TradesGateway>) -> SessionKey {
+    let key = world.connect("/ws", None);
+    world.text(
+        key,
+        r#"{"action":"subscribe","symbols":["A","B","C","D","E"]}"#,
+    );
+    assert_eq!(
+        world.hub.core().joined_count(key),
+        5,
+        "it holds its symbols"
+    );
     key
 }
 
@@ -40,16 +42,17 @@ fn shortest_leave(clients: usize) -> Duration {
         origins: Origins::default(),
         authenticator: Authenticator::default(),
     };
-    let mut hub = hub(TradesGateway::new(settings, Arc::default()));
-    let mut keys: Vec<_> = (0..clients).map(|_| enter(&mut hub)).collect();
+    let gateway = TradesGateway::new(settings, Arc::default());
+    let mut world = World::new(Limits::default(), gateway, 1);
+    let mut keys: Vec<_> = (0..clients).map(|_| enter(&mut world)).collect();
     let round = |round: usize| {
         // Not always the newest, which a scan might find first.
         let place = round * 7 % clients;
         let begin = Instant::now();
-        hub.handle_ended(NOW, keys[place], false);
+        world.hub.handle_ended(world.now, keys[place], false);
         let took = begin.elapsed();
-        settle(&mut hub, NOW);
-        keys[place] = enter(&mut hub);
+        world.settle();
+        keys[place] = enter(&mut world);
         took
     };
     (0..ROUNDS).map(round).min().unwrap_or_default()

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
+use weirgate::admission::TrustedProxies;
 use weirgate::clock::Clock;
 use weirgate::gateways::events::Service;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
@@ -94,7 +95,8 @@ fn proxy() -> Proxy {
         inner_paths: &[],
         silence_timeout_ms: 1,
         service_connections_max: 1,
-        trusts: Box::new(|_| false),
+        address_connections_max: None,
+        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     })
 }

@@ -77,7 +77,7 @@ fn health(program: &Program) -> Command {
         "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: {default}]"
     ));
     Command::new("health")
-        .about("Ask a running gateway for /health: exit 0 when it answers 200, else 1")
+        .about("Check /health of a running gateway: exit status 0 for 200, otherwise 1")
         .after_help("Reads the address and the port as the gateway does, from the same env.")
         .args_override_self(true)
         .arg(which)
@@ -95,33 +95,30 @@ fn token() -> Command {
     let claim =
         |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
     let number = |name, help| claim(name, "N", help).value_parser(value_parser!(u32));
-    let mint = part(
-        "mint",
-        "Make a token for trying out, signed with JWT_SECRET (HS256)",
-    )
-    .arg(claim("role", "ROLE", "Its role"))
-    .arg(claim("user", "USER", "Its user"))
-    .arg(number("symbols-max", "The user's symbol limit"))
-    .arg(
-        number(
-            "expires-in-s",
-            "Seconds until it ends; 0 for never [default: 3600]",
-        )
-        .value_name("S")
-        .default_value("3600")
-        .hide_default_value(true),
-    );
+    let mint = part("mint", "Make a test token, signed with JWT_SECRET (HS256)")
+        .arg(claim("role", "ROLE", "Role of the token"))
+        .arg(claim("user", "USER", "User of the token"))
+        .arg(number("symbols-max", "Symbol limit of the user"))
+        .arg(
+            number(
+                "expires-in-s",
+                "Lifetime in seconds; 0 for a token without end [default: 3600]",
+            )
+            .value_name("S")
+            .default_value("3600")
+            .hide_default_value(true),
+        );
     let inspect = part(
         "inspect",
-        "Say what a gateway would say of a token: exit 0 when it is good",
+        "Check a token as a gateway does: exit status 0 if the token is valid",
     )
     .arg(
         Arg::new("token")
             .value_name("TOKEN")
-            .help("The token; without it, or as -, it is read from standard input"),
+            .help("The token; if missing or -, the token is read from standard input"),
     );
     Command::new("token")
-        .about("Make a token for trying out, or see what a gateway would say of one")
+        .about("Make a test token, or check a token as a gateway does")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(mint)
@@ -169,7 +166,7 @@ fn details(setting: &Setting) -> String {
     }
     if let Some(limit) = setting.limit {
         let stop = if text.is_empty() { "." } else { "" };
-        text += &format!("{stop} Beyond it: {}.", limit.beyond.replace('`', ""));
+        text += &format!("{stop} Over the limit: {}.", limit.beyond.replace('`', ""));
     }
     text
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::hub::Now;
 
 /// One thing that happened on the bus, in the order in which it happened.
@@ -70,7 +72,7 @@ pub struct BusMessage {
     pub payload: Vec<u8>,
     /// Where it stands in its stream, where the bus has streams.
     pub position: Option<StreamPosition>,
-    /// When it reached this process.
+    /// Position in the stream; `None` if the bus has no streams.
     pub received: Now,
     /// Part of a warm-up or backlog: the cache takes it, clients get no broadcast of its own.
     pub quiet: bool,
@@ -106,6 +108,26 @@ impl LastSeen {
         self.0 = Some(position);
         true
     }
+}
+
+/// A message over the limit.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{bytes} bytes are more than the allowed {bytes_max}")]
+pub struct TooLarge {
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// Compares the size of a bus message with the limit, which is the same for every feed.
+///
+/// # Errors
+/// The payload has more bytes than are allowed.
+pub(super) fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarge> {
+    let bytes = payload.len();
+    if bytes > bytes_max {
+        return Err(TooLarge { bytes, bytes_max });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

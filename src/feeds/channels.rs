@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::bad_log::BadMessageLog;
-use super::too_large::check_size;
+use super::bus::check_size;
 use super::{BusEvent, BusMessage, Subscription};
 use crate::hub::{
     BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,
@@ -25,7 +25,7 @@ const FAMILY: &str = "channels";
 /// Before the number, and behind it everything else.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
-/// What can be set.
+/// Settings of a [`ChannelsFeed`].
 #[derive(Clone, Debug)]
 pub struct ChannelsFeedSettings {
     /// Levels of nesting up to which a payload counts as JSON.

@@ -10,9 +10,7 @@ mod bus;
 pub mod channels;
 pub mod levels;
 mod none;
-mod too_large;
 pub mod trades;
 
-pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
+pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription, TooLarge};
 pub use none::NoFeed;
-pub use too_large::TooLarge;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_log::BadMessageLog;
-use super::too_large::{TooLarge, check_size};
+use super::bus::{TooLarge, check_size};
 use super::{BusEvent, BusMessage};
 use crate::hub::{
     Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Publication, Retain, TopicName,
@@ -43,7 +43,7 @@ pub enum BadTrade {
     NotJson(#[from] JsonError),
 }
 
-/// What can be set.
+/// Settings of a [`TradesFeed`].
 #[derive(Clone, Debug)]
 pub struct TradesFeedSettings {
     /// Levels of nesting that a payload may have.

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::auth::{Identity, Refusal, TokenBucket};
+use crate::admission::TokenBucket;
+use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, Now};
 
 /// For a refused token and for one that has ended: browsers cannot see an HTTP status.
@@ -41,7 +42,7 @@ impl TokenEnd {
         })
     }
 
-    /// It is over.
+    /// Returns `true` if the token has ended at `now`; `false` for a token without an end.
     pub(super) fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms)
     }

@@ -3,6 +3,7 @@
 //! It is accepted on the HTTP thread, apart from the event loop and its connection limits, so that
 //! `/ready` can tell that the loop hangs. Knows no WebSocket.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -14,18 +15,20 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::connection::{self, Server};
+use super::connection_clock::FirstHead;
 use super::plane::Handover;
 use super::site::Site;
 use crate::clock::Clock;
 use crate::hub::Permit;
 use crate::log_budget::LogBudget;
 
-/// Connections at once: a few probes and scrapers. Others wait in the kernel until one ends.
+/// Connections at once: a few probes and scrapers. Over it the oldest that has sent no request
+/// ends; where there is none, others wait in the kernel until one ends.
 const CONNECTIONS_MAX: usize = 64;
 
 /// First wait after a failed accept, doubling to the last.
@@ -70,6 +73,79 @@ impl Admin {
     }
 }
 
+/// The connections that are there.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    places: Arc<()>,
+    /// Those that have sent no request yet, the oldest first.
+    silent: VecDeque<(FirstHead, AbortHandle)>,
+}
+
+impl Connections {
+    fn are_full(&self) -> bool {
+        Permit::taken(&self.places) >= CONNECTIONS_MAX
+    }
+
+    /// The next connection, once there is a place for it or a silent one to end; `None` at the
+    /// stop.
+    async fn accept(
+        &mut self,
+        listener: &TcpListener,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
+        poll_fn(|cx| {
+            // Whose end this sees has given its place back; the next end wakes this again.
+            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            self.silent
+                .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+            if stop.as_mut().poll(cx).is_ready() {
+                Poll::Ready(None)
+            } else if !self.are_full() || !self.silent.is_empty() {
+                listener.poll_accept(cx).map(Some)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Serves one more, in place of the oldest silent one where all places are taken.
+    fn serve(
+        &mut self,
+        server: &Rc<Server>,
+        (stream, peer): (TcpStream, SocketAddr),
+        stopping: &watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        // Fails only on a connection that is gone already; the first read will say so.
+        let _ = stream.set_nodelay(true);
+        let stream = stream.into_std()?;
+        if self.are_full()
+            && let Some((_, task)) = self.silent.pop_front()
+        {
+            task.abort();
+        }
+        let handover = Handover {
+            stream,
+            read: Vec::new(),
+            peer,
+            permit: Permit::new(&self.places),
+        };
+        let first_head = FirstHead::default();
+        let served = connection::serve(
+            Rc::clone(server),
+            handover,
+            Some(first_head.clone()),
+            None,
+            stopping.clone(),
+        );
+        let task = self.tasks.spawn_local(served);
+        self.silent.push_back((first_head, task));
+        Ok(())
+    }
+}
+
 /// Accepts and serves until the stop, then waits for answers on their way.
 pub(super) async fn serve(
     listener: Listener,
@@ -82,21 +158,17 @@ pub(super) async fn serve(
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };
     let mut lines = LogBudget::new(1);
-    let places = Arc::new(());
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     let mut retry = RETRY_MIN;
-    while let Some(accepted) = accept(&listener, &places, &mut connections, &mut stopping).await {
-        match accepted.and_then(|(stream, peer)| handover(stream, peer, &places)) {
-            Ok(handover) => {
+    while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
+        match accepted.and_then(|accepted| connections.serve(&server, accepted, &stopping)) {
+            Ok(()) => {
                 retry = RETRY_MIN;
-                let served =
-                    connection::serve(Rc::clone(&server), handover, None, stopping.clone());
-                connections.spawn_local(served);
-                let is_full = Permit::taken(&places) >= CONNECTIONS_MAX;
-                if is_full && lines.line(clock.now()).is_some() {
+                if connections.are_full() && lines.line(clock.now()).is_some() {
                     warn!(
                         connections = CONNECTIONS_MAX,
-                        "the admin pages take no more connections until one ends"
+                        "the admin pages have no room: a connection that sends no request ends \
+                         for a new one, or the new one waits"
                     );
                 }
             }
@@ -113,38 +185,5 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-/// The next connection, once there is a place for it; `None` at the stop.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<()>,
-    connections: &mut JoinSet<()>,
-    stopping: &mut watch::Receiver<bool>,
-) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
-    poll_fn(|cx| {
-        // Whose end this sees has given its place back; the next end wakes this again.
-        while let Poll::Ready(Some(_)) = connections.poll_join_next(cx) {}
-        if stop.as_mut().poll(cx).is_ready() {
-            Poll::Ready(None)
-        } else if Permit::taken(places) < CONNECTIONS_MAX {
-            listener.poll_accept(cx).map(Some)
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-fn handover(stream: TcpStream, peer: SocketAddr, places: &Arc<()>) -> io::Result<Handover> {
-    // Fails only on a connection that is gone already; the first read will say so.
-    let _ = stream.set_nodelay(true);
-    Ok(Handover {
-        stream: stream.into_std()?,
-        read: Vec::new(),
-        peer,
-        permit: Permit::new(places),
-    })
+    while connections.tasks.join_next().await.is_some() {}
 }

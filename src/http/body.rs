@@ -124,7 +124,13 @@ impl Body for RequestBody {
         if matches!(frame, Poll::Ready(Some(Err(_)))) {
             progress.broken.store(true, Ordering::Relaxed);
         }
-        if matches!(frame, Poll::Ready(None)) || self.incoming.is_end_stream() {
+        // Nothing follows trailers, and nobody asks for what follows.
+        let is_last = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            _ => false,
+        };
+        if is_last || self.incoming.is_end_stream() {
             progress.ended.store(true, Ordering::Relaxed);
         }
         frame

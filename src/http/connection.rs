@@ -23,16 +23,21 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
-use super::connection_clock::{ConnectionClock, Work};
-use super::gate::{Gate, HeadLimits, SharedGate, Stop};
+use super::connection_clock::{ConnectionClock, FirstHead, Work};
+use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
 use super::plane::{Handover, HttpSettings, WayBack};
+use super::read_ahead::ReadAhead;
 use super::service::{Found, Service};
 use super::site::{Handler, LateAnswer, Later, RequestParts};
 use crate::wire::response;
 
+/// How soon a client that is not seen to be there is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What all connections share.
 pub(super) struct Server {
     service: Service,
+    ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
 }
@@ -50,6 +55,7 @@ impl Server {
             .half_close(true);
         Self {
             service,
+            ahead: ReadAhead::default(),
             settings,
             protocol,
         }
@@ -72,10 +78,12 @@ enum End {
 }
 
 /// Serves a connection until it ends, or until its client asks for a WebSocket and it goes `back`.
-/// At its end its place in the connection limits is free.
+/// At its end its place in the connection limits is free. `first_head` is of a connection that
+/// nobody has read from.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
+    first_head: Option<FirstHead>,
     back: Option<WayBack>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -92,6 +100,7 @@ pub(super) async fn serve(
     let settings = &server.settings;
     let clock = Rc::new(ConnectionClock::start(
         !read.is_empty(),
+        first_head,
         Duration::from_millis(settings.head_timeout_ms),
         Duration::from_millis(settings.idle_timeout_ms),
     ));
@@ -101,7 +110,14 @@ pub(super) async fn serve(
     };
     // Who read bytes of a head has decided that it is served here.
     let decided = !read.is_empty();
-    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock));
+    let gate = Gate::new(
+        stream,
+        read,
+        decided,
+        limits,
+        Rc::clone(&clock),
+        server.ahead.connection(),
+    );
     let gate = SharedGate::new(gate);
     let requests = Requests {
         server: Rc::clone(&server),
@@ -182,10 +198,15 @@ async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
         }
-        if clock.is_working() && gate.poll_client_gone(cx).is_ready() {
+        let client = match clock.is_working() {
+            true => gate.look_for_client(cx),
+            false => Client::There,
+        };
+        if client == Client::Gone {
             return Poll::Ready(End::ClientGone);
         }
-        let Some(deadline) = clock.deadline() else {
+        let look_again = (client == Client::Hidden).then(|| Instant::now() + LOOK_AGAIN);
+        let Some(deadline) = clock.deadline().into_iter().chain(look_again).min() else {
             return Poll::Pending;
         };
         if timer.deadline() != deadline {

@@ -19,19 +19,38 @@ pub(super) struct ConnectionClock {
     since: Cell<Instant>,
     head_timeout: Duration,
     idle_timeout: Duration,
+    /// Told of the end of each head.
+    first_head: Option<FirstHead>,
+}
+
+/// Whether a new connection has sent its first head.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FirstHead(Rc<Cell<bool>>);
+
+impl FirstHead {
+    pub(super) fn is_there(&self) -> bool {
+        self.0.get()
+    }
 }
 
 impl ConnectionClock {
-    /// Starts in a head when bytes of one are there already.
-    pub(super) fn start(in_head: bool, head_timeout: Duration, idle_timeout: Duration) -> Self {
+    /// Starts in a head when bytes of one are there already. So does a connection whose first
+    /// head is awaited: silence has no more time than a dribble.
+    pub(super) fn start(
+        in_head: bool,
+        first_head: Option<FirstHead>,
+        head_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
         Self {
-            in_head: Cell::new(in_head),
+            in_head: Cell::new(in_head || first_head.is_some()),
             working: Cell::new(0),
             awaits_body: Cell::new(false),
             awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
             head_timeout,
             idle_timeout,
+            first_head,
         }
     }
 
@@ -46,6 +65,9 @@ impl ConnectionClock {
     pub(super) fn head_ended(&self) {
         self.in_head.set(false);
         self.since.set(Instant::now());
+        if let Some(first_head) = &self.first_head {
+            first_head.0.set(true);
+        }
     }
 
     /// The body was read, or has to be waited for.

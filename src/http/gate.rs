@@ -4,18 +4,22 @@
 //! A head that breaks them, or that asks for a WebSocket, does not pass: hyper sees the end of the
 //! connection there, finishes the answers before it, and the socket is ours again with every byte
 //! from that head on. A body passes as far as hyper asks for it, which is as far as its handler
-//! reads; where it ends is judged here too, so that the next head is one by our reading.
+//! reads; where it ends is judged here too, so that the next head is one by our reading. What comes
+//! behind a request that is being answered is read here, within limits, to see whether the client is
+//! still there.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection_clock::ConnectionClock;
+use super::read_ahead::Ahead;
 use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
 
@@ -38,6 +42,16 @@ pub(super) enum Stop {
     BadHead(HeadError),
 }
 
+/// What is known of a client whose request is being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    There,
+    /// It has ended its half, or its connection is broken.
+    Gone,
+    /// It sent more than is read now, and an end behind that is not announced: look again.
+    Hidden,
+}
+
 /// What comes next.
 #[derive(Debug)]
 enum Next {
@@ -49,7 +63,7 @@ enum Next {
     Stopped(Stop),
 }
 
-/// See the module.
+/// A client's socket as hyper sees it: one request at a time, then the end of the connection.
 #[derive(Debug)]
 pub(super) struct Gate {
     stream: TcpStream,
@@ -60,6 +74,8 @@ pub(super) struct Gate {
     given: usize,
     passed: usize,
     next: Next,
+    /// How much was read behind a request that is being answered.
+    ahead: Ahead,
     /// The reactor has seen the first head and wants it served here, whatever it asks for.
     decided: bool,
 }
@@ -73,6 +89,7 @@ impl Gate {
         decided: bool,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
+        ahead: Ahead,
     ) -> Self {
         Self {
             stream,
@@ -82,6 +99,7 @@ impl Gate {
             given: 0,
             passed: 0,
             next: Next::Head(HeadScanner::default()),
+            ahead,
             decided,
         }
     }
@@ -94,13 +112,59 @@ impl Gate {
         }
     }
 
-    /// Ready when the client has ended its half, or its connection is broken. Takes no byte: what
-    /// waits in front hides the end.
-    pub(super) fn poll_client_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut byte = [0];
-        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+    /// Whether the client has ended its half, or its connection is broken. Takes no byte of a
+    /// body, which is its handler's to ask for.
+    pub(super) fn look_for_client(&mut self, cx: &mut Context<'_>) -> Client {
+        let is_whole = !matches!(self.next, Next::Body(_));
+        let read = match self.next {
+            Next::Head(_) => self.poll_read_ahead(cx),
+            Next::Body(_) | Next::Stopped(_) => {
+                let mut byte = [0];
+                self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))
+            }
+        };
+        match read {
+            Poll::Pending => Client::There,
+            Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
+            Poll::Ready(Ok(1..)) if self.knows_end(is_whole, cx) => Client::Gone,
+            Poll::Ready(Ok(1..)) => Client::Hidden,
+        }
+    }
+
+    /// Reads what is behind a whole request; pending when nothing more is there, ready with the
+    /// bytes that wait where there is no room for more.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.ahead.shrink_to(self.read.len() - self.passed);
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let room = self.ahead.room().min(READ_BYTES);
+            if room == 0 {
+                return Poll::Ready(Ok(self.read.len() - self.passed));
+            }
+            // What hyper has is moved out of the way once that costs less than it gives.
+            if 2 * self.given >= self.read.len() {
+                self.read.drain(..self.given);
+                self.passed -= self.given;
+                self.given = 0;
+            }
+            let n = ready!(self.poll_append(cx, room))?;
+            if n == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            self.ahead.grow(n);
+        }
+    }
+
+    /// What the kernel knows of the end without a read (EPOLLRDHUP, EPOLLHUP). A client may end
+    /// its half behind a body that is still to be read.
+    fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
+        let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
+        match pin!(known).poll(cx) {
+            Poll::Ready(Ok(ready)) => {
+                ready.is_write_closed() || (is_whole && ready.is_read_closed())
+            }
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
         }
     }
 
@@ -186,18 +250,27 @@ impl Gate {
         // What hyper has is not kept.
         self.read.drain(..self.passed);
         (self.given, self.passed) = (0, 0);
-        let len = self.read.len();
-        self.read.resize(len + READ_BYTES, 0);
-        let mut buf = ReadBuf::new(&mut self.read[len..]);
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-        let n = buf.filled().len();
+        self.ahead.shrink_to(self.read.len());
+        let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
             self.clock.body_read(outcome.is_pending());
         }
+        outcome
+    }
+
+    /// Reads at most `bytes_max` behind what was read; 0 at the end of the client's side.
+    fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
+        let len = self.read.len();
+        self.read.resize(len + bytes_max, 0);
+        let mut buf = ReadBuf::new(&mut self.read[len..]);
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
         self.read.truncate(len + n);
+        // A connection that idles keeps no buffer, and no other one that it needed for once.
         if self.read.is_empty() {
-            // A connection that idles keeps no buffer.
             self.read = Vec::new();
+        } else if self.read.capacity() > 8 * READ_BYTES && self.read.len() < READ_BYTES {
+            self.read.shrink_to(2 * READ_BYTES);
         }
         outcome.map_ok(|()| n)
     }
@@ -293,9 +366,9 @@ impl SharedGate {
         Self(Rc::new(RefCell::new(gate)))
     }
 
-    /// As [`Gate::poll_client_gone`].
-    pub(super) fn poll_client_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.borrow().poll_client_gone(cx)
+    /// As [`Gate::look_for_client`].
+    pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
+        self.0.borrow_mut().look_for_client(cx)
     }
 
     /// The gate, from the last of its holders.

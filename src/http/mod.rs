@@ -17,6 +17,7 @@ pub mod page;
 pub mod pages;
 mod plane;
 pub mod proxy;
+mod read_ahead;
 mod readiness;
 mod service;
 pub mod services;

@@ -185,7 +185,7 @@ async fn serve(
         match job.await {
             Some(Job::Serve(handover, back)) => {
                 let (server, stopping) = (Rc::clone(&server), stopping.clone());
-                let served = connection::serve(server, handover, Some(back), stopping);
+                let served = connection::serve(server, handover, None, Some(back), stopping);
                 connections.spawn_local(served);
             }
             Some(Job::Stop { within }) => break within,

@@ -6,7 +6,7 @@ use crate::telemetry::{Stall, Telemetry};
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// It is stopping.
+    /// A stop was asked for (`--drain-delay-ms` and all that follows).
     Draining,
     /// The event loop has not turned for too long.
     LoopStalled,

@@ -15,7 +15,7 @@ pub struct Ended {
     pub user: Option<Box<str>>,
     /// Path of the request, without its query; empty before a whole head.
     pub path: Box<str>,
-    /// Why it ended.
+    /// The first reason; what followed from it changed nothing.
     pub reason: CloseReason,
     /// The code of the first close frame, or the status that refused the handshake.
     pub code: Option<u16>,

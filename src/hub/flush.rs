@@ -154,6 +154,7 @@ impl Core {
 }
 
 /// Makes what the write of one session needs; `None` if there is nothing to write.
+#[inline]
 fn plan(
     clients: &mut Clients,
     limits: &Limits,

@@ -21,7 +21,7 @@ use super::{
 /// For a 503: come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
 
-/// See the module.
+/// The core, a gateway, and what the gateway keeps of each client.
 #[derive(Debug)]
 pub struct Hub<G: Gateway> {
     pub(super) core: Core,

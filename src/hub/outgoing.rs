@@ -21,18 +21,20 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
+    #[inline]
     fn encoded(&self) -> &'a Encoded {
         let frame = &self.entry.frame;
         let encoded = match self.form {
-            Form::Plain => None,
+            Form::Plain => return frame.plain(),
             Form::Deflated => frame.deflated(),
             Form::Coded(id) => frame.coded(id),
         };
-        debug_assert!(encoded.is_some() || self.form == Form::Plain, "not made");
+        debug_assert!(encoded.is_some(), "not made");
         encoded.unwrap_or_else(|| frame.plain())
     }
 
     /// What follows the lead: the whole frame where there is none.
+    #[inline]
     pub(super) fn body(&self) -> &'a [u8] {
         match self.entry.frame.lead() {
             Lead::None => self.encoded().whole(),
@@ -41,10 +43,15 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Bytes that [`Self::render_lead`] appends.
+    #[inline]
     pub(super) fn lead_bytes(&self) -> usize {
-        let Lead::Seq(text) = self.entry.frame.lead() else {
-            return 0;
-        };
+        match self.entry.frame.lead() {
+            Lead::None => 0,
+            Lead::Seq(text) => self.numbered_lead_bytes(text),
+        }
+    }
+
+    fn numbered_lead_bytes(&self, text: &str) -> usize {
         let text_bytes = self.lead_text_bytes(text);
         let encoded = self.encoded();
         match self.form {
@@ -61,12 +68,16 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Appends what goes before the shared body: header and lead; nothing for a frame without.
+    #[inline]
     pub(super) fn render_lead(&self, arena: &mut Vec<u8>) {
+        if let Lead::Seq(text) = self.entry.frame.lead() {
+            self.render_numbered_lead(text, arena);
+        }
+    }
+
+    fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
         use std::io::Write;
 
-        let Lead::Seq(text) = self.entry.frame.lead() else {
-            return;
-        };
         let encoded = self.encoded();
         match self.form {
             Form::Coded(_) => arena.extend_from_slice(encoded.header()),

@@ -41,9 +41,9 @@ pub enum Retain {
 /// One frame for one topic.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// Whom it is for.
+    /// Topic whose members get the frame.
     pub topic: TopicName,
-    /// What they get.
+    /// Frame for the members, shared by all send queues.
     pub frame: Arc<Frame>,
     /// `false`: only what is retained changes (quiet catch-up); members get nothing now.
     pub deliver: bool,
@@ -124,7 +124,7 @@ pub enum FeedLine {
     BadMessage {
         /// Its subject or channel.
         subject: String,
-        /// Why it was refused.
+        /// Reason of the refusal, for the log line.
         why: String,
         /// The beginning of its payload, as printable text.
         excerpt: String,

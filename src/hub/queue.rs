@@ -34,8 +34,18 @@ impl<T> Queue<T> {
         self.head[0].is_none()
     }
 
+    #[inline]
     pub(super) fn front(&self) -> Option<&T> {
         self.head[0].as_ref()
+    }
+
+    /// The entry with so many before it.
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> Option<&T> {
+        match self.head.get(index) {
+            Some(inline) => inline.as_ref(),
+            None => self.rest.as_ref()?.get(index - self.head.len()),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -115,6 +125,7 @@ mod tests {
             assert_eq!(queue.is_empty(), model.is_empty());
             assert_eq!(queue.front(), model.front());
             assert!(queue.iter().eq(model.iter()));
+            assert!((0..=model.len()).all(|at| queue.get(at) == model.get(at)));
         }
     }
 

@@ -45,7 +45,7 @@ struct Begun {
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits.
+    /// The frame waits.
     Queued,
     /// It waits, and with it the queue went over its soft limit: a clock starts.
     QueuedOverSoft,
@@ -71,7 +71,7 @@ pub(super) struct Wrote {
     pub(super) control_out: bool,
 }
 
-/// See the module.
+/// The control bytes and the frames that wait for one client.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     control: Vec<u8>,
@@ -234,7 +234,7 @@ impl SendQueue {
     }
 
     fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
-        let oldest = self.data.iter().nth(usize::from(self.begun.is_some()));
+        let oldest = self.data.get(usize::from(self.begun.is_some()));
         let age = oldest.map_or(0, |e| {
             now.mono_us.saturating_sub(e.frame.received().mono_us)
         });
@@ -413,9 +413,10 @@ impl SendQueue {
 
     /// Moves into the first frame by at most `left` bytes; returns what is left of them.
     fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
-        let Some(part) = self.outgoing(1).next() else {
+        let Some(first) = self.data.front() else {
             return left;
         };
+        let part = self.part(first, self.begun);
         let (deflated, skip) = (part.form == Form::Deflated, part.skip);
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
@@ -436,32 +437,39 @@ impl SendQueue {
     }
 
     /// The frames of the next write: at least one, then as many as `bytes_max` holds.
+    #[inline]
     fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
         let mut begun = self.begun;
         let mut left = bytes_max;
-        self.data.iter().take(FRAMES_MAX).map_while(move |entry| {
+        (0..FRAMES_MAX).map_while(move |index| {
             if left == 0 {
                 return None;
             }
-            let part = self.part(entry, begun.take());
+            let part = self.part(self.data.get(index)?, begun.take());
             left = left.saturating_sub(part.body().len());
             Some(part)
         })
     }
 
     /// One frame as it goes out now, or as it was `begun`.
+    #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>) -> Outgoing<'a> {
-        let deflates = || self.may_encode(&entry.frame) && entry.frame.deflated().is_some();
-        let form = match self.encoding {
-            Encoding::Plain => Form::Plain,
-            Encoding::Coded(id) => Form::Coded(id),
-            Encoding::Deflate(_) if begun.map_or_else(deflates, |b| b.deflated) => Form::Deflated,
-            Encoding::Deflate(_) => Form::Plain,
-        };
         Outgoing {
             entry,
-            form,
+            form: match self.encoding {
+                Encoding::Plain => Form::Plain,
+                Encoding::Coded(id) => Form::Coded(id),
+                Encoding::Deflate(_) => self.deflated_form(entry, begun),
+            },
             skip: begun.map_or(0, |b| b.offset as usize),
+        }
+    }
+
+    fn deflated_form(&self, entry: &Entry, begun: Option<Begun>) -> Form {
+        let deflates = || self.may_encode(&entry.frame) && entry.frame.deflated().is_some();
+        match begun.map_or_else(deflates, |b| b.deflated) {
+            true => Form::Deflated,
+            false => Form::Plain,
         }
     }
 

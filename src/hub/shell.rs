@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Ended, SessionKey};
-use crate::auth::AddressPlace;
+use crate::admission::AddressPlace;
 
 /// What the shell has to do to a socket.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum Effect {
     HalfClose(SessionKey),
     /// End the socket, then call [`Hub::handle_released`](super::Hub::handle_released).
     Release {
-        /// Which.
+        /// Whose socket.
         key: SessionKey,
         /// Drop what the kernel still holds (a client that does not read), instead of letting it
         /// drain.
@@ -25,7 +25,7 @@ pub enum Effect {
     /// Hand the socket to the HTTP side with the bytes read so far, then call
     /// [`Hub::handle_released`](super::Hub::handle_released).
     ToHttp {
-        /// Which.
+        /// Whose socket.
         key: SessionKey,
         /// What was read, from the request line on.
         read: Vec<u8>,

@@ -32,7 +32,7 @@ pub enum Kind {
 pub struct MetricName {
     /// The full name, as a query uses it (histograms: without `_bucket`, `_sum`, `_count`).
     pub name: &'static str,
-    /// What it counts.
+    /// Counter, gauge or histogram: the `# TYPE` line.
     pub kind: Kind,
     /// Label names, in the order in which they are written.
     pub labels: &'static [&'static str],
@@ -107,28 +107,28 @@ fn seconds(unix_ms: i64) -> f64 {
 
 metric_names! { |at|
     CLIENTS = Gauge "weirgate_clients" []
-        "WebSocket connections that are open: from their 101 until the close is answered."
+        "Open WebSocket connections, from the 101 until the close handshake."
         => at.turn.hub.open;
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once (--connections-max); absent where there is no limit."
+        "Connections allowed at once (--connections-max); absent without a limit."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."
         => at.turn.hub.accepted;
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections that served plain HTTP, then asked for a WebSocket."
+        "Connections with plain HTTP that later asked for a WebSocket."
         => at.turn.hub.returned;
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
-        "Request heads that the event loop decided on, by what they led to."
+        "Request heads handled by the event loop, by outcome."
         => ByLabel(at.turn.outcomes());
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
-        "Connections that ended here, by reason; those handed to HTTP apart."
+        "Ended connections by reason, without connections handed to plain HTTP."
         => ByLabel(at.turn.closes());
     ADDRESSES = Gauge "weirgate_addresses" []
-        "Addresses that have connections or had some lately, where they are limited by address."
+        "Addresses with present or recent connections, if connections are limited by address."
         => at.turn.shell.addresses;
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
         "Messages taken from the bus."
@@ -137,19 +137,19 @@ metric_names! { |at|
         "Messages refused: logged and skipped, nothing sent to clients."
         => at.subjects(|subject| subject.messages_bad);
     BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
-        "Messages not taken because a newer one of the same stream was there already."
+        "Messages not taken because a newer message of the same stream had arrived before."
         => at.subjects(|subject| subject.messages_old);
     BUS_MESSAGES_IGNORED = Counter "weirgate_bus_messages_ignored_total" []
-        "Messages of subjects that are not relayed."
+        "Messages of subjects without a relay."
         => at.turn.feed.messages_ignored;
     BUS_GAPS = Counter "weirgate_bus_gaps_total" []
-        "Losses that the bus told of."
+        "Losses of messages between the bus and weirgate."
         => at.turn.feed.gaps;
     BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
         "Unix time of the newest good message; absent before the first."
         => at.turn.feed.last_message_unix_ms.map(seconds);
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
-        "Messages between the bus and the event loop; when it is full, the bus waits."
+        "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
         "Room between the bus and the event loop (--bus-queue-messages-max)."
@@ -158,49 +158,51 @@ metric_names! { |at|
         "Publications made from the bus's messages, quiet ones included."
         => at.turn.hub.publications;
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
-        "Frames that the kernel took whole, counted once per client."
+        "Frames taken whole by the kernel, counted once per client."
         => at.turn.hub.messages_sent;
     BYTES_SENT = Counter "weirgate_bytes_sent_total" []
-        "Bytes that the kernel took for WebSocket clients."
+        "Bytes taken by the kernel for WebSocket clients."
         => at.turn.hub.bytes_sent;
     MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
-        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped or still waits."
+        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped \
+            or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
         "Queued messages replaced by a newer one of the same key because their client was slow."
         => at.turn.hub.messages_conflated;
     MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
-        "Messages kept from a client by a rate that it asked for or was given."
+        "Messages left out for a client because of a rate limit."
         => at.turn.hub.messages_shed;
     MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
-        "Queued messages lost because their connection ended first."
+        "Queued messages lost because the connection ended first."
         => at.turn.hub.messages_dropped;
     MESSAGES_WAITING = Gauge "weirgate_messages_waiting" []
         "Messages in all send queues now."
         => at.turn.hub.messages_waiting;
     SEND_QUEUE_BYTES = Gauge "weirgate_send_queue_bytes" []
-        "Bytes in all send queues; a frame counts once for each queue that holds it."
+        "Bytes in all send queues; a frame counts once for each queue."
         => at.turn.hub.send_queue_bytes;
     SEND_QUEUE_PEAK = Gauge "weirgate_send_queue_peak_bytes" []
         "Largest send queue of one client in the last 10 to 20 seconds."
         => at.turn.hub.send_queue_peak_bytes;
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
-        "Memory of all frames in bytes; a frame counts once, however many queues hold it."
+        "Memory of all frames in bytes; a frame counts once, in however many queues."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for all frames (--frame-bytes-max); over it the client with the largest queue goes."
+        "Memory allowed for all frames (--frame-bytes-max); over the limit the client with the \
+            largest queue is dropped."
         => at.turn.shell.frame_bytes_max;
     WRITES = Counter "weirgate_writes_total" []
         "Writes to the sockets of clients."
         => at.turn.hub.writes;
     WRITES_SHORT = Counter "weirgate_writes_short_total" []
-        "Writes of which the kernel took a part or nothing, because the client is slow."
+        "Writes taken by the kernel in part or not at all, because the client is slow."
         => at.turn.hub.writes_short;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
         "Writes to a socket that failed for good, by kind."
         => ByLabel(at.turn.send_errors());
     ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
-        "Connections that could not be accepted, for want of descriptors for example."
+        "Failed accepts, for example without free file descriptors."
         => at.turn.shell.accept_errors;
     DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
         "Frames compressed; each at most once, for all clients."
@@ -215,13 +217,13 @@ metric_names! { |at|
         "Turns of the event loop."
         => at.turn.times.turns.count();
     LOOP_LAST_TURN = Gauge "weirgate_loop_last_turn_timestamp_seconds" []
-        "Unix time of the end of the event loop's last turn; it turns at least every 500 ms."
+        "Unix time of the end of the event loop's last turn; a turn ends at least every 500 ms."
         => seconds(at.turn.turn_ended_unix_ms);
     LOOP_TURN_DURATION = Histogram "weirgate_loop_turn_duration_seconds" []
         "Time of one turn of the event loop, without its wait for events."
         => at.turn.times.turns;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
-        "Time of a message in each stage; first_write and last_write count from its arrival."
+        "Time of a message in each stage; first_write and last_write count from the arrival."
         => ByLabel(at.turn.times.stages());
     CAUGHT_UP = Gauge "weirgate_caught_up" []
         "1 once the backlog at start is in the cache."
@@ -230,19 +232,19 @@ metric_names! { |at|
         "1 from the first stop signal on."
         => at.event_loop.draining();
     BUS_CONNECTED = Gauge "weirgate_bus_connected" []
-        "1 while the bus answers."
+        "1 while the bus responds."
         => IfAny(at.bus.map(BusStatus::connected));
     BUS_SUBSCRIBED = Gauge "weirgate_bus_subscribed" []
-        "1 while every subscription stands."
+        "1 while every subscription is active."
         => IfAny(at.bus.map(BusStatus::subscribed));
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
         "Connections to the bus made again after the first."
         => IfAny(at.bus.map(BusStatus::reconnects));
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
-        "Subscriptions that the bus's rules forbid."
+        "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus.map(BusStatus::refused));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
-        "Messages that the bus still holds for a consumer; absent while unknown."
+        "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
         "1 while JetStream does not answer about a consumer, though the connection is well."
@@ -251,44 +253,48 @@ metric_names! { |at|
         "1 while the bus holds messages for a consumer and none was handed over for 5 s."
         => IfAny(at.bus.map(|bus| ByLabel(bus.stalls())));
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
-        "Names and patterns held, counted once per client that holds them.";
+        "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
-        "Different names and patterns that some client holds.";
+        "Different names and patterns held by clients.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
-        "Clients refused for their token, by reason.";
+        "Clients refused because of a token, by reason.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
-        "Messages of clients dropped for their rate.";
+        "Messages of clients dropped because of a rate limit.";
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
-        "Calls of services that have ended, by what came of them.";
+        "Ended calls of services, by outcome.";
     UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
-        "Time of a call of a service, from its start to the end of its answer.";
+        "Time of a call of a service, from the start to the end of the response.";
     UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
-        "Calls of services that have not ended.";
+        "Calls of services in flight.";
     UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
-        "Calls that were not made because their service failed too often just before.";
+        "Calls not made because the service failed too often just before.";
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while a service is left alone because it failed too often, or probed.";
+        "1 while calls of a service pause after too many failures, or a single call probes the \
+            service.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
-        "Errors that devices were answered with, by code.";
+        "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []
-        "Events that services pushed to devices, each once.";
+        "Events pushed by services to devices, each once.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
-        "Messages of devices that had gone which were not forwarded any more.";
+        "Messages of disconnected devices that were not forwarded.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
-        "Requests for the proxy that have ended, by what came of them.";
+        "Ended requests to the proxy, by outcome.";
     PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
-        "Time of a proxied request, from its head to the head of its service's answer.";
+        "Time of a proxied request, from the head of the request to the head of the response.";
     PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
-        "Requests for the proxy that have not ended.";
+        "Requests to the proxy in flight.";
     PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
-        "Proxied requests that had to wait for a free connection to their service.";
+        "Proxied requests that had to wait for a free connection to the service.";
+    PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
+        "Proxied requests that had to wait because the client's address held its share of the \
+             connections to the service.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
-        "Bytes of bodies that the proxy passed on, by direction.";
+        "Bytes of bodies forwarded by the proxy, by direction.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
-        "Log lines that were not written because standard output was not read."
+        "Log lines left out because standard output was not read."
         => at.log_lines_left_out;
     BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]
-        "The program that runs."
+        "The running program."
         => Info(at.build_labels());
     PROCESS_CPU = Counter "process_cpu_seconds_total" []
         "User and system CPU time spent, in seconds."
@@ -300,7 +306,7 @@ metric_names! { |at|
         "Open file descriptors."
         => at.process.open_fds;
     PROCESS_MAX_FDS = Gauge "process_max_fds" []
-        "Most file descriptors that the process may open."
+        "Limit of open file descriptors of the process."
         => at.process.max_fds;
     PROCESS_START_TIME = Gauge "process_start_time_seconds" []
         "Start of the process, Unix time in seconds."

@@ -325,7 +325,8 @@ impl<'a> RequestHead<'a> {
             }
             length = Some(value);
         }
-        let Some(coding) = self.raw_values("transfer-encoding").last() else {
+        let mut codings = self.raw_values("transfer-encoding");
+        let (Some(coding), second) = (codings.next(), codings.next()) else {
             return Ok(());
         };
         if length.is_some() {
@@ -334,11 +335,19 @@ impl<'a> RequestHead<'a> {
         if self.minor_version == 0 {
             return Err(HeadError::Body("Transfer-Encoding in HTTP/1.0"));
         }
-        let last = coding.rsplit(|&b| b == b',').next().unwrap_or_default();
-        if !last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let mut items = coding.rsplit(|&b| b == b',');
+        if second.is_some() {
+            return Err(HeadError::Body("more than one Transfer-Encoding header"));
+        }
+        if !items.next().is_some_and(is_chunked) {
             return Err(HeadError::Body(
                 "Transfer-Encoding does not end with chunked",
             ));
+        }
+        // A sender must not say it twice (§6.1): a reader may decode twice.
+        if items.any(is_chunked) {
+            return Err(HeadError::Body("Transfer-Encoding says chunked twice"));
         }
         Ok(())
     }

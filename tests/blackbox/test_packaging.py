@@ -107,7 +107,7 @@ def test_the_build_has_all_that_it_reads(tmp_path):
     for _, sources, to in DOCKERFILE["source"].copies():
         for name in sources:
             target = tmp_path / (to.strip("/") or name)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
     host = re.search(r"host: (\S+)", run(["rustc", "-vV"], dict(os.environ))[1]).group(1)
     # Reads every manifest as a build does, and builds nothing.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Client, get, request};
 use crate::gateway::Running;
 use weirgate::clock::Clock;
-use weirgate::http::{Admin, Site};
+use weirgate::http::{Admin, HttpPlane, HttpSettings, Site};
 use weirgate::hub::Limits;
 
 fn status(addr: SocketAddr, path: &str) -> u16 {
@@ -125,6 +125,45 @@ fn more_connections_than_there_are_places_wait_for_one() {
     waiting.stream.set_read_timeout(patience).unwrap();
     held.pop();
     assert_eq!(waiting.reply().status, 200);
+}
+
+#[test]
+fn silent_connections_make_room_the_oldest_first() {
+    let gateway = Running::start(Limits::default());
+    let mut silent: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
+    for client in &mut silent[..32] {
+        client.send("GET /health HTTP/1.1\r\n");
+    }
+    for oldest in 0..3 {
+        let mut probe = Client::connect(gateway.admin);
+        let soon = Some(Duration::from_secs(3));
+        probe.stream.set_read_timeout(soon).unwrap();
+        assert_eq!(probe.ask(&get("/health")).status, 200);
+        // The probe keeps its connection, so one of the silent ones ends for each.
+        assert_eq!(silent[oldest].end(), b"");
+        silent.push(probe);
+    }
+    for client in &mut silent[60..] {
+        assert_eq!(client.ask(&get("/health")).status, 200);
+    }
+}
+
+#[test]
+fn a_silent_connection_has_the_time_of_a_head() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::bind(any, Site::default(), Clock::start()).unwrap();
+    let addr = admin.local_addr().unwrap();
+    let settings = HttpSettings {
+        head_timeout_ms: 300,
+        ..HttpSettings::default()
+    };
+    let _plane = HttpPlane::start(Site::default(), Some(admin), settings).unwrap();
+    let mut silent = Client::connect(addr);
+    let mut kept = Client::connect(addr);
+    assert_eq!(kept.ask(&get("/x")).status, 404);
+    assert_eq!(silent.end(), b"");
+    // Behind its first request a connection may idle.
+    assert_eq!(kept.ask(&get("/x")).status, 404);
 }
 
 #[test]

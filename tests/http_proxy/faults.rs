@@ -4,6 +4,8 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
@@ -111,7 +113,7 @@ fn a_service_that_falls_silent_breaks_the_answer_off() {
 fn slow_is_not_silent() {
     let rig = impatient();
     let pause = || std::thread::sleep(Duration::from_millis(150));
-    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 6", ""));
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", ""));
     let mut service = rig.accept();
     service.head_text();
     // The client takes longer than a service may.
@@ -154,7 +156,7 @@ fn a_client_that_goes_takes_its_request_with_it() {
             leave(client);
             assert_ends(&mut service);
         }
-        let client = rig.connect(post("/v1/jobs/x", "Content-Length: 9", "he"));
+        let client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", "he"));
         let mut service = rig.accept();
         service.head_text();
         assert_eq!(service.take(2), b"he");
@@ -234,4 +236,174 @@ fn a_stop_lets_an_answer_finish() {
     service.stream.write_all(ok("1").as_bytes()).unwrap();
     assert_eq!(client.reply().text(), "1");
     stop.join().unwrap();
+}
+
+#[test]
+fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
+    let rig = Rig::new();
+    let next = get("/v1/jobs/next");
+    let half = "GET /v1/jobs/next HTTP/1.1\r\nHost: x\r\nX: ".to_owned() + &"y".repeat(15_000);
+    for behind in [
+        "G".to_owned(),
+        "G".repeat(9_000),
+        half,
+        next.repeat(5_000),
+        next,
+    ] {
+        for resets in [false, true] {
+            let mut client = rig.connect(get("/v1/jobs/x"));
+            let mut service = rig.accept();
+            service.head_text();
+            client.send(&behind);
+            std::thread::sleep(Duration::from_millis(50));
+            if resets {
+                let socket = SockRef::from(&client.stream);
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            let left = Instant::now();
+            drop(client);
+            assert_ends(&mut service);
+            assert!(left.elapsed() < Duration::from_secs(3), "seen late");
+        }
+    }
+    // More than the gateway reads ahead: a reset comes through all the same.
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut service = rig.accept();
+    service.head_text();
+    client.stream.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(300) {
+        if client.stream.write(&[b'G'; 64 * 1024]).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let socket = SockRef::from(&client.stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let left = Instant::now();
+    assert_ends(&mut service);
+    assert!(left.elapsed() < Duration::from_secs(3), "seen late");
+    rig.wait_for_places(0);
+}
+
+#[test]
+fn a_small_body_is_whole_before_it_takes_a_connection() {
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 1,
+        HttpSettings::default(),
+    );
+    let mut slow: Vec<_> = (0..3)
+        .map(|_| rig.connect(post("/v1/jobs/slow", "Content-Length: 65536", "x")))
+        .collect();
+    let mut client = rig.connect("");
+    let mut ask = |text: &str| {
+        client.send(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("GET "));
+        service.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n{text}"
+        ));
+        assert_eq!(client.reply().text(), text);
+    };
+    ask("1");
+    for client in &mut slow {
+        client.send("y");
+    }
+    ask("2");
+    for mut client in slow {
+        client.send("z".repeat(65_534));
+        let mut service = rig.accept();
+        let head = service.head_text().to_lowercase();
+        assert!(head.contains("content-length: 65536\r\n"), "{head}");
+        let body = service.take(65_536);
+        assert_eq!((&body[..3], body.last()), (&b"xyz"[..], Some(&b'z')));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n3");
+        assert_eq!(client.reply().text(), "3");
+    }
+    // A client that asks before it sends is told to go on.
+    let expects = "Content-Length: 2\r\nExpect: 100-continue";
+    let mut client = rig.connect(post("/v1/jobs/x", expects, ""));
+    assert_eq!(client.head().status, 100);
+    client.send("ok");
+    let mut service = rig.accept();
+    service.head_text();
+    assert_eq!(service.take(2), b"ok");
+    service.send(ok("4"));
+    assert_eq!(client.reply().text(), "4");
+}
+
+#[test]
+fn an_address_holds_its_share_of_the_connections_and_no_more() {
+    let waits = r#"weirgate_proxy_address_waits_total{service="measurement"}"#;
+    for trusted_proxies in [TrustedProxies::None, TrustedProxies::Any] {
+        let is_behind_proxy = trusted_proxies == TrustedProxies::Any;
+        let rig = Rig::with(
+            |settings| {
+                settings.service_connections_max = 3;
+                settings.address_connections_max = Some(2);
+                settings.silence_timeout_ms = 2_000;
+                settings.trusted_proxies = trusted_proxies;
+            },
+            HttpSettings::default(),
+        );
+        let connect = |client: &str, path: &str, framing: &str| {
+            let peer = if is_behind_proxy { "127.0.0.1" } else { client };
+            let headers = format!("X-Forwarded-For: {client}{framing}");
+            rig.connect_as(peer.parse().unwrap(), post(path, &headers, ""))
+        };
+        let [greedy, other] = ["192.0.2.1", "192.0.2.2"];
+        // An upload and a download, both slow: neither is silent on the service's side.
+        let _upload = connect(greedy, "/v1/jobs/up", "\r\nContent-Length: 100000");
+        let mut first = rig.accept();
+        first.head_text();
+        let mut download = connect(greedy, "/v1/jobs/down", "");
+        let mut second = rig.accept();
+        second.head_text();
+        second.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhe");
+        download.head();
+        let _third = connect(greedy, "/v1/jobs/third", "\r\nContent-Length: 100000");
+        rig.wait_for(waits, 1.0);
+        // Another address is served at once.
+        let mut client = connect(other, "/v1/jobs/other", "");
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("POST /v1/jobs/other "));
+        service.send(ok("1"));
+        assert_eq!(client.reply().text(), "1");
+        // One that ends makes room for the next of its address.
+        drop(download);
+        assert!(service.head_text().starts_with("POST /v1/jobs/third "));
+        assert_eq!(rig.metric(waits), 1.0);
+        // Who waits for too long gets no answer from the service.
+        let reply = connect(greedy, "/v1/jobs/fourth", "").reply();
+        assert_eq!((reply.status, reply.text()), TIMEOUT);
+        rig.wait_for(waits, 2.0);
+        let ended = r#"service="measurement",outcome="no_connection""#;
+        rig.wait_for(&format!("weirgate_proxy_requests_total{{{ended}}}"), 1.0);
+    }
+}
+
+#[test]
+fn an_answer_with_too_many_headers_is_told_apart() {
+    let rig = Rig::new();
+    let answer = |lines: usize| {
+        let more: String = (1..lines).map(|n| format!("X-{n}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{more}\r\n")
+    };
+    let too_large = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(400_000));
+    let told = (502, r#"{"detail":"Upstream answer head too large"}"#);
+    for (answer, (status, text)) in [
+        (answer(100), (200, "")),
+        (answer(101), told),
+        (too_large, told),
+    ] {
+        let mut client = rig.connect(get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send(answer);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), (status, text));
+        drop(service);
+    }
+    let labels = r#"service="measurement",outcome="answer_head_too_large""#;
+    rig.wait_for(&format!("weirgate_proxy_requests_total{{{labels}}}"), 2.0);
 }

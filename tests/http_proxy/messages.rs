@@ -1,5 +1,6 @@
 //! Messages that a proxy easily changes, to the letter.
 
+use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, get, line, lines, ok, post, request};
@@ -83,7 +84,9 @@ fn names(head: &str) -> Vec<String> {
 fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
     for (is_trusted, proto) in [(false, "http"), (true, "https")] {
         let trust = |settings: &mut weirgate::http::proxy::ProxySettings| {
-            settings.trusts = Box::new(move |_| is_trusted);
+            if is_trusted {
+                settings.trusted_proxies = TrustedProxies::Any;
+            }
         };
         let rig = Rig::with(trust, HttpSettings::default());
         let forwarded = "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3\r\n\
@@ -185,4 +188,32 @@ fn a_service_may_refuse_a_body_without_reading_it() {
         assert_eq!((reply.status, reply.text()), (413, "large"), "{framing}");
     }
     rig.wait_for_places(0);
+}
+
+#[test]
+fn headers_that_some_services_take_for_others_never_pass() {
+    let rig = Rig::new();
+    let twins = "X_Forwarded_For: 9.9.9.9\r\nX_Forwarded-Proto: https\r\nTransfer_Encoding: chunked\r\n\
+                 Content_Length: 7\r\nX_Custom: 1\r\n_: 1\r\nX-Kept: a_b";
+    let (_, _, head) = asked(&rig, post("/v1/jobs/x", twins, ""));
+    let mut names = names(&head);
+    names.retain(|name| !name.starts_with("x-forwarded-"));
+    assert_eq!(names, ["host", "traceparent", "x-kept"]);
+}
+
+#[test]
+fn the_host_that_was_asked_for_is_the_targets_where_it_has_one() {
+    let rig = Rig::new();
+    for (target, host) in [
+        ("http://www.example/v1/jobs/x", "www.example"),
+        ("http://www.example:8080/v1/jobs/x", "www.example:8080"),
+        ("HTTP://public/v1/jobs/x", "public"),
+        ("/v1/jobs/x", "public"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: public\r\n\r\n");
+        let (mut client, mut service, head) = asked(&rig, request);
+        assert_eq!(line(&lines(&head), "x-forwarded-host"), Some(host));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        client.reply();
+    }
 }

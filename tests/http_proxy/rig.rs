@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use weirgate::admission::TrustedProxies;
 use weirgate::clock::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
@@ -43,7 +44,8 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
-        trusts: Box::new(|_| false),
+        address_connections_max: None,
+        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     }
 }

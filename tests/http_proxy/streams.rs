@@ -3,9 +3,12 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
+use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
-use crate::rig::{BASE_PATH, Client, Rig, accept, get, line, lines, ok, post, request};
+use crate::rig::{
+    BASE_PATH, Client, Rig, accept, assert_ends, get, line, lines, ok, post, request,
+};
 
 #[test]
 fn a_request_and_its_answer_pass_as_they_were() {
@@ -166,7 +169,7 @@ fn lengths_that_are_said_twice_are_said_once() {
 #[test]
 fn each_byte_passes_when_it_comes() {
     let rig = Rig::new();
-    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 20", ""));
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", ""));
     let mut service = rig.accept();
     service.head_text();
     for i in 0..20 {
@@ -184,7 +187,7 @@ fn each_byte_passes_when_it_comes() {
 #[test]
 fn an_answer_may_come_before_the_body_has() {
     let rig = Rig::new();
-    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 4", "ab"));
+    let mut client = rig.connect(post("/v1/jobs/x", "Content-Length: 100000", "ab"));
     let mut service = rig.accept();
     service.head_text();
     assert_eq!(service.take(2), b"ab");
@@ -270,15 +273,15 @@ fn a_body_is_asked_for_when_the_service_is_there() {
     let rig = Rig::new();
     let mut client = rig.connect(post(
         "/v1/jobs/x",
-        "Content-Length: 2\r\nExpect: 100-continue",
+        "Content-Length: 70000\r\nExpect: 100-continue",
         "",
     ));
     let mut service = rig.accept();
     let head = lines(&service.head_text());
     assert_eq!(line(&head, "expect"), None);
     assert_eq!(client.head().status, 100);
-    client.send("ok");
-    assert_eq!(service.take(2), b"ok");
+    client.send("o".repeat(70_000));
+    assert_eq!(service.take(70_000).len(), 70_000);
     service.send("HTTP/1.1 100 Continue\r\n\r\n".to_owned() + &ok("1"));
     assert_eq!(client.reply().text(), "1");
 }
@@ -329,7 +332,7 @@ fn answers_may_be_read_by_the_origin_that_asks_unless_the_service_says_otherwise
 #[test]
 fn a_trusted_proxy_is_believed() {
     let rig = Rig::with(
-        |settings| settings.trusts = Box::new(|_| true),
+        |settings| settings.trusted_proxies = TrustedProxies::Any,
         HttpSettings::default(),
     );
     let mut client =
@@ -339,4 +342,84 @@ fn a_trusted_proxy_is_believed() {
     assert_eq!(line(&head, "x-forwarded-proto"), Some("https"));
     service.send(ok(""));
     client.reply();
+}
+
+#[test]
+fn chunks_pass_with_every_method() {
+    let rig = Rig::new();
+    let chunked = "Transfer-Encoding: chunked";
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "SEARCH"] {
+        let head = format!("{method} /v1/jobs/x HTTP/1.1\r\nHost: x\r\n{chunked}\r\n\r\n");
+        let mut client = rig.connect(head.clone() + body);
+        let mut service = rig.accept();
+        let asked = lines(&service.head_text());
+        assert_eq!(line(&asked, "transfer-encoding"), Some("chunked"));
+        assert_eq!(service.take(body.len()), body.as_bytes(), "{method}");
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+        // Each chunk is checked before it passes.
+        let mut client = rig.connect(head + "5\r\nhello\r\nx\r\n");
+        let mut service = rig.accept();
+        assert_eq!(client.head().status, 400, "{method}");
+        assert_ends(&mut service);
+    }
+}
+
+#[test]
+fn a_connection_goes_on_behind_trailers() {
+    let rig = Rig::new();
+    for announced in ["", "\r\nTrailer: X-Sum"] {
+        let chunked = format!("Transfer-Encoding: chunked{announced}");
+        let first = post(
+            "/v1/jobs/1",
+            &chunked,
+            "5\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n",
+        );
+        let mut client = rig.connect(first + &get("/v1/jobs/2"));
+        let mut service = rig.accept();
+        service.head_text();
+        let last = if announced.is_empty() {
+            ""
+        } else {
+            "x-sum: 9\r\n"
+        };
+        let body = format!("5\r\nhello\r\n0\r\n{last}\r\n");
+        let got = service.take(body.len()).to_ascii_lowercase();
+        assert_eq!(got, body.as_bytes());
+        service.send(ok("1"));
+        let reply = client.reply();
+        assert_eq!((reply.text(), reply.header("connection")), ("1", None));
+        // On the same connections, both of them.
+        assert!(service.head_text().starts_with("GET /v1/jobs/2 "));
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
+        assert_eq!(client.reply().text(), "2");
+        client.send(get("/v1/jobs/3"));
+        let mut service = rig.accept();
+        service.head_text();
+        service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n3");
+        assert_eq!(client.reply().text(), "3");
+    }
+}
+
+#[test]
+fn what_is_pipelined_in_plenty_is_answered_in_order() {
+    let rig = Rig::new();
+    let padding = format!("X: {}", "x".repeat(12_000));
+    let request = |n: usize| post(&format!("/v1/jobs/{n}"), &padding, "");
+    let all: String = (0..50).map(request).collect();
+    let mut client = rig.connect(&all[..20_000]);
+    client.send(&all[20_000..]);
+    let mut service = rig.accept();
+    for n in 0..50 {
+        assert!(
+            service
+                .head_text()
+                .starts_with(&format!("POST /v1/jobs/{n} "))
+        );
+        // Time to read what waits behind this request.
+        std::thread::sleep(Duration::from_millis(2));
+        service.send(ok(&n.to_string()));
+        assert_eq!(client.reply().text(), n.to_string());
+    }
 }

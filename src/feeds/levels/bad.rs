@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::feeds::too_large::TooLarge;
+use crate::feeds::TooLarge;
 use crate::wire::json::JsonError;
 
 /// Why a message is skipped whole. Always its publisher's fault (contract: "Bad is").

@@ -34,7 +34,7 @@ use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
 use super::bus::LastSeen;
-use super::too_large::check_size;
+use super::bus::check_size;
 use super::{BusEvent, BusMessage};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
@@ -55,7 +55,7 @@ const FLOW: usize = 0;
 const LEVELS: usize = 1;
 const VIEWPORT: usize = 2;
 
-/// What can be set.
+/// Settings of a [`LevelsFeed`].
 #[derive(Clone, Debug)]
 pub struct LevelsFeedSettings {
     /// Levels of nesting that a message may have.
@@ -82,7 +82,7 @@ pub struct Relay {
 /// One more topic: some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where they are published.
+    /// Topic of the endpoint's clients.
     pub topic: TopicName,
     /// Which; they stand in the order of the whole payload, whatever their order here.
     pub keys: Vec<String>,

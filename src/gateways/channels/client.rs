@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::waiting::Answers;
 use crate::hub::{Core, SessionKey, TopicName};
 
-/// See the module. The names that it holds are its topics in the hub.
+/// What the gateway keeps of a client. The names that the client holds are its topics in the hub.
 #[derive(Debug)]
 pub struct Client {
     pub(super) role: String,

@@ -15,7 +15,7 @@ pub struct Interest {
     pub wanted: bool,
 }
 
-/// See the module.
+/// What Redis is asked for, and the changes that it has not been asked for yet.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Whether Redis has confirmed (or refused) the name since it was wanted.

@@ -29,7 +29,8 @@ use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use self::orphans::Orphans;
-use crate::auth::{Origins, TokenBucket};
+use crate::admission::TokenBucket;
+use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
     SessionKey, TopicName,
@@ -42,7 +43,7 @@ pub use self::push::Push;
 pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
-/// What can be set.
+/// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
 pub struct EventsGatewaySettings {
     /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of one message; larger ones are refused.

@@ -8,7 +8,7 @@ use super::EventsStats;
 use super::connection::Connection;
 use crate::hub::SessionKey;
 
-/// See the module.
+/// Connections without a client, each with a call under way or with messages that wait.
 #[derive(Debug)]
 pub(super) struct Orphans {
     connections: HashMap<SessionKey, Connection, RandomState>,

@@ -26,7 +26,7 @@ use crate::wire::object_writer::ObjectWriter;
 
 pub use self::stats::TradesStats;
 
-/// What can be set.
+/// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
 pub struct TradesGatewaySettings {
     /// `ws-gateway-` and eight hexadecimal digits, new at each start.

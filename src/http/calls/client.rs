@@ -100,7 +100,8 @@ impl Client {
 
     async fn exchange(&self, call: Call) -> Result<Answer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
-        let sent = self.pool.send(request, || false).await;
+        let place = self.pool.place().await;
+        let sent = self.pool.send(place, request, || false).await;
         let (response, lease) = sent.map_err(|failure| why(&failure))?;
         let answer = self.answer(response, &lease).await?;
         lease.keep();
@@ -163,7 +164,7 @@ fn goes_again(ended: &Ended) -> bool {
 
 fn why(failure: &Failure) -> CallFailure {
     match failure.reason {
-        FailureReason::Unreachable => CallFailure::Unreachable,
+        FailureReason::Unreachable | FailureReason::HeadTooLarge => CallFailure::Unreachable,
         FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
     }
 }

@@ -1,6 +1,6 @@
 //! The page at `/` and the files that it is made of: inside the binary, nothing from elsewhere.
 //!
-//! `/weirgate.js` is `clients/weirgate.js` itself, so that what the page shows is what a user of
+//! `/weirgate.js` is `clients/js/weirgate.js` itself, so that what the page shows is what a user of
 //! that file gets. Called by `run`, for the gateways that have a page.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,7 +35,10 @@ static FILES: [File; 8] = [
         content_type: "text/css; charset=utf-8",
         text: include_str!("page.css"),
     },
-    script("/weirgate.js", include_str!("../../../clients/weirgate.js")),
+    script(
+        "/weirgate.js",
+        include_str!("../../../clients/js/weirgate.js"),
+    ),
     script("/page/main.js", include_str!("main.js")),
     script("/page/values.js", include_str!("values.js")),
     script("/page/ladder.js", include_str!("ladder.js")),

@@ -1,7 +1,9 @@
-//! Bodies on their way through the proxy: piece by piece, each asked for when there is room.
+//! Bodies on their way through the proxy: piece by piece, each asked for when there is room. A small
+//! one of a request is read whole before.
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,29 +14,65 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Exchange;
 use super::headers;
+use super::shares::Share;
 use super::stats::{Outcome, ServiceStats};
-use crate::http::body::{BoxError, Progress, RequestBody};
+use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease};
 
-/// A request's body on its way to the service; `None` where there is none.
+/// A body that announces no more than this is whole before it takes a connection to its service: a
+/// client that is slow with so little holds none.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// A request's body on its way to the service.
 #[derive(Debug)]
 pub(super) struct ToService {
-    body: Option<RequestBody>,
+    kind: Kind,
     stats: Arc<ServiceStats>,
 }
 
+#[derive(Debug)]
+enum Kind {
+    /// No body, or nothing of it left.
+    Nothing,
+    /// All of a small one.
+    Whole(Bytes),
+    /// What is passed on piece by piece.
+    Pieces(RequestBody),
+}
+
 impl ToService {
-    pub(super) fn new(body: RequestBody, stats: Arc<ServiceStats>) -> Self {
-        let body = Some(body).filter(|body| !body.is_end_stream());
-        Self { body, stats }
+    /// The body of a request, once that may take a connection to its service.
+    ///
+    /// # Errors
+    /// A small body broke off.
+    pub(super) async fn new(
+        body: RequestBody,
+        stats: Arc<ServiceStats>,
+    ) -> Result<Self, ReadBodyError> {
+        let is_small = |length| length <= SMALL_BYTES_MAX;
+        let kind = if body.is_end_stream() {
+            Kind::Nothing
+        } else if body.size_hint().exact().is_some_and(is_small) {
+            Kind::Whole(body.read(SMALL_BYTES_MAX as usize).await?)
+        } else {
+            Kind::Pieces(body)
+        };
+        Ok(Self { kind, stats })
+    }
+
+    /// Nobody knows the length of the body.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        self.size_hint().exact().is_none()
     }
 }
 
 impl Again for ToService {
     /// Only where there is nothing to send.
     fn again(&self) -> Option<Self> {
-        let stats = Arc::clone(&self.stats);
-        self.body.is_none().then_some(Self { body: None, stats })
+        matches!(self.kind, Kind::Nothing).then(|| Self {
+            kind: Kind::Nothing,
+            stats: Arc::clone(&self.stats),
+        })
     }
 }
 
@@ -46,10 +84,15 @@ impl Body for ToService {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
+        let frame = match &mut self.kind {
+            Kind::Nothing => None,
+            Kind::Whole(bytes) => {
+                let frame = Frame::data(mem::take(bytes));
+                self.kind = Kind::Nothing;
+                Some(Ok(frame))
+            }
+            Kind::Pieces(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.stats.count_request_bytes(data_bytes(frame));
         }
@@ -57,13 +100,27 @@ impl Body for ToService {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.kind {
+            Kind::Nothing => true,
+            Kind::Whole(_) => false,
+            Kind::Pieces(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.body.as_ref().map(Body::size_hint);
-        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+        match &self.kind {
+            Kind::Nothing => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Pieces(body) => body.size_hint(),
+        }
     }
+}
+
+/// What a request holds until its answer is out: a connection to its service, and a part of its
+/// address's share of them.
+pub(super) struct Held {
+    pub(super) lease: Lease<ToService>,
+    pub(super) share: Option<Share>,
 }
 
 /// An answer's body on its way to the client. Once it has ended, its connection is kept; dropped
@@ -74,6 +131,8 @@ pub(super) struct ToClient {
     /// Does not say beforehand that there is nothing in it.
     hides_end: bool,
     lease: Option<Lease<ToService>>,
+    /// Only held: what counts for the client's address.
+    _share: Option<Share>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
@@ -85,7 +144,7 @@ pub(super) struct ToClient {
 impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Lease<ToService>,
+        held: Held,
         upload: Arc<Progress>,
         exchange: Exchange,
         silence: Duration,
@@ -94,7 +153,8 @@ impl ToClient {
             ended: incoming.is_end_stream(),
             hides_end: false,
             incoming,
-            lease: Some(lease),
+            lease: Some(held.lease),
+            _share: held.share,
             upload,
             exchange,
             silence,

@@ -22,12 +22,14 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// What is known of a request besides its headers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: IpAddr,
     /// It is a proxy whose word on the client's scheme and host counts.
     pub(super) peer_is_trusted: bool,
+    /// The host of the target, where it has one: then `Host` says nothing (RFC 9112 §3.2.2).
+    pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
@@ -42,7 +44,7 @@ pub(super) fn to_service(
     let takes_trailers = has_token(headers, &TE, "trailers");
     one_length(headers);
     remove_hop_by_hop(headers);
-    remove_token(headers);
+    remove_disguised(headers);
     // The gateway asks for the body itself.
     headers.remove(EXPECT);
     if takes_trailers {
@@ -58,7 +60,7 @@ pub(super) fn to_service(
     };
     let proto = HeaderName::from_static("x-forwarded-proto");
     add(headers, proto, HeaderValue::from_static("http"));
-    if let Some(host) = asked_host {
+    if let Some(host) = forwarded.target_host.or(asked_host) {
         add(headers, HeaderName::from_static("x-forwarded-host"), host);
     }
     trace(headers, random);
@@ -93,7 +95,7 @@ fn one_length(headers: &mut HeaderMap) {
 /// a head could not have brought.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
-    remove_token(trailers);
+    remove_disguised(trailers);
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         trailers.remove(name);
     }
@@ -114,17 +116,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// `X-Internal-Token`, by which services know each other; some take `_` for `-`.
-fn remove_token(headers: &mut HeaderMap) {
-    let is_token = |name: &HeaderName| name.as_str().replace('_', "-") == "x-internal-token";
+/// Takes out what would make the request somebody else's: `X-Internal-Token`, by which services
+/// know each other, and every name with `_`. CGI and WSGI services take `X_Forwarded_For` for
+/// `X-Forwarded-For`; nginx drops such names too.
+fn remove_disguised(headers: &mut HeaderMap) {
+    let is_disguised = |name: &HeaderName| name.as_str().contains('_');
     let found: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_token(name))
+        .filter(|name| is_disguised(name))
         .cloned()
         .collect();
     for name in found {
         headers.remove(name);
     }
+    headers.remove("x-internal-token");
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -195,6 +200,7 @@ mod tests {
         let forwarded = Forwarded {
             peer: [10, 0, 0, 9].into(),
             peer_is_trusted,
+            target_host: None,
             host: &host,
         };
         to_service(&mut headers, forwarded, || 7);
@@ -325,6 +331,7 @@ mod tests {
         let mut late = map(&[
             ("x-internal-token", "s"),
             ("content-length", "1"),
+            ("x_forwarded_for", "9.9.9.9"),
             ("x-sum", "9"),
         ]);
         trailers(&mut late);

@@ -1,6 +1,7 @@
 //! A reverse proxy: paths of clients that belong to services behind the gateway.
 //!
-//! Bodies stream both ways and are never kept; a side that does not read stops the other. No cookie
+//! Bodies stream both ways, but for a request's small one, which is whole before it takes a connection
+//! to its service; a side that does not read stops the other. No cookie
 //! is kept, no redirect followed, nothing decoded. What may pass, and how it is changed, is in pure
 //! parts: `path`, `headers`. Called by `run`, runs on the HTTP thread.
 
@@ -8,6 +9,7 @@ mod body;
 mod exchange;
 mod headers;
 mod path;
+mod shares;
 mod stats;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,16 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use tokio::time::timeout;
 
-use self::body::{ToClient, ToService};
+use self::body::{Held, ToClient, ToService};
 use self::exchange::{Exchange, Watch};
 use self::path::InnerPaths;
+use self::shares::{Share, Shares};
 use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
-use super::services::{Ended, Failure, FailureReason, Lease, Policy, Pool, Service, Upstream};
+use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
+use crate::admission::TrustedProxies;
 use crate::clock::Clock;
 use crate::telemetry::GatewayMetric;
 
@@ -52,8 +58,10 @@ pub struct ProxySettings {
     pub silence_timeout_ms: u64,
     /// Connections to one service at once; requests beyond wait for one, as long as for an answer.
     pub service_connections_max: usize,
-    /// Whose `X-Forwarded-Proto` and `X-Forwarded-Host` count.
-    pub trusts: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// Those of them that the clients of one address hold at once; requests beyond wait.
+    pub address_connections_max: Option<usize>,
+    /// Whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
+    pub trusted_proxies: TrustedProxies,
     /// For the limit of log lines.
     pub clock: Clock,
 }
@@ -67,6 +75,7 @@ pub struct Proxy {
 /// A service behind the proxy.
 struct Behind {
     pool: Pool<ToService>,
+    shares: Shares,
     watch: Arc<Watch>,
     stats: Arc<ServiceStats>,
 }
@@ -75,7 +84,7 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
-    trusts: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    trusted_proxies: TrustedProxies,
 }
 
 impl Proxy {
@@ -94,6 +103,7 @@ impl Proxy {
             let waited = Arc::clone(&stats);
             let behind = Behind {
                 pool: Pool::new(service, policy, move || waited.count_wait()),
+                shares: Shares::new(settings.address_connections_max),
                 watch: Arc::new(watch),
                 stats,
             };
@@ -104,7 +114,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
-                trusts: settings.trusts,
+                trusted_proxies: settings.trusted_proxies,
             }),
         }
     }
@@ -163,56 +173,109 @@ impl Shared {
     ) -> LateAnswer {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer.ip());
         let upload = body.progress();
-        let body = ToService::new(body, Arc::clone(&behind.stats));
         let upstream = behind.pool.service().upstream();
-        let request = match self.request(path, upstream, parts, body) {
-            Ok(request) => request,
+        let client = self.client(&parts);
+        let head = match self.head(path, upstream, parts) {
+            Ok(head) => head,
             Err(refusal) => {
                 exchange.refuse(refusal.outcome);
                 return Answer::detail(refusal.status, refusal.detail).into();
             }
         };
-        let failure = match send(&behind.pool, request, &upload).await {
-            Ok((answer, lease)) => {
+        let bad_body = |exchange: &mut Exchange| {
+            exchange.refuse(Outcome::BadRequest);
+            Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into()
+        };
+        let Ok(body) = ToService::new(body, Arc::clone(&behind.stats)).await else {
+            return bad_body(&mut exchange);
+        };
+        let request = with_body(head, body);
+        let failure = match self.send(behind, client, request, &upload).await {
+            Ok((answer, held)) => {
                 exchange.has_head(answer.status());
-                let (mut head, incoming) = answer.into_parts();
-                headers::to_client(&mut head.headers);
-                let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
-                if head.status == StatusCode::NOT_MODIFIED {
-                    body = body.hiding_end();
-                }
-                return LateAnswer {
-                    status: head.status,
-                    headers: head.headers,
-                    body: AnswerBody::pieces(body),
-                    is_passed_on: true,
-                };
+                return self.passed_on(answer, held, upload, exchange);
             }
             Err(failure) => failure,
         };
         if upload.is_broken() {
-            exchange.refuse(Outcome::BadRequest);
-            return Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into();
+            return bad_body(&mut exchange);
         }
         exchange.fail(failure.reason.into(), failure.cause.as_ref());
-        match failure.reason {
-            FailureReason::Timeout | FailureReason::NoConnection => {
-                Answer::detail(StatusCode::GATEWAY_TIMEOUT, "Upstream timeout").into()
-            }
-            FailureReason::Unreachable => {
-                Answer::detail(StatusCode::BAD_GATEWAY, "Upstream unreachable").into()
-            }
+        failed(failure.reason).into()
+    }
+
+    /// The service's answer as the client gets it.
+    fn passed_on(
+        &self,
+        answer: Response<Incoming>,
+        held: Held,
+        upload: Arc<Progress>,
+        exchange: Exchange,
+    ) -> LateAnswer {
+        let (mut head, incoming) = answer.into_parts();
+        headers::to_client(&mut head.headers);
+        let mut body = ToClient::new(incoming, held, upload, exchange, self.silence);
+        if head.status == StatusCode::NOT_MODIFIED {
+            body = body.hiding_end();
+        }
+        LateAnswer {
+            status: head.status,
+            headers: head.headers,
+            body: AnswerBody::pieces(body),
+            is_passed_on: true,
         }
     }
 
-    /// The request as the service gets it.
-    fn request(
+    /// Sends a request once there is a connection for it, and waits for the head of an answer that
+    /// can be passed on: it changes no protocol, which nobody asked for, and its body is one that
+    /// others can read.
+    async fn send(
+        &self,
+        behind: &Behind,
+        client: IpAddr,
+        request: Request<ToService>,
+        upload: &Progress,
+    ) -> Result<(Response<Incoming>, Held), Failure> {
+        let (share, place) = self.place(behind, client).await?;
+        let sent = behind.pool.send(place, request, || upload.is_owed());
+        let (answer, lease) = sent.await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || headers::has_other_coding(answer.headers())
+        {
+            return Err(Failure::unreachable("an answer in another protocol"));
+        }
+        Ok((answer, Held { lease, share }))
+    }
+
+    /// The address that a request counts for.
+    fn client(&self, parts: &RequestParts) -> IpAddr {
+        let lines = parts.head.headers.get_all("x-forwarded-for").iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        self.trusted_proxies.client(parts.peer.ip(), lines)
+    }
+
+    /// A place in the share of the client's address, and one among all connections to the service.
+    async fn place(
+        &self,
+        behind: &Behind,
+        client: IpAddr,
+    ) -> Result<(Option<Share>, Place), Failure> {
+        let places = async {
+            let waits = || behind.stats.count_address_wait();
+            let share = behind.shares.place(client, waits).await;
+            (share, behind.pool.place().await)
+        };
+        let places = timeout(self.silence, places).await;
+        places.map_err(|_| Failure::no_connection())
+    }
+
+    /// The head of the request as the service gets it.
+    fn head(
         &self,
         path: ProxiedPath,
         upstream: &Upstream,
         parts: RequestParts,
-        body: ToService,
-    ) -> Result<Request<ToService>, Refusal> {
+    ) -> Result<Request<()>, Refusal> {
         let refused = |refusal: path::Refusal| Refusal {
             status: refusal.status(),
             detail: refusal.detail(),
@@ -234,13 +297,16 @@ impl Shared {
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
-        let mut request = Request::new(body);
+        let target_host = parts.head.uri.authority();
+        let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        let mut request = Request::new(());
         *request.method_mut() = parts.head.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
             peer: parts.peer.ip(),
-            peer_is_trusted: (self.trusts)(parts.peer.ip()),
+            peer_is_trusted: self.trusted_proxies.trusts(parts.peer.ip()),
+            target_host,
             host: upstream.authority(),
         };
         headers::to_service(request.headers_mut(), forwarded, random);
@@ -248,20 +314,28 @@ impl Shared {
     }
 }
 
-/// Sends a request, and waits for the head of an answer that can be passed on: it changes no
-/// protocol, which nobody asked for, and its body is one that others can read.
-async fn send(
-    pool: &Pool<ToService>,
-    request: Request<ToService>,
-    upload: &Progress,
-) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
-    let (answer, lease) = pool.send(request, || upload.is_owed()).await?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        || headers::has_other_coding(answer.headers())
-    {
-        return Err(Failure::unreachable("an answer in another protocol"));
+/// The request with its body, which the head has to announce.
+fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
+    let is_in_chunks = body.is_in_chunks();
+    let mut request = head.map(|()| body);
+    if is_in_chunks {
+        // hyper would send a GET or a HEAD without such a body.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
-    Ok((answer, lease))
+    request
+}
+
+/// What a client gets where its service failed.
+fn failed(reason: FailureReason) -> Answer {
+    let (status, detail) = match reason {
+        FailureReason::Timeout | FailureReason::NoConnection => {
+            (StatusCode::GATEWAY_TIMEOUT, "Upstream timeout")
+        }
+        FailureReason::Unreachable => (StatusCode::BAD_GATEWAY, "Upstream unreachable"),
+        FailureReason::HeadTooLarge => (StatusCode::BAD_GATEWAY, "Upstream answer head too large"),
+    };
+    Answer::detail(status, detail)
 }
 
 /// A number that nobody can tell beforehand: each state has keys of its own.

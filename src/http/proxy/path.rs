@@ -1,8 +1,8 @@
 //! To which path of its service a proxied path leads, and which paths are not passed on. Pure.
 //!
 //! A path is passed on as it was sent, so what it means is the service's to say: it may decode
-//! once more than others, take `\` for `/`, merge slashes, or cut at `;`. A path is refused when
-//! any of these readings leaves the paths that are proxied.
+//! once more than others, take `\` for `/`, merge slashes, take what follows two of them for a host,
+//! or cut at `;`. A path is refused when any of these readings leaves the paths that are proxied.
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
@@ -72,8 +72,7 @@ impl ProxiedPath {
             {
                 return Err(Refusal::Trick);
             }
-            let first = segments(&reading).find(|segment| !segment.is_empty());
-            is_inner |= first.is_some_and(|first| {
+            is_inner |= may_begin(&reading).any(|first| {
                 inner
                     .iter()
                     .any(|inner| first.eq_ignore_ascii_case(inner.as_bytes()))
@@ -90,6 +89,16 @@ impl ProxiedPath {
         }
         Err(Refusal::Trick)
     }
+}
+
+/// The segments that services may take for the first one of a path. Behind two slashes that is the
+/// second one too: `//x/gateway` names the host `x` (RFC 3986 §4.2), and `new URL` in JavaScript,
+/// `urlsplit` in Python and `parse_url` in PHP read it so.
+fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let names_host = matches!(path, [b'/' | b'\\', b'/' | b'\\', ..]);
+    segments(path)
+        .filter(|segment| !segment.is_empty())
+        .take(if names_host { 2 } else { 1 })
 }
 
 /// What stands between slashes of either kind, without parameters and spaces around it.
@@ -263,6 +272,18 @@ mod tests {
             "/%20/gateway/x",
             "/gateway%252fhandle",
             "/gateway?",
+            "//x/gateway/handle",
+            "/\\x/gateway/handle",
+            "//x\\gateway\\handle",
+            "/\\/x/gateway",
+            "///x/gateway/handle",
+            "//x@y:80/internal/broadcast",
+            "//x/%67ateway/handle",
+            "/%2fx/gateway/handle",
+            "/%5cx%2fgateway",
+            "/%252fx/gateway",
+            "//x;y/gateway;z",
+            "//x//Gateway",
         ] {
             let path = format!("/v1/simulation{}", path.trim_end_matches('?'));
             assert_eq!(target(&path), Err(Refusal::Inner), "{path}");
@@ -295,9 +316,39 @@ mod tests {
             let path = format!("/v1/simulation/{}", pieces.concat());
             if let Ok((_, there)) = target(&path) {
                 prop_assert!(path.ends_with(there));
-                for decodings in 0..4 {
-                    for cuts_parameters in [false, true] {
-                        prop_assert!(!reaches_inner(there, decodings, cuts_parameters), "{}", path);
+                for reading in readings(there) {
+                    for decodings in 0..4 {
+                        for cuts_parameters in [false, true] {
+                            prop_assert!(
+                                !reaches_inner(&reading, decodings, cuts_parameters),
+                                "{} by {}", path, reading
+                            );
+                        }
+                    }
+                }
+            }
+        }
+
+        /// The same for paths that some readers take for `//HOST/PATH` (RFC 3986 §4.2).
+        #[test]
+        fn what_passes_reaches_nothing_inner_behind_a_host(
+            start in prop::sample::select(vec!["/", "//", "/\\", "\\/", "///", "/%2f", "/%5c", "/%252f", "%2f/"]),
+            host in prop::sample::select(vec!["x", "x@y:80", "x;y", "[::1]", "gateway", "%78", "", "%20"]),
+            between in prop::sample::select(vec!["/", "//", "\\", "%2f", "%5c", "/;/", ";/", "/%20/"]),
+            inner in prop::sample::select(vec!["gateway", "Gateway", "%67ateway", "gateway;x", "internal", "a"]),
+            rest in prop::sample::select(vec!["", "/handle", "%2fhandle", ";x/handle"]),
+        ) {
+            let path = format!("/v1/simulation{}", [start, host, between, inner, rest].concat());
+            // Only what begins with a slash is proxied at all.
+            if path.starts_with("/v1/simulation/") && let Ok((_, there)) = target(&path) {
+                for reading in readings(there) {
+                    for decodings in 0..4 {
+                        for cuts_parameters in [false, true] {
+                            prop_assert!(
+                                !reaches_inner(&reading, decodings, cuts_parameters),
+                                "{} by {}", path, reading
+                            );
+                        }
                     }
                 }
             }
@@ -313,6 +364,20 @@ mod tests {
         fn any_path_has_an_answer(path in "/\\PC{0,40}") {
             let _ = target(&format!("/v1/simulation{path}"));
         }
+    }
+
+    /// What services may take for the path of a target: the target as it is, and, decoded up to
+    /// three times, its path by the WHATWG URL standard (`new URL(target, base).pathname`).
+    fn readings(target: &str) -> Vec<String> {
+        let base = url::Url::parse("http://localhost").unwrap();
+        let mut readings = vec![target.to_owned()];
+        let mut decoded = target.as_bytes().to_vec();
+        for _ in 0..4 {
+            let text = String::from_utf8_lossy(&decoded).into_owned();
+            readings.extend(base.join(&text).map(|url| url.path().to_owned()));
+            decoded = percent_decode(&decoded).collect();
+        }
+        readings
     }
 
     /// A careless service: decodes, then resolves dots, then looks at the first part.

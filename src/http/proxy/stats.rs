@@ -31,10 +31,12 @@ pub(super) enum Outcome {
     InnerPath,
     /// 400, or 501: the rest of the request was not to be passed on.
     BadRequest,
+    /// 502: the head of the service's answer has too many bytes or header lines.
+    AnswerHeadTooLarge,
 }
 
 impl Outcome {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Answered,
         Self::Refused,
         Self::Unreachable,
@@ -45,6 +47,7 @@ impl Outcome {
         Self::BadPath,
         Self::InnerPath,
         Self::BadRequest,
+        Self::AnswerHeadTooLarge,
     ];
 
     /// The metric label.
@@ -60,6 +63,7 @@ impl Outcome {
             Self::BadPath => "bad_path",
             Self::InnerPath => "inner_path",
             Self::BadRequest => "bad_request",
+            Self::AnswerHeadTooLarge => "answer_head_too_large",
         }
     }
 }
@@ -68,6 +72,7 @@ impl From<FailureReason> for Outcome {
     fn from(reason: FailureReason) -> Self {
         match reason {
             FailureReason::Unreachable => Self::Unreachable,
+            FailureReason::HeadTooLarge => Self::AnswerHeadTooLarge,
             FailureReason::Timeout => Self::Timeout,
             FailureReason::NoConnection => Self::NoConnection,
         }
@@ -80,6 +85,7 @@ pub(super) struct ServiceStats {
     /// The durations are those to the answer's head.
     pub(super) requests: Arc<RequestStats>,
     waits: AtomicU64,
+    address_waits: AtomicU64,
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
 }
@@ -90,6 +96,7 @@ impl ServiceStats {
         Self {
             requests: Arc::new(RequestStats::new(outcomes)),
             waits: AtomicU64::new(0),
+            address_waits: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
         }
@@ -97,6 +104,10 @@ impl ServiceStats {
 
     pub(super) fn count_wait(&self) {
         self.waits.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_address_wait(&self) {
+        self.address_waits.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_request_bytes(&self, bytes: usize) {
@@ -125,8 +136,10 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let each = each.map(|(name, stats)| (*name, Arc::clone(&stats.requests)));
     let mut metrics = requests.of(&each.collect());
     let waits = |stats: &ServiceStats| stats.waits.load(Relaxed);
+    let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
     metrics.extend([
         numbers(&names::PROXY_WAITS, services, waits),
+        numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
         pairs(&names::PROXY_BODY_BYTES, services, ServiceStats::body_bytes),
     ]);
     metrics

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
-pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
+pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool};
 pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
 pub use self::upstream::Upstream;
 

@@ -19,10 +19,13 @@ use crate::http::body::BoxError;
 /// common servers end theirs, so that few requests meet that end.
 const KEPT_FOR: Duration = Duration::from_secs(4);
 
+/// Header lines in the head of an answer.
+const ANSWER_HEADERS_MAX: usize = 100;
+
 /// What the user of a pool decides.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Policy {
-    /// For connecting, for a free connection, and for each silence of the service.
+    /// For connecting, and for each silence of the service.
     pub(in crate::http) silence: Duration,
     /// Connections at once; requests beyond wait for one.
     pub(in crate::http) connections_max: usize,
@@ -85,7 +88,13 @@ pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
     /// Only held: its place among those of the service.
-    place: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// A place among the connections to a service, given back when dropped.
+pub(in crate::http) struct Place {
+    /// Nobody closes the semaphore, so a permit is always there.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Lease<B> {
@@ -107,6 +116,9 @@ impl<B> Lease<B> {
 pub(in crate::http) enum FailureReason {
     /// The service refused, broke off, or spoke no HTTP.
     Unreachable,
+    /// The head of the answer has more header lines than [`ANSWER_HEADERS_MAX`], or more bytes
+    /// than its [`Policy`] allows.
+    HeadTooLarge,
     /// The service was silent for too long.
     Timeout,
     /// None of the service's connections got free in time.
@@ -124,6 +136,12 @@ impl Failure {
     fn new(reason: FailureReason, cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         Self { reason, cause }
+    }
+
+    /// None of the service's connections got free in time.
+    pub(in crate::http) fn no_connection() -> Self {
+        let cause = "all connections to the service are in use";
+        Self::new(FailureReason::NoConnection, cause)
     }
 
     pub(in crate::http) fn unreachable(cause: impl Into<BoxError>) -> Self {
@@ -158,6 +176,19 @@ impl<B: Again> Pool<B> {
         &self.service
     }
 
+    /// A place among the connections to the service, once one is free.
+    pub(in crate::http) async fn place(&self) -> Place {
+        let free = Arc::clone(&self.places).try_acquire_owned();
+        let permit = match free {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                (self.waits)();
+                Arc::clone(&self.places).acquire_owned().await.ok()
+            }
+        };
+        Place { _permit: permit }
+    }
+
     /// Sends a request, on a kept connection where there is one; waits for the answer's head. A
     /// silence that is `excused` does not count.
     ///
@@ -165,10 +196,10 @@ impl<B: Again> Pool<B> {
     /// There is no answer.
     pub(in crate::http) async fn send(
         &self,
+        mut place: Place,
         mut request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
-        let mut place = self.place().await?;
         loop {
             let kept = self.take_kept();
             let is_new = kept.is_none();
@@ -194,20 +225,6 @@ impl<B: Again> Pool<B> {
         }
     }
 
-    /// A place among the connections of the service, once there is one.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        (self.waits)();
-        let free = Arc::clone(&self.places).acquire_owned();
-        let none = |cause| Failure::new(FailureReason::NoConnection, cause);
-        let place = timeout(self.policy.silence, free).await;
-        let place = place.map_err(|_| none("all connections to the service are in use"))?;
-        // Nobody closes the semaphore.
-        place.map_err(|_| none("closed"))
-    }
-
     fn take_kept(&self) -> Option<Connection<B>> {
         let mut kept = lock(&self.kept);
         kept.retain(|kept| !kept.sender.is_closed() && kept.activity.silent_for() < KEPT_FOR);
@@ -220,7 +237,9 @@ impl<B: Again> Pool<B> {
             let stream = link::connect(&self.service, &activity).await;
             let stream = stream.map_err(Failure::unreachable)?;
             let mut builder = Builder::new();
-            builder.max_buf_size(self.policy.buffer_bytes_max);
+            builder
+                .max_buf_size(self.policy.buffer_bytes_max)
+                .max_headers(ANSWER_HEADERS_MAX);
             let shaken = builder.handshake(stream).await;
             shaken.map_err(Failure::unreachable)
         });
@@ -267,6 +286,10 @@ impl<B: Again> Pool<B> {
         };
         match unsent.or(copy) {
             Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
+            _ if error.is_parse_too_large() => {
+                let failure = Failure::new(FailureReason::HeadTooLarge, error);
+                Err(Fault::Failed(failure))
+            }
             _ => Err(Fault::Failed(Failure::unreachable(error))),
         }
     }

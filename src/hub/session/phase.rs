@@ -1,12 +1,12 @@
 //! The phases of a session, what belongs to each of them, and which may follow which.
 //!
-//! docs/lifecycle.md has the same table of edges for people; a test compares the two.
+//! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
 use crate::hub::protocol::Protocol;
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
 
-/// Where a connection stands in its life (docs/lifecycle.md).
+/// Where a connection stands in its life (docs/contributing/lifecycle.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhaseKind {
     /// The request head is on its way.
@@ -159,7 +159,7 @@ mod tests {
     /// The rows `| from | to | … |` under "Edges" are the edges that the code allows.
     #[test]
     fn the_document_has_the_same_edges() {
-        let page = include_str!("../../../docs/lifecycle.md");
+        let page = include_str!("../../../docs/contributing/lifecycle.md");
         let (_, section) = page.split_once("## Edges\n").expect("a section");
         let section = section.split("\n## ").next().expect("its text");
         let rows = section.lines().filter(|line| line.starts_with("| "));

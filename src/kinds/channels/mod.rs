@@ -47,11 +47,11 @@ const OWN: &[Setting] = &[
         "channels-max",
         (0, 100_000),
         "50",
-        "Names that a client may hold, patterns among them; 0 allows none",
+        "Names that a client may hold, including patterns; 0 allows none",
     )
     .original_env(&["MAX_CHANNELS_PER_CLIENT"])
     .limit(
-        "an error in the answer, and no further entry is looked at",
+        "an error in the response, and no further entry is checked",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
@@ -64,7 +64,7 @@ const OWN: &[Setting] = &[
     )
     .original_env(&["MAX_WILDCARD_SUBSCRIPTIONS"])
     .limit(
-        "an error in the answer, and on to the next entry",
+        "an error in the response, and the next entry is checked",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
@@ -73,12 +73,15 @@ const OWN: &[Setting] = &[
         "messages-per-second-max",
         (1, 1_000_000),
         "1000",
-        "Messages that a client may send, a second",
+        "Messages per second from a client",
     )
-    .more("If it is set, a client also gets no more data messages than that; the others are shed.")
+    .more(
+        "If set, a client also gets at most this number of data messages per second; further \
+        data messages are shed.",
+    )
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
-        "dropped, and told so once a second",
+        "the message is dropped, and the client gets an error once a second",
         Shows::Metric(names::REQUESTS_LIMITED),
         "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
     ),
@@ -87,7 +90,7 @@ const OWN: &[Setting] = &[
         "default-role",
         Kind::Text,
         "user",
-        "The role of clients whose token names none, and of all without --require-auth",
+        "Role of clients without a role in the token, or without --require-auth",
     )
     .original_env(&["DEFAULT_ROLE"]),
     Setting::new(
@@ -95,9 +98,9 @@ const OWN: &[Setting] = &[
         "acl",
         Kind::Text,
         "",
-        "JSON file, role to names and patterns, in place of the built-in table",
+        "JSON file with the names and patterns of each role; replaces the built-in table",
     )
-    .more("--print-acl shows the table that is in force, in the same form."),
+    .more("--print-acl prints the table in force, in the same form."),
 ];
 
 /// As the contract has them.

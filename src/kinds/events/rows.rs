@@ -30,16 +30,16 @@ pub(super) const OWN: &[Setting] = &[
         "lobby-url",
         Kind::Form(&SERVICE),
         "http://lobby:8000",
-        "Where lobby.*, role.* and sessions of measurement.* are handled",
+        "Service for lobby.*, role.* and sessions of measurement.*",
     )
-    .more("The path of a service's URL is kept, slashes at its end are not.")
+    .more("A path in the URL of a service is kept, without slashes at the end.")
     .original_env(&["LOBBY_URL"]),
     Setting::new(
         SERVICES,
         "measurement-url",
         Kind::Form(&SERVICE),
         "http://measurement:8000",
-        "Where jobs of measurement.* and analysis.* are handled",
+        "Service for jobs of measurement.* and for analysis.*",
     )
     .original_env(&["MEASUREMENT_URL"]),
     Setting::new(
@@ -47,7 +47,7 @@ pub(super) const OWN: &[Setting] = &[
         "simulation-url",
         Kind::Form(&SERVICE),
         "http://simulation:8000",
-        "Where simulation.* is handled",
+        "Service for simulation.*",
     )
     .original_env(&["SIMULATION_URL"]),
     Setting::new(
@@ -62,7 +62,7 @@ pub(super) const OWN: &[Setting] = &[
         "internal-auth-token",
         Kind::Secret,
         "",
-        "What X-Internal-Token has to say for /internal/broadcast",
+        "Required value of X-Internal-Token for /internal/broadcast",
     )
     .more("Empty: nobody can push.")
     .original_env(&["INTERNAL_AUTH_TOKEN"]),
@@ -71,9 +71,9 @@ pub(super) const OWN: &[Setting] = &[
         "http-timeout-s",
         Kind::decimal(Unit::Seconds, (1, 86_400_000)),
         "10",
-        "For connecting to a service, and for each of its silences",
+        "Time limit for the connect to a service, and for each silence of a service",
     )
-    .more("Six times that is for the whole of a call.")
+    .more("The whole call may take six times as long.")
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
@@ -85,11 +85,14 @@ pub(super) const OWN: &[Setting] = &[
         "calls-max",
         (1, 10_000),
         "100",
-        "Calls of services at once, over all of them",
+        "Calls in flight at once, over all services",
     )
-    .more("A tenth is kept for each service, so that one that hangs leaves the others theirs.")
+    .more(
+        "A tenth is reserved for each service, so a hanging service does not take the slots \
+        of the other services.",
+    )
     .limit(
-        "the call waits until another has ended, in the order of arrival",
+        "the call waits until another call has ended, in the order of arrival",
         Shows::Metric(names::UPSTREAM_CALLS_IN_FLIGHT),
         "src/gateways/events/calls.rs::a_service_that_hangs_leaves_the_others_their_slots",
     ),
@@ -98,7 +101,7 @@ pub(super) const OWN: &[Setting] = &[
         "upstream-answer-bytes-max",
         (KIB, 1024 * MIB),
         "67108864",
-        "One answer of a service to a call",
+        "Bytes of one response of a service to a call",
     )
     .limit(
         "`upstream_error`, \"Upstream answer too large\"",
@@ -110,11 +113,11 @@ pub(super) const OWN: &[Setting] = &[
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
         "60000",
-        "For connecting to a service for the proxy, and for each of its silences",
+        "Time limit for a connect of the proxy, and for each silence of a service",
     )
-    .more("Time that the client takes over its body does not count.")
+    .more("Time during which the client sends the request body does not count.")
     .limit(
-        "504 `Upstream timeout`; once the head is out, the connection ends",
+        "504 `Upstream timeout`; after the head of the response is sent, the connection ends",
         Shows::Metric(names::PROXY_REQUESTS),
         "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
     ),
@@ -126,20 +129,36 @@ pub(super) const OWN: &[Setting] = &[
         "Connections of the proxy to one service at once",
     )
     .limit(
-        "a request waits for one, `--proxy-silence-timeout-ms` at most, then 504",
+        "a request waits for a free connection, at most `--proxy-silence-timeout-ms`, then 504",
         Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    ),
+    Setting::count(
+        SERVICES,
+        "proxy-connections-per-ip-max",
+        (0, 10_000),
+        "128",
+        "Connections of the proxy to one service for one address at once; 0 for no limit",
+    )
+    .more(
+        "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \
+         not name all clients count as one.",
+    )
+    .limit(
+        "a request waits for one of its address, `--proxy-silence-timeout-ms` at most, then 504",
+        Shows::Metric(names::PROXY_ADDRESS_WAITS),
+        "tests/http_proxy/faults.rs::an_address_holds_its_share_of_the_connections_and_no_more",
     ),
     Setting::bytes(
         SERVICES,
         "broadcast-bytes-max",
         (KIB, 1024 * MIB),
         "67108864",
-        "The body of one /internal/broadcast",
+        "Bytes of the body of one /internal/broadcast",
     )
     .limit(
         "413",
-        Shows::Elsewhere("the answer"),
+        Shows::Elsewhere("the response"),
         "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
     ),
     Setting::new(
@@ -147,7 +166,7 @@ pub(super) const OWN: &[Setting] = &[
         "rate-limit-rps",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         "10.0",
-        "Messages a second of one connection; 0 or less: none beyond the burst",
+        "Messages per second of one connection; 0 or less allows only the burst",
     )
     .original_env(&["RATE_LIMIT_RPS"])
     .limit(
@@ -160,11 +179,11 @@ pub(super) const OWN: &[Setting] = &[
         "rate-limit-burst",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         "20",
-        "Messages of one connection at once; at least 1",
+        "Burst of messages of one connection; at least 1",
     )
     .original_env(&["RATE_LIMIT_BURST"])
     .limit(
-        "`--rate-limit-rps` counts",
+        "`--rate-limit-rps` applies",
         Shows::Metric(names::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
@@ -173,42 +192,45 @@ pub(super) const OWN: &[Setting] = &[
         "orphans-max",
         (0, 1_000_000),
         "10000",
-        "Messages of clients that have gone which still wait to be forwarded",
+        "Waiting messages of disconnected devices, still to be forwarded",
     )
     .limit(
-        "the newest of the client that goes are dropped",
+        "the newest messages of the disconnecting device are dropped",
         Shows::Metric(names::MESSAGES_FORGOTTEN),
         "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
     ),
 ];
 
 /// As the contract has them.
-pub(super) const CHANGES: &[Change] = &[
-    ("trusted-proxies", |row| {
-        row.default("127.0.0.1").more(
-            "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
-             address that is none of theirs is the client's, for the limits by address, in the log and \
-             for services. \
-             With * it is the right-most of all; only where nobody else reaches the port may it be that.",
-        )
-    }),
-    ("message-bytes-max", |row| {
-        row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
+pub(super) const CHANGES: &[Change] =
+    &[
+        ("trusted-proxies", |row| {
+            row.default("127.0.0.1").more(
+                "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+                address, for the limits by address, in the log and for services, is the \
+                right-most address in X-Forwarded-For outside of this list. With * the client's \
+                address is the right-most of all; use * only if no other program reaches the \
+                port.",
+            )
+        }),
+        ("message-bytes-max", |row| {
+            row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
             .default("65536")
-            .more("Beyond four times that, and beyond 1 MiB, the connection is closed with 1009.")
+            .more("If a message is over four times this number and over 1 MiB, the connection \
+                is closed with 1009.")
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",
                 Shows::Metric(names::EVENT_ERRORS),
                 "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
             )
-    }),
-    ("json-depth-max", |row| {
-        row.help("Nesting of JSON in a message, an answer or a broadcast")
-            .limit(
-                "refused as what is no JSON is",
-                Shows::Metric(names::EVENT_ERRORS),
-                "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
-            )
-    }),
-];
+        }),
+        ("json-depth-max", |row| {
+            row.help("Nesting of JSON in a message, a response or a broadcast")
+                .limit(
+                    "refused like invalid JSON",
+                    Shows::Metric(names::EVENT_ERRORS),
+                    "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
+                )
+        }),
+    ];

@@ -22,6 +22,7 @@ use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, Upstream};
 use crate::hub::FrameBytes;
+use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
 use crate::run::{CommonSettings, Inputs, Parts, RunError, say, start_process};
 use crate::settings::Checked;
@@ -44,6 +45,8 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     if access.token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
+    let token = checked.secret("internal-auth-token");
+    warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
     let stats = Arc::new(EventsStats::default());
     let services = services(checked)?;
     let wake = LateWake::default();
@@ -69,7 +72,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             let mut routes = vec![
                 health_route(telemetry),
                 Route::get("/healthz", |_| healthz()),
-                internal::route(BROADCAST_PATH, access, broadcast),
+                internal::route(BROADCAST_PATH, access, clock, broadcast),
             ];
             routes.extend(proxy.routes());
             routes
@@ -160,13 +163,13 @@ fn proxy_settings(
     };
     let services = Service::ALL.into_iter().zip(services);
     let services = services.filter(|(number, _)| !number.proxied().is_empty());
-    let trusted = checked.networks("trusted-proxies");
     ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
         service_connections_max: checked.number("proxy-connections-max"),
-        trusts: Box::new(move |peer| trusted.trusts(peer)),
+        address_connections_max: checked.unless_0("proxy-connections-per-ip-max"),
+        trusted_proxies: checked.networks("trusted-proxies"),
         clock,
     }
 }

@@ -30,7 +30,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
 /// `weirgate demo`.
 pub(super) const DEMO: GatewayKind = GatewayKind::new(
     "demo",
-    "Try it: the levels gateway on a simulated market, no broker needed",
+    "Run the levels gateway with a simulated market, without a broker",
     Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Json])
         .own(&[rows::OF_BOTH, rows::OF_DEMO])
         .changes(rows::DEMO_CHANGES),

@@ -12,11 +12,12 @@ pub(super) const OF_LEVELS: &[Setting] = &[Setting::new(
     "relay",
     Kind::Form(&relay::FORM),
     "",
-    "One more NATS subject: its last message, as it is, under KEY; may be repeated",
+    "Relay another NATS subject: the last message under KEY; may be repeated",
 )
 .more(
-    "Without stream, the one that holds the subject; it is never made, but waited for. \
-         Without durable, gateway_KEY. In the environment, several with space between them.",
+    "stream defaults to the stream that holds the subject; weirgate waits for the stream and \
+        never creates the stream. durable defaults to gateway_KEY. In the environment, several \
+        relays are separated by spaces.",
 )];
 
 pub(super) const OF_BOTH: &[Setting] = &[
@@ -25,18 +26,18 @@ pub(super) const OF_BOTH: &[Setting] = &[
         "endpoint",
         Kind::Form(&endpoint::FORM),
         "",
-        "One more WebSocket path, which sends only these keys; may be repeated",
+        "Open another WebSocket path for only the named keys; may be repeated",
     )
     .more(
-        "The keys are flow, levels, viewport and those of --relay (weirgate levels). In the environment, several \
-         with space between them.",
+        "Keys are flow, levels, viewport and the keys of --relay (weirgate levels). In the \
+            environment, several endpoints are separated by spaces.",
     ),
     Setting::new(
         SESSION,
         "session-length-min",
         Kind::number(Unit::Minutes, (1, 870)),
         "240",
-        "Minutes from the open (09:30 New York) at which bars_since_open stops",
+        "Minutes after the open (09:30 New York) when bars_since_open stops rising",
     ),
 ];
 
@@ -60,11 +61,12 @@ pub(super) const OF_DEMO: &[Setting] = &[
         "seed",
         (0, u64::MAX),
         "1",
-        "Start of the random numbers: the same seed, the same market",
+        "Seed of the random numbers: the same seed gives the same market",
     ),
 ];
 
 pub(super) const DEMO_CHANGES: &[Change] = &[("listen", |row| {
-    row.default("127.0.0.1")
-        .more("The demo is for this machine only; 0.0.0.0 shows it to the network.")
+    row.default("127.0.0.1").more(
+        "By default only this machine reaches the demo; 0.0.0.0 opens the demo to the network.",
+    )
 })];

@@ -16,7 +16,7 @@ use crate::telemetry::names;
 /// `weirgate trades`.
 pub(super) const TRADES: GatewayKind = GatewayKind::new(
     "trades",
-    "Relay trades from Redis to those who hold their symbols",
+    "Relay trades from Redis to clients by symbol",
     Rows::gateway(&[
         Part::Bus,
         Part::BusMessages,
@@ -39,13 +39,16 @@ const OWN: &[Setting] = &[
         "symbols-max",
         (0, 100_000),
         "5",
-        "Symbols that a connection may hold",
+        "Symbols per connection",
     )
-    .more("A token's claim goes over it, and then counts all connections of its user together.")
+    .more(
+        "The claim of a token overrides this number, and then counts all connections of the \
+        user together.",
+    )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .limit(
         "an error, and the request adds nothing",
-        Shows::Elsewhere("the answer to `subscribe`"),
+        Shows::Elsewhere("the response to `subscribe`"),
         "tests/trades_gateway.rs::a_request_is_taken_whole_or_not_at_all",
     ),
     Setting::count(
@@ -53,10 +56,10 @@ const OWN: &[Setting] = &[
         "messages-per-second-max",
         (0, 1_000_000),
         "0",
-        "Messages that a client may send, a second; 0 for no limit",
+        "Messages per second from a client; 0 for no limit",
     )
     .limit(
-        "dropped, and told so once a second",
+        "the message is dropped, and the client gets an error once a second",
         Shows::Metric(names::REQUESTS_LIMITED),
         "tests/trades_gateway.rs::who_sends_too_much_is_told_once_a_second",
     ),
@@ -65,7 +68,7 @@ const OWN: &[Setting] = &[
         "node-env",
         Kind::Text,
         "development",
-        "What the environment is called at the start; changes nothing",
+        "Name of the environment, shown at the start; has no effect",
     )
     .original_env(&["NODE_ENV"]),
     Setting::ms(
@@ -84,10 +87,13 @@ const CHANGES: &[Change] = &[
         row.default("8080").original_env(&["WS_PORT"]).more("")
     }),
     ("redis-url", |row| {
-        row.help("Redis; needed, unless there are --redis-sentinels; rediss:// goes through TLS")
+        row.help("URL of Redis; required unless --redis-sentinels is set; rediss:// uses TLS")
     }),
     ("require-auth", |row| {
-        row.more("Without it a token refuses nobody, and a good one still brings its claims.")
+        row.more(
+            "By default no client is refused for a token, and the claims of a valid token \
+            still apply.",
+        )
     }),
     ("message-bytes-max", |row| row.default("102400")),
     ("ping-interval-ms", |row| row.default("30000")),

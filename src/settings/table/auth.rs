@@ -10,9 +10,9 @@ pub(super) static ROWS: &[Setting] = &[
         "require-auth",
         Kind::Switch,
         "false",
-        "Refuse clients without a good token: closed with 1008",
+        "Refuse clients without a valid token: close with 1008",
     )
-    .more("Without it no token is looked at.")
+    .more("By default tokens are ignored.")
     .original_env(&["REQUIRE_AUTH"])
     .part(Part::RequireAuth),
     Setting::new(
@@ -20,7 +20,7 @@ pub(super) static ROWS: &[Setting] = &[
         "gateway-api-key",
         Kind::Secret,
         "",
-        "Whoever brings this key as a token is an admin",
+        "API key; a client with this key as token is an admin",
     )
     .original_env(&["GATEWAY_API_KEY"])
     .part(Part::Tokens),
@@ -29,7 +29,7 @@ pub(super) static ROWS: &[Setting] = &[
         "jwt-secret",
         Kind::Secret,
         "",
-        "Secret that HS256 tokens are signed with; 32 bytes or more",
+        "Secret of HS256 tokens; 32 bytes or more",
     )
     .original_env(&["JWT_SECRET"])
     .part(Part::Tokens),
@@ -40,7 +40,7 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )
-    .more("Several with commas between them. Read again when they change.")
+    .more("Several files are separated by commas. Changed files are read again.")
     .original_env(&["JWT_PUBLIC_KEY_FILES"])
     .part(Part::Tokens),
     Setting::new(
@@ -50,7 +50,7 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "File with a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
-    .more("Read again when it changes; a broken one leaves the keys as they are.")
+    .more("A changed file is read again; a broken file leaves the keys unchanged.")
     .original_env(&["JWT_JWKS_FILE"])
     .part(Part::Tokens),
     Setting::new(
@@ -58,9 +58,9 @@ pub(super) static ROWS: &[Setting] = &[
         "jwt-audience",
         Kind::Text,
         "",
-        "The aud that tokens have to name; several with commas between them",
+        "Required aud of tokens; several are separated by commas",
     )
-    .more("Empty: a token that names an audience is refused, for it is meant for somebody else.")
+    .more("Empty: a token with an audience is refused, because the token is for another receiver.")
     .original_env(&["JWT_AUDIENCE"])
     .part(Part::Tokens),
     Setting::new(
@@ -68,7 +68,7 @@ pub(super) static ROWS: &[Setting] = &[
         "jwt-issuer",
         Kind::Text,
         "",
-        "The iss that tokens have to name; several with commas; empty for any",
+        "Required iss of tokens; several are separated by commas; empty for any",
     )
     .original_env(&["JWT_ISSUER"])
     .part(Part::Tokens),

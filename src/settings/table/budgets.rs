@@ -13,10 +13,10 @@ pub(super) static ROWS: &[Setting] = &[
         "turn-message-bytes-max",
         (1, GIB),
         "262144",
-        "Message bytes of one client, inflated, that are looked at in one turn",
+        "Inflated message bytes of one client per turn",
     )
     .limit(
-        "its next message waits for the next turn",
+        "the next message of the client waits for the next turn",
         NEXT_TURN,
         "tests/blackbox/test_limits_turns.py::test_a_client_that_floods_has_its_share_and_no_more",
     ),
@@ -61,7 +61,7 @@ pub(super) static ROWS: &[Setting] = &[
         "turn-publication-bytes-max",
         (KIB, 512 * MIB),
         "131072",
-        "Bytes of messages queued for all before they are written out",
+        "Bytes of messages queued for all clients before a flush",
     )
     .more("Never more than half of --send-queue-soft-bytes.")
     .limit(
@@ -74,7 +74,7 @@ pub(super) static ROWS: &[Setting] = &[
         "bus-queue-messages-max",
         (1, 1_048_576),
         "1024",
-        "Messages between the bus and the loop",
+        "Messages between the bus and the event loop",
     )
     .limit(
         "the bus waits; JetStream keeps the rest",
@@ -87,7 +87,7 @@ pub(super) static ROWS: &[Setting] = &[
         "bus-message-bytes-max",
         (KIB, GIB),
         "16777216",
-        "One message from the bus",
+        "Bytes of one message from the bus",
     )
     .limit(
         "counted, logged and skipped",

@@ -11,9 +11,9 @@ pub(super) static ROWS: &[Setting] = &[
         "allowed-origins",
         Kind::Origins,
         "",
-        "Origins that browsers may come from; empty or * for any",
+        "Origins of web pages that may connect; empty or * for any",
     )
-    .more("As browsers write them, with commas between them: https://example.com,http://a:8080."),
+    .more("In the form of browsers, separated by commas: https://example.com,http://a:8080."),
     Setting::count(
         Heading::CLIENTS,
         "connections-max",
@@ -21,7 +21,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "Connections at once, HTTP included; 0 for no limit",
     )
-    .more("The limit on open files counts as well.")
+    .more("The limit on open files applies too.")
     .limit(
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
@@ -34,7 +34,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "Connections of one address at once, HTTP included; 0 for no limit",
     )
-    .more("The clients of one IPv6 /64 count as one.")
+    .more("All clients of an IPv6 /64 count as one address.")
     .limit(
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionsPerIp),
@@ -57,24 +57,25 @@ pub(super) static ROWS: &[Setting] = &[
         "connection-burst-per-ip",
         (1, 1_000_000),
         "20",
-        "New connections of one address at once, where the rate is limited",
+        "Burst of new connections of one address, if the rate is limited",
     )
     .limit(
-        "`--connection-rate-per-ip` counts",
+        "`--connection-rate-per-ip` applies",
         Shows::Reason(CloseReason::ConnectionRatePerIp),
-        "src/auth/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
+        "src/admission/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
     ),
     Setting::new(
         Heading::CLIENTS,
         "trusted-proxies",
         Kind::Networks,
         "",
-        "Proxies whose X-Forwarded-For tells a client's address; * for any",
+        "Proxies with a trusted X-Forwarded-For; * for any",
     )
     .more(
-        "Addresses and networks with commas between them: 10.0.0.7,10.1.0.0/16. The right-most \
-         address that is none of theirs is the client's, for the limits by address and in the log. \
-         With * it is the right-most of all; only where nobody else reaches the port may it be that.",
+        "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+            address, for the limits by address and in the log, is the right-most address in \
+            X-Forwarded-For outside of this list. With * the client's address is the right-most \
+            of all; use * only if no other program reaches the port.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"]),
     Setting::ms(
@@ -82,7 +83,7 @@ pub(super) static ROWS: &[Setting] = &[
         "handshake-timeout-ms",
         (100, HOUR_MS),
         "10000",
-        "From accepting a connection to its whole request head",
+        "Time from the accept of a connection to the end of the request head",
     )
     .limit(
         "408",
@@ -97,7 +98,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Bytes of a request head",
     )
     .limit(
-        "431, or 414 where the first line alone is over it",
+        "431, or 414 if the first line alone is over the limit",
         Shows::Reason(CloseReason::BadRequest),
         "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
     ),
@@ -118,7 +119,7 @@ pub(super) static ROWS: &[Setting] = &[
         "message-bytes-max",
         (125, 64 * MIB),
         "1048576",
-        "One message from a client, its fragments together, inflated",
+        "Bytes of one message from a client, all fragments together, inflated",
     )
     .limit(
         "close 1009",

@@ -11,11 +11,11 @@ pub(super) static ROWS: &[Setting] = &[
         "send-queue-soft-bytes",
         (4 * KIB, GIB),
         "262144",
-        "Waiting bytes from which a client counts as slow",
+        "Bytes in the send queue of a client before the client is slow",
     )
     .limit(
-        "frames that replace each other are conflated: only the newest stays; others have \
-         `--send-queue-soft-for-ms`",
+        "frames with a conflation key are conflated: only the newest stays; for other frames \
+            see `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
@@ -26,7 +26,7 @@ pub(super) static ROWS: &[Setting] = &[
         "10000",
         "How long a client may stay over the soft limit",
     )
-    .more("Only where frames cannot be conflated.")
+    .more("Applies only if frames cannot be conflated.")
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendQueueSoft),
@@ -37,7 +37,7 @@ pub(super) static ROWS: &[Setting] = &[
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
         "1048576",
-        "Waiting bytes of a client, where frames cannot be conflated",
+        "Bytes in the send queue of a client, if frames cannot be conflated",
     )
     .more("One frame of any size fits an empty queue.")
     .limit(
@@ -50,10 +50,10 @@ pub(super) static ROWS: &[Setting] = &[
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
         "1000",
-        "Age of the oldest waiting frame from which a queue is conflated",
+        "Age of the oldest waiting frame before a send queue is conflated",
     )
     .limit(
-        "only the newest frame stays, of those that replace each other",
+        "of the frames with the same conflation key only the newest stays",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
@@ -62,9 +62,9 @@ pub(super) static ROWS: &[Setting] = &[
         "send-queue-stall-ms",
         (100, HOUR_MS),
         "30000",
-        "How long a client may take no byte while some wait for it",
+        "How long a client may take no byte while frames wait in the send queue",
     )
-    .more("Less than 10000 also drops clients on very thin lines that are still alive.")
+    .more("Less than 10000 also drops working clients on very slow connections.")
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendStalled),
@@ -91,8 +91,8 @@ pub(super) static ROWS: &[Setting] = &[
         "Waiting pongs of one client",
     )
     .limit(
-        "the client is not read until they are out",
-        Shows::Elsewhere("the client's own send buffer, which fills"),
+        "weirgate stops reading from the client until the pongs are sent",
+        Shows::Elsewhere("a full send buffer of the client"),
         "tests/hub_rules/reading.rs::pongs_that_wait_are_bounded_and_none_is_lost",
     ),
     Setting::ms(
@@ -107,10 +107,10 @@ pub(super) static ROWS: &[Setting] = &[
         "pong-timeout-ms",
         (100, HOUR_MS),
         "20000",
-        "From a ping to its pong",
+        "Time from a ping to the pong",
     )
     .limit(
-        "close 1011, or as the gateway's contract says",
+        "close 1011 (trades: 1000)",
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     ),
@@ -119,11 +119,11 @@ pub(super) static ROWS: &[Setting] = &[
         "close-timeout-ms",
         (10, HOUR_MS),
         "5000",
-        "From a close frame to the end of the connection",
+        "Time from the close frame to the end of the connection",
     )
     .limit(
         "the connection is cut; the first reason stays",
-        Shows::Elsewhere("the age in its log line"),
+        Shows::Elsewhere("the age in the log line of the connection"),
         "tests/hub_rules/closing.rs::a_peer_that_never_ends_is_let_go_at_the_deadline",
     ),
     Setting::count(
@@ -133,7 +133,7 @@ pub(super) static ROWS: &[Setting] = &[
         "2",
         "Compression for clients that offer permessage-deflate; 0 for none",
     )
-    .more("A message is compressed once for all of them. 1 is fastest, 9 is smallest."),
+    .more("A message is compressed once for all clients. 1 is fastest, 9 is smallest."),
     Setting::bytes(
         Heading::CONNECTION,
         "deflate-min-bytes",
@@ -148,9 +148,9 @@ pub(super) static ROWS: &[Setting] = &[
         "1048576",
         "Messages above this many bytes are not compressed",
     )
-    .more("All clients wait while one is: 3 to 10 ms for each MiB at level 2.")
+    .more("All clients wait during a compression: 3 to 10 ms for each MiB at level 2.")
     .limit(
-        "sent plain to all, which is always allowed (RFC 7692 §6)",
+        "sent uncompressed to all clients, as RFC 7692 §6 allows",
         Shows::Metric(names::DEFLATED_FRAMES),
         "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_plain",
     ),
@@ -159,9 +159,9 @@ pub(super) static ROWS: &[Setting] = &[
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         "16384",
-        "Unsent bytes that the kernel may hold for a client; 0 for its default",
+        "Unsent bytes in the kernel per client; 0 for the default of the kernel",
     )
-    .more("What waits in the kernel cannot be conflated, so it should be little.")
+    .more("Bytes in the kernel cannot be conflated, so this number should be small.")
     .limit(
         "messages wait in the send queue",
         Shows::Metric(names::MESSAGES_WAITING),

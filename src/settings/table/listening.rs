@@ -11,7 +11,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0.0.0.0",
         "Address to listen on",
     )
-    .more("[::] listens on IPv6, and on IPv4 where the system maps it."),
+    .more("[::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses."),
     Setting::new(
         Heading::LISTENING,
         "port",
@@ -26,9 +26,9 @@ pub(super) static ROWS: &[Setting] = &[
         "listen-backlog",
         (1, 65_535),
         "4096",
-        "Connections that may wait to be accepted",
+        "Connections that may wait in the kernel to be accepted",
     )
-    .more("The system may lower it (net.core.somaxconn).")
+    .more("The system may lower this number (net.core.somaxconn).")
     .limit(
         "the kernel drops the handshake, and the client's kernel tries again",
         Shows::Elsewhere("`nstat TcpExtListenOverflows`"),
@@ -41,5 +41,8 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "Address for /metrics, /stats, /ready and /internal/*, off the public port",
     )
-    .more("Answers even when the event loop hangs. Unset: they are on the public port."),
+    .more(
+        "This address responds even while the event loop hangs. Unset: these pages are on the \
+        public port.",
+    ),
 ];

@@ -41,7 +41,7 @@ static HEALTH: &[Setting] = &[Setting::ms(
     "health-timeout-ms",
     (1, MINUTE_MS),
     "2000",
-    "How long the answer may take",
+    "Time limit for the response",
 )
 .limit(
     "the check fails",

@@ -9,7 +9,7 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-url",
         Kind::Urls(&["nats", "tls"]),
         "nats://nats:4222",
-        "NATS servers, with commas between them",
+        "NATS servers, separated by commas",
     )
     .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
     .original_env(&["NATS_URL"])
@@ -19,7 +19,7 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-user",
         Kind::Text,
         "",
-        "User, for the servers whose URL names none",
+        "User for servers without a login in the URL",
     )
     .original_env(&["NATS_USER"])
     .part(Part::Nats),
@@ -28,9 +28,9 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-password",
         Kind::Secret,
         "",
-        "Its password",
+        "Password of --nats-user",
     )
-    .more("A flag shows in the list of processes; the environment does not.")
+    .more("A flag is visible in the list of processes; the environment is not.")
     .original_env(&["NATS_PASSWORD"])
     .part(Part::Nats),
     Setting::new(
@@ -38,7 +38,7 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-token",
         Kind::Secret,
         "",
-        "Token, for the servers whose URL names none",
+        "Token for servers without a login in the URL",
     )
     .original_env(&["NATS_TOKEN"])
     .part(Part::Nats),
@@ -47,9 +47,12 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-creds",
         Kind::Path,
         "",
-        "Credentials file: the user's JWT and the seed of its key",
+        "Credentials file with the user's JWT and the seed of the user's key",
     )
-    .more("Files are read for every connection, so one that was replaced counts from the next on.")
+    .more(
+        "weirgate reads the files for every connection, so a replaced file takes effect with \
+        the next connection.",
+    )
     .original_env(&["NATS_CREDS"])
     .part(Part::Nats),
     Setting::new(
@@ -66,9 +69,12 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-ca",
         Kind::Path,
         "",
-        "PEM file of the authorities that may sign the servers' certificates",
+        "PEM file of the certificate authorities to trust for the servers",
     )
-    .more("Instead of the system's. With it every connection uses TLS, whatever the URL says.")
+    .more(
+        "Replaces the certificate authorities of the system. If set, every connection uses \
+        TLS, whatever the URL says.",
+    )
     .original_env(&["NATS_CA"])
     .part(Part::Nats),
     Setting::new(
@@ -76,9 +82,9 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-cert",
         Kind::Path,
         "",
-        "PEM file of the client certificate, for servers that want one",
+        "PEM file of the client certificate, for servers with mutual TLS",
     )
-    .more("With it every connection uses TLS, whatever the URL says.")
+    .more("If set, every connection uses TLS, whatever the URL says.")
     .original_env(&["NATS_CERT"])
     .part(Part::Nats),
     Setting::new(
@@ -86,7 +92,7 @@ pub(super) static ROWS: &[Setting] = &[
         "nats-key",
         Kind::Path,
         "",
-        "PEM file of its key",
+        "PEM file of the key of --nats-cert",
     )
     .original_env(&["NATS_KEY"])
     .part(Part::Nats),
@@ -95,8 +101,8 @@ pub(super) static ROWS: &[Setting] = &[
         "ephemeral",
         Kind::Switch,
         "false",
-        "Use unnamed consumers, so that every replica gets every message",
+        "Use ephemeral consumers, so every replica gets every message",
     )
-    .more("Without it, one instance holds the durables gateway_levels and gateway_flow.")
+    .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
     .part(Part::Nats),
 ];

@@ -12,16 +12,16 @@ pub(super) static ROWS: &[Setting] = &[
         "log-format",
         Kind::Choice(&["text", "json"]),
         "text",
-        "Lines for people, or one JSON object a line; on standard output",
+        "text for people, or json with one object per line; on standard output",
     ),
     Setting::new(
         Heading::LOGS,
         "log-filter",
         Kind::LogFilter,
         "info",
-        "Which lines: error, warn, info, debug, trace, off, or directives",
+        "Level of log lines: error, warn, info, debug, trace, off, or directives",
     )
-    .more("Directives have commas between them, such as info,weirgate::http=debug.")
+    .more("Directives are separated by commas, such as info,weirgate::http=debug.")
     .original_env(&["RUST_LOG"]),
     Setting::ms(
         Heading::LIFECYCLE,
@@ -31,7 +31,7 @@ pub(super) static ROWS: &[Setting] = &[
         "How long the bus may be away while /ready stays 200",
     )
     .limit(
-        "`/ready` is 503; clients stay, and get the feed once it is back",
+        "`/ready` is 503; clients stay connected, and get the feed once the bus is back",
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     )
@@ -41,16 +41,16 @@ pub(super) static ROWS: &[Setting] = &[
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
         "0",
-        "How long the bus may be away before the process ends with status 1; 0: for ever",
+        "How long the bus may be away before the process exits with 1; 0: without end",
     )
-    .more("It stops as at a signal. For those whose supervisor is to start it again.")
+    .more("The process stops as after a signal. For a supervisor that restarts the process.")
     .part(Part::Bus),
     Setting::ms(
         Heading::LIFECYCLE,
         "loop-stall-ms",
         (10, HOUR_MS),
         "2000",
-        "Age of the last turn of the loop up to which /ready stays 200",
+        "Longest time since the last turn of the event loop while /ready stays 200",
     )
     .limit(
         "`/ready` is 503",
@@ -62,9 +62,9 @@ pub(super) static ROWS: &[Setting] = &[
         "drain-delay-ms",
         (0, HOUR_MS),
         "0",
-        "At a stop: how long to go on accepting while /ready says 503",
+        "At a stop: how long new clients are still accepted while /ready is 503",
     )
-    .more("Time for a load balancer to notice. Then newcomers get 503."),
+    .more("A load balancer gets this time to notice. Then new clients get 503."),
     Setting::ms(
         Heading::LIFECYCLE,
         "drain-ms",
@@ -72,17 +72,17 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "At a stop: spread the closes over this time",
     )
-    .more("So that clients do not all come back to the next instance in one moment."),
+    .more("Clients then do not all reconnect to the next instance in the same moment."),
     Setting::ms(
         Heading::LIFECYCLE,
         "stop-timeout-ms",
         (100, HOUR_MS),
         "5000",
-        "At a stop: the longest time for it, --drain-delay-ms and --drain-ms apart",
+        "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
-    .more("A second signal cuts at once.")
+    .more("A second signal ends the process at once.")
     .limit(
-        "who is still connected is cut",
+        "connections that are still open are cut",
         Shows::Reason(CloseReason::ShuttingDown),
         "tests/blackbox/test_stop.py::test_a_client_that_never_reads_does_not_delay_the_stop",
     ),

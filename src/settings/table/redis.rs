@@ -9,7 +9,7 @@ pub(super) static ROWS: &[Setting] = &[
         "redis-url",
         Kind::OptionalUrl(&["redis", "rediss"]),
         "",
-        "Redis, over --redis-host and --redis-port; rediss:// goes through TLS",
+        "URL of Redis; overrides --redis-host and --redis-port; rediss:// uses TLS",
     )
     .more("redis://USER:PASSWORD@HOST:PORT/DATABASE; shown without the password.")
     .original_env(&["REDIS_URL"])
@@ -37,11 +37,11 @@ pub(super) static ROWS: &[Setting] = &[
         "redis-sentinels",
         Kind::OptionalUrls(&["redis", "rediss"]),
         "",
-        "Sentinels, with commas between them: they say where Redis is",
+        "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of --redis-url only user, password, \
-         database and TLS count then.",
+        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password, database \
+            and TLS of --redis-url are used.",
     )
     .original_env(&["REDIS_SENTINELS"])
     .part(Part::Redis),
@@ -50,7 +50,7 @@ pub(super) static ROWS: &[Setting] = &[
         "redis-sentinel-master",
         Kind::Text,
         "",
-        "The name under which the sentinels know it",
+        "Name of the Redis master in the configuration of the sentinels",
     )
     .original_env(&["REDIS_SENTINEL_MASTER"])
     .part(Part::Redis),

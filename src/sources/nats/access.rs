@@ -17,7 +17,7 @@ use super::settings::Auth;
 /// password.
 #[derive(Clone, Default)]
 pub enum Credentials {
-    /// Nothing.
+    /// Connect without credentials.
     #[default]
     None,
     /// User and password.

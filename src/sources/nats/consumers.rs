@@ -34,7 +34,7 @@ pub(super) struct Target {
 
 /// A consumer that delivers to us.
 pub(super) struct Standing {
-    /// What it delivers.
+    /// Subscription to the consumer's deliver subject.
     pub(super) messages: nats::Subscription,
     /// Its name on the server.
     pub(super) consumer: String,

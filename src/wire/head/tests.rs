@@ -222,6 +222,10 @@ fn the_length_of_a_body_has_one_reading() {
         "Transfer-Encoding: chunked, gzip",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
         "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked, Chunked",
+        "Transfer-Encoding: chunked, gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
     ] {
         let error = refused(&with(lines));
         assert!(matches!(error, HeadError::Body(_)), "{lines:?}: {error:?}");

@@ -1,0 +1,156 @@
+// The cases of clients/conformance against the JavaScript clients, in virtual time. The README there has the format.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { Channels } from "../channels.js";
+import { Devices } from "../events.js";
+import { Trades } from "../trades.js";
+import { connect, Levels } from "../weirgate.js";
+import { inWorld, latest, pass, sleep, sockets, world } from "./world.mjs";
+
+const folder = new URL("../../conformance/", import.meta.url);
+const CLIENTS = {
+  connection: ["ws://feed.example/ws", connect],
+  levels: ["ws://feed.example/ws/stream", (...args) => new Levels(...args)],
+  trades: ["ws://feed.example/", (...args) => new Trades(...args)],
+  channels: ["ws://feed.example/ws", (...args) => new Channels(...args)],
+  events: ["ws://feed.example/ws", (...args) => new Devices(...args)],
+};
+
+/** How an event stands in a case. */
+const TOLD = {
+  status: (status) => ["status", status],
+  state: (state, kept) => ["state", state, ...(kept ? ["kept"] : [])],
+  message: (data, kept) => ["message", data, ...(kept ? ["kept"] : [])],
+  bad: () => ["bad"],
+  welcome: () => ["welcome"],
+  identify: () => ["identify"],
+  error: ({ code }) => ["error", code],
+  trade: (trade, timestamp) => ["trade", trade, timestamp],
+  data: ({ channel, data }) => ["data", channel, data],
+  gap: ({ first, last }) => ["gap", first, last],
+  push: ({ event, data }) => ["push", event, data],
+};
+
+/** Promises that are due run; no time passes. */
+async function settled() {
+  for (let n = 0; n < 30; n += 1) await null;
+}
+
+class Run {
+  told = [];
+  listened = [];
+  calls = new Map();
+  asked = [];
+  sentBefore = new Map();
+
+  constructor({ client, options, token }) {
+    const [url, make] = CLIENTS[client];
+    const getToken = (about) => new Promise((resolve, reject) => this.asked.push({ ...about, resolve, reject, at: world.now }));
+    const callbacks = {};
+    const types = Object.entries(TOLD).filter(([type]) => (client === "connection" ? type !== "state" : type !== "message"));
+    for (const [type, told] of types) {
+      callbacks[`on${type[0].toUpperCase()}${type.slice(1)}`] = (...args) => this.told.push(told(...args));
+    }
+    this.client = make(url, { ...options, ...callbacks, ...(token && { getToken }) });
+    // Listeners get what options get.
+    for (const [type, told] of types) {
+      this.client.addEventListener(type, ({ detail, kept, timestamp }) => this.listened.push(told(detail, kept ?? timestamp)));
+    }
+  }
+
+  newlySent() {
+    const from = this.sentBefore.get(latest()) ?? 0;
+    this.sentBefore.set(latest(), latest().sent.length);
+    return latest().sent.slice(from);
+  }
+
+  // ---- What happens
+  random(values) { world.random = [...values]; }
+  async pass(ms) {
+    const end = world.now + ms;
+    for (;;) {
+      const due = Math.min(...[...world.timers.values()].map(({ at }) => at));
+      pass(Math.max(0, Math.min(due, end) - world.now));
+      await settled();
+      if (!(due <= end)) return;
+    }
+  }
+  sleep(ms) { sleep(ms, false); }
+  accept() { latest().open(); }
+  refuse(status, retryAfter) { latest().refuse(status, retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }); }
+  unreachable(code) { latest().end(1006, "", { message: `connect ${code}`, error: Object.assign(new Error(), { code }) }); }
+  message(value) { latest().message(JSON.stringify(value)); }
+  text(text) { latest().message(text); }
+  end(code, reason) { latest().end(code, reason); }
+  token(token) { this.asked.at(-1).resolve(token); }
+  late_token(token) { this.asked[0].resolve(token); }
+  no_token(why) { this.asked.at(-1).reject(new Error(why)); }
+  call(label, method, ...args) {
+    const abort = new AbortController(), call = { abort };
+    this.calls.set(label, call);
+    // The last argument of every request is its options.
+    this.client[method](...args, { signal: abort.signal }).then((value) => (call.value = value), (error) => (call.error = error));
+  }
+  abort(label) { this.calls.get(label).abort.abort(); }
+  close(...args) { this.client.close(...args); }
+  reconnect() { this.client.reconnect(); }
+
+  // ---- What has to be so
+  send(data, isSent) { assert.equal(this.client.send(data), isSent); }
+  status(status) { assert.equal(this.client.status, status); }
+  attempts(count) { assert.equal(sockets.length, count); }
+  async next_attempt(ms) {
+    const { length } = sockets, since = world.now;
+    for (let n = 0; sockets.length === length; n += 1) {
+      assert.ok(n < 1000, "no timer makes an attempt");
+      await this.pass(Math.max(0, Math.min(...[...world.timers.values()].map(({ at }) => at)) - world.now));
+    }
+    assert.ok(Math.abs(latest().at - since - ms) < 0.01, `${latest().at - since} ms, not ${ms}`);
+  }
+  reconnects(count) { assert.equal(this.client.reconnects, count); }
+  last_close(wanted) {
+    const got = Object.fromEntries(Object.keys(wanted).map((key) => [key, this.client.lastClose[key]]));
+    assert.deepEqual(got, wanted);
+  }
+  dropped(...wanted) { assert.deepEqual(latest().closedWith, wanted); }
+  sent(wanted) { assert.deepEqual(this.newlySent().map((text) => (typeof wanted[0] === "string" ? text : JSON.parse(text))), wanted); }
+  events(wanted) {
+    assert.deepEqual(this.told.splice(0), wanted);
+    assert.deepEqual(this.listened.splice(0), wanted);
+  }
+  response(label, value) { assert.deepEqual(this.calls.get(label), { abort: this.calls.get(label).abort, value }); }
+  error(label, code, message) {
+    const { error } = this.calls.get(label);
+    assert.equal(error?.code, code);
+    if (message !== undefined) assert.equal(error.message, message);
+  }
+  aborted(label) { assert.equal(this.calls.get(label).error?.name, "AbortError"); }
+  pending(label) { assert.deepEqual(Object.keys(this.calls.get(label)), ["abort"]); }
+  subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
+  token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
+  token_used(token) { assert.deepEqual(latest().protocols, ["bearer", token]); }
+  device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }
+}
+
+for (const file of readdirSync(folder).filter((name) => name.endsWith(".json"))) {
+  for (const one of JSON.parse(readFileSync(new URL(file, folder), "utf8")).cases) {
+    test(`${file}: ${one.name}`, inWorld(async () => {
+      const run = new Run(one);
+      await settled();
+      for (const [number, [verb, ...args]] of one.steps.entries()) {
+        try {
+          await run[verb](...args);
+          await settled();
+        } catch (error) {
+          error.message = `step ${number + 1}, ${JSON.stringify([verb, ...args])}: ${error.message}`;
+          throw error;
+        }
+      }
+      run.client.close();
+      await settled();
+      assert.equal(world.timers.size, 0, "no timer is left");
+    }));
+  }
+}

@@ -1,0 +1,107 @@
+// What a user of the package relies on: its size, its files, that it can be imported, required and copied, and its types.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { test } from "node:test";
+import { gzipSync } from "node:zlib";
+
+import { files, folder, installed, packages, project } from "./installed.mjs";
+
+const text = (name) => readFileSync(join(folder, name), "utf8");
+const size = (...names) => names.map((name) => gzipSync(text(name), { level: 9 }).length).reduce((all, one) => all + one);
+const modules = ["weirgate", "trades", "channels", "events"];
+
+/** Runs a program of the project; what it printed. */
+function run(name, code) {
+  writeFileSync(join(project, name), code);
+  return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
+}
+
+test("sizes, compressed: 5 kB for levels, 7.5 kB for each other gateway, 1 kB for the hook", () => {
+  assert.ok(size("weirgate.js") < 5_000, `${size("weirgate.js")} bytes`);
+  for (const name of ["trades", "channels", "events"]) {
+    const all = size("weirgate.js", "session.js", `${name}.js`);
+    assert.ok(all < 7_500, `${name}: ${all} bytes`);
+  }
+  assert.ok(size("react.js") < 1_000, `${size("react.js")} bytes`);
+});
+
+test("the file that gateways serve depends on nothing", () => {
+  assert.doesNotMatch(text("weirgate.js"), /^\s*import\b|\brequire\(/m);
+});
+
+test("it is published with its licences and types, and without its tests", () => {
+  const code = readdirSync(folder).filter((name) => /\.(js|d\.ts)$/.test(name));
+  assert.deepEqual([...files].sort(), [...code, "LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"].sort());
+});
+
+test("the Python package has the same version", () => {
+  const { version } = JSON.parse(text("package.json"));
+  const python = readFileSync(join(folder, "../python/src/weirgate/__init__.py"), "utf8");
+  assert.equal(/__version__ = "(.+)"/.exec(python)[1], version);
+});
+
+test("the declarations name what the modules export", async () => {
+  for (const name of [...modules, "session", "react"]) {
+    const loaded = await import(pathToFileURL(join(installed, `${name}.js`)));
+    const declared = [...text(`${name}.d.ts`).matchAll(/^export (?:declare )?(?:function|class) (\w+)/gm)].map((found) => found[1]);
+    assert.deepEqual([...new Set(declared)].sort(), Object.keys(loaded).sort(), name);
+  }
+});
+
+test("the declarations name every option that the code reads, and every callback", () => {
+  const code = [...modules, "session"].map((name) => text(`${name}.js`)).join("\n");
+  const types = [...modules, "session"].map((name) => text(`${name}.d.ts`)).join("\n");
+  const read = [...code.matchAll(/const \{([^}]*)\} = this\.options/g)].flatMap((found) => found[1].split(","));
+  const dotted = [...code.matchAll(/this\.options\.(\w+)/g)].map((found) => found[1]);
+  const callbacks = [...code.matchAll(/\.emit\("(\w)(\w+)"/g)].map(([, first, rest]) => `on${first.toUpperCase()}${rest}`);
+  for (const name of new Set(read.map((one) => one.split("=")[0].trim()).concat(dotted, callbacks))) {
+    assert.match(types, new RegExp(`^ {2}${name}\\?: `, "m"));
+  }
+});
+
+test("imported, required and copied it works in Node", () => {
+  assert.equal(run("a.mjs", `
+    import { connect, Levels } from "weirgate"; import { Trades } from "weirgate/trades";
+    import { Channels } from "weirgate/channels"; import { Devices } from "weirgate/events"; import { useFeed } from "weirgate/react";
+    console.log([connect, Levels, Trades, Channels, Devices, useFeed].every((one) => typeof one === "function"));`), "true");
+  assert.equal(run("b.cjs", `console.log(typeof require("weirgate").connect, typeof require("weirgate/trades").Trades);`), "function function");
+  cpSync(join(folder, "weirgate.js"), join(project, "weirgate.mjs"));
+  assert.equal(run("c.cjs", `import("./weirgate.mjs").then(({ connect }) => console.log(typeof connect));`), "function");
+  writeFileSync(join(project, "package.json"), "{}");
+  cpSync(join(folder, "weirgate.js"), join(project, "weirgate.js"));
+  assert.equal(run("d.js", `console.log(typeof require("./weirgate.js").connect);`), "function");
+});
+
+test("without a WebSocket it says what to pass", () => {
+  const said = run("e.mjs", `
+    import { connect } from "weirgate";
+    delete globalThis.WebSocket;
+    try { connect("ws://127.0.0.1:1/"); } catch (error) { console.log(error.message); }`);
+  assert.match(said, /package ws as option WebSocket/);
+});
+
+test("the types hold in the ways that TypeScript finds a package", () => {
+  const ts = createRequire(packages)("typescript");
+  writeFileSync(join(project, "use.ts"), readFileSync(new URL("use.ts", import.meta.url)));
+  writeFileSync(join(project, "package.json"), '{"type":"module"}');
+  const parsed = new Map();
+  for (const [module, moduleResolution] of [["NodeNext", "NodeNext"], ["ESNext", "Bundler"], ["ESNext", "Node10"]]) {
+    const options = {
+      noEmit: true, strict: true, skipDefaultLibCheck: true, target: ts.ScriptTarget.ES2022, lib: ["lib.es2022.d.ts", "lib.dom.d.ts"], types: [],
+      module: ts.ModuleKind[module], moduleResolution: ts.ModuleResolutionKind[moduleResolution],
+    };
+    const host = ts.createCompilerHost(options), { getSourceFile } = host;
+    // The libraries are the same each time.
+    host.getSourceFile = (name, ...how) => {
+      if (!name.includes("/lib.")) return getSourceFile(name, ...how);
+      if (!parsed.has(name)) parsed.set(name, getSourceFile(name, ...how));
+      return parsed.get(name);
+    };
+    const found = ts.getPreEmitDiagnostics(ts.createProgram([join(project, "use.ts")], options, host));
+    assert.equal(found.length, 0, `${moduleResolution}: ${ts.formatDiagnostics(found, host)}`);
+  }
+});

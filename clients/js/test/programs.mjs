@@ -1,0 +1,72 @@
+// The programs that the tests start: weirgate and a redis-server, on free ports; they end with the tests.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { connect as dial, createServer } from "node:net";
+import { fileURLToPath } from "node:url";
+import { after } from "node:test";
+
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+const program = process.env.TEST_BINARY ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/weirgate`;
+if (!existsSync(program)) throw new Error(`no program at ${program}: run \`cargo build --release\` (or \`make test\`)`);
+let found;
+try {
+  found = createRequire(`${root}tests/node/`)("ws");
+} catch {
+  throw new Error("no package ws: run `scripts/install-test-deps.sh`");
+}
+export const { WebSocket } = found;
+
+const children = [];
+after(() => children.forEach((child) => child.kill("SIGKILL")));
+
+export async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Starts a program; `env` goes over the environment. */
+export function start(command, args, env = {}) {
+  const child = spawn(command, args, { stdio: "ignore", env: { ...process.env, ...env } });
+  children.push(child);
+  return child;
+}
+
+export const startWeirgate = (args, env) => start(program, args, env);
+
+/** Returns once `condition` holds, which may be async; how long it took, in ms. */
+export async function until(condition, ms, what) {
+  const begin = performance.now();
+  while (!(await condition())) {
+    assert.ok(performance.now() - begin < ms, `not within ${ms} ms: ${what}`);
+    await new Promise((go) => setTimeout(go, 20));
+  }
+  return performance.now() - begin;
+}
+
+/** Returns once the gateway is ready. */
+export const ready = (port) =>
+  until(() => fetch(`http://127.0.0.1:${port}/ready`).then(({ ok }) => ok, () => false), 20_000, "ready");
+
+/** A redis-server: its URL, and a function that publishes. */
+export async function startRedis() {
+  const port = await freePort();
+  const path = `${process.env.PATH}:/usr/sbin`;
+  start("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], { PATH: path });
+  const command = async (...words) => {
+    const socket = dial(port, "127.0.0.1");
+    const parts = words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`);
+    socket.write(`*${words.length}\r\n${parts.join("")}`);
+    const [answer] = await once(socket, "data");
+    socket.destroy();
+    return String(answer);
+  };
+  await until(() => command("PING").then((answer) => answer.startsWith("+PONG"), () => false), 20_000, "redis-server");
+  return { url: `redis://127.0.0.1:${port}`, publish: (channel, value) => command("PUBLISH", channel, JSON.stringify(value)) };
+}

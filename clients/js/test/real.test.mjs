@@ -1,0 +1,158 @@
+// The clients in Node, on the package `ws`, against the program itself.
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { test } from "node:test";
+
+import { Channels } from "../channels.js";
+import { Devices } from "../events.js";
+import { Trades } from "../trades.js";
+import { connect, Levels } from "../weirgate.js";
+import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
+
+test("states come, a frozen server is stale within 3 s, a killed one is back within 5 s of its start", async () => {
+  const port = await freePort();
+  const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);
+  let server = startDemo();
+  const spots = new Set();
+  const feed = connect(`http://127.0.0.1:${port}/ws/stream`, {
+    WebSocket,
+    onState: ({ levels }) => { if (levels) spots.add(levels.es.spot); },
+  });
+  try {
+    await until(() => spots.size > 2, 20_000, "three prices");
+    assert.equal(feed.status, "open");
+
+    server.kill("SIGSTOP");
+    await until(() => feed.status === "stale", 4_000, "stale");
+    server.kill("SIGCONT");
+    await until(() => feed.status === "open", 4_000, "fresh again");
+
+    server.kill("SIGKILL");
+    await until(() => feed.status !== "open", 2_000, "the loss is noticed");
+    assert.equal(feed.lastClose.code, 1006);
+    spots.clear();
+    server = startDemo();
+    await until(() => feed.status === "open" && spots.size > 1, 5_000, "fresh prices");
+
+    server.kill("SIGTERM");
+    await until(() => feed.lastClose.code === 1012, 5_000, "the stop's close code");
+    feed.close();
+    assert.equal(feed.status, "closed");
+  } finally {
+    feed.close();
+  }
+});
+
+test("a refused handshake says why, and is final where it would happen again", async () => {
+  const port = await freePort();
+  startWeirgate(["demo", "--port", `${port}`]);
+  const early = new Levels(`ws://127.0.0.1:${port}/ws/stream`, { WebSocket });
+  await until(() => early.lastClose?.error === "ECONNREFUSED" || early.status === "open", 5_000, "nobody there yet");
+  await ready(port);
+  early.close();
+  const wrong = new Levels(`ws://127.0.0.1:${port}/wrong`, { WebSocket });
+  await until(() => wrong.status === "closed", 5_000, "the refusal");
+  const { code, reason, opened, status } = wrong.lastClose;
+  assert.deepEqual({ code, reason, opened, status }, { code: 1006, reason: "HTTP status 403", opened: false, status: 403 });
+});
+
+const SECRET = "a-secret-of-32-bytes-for-the-tests!";
+
+/** A JWT with HS256. */
+function jwt(claims) {
+  const body = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${body}.${createHmac("sha256", SECRET).update(body).digest("base64url")}`;
+}
+
+test("trades: acknowledged, refused, and subscribed again after a restart, with a new token", async () => {
+  const [redis, port] = [await startRedis(), await freePort()];
+  const env = { WS_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET };
+  let server = startWeirgate(["trades"], env);
+  await ready(port);
+  const asked = [], prices = [];
+  const trades = new Trades(`ws://127.0.0.1:${port}`, {
+    WebSocket,
+    getToken: async ({ refused }) => {
+      asked.push(refused);
+      return refused ? jwt({ sub: "ann", exp: Math.floor(Date.now() / 1000) + 600 }) : "nonsense";
+    },
+    onTrade: ({ price }) => prices.push(price),
+  });
+  try {
+    assert.deepEqual((await trades.subscribe(["aapl", "GOOGL"])).subscribed, ["AAPL", "GOOGL"]);
+    assert.deepEqual(asked, [false, true]);
+    await redis.publish("channel:trade:AAPL", { symbol: "AAPL", price: 1 });
+    await until(() => prices.length === 1, 5_000, "a trade");
+    await assert.rejects(trades.subscribe(["A", "B", "C", "D"]), { code: "refused", message: /maximum of 5/ });
+    assert.ok((await trades.ping()).timestamp > 0);
+    server.kill("SIGTERM");
+    await once(server, "exit");
+    server = startWeirgate(["trades"], env);
+    await until(() => trades.reconnects > 1 && trades.status === "open", 10_000, "back");
+    assert.equal(trades.subscriptions.size, 2);
+    await until(async () => {
+      await redis.publish("channel:trade:GOOGL", { symbol: "GOOGL", price: 2 });
+      return prices.at(-1) === 2;
+    }, 5_000, "a trade of the old subscription");
+  } finally {
+    trades.close();
+  }
+});
+
+test("channels: granted in part, counted, and what was shed is a gap", async () => {
+  const [redis, port] = [await startRedis(), await freePort()];
+  startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, MAX_MESSAGES_PER_SECOND: "5" });
+  await ready(port);
+  const gaps = [];
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, onGap: (gap) => gaps.push(gap) });
+  try {
+    const granted = await channels.subscribe(["market:tick:*", "engine:signal"]);
+    assert.deepEqual([granted.channels, granted.errors.length], [["market:tick:*"], 1]);
+    await assert.rejects(channels.subscribe("engine:signal"), { code: "refused", message: /Access denied/ });
+    const stream = channels.iterate();
+    await Promise.all(Array.from({ length: 40 }, (_, n) => redis.publish("market:tick:A", n)));
+    for (let n = 0; n < 5; n += 1) assert.equal((await stream.next()).value.channel, "market:tick:A");
+    await channels.ping();
+    assert.ok(gaps.length > 0 && gaps[0].last >= gaps[0].first);
+    await channels.unsubscribe("market:tick:*");
+    assert.equal(channels.subscriptions.size, 0);
+  } finally {
+    channels.close();
+  }
+});
+
+test("devices: requests, refusals and pushes", async () => {
+  const port = await freePort();
+  const service = createServer(async (request, response) => {
+    const chunks = await request.toArray();
+    const { client, message } = JSON.parse(Buffer.concat(chunks));
+    const status = message.event === "lobby.join" ? 404 : 200;
+    response.writeHead(status, { "Content-Type": "application/json" });
+    response.end(JSON.stringify(status === 200 ? { device: client.device_id, ...message.data } : { detail: "Lobby not found" }));
+  }).listen(0, "127.0.0.1");
+  await once(service, "listening");
+  const lobby = `http://127.0.0.1:${service.address().port}`;
+  startWeirgate(["events", "--lobby-url", lobby], { GATEWAY_PORT: `${port}`, INTERNAL_AUTH_TOKEN: "t" });
+  await ready(port);
+  const device = new Devices(`ws://127.0.0.1:${port}/ws`, { WebSocket, deviceId: "d 1" });
+  const other = new Devices(`ws://127.0.0.1:${port}/ws`, { WebSocket });
+  try {
+    const pushes = device.iterate();
+    assert.deepEqual(await device.request("lobby.create", { name: "x" }), { device: "d 1", name: "x" });
+    await assert.rejects(device.request("lobby.join"), { code: "upstream_error", message: /Lobby not found/ });
+    const body = JSON.stringify({ event: "lobby.updated", data: { n: 1 }, targets: { device_ids: ["d 1"] } });
+    const headers = { "Content-Type": "application/json", "X-Internal-Token": "t" };
+    const pushed = await fetch(`http://127.0.0.1:${port}/internal/broadcast`, { method: "POST", headers, body });
+    assert.deepEqual(await pushed.json(), { sent: 1 });
+    assert.deepEqual((await pushes.next()).value, { event: "lobby.updated", data: { n: 1 } });
+    await assert.rejects(other.request("lobby.create"), { code: "unauthenticated" });
+    assert.deepEqual(await other.identify("d2"), { device_id: "d2" });
+    assert.deepEqual(await other.request("lobby.create"), { device: "d2" });
+  } finally {
+    device.close();
+    other.close();
+    service.close();
+  }
+});

@@ -1,0 +1,48 @@
+// Compiled, never run: what a user of the types may write, and what the compiler has to refuse.
+import { connect, Levels, RequestError, type LevelsState, type Status } from "weirgate";
+import { Channels } from "weirgate/channels";
+import { Devices } from "weirgate/events";
+import { useFeed } from "weirgate/react";
+import { Trades } from "weirgate/trades";
+
+const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
+const status: Status = feed.status;
+connect(async () => new URL("ws://localhost/"), { getToken: async ({ refused }) => (refused ? "new" : null), retry: () => false });
+
+async function main() {
+  const levels = new Levels("ws://localhost:8000/ws/stream");
+  for await (const state of levels) {
+    const seen: LevelsState = state;
+    const price: number | undefined = seen.levels?.levels[0]?.level_price;
+  }
+  const spot: number | null | undefined = levels.state?.levels?.spy.spot;
+
+  const trades = new Trades("ws://localhost:8080", { onTrade: (trade, timestamp) => trade.price + timestamp });
+  const { currentSubscriptions } = await trades.subscribe(["AAPL"], { signal: AbortSignal.timeout(5) });
+  for await (const trade of trades) trade.symbol.toUpperCase();
+  trades.addEventListener("trade", ({ detail, timestamp }) => detail.price + timestamp);
+  trades.addEventListener("error", ({ detail }) => detail.code);
+  // @ts-expect-error trades have no such option
+  new Trades("ws://localhost:8080", { onGap: () => {} });
+  // @ts-expect-error symbols are texts
+  trades.subscribe(5);
+
+  const channels = new Channels(new URL("ws://localhost:8889/ws"), { tokenIn: "query", onGap: ({ first, last }) => last - first });
+  const { errors = [] } = await channels.subscribe("market:tick:*");
+  for await (const { channel, data, seq } of channels) console.log(channel, data, seq);
+  for await (const { first } of channels.iterate("gap")) console.log(first + 1);
+
+  const device = new Devices("ws://localhost:8000/ws", { deviceId: "d1", onPush: ({ event }) => event });
+  const { code } = await device.request<{ code: string }>("lobby.create", {});
+  try {
+    await device.identify("d2");
+  } catch (error) {
+    if (error instanceof RequestError) console.log(error.code, error.details);
+  }
+  const { value, client } = useFeed(() => new Levels("ws://localhost:8000/ws/stream"), []);
+  const newest: LevelsState | undefined = value;
+  const shared = useFeed(trades);
+  const price: number | undefined = shared.value?.price;
+  // @ts-expect-error the status is none of these
+  const wrong: "opened" = shared.status;
+}

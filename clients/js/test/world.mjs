@@ -1,0 +1,135 @@
+// A world in which nothing happens by itself: virtual time, chosen random numbers, sockets that a test opens,
+// feeds and breaks, and the events of a browser's window and document.
+
+export const sockets = [];
+
+class FakeSocket {
+  readyState = 0;
+  sent = [];
+  constructor(url, protocols) {
+    Object.assign(this, { url, protocols, at: world.now });
+    sockets.push(this);
+  }
+  /** As the package ws: the HTTP response of a refused handshake. */
+  on(name, call) {
+    this.heard = { ...this.heard, [name]: call };
+  }
+  refuse(statusCode, headers = {}) {
+    this.heard["unexpected-response"]({}, { statusCode, headers });
+  }
+  open() {
+    this.readyState = 1;
+    this.onopen?.({});
+  }
+  message(data) {
+    this.onmessage?.({ data: typeof data === "string" ? data : JSON.stringify(data) });
+  }
+  /** The server or the network ends it; a failed handshake too. */
+  end(code = 1006, reason = "", fault = {}) {
+    this.readyState = 3;
+    this.onerror?.(fault);
+    this.onclose?.({ code, reason });
+  }
+  send(data) {
+    this.sent.push(data);
+  }
+  close(code, reason) {
+    this.readyState = 2;
+    this.closedWith = [code, reason];
+  }
+}
+
+export const world = {
+  now: 0,
+  /** How far the monotonic clock moves whenever it is read, and how much too early timers fire. */
+  readMs: 0,
+  earlyMs: 0,
+  /** What Date.now() is ahead of the monotonic clock. */
+  wallOffset: 1.7e12,
+  /** The random numbers to come; the last one is repeated. */
+  random: 0.5,
+  timers: new Map(),
+  window: null,
+  document: null,
+};
+
+/** Runs `test` inside the world; the real globals are back afterwards. An async test may await promises, not time. */
+export function inWorld(test) {
+  return () => {
+    const leave = enter();
+    let running;
+    try {
+      running = test();
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    if (running) return running.finally(leave);
+    leave();
+  };
+}
+
+function enter() {
+  Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
+  world.document = Object.assign(new EventTarget(), { hidden: false });
+  sockets.length = 0;
+  let made = 0;
+  const fakes = {
+    performance: { now: () => (world.now += world.readMs) },
+    setTimeout: (call, ms) => {
+      made += 1;
+      world.timers.set(made, { at: world.now + Math.max(0, ms - world.earlyMs), call });
+      return made;
+    },
+    clearTimeout: (id) => world.timers.delete(id),
+    document: world.document,
+    addEventListener: (...args) => world.window.addEventListener(...args),
+    removeEventListener: (...args) => world.window.removeEventListener(...args),
+    WebSocket: FakeSocket,
+  };
+  const real = Object.keys(fakes).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
+  const { now } = Date, { random } = Math;
+  for (const [name, value] of Object.entries(fakes)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  Date.now = () => world.now + world.wallOffset;
+  Math.random = () => (Array.isArray(world.random) ? (world.random.length > 1 ? world.random.shift() : world.random[0]) : world.random);
+  return () => {
+    Object.assign(Date, { now });
+    Object.assign(Math, { random });
+    for (const [name, was] of real) {
+      if (was) Object.defineProperty(globalThis, name, was);
+      else delete globalThis[name];
+    }
+  };
+}
+
+/** Time passes, and the timers that are due fire in their order. */
+export function pass(ms) {
+  const end = world.now + ms;
+  for (;;) {
+    const due = [...world.timers].filter(([, timer]) => timer.at <= end).sort((a, b) => a[1].at - b[1].at)[0];
+    if (!due) break;
+    const [id, { at, call }] = due;
+    world.timers.delete(id);
+    world.now = Math.max(world.now, at);
+    call();
+  }
+  world.now = end;
+}
+
+/** Time passes until the next socket is made; the ms that it took. */
+export function nextAttempt() {
+  const { length } = sockets, since = world.now;
+  for (let ms = 0; ms < 10_000_000 && sockets.length === length; ms += 50) pass(50);
+  return latest().at - since;
+}
+
+/** The machine sleeps: no timer fires meanwhile. Some systems' monotonic clocks stand still in sleep. */
+export function sleep(ms, clockStands) {
+  if (clockStands) {
+    world.wallOffset += ms;
+  } else {
+    world.now += ms;
+  }
+}
+
+export const latest = () => sockets[sockets.length - 1];

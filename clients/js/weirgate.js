@@ -1,0 +1,404 @@
+// A WebSocket that stays: it comes back by itself, and says when its data is old.
+//
+// Runs in browsers, workers and Node, without dependencies. weirgate.d.ts says what each option, event and field means.
+
+const DEFAULTS = {
+  staleMs: 3_000,
+  silenceMs: 30_000,
+  handshakeMs: 10_000,
+  stableMs: 5_000,
+  backoffMinMs: 300,
+  backoffMaxMs: 15_000,
+  requestMs: 10_000,
+  queueMax: 10_000,
+};
+
+/** The server leaves in good order: no failure, and another one or the next is there already. */
+const LEAVES = new Set([1001, 1012]);
+/** The other one reads the bus on its own, and may be some milliseconds behind. */
+const SETTLE_MS = 100;
+/** "Try again later" (1013). */
+const LATER_MS = 2_000;
+/** Would only happen again: this client broke a rule, or may not be here. */
+const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
+/** A refused handshake with status 4xx is final, except for these. */
+const PASSING = new Set([408, 425, 429]);
+/** A timer so late, or a clock so far off, that the machine was asleep. */
+const ASLEEP_MS = 5_000;
+/** A feed that stays silent is asked at most this many times less often. */
+const SILENCE_DOUBLINGS_MAX = 4;
+
+export const connect = (url, options) => new Connection(url, options);
+
+/** Why a request has no answer; `code` is a word for programs. */
+export class RequestError extends Error {
+  constructor(code, message = code, details = null) {
+    super(message);
+    Object.assign(this, { name: "RequestError", code, details });
+  }
+}
+
+export class Connection extends EventTarget {
+  status = "connecting";
+  lastClose = null;
+  reconnects = 0;
+  retryAt = 0;
+
+  #url;
+  #socket = null;
+  // The attempt under way: the token of an older one is not used.
+  #attempting = null;
+  #timer;
+  #dueAt = Infinity;
+  #clockOffset = 0;
+  #attempt = 0;
+  #refusals = 0;
+  #isRefused = false;
+  #lostAt = 0;
+  #everOpen = false;
+  #startedAt = null;
+  #openedAt = null;
+  // When anything came, and when something new did: a repeated state makes nothing fresh.
+  #heardAt = 0;
+  #freshAt = -Infinity;
+  #silences = 0;
+  #silenceMs = 0;
+  #answerBy = Infinity;
+  #isFirst = true;
+  #last;
+
+  constructor(url, options) {
+    super();
+    this.#url = url;
+    this.options = { ...DEFAULTS, ...options };
+    if (this.options.signal?.aborted) {
+      this.status = "closed";
+      return;
+    }
+    this.#open();
+    this.#watch(true);
+  }
+
+  /** Ends it for good; `reconnect()` would start it again. */
+  close(code = 1000, reason = "") {
+    this.#forget(code, reason);
+    clearTimeout(this.#timer);
+    this.#watch(false);
+    this.#become("closed");
+  }
+
+  /** A new connection at once, whatever the state of the old one. */
+  reconnect() {
+    this.#attempt = this.#refusals = 0;
+    this.#watch(true);
+    this.#again();
+  }
+
+  /** Sends now, or returns false where there is no open connection: nothing is kept for later. */
+  send(data) {
+    if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
+    this.#socket.send(data);
+    return true;
+  }
+
+  /** The details of one type of event, from now on. Only the newest state waits to be taken. */
+  iterate(type = this.kind) {
+    const inbox = { queue: [] };
+    const take = (event) => {
+      const { queue } = inbox;
+      if (event.type === type) {
+        if (type === "state") queue.length = 0;
+        inbox.isLate ||= queue.length >= this.options.queueMax;
+        if (!inbox.isLate) queue.push(event.detail);
+      }
+      inbox.wake?.();
+    };
+    const names = [type, "status"];
+    for (const name of names) this.addEventListener(name, take);
+    return this.#take(inbox, () => names.forEach((name) => this.removeEventListener(name, take)));
+  }
+
+  async *#take(inbox, end) {
+    try {
+      for (;;) {
+        if (inbox.queue.length) yield inbox.queue.shift();
+        else if (inbox.isLate) throw new RequestError("late");
+        else if (this.status !== "closed") await new Promise((go) => (inbox.wake = go));
+        else if (this.#isRefused) throw new RequestError("closed", `${this.lastClose.code} ${this.lastClose.reason}`);
+        else return;
+      }
+    } finally {
+      end();
+    }
+  }
+
+  [Symbol.asyncIterator]() {
+    return this.iterate();
+  }
+
+  // ---- What typed clients override.
+  /** The event that `for await` takes. */
+  get kind() {
+    return "message";
+  }
+  opened() {}
+  changed() {}
+  receive(state, kept) {
+    this.emit("state", state, { kept });
+  }
+  /** Asks the server for an answer; how many ms it may take, 0 where the protocol has no way to ask. */
+  probe() {
+    return 0;
+  }
+
+  emit(type, detail, more = {}) {
+    this.options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more));
+    this.dispatchEvent(Object.assign(new Event(type), { detail }, more));
+  }
+
+  #open() {
+    const { getToken, WebSocket = globalThis.WebSocket } = this.options;
+    if (!WebSocket) throw new TypeError("no global WebSocket: pass the one of the package ws as option WebSocket");
+    const url = this.#url, isFirst = this.#startedAt === null, mine = (this.#attempting = {});
+    const isMine = () => mine === this.#attempting;
+    const dial = (parts) => isMine() && this.#dial(WebSocket, ...parts);
+    const failed = (error) => isMine() && this.#closed(1006, String(error));
+    this.#startedAt = now();
+    try {
+      const parts = [typeof url === "function" ? url() : url, getToken?.({ refused: this.#refusals > 0 })];
+      if (parts.some((part) => part?.then)) Promise.all(parts).then(dial).catch(failed);
+      else dial(parts);
+    } catch (error) {
+      // What is wrong from the start is the caller's to see.
+      if (isFirst) throw error;
+      return failed(error);
+    }
+    this.#become("connecting");
+    this.#arm();
+  }
+
+  #dial(WebSocket, given, token) {
+    const { protocols = [], deviceId, tokenIn } = this.options;
+    const url = new URL(given, globalThis.location?.href), offered = [protocols].flat();
+    url.protocol = url.protocol.replace(/^http/, "ws");
+    if (deviceId) url.searchParams.set("device_id", deviceId);
+    // A subprotocol stays out of logs, but cannot hold every character.
+    if (token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token)) offered.unshift("bearer", token);
+    else if (token) url.searchParams.set("token", token);
+    const socket = new WebSocket(url.href, offered);
+    let fault;
+    this.#socket = socket;
+    socket.onopen = () => this.#opened();
+    socket.onmessage = (event) => this.#message(event.data);
+    socket.onclose = ({ code, reason }) => {
+      const error = fault?.error?.code;
+      this.#closed(code, reason || fault?.message || error || "", error && { error });
+    };
+    // Browsers hide why a handshake failed. Node has the error, and the package ws the HTTP response.
+    socket.onerror = (event) => {
+      fault = event;
+      // Node's own WebSocket may leave out the close event of a handshake that failed.
+      if (this.#openedAt === null) socket.onclose?.({ code: 1006 });
+    };
+    socket.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
+      const retryAfterMs = 1_000 * headers["retry-after"] || 0;
+      if (socket === this.#socket) this.#closed(1006, `HTTP status ${status}`, { status, retryAfterMs });
+    });
+  }
+
+  #opened() {
+    const at = (this.#openedAt = this.#heardAt = now());
+    this.#silenceMs = this.options.silenceMs * 2 ** this.#silences * (1 + Math.random());
+    this.#answerBy = Infinity;
+    this.#isFirst = true;
+    if (this.#everOpen) this.reconnects += 1;
+    else this.#freshAt = at;
+    this.#everOpen = true;
+    this.opened();
+    this.#become(this.#isStale(at) ? "stale" : "open");
+    this.#arm();
+    if (this.#socket) this.emit("open", this);
+  }
+
+  #message(data) {
+    this.#heardAt = now();
+    this.#answerBy = Infinity;
+    // A newcomer gets the kept state: when it is the one from before, nothing new has come.
+    const isKept = this.#isFirst && data === this.#last;
+    this.#isFirst = false;
+    this.#last = data;
+    if (!isKept) {
+      this.#freshAt = this.#heardAt;
+      this.#silences = 0;
+      if (this.status === "stale") {
+        this.#become("open");
+        this.#arm();
+      }
+    }
+    this.emit("message", data, { kept: isKept });
+    const isTyped = this.kind !== "message";
+    if (!this.#socket || !(isTyped || this.options.onState)) return;
+    let state;
+    try {
+      state = JSON.parse(data);
+      if (isTyped && (Object(state) !== state || Array.isArray(state))) throw new TypeError("not an object");
+    } catch (error) {
+      return this.emit("bad", error, { data });
+    }
+    this.receive(state, isKept);
+  }
+
+  #closed(code, reason, more) {
+    const at = now();
+    const opened = this.#openedAt !== null;
+    const stood = opened && at - this.#openedAt >= this.options.stableMs;
+    if (stood || LEAVES.has(code)) this.#attempt = 0;
+    if (stood) this.#refusals = 0;
+    if (this.#attempt === 0) this.#lostAt = at;
+    this.#forget();
+    const close = { code, reason, opened, attempt: this.#attempt, ...more };
+    this.lastClose = close;
+    const wait = this.options.retry?.(close) ?? this.#delay(close);
+    this.#isRefused = wait === false;
+    if (this.#isRefused) {
+      clearTimeout(this.#timer);
+      this.#become("closed");
+      return;
+    }
+    this.#attempt += 1;
+    this.retryAt = at + wait;
+    this.#become("waiting");
+    this.#arm();
+  }
+
+  /**
+   * Full jitter: everybody lost the same server in the same moment. No longer than it has been away already, so
+   * that whatever was short is over soon after its end.
+   */
+  #delay({ code, opened, attempt, status = 0, retryAfterMs = 0 }) {
+    const { backoffMinMs, backoffMaxMs, getToken } = this.options;
+    // A new token is tried once.
+    if (getToken && (code === 1008 || status === 401)) {
+      this.#refusals += 1;
+      if (this.#refusals > 1) return false;
+    } else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
+    // A handshake that failed may have been a 503, which scripts are not told: never at once again.
+    const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;
+    const away = Math.max(backoffMinMs, now() - this.#lostAt);
+    return Math.max(least, retryAfterMs) + Math.random() * Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, away);
+  }
+
+  /** Lets go of the socket without hearing of its end. */
+  #forget(code = 1000, reason = "") {
+    const socket = this.#socket;
+    this.#socket = this.#openedAt = this.#attempting = null;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    if (socket.readyState < 2) socket.close(code, reason);
+  }
+
+  /** At once; `why` is what was wrong with the old one. */
+  #again(why) {
+    if (why) this.lastClose = { code: 1006, reason: why, opened: true, attempt: this.#attempt };
+    this.#forget();
+    this.#open();
+  }
+
+  #silentAt() {
+    return this.#silenceMs > 0 && this.#answerBy === Infinity ? this.#heardAt + this.#silenceMs : Infinity;
+  }
+
+  #isStale(at) {
+    const { staleMs } = this.options;
+    return staleMs > 0 && at - this.#freshAt >= staleMs;
+  }
+
+  /** One timer for whatever is due next; what moved back is found early and armed again. */
+  #arm() {
+    clearTimeout(this.#timer);
+    if (this.status === "closed") return;
+    const at = now();
+    const { handshakeMs, staleMs } = this.options;
+    if (this.status === "waiting") this.#dueAt = this.retryAt;
+    else if (this.#openedAt === null) this.#dueAt = this.#startedAt + handshakeMs;
+    else {
+      // The status decides, not the clock, which may have passed the end since it was last read.
+      const staleAt = staleMs > 0 && this.status === "open" ? this.#freshAt + staleMs : Infinity;
+      this.#dueAt = Math.min(staleAt, this.#silentAt(), this.#answerBy);
+    }
+    this.#clockOffset = Date.now() - at;
+    if (this.#dueAt < Infinity) this.#timer = setTimeout(() => this.#step(), Math.max(0, this.#dueAt - at));
+  }
+
+  #step() {
+    const at = now();
+    if (this.status === "waiting") {
+      if (at >= this.retryAt) return this.#open();
+    } else if (this.#openedAt === null) {
+      if (at >= this.#dueAt) return this.#closed(1006, "no answer to the handshake");
+    } else {
+      if (at >= this.#answerBy) return this.#again("no sign of life");
+      if (at >= this.#silentAt()) {
+        const probeMs = this.probe();
+        if (probeMs) {
+          this.#answerBy = at + probeMs;
+          return this.#arm();
+        }
+        this.#silences = Math.min(this.#silences + 1, SILENCE_DOUBLINGS_MAX);
+        return this.#again("silent");
+      }
+      if (this.status === "open" && this.#isStale(at)) this.#become("stale");
+      // A clock that somebody set looks the same; then the next message settles it.
+      const drift = Math.abs(Date.now() - at - this.#clockOffset);
+      if (Math.max(at - this.#dueAt, drift) > ASLEEP_MS) return this.#check();
+    }
+    this.#arm();
+  }
+
+  /** The tab woke, the network came or went: a dead link says nothing by itself, so wait for a sign of life. */
+  #check = (event) => {
+    const at = now();
+    const { staleMs } = this.options;
+    if (this.status === "closed" || (event?.type === "visibilitychange" && document.hidden)) return;
+    if (this.status === "waiting" && event?.type !== "offline") return this.#open();
+    if (this.#openedAt === null) return this.#arm();
+    const probeMs = this.probe();
+    if (!probeMs) {
+      if (staleMs <= 0) return this.#arm();
+      if (at - this.#heardAt >= staleMs) return this.#again("silent");
+    }
+    this.#answerBy = Math.min(this.#answerBy, at + (probeMs || staleMs));
+    this.#arm();
+  };
+
+  #abort = () => this.close();
+
+  #watch(on) {
+    const change = on ? "addEventListener" : "removeEventListener";
+    this.options.signal?.[change]("abort", this.#abort);
+    globalThis.document?.[change]?.("visibilitychange", this.#check);
+    for (const name of ["online", "offline", "pageshow"]) globalThis[change]?.(name, this.#check);
+  }
+
+  #become(status) {
+    if (status === this.status) return;
+    this.status = status;
+    this.changed(status);
+    this.emit("status", status, { connection: this });
+  }
+}
+
+/** `weirgate levels`: the newest state. */
+export class Levels extends Connection {
+  state = null;
+
+  get kind() {
+    return "state";
+  }
+  receive(state, kept) {
+    this.state = state;
+    super.receive(state, kept);
+  }
+}
+
+const now = () => performance.now();

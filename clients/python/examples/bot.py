@@ -1,0 +1,36 @@
+"""A bot on `weirgate channels`: prints what Redis publishes on the channels named, and says when something is missing.
+
+    pip install weirgate           (from a checkout: pip install ./clients/python)
+    TOKEN=… python bot.py ws://localhost:8889/ws 'market:tick:*'
+"""
+import asyncio
+import os
+import sys
+
+import weirgate
+
+
+async def main(url="ws://localhost:8889/ws", *channels):
+    async def get_token(refused):
+        # A real bot fetches a new one here, and never a cached one where `refused` is true.
+        return os.environ.get("TOKEN")
+
+    feed = weirgate.Channels(
+        url, get_token=get_token,
+        on_status=lambda status: print("connection:", status, file=sys.stderr),
+        on_gap=lambda gap: print("missing:", gap.first, "to", gap.last, file=sys.stderr),
+        on_error=lambda error: print("refused:", error, file=sys.stderr))
+    async with feed:
+        messages = feed.iterate()
+        granted = await feed.subscribe(channels or ["market:tick:*"])
+        print("subscribed:", granted["channels"], file=sys.stderr)
+        async for message in messages:
+            print(message["channel"], message["data"])
+
+
+try:
+    asyncio.run(main(*sys.argv[1:]))
+except KeyboardInterrupt:
+    pass
+except weirgate.RequestError as error:
+    sys.exit(f"{error.code}: {error}")

@@ -1,0 +1,19 @@
+"""Clients for weirgate: a WebSocket that stays, says when its data is old, and subscribes again.
+
+    import asyncio, weirgate
+
+    async def main():
+        async with weirgate.Levels("ws://localhost:8000/ws/stream") as levels:
+            async for state in levels:
+                print(state.get("levels", {}).get("es"))
+
+    asyncio.run(main())
+
+`weirgate.sync` has the same clients for programs without asyncio.
+"""
+from .aio import Channels, Connection, Devices, Levels, Trades, connect
+from .core import Close, RequestError, Status
+from .sessions import Gap, Push
+
+__version__ = "0.1.0"
+__all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]

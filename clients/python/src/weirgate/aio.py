@@ -1,0 +1,383 @@
+"""The clients on asyncio and the library websockets: does what the cores say, and tells them what happened."""
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Generic, Self, TypeVar, Unpack
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as _connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from .core import Close, Core, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
+from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, LevelsOptions, TradesOptions, Url
+from .sessions import ChannelsCore, DevicesCore, Push, Request, SessionCore, SubscriberCore, TradesCore
+
+Item = TypeVar("Item")
+
+
+class _Inbox:
+    """What an iteration has not taken yet."""
+
+    def __init__(self, waiting: deque[Any], most: int) -> None:
+        self.waiting, self.most = waiting, most
+        self.is_late, self.wake = False, asyncio.Event()
+
+    def put(self, detail: Any = None, *_: Any) -> None:
+        # Only the newest state waits: a deque of one drops the older.
+        self.is_late = self.is_late or (self.waiting.maxlen is None and len(self.waiting) >= self.most)
+        if not self.is_late:
+            self.waiting.append(detail)
+        self.wake.set()
+
+
+class Connection(Generic[Item]):
+    """A WebSocket that stays until `close()`, or the end of its `async with` block. To be made inside a running event loop.
+    Options: `weirgate.options`."""
+
+    _core_type: type[Core] = Core
+
+    def __init__(self, url: Url, **options: Unpack[ConnectionOptions]) -> None:
+        self._begin(url, {**options}, ConnectionOptions)
+
+    def _begin(self, url: Url, options: dict[str, Any], known: Any) -> None:
+        unknown = options.keys() - known.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+        get_token = options.pop("get_token", None)
+        token_in = options.pop("token_in", "header")
+        connect_options = options.pop("connect_options", {})
+        self._url, self._get_token, self._token_in = url, get_token, token_in
+        self._connect_options = {"max_size": None, **connect_options}
+        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        for name in [name for name in options if name.startswith("on_")]:
+            self.on(name.removeprefix("on_"), options.pop(name))
+        self._loop = asyncio.get_running_loop()
+        self._core = self._core_type(Options(has_token=get_token is not None, **options))
+        self._link: asyncio.Task[None] | None = None
+        self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: dict[asyncio.Task[None], tuple[int, str]] = {}
+        self._is_pumping = False
+        self._core.start(_now())
+        self._pump()
+
+    # ---- How it is
+
+    @property
+    def status(self) -> Status:
+        """connecting, open, stale (nothing new for `stale_ms`), waiting (for the next attempt) or closed (for good)."""
+        return self._core.status
+
+    @property
+    def last_close(self) -> Close | None:
+        """How the last connection or attempt ended."""
+        return self._core.last_close
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first one."""
+        return self._core.reconnects
+
+    @property
+    def retry_in_ms(self) -> float:
+        """While waiting: how long until the next attempt."""
+        return max(0.0, self._core.retry_at - _now())
+
+    # ---- What it does
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Ends it for good, and returns when the closing handshake is over, within 2 s; `reconnect()` would start it again."""
+        if self.status != "closed":
+            self._core.close(_now(), code, reason)
+            self._pump()
+        if self._closing:
+            await asyncio.wait(list(self._closing), timeout=2)
+
+    def reconnect(self) -> None:
+        """A new connection at once, whatever the state of the old one."""
+        self._core.reconnect(_now())
+        self._pump()
+
+    def send(self, text: str) -> bool:
+        """Sends now; False where there is no open connection: nothing is kept for later."""
+        is_sent = self._core.send(text)
+        self._pump()
+        return is_sent
+
+    def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
+        """Calls `function` on each event of `type`, in the event loop; returns a function that ends this."""
+        self._listeners.setdefault(type, []).append(function)
+        return lambda: self._listeners[type].remove(function)
+
+    def iterate(self, type: str | None = None) -> AsyncIterator[Any]:
+        """The details of one type of event, from this call until `close()`. Only the newest state waits to be taken. Raises
+        RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
+        type = type or self._core.kind
+        inbox = _Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
+        return self._take(inbox, [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())])
+
+    async def _take(self, inbox: _Inbox, offs: list[Callable[[], None]]) -> AsyncIterator[Any]:
+        try:
+            while True:
+                if inbox.waiting:
+                    yield inbox.waiting.popleft()
+                elif inbox.is_late:
+                    raise RequestError("late", "more messages wait than queue_max")
+                elif self.status != "closed":
+                    inbox.wake.clear()
+                    await inbox.wake.wait()
+                elif self._core.is_refused and self.last_close:
+                    raise RequestError("closed", f"{self.last_close.code} {self.last_close.reason}")
+                else:
+                    return
+        finally:
+            for off in offs:
+                off()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self.iterate()
+
+    # ---- The driver
+
+    def _pump(self) -> None:
+        """Does what the core says, and sets the timer. A callback may call the client: the outer call goes on then."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while (output := self._core.poll_output()) is not None:
+                self._do(output)
+        finally:
+            self._is_pumping = False
+        if self._timer:
+            self._timer.cancel()
+        due = self._core.poll_deadline()
+        self._timer = None if due is None else self._loop.call_later(max(0.0, due - _now()) / 1000, self._tick)
+
+    def _do(self, output: Dial | Send | Drop | Emit) -> None:
+        match output:
+            case Dial(refused):
+                self._out = asyncio.Queue()
+                self._link = self._loop.create_task(self._run(refused, self._out))
+            case Send(text):
+                self._out.put_nowait(text)
+            case Drop(code, reason):
+                if self._link and not self._link.done():
+                    self._closing[self._link] = (code, reason)
+                    self._link.add_done_callback(self._closing.pop)
+                    self._link.cancel()
+                self._link = None
+            case Emit(type, args):
+                for listener in list(self._listeners.get(type, ())):
+                    self._call(listener, args)
+
+    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        # One callback that fails must not end the connection of the others.
+        try:
+            listener(*args)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": f"weirgate: callback {listener!r} failed", "exception": error})
+
+    def _tick(self) -> None:
+        self._core.handle_timer(_now())
+        self._pump()
+
+    async def _run(self, refused: bool, out: asyncio.Queue[str | bytes]) -> None:
+        """One attempt: from the token to the end of the connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        link: ClientConnection | None = None
+        writer: asyncio.Task[None] | None = None
+        try:
+            try:
+                link = await self._dial(refused)
+            except Exception as error:
+                if task not in self._closing:
+                    self._core.handle_closed(_now(), 1006, **_why(error))
+                    self._pump()
+                return
+            self._core.handle_opened(_now())
+            writer = self._loop.create_task(_write(link, out))
+            self._pump()
+            try:
+                async for data in link:
+                    self._core.handle_message(_now(), data)
+                    self._pump()
+                    # A coroutine that awaits a response runs before the next message: a loop that it starts misses none.
+                    await asyncio.sleep(0)
+            except ConnectionClosed:
+                pass
+            if task not in self._closing:
+                self._core.handle_closed(_now(), link.close_code or 1006, link.close_reason or "")
+                self._pump()
+        except asyncio.CancelledError:
+            if link is None or task not in self._closing:
+                raise
+            await link.close(*self._closing[task])
+        finally:
+            if writer:
+                writer.cancel()
+
+    async def _dial(self, refused: bool) -> ClientConnection:
+        url = await _value(self._url() if callable(self._url) else self._url)
+        token = await _value(self._get_token(refused)) if self._get_token else None
+        options = {**self._connect_options}
+        query = []
+        if self._core.options.device_id:
+            query.append(("device_id", self._core.options.device_id))
+        if token and self._token_in == "query":
+            query.append(("token", token))
+        elif token:
+            options["additional_headers"] = {**dict(options.get("additional_headers") or {}), "Authorization": f"Bearer {token}"}
+        # The core has the deadline of the handshake.
+        return await _connect(_address(url, query), open_timeout=None, **options)
+
+
+class Levels(Connection[dict[str, Any]]):
+    """`weirgate levels`. Iteration takes the newest state; `state` is the newest one."""
+
+    _core_type = LevelsCore
+    _core: LevelsCore
+
+    def __init__(self, url: Url, **options: Unpack[LevelsOptions]) -> None:
+        self._begin(url, {**options}, LevelsOptions)
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """The newest state; None before the first."""
+        return self._core.state
+
+
+class _Session(Connection[Item]):
+    _core_type = SessionCore
+    _core: SessionCore
+
+    async def _answer(self, request: Request) -> Any:
+        """The response; RequestError when there is none. A caller that is cancelled waits no longer."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(_: Request) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        if not request.is_done:
+            request.on_done = settle
+            self._pump()
+            try:
+                await done
+            except asyncio.CancelledError:
+                self._core.abort(_now(), request)
+                self._pump()
+                raise
+        self._pump()
+        if request.error is not None:
+            raise request.error
+        return request.response
+
+
+class _Subscriber(_Session[Item]):
+    _core_type = SubscriberCore
+    _core: SubscriberCore
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """The names that the server has granted; they are subscribed to again on each new connection."""
+        return list(self._core.subscriptions)
+
+    async def subscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
+        """The server's acknowledgement."""
+        return await self._answer(self._core.subscribe(_now(), names))
+
+    async def unsubscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
+        """The server's acknowledgement."""
+        return await self._answer(self._core.unsubscribe(_now(), names))
+
+    async def ping(self) -> dict[str, Any]:
+        """The server's pong."""
+        return await self._answer(self._core.ping(_now()))
+
+
+class Trades(_Subscriber[dict[str, Any]]):
+    """`weirgate trades`. Iteration takes trades."""
+
+    _core_type = TradesCore
+
+    def __init__(self, url: Url, **options: Unpack[TradesOptions]) -> None:
+        self._begin(url, {**options}, TradesOptions)
+
+
+class Channels(_Subscriber[dict[str, Any]]):
+    """`weirgate channels`. Iteration takes `data` messages: channel, pattern, data, seq, timestamp."""
+
+    _core_type = ChannelsCore
+
+    def __init__(self, url: Url, **options: Unpack[ChannelsOptions]) -> None:
+        self._begin(url, {**options}, ChannelsOptions)
+
+
+class Devices(_Session[Push]):
+    """`weirgate events`: one device. Iteration takes pushes."""
+
+    _core_type = DevicesCore
+    _core: DevicesCore
+
+    def __init__(self, url: Url, **options: Unpack[DevicesOptions]) -> None:
+        self._begin(url, {**options}, DevicesOptions)
+
+    async def identify(self, device_id: str) -> dict[str, Any]:
+        """For a device without the option `device_id`."""
+        return await self._answer(self._core.identify(_now(), device_id))
+
+    async def request(self, event: str, data: dict[str, Any] | None = None) -> Any:
+        """The service's answer. A request that was lost on its way is not sent again."""
+        return await self._answer(self._core.request(_now(), event, data))
+
+
+def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
+    """A connection that knows no contract: iteration takes messages as they came."""
+    return Connection(url, **options)
+
+
+def _now() -> float:
+    return time.monotonic() * 1000
+
+
+async def _value(given: Any) -> Any:
+    return await given if inspect.isawaitable(given) else given
+
+
+def _address(url: str, query: list[tuple[str, str]]) -> str:
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    names = {name for name, _ in query}
+    kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in names]
+    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept + query), ""))
+
+
+def _why(error: Exception) -> dict[str, Any]:
+    """What an attempt that failed says of itself."""
+    if isinstance(error, InvalidStatus):
+        status, wait = error.response.status_code, error.response.headers.get("Retry-After", "")
+        return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}
+    name = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
+    return {"reason": str(error) or type(error).__name__, "error": name}
+
+
+async def _write(link: ClientConnection, out: asyncio.Queue[str | bytes]) -> None:
+    try:
+        while True:
+            await link.send(await out.get())
+    except ConnectionClosed:
+        pass

@@ -1,0 +1,414 @@
+"""The rules of a connection that stays, without input or output: a driver reports what happened and when, and does
+what `poll_output` returns. clients/conformance has the rules as cases; weirgate.js follows the same ones.
+
+All times are milliseconds on one monotonic clock, which the driver reads.
+"""
+from __future__ import annotations
+
+import json
+import math
+import random as _random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["connecting", "open", "stale", "waiting", "closed"]
+
+# The server leaves in good order: not a failure.
+_LEAVES = {1001, 1012}
+# Another instance reads the bus on its own, and may be some milliseconds behind.
+_SETTLE_MS = 100.0
+# "Try again later" (1013).
+_LATER_MS = 2_000.0
+# The same would happen again: this client broke a rule, or has no permission.
+_FINAL = {1002, 1003, 1007, 1008, 1009, 1010}
+# A refused handshake with status 4xx is final, except for these.
+_PASSING = {408, 425, 429}
+# A timer so late, or a wall clock so far off, that the machine was asleep.
+_ASLEEP_MS = 5_000.0
+_SILENCE_DOUBLINGS_MAX = 4
+
+
+@dataclass(frozen=True)
+class Close:
+    """How a connection, or an attempt to make one, ended."""
+
+    code: int
+    """The close code; 1006 where there was none."""
+    reason: str
+    opened: bool
+    """Whether the handshake had succeeded."""
+    attempt: int
+    """Failures in a row before this one; 0 after `stable_ms` of success."""
+    status: int | None = None
+    """The HTTP status of a refused handshake."""
+    error: str | None = None
+    """The name of the system's error, such as ECONNREFUSED."""
+    retry_after_ms: float = 0.0
+    """How long the server asked to wait, in `Retry-After`."""
+
+
+@dataclass
+class Options:
+    """When a connection is stale, silent or given up, and how long it waits. 0 switches `stale_ms` and `silence_ms` off."""
+
+    stale_ms: float | None = None
+    """3,000 for levels and `connect`; 0 for the others, whose feeds may be quiet."""
+    silence_ms: float = 30_000.0
+    handshake_ms: float = 10_000.0
+    stable_ms: float = 5_000.0
+    backoff_min_ms: float = 300.0
+    backoff_max_ms: float = 15_000.0
+    request_ms: float = 10_000.0
+    queue_max: int = 10_000
+    device_id: str | None = None
+    retry: Callable[[Close], float | bool | None] | None = None
+    has_token: bool = False
+    """Whether a new token can be had when the server refuses one."""
+
+
+class RequestError(Exception):
+    """Why a request has no response. `code` is a word for programs: refused, timeout, lost, closed, late, or the
+    gateway's own, such as rate_limited."""
+
+    def __init__(self, code: str, message: str | None = None, details: Any = None) -> None:
+        super().__init__(code if message is None else message)
+        self.code = code
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Make a connection; `refused`: the server refused the last token."""
+
+    refused: bool
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send one text message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Close the connection, or stop making it, and report nothing of it any more."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Call the listeners of `type` with `args`."""
+
+    type: str
+    args: tuple[Any, ...] = ()
+
+
+Output = Dial | Send | Drop | Emit
+
+
+@dataclass
+class _Link:
+    """What one connection, or the attempt to make it, knows."""
+
+    started_at: float
+    opened_at: float | None = None
+    heard_at: float = 0.0
+    silence_ms: float = 0.0
+    answer_by: float = math.inf
+    is_first: bool = True
+
+
+@dataclass
+class Core:
+    """A connection of any kind: `connect`."""
+
+    options: Options = field(default_factory=Options)
+    random: Callable[[], float] = _random.random
+    wall: Callable[[], float] = lambda: time.time() * 1000
+
+    kind = "message"
+    """The event that iteration takes; clients with another one get each message parsed."""
+    default_stale_ms = 3_000.0
+
+    def __post_init__(self) -> None:
+        stale_ms = self.options.stale_ms
+        self.stale_ms = self.default_stale_ms if stale_ms is None else stale_ms
+        self.status: Status = "connecting"
+        self.last_close: Close | None = None
+        self.reconnects = 0
+        self.retry_at = 0.0
+        self.is_refused = False
+        self.now = 0.0
+        self._outputs: deque[Output] = deque()
+        self._link: _Link | None = None
+        self._attempt = 0
+        self._refusals = 0
+        self._lost_at = 0.0
+        self._ever_open = False
+        self._fresh_at = -math.inf
+        self._silences = 0
+        self._last: Any = None
+        self._due_at = math.inf
+        self._clock_offset = 0.0
+
+    # ---- What the driver reports.
+
+    def start(self, now: float) -> None:
+        self.now = now
+        self._open()
+
+    def close(self, now: float, code: int = 1000, reason: str = "") -> None:
+        """Ends it for good; `reconnect` would start it again."""
+        self.now = now
+        # Nothing that came before is told after the end.
+        self._outputs = deque(one for one in self._outputs if not isinstance(one, Emit))
+        self._forget(code, reason)
+        self._due_at = math.inf
+        self._become("closed")
+
+    def reconnect(self, now: float) -> None:
+        """A new connection at once, whatever the state of the old one."""
+        self.now = now
+        self._attempt = self._refusals = 0
+        self._forget()
+        self._open()
+
+    def send(self, text: str) -> bool:
+        """Sends now; False where there is no open connection: nothing is kept for later."""
+        if self._link is None or self._link.opened_at is None:
+            return False
+        self._outputs.append(Send(text))
+        return True
+
+    def handle_opened(self, now: float) -> None:
+        """The handshake has succeeded."""
+        link = self._link
+        assert link is not None and link.opened_at is None
+        self.now = link.opened_at = link.heard_at = now
+        link.silence_ms = self.options.silence_ms * 2**self._silences * (1 + self.random())
+        if self._ever_open:
+            self.reconnects += 1
+        else:
+            self._fresh_at = now
+        self._ever_open = True
+        self.opened()
+        self._become("stale" if self._is_stale() else "open")
+        self._arm()
+        self._emit("open")
+
+    def handle_message(self, now: float, data: Any) -> None:
+        """A message has come."""
+        link = self._link
+        assert link is not None
+        self.now = link.heard_at = now
+        link.answer_by = math.inf
+        # A new client gets the kept state. If that is the state from before, nothing new has come.
+        kept = link.is_first and data == self._last
+        link.is_first = False
+        self._last = data
+        if not kept:
+            self._fresh_at = now
+            self._silences = 0
+            if self.status == "stale":
+                self._become("open")
+                self._arm()
+        self._emit("message", data, kept)
+        if self.kind == "message":
+            return
+        try:
+            state = json.loads(data, parse_constant=_no_constant)
+            if not isinstance(state, dict):
+                raise ValueError("not an object")
+            self.receive(state, kept)
+        except Exception as error:
+            # Not JSON, or not what the contract says: listeners run later, so none of their errors comes here.
+            self._emit("bad", error, data)
+
+    def handle_closed(self, now: float, code: int, reason: str = "", *, status: int | None = None,
+                      error: str | None = None, retry_after_ms: float = 0.0) -> None:
+        """The connection has ended, or could not be made."""
+        self.now = now
+        opened = self._link is not None and self._link.opened_at is not None
+        stood = opened and now - self._link.opened_at >= self.options.stable_ms  # type: ignore[union-attr,operator]
+        if stood or code in _LEAVES:
+            self._attempt = 0
+        if stood:
+            self._refusals = 0
+        if self._attempt == 0:
+            self._lost_at = now
+        self._link = None
+        close = self.last_close = Close(code, reason, opened, self._attempt, status, error, retry_after_ms)
+        wait = self.options.retry(close) if self.options.retry else None
+        if wait is None or wait is True:
+            wait = self._delay(close)
+        self.is_refused = wait is False
+        if wait is False:
+            self._due_at = math.inf
+            self._become("closed")
+            return
+        self._attempt += 1
+        self.retry_at = now + wait
+        self._become("waiting")
+        self._arm()
+
+    def handle_timer(self, now: float) -> None:
+        """Time has passed; to be called at `poll_deadline`, and harmless before."""
+        self.now = now
+        link = self._link
+        if self.status == "closed":
+            return
+        if self.status == "waiting":
+            if now >= self.retry_at:
+                self._open()
+                return
+        elif link is not None and link.opened_at is None:
+            if now >= self._due_at:
+                self._give_up("no answer to the handshake")
+                return
+        elif link is not None and self._is_over(link):
+            return
+        self._arm()
+
+    def poll_output(self) -> Output | None:
+        """What to do next; None when there is nothing."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_deadline(self) -> float | None:
+        """When `handle_timer` is due; None while nothing is."""
+        return None if self._due_at == math.inf else self._due_at
+
+    # ---- What typed clients override.
+
+    def opened(self) -> None:
+        pass
+
+    def changed(self, status: Status) -> None:
+        pass
+
+    def receive(self, message: Any, kept: bool) -> None:
+        self._emit("state", message, kept)
+
+    def probe(self) -> float:
+        """Asks the server for an answer; how many ms it may take, 0 where the protocol has no way to ask."""
+        return 0.0
+
+    # ---- Inside
+
+    def _open(self) -> None:
+        self._link = _Link(started_at=self.now)
+        self._outputs.append(Dial(refused=self._refusals > 0))
+        self._become("connecting")
+        self._arm()
+
+    def _give_up(self, reason: str) -> None:
+        self._outputs.append(Drop(1000, ""))
+        self.handle_closed(self.now, 1006, reason)
+
+    def _is_over(self, link: _Link) -> bool:
+        """What an open connection does when time has passed; whether it was replaced, or is armed already."""
+        now = self.now
+        if now >= link.answer_by:
+            self._again("no sign of life")
+            return True
+        if now >= self._silent_at(link):
+            probe_ms = self.probe()
+            if not probe_ms:
+                self._silences = min(self._silences + 1, _SILENCE_DOUBLINGS_MAX)
+                self._again("silent")
+                return True
+            link.answer_by = now + probe_ms
+            return False
+        if self.status == "open" and self._is_stale():
+            self._become("stale")
+        drift = abs(self.wall() - now - self._clock_offset)
+        if max(now - self._due_at, drift) > _ASLEEP_MS:
+            self._check(link)
+            return True
+        return False
+
+    def _check(self, link: _Link) -> None:
+        """The machine slept: a dead link says nothing by itself, so wait for a sign of life."""
+        stale_ms, probe_ms = self.stale_ms, self.probe()
+        if probe_ms or stale_ms > 0:
+            if not probe_ms and self.now - link.heard_at >= stale_ms:
+                self._again("silent")
+                return
+            link.answer_by = min(link.answer_by, self.now + (probe_ms or stale_ms))
+        self._arm()
+
+    def _again(self, why: str) -> None:
+        self.last_close = Close(1006, why, True, self._attempt)
+        self._forget()
+        self._open()
+
+    def _forget(self, code: int = 1000, reason: str = "") -> None:
+        if self._link is not None:
+            self._link = None
+            self._outputs.append(Drop(code, reason))
+
+    def _delay(self, close: Close) -> float | Literal[False]:
+        """Full jitter: every client lost the same server in the same moment. The random part is no longer than the
+        connection has been away, so that a short outage is over soon after its end."""
+        options, status = self.options, close.status or 0
+        if options.has_token and (close.code == 1008 or status == 401):
+            # A new token is tried once.
+            self._refusals += 1
+            if self._refusals > 1:
+                return False
+        elif close.code in _FINAL or (400 <= status < 500 and status not in _PASSING):
+            return False
+        least = _LATER_MS if close.code == 1013 else _SETTLE_MS if close.opened else options.backoff_min_ms
+        away = max(options.backoff_min_ms, self.now - self._lost_at)
+        window = min(options.backoff_max_ms, options.backoff_min_ms * 2 ** min(close.attempt, 64), away)
+        return max(least, close.retry_after_ms) + self.random() * window
+
+    def _is_stale(self) -> bool:
+        return 0 < self.stale_ms <= self.now - self._fresh_at
+
+    def _silent_at(self, link: _Link) -> float:
+        return link.heard_at + link.silence_ms if link.silence_ms > 0 and link.answer_by == math.inf else math.inf
+
+    def _arm(self) -> None:
+        """Finds what is due next."""
+        link = self._link
+        if self.status == "closed":
+            self._due_at = math.inf
+        elif link is None:
+            self._due_at = self.retry_at
+        elif link.opened_at is None:
+            self._due_at = link.started_at + self.options.handshake_ms
+        else:
+            is_open = self.stale_ms > 0 and self.status == "open"
+            stale_at = self._fresh_at + self.stale_ms if is_open else math.inf
+            self._due_at = min(stale_at, self._silent_at(link), link.answer_by)
+        self._clock_offset = self.wall() - self.now
+
+    def _become(self, status: Status) -> None:
+        if status != self.status:
+            self.status = status
+            self.changed(status)
+            self._emit("status", status)
+
+    def _emit(self, type: str, *args: Any) -> None:
+        self._outputs.append(Emit(type, args))
+
+
+class LevelsCore(Core):
+    """`weirgate levels`: the newest state."""
+
+    kind = "state"
+    state: Any = None
+
+    def receive(self, message: Any, kept: bool) -> None:
+        self.state = message
+        super().receive(message, kept)
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,211 @@
+"""The cases of clients/conformance against the Python clients, in virtual time. The README there has the format."""
+import json
+import pathlib
+import re
+
+import pytest
+from weirgate.core import Core, Dial, Drop, Emit, LevelsCore, Options, Send
+from weirgate.sessions import ChannelsCore, DevicesCore, TradesCore
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
+CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
+CASES = [(file.name, case) for file in sorted(FOLDER.glob("*.json")) for case in json.loads(file.read_text())["cases"]]
+
+# How an event stands in a case.
+TOLD = {
+    "status": lambda status: ["status", status],
+    "state": lambda state, kept: ["state", state, *(["kept"] if kept else [])],
+    "message": lambda data, kept: ["message", data, *(["kept"] if kept else [])],
+    "bad": lambda error, data: ["bad"],
+    "welcome": lambda welcome: ["welcome"],
+    "identify": lambda hint: ["identify"],
+    "error": lambda error: ["error", error.code],
+    "trade": lambda trade, timestamp: ["trade", trade, timestamp],
+    "data": lambda message: ["data", message["channel"], message["data"]],
+    "gap": lambda gap: ["gap", *gap],
+    "push": lambda push: ["push", push.event, push.data],
+}
+
+
+def snake(name):
+    return re.sub("[A-Z]", lambda found: "_" + found.group().lower(), name)
+
+
+class Run:
+    """One client in a world where time passes when a step says so; plays the driver, the network and the token's source."""
+
+    def __init__(self, case):
+        self.now, self.numbers, self.wall_offset = 1000.0, [0.5], 1.7e12
+        self.attempts_made, self.sent_texts, self.told, self.calls = 0, [], [], {}
+        self.asked, self.tokens_used, self.last_drop = [], [], None
+        self.has_token = case.get("token", False)
+        options = Options(has_token=self.has_token, **{snake(name): value for name, value in case.get("options", {}).items()})
+        self.hidden = "state" if case["client"] == "connection" else "message"
+        self.core = CORES[case["client"]](options, self.random_number, lambda: self.now + self.wall_offset)
+        self.core.start(self.now)
+        self.drain()
+
+    def random_number(self):
+        return self.numbers.pop(0) if len(self.numbers) > 1 else self.numbers[0]
+
+    def drain(self):
+        while (output := self.core.poll_output()) is not None:
+            match output:
+                case Dial(refused):
+                    self.asked.append({"refused": refused, "is_awaited": self.has_token})
+                    if not self.has_token:
+                        self.dialed(None)
+                case Send(text):
+                    self.sent_texts.append(text)
+                case Drop(code, reason):
+                    self.last_drop = [code, reason]
+                    self.asked[-1]["is_awaited"] = False
+                case Emit(type, args) if type not in ("open", self.hidden):
+                    self.told.append(TOLD[type](*args))
+
+    def dialed(self, token):
+        self.attempts_made += 1
+        self.sent_texts = []
+        self.tokens_used.append(token)
+
+    def advance(self, end):
+        """Time passes to `end`; the timers that are due fire on the way."""
+        while (due := self.core.poll_deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.core.handle_timer(self.now)
+            self.drain()
+        self.now = max(self.now, end)
+
+    def play(self, verb, *args):
+        getattr(self, "do_" + verb)(*args)
+        self.drain()
+
+    # ---- What happens
+
+    def do_random(self, values):
+        self.numbers = list(values)
+
+    def do_pass(self, ms):
+        self.advance(self.now + ms)
+
+    def do_sleep(self, ms):
+        self.now += ms
+
+    def do_accept(self):
+        self.core.handle_opened(self.now)
+
+    def do_refuse(self, status, retry_after_s=0):
+        self.core.handle_closed(self.now, 1006, f"HTTP status {status}", status=status, retry_after_ms=1000 * retry_after_s)
+
+    def do_unreachable(self, name):
+        self.core.handle_closed(self.now, 1006, f"connect {name}", error=name)
+
+    def do_message(self, value):
+        self.core.handle_message(self.now, json.dumps(value))
+
+    def do_text(self, text):
+        self.core.handle_message(self.now, text)
+
+    def do_end(self, code, reason=""):
+        self.core.handle_closed(self.now, code, reason)
+
+    def do_token(self, token):
+        assert self.asked[-1]["is_awaited"]
+        self.asked[-1]["is_awaited"] = False
+        self.dialed(token)
+
+    def do_late_token(self, token):
+        assert not self.asked[0]["is_awaited"], "the driver was told to stop"
+
+    def do_no_token(self, why):
+        self.core.handle_closed(self.now, 1006, why)
+
+    def do_call(self, label, method, *args):
+        self.calls[label] = getattr(self.core, method)(self.now, *args)
+
+    def do_abort(self, label):
+        self.core.abort(self.now, self.calls[label])
+        self.calls[label] = "aborted"
+
+    def do_close(self, *args):
+        self.core.close(self.now, *args)
+
+    def do_reconnect(self):
+        self.core.reconnect(self.now)
+
+    # ---- What has to be so
+
+    def do_send(self, text, is_sent):
+        assert self.core.send(text) == is_sent
+
+    def do_status(self, status):
+        assert self.core.status == status
+
+    def do_attempts(self, count):
+        assert self.attempts_made == count
+
+    def do_next_attempt(self, ms):
+        made, since = self.attempts_made, self.now
+        for _ in range(1000):
+            due = self.core.poll_deadline()
+            assert due is not None, "no timer makes an attempt"
+            self.advance(max(self.now, due))
+            if self.attempts_made > made:
+                break
+        assert self.now - since == pytest.approx(ms, abs=0.01)
+
+    def do_reconnects(self, count):
+        assert self.core.reconnects == count
+
+    def do_last_close(self, wanted):
+        assert {key: getattr(self.core.last_close, key) for key in wanted} == wanted
+
+    def do_dropped(self, *wanted):
+        assert self.last_drop == list(wanted)
+
+    def do_sent(self, wanted):
+        sent, self.sent_texts = self.sent_texts, []
+        assert [text if wanted and isinstance(wanted[0], str) else json.loads(text) for text in sent] == wanted
+
+    def do_events(self, wanted):
+        told, self.told = self.told, []
+        assert told == wanted
+
+    def do_response(self, label, value):
+        request = self.calls[label]
+        assert request.is_done and request.error is None and request.response == value
+
+    def do_error(self, label, code, message=None):
+        error = self.calls[label].error
+        assert error is not None and error.code == code
+        assert message is None or str(error) == message
+
+    def do_aborted(self, label):
+        assert self.calls[label] == "aborted"
+
+    def do_pending(self, label):
+        assert not self.calls[label].is_done
+
+    def do_subscriptions(self, wanted):
+        assert sorted(self.core.subscriptions) == sorted(wanted)
+
+    def do_token_asked(self, refused):
+        assert self.asked[-1]["refused"] == refused
+
+    def do_token_used(self, token):
+        assert self.tokens_used[-1] == token
+
+    def do_device_id(self, device_id):
+        assert self.core.options.device_id == device_id
+
+
+@pytest.mark.parametrize(("file", "case"), CASES, ids=[f"{file}: {case['name']}" for file, case in CASES])
+def test_case(file, case):
+    run = Run(case)
+    for number, step in enumerate(case["steps"], 1):
+        try:
+            run.play(*step)
+        except AssertionError as error:
+            raise AssertionError(f"step {number}, {json.dumps(step)}: {error}") from error
+    run.core.close(run.now)
+    assert run.core.poll_deadline() is None, "no timer is left"

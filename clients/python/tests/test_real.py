@@ -1,0 +1,198 @@
+"""The Python clients against the program itself, with a redis-server and small services."""
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import signal
+import time
+
+import pytest
+import weirgate
+import weirgate.sync
+from processes import free_port
+from services import TOKEN, push
+
+SECRET = "a-secret-of-32-bytes-for-the-tests!"
+
+
+async def until(condition, seconds, what):
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def token(**claims):
+    """A JWT with HS256."""
+    def part(value):
+        return base64.urlsafe_b64encode(value).rstrip(b"=")
+    body = b".".join(part(json.dumps(value).encode()) for value in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return (body + b"." + part(hmac.digest(SECRET.encode(), body, hashlib.sha256))).decode()
+
+
+async def test_levels_come_are_stale_when_the_server_is_frozen_and_come_back_after_a_stop(start_weirgate):
+    server = start_weirgate("demo", "--rate-hz", "10").wait_ready()
+    said, closes = [], []
+
+    def note(status):
+        said.append(status)
+        closes.append(levels.last_close)
+    async with weirgate.Levels(server.http_url + "/ws/stream", stale_ms=600, on_status=note) as levels:
+        seen = []
+        async for state in levels:
+            seen.append(state)
+            if len(seen) == 3:
+                break
+        assert seen[-1]["levels"]["levels"] and levels.state is not None
+        server.send(signal.SIGSTOP)
+        await until(lambda: levels.status == "stale", 5, "stale")
+        server.send(signal.SIGCONT)
+        await until(lambda: levels.status == "open", 5, "fresh again")
+        server.send(signal.SIGTERM)
+        await until(lambda: levels.last_close and levels.last_close.error == "ECONNREFUSED", 5, "nobody listens")
+        first = next(close for close in closes if close)
+        assert first.code == 1012 and first.opened
+    assert levels.status == "closed"
+    assert said[:3] == ["open", "stale", "open"]
+
+
+async def test_a_wrong_path_is_refused_for_good_and_says_why(start_weirgate):
+    server = start_weirgate("demo").wait_ready()
+    async with weirgate.Levels(f"ws://127.0.0.1:{server.port}/wrong") as levels:
+        with pytest.raises(weirgate.RequestError, match="403"):
+            async for _ in levels:
+                pass
+        assert levels.last_close.status == 403
+
+
+async def test_trades_are_acknowledged_and_subscribed_again_after_a_restart(start_weirgate, redis_server):
+    server = start_weirgate("trades", redis=redis_server).wait_ready()
+    publish = redis_server.client().publish
+    welcomes, closes = [], []
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", on_welcome=welcomes.append,
+                               on_status=lambda _: closes.append(trades.last_close)) as trades:
+        done = await trades.subscribe(["aapl", "GOOGL"])
+        assert done["subscribed"] == ["AAPL", "GOOGL"]
+        # Published before anybody iterates: the loop below starts in the same step.
+        publish("channel:trade:AAPL", json.dumps({"symbol": "AAPL", "price": 150.25}))
+        async for trade in trades:
+            assert trade["price"] == 150.25
+            break
+        with pytest.raises(weirgate.RequestError) as refused:
+            await trades.subscribe(["A", "B", "C", "D"])
+        assert refused.value.code == "refused" and "maximum of 5" in str(refused.value)
+        assert "timestamp" in await trades.ping()
+        server.send(signal.SIGTERM)
+        await asyncio.to_thread(server.wait, 10)
+        start_weirgate("trades", redis=redis_server, env={"WS_PORT": str(server.port)})
+        await until(lambda: len(welcomes) == 2 and trades.status == "open", 10, "a second connection")
+        stream = trades.iterate()
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not publish("channel:trade:GOOGL", "{}"):
+            await asyncio.sleep(0.05)
+        again = await trades.subscribe(["GOOGL"])
+        assert again["subscribed"] == [] and again["currentSubscriptions"] == ["AAPL", "GOOGL"]
+        publish("channel:trade:GOOGL", json.dumps({"symbol": "GOOGL", "price": 7}))
+        async for trade in stream:
+            if trade.get("price") == 7:
+                break
+        assert trades.reconnects == 1 and next(close for close in closes if close).code == 1001
+
+
+async def test_a_refused_token_is_replaced_once(start_weirgate, redis_server):
+    server = start_weirgate("trades", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
+    asked = []
+
+    async def get_token(refused):
+        asked.append(refused)
+        return token(sub="ann", exp=int(time.time()) + 600) if refused else "nonsense"
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", get_token=get_token) as trades:
+        await trades.subscribe("AAPL")
+        assert asked == [False, True]
+        assert trades.last_close.code == 1008
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", get_token=lambda refused: "nonsense", token_in="query") as trades:
+        with pytest.raises(weirgate.RequestError) as refused:
+            await trades.subscribe("AAPL")
+        assert refused.value.code == "closed" and trades.status == "closed"
+
+
+async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server, env={"MAX_MESSAGES_PER_SECOND": "5"}).wait_ready()
+    publish = redis_server.client().publish
+    gaps = []
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", on_gap=gaps.append) as channels:
+        done = await channels.subscribe(["market:tick:*", "engine:signal"])
+        assert done["channels"] == ["market:tick:*"] and len(done["errors"]) == 1
+        with pytest.raises(weirgate.RequestError, match="Access denied"):
+            await channels.subscribe("engine:signal")
+        assert channels.subscriptions == ["market:tick:*"]
+        stream = channels.iterate()
+        for n in range(40):
+            publish("market:tick:A", json.dumps(n))
+        got = [await anext(stream) for _ in range(5)]
+        assert [message["data"] for message in got] == [0, 1, 2, 3, 4] and got[0]["pattern"] == "market:tick:*"
+        # The gateway shed most of the others: the next message shows it.
+        await channels.ping()
+        assert gaps[0].first > got[-1]["seq"] and gaps[0].last >= gaps[0].first
+        await channels.unsubscribe("market:tick:*")
+        assert channels.subscriptions == []
+
+
+async def test_a_device_asks_its_services_and_gets_pushes(start_weirgate, service):
+    def answer(asked):
+        if asked["message"]["event"] == "lobby.join":
+            return 404, {"detail": "Lobby not found"}
+        return {"device": asked["client"]["device_id"], **asked["message"]["data"]}
+    lobby = service(answer)
+    server = start_weirgate("events", "--lobby-url", lobby.url, env={"INTERNAL_AUTH_TOKEN": TOKEN}).wait_ready()
+    async with weirgate.Devices(f"ws://127.0.0.1:{server.port}/ws", device_id="d 1") as device:
+        pushes = device.iterate()
+        assert await device.request("lobby.create", {"name": "x"}) == {"device": "d 1", "name": "x"}
+        with pytest.raises(weirgate.RequestError) as refused:
+            await device.request("lobby.join")
+        assert refused.value.code == "upstream_error" and "Lobby not found" in str(refused.value)
+        assert await asyncio.to_thread(push, server, "lobby.updated", {"n": 1}, "d 1") == (200, {"sent": 1})
+        assert await anext(pushes) == weirgate.Push("lobby.updated", {"n": 1})
+    async with weirgate.Devices(f"ws://127.0.0.1:{server.port}/ws") as device:
+        assert await device.identify("d2") == {"device_id": "d2"}
+        assert (await device.request("lobby.create"))["device"] == "d2"
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(device.request("lobby.slow", {"n": 1}), 0)
+
+
+def test_the_same_without_asyncio(start_weirgate, redis_server):
+    server = start_weirgate("trades", redis=redis_server).wait_ready()
+    publish = redis_server.client().publish
+    with weirgate.sync.Trades(f"ws://127.0.0.1:{server.port}/") as trades:
+        assert trades.subscribe("AAPL")["subscribed"] == ["AAPL"]
+        for price in range(3):
+            publish("channel:trade:AAPL", json.dumps({"symbol": "AAPL", "price": price}))
+        assert [trade["price"] for _, trade in zip(range(3), trades)] == [0, 1, 2]
+        with pytest.raises(TimeoutError):
+            next(trades.iterate(timeout_s=0.05))
+        assert trades.subscriptions == ["AAPL"] and trades.status == "open"
+    assert trades.status == "closed"
+    trades.close()
+
+
+def test_a_callback_that_would_wait_for_itself_fails_at_once(start_weirgate):
+    server = start_weirgate("demo").wait_ready()
+    failures = []
+
+    def on_state(state, kept):
+        try:
+            levels.send("x")
+        except RuntimeError as error:
+            failures.append(str(error))
+    with weirgate.sync.Levels(server.ws_url, on_state=on_state) as levels:
+        next(iter(levels))
+    assert "cannot wait" in failures[0]
+
+
+async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_error():
+    with pytest.raises(TypeError, match="on_sate"):
+        weirgate.Levels("ws://127.0.0.1:1/", on_sate=print)
+    async with weirgate.connect(lambda: f"ws://127.0.0.1:{free_port()}/") as feed:
+        await until(lambda: feed.status == "waiting", 5, "the first failure")
+        assert feed.last_close.error == "ECONNREFUSED" and feed.retry_in_ms <= 600

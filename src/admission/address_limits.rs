@@ -1,0 +1,248 @@
+//! How much of the server one address may have: connections at once, and new ones a second.
+//!
+//! An IPv6 client has a whole /64, so that is what counts for one. State is bounded: an address
+//! without a connection whose rate has recovered is forgotten.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use ipnet::Ipv6Net;
+
+use super::TokenBucket;
+
+/// The network that one IPv6 client has (RFC 6177 §1: a /64 at least).
+const V6_PREFIX_BITS: u8 = 64;
+
+/// Addresses that may be known before the first look at which can be forgotten.
+const SWEEP_ADDRESSES_MIN: usize = 1024;
+
+/// What one address may have; nothing is limited by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// Connections at once.
+    pub connections_max: Option<usize>,
+    /// New connections a second in the long run.
+    pub connections_per_second: Option<u32>,
+    /// New connections at once after a quiet time, where their rate is limited.
+    pub burst: u32,
+}
+
+impl Default for AddressLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: None,
+            connections_per_second: None,
+            burst: 20,
+        }
+    }
+}
+
+/// Why a connection has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressRefusal {
+    /// The address has as many connections as it may.
+    TooMany,
+    /// It opens them faster than it may.
+    TooFast,
+}
+
+/// A place among the connections of one address, given back when dropped.
+#[derive(Debug)]
+pub struct AddressPlace {
+    /// Held for its count alone.
+    _place: Arc<()>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    places: Arc<()>,
+    bucket: Option<TokenBucket>,
+}
+
+impl Entry {
+    /// `places` itself is one holder.
+    fn connections(&self) -> usize {
+        Arc::strong_count(&self.places) - 1
+    }
+
+    fn is_idle(&mut self, now_us: u64) -> bool {
+        let recovered = |bucket: &mut TokenBucket| bucket.is_full(now_us);
+        self.connections() == 0 && self.bucket.as_mut().is_none_or(recovered)
+    }
+}
+
+/// The addresses that have connections, or had some lately.
+#[derive(Debug)]
+pub struct Addresses {
+    limits: AddressLimits,
+    entries: HashMap<IpAddr, Entry, RandomState>,
+    /// Twice what was left by the last look: so a look costs each newcomer O(1).
+    sweep_at: usize,
+}
+
+impl Addresses {
+    /// Nobody is known.
+    pub fn new(limits: AddressLimits) -> Self {
+        Self {
+            limits,
+            entries: HashMap::default(),
+            sweep_at: SWEEP_ADDRESSES_MIN,
+        }
+    }
+
+    /// A place for one more connection of `ip`; `None` where nothing is limited. It may be given
+    /// back on any thread.
+    ///
+    /// # Errors
+    /// The address has no more to come; nothing was counted for it.
+    pub fn admit(
+        &mut self,
+        ip: IpAddr,
+        now_us: u64,
+    ) -> Result<Option<AddressPlace>, AddressRefusal> {
+        let AddressLimits {
+            connections_max,
+            connections_per_second,
+            burst,
+        } = self.limits;
+        if connections_max.is_none() && connections_per_second.is_none() {
+            return Ok(None);
+        }
+        if self.entries.len() >= self.sweep_at {
+            self.entries.retain(|_, entry| !entry.is_idle(now_us));
+            self.sweep_at = (2 * self.entries.len()).max(SWEEP_ADDRESSES_MIN);
+        }
+        let entry = self
+            .entries
+            .entry(address_group(ip))
+            .or_insert_with(|| Entry {
+                places: Arc::default(),
+                bucket: connections_per_second
+                    .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
+            });
+        if connections_max.is_some_and(|max| entry.connections() >= max) {
+            return Err(AddressRefusal::TooMany);
+        }
+        if entry
+            .bucket
+            .as_mut()
+            .is_some_and(|bucket| !bucket.take(now_us))
+        {
+            return Err(AddressRefusal::TooFast);
+        }
+        Ok(Some(AddressPlace {
+            _place: Arc::clone(&entry.places),
+        }))
+    }
+
+    /// Addresses that are known now.
+    pub fn known(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits.
+pub fn address_group(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc().addr()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn addresses(connections_max: Option<usize>, rate: Option<(u32, u32)>) -> Addresses {
+        let (per_second, burst) = rate.unzip();
+        Addresses::new(AddressLimits {
+            connections_max,
+            connections_per_second: per_second,
+            burst: burst.unwrap_or(1),
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_counted_unless_it_is_limited() {
+        let mut all = addresses(None, None);
+        for _ in 0..10_000 {
+            assert!(all.admit(ip("192.0.2.1"), 0).unwrap().is_none());
+        }
+        assert_eq!(all.known(), 0);
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_ends() {
+        let mut all = addresses(Some(2), None);
+        let first = all.admit(ip("192.0.2.1"), 0).unwrap();
+        let _second = all.admit(ip("::ffff:192.0.2.1"), 0).unwrap();
+        let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+        assert_eq!(refused, AddressRefusal::TooMany);
+        let other = all.admit(ip("192.0.2.2"), 0);
+        assert!(other.is_ok(), "another address has places of its own");
+        drop(first);
+        assert!(all.admit(ip("192.0.2.1"), 0).is_ok());
+    }
+
+    #[test]
+    fn a_v6_client_has_one_limit_for_its_whole_network() {
+        let mut all = addresses(Some(1), None);
+        let _place = all.admit(ip("2001:db8:0:1::1"), 0).unwrap();
+        assert!(all.admit(ip("2001:db8:0:1:ffff::9"), 0).is_err());
+        assert!(all.admit(ip("2001:db8:0:2::1"), 0).is_ok());
+    }
+
+    #[test]
+    fn a_burst_is_let_in_and_then_so_many_a_second() {
+        let mut all = addresses(None, Some((2, 5)));
+        let mut admitted = |now_us| {
+            let tries = (0..10).filter(|_| all.admit(ip("192.0.2.1"), now_us).is_ok());
+            tries.count()
+        };
+        assert_eq!(admitted(0), 5);
+        assert_eq!(admitted(SECOND / 2 - 1), 0);
+        assert_eq!(admitted(SECOND / 2), 1);
+        assert_eq!(admitted(2 * SECOND), 3);
+        assert_eq!(admitted(100 * SECOND), 5);
+    }
+
+    #[test]
+    fn who_is_refused_for_its_connections_loses_nothing_of_its_rate() {
+        let mut all = addresses(Some(1), Some((1, 2)));
+        let place = all.admit(ip("192.0.2.1"), 0).unwrap();
+        for _ in 0..10 {
+            let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+            assert_eq!(refused, AddressRefusal::TooMany);
+        }
+        drop(place);
+        assert!(all.admit(ip("192.0.2.1"), 0).is_ok());
+        let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+        assert_eq!(refused, AddressRefusal::TooFast);
+    }
+
+    #[test]
+    fn addresses_that_went_are_forgotten_and_others_are_not() {
+        let mut all = addresses(Some(1), Some((1, 2)));
+        let stays = all.admit(ip("192.0.2.1"), 0).unwrap();
+        for n in 0..100_000_u64 {
+            // A thousand a second, each of an address of its own, and gone at once.
+            let one = IpAddr::from((u128::from(n) + 1_000_000).wrapping_shl(64).to_be_bytes());
+            assert!(all.admit(one, n * 1_000).is_ok(), "{n}");
+        }
+        let known = all.known();
+        assert!(known <= 4 * SWEEP_ADDRESSES_MIN, "{known} addresses known");
+        assert!(
+            all.admit(ip("192.0.2.1"), 100 * SECOND).is_err(),
+            "it is there"
+        );
+        drop(stays);
+    }
+}

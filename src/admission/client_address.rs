@@ -1,0 +1,200 @@
+//! Whose connection it is: the address of the client, also behind proxies.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// One address, or all that share its first bits (CIDR): `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
+/// Bits beyond the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+/// A text that names no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no IP address and no network such as 10.0.0.0/8")]
+pub struct NoNetwork;
+
+impl FromStr for Network {
+    type Err = NoNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let (ip, prefix_bits) = match text.split_once('/') {
+            Some((ip, bits)) => (ip, Some(bits.parse().map_err(|_| NoNetwork)?)),
+            None => (text, None),
+        };
+        let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
+        let net = match prefix_bits {
+            Some(bits) => IpNet::new(ip, bits).map_err(|_| NoNetwork)?,
+            None => IpNet::from(ip),
+        };
+        Ok(Self(net.trunc()))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.prefix_len() == self.0.max_prefix_len() {
+            true => self.0.addr().fmt(f),
+            false => self.0.fmt(f),
+        }
+    }
+}
+
+/// The proxies whose word on a client's address counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TrustedProxies {
+    /// No proxy is trusted: the client is the peer of the connection.
+    #[default]
+    None,
+    /// Everybody's: for a port that only the proxy can reach.
+    Any,
+    /// Proxies in these networks are trusted.
+    Networks(Vec<Network>),
+}
+
+impl TrustedProxies {
+    /// The word of this peer counts.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::None => false,
+            Self::Any => true,
+            Self::Networks(networks) => {
+                let ip = ip.to_canonical();
+                networks.iter().any(|network| network.0.contains(&ip))
+            }
+        }
+    }
+
+    /// The client's address: the peer's, or behind trusted proxies the right-most one of
+    /// `X-Forwarded-For` that is none of theirs. What stands left of that one the client may have
+    /// written itself. An entry that is no address ends the search. With [`Self::Any`] it is the
+    /// right-most entry (contract events, row "The call").
+    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a str>) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let entries: Vec<&str> = forwarded_for.flat_map(|line| line.split(',')).collect();
+        for entry in entries.into_iter().rev() {
+            if !self.trusts(client) {
+                break;
+            }
+            match address(entry.trim()) {
+                Some(before) => client = before.to_canonical(),
+                None => break,
+            }
+            // Where everybody is trusted nobody else is known to be a proxy: the last one's word
+            // is all that counts, and what stands left of it may be anybody's.
+            if *self == Self::Any {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// An entry of `X-Forwarded-For`; some proxies add the port.
+fn address(entry: &str) -> Option<IpAddr> {
+    if let Ok(ip) = entry.parse() {
+        return Some(ip);
+    }
+    if let Some(rest) = entry.strip_prefix('[') {
+        let (v6, _) = rest.split_once(']')?;
+        return v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    entry.rsplit_once(':')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Option<String> {
+        text.parse::<Network>().ok().map(|n| n.to_string())
+    }
+
+    fn proxies(list: &str) -> TrustedProxies {
+        TrustedProxies::Networks(list.split(' ').map(|n| n.parse().unwrap()).collect())
+    }
+
+    fn client(trusted: &TrustedProxies, peer: &str, lines: &[&str]) -> String {
+        let peer = peer.parse().unwrap();
+        trusted.client(peer, lines.iter().copied()).to_string()
+    }
+
+    #[test]
+    fn networks_are_read_and_shown_without_their_host_bits() {
+        for (typed, shown) in [
+            ("10.1.2.3", "10.1.2.3"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("10.1.2.3/08", "10.0.0.0/8"),
+            ("fd00:1::2/16", "fd00::/16"),
+            ("::1", "::1"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(typed).as_deref(), Some(shown), "{typed}");
+        }
+        for bad in [
+            "",
+            "10.0.0",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "/8",
+            "a/8",
+            "10.0.0.0/-1",
+            "10.0.0.0/256",
+            "10.0.0.0/8/8",
+            " 10.0.0.0/8",
+            "fe80::1%eth0",
+        ] {
+            assert_eq!(network(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_its_own_addresses_only() {
+        let trusted = proxies("10.0.0.0/8 fd00::/8 192.0.2.1");
+        for ip in ["10.255.0.1", "fdff::1", "192.0.2.1", "::ffff:10.0.0.1"] {
+            assert!(trusted.trusts(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["11.0.0.1", "fe00::1", "192.0.2.2", "::a00:1"] {
+            assert!(!trusted.trusts(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_that_is_no_proxy_of_ours() {
+        let trusted = proxies("10.0.0.0/8");
+        for (lines, expected) in [
+            (&["198.51.100.7"][..], "198.51.100.7"),
+            // Left of it the client may write what it likes.
+            (&["203.0.113.1, 198.51.100.7"], "198.51.100.7"),
+            (&["198.51.100.7, 10.0.0.2,10.0.0.3"], "198.51.100.7"),
+            (&["203.0.113.1", "198.51.100.7"], "198.51.100.7"),
+            (&["198.51.100.7:4711"], "198.51.100.7"),
+            (&["[2001:db8::7]:4711"], "2001:db8::7"),
+            (&["2001:db8::7"], "2001:db8::7"),
+            (&["::ffff:198.51.100.7"], "198.51.100.7"),
+            (&["10.0.0.9"], "10.0.0.9"),
+            (&["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
+            (&["_hidden"], "10.0.0.1"),
+            (&[], "10.0.0.1"),
+        ] {
+            assert_eq!(client(&trusted, "10.0.0.1", lines), expected, "{lines:?}");
+        }
+        let stranger = client(&trusted, "192.0.2.9", &["198.51.100.7"]);
+        assert_eq!(stranger, "192.0.2.9", "nobody asked this one");
+        assert_eq!(client(&TrustedProxies::None, "::1", &["192.0.2.1"]), "::1");
+        let any = client(
+            &TrustedProxies::Any,
+            "192.0.2.9",
+            &["203.0.113.1, 10.0.0.2"],
+        );
+        assert_eq!(
+            any, "10.0.0.2",
+            "the rest the client may have written itself"
+        );
+    }
+}

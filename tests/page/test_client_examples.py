@@ -1,0 +1,60 @@
+"""The pages of clients/js/examples in Chromium, on a gateway of another origin."""
+import contextlib
+import functools
+import http.server
+import pathlib
+import threading
+
+import pytest
+from browser import open_page
+from processes import ROOT
+
+pytestmark = pytest.mark.xdist_group("chromium")
+
+EXAMPLES, PACKAGES = ROOT / "clients/js/examples", ROOT / "tests/node/node_modules"
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """The examples, as if `npm install` had been run in the dashboard's folder."""
+
+    def translate_path(self, path):
+        wanted = path.partition("?")[0].partition("/node_modules/")[2]
+        if not wanted:
+            return super().translate_path(path)
+        package, _, file = wanted.partition("/")
+        return str((ROOT / "clients/js" if package == "weirgate" else PACKAGES / package) / pathlib.PurePosixPath(file))
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served():
+    """The URL of the examples."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=str(EXAMPLES)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+NUMBER = "/^[0-9.]+$/.test(document.getElementById('spot').textContent)"
+
+
+@pytest.mark.parametrize(("path", "status"), [("page.html", "how"), ("dashboard/index.html", "status")])
+async def test_an_example_shows_prices_and_how_it_is(start_weirgate, path, status):
+    weirgate = start_weirgate("demo").wait_ready()
+    with served() as url:
+        async with open_page(f"{url}/{path}?gateway=127.0.0.1:{weirgate.port}") as page:
+            await page.until(NUMBER, 10, "a price")
+            assert await page.text(f"#{status}") == "open"
+            before = await page.text("#spot")
+            await page.until(f"document.getElementById('spot').textContent !== '{before}'", 10, "another price")
+            if "dashboard" in path:
+                assert await page.js("document.querySelectorAll('tbody tr').length") > 3
+            weirgate.kill()
+            await page.until(f"['waiting', 'connecting'].includes(document.getElementById('{status}').textContent)", 10, "the loss")
+            problems = [one for one in page.problems if "favicon" not in one and "ws/stream" not in one]
+            assert problems == []

@@ -1,0 +1,73 @@
+"""What a test can ask for: a nats-server, a redis-server, weirgate and services, started for it alone and ended with it."""
+import asyncio
+import inspect
+
+import pytest
+from processes import NatsServer, RedisServer, Weirgate
+from services import Service
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs `async def` tests, each in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture
+def started():
+    """Things to end after the test, newest first; their last output is shown when it failed."""
+    things = []
+    yield things
+    for thing in reversed(things):
+        process = getattr(thing, "process", thing)
+        if process is not None:
+            print(process.log_tail())
+        thing.discard()
+
+
+@pytest.fixture
+def start_nats(started):
+    """start_nats(max_payload=bytes, config=lines) → NatsServer"""
+    def start(**kwargs):
+        started.append(NatsServer(**kwargs))
+        return started[-1]
+    return start
+
+
+@pytest.fixture
+def nats(start_nats):
+    """A nats-server with JetStream and an empty store."""
+    return start_nats()
+
+
+@pytest.fixture
+def redis_server(started):
+    """A redis-server with nothing in it."""
+    started.append(RedisServer())
+    return started[-1]
+
+
+@pytest.fixture
+def start_weirgate(started):
+    """start_weirgate(subcommand, *flags, nats=…, redis=…, env=…, files_max=…) → Weirgate, not waited for"""
+    def start(*args, **kwargs):
+        started.append(Weirgate(*args, **kwargs))
+        return started[-1]
+    return start
+
+
+@pytest.fixture
+def service():
+    """service(answer) → a Service, ended with the test."""
+    services = []
+
+    def start(*args):
+        services.append(Service(*args))
+        return services[-1]
+    yield start
+    for one in services:
+        one.stop()
