@@ -65,7 +65,7 @@ def test_a_lost_connection_shows_its_password_to_nobody(start_nats, start_weirga
 async def test_nobody_is_given_a_session_that_the_client_certificate_opened(start_nats, start_weirgate, certificates):
     verify = f', ca_file: "{certificates}/ca.pem", verify: true'
     server = start_nats(config=tls_block(certificates, verify))
-    attacker = loopback_attackers.start(loopback_attackers.HIJACK, 20)
+    attacker = loopback_attackers.start(loopback_attackers.HIJACK, 20, server.port)
     time.sleep(0.5)
     files = [certificates / name for name in ("ca.pem", "cl.pem", "cl.key")]
     flags = zip(("--nats-ca", "--nats-cert", "--nats-key"), files, strict=True)

@@ -1,6 +1,6 @@
 """Programs of another local user that attack the loopback connection between weirgate's NATS client and its TLS.
 
-Both are handed to `python -c`, so that a user who may not read this folder can run them. Listeners of other tests are
+Both are handed to `python -c`, so that a user who may not read this folder can run them. Servers of other tests are
 below port 32768, where these attackers never look.
 """
 import os
@@ -34,7 +34,8 @@ client.sendall(b'INFO {"server_id":"NX","server_name":"NX","version":"2.9.10","p
 print("got", client.recv(4000).decode(errors="replace"))
 """
 
-# Connects to each new loopback listener before the gateway does, and prints how often a listener spoke NATS to it.
+# Connects to each new loopback listener before the gateway does, and prints how often a listener passed on what the
+# server at the given port says.
 HIJACK = """
 import socket, sys, time
 end, seen, won = time.monotonic() + float(sys.argv[1]), set(), 0
@@ -50,7 +51,8 @@ while time.monotonic() < end:
         try:
             link = socket.create_connection(("127.0.0.1", port), 1)
             link.settimeout(1)
-            won += link.recv(4000).startswith(b"INFO")
+            info = link.recv(4000)
+            won += info.startswith(b"INFO") and b'"port":' + sys.argv[2].encode() + b"," in info
         except OSError: pass
 print("listeners", len(seen), "won", won)
 """
