@@ -1,7 +1,7 @@
 //! Whether this process should get traffic, and why not. Pure: all is read from telemetry.
 
 use crate::hub::Now;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Stall, Telemetry};
 
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum NotReady {
     Starting,
     /// The bus is away for too long.
     BusAway,
+    /// The bus takes no acknowledgement, and so delivers no more.
+    AcksRefused,
+    /// The bus holds messages and delivers none.
+    FeedStalled,
 }
 
 impl NotReady {
@@ -24,6 +28,8 @@ impl NotReady {
             Self::LoopStalled => "loop_stalled",
             Self::Starting => "starting",
             Self::BusAway => "bus_away",
+            Self::AcksRefused => "acks_refused",
+            Self::FeedStalled => "feed_stalled",
         }
     }
 }
@@ -54,6 +60,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         .bus()
         .and_then(|bus| bus.away_since_unix_ms())
         .map_or(0, |since| now.unix_ms.saturating_sub(since));
+    let has_stall = |stall| telemetry.bus().is_some_and(|bus| bus.has_stall(stall));
     let grace_ms = i64::try_from(limits.bus_grace_ms).unwrap_or(i64::MAX);
     let reasons = [
         (NotReady::Draining, event_loop.draining()),
@@ -63,6 +70,8 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         ),
         (NotReady::Starting, !event_loop.caught_up()),
         (NotReady::BusAway, away_ms > grace_ms),
+        (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
+        (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),
     ];
     let holds = |(reason, holds): (NotReady, bool)| holds.then_some(reason);
     reasons.into_iter().filter_map(holds).collect()
@@ -136,6 +145,23 @@ mod tests {
         bus.set_down(START.unix_ms + 95_000);
         assert_eq!(at(125_000), []);
         assert_eq!(at(125_001), [NotReady::BusAway]);
+    }
+
+    #[test]
+    fn ready_means_that_data_can_come() {
+        let bus = Arc::new(BusStatus::new(&[("a", "x"), ("b", "y")], START.unix_ms));
+        let telemetry = telemetry(Some(Arc::clone(&bus)));
+        telemetry.event_loop.set_caught_up();
+        bus.set_up(true);
+        for (stall, reason) in [
+            (Stall::AcksRefused, NotReady::AcksRefused),
+            (Stall::NothingDelivered, NotReady::FeedStalled),
+        ] {
+            bus.consumers()[1].set_stall(Some(stall));
+            assert_eq!(reasons(&telemetry, 0), [reason]);
+        }
+        bus.consumers()[1].set_stall(None);
+        assert_eq!(reasons(&telemetry, 0), []);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::random::SplitMix64;
 /// Subscriptions that stood for this long end the outage for good: the next attempt after their
 /// loss is soon again. Shorter ones do not, or attempts would follow one another closely.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
+/// An outage is logged again after this long.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// An hour: whatever is set, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
 
@@ -27,8 +29,9 @@ enum State<E> {
     New,
     Away {
         since: Instant,
-        /// The kind of trouble that was logged last.
+        /// The kind of trouble that was logged last, and when.
         logged: Discriminant<E>,
+        logged_at: Instant,
     },
     Standing {
         since: Instant,
@@ -40,8 +43,9 @@ enum State<E> {
 pub(super) enum Failure {
     /// An outage begins.
     First,
-    /// The outage goes on, for another reason than the one logged last.
-    Other,
+    /// The outage goes on, for another reason than the one logged last, or nothing was logged for
+    /// a minute. It has lasted for so long.
+    News(Duration),
     /// The outage goes on for the same reason.
     Same,
 }
@@ -76,10 +80,18 @@ impl<E> Outages<E> {
     pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);
         match &mut self.state {
-            State::Away { logged, .. } if *logged == kind => Failure::Same,
-            State::Away { logged, .. } => {
-                *logged = kind;
-                Failure::Other
+            State::Away {
+                logged, logged_at, ..
+            } if *logged == kind && now.duration_since(*logged_at) < SAID_AGAIN_AFTER => {
+                Failure::Same
+            }
+            State::Away {
+                since,
+                logged,
+                logged_at,
+            } => {
+                (*logged, *logged_at) = (kind, now);
+                Failure::News(now.duration_since(*since))
             }
             State::New | State::Standing { .. } => {
                 if let State::Standing { since } = self.state
@@ -90,6 +102,7 @@ impl<E> Outages<E> {
                 self.state = State::Away {
                     since: now,
                     logged: kind,
+                    logged_at: now,
                 };
                 Failure::First
             }
@@ -167,9 +180,10 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(outages.failed(&Trouble::Refused, at(0)), Failure::First);
         assert_eq!(outages.failed(&Trouble::Refused, at(100)), Failure::Same);
-        assert_eq!(outages.failed(&Trouble::Lost, at(200)), Failure::Other);
+        let news = |ms| Failure::News(Duration::from_millis(ms));
+        assert_eq!(outages.failed(&Trouble::Lost, at(200)), news(200));
         assert_eq!(outages.failed(&Trouble::Lost, at(300)), Failure::Same);
-        assert_eq!(outages.failed(&Trouble::Refused, at(400)), Failure::Other);
+        assert_eq!(outages.failed(&Trouble::Refused, at(400)), news(400));
         assert!(!outages.has_stood());
         let first = outages.ended(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
@@ -178,6 +192,20 @@ mod tests {
         let second = outages.ended(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
         assert!(second.is_reconnect);
+    }
+
+    #[test]
+    fn an_outage_is_told_again_each_minute() {
+        let mut outages = Outages::new(100, 2_000, 1);
+        let start = Instant::now();
+        let mut said = Vec::new();
+        for second in 0..200 {
+            let at = start + Duration::from_secs(second);
+            if outages.failed(&Trouble::Refused, at) != Failure::Same {
+                said.push(second);
+            }
+        }
+        assert_eq!(said, [0, 60, 120, 180]);
     }
 
     #[test]

@@ -103,7 +103,12 @@ impl<E: Error> Relay<E> {
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
         match self.outages.failed(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
-            Failure::Other => tracing::warn!(%error, "{} is still away; trying again", B::NAME),
+            Failure::News(away) => tracing::warn!(
+                %error,
+                away_ms = away.as_millis() as u64,
+                "{} is still away; trying again",
+                B::NAME
+            ),
             Failure::First => {
                 tracing::warn!(
                     %error,

@@ -1,7 +1,7 @@
 //! What a source says of its bus, for `/health`, `/ready` and metrics: atomics, written by the
 //! source's threads, read by anyone.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// The state of one bus connection.
 #[derive(Debug)]
@@ -22,6 +22,19 @@ pub struct ConsumerStatus {
     subject: String,
     /// Messages that the server holds for it; -1 while unknown.
     lag: AtomicI64,
+    /// The server does not answer about it.
+    silent: AtomicBool,
+    /// 0: not stalled.
+    stall: AtomicU8,
+}
+
+/// Why nothing comes from a consumer for which the bus holds messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// The server waits for acknowledgements, and takes none from this user.
+    AcksRefused,
+    /// The server delivers nothing.
+    NothingDelivered,
 }
 
 impl BusStatus {
@@ -31,6 +44,8 @@ impl BusStatus {
             name: name.to_owned(),
             subject: subject.to_owned(),
             lag: AtomicI64::new(-1),
+            silent: AtomicBool::new(false),
+            stall: AtomicU8::new(0),
         };
         Self {
             connected: AtomicBool::new(false),
@@ -79,6 +94,23 @@ impl BusStatus {
         self.consumers.iter().filter_map(known)
     }
 
+    /// The consumers, and whether the server is silent about each (1) or answers (0).
+    pub fn silences(&self) -> impl Iterator<Item = (&str, u64)> {
+        let silence = |c: &ConsumerStatus| u64::from(c.is_silent());
+        self.consumers.iter().map(move |c| (c.name(), silence(c)))
+    }
+
+    /// The consumers, and whether each is stalled (1) or not (0).
+    pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
+        let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
+        self.consumers.iter().map(move |c| (c.name(), stall(c)))
+    }
+
+    /// Whether any consumer is stalled for that reason.
+    pub fn has_stall(&self, stall: Stall) -> bool {
+        self.consumers.iter().any(|c| c.stall() == Some(stall))
+    }
+
     /// Source: the bus answers; `subscribed` once every subscription stands.
     pub fn set_up(&self, subscribed: bool) {
         self.connected.store(true, Relaxed);
@@ -124,6 +156,35 @@ impl ConsumerStatus {
         u64::try_from(self.lag.load(Relaxed)).ok()
     }
 
+    /// Whether the server does not answer about it, though the connection is well.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Relaxed)
+    }
+
+    /// Why nothing comes, where the bus holds messages and none was handed over for a while.
+    pub fn stall(&self) -> Option<Stall> {
+        match self.stall.load(Relaxed) {
+            1 => Some(Stall::AcksRefused),
+            2 => Some(Stall::NothingDelivered),
+            _ => None,
+        }
+    }
+
+    /// Source: whether the server is silent about it.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Relaxed);
+    }
+
+    /// Source: whether and why it is stalled.
+    pub fn set_stall(&self, stall: Option<Stall>) {
+        let value = match stall {
+            None => 0,
+            Some(Stall::AcksRefused) => 1,
+            Some(Stall::NothingDelivered) => 2,
+        };
+        self.stall.store(value, Relaxed);
+    }
+
     /// Source: what the server said last, or that it is not known.
     pub fn set_lag(&self, lag: Option<u64>) {
         let value = lag.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
@@ -159,5 +220,21 @@ mod tests {
         assert_eq!(consumer.lag(), Some(i64::MAX as u64));
         consumer.set_lag(None);
         assert_eq!(consumer.lag(), None);
+    }
+
+    #[test]
+    fn silence_and_stalls_are_told_of_each_consumer() {
+        let bus = BusStatus::new(&[("a", "x"), ("b", "y")], 0);
+        let ones = |of: Vec<(&str, u64)>| of.iter().map(|(_, n)| *n).collect::<Vec<_>>();
+        assert_eq!(ones(bus.silences().collect()), [0, 0]);
+        bus.consumers()[1].set_silent(true);
+        assert_eq!(ones(bus.silences().collect()), [0, 1]);
+        for stall in [Stall::AcksRefused, Stall::NothingDelivered] {
+            bus.consumers()[0].set_stall(Some(stall));
+            assert!(bus.has_stall(stall));
+            assert_eq!(ones(bus.stalls().collect()), [1, 0]);
+        }
+        bus.consumers()[0].set_stall(None);
+        assert_eq!(bus.consumers()[0].stall(), None);
     }
 }

@@ -19,7 +19,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-pub use bus_status::{BusStatus, ConsumerStatus};
+pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations};

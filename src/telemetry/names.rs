@@ -252,6 +252,12 @@ metric_names! { |at|
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));
+    CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
+        "1 while JetStream does not answer about a consumer, though the connection is well."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.silences())));
+    CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
+        "1 while the bus holds messages for a consumer and none was handed over for 5 s."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.stalls())));
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
         "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]

@@ -3,9 +3,11 @@
 #![allow(deprecated)] // the nats crate is, as a whole
 
 mod access;
+mod cluster;
 mod links;
 mod outages;
 mod relaying;
+mod silence;
 mod waiting;
 
 use std::sync::Arc;
@@ -55,6 +57,7 @@ fn settings(url: &str) -> NatsSettings {
         reconnect_delay_max_ms: 2_000,
         watchdog_interval_ms: 500,
         watchdog_misses: 2,
+        consumer_silence_max_ms: 2_000,
         backlog_quiet_min: 4,
     }
 }

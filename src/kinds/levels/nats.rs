@@ -67,6 +67,7 @@ fn nats_settings(access: &NatsAccess, is_ephemeral: bool, plan: &LevelsPlan) -> 
         reconnect_delay_max_ms: 2_000,
         watchdog_interval_ms: 1_000,
         watchdog_misses: 2,
+        consumer_silence_max_ms: 30_000,
         backlog_quiet_min: 4,
     }
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nats::Options;
 use nkeys::KeyPair;
 
@@ -45,38 +47,97 @@ impl Tls {
     }
 }
 
-/// Options of the crate that show `auth`, or else `credentials`, to the server.
-///
-/// # Errors
-/// A file cannot be read or is not what it should be. The text names it and holds nothing of it.
-pub(super) fn options(auth: &Auth, credentials: &Credentials) -> io::Result<Options> {
-    Ok(match (auth, credentials) {
-        (Auth::Token(token), _) | (Auth::None, Credentials::Token(token)) => {
-            Options::with_token(token)
-        }
-        (Auth::UserPassword(user, password), _)
-        | (Auth::None, Credentials::UserPassword(user, password)) => {
-            Options::with_user_pass(user, password)
-        }
-        (Auth::None, Credentials::None) => Options::new(),
-        (Auth::None, Credentials::CredsFile(path)) => {
-            let text = read(path)?;
-            Options::with_static_credentials(&text).map_err(|_| not(path, "a credentials file"))?
-        }
-        (Auth::None, Credentials::NkeyFile(path)) => with_nkey(path)?,
-    })
+/// What a server is shown: the credentials themselves. Has no `Debug`, for it holds secrets.
+pub(super) enum Login {
+    None,
+    Token(String),
+    UserPassword(String, String),
+    /// A user's JWT and key.
+    Jwt(String, KeyPair),
+    Nkey(KeyPair),
 }
 
-fn with_nkey(path: &Path) -> io::Result<Options> {
+impl Login {
+    /// What `auth` says, or else `credentials`.
+    ///
+    /// # Errors
+    /// A file cannot be read or is not what it should be. The text names it and holds nothing of
+    /// it.
+    pub(super) fn read(auth: &Auth, credentials: &Credentials) -> io::Result<Self> {
+        Ok(match (auth, credentials) {
+            (Auth::Token(token), _) | (Auth::None, Credentials::Token(token)) => {
+                Self::Token(token.clone())
+            }
+            (Auth::UserPassword(user, password), _)
+            | (Auth::None, Credentials::UserPassword(user, password)) => {
+                Self::UserPassword(user.clone(), password.clone())
+            }
+            (Auth::None, Credentials::None) => Self::None,
+            (Auth::None, Credentials::CredsFile(path)) => creds(path)?,
+            (Auth::None, Credentials::NkeyFile(path)) => nkey(path)?,
+        })
+    }
+
+    /// Options of the crate that show this to the server.
+    pub(super) fn options(self) -> Options {
+        match self {
+            Self::None => Options::new(),
+            Self::Token(token) => Options::with_token(&token),
+            Self::UserPassword(user, password) => Options::with_user_pass(&user, &password),
+            Self::Jwt(jwt, key) => {
+                Options::with_jwt(move || Ok(jwt.clone()), move |nonce| sign(&key, nonce))
+            }
+            Self::Nkey(key) => {
+                Options::with_nkey(&key.public_key(), move |nonce| sign(&key, nonce))
+            }
+        }
+    }
+
+    /// The fields of a CONNECT line that show this to a server whose INFO line had `nonce`.
+    pub(super) fn fields(&self, nonce: &str) -> Vec<(&'static str, String)> {
+        let signature = |key| ("sig", URL_SAFE_NO_PAD.encode(sign(key, nonce.as_bytes())));
+        match self {
+            Self::None => Vec::new(),
+            Self::Token(token) => vec![("auth_token", token.clone())],
+            Self::UserPassword(user, password) => {
+                vec![("user", user.clone()), ("pass", password.clone())]
+            }
+            Self::Jwt(jwt, key) => vec![("jwt", jwt.clone()), signature(key)],
+            Self::Nkey(key) => vec![("nkey", key.public_key()), signature(key)],
+        }
+    }
+}
+
+/// Without a signature the server refuses.
+fn sign(key: &KeyPair, nonce: &[u8]) -> Vec<u8> {
+    key.sign(nonce).unwrap_or_default()
+}
+
+/// A file as `nsc` writes it: the JWT and the seed, each between lines of dashes.
+fn creds(path: &Path) -> io::Result<Login> {
+    let text = read(path)?;
+    let is_mark = |line: &str| line.starts_with("---");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    let mut bodies = lines.windows(3).filter_map(|three| match three {
+        [begin, body, end] if is_mark(begin) && is_mark(end) && !is_mark(body) => Some(*body),
+        _ => None,
+    });
+    let jwt = bodies.next();
+    let key = bodies.next().and_then(|seed| KeyPair::from_seed(seed).ok());
+    match (jwt, key) {
+        (Some(jwt), Some(key)) => Ok(Login::Jwt(jwt.to_owned(), key)),
+        _ => Err(not(path, "a credentials file")),
+    }
+}
+
+fn nkey(path: &Path) -> io::Result<Login> {
     let text = read(path)?;
     // Tools write the seed alone, or with comments around it.
     let seed = text.lines().map(str::trim).find(|l| l.starts_with("SU"));
-    let pair = seed.and_then(|seed| KeyPair::from_seed(seed).ok());
-    let pair = pair.ok_or_else(|| not(path, "the seed of a user's nkey (SU…)"))?;
-    let public = pair.public_key();
-    // The crate takes no error here; without a signature the server refuses.
-    let sign = move |nonce: &[u8]| pair.sign(nonce).unwrap_or_default();
-    Ok(Options::with_nkey(&public, sign))
+    let key = seed.and_then(|seed| KeyPair::from_seed(seed).ok());
+    let key = key.ok_or_else(|| not(path, "the seed of a user's nkey (SU…)"))?;
+    Ok(Login::Nkey(key))
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -97,7 +158,7 @@ mod tests {
     use super::*;
 
     fn refused(auth: &Auth, credentials: &Credentials) -> Option<String> {
-        let made = options(auth, credentials);
+        let made = Login::read(auth, credentials);
         made.err().map(|error| error.to_string())
     }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
 use nats::jetstream::{
     ConsumerConfig, ConsumerInfo, RawStreamMessage, StreamConfig, StreamInfo, StreamMessage,
@@ -14,7 +14,9 @@ use nats::jetstream::{
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 /// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The same where other subjects wait meanwhile.
+const HASTY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// JetStream on one connection. Clones ask over the same connection.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ pub(super) struct Api {
     pub(super) connection: Connection,
     /// Closed when the connection is lost.
     pub(super) lost: Receiver<std::convert::Infallible>,
+    answer_timeout: Duration,
 }
 
 /// Why there is no answer to the point.
@@ -31,8 +34,8 @@ pub(super) enum ApiError {
     Refused { code: u64, description: String },
     #[error("JetStream is not there")]
     NoJetStream,
-    #[error("no answer within {} ms", ANSWER_TIMEOUT.as_millis())]
-    NoAnswer,
+    #[error("no answer within {} ms", .0.as_millis())]
+    NoAnswer(Duration),
     #[error("the connection was lost")]
     Lost,
     #[error("the answer cannot be read: {0}")]
@@ -68,6 +71,11 @@ impl ApiError {
             .is_some_and(|c| Self::CONSUMER_EXISTS.contains(&c))
     }
 
+    /// Whether JetStream said anything at all.
+    pub(super) fn is_an_answer(&self) -> bool {
+        !matches!(self, Self::NoAnswer(_) | Self::Lost | Self::Connection(_))
+    }
+
     fn message_is_missing(&self) -> bool {
         self.code() == Some(Self::NO_MESSAGE_FOUND)
     }
@@ -82,6 +90,28 @@ pub(super) struct Fetched {
 }
 
 impl Api {
+    /// `lost` is closed when the connection is lost.
+    pub(super) fn new(connection: Connection, lost: Receiver<std::convert::Infallible>) -> Self {
+        Self {
+            connection,
+            lost,
+            answer_timeout: ANSWER_TIMEOUT,
+        }
+    }
+
+    /// Whether the connection is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
+    /// The same connection, with less time for each answer.
+    pub(super) fn hasty(&self) -> Self {
+        Self {
+            answer_timeout: HASTY_TIMEOUT,
+            ..self.clone()
+        }
+    }
+
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
     }
@@ -192,7 +222,7 @@ impl Api {
         let answer = select! {
             recv(answers.receiver()) -> answer => answer.map_err(|_| ApiError::Lost)?,
             recv(self.lost) -> _ => return Err(ApiError::Lost),
-            default(ANSWER_TIMEOUT) => return Err(ApiError::NoAnswer),
+            default(self.answer_timeout) => return Err(ApiError::NoAnswer(self.answer_timeout)),
         };
         if answer.is_no_responders() {
             return Err(ApiError::NoJetStream);

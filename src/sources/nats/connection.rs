@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 
-use super::access;
+use super::CLIENT_NAME;
+use super::access::Login;
 use super::api::Api;
 use super::error::NatsError;
+use super::loopback::Hold;
 use super::settings::{Endpoint, NatsSettings};
-use super::tls;
+use super::tls::{self, Far};
 
 /// How long a server may take to accept a TCP connection and to send its first line.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -40,6 +42,8 @@ const ERRORS_LOGGED_MAX: u32 = 8;
 pub(super) struct Link {
     /// JetStream on this connection, and the news of its loss.
     pub(super) api: Api,
+    /// The other servers of the cluster, as this one tells.
+    pub(super) neighbours: Vec<Endpoint>,
 }
 
 impl Link {
@@ -49,34 +53,38 @@ impl Link {
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
     /// timeout, and only a server that sent it is given to the crate, in a thread of its own. Where
     /// the server is to be spoken to in TLS, that socket goes on with it.
-    pub(super) fn open(
-        endpoint: &Endpoint,
-        settings: &NatsSettings,
-        name: &str,
-    ) -> Result<Self, NatsError> {
+    pub(super) fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<Self, NatsError> {
         let (greeted, info_line) = probe(endpoint)?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
         };
         let wrong_file = |source| NatsError::File { source };
-        let options = access::options(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
-        let url = if endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line) {
-            let config = tls::config(&settings.tls).map_err(wrong_file)?;
-            let port = tls::carry(
-                greeted,
-                &info_line,
-                &endpoint.host,
-                config,
-                HANDSHAKE_TIMEOUT,
-            )
-            .map_err(|e| refused(format!("TLS: {e}")))?;
-            format!("nats://127.0.0.1:{port}")
-        } else {
-            endpoint.url()
-        };
+        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
-        let options = once(options.with_name(name), lost_sender);
+        let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
+        let told = tls::neighbours(&info_line);
+        let neighbours = told
+            .iter()
+            .filter_map(|a| endpoint.neighbour(a, is_tls))
+            .collect();
+        let (options, url) = if is_tls {
+            let config = tls::config(&settings.tls).map_err(wrong_file)?;
+            let far = Far {
+                stream: greeted,
+                info_line: &info_line,
+                name: &endpoint.tls_name,
+            };
+            let door = tls::carry(far, &login, config, HANDSHAKE_TIMEOUT)
+                .map_err(|e| refused(format!("TLS: {e}")))?;
+            let url = format!("nats://127.0.0.1:{}", door.port);
+            // The credentials are added behind the loopback connection.
+            let options = Options::new().with_name(&door.name);
+            (once(holding(options, door.hold), lost_sender), url)
+        } else {
+            let options = login.options().with_name(CLIENT_NAME);
+            (once(options, lost_sender), endpoint.url())
+        };
         let (sender, receiver) = bounded(1);
         spawn("nats-connect", move || {
             // Nobody waits any more when this comes late: what was made is closed again.
@@ -92,8 +100,17 @@ impl Link {
             .map_err(|_| refused("it did not finish the handshake in time".into()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
-            api: Api { connection, lost },
+            api: Api::new(connection, lost),
+            neighbours,
         })
+    }
+
+    /// The same connection for questions that must not take long.
+    pub(super) fn hasty(&self) -> Self {
+        Self {
+            api: self.api.hasty(),
+            neighbours: Vec::new(),
+        }
     }
 
     /// A subject of our own, which nobody else can guess.
@@ -161,6 +178,13 @@ fn trusting_nobody() -> nats::rustls::ClientConfig {
     nats::rustls::ClientConfig::builder()
         .with_root_certificates(nats::rustls::RootCertStore::empty())
         .with_no_client_auth()
+}
+
+/// Keeps the loopback port until the crate's thread has ended, after which it connects no more. A
+/// thread that ends in the middle drops its options, and the port with them.
+fn holding(options: Options, hold: Hold) -> Options {
+    let hold = Mutex::new(Some(hold));
+    options.close_callback(move || drop(hold.lock().ok().and_then(|mut hold| hold.take())))
 }
 
 /// For a connection that is used until it is lost, and tells of it by closing the channel.

@@ -19,10 +19,12 @@
 //! | `subscription` | one subject: consumer, cursor, backlog |
 //! | `consumers` | making and finding streams and consumers |
 //! | `api` | requests to JetStream, which end with the connection |
-//! | `watchdog` | asking the server whether it and the consumers are still there |
+//! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `connection` | making and leaving connections |
 //! | `access` | credentials, and which certificates count |
 //! | `tls` | TLS to the server, plain to the crate |
+//! | `loopback` | the connection between the two, which is closed to other processes |
+//! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -34,6 +36,8 @@ mod api;
 mod connection;
 mod consumers;
 mod error;
+mod health;
+mod loopback;
 mod position;
 mod session;
 mod settings;
@@ -45,11 +49,13 @@ use std::sync::Arc;
 
 use self::connection::Link;
 use self::error::Stop;
-use self::session::{Session, set_lag};
+use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
 use super::{Source, SourceLink};
 use crate::telemetry::BusStatus;
+
+use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
@@ -63,6 +69,8 @@ pub struct NatsSource {
     settings: NatsSettings,
     status: Arc<BusStatus>,
     subscriptions: Vec<Subscription>,
+    /// Servers of the cluster that the URL does not name, tried after those.
+    learned: Vec<Endpoint>,
 }
 
 impl NatsSource {
@@ -74,15 +82,22 @@ impl NatsSource {
             subscriptions: subscriptions.collect(),
             settings,
             status,
+            learned: Vec::new(),
         }
     }
 
     /// Tries every server once; the error is the last one's.
-    fn connect(&self) -> Result<Link, NatsError> {
+    fn connect(&mut self) -> Result<Link, NatsError> {
         let mut last = NatsError::Lost;
-        for endpoint in self.settings.endpoints() {
-            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings, CLIENT_NAME)) {
-                Ok(bus) => return Ok(bus),
+        let learned = self.learned.clone().into_iter().map(Ok);
+        for endpoint in self.settings.endpoints().chain(learned) {
+            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings)) {
+                Ok(mut bus) => {
+                    let configured: Vec<_> = self.settings.endpoints().flatten().collect();
+                    let told = std::mem::take(&mut bus.neighbours);
+                    learn(&mut self.learned, told, &configured);
+                    return Ok(bus);
+                }
                 Err(error) => last = error,
             }
         }
@@ -129,7 +144,7 @@ impl Bus for NatsSource {
         };
         let stop = self.use_connection(&bus, relay);
         for subscription in &self.subscriptions {
-            set_lag(&self.status, subscription, None);
+            forget(&self.status, subscription);
         }
         let subscriptions = self.subscriptions.iter_mut();
         bus.abandon(subscriptions.filter_map(Subscription::detach).collect());

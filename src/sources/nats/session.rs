@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Select;
 
+use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::settings::NatsSettings;
@@ -11,7 +12,7 @@ use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
 use crate::feeds::BusEvent;
 use crate::sources::relay::Relay;
-use crate::telemetry::BusStatus;
+use crate::telemetry::{BusStatus, ConsumerStatus, Stall};
 
 /// Messages of one subscription that are handed over before the others are looked at.
 const TURN_MESSAGES_MAX: usize = 64;
@@ -41,7 +42,7 @@ impl Session<'_> {
         for subscription in self.subscriptions.iter_mut() {
             subscription.attach(self.bus, self.settings, &self.relay.link)?;
         }
-        let watchdog = Watchdog::start(self.bus.api.clone(), self.interval())
+        let watchdog = Watchdog::start(&self.bus.api, self.interval(), self.subscriptions.len())
             .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)
@@ -86,6 +87,7 @@ impl Session<'_> {
                 told_caught_up &= !found_stream;
             }
             self.check_silence(answered)?;
+            self.check_consumers(watchdog)?;
         }
     }
 
@@ -155,18 +157,43 @@ impl Session<'_> {
             s.standing()
                 .is_some_and(|standing| standing.consumer == name)
         };
-        let (Report::Pending { index, .. }
+        let (Report::Answered { index }
+        | Report::Pending { index, .. }
         | Report::Gone { index, .. }
         | Report::Free { index }
-        | Report::Stream { index, .. }) = report;
+        | Report::Stream { index, .. }) = report
+        else {
+            return Ok(false);
+        };
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(false);
         };
+        if subscription.health_mut().heard(Instant::now()) {
+            let subject = &subscription.spec().subject;
+            tracing::info!(subject, "JetStream answers about a consumer again");
+            if let Some(consumer) = of(&self.relay.status, subscription) {
+                consumer.set_silent(false);
+            }
+        }
         match report {
             Report::Pending {
-                consumer, pending, ..
+                consumer,
+                pending,
+                awaits_acks,
+                ..
             } if reads_from(subscription, &consumer) => {
-                set_lag(&self.relay.status, subscription, Some(pending));
+                let judged = subscription
+                    .health_mut()
+                    .judge(pending, awaits_acks, Instant::now());
+                if let Some(stall) = judged {
+                    tell_stall(subscription, stall, pending);
+                }
+                if let Some(status) = of(&self.relay.status, subscription) {
+                    status.set_lag(Some(pending));
+                    if let Some(stall) = judged {
+                        status.set_stall(stall);
+                    }
+                }
                 if pending == 0 {
                     subscription.nothing_pending();
                 }
@@ -187,7 +214,9 @@ impl Session<'_> {
                 watchdog.watch(self.watched());
             }
             // of a consumer that is not read from any more, or of a stream that is not there yet
-            Report::Pending { .. }
+            Report::Alive
+            | Report::Answered { .. }
+            | Report::Pending { .. }
             | Report::Gone { .. }
             | Report::Free { .. }
             | Report::Stream { .. } => {}
@@ -202,7 +231,59 @@ impl Session<'_> {
         }
         if let Some(subscription) = self.subscriptions.get_mut(index) {
             subscription.attach(self.bus, self.settings, &self.relay.link)?;
-            set_lag(&self.relay.status, subscription, None);
+            forget(&self.relay.status, subscription);
+        }
+        watchdog.watch(self.watched());
+        self.relay_gaps()
+    }
+
+    /// Tells of consumers that JetStream does not answer about, and reads their subjects from
+    /// others after a while. The link is well meanwhile, and so may the other consumers be.
+    fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+        let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
+        let told = self.patience().saturating_add(ANSWER_TIMEOUT);
+        for index in 0..self.subscriptions.len() {
+            let Some(subscription) = self.subscriptions.get_mut(index) else {
+                break;
+            };
+            let now = Instant::now();
+            if let Some(silent) = subscription.health_mut().falls_silent(now, told) {
+                tracing::warn!(
+                    subject = subscription.spec().subject,
+                    silent_ms = silent.as_millis() as u64,
+                    "JetStream does not answer about a consumer; the connection is well, and the \
+                     other subjects go on"
+                );
+                if let Some(consumer) = of(&self.relay.status, subscription) {
+                    consumer.set_silent(true);
+                    consumer.set_lag(None);
+                }
+            }
+            let is_due = subscription.health_mut().is_to_be_attached(now, again);
+            if is_due && subscription.standing().is_some() {
+                self.attach_elsewhere(index, watchdog)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+        while self.messages_wait(index) {
+            self.relay_turn(index)?;
+        }
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        // The other subjects wait meanwhile.
+        let hasty = self.bus.hasty();
+        let attached = subscription.attach_elsewhere(&hasty, self.settings, &self.relay.link);
+        let subject = &subscription.spec().subject;
+        match attached {
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost))) => return Err(stop),
+            Err(Stop::Bus(error)) => {
+                tracing::warn!(%error, subject, "no other consumer can be made for a subject");
+            }
+            Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
@@ -234,8 +315,8 @@ impl Session<'_> {
         all.map(watched).collect()
     }
 
-    /// How long the server may be silent: it is asked once per interval, and the answer to the
-    /// question before the first missed one is as old as that.
+    /// How long the link may be silent: it is tried once per interval, and the echo before the
+    /// first missed one is as old as that.
     fn patience(&self) -> Duration {
         if self.subscriptions.is_empty() {
             return Duration::MAX;
@@ -248,11 +329,35 @@ impl Session<'_> {
     }
 }
 
-/// Writes what is known of a subscription's lag where `/health` reads it.
-pub(super) fn set_lag(status: &BusStatus, subscription: &Subscription, lag: Option<u64>) {
+/// Where `/health` and `/ready` read about a subscription.
+fn of<'a>(status: &'a BusStatus, subscription: &Subscription) -> Option<&'a ConsumerStatus> {
     let subject = &subscription.spec().subject;
-    let consumer = status.consumers().iter().find(|c| c.subject() == subject);
-    if let Some(consumer) = consumer {
-        consumer.set_lag(lag);
+    status.consumers().iter().find(|c| c.subject() == subject)
+}
+
+/// Nothing is known of the subscription's consumer any more.
+pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
+    if let Some(consumer) = of(status, subscription) {
+        consumer.set_lag(None);
+        consumer.set_silent(false);
+        consumer.set_stall(None);
+    }
+}
+
+fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
+    let subject = &subscription.spec().subject;
+    match stall {
+        Some(Stall::AcksRefused) => tracing::warn!(
+            subject,
+            lag,
+            "NATS takes no acknowledgement of this subject and delivers no more; let this user \
+             publish to $JS.ACK.>"
+        ),
+        Some(Stall::NothingDelivered) => tracing::warn!(
+            subject,
+            lag,
+            "NATS holds messages of this subject and has delivered none for 5 s"
+        ),
+        None => tracing::info!(subject, lag, "messages of a subject come again"),
     }
 }

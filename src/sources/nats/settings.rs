@@ -1,16 +1,22 @@
 //! What a NATS source needs to know, and the reading of NATS URLs.
 
+use std::net::IpAddr;
+
 use super::access::{Credentials, Tls};
 use super::error::NatsError;
 
 /// The port of a NATS URL that names none.
 const DEFAULT_PORT: u16 = 4222;
 
+/// Servers that are remembered beside those of the URL.
+const LEARNED_MAX: usize = 16;
+
 /// Everything that can be set on a [`super::NatsSource`]. Has no `Debug`, for it may hold passwords.
 #[derive(Clone)]
 pub struct NatsSettings {
     /// One NATS URL or several, separated by commas: `nats://[user:password@|token@]host[:port]`
-    /// or `tls://…`. They are tried in turn. Percent signs in user, password and token are decoded.
+    /// or `tls://…`. They are tried in turn, and then other servers of the cluster that a server
+    /// told of. Percent signs in user, password and token are decoded.
     pub urls: String,
     /// For the servers whose URL has neither user nor token.
     pub credentials: Credentials,
@@ -29,8 +35,11 @@ pub struct NatsSettings {
     pub reconnect_delay_max_ms: u64,
     /// How often the server is asked about the consumers, milliseconds.
     pub watchdog_interval_ms: u64,
-    /// Unanswered intervals after which the server counts as away.
+    /// Unanswered intervals after which the link counts as dead.
     pub watchdog_misses: u32,
+    /// After so many milliseconds without an answer of JetStream about a consumer, while the link
+    /// is well, its subject is read from another one.
+    pub consumer_silence_max_ms: u64,
     /// A backlog of more messages than this is quiet: it updates the cache, without one broadcast
     /// each (levels contract: 4).
     pub backlog_quiet_min: u64,
@@ -66,6 +75,8 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) auth: Auth,
+    /// The name that its certificate has to have.
+    pub(super) tls_name: String,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -111,7 +122,28 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             auth: user_info.map_or(Auth::None, Auth::parse),
+            tls_name: host.to_owned(),
         })
+    }
+
+    /// Another server of the same cluster: `address` as a server tells it (host and port). It is
+    /// gone to as this one is, in TLS if this one is (`tls`). One that is an address only has to
+    /// show the certificate of this one's name, as with other clients of NATS.
+    pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
+        let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
+        let is_address = host.parse::<IpAddr>().is_ok();
+        Some(Self {
+            tls,
+            host: host.to_owned(),
+            port,
+            auth: self.auth.clone(),
+            tls_name: if is_address { &self.tls_name } else { host }.to_owned(),
+        })
+    }
+
+    /// Whether both are the same server.
+    fn is_at(&self, other: &Self) -> bool {
+        self.host == other.host && self.port == other.port
     }
 
     /// The URL without user, password or token.
@@ -133,6 +165,21 @@ impl Auth {
                 Self::UserPassword(percent_decoded(user), percent_decoded(password))
             }
             None => Self::Token(percent_decoded(user_info)),
+        }
+    }
+}
+
+/// Takes in what a server told of its cluster: the newest first, and not too many. Those of the URL
+/// are tried before them, and are not among them.
+pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
+    let before = std::mem::take(learned);
+    for endpoint in told.into_iter().chain(before) {
+        let is_known = |known: &Endpoint| known.is_at(&endpoint);
+        if learned.len() < LEARNED_MAX
+            && !configured.iter().any(is_known)
+            && !learned.iter().any(is_known)
+        {
+            learned.push(endpoint);
         }
     }
 }
@@ -260,6 +307,39 @@ mod tests {
     }
 
     #[test]
+    fn servers_of_the_cluster_are_remembered_within_a_limit() {
+        let configured = Endpoint::parse("nats://u:p@nats.example:4222");
+        let configured = configured.map_err(|e| e.to_string()).unwrap();
+        let told = |addresses: &[String]| -> Vec<Endpoint> {
+            let one = |address: &String| configured.neighbour(address, true);
+            addresses.iter().filter_map(one).collect()
+        };
+        let mut learned = Vec::new();
+        let first = [
+            "nats.example:4222",
+            "10.0.0.1:4222",
+            "[::1]:1",
+            "b:2",
+            ":3",
+            "c:x",
+        ];
+        learn(
+            &mut learned,
+            told(&first.map(str::to_owned)),
+            std::slice::from_ref(&configured),
+        );
+        let urls: Vec<String> = learned.iter().map(Endpoint::url).collect();
+        assert_eq!(urls, ["tls://10.0.0.1:4222", "tls://[::1]:1", "tls://b:2"]);
+        let names: Vec<&str> = learned.iter().map(|e| e.tls_name.as_str()).collect();
+        assert_eq!(names, ["nats.example", "nats.example", "b"]);
+        assert!(learned.iter().all(|e| e.auth == configured.auth));
+        let many: Vec<String> = (0..100).map(|n| format!("n{n}:1")).collect();
+        learn(&mut learned, told(&many), &[]);
+        assert_eq!(learned.len(), LEARNED_MAX);
+        assert_eq!(learned[0].url(), "tls://n0:1");
+    }
+
+    #[test]
     fn several_urls_are_separate() {
         let settings = |urls: &str| NatsSettings {
             urls: urls.into(),
@@ -272,6 +352,7 @@ mod tests {
             reconnect_delay_max_ms: 2_000,
             watchdog_interval_ms: 1_000,
             watchdog_misses: 2,
+            consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
         };
         let some = settings("nats://a:1, http://b,,c");

@@ -1,12 +1,13 @@
 //! One relayed subject: which consumer it reads from, how far it has come, what is quiet.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
 use super::connection::Link;
 use super::consumers::{self, Durable, Standing, Target, asked};
 use super::error::{NatsError, Stop};
+use super::health::Health;
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::feeds::{BusEvent, BusMessage};
@@ -42,6 +43,7 @@ pub(super) struct Subscription {
     attached_at: Option<u64>,
     /// Connections in a row on which it came no further.
     fruitless: u32,
+    health: Health,
     /// The last thing that was logged of stream and durable, so that it is logged once.
     told: Option<Told>,
 }
@@ -76,6 +78,7 @@ impl Subscription {
             quiet_until: None,
             attached_at: None,
             fruitless: 0,
+            health: Health::new(Instant::now()),
             told: None,
         }
     }
@@ -92,6 +95,10 @@ impl Subscription {
     /// The consumer that it reads from, while it stands. It does not while it has no stream.
     pub(super) fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
+    }
+
+    pub(super) fn health_mut(&mut self) -> &mut Health {
+        &mut self.health
     }
 
     pub(super) fn awaits_durable(&self) -> bool {
@@ -135,6 +142,29 @@ impl Subscription {
         settings: &NatsSettings,
         link: &SourceLink,
     ) -> Result<(), Stop> {
+        self.health = Health::new(Instant::now());
+        self.attach_to(bus, settings, link, settings.ephemeral)
+    }
+
+    /// The same with an unnamed consumer, while JetStream does not answer about the durable. An
+    /// error leaves everything as it is.
+    pub(super) fn attach_elsewhere(
+        &mut self,
+        bus: &Link,
+        settings: &NatsSettings,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        self.health.attached(Instant::now());
+        self.attach_to(bus, settings, link, true)
+    }
+
+    fn attach_to(
+        &mut self,
+        bus: &Link,
+        settings: &NatsSettings,
+        link: &SourceLink,
+        unnamed: bool,
+    ) -> Result<(), Stop> {
         let Some(stream) = self.find_stream(bus)? else {
             self.standing = None;
             self.quiet_until = None;
@@ -150,7 +180,7 @@ impl Subscription {
             (None, Some(warm)) => warm.sequence + 1,
             (None, None) => stream.last_sequence + 1,
         };
-        let standing = self.stand(bus, settings, start)?;
+        let standing = self.stand(bus, settings, unnamed, start)?;
         let first = self.cursor.reached().is_none();
         // A consumer may claim more than a stream that lost its tail has.
         let delivered = standing.delivered.min(stream.last_sequence);
@@ -238,15 +268,14 @@ impl Subscription {
         &mut self,
         bus: &Link,
         settings: &NatsSettings,
+        unnamed: bool,
         start: u64,
     ) -> Result<Standing, NatsError> {
-        if !settings.ephemeral {
-            if let Some(durable) = self.stand_on_durable(bus, start)? {
-                self.awaits_durable = false;
-                return Ok(durable);
-            }
-            self.awaits_durable = true;
+        if !unnamed && let Some(durable) = self.stand_on_durable(bus, start)? {
+            self.awaits_durable = false;
+            return Ok(durable);
         }
+        self.awaits_durable = !settings.ephemeral;
         let made = bus.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // a server would have to give one name twice
@@ -359,6 +388,7 @@ impl Subscription {
             let quiet = self.quiet_until.is_some();
             self.hand_over(data, ack.stream_sequence, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
+            self.health.handed(Instant::now());
         }
         let ends = |until: u64| ack.stream_sequence >= until;
         if self.quiet_until.is_some_and(ends) {

@@ -6,7 +6,7 @@
 //! line, which comes before TLS, is passed on without what it says of TLS and of other servers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,9 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection};
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
-use super::access::{Tls, not};
+use super::access::{Login, Tls, not};
 use super::connection::spawn;
+use super::loopback::{Door, Gate, Loopback};
 use crate::sources::tls_stream::TlsStream;
 use crate::trust;
 
@@ -35,6 +36,16 @@ const NOT_FOR_THE_CRATE: [&str; 4] = [
 pub(super) fn is_wanted(info_line: &str) -> bool {
     let json = info_line.trim_start_matches("INFO ");
     sonic_rs::get(json, ["tls_required"]).is_ok_and(|v| v.as_bool() == Some(true))
+}
+
+/// The addresses of other servers that the server's first line tells.
+pub(super) fn neighbours(info_line: &str) -> Vec<String> {
+    let json = info_line.trim_start_matches("INFO ");
+    let told = sonic_rs::get(json, ["connect_urls"]);
+    let told = told
+        .ok()
+        .and_then(|urls| sonic_rs::from_str(urls.as_raw_str()).ok());
+    told.unwrap_or_default()
 }
 
 /// The client side of TLS, with what the settings trust and show.
@@ -57,39 +68,47 @@ pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
-/// Speaks TLS on `far`, whose first line was read, and carries it to a port of loopback that takes
-/// one connection. Returns the port.
+/// A connection to a server, whose first line was read.
+pub(super) struct Far<'a> {
+    pub(super) stream: TcpStream,
+    pub(super) info_line: &'a str,
+    /// The name that the certificate has to have.
+    pub(super) name: &'a str,
+}
+
+/// Speaks TLS with the server, logs in there, and carries the bytes to a port of loopback that
+/// takes one connection: the crate's.
 ///
 /// # Errors
 /// The server is not who it should be, refuses, or takes longer than `timeout`.
 pub(super) fn carry(
-    mut far: TcpStream,
-    info_line: &str,
-    host: &str,
+    far: Far<'_>,
+    login: &Login,
     config: ClientConfig,
     timeout: Duration,
-) -> io::Result<u16> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+) -> io::Result<Door> {
+    let until = Instant::now() + timeout;
+    let random = config.crypto_provider().secure_random;
+    let name = ServerName::try_from(far.name.to_owned()).map_err(io::Error::other)?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    shake_hands(&mut tls, &mut far, timeout)?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let port = listener.local_addr()?.port();
-    let first = plain_info(info_line)?;
+    let mut stream = far.stream;
+    shake_hands(&mut tls, &mut stream, until)?;
+    let (first, nonce) = plain_info(far.info_line)?;
+    let (loopback, door) = Loopback::listen(random)?;
+    let gate = Gate::new(door.name.clone(), login.fields(&nonce));
     spawn("nats-tls", move || {
+        let mut loopback = loopback;
         // The crate sees the end of its connection; why is in what the crate or we log then.
-        if let Err(error) = accept_and_pump(&listener, tls, far, first) {
+        let ended = accept_and_pump(&mut loopback, until + timeout, (tls, stream), first, gate);
+        if let Err(error) = ended {
             tracing::debug!(%error, "a TLS connection with NATS ended");
         }
+        loopback.refuse();
     })?;
-    Ok(port)
+    Ok(door)
 }
 
-fn shake_hands(
-    tls: &mut ClientConnection,
-    far: &mut TcpStream,
-    timeout: Duration,
-) -> io::Result<()> {
-    let until = Instant::now() + timeout;
+fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) -> io::Result<()> {
     while tls.is_handshaking() || tls.wants_write() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -113,7 +132,8 @@ fn shake_hands(
     Ok(())
 }
 
-fn plain_info(info_line: &str) -> io::Result<Vec<u8>> {
+/// The line for the crate, and the nonce that a login may have to sign.
+fn plain_info(info_line: &str) -> io::Result<(Vec<u8>, String)> {
     let json = info_line.trim_start_matches("INFO ");
     let mut info: sonic_rs::Value = sonic_rs::from_str(json).map_err(io::Error::other)?;
     if let Some(info) = info.as_object_mut() {
@@ -121,28 +141,33 @@ fn plain_info(info_line: &str) -> io::Result<Vec<u8>> {
             info.remove(&key);
         }
     }
+    let nonce = info
+        .get("nonce")
+        .and_then(|nonce| nonce.as_str().map(str::to_owned));
     let info = sonic_rs::to_string(&info).map_err(io::Error::other)?;
-    Ok(format!("INFO {info}\r\n").into_bytes())
+    let line = format!("INFO {info}\r\n").into_bytes();
+    Ok((line, nonce.unwrap_or_default()))
 }
 
 fn accept_and_pump(
-    listener: &TcpListener,
-    tls: ClientConnection,
-    far: TcpStream,
+    loopback: &mut Loopback,
+    until: Instant,
+    (session, far): (ClientConnection, TcpStream),
     first: Vec<u8>,
+    gate: Gate,
 ) -> io::Result<()> {
-    let (near, _) = listener.accept()?;
-    for stream in [&near, &far] {
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-    }
+    let near = loopback.accept(until)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    far.set_nonblocking(true)?;
     let pump = Pump {
         far: TlsStream {
             tcp: mio::net::TcpStream::from_std(far),
-            session: tls,
+            session,
         },
-        near: mio::net::TcpStream::from_std(near),
+        near,
         to_near: first,
+        gate: Some(gate),
         chunk: vec![0; CHUNK_BYTES],
     };
     pump.run()
@@ -153,6 +178,8 @@ struct Pump {
     far: TlsStream,
     near: mio::net::TcpStream,
     to_near: Vec<u8>,
+    /// Until the crate has shown who it is.
+    gate: Option<Gate>,
     chunk: Vec<u8>,
 }
 
@@ -204,7 +231,15 @@ impl Pump {
             return Ok(false);
         };
         let read = self.chunk.get(..n).filter(|read| !read.is_empty());
-        self.far.write_all(read.ok_or(ErrorKind::UnexpectedEof)?)?;
+        let read = read.ok_or(ErrorKind::UnexpectedEof)?;
+        let Some(gate) = &mut self.gate else {
+            self.far.write_all(read)?;
+            return Ok(true);
+        };
+        if let Some(passed) = gate.pass(read)? {
+            self.far.write_all(&passed)?;
+            self.gate = None;
+        }
         Ok(true)
     }
 }
@@ -227,7 +262,11 @@ mod tests {
     fn the_crate_hears_nothing_of_tls() {
         let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
         assert!(is_wanted(line));
-        let plain = String::from_utf8(plain_info(line).expect("a line")).expect("text");
+        assert_eq!(neighbours(line), ["a:1"]);
+        assert!(neighbours("INFO {}").is_empty());
+        let (plain, nonce) = plain_info(line).expect("a line");
+        assert_eq!(nonce, "n");
+        let plain = String::from_utf8(plain).expect("text");
         assert!(!is_wanted(&plain));
         let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
         let info: serde_json::Value = serde_json::from_str(json).expect("JSON");

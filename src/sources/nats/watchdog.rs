@@ -1,16 +1,21 @@
-//! Asks the server about the consumers, again and again, on a thread of its own.
+//! Asks the server two things, again and again, on threads of their own.
 //!
-//! A push consumer that is gone, and a server that is silent, look the same to who waits for
-//! messages: nothing comes. The questions go over the connection that the messages come by, so an
-//! answer proves that very connection. Whether answers come at all is judged by the session, since
-//! a question may wait for five seconds inside the crate.
+//! Whether the link is well: an empty message to an inbox of ours comes back over the connection
+//! that the messages come by. JetStream has no part in that, so a consumer whose leader is being
+//! elected is not taken for a dead link.
+//!
+//! How the consumers are: one that is gone, and one that JetStream is silent about, look the same
+//! to who waits for messages. Each has a thread, so a question that hangs holds up no other. What
+//! silence means is judged by the session.
 
+use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use nats::jetstream::ConsumerInfo;
 
-use super::api::Api;
+use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
 use super::settings::SubscriptionSpec;
 
@@ -45,11 +50,18 @@ pub(super) struct WatchedConsumer {
 /// What the server said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The consumer stands; messages that it has still to deliver.
+    /// The link is well.
+    Alive,
+    /// JetStream answered about a subscription, but not to the point.
+    Answered { index: usize },
+    /// The consumer stands.
     Pending {
         index: usize,
         consumer: String,
+        /// Messages that it has still to deliver.
         pending: u64,
+        /// It waits for as many acknowledgements as it may.
+        awaits_acks: bool,
     },
     /// The consumer or its stream is gone.
     Gone { index: usize, consumer: String },
@@ -59,62 +71,112 @@ pub(super) enum Report {
     Stream { index: usize, is_there: bool },
 }
 
-/// The session's end of the watchdog. Dropping it ends the thread after its current question.
+/// The session's end of the watchdog. Dropping it ends the threads after their current questions.
 pub(super) struct Watchdog {
-    watch: Sender<Vec<Watched>>,
+    /// One for each subscription.
+    watch: Vec<Sender<Watched>>,
     /// What the server said.
     pub(super) reports: Receiver<Report>,
 }
 
 impl Watchdog {
-    /// Starts the thread.
-    pub(super) fn start(api: Api, interval: Duration) -> std::io::Result<Self> {
-        let (watch, orders) = unbounded();
+    /// Starts the threads: one for the link, and one for each subscription.
+    ///
+    /// # Errors
+    /// The system has no thread left, or the connection is gone.
+    pub(super) fn start(api: &Api, interval: Duration, subscriptions: usize) -> io::Result<Self> {
         let (sender, reports) = bounded(REPORTS_MAX);
-        thread::Builder::new()
-            .name("nats-watchdog".into())
-            .spawn(move || run(&api, interval, &orders, &sender))?;
+        let start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(work)
+        };
+        let (link, told) = (api.clone(), sender.clone());
+        start(
+            "nats-link",
+            Box::new(move || {
+                // A connection that takes nothing more is noticed by its silence.
+                if let Err(error) = watch_link(&link, interval, &told) {
+                    tracing::debug!(%error, "the link with NATS is not watched any more");
+                }
+            }),
+        )?;
+        let mut watch = Vec::new();
+        for _ in 0..subscriptions {
+            let (orders, ordered) = unbounded();
+            let (api, told) = (api.clone(), sender.clone());
+            let work = move || watch_subscription(&api, interval, &ordered, &told);
+            start("nats-watchdog", Box::new(work))?;
+            watch.push(orders);
+        }
         Ok(Self { watch, reports })
     }
 
-    /// From now on looks after these, and no others.
+    /// From now on looks after these: one for each subscription, in their order.
     pub(super) fn watch(&self, all: Vec<Watched>) {
-        // The thread is gone only if it could not go on; the silence is then noticed.
-        let _ = self.watch.send(all);
+        for (orders, watched) in self.watch.iter().zip(all) {
+            // The thread is gone only if it could not go on; the silence is then noticed.
+            let _ = orders.send(watched);
+        }
     }
 }
 
-fn run(api: &Api, interval: Duration, orders: &Receiver<Vec<Watched>>, reports: &Sender<Report>) {
-    let mut watched = Vec::new();
+fn watch_link(api: &Api, interval: Duration, reports: &Sender<Report>) -> io::Result<()> {
+    let inbox = api.connection.new_inbox();
+    let echoes = api.connection.subscribe(&inbox)?;
+    loop {
+        let next = Instant::now() + interval;
+        api.connection.publish(&inbox, b"")?;
+        while let Ok(_echo) = echoes.receiver().recv_deadline(next) {
+            if let Err(TrySendError::Disconnected(_)) = reports.try_send(Report::Alive) {
+                return Ok(());
+            }
+        }
+        if api.is_lost() {
+            return Ok(());
+        }
+    }
+}
+
+fn watch_subscription(
+    api: &Api,
+    interval: Duration,
+    orders: &Receiver<Watched>,
+    reports: &Sender<Report>,
+) {
+    let mut watched = None;
     loop {
         match orders.recv_timeout(interval) {
-            Ok(order) => watched = order,
+            Ok(order) => watched = Some(order),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for one in &watched {
-            for report in ask(api, one) {
-                if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
-                    return;
-                }
+        for report in watched.iter().flat_map(|watched| ask(api, watched)) {
+            if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
+                return;
             }
         }
     }
 }
 
-/// Empty when the server did not answer, or not to the point.
+/// Empty when the server did not answer.
 fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
     match watched {
         Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
         Watched::Subject(index, spec) => {
-            let found = find_stream(api, spec);
-            let report = found.map(|found| Report::Stream {
-                index: *index,
-                is_there: found.is_some(),
-            });
+            let report = match find_stream(api, spec) {
+                Ok(found) => Some(Report::Stream {
+                    index: *index,
+                    is_there: found.is_some(),
+                }),
+                Err(error) => answered(&error, *index),
+            };
             report.into_iter().collect()
         }
     }
+}
+
+/// Whatever the answer was, JetStream is there.
+fn answered(error: &ApiError, index: usize) -> Option<Report> {
+    error.is_an_answer().then_some(Report::Answered { index })
 }
 
 fn ask_of_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Vec<Report> {
@@ -143,11 +205,18 @@ fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Re
             index,
             consumer,
             pending: info.num_pending,
+            awaits_acks: is_full(&info),
         }),
         Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
         Err(error) => {
             tracing::debug!(%error, consumer, "no answer about a consumer");
-            None
+            answered(&error, index)
         }
     }
+}
+
+/// Whether the server delivers no more until something is acknowledged.
+fn is_full(info: &ConsumerInfo) -> bool {
+    let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
+    allowed > 0 && info.num_ack_pending >= allowed
 }

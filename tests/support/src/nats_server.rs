@@ -81,6 +81,11 @@ impl NatsServer {
         self.program.restart(&mut command, || answers(address));
     }
 
+    /// Tells it to stop in good order and to send its clients elsewhere first (SIGUSR2).
+    pub fn lame_duck(&self) {
+        self.signal("-USR2");
+    }
+
     /// Starts it again on the same port with nothing in its store.
     pub fn restart_empty(&mut self) {
         self.store += 1;

@@ -97,7 +97,7 @@ impl Program {
         self.signal("-CONT");
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let Some(child) = &self.child else { return };
         let pid = child.id().to_string();
         let done = Command::new("kill").args([signal, &pid]).status();

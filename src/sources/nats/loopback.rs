@@ -1,0 +1,363 @@
+//! The loopback connection between the crate and our TLS, which no other process can use.
+//!
+//! Other users of the machine see the port and can connect to it, or take a free port over. So:
+//! the crate is given no credentials, and its CONNECT line gets them here, where it enters TLS;
+//! that line must hold a random name, which only the crate was told; the other end must be a socket
+//! of this process, where the system shows that; and the port is ours for as long as the crate can
+//! connect to it, because the crate's options hold the listener.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use rustls::crypto::SecureRandom;
+use sonic_rs::JsonValueMutTrait;
+
+use super::CLIENT_NAME;
+use crate::wake::Wake;
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+/// The crate's CONNECT line has some 200 bytes.
+const CONNECT_BYTES_MAX: usize = 16 * 1024;
+
+/// The listening end, on the thread that carries the bytes.
+pub(super) struct Loopback {
+    shared: Arc<Shared>,
+    poll: Poll,
+    wake: Wake,
+}
+
+struct Shared {
+    /// Both ends have it, so that the port stays taken whichever is dropped first.
+    listener: Mutex<TcpListener>,
+    address: SocketAddr,
+    is_released: AtomicBool,
+}
+
+/// What the crate's options hold: while this lives the port is taken.
+pub(super) struct Hold {
+    shared: Arc<Shared>,
+    wake: Wake,
+}
+
+/// Where the crate is to connect to, and as whom.
+pub(super) struct Door {
+    pub(super) port: u16,
+    /// The name for the crate's CONNECT line.
+    pub(super) name: String,
+    pub(super) hold: Hold,
+}
+
+impl Loopback {
+    /// Listens on a free port.
+    ///
+    /// # Errors
+    /// The system has no descriptor, no port or no randomness left.
+    pub(super) fn listen(random: &dyn SecureRandom) -> io::Result<(Self, Door)> {
+        let mut secret = [0; 16];
+        let filled = random.fill(&mut secret);
+        filled.map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        let poll = Poll::new()?;
+        let wake = Wake::new(poll.registry(), WAKER, "nats-tls")?;
+        let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let interest = Interest::READABLE;
+        poll.registry()
+            .register(&mut listener, LISTENER, interest)?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            listener: Mutex::new(listener),
+            address,
+            is_released: AtomicBool::new(false),
+        });
+        let hold = Hold {
+            shared: Arc::clone(&shared),
+            wake: wake.clone(),
+        };
+        let name = format!("{:032x}", u128::from_ne_bytes(secret));
+        let port = address.port();
+        Ok((Self { shared, poll, wake }, Door { port, name, hold }))
+    }
+
+    /// The crate's connection. Others who connect are hung up on.
+    ///
+    /// # Errors
+    /// It did not come until then.
+    pub(super) fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
+        loop {
+            while let Some((stream, peer)) = self.next()? {
+                // Where the system does not say whose the socket is, the name decides alone.
+                match is_ours(peer, self.shared.address) {
+                    Ok(false) => tracing::warn!(
+                        %peer,
+                        "another process connected to the loopback port of the NATS client; it was \
+                         hung up on"
+                    ),
+                    Ok(true) | Err(_) => return Ok(stream),
+                }
+            }
+            if Instant::now() >= until || self.is_released() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.wait(Some(until))?;
+        }
+    }
+
+    /// Keeps the port and hangs up on everyone, the crate's own next attempts too, until the
+    /// crate's thread has ended.
+    pub(super) fn refuse(mut self) {
+        while !self.is_released() {
+            if let Err(error) = self.hang_up() {
+                // The crate holds the listener still: what comes now waits in it for nothing.
+                tracing::debug!(%error, "a loopback port of NATS refuses nobody any more");
+                return;
+            }
+        }
+    }
+
+    fn hang_up(&mut self) -> io::Result<()> {
+        while self.next()?.is_some() {}
+        self.wait(None)
+    }
+
+    fn is_released(&self) -> bool {
+        self.shared.is_released.load(Ordering::Acquire)
+    }
+
+    fn next(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let listener = self.shared.listener.lock();
+        let listener = listener.map_err(|_| io::Error::other("a thread ended in the middle"))?;
+        match listener.accept() {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            // Gone again before it was accepted, or a signal.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let mut events = Events::with_capacity(4);
+        match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.wake.awake();
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.is_released.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+}
+
+/// Whether the other end of a loopback connection, `peer` to `local`, is a socket of this process.
+///
+/// # Errors
+/// The system does not tell.
+#[cfg(target_os = "linux")]
+fn is_ours(peer: SocketAddr, local: SocketAddr) -> io::Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let Some(inode) = inode_of(&table, peer, local) else {
+        return Ok(false);
+    };
+    let socket = format!("socket:[{inode}]");
+    for descriptor in std::fs::read_dir("/proc/self/fd")? {
+        // One that was closed meanwhile is not the one.
+        if let Ok(target) = std::fs::read_link(descriptor?.path())
+            && target.as_os_str() == socket.as_str()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_ours(_: SocketAddr, _: SocketAddr) -> io::Result<bool> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// The inode of the socket at `near` that is connected with `far` (proc_net_tcp of the kernel's
+/// documentation).
+#[cfg(target_os = "linux")]
+fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
+    let end = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => Some(format!(
+            "{:08X}:{:04X}",
+            u32::from_ne_bytes(v4.ip().octets()),
+            v4.port()
+        )),
+        SocketAddr::V6(_) => None,
+    };
+    let (near, far) = (end(near)?, end(far)?);
+    table.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        (fields.next()? == near && fields.next()? == far).then(|| fields.nth(6))?
+    })
+}
+
+/// What stands before TLS: takes the crate's CONNECT line, and nothing else, and gives back the
+/// line for the server.
+pub(super) struct Gate {
+    name: String,
+    /// Fields of CONNECT that log in.
+    login: Vec<(&'static str, String)>,
+    line: Vec<u8>,
+}
+
+impl Gate {
+    pub(super) fn new(name: String, login: Vec<(&'static str, String)>) -> Self {
+        Self {
+            name,
+            login,
+            line: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes of the crate. `Some`: the line is complete, and this is what the
+    /// server gets of all that came.
+    ///
+    /// # Errors
+    /// It is not the crate that sent this.
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.line.extend_from_slice(bytes);
+        let Some(end) = self.line.windows(2).position(|two| two == b"\r\n") else {
+            return match self.line.len() {
+                0..CONNECT_BYTES_MAX => Ok(None),
+                _ => Err(stranger()),
+            };
+        };
+        let (line, rest) = self.line.split_at(end);
+        let json = line.strip_prefix(b"CONNECT ").ok_or_else(stranger)?;
+        let mut connect: sonic_rs::Value = sonic_rs::from_slice(json).map_err(|_| stranger())?;
+        let fields = connect.as_object_mut().ok_or_else(stranger)?;
+        let name = fields
+            .get(&"name")
+            .and_then(sonic_rs::JsonValueTrait::as_str);
+        if name != Some(self.name.as_str()) {
+            return Err(stranger());
+        }
+        fields.insert("name", CLIENT_NAME);
+        for (key, value) in &self.login {
+            fields.insert(key, value.as_str());
+        }
+        let mut out = b"CONNECT ".to_vec();
+        out.extend(sonic_rs::to_vec(&connect).map_err(io::Error::other)?);
+        out.extend_from_slice(rest);
+        Ok(Some(out))
+    }
+}
+
+fn stranger() -> io::Error {
+    let text = "what came over the loopback connection is not from the NATS client";
+    io::Error::new(ErrorKind::PermissionDenied, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn listen() -> (Loopback, Door) {
+        let provider = rustls::crypto::ring::default_provider();
+        Loopback::listen(provider.secure_random).expect("a port")
+    }
+
+    fn gate() -> Gate {
+        let login = vec![("user", "gw".to_owned()), ("pass", "p\"w".to_owned())];
+        Gate::new("secret".to_owned(), login)
+    }
+
+    #[test]
+    fn the_login_is_added_to_the_line_with_the_right_name_and_to_no_other() {
+        let mut gate = gate();
+        let line = b"CONNECT {\"name\":\"secret\",\"echo\":true}\r\nPING\r\n";
+        let (first, rest) = line.split_at(20);
+        assert_eq!(gate.pass(first).expect("a part"), None);
+        let sent = gate.pass(rest).expect("taken").expect("complete");
+        let sent = String::from_utf8(sent).expect("text");
+        let json = sent.strip_prefix("CONNECT ").expect("the verb");
+        let json = json.strip_suffix("\r\nPING\r\n").expect("the rest");
+        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let want =
+            serde_json::json!({"name": "weirgate", "echo": true, "user": "gw", "pass": "p\"w"});
+        assert_eq!(json, want);
+    }
+
+    #[test]
+    fn lines_that_are_not_the_crates_pass_nothing() {
+        for line in [
+            "CONNECT {\"name\":\"weirgate\"}\r\n",
+            "CONNECT {\"verbose\":false}\r\n",
+            "CONNECT []\r\n",
+            "PING\r\nCONNECT {\"name\":\"secret\"}\r\n",
+            "SUB > 1\r\n",
+            "CONNECT {\"name\":\"secret\"\r\n",
+        ] {
+            assert!(gate().pass(line.as_bytes()).is_err(), "{line}");
+        }
+        assert!(gate().pass(&vec![b'x'; CONNECT_BYTES_MAX]).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn another_process_is_hung_up_on_and_the_next_of_ours_is_taken() {
+        let (mut loopback, door) = listen();
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3; echo over",
+            door.port
+        );
+        let mut bash = Command::new("bash");
+        let stranger = bash.args(["-c", &script]).stdout(Stdio::piped()).spawn();
+        let mut stranger = stranger.expect("bash");
+        let nobody = loopback.accept(Instant::now() + Duration::from_millis(500));
+        assert!(nobody.is_err());
+        let mut said = String::new();
+        let output = stranger.stdout.as_mut().expect("its output");
+        output.read_to_string(&mut said).expect("text");
+        assert_eq!(said, "over\n");
+        stranger.wait().expect("it ends");
+        let ours = std::net::TcpStream::connect(("127.0.0.1", door.port)).expect("connected");
+        let taken = loopback.accept(Instant::now() + Duration::from_secs(5));
+        let taken = taken.expect("ours");
+        assert_eq!(taken.peer_addr().ok(), ours.local_addr().ok());
+    }
+
+    #[test]
+    fn the_port_is_kept_and_refuses_until_it_is_let_go_of() {
+        let (loopback, door) = listen();
+        let port = door.port;
+        let refusing = std::thread::spawn(move || loopback.refuse());
+        for _ in 0..3 {
+            let mut again = std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected");
+            assert!(matches!(again.read(&mut [0]), Ok(0) | Err(_)));
+            assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_err());
+        }
+        drop(door.hold);
+        refusing.join().expect("it ends");
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+
+        let (loopback, door) = listen();
+        drop(loopback);
+        assert!(std::net::TcpListener::bind(("127.0.0.1", door.port)).is_err());
+    }
+}

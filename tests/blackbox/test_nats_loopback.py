@@ -1,0 +1,81 @@
+"""Another user of the machine gets neither the credentials nor the session that weirgate has with a NATS server over TLS."""
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+import loopback_attackers
+import pytest
+from waiting import until
+
+PASSWORD = "TOPSECRETPASSWORD"
+ATTACK_S = 6
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A folder with ca.pem, a server's srv.pem and srv.key for 127.0.0.1, and a client's cl.pem and cl.key."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(command):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
+    for name, alternative in (("srv", "IP:127.0.0.1"), ("cl", "email:gw@example.test")):
+        (folder / "names").write_text(f"subjectAltName={alternative}\n")
+        openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem")
+    return folder
+
+
+def tls_block(folder, more=""):
+    return f'tls {{ cert_file: "{folder}/srv.pem", key_file: "{folder}/srv.key" {more} }}'
+
+
+def loopback_port(weirgate):
+    """The port of the listener that is not the gateway's public one."""
+    inodes = set()
+    for descriptor in pathlib.Path(f"/proc/{weirgate.pid}/fd").iterdir():
+        try:
+            inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+        except OSError:
+            pass
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        field = line.split()
+        port = int(field[1].rsplit(":", 1)[1], 16)
+        if field[3] == "0A" and field[9] in inodes and port != weirgate.port:
+            return port
+    return None
+
+
+@pytest.mark.timeout(60)
+def test_a_lost_connection_shows_its_password_to_nobody(start_nats, start_weirgate, certificates):
+    user = f'authorization {{ user: gw, password: "{PASSWORD}" }}'
+    server = start_nats(config=f"{tls_block(certificates)}\n{user}")
+    url = f"tls://gw:{PASSWORD}@127.0.0.1:{server.port}"
+    weirgate = start_weirgate("levels", "--nats-ca", certificates / "ca.pem", env={"NATS_URL": url}).wait_ready()
+    attacker = loopback_attackers.start(loopback_attackers.SQUAT, loopback_port(weirgate), ATTACK_S)
+    time.sleep(0.5)
+    server.kill()
+    said = attacker.communicate(timeout=20)[0]
+    assert "got" not in said and PASSWORD not in said, said
+
+
+@pytest.mark.timeout(90)
+async def test_nobody_is_given_a_session_that_the_client_certificate_opened(start_nats, start_weirgate, certificates):
+    verify = f', ca_file: "{certificates}/ca.pem", verify: true'
+    server = start_nats(config=tls_block(certificates, verify))
+    attacker = loopback_attackers.start(loopback_attackers.HIJACK, 20, server.port)
+    time.sleep(0.5)
+    files = [certificates / name for name in ("ca.pem", "cl.pem", "cl.key")]
+    flags = zip(("--nats-ca", "--nats-cert", "--nats-key"), files, strict=True)
+    weirgate = start_weirgate("levels", *(part for flag in flags for part in flag),
+                              env={"NATS_URL": f"tls://127.0.0.1:{server.port}"}).wait_ready()
+    for _ in range(4):
+        server.kill()
+        await until(lambda: not weirgate.health()["nats_connected"], 10, "the loss is noticed")
+        server.start()
+        await until(lambda: weirgate.health()["nats_connected"], 10, "the connection is made again")
+    said = attacker.communicate(timeout=30)[0]
+    # The attacker was there: it found listeners of the gateway.
+    assert re.fullmatch(r"listeners [1-9]\d* won 0\n", said), said

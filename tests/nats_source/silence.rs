@@ -1,0 +1,116 @@
+//! A link that is well, and JetStream that says nothing of one consumer, or delivers nothing.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use weirgate::telemetry::Stall;
+
+use super::*;
+
+/// The request that is muted. What takes its place has the same length, and no service.
+const ASKED: &[u8] = b"$JS.API.CONSUMER.INFO.LEVEL_SIGNALS.";
+const MUTED: &[u8] = b"$JS.MUTE.CONSUMER.INF.LEVEL_SIGNALS.";
+
+/// A way to the server that can make JetStream deaf for questions about the consumers of one
+/// stream. Returns its URL and the switch.
+fn muting(server: &NatsServer) -> (String, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    let (mute, address) = (Arc::new(AtomicBool::new(false)), server.address());
+    let is_mute = Arc::clone(&mute);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(far) = TcpStream::connect(address) else {
+                continue;
+            };
+            let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");
+            let (back, there) = (copy(&far), copy(&client));
+            let is_mute = Arc::clone(&is_mute);
+            thread::spawn(move || forward(client, far, &is_mute));
+            thread::spawn(move || forward(back, there, &AtomicBool::new(false)));
+        }
+    });
+    (url, mute)
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, is_mute: &AtomicBool) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        let mut bytes = buffer[..n].to_vec();
+        for at in 0..n.saturating_sub(ASKED.len()) {
+            if is_mute.load(SeqCst) && bytes[at..].starts_with(ASKED) {
+                bytes[at..at + MUTED.len()].copy_from_slice(MUTED);
+            }
+        }
+        if to.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_consumer_that_nobody_answers_about_touches_no_other_subject() {
+    let server = NatsServer::start();
+    let (url, mute) = muting(&server);
+    // Somebody listens there, so that no server answers "no responders".
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let source = run(settings(&url));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    mute.store(true, SeqCst);
+    let muted = Instant::now();
+    let (mut n, mut was_told) = (0, false);
+    let of_levels = &source.status.consumers()[0];
+    // Long enough for the silence to be told, and for another consumer to be made.
+    while muted.elapsed() < Duration::from_secs(8) {
+        publish(&js, FLOW, n..n + 1);
+        publish(&js, LEVELS, n..n + 1);
+        let mut seen = [source.next(), source.next()].map(|event| short(&event));
+        seen.sort();
+        assert_eq!(seen, [format!("flow {n}"), format!("levels {n}")]);
+        n += 1;
+        was_told |= of_levels.is_silent() && of_levels.lag().is_none();
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(was_told && source.status.connected());
+    assert_eq!(source.status.reconnects(), 0);
+    let consumers = || {
+        js.stream_info("LEVEL_SIGNALS")
+            .map(|s| s.state.consumer_count)
+    };
+    assert!(consumers().is_ok_and(|count| count > 1));
+    mute.store(false, SeqCst);
+    eventually("the durable is taken over again", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        !of_levels.is_silent() && info.is_ok_and(|i| i.push_bound && i.num_ack_pending == 0)
+    });
+    publish(&js, LEVELS, n..n + 1);
+    assert_eq!(
+        source.until(&format!("levels {n}")),
+        [format!("levels {n}")]
+    );
+}
+
+#[test]
+fn acknowledgements_that_are_refused_are_told() {
+    let server = NatsServer::start_with(
+        "authorization { users: [
+            { user: gw, password: p, permissions: { publish: { deny: \"$JS.ACK.>\" } } }
+            { user: feed, password: f }
+        ] }",
+    );
+    let source = run(settings(&server.url_as("gw:p")));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url_as("feed:f"));
+    publish(&js, LEVELS, 0..700);
+    source.until("levels 500");
+    eventually("the stall is told", || {
+        source.status.consumers()[0].stall() == Some(Stall::AcksRefused)
+    });
+    assert!(source.status.has_stall(Stall::AcksRefused));
+    assert_eq!(source.status.consumers()[1].stall(), None);
+}

@@ -1,0 +1,66 @@
+//! A cluster of three real nats-servers with JetStream, on free loopback ports.
+
+use std::ops::{Index, IndexMut};
+
+use crate::nats_server::NatsServer;
+use crate::program::free_port;
+
+/// How many servers a cluster has: the fewest that go on without one of them.
+const SERVERS: usize = 3;
+
+/// Three servers with routes to one another. JetStream needs some seconds after the start, until
+/// the servers have elected a leader.
+pub struct NatsCluster {
+    servers: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    /// Starts all servers. The name of a server is `n` and its index.
+    pub fn start() -> Self {
+        let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
+        let routes: Vec<String> = ports
+            .iter()
+            .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+            .collect();
+        let start = |(index, port): (usize, &u16)| {
+            NatsServer::start_with(&format!(
+                "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", \
+                 routes: [{}] }}",
+                routes.join(", ")
+            ))
+        };
+        Self {
+            servers: ports.iter().enumerate().map(start).collect(),
+        }
+    }
+
+    /// The URLs of all servers, as `NATS_URL` has them.
+    pub fn urls(&self) -> String {
+        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
+        urls.join(",")
+    }
+
+    /// How many servers there are.
+    pub fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The index of a server, by its name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        (0..self.servers.len()).find(|index| name == format!("n{index}"))
+    }
+}
+
+impl Index<usize> for NatsCluster {
+    type Output = NatsServer;
+
+    fn index(&self, index: usize) -> &NatsServer {
+        &self.servers[index]
+    }
+}
+
+impl IndexMut<usize> for NatsCluster {
+    fn index_mut(&mut self, index: usize) -> &mut NatsServer {
+        &mut self.servers[index]
+    }
+}
