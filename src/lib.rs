@@ -6,6 +6,7 @@
 //! To build a gateway of your own, start with [`hub::Gateway`], [`hub::Feed`] and [`run::Parts`];
 //! `examples/ticker.rs` is a whole one.
 
+pub mod admission;
 pub mod auth;
 pub mod clock;
 pub mod commands;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use weirgate::auth::TrustedProxies;
+use weirgate::admission::TrustedProxies;
 use weirgate::clock::Clock;
 use weirgate::gateways::events::Service;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};

@@ -3,8 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::glob::{Glob, GlobError, Globs, is_pattern};
+use super::match_budget::{MatchBudget, OverBudget};
+use super::verdicts::Verdicts;
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;
+
+/// Steps of matching for one pattern. What needs more is refused, whatever is left of the request's
+/// budget.
+const PATTERN_STEPS_MAX: usize = 50_000;
 
 /// The table is an object of lists.
 const DEPTH_MAX: usize = 2;
@@ -62,6 +68,7 @@ struct Role {
     /// As they were given, to be shown.
     names: Vec<String>,
     globs: Globs,
+    verdicts: Verdicts,
 }
 
 /// A table from role to the names and patterns that it may subscribe to.
@@ -118,8 +125,12 @@ impl Acl {
                 error,
             })?);
         }
-        let globs = Globs::new(globs);
-        self.roles.insert(role, Role { names, globs });
+        let table = Role {
+            names,
+            globs: Globs::new(globs),
+            verdicts: Verdicts::default(),
+        };
+        self.roles.insert(role, table);
         Ok(())
     }
 
@@ -141,19 +152,52 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
-    /// The role may subscribe to `name`, which stands for itself, or is a pattern: then every name
-    /// that it can match has to be granted. A role that the table does not know may nothing.
-    pub fn grants(&self, role: &str, name: &str) -> bool {
-        let Some(role) = self.roles.get(role) else {
+    /// Whether the role may subscribe to `name`, which stands for itself, or is a pattern: then every
+    /// name that it can match has to be granted. A role that the table does not know may nothing,
+    /// and what cannot be told within `budget` is refused.
+    pub fn grants(&mut self, role: &str, name: &str, budget: &mut MatchBudget) -> bool {
+        let Some(role) = self.roles.get_mut(role) else {
             return false;
         };
         if role.globs.match_everything() {
             return true;
         }
-        if !is_pattern(name) {
-            return role.globs.match_name(name);
+        let granted = if is_pattern(name) {
+            role.grants_pattern(name, budget)
+        } else {
+            let read = budget.spend(name.len());
+            read.and_then(|()| role.globs.match_name(name, budget))
+        };
+        granted.unwrap_or(false)
+    }
+}
+
+impl Role {
+    fn grants_pattern(
+        &mut self,
+        pattern: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        budget.spend(pattern.len())?;
+        if let Some(granted) = self.verdicts.get(pattern) {
+            return Ok(granted);
         }
-        Glob::parse(name).is_ok_and(|asked| role.globs.contain(&asked))
+        let mut own = budget.at_most(PATTERN_STEPS_MAX);
+        let whole = own.left() == PATTERN_STEPS_MAX;
+        let granted = match Glob::parse(pattern) {
+            Ok(asked) => self.globs.contain(&asked, &mut own),
+            Err(_) => Ok(false),
+        };
+        budget.take_back(own);
+        match granted {
+            // Another request may have more left for it.
+            Err(OverBudget) if !whole => Err(OverBudget),
+            known => {
+                let granted = known.unwrap_or(false);
+                self.verdicts.keep(pattern, granted);
+                Ok(granted)
+            }
+        }
     }
 }
 
@@ -169,9 +213,13 @@ fn read_name(name: &str) -> Result<Glob, GlobError> {
 mod tests {
     use super::*;
 
+    fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
+        acl.grants(role, name, &mut MatchBudget::new(PATTERN_STEPS_MAX))
+    }
+
     #[test]
     fn the_contracts_table() {
-        let acl = Acl::default();
+        let mut acl = Acl::default();
         for (role, name, granted) in [
             ("user", "market:tick", true),
             ("user", "market:tick:BANKNIFTY", true),
@@ -189,14 +237,14 @@ mod tests {
             ("guest", "market:tick", false),
             ("", "market:tick", false),
         ] {
-            assert_eq!(acl.grants(role, name), granted, "{role} {name}");
+            assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
         }
         assert!(acl.knows("user") && !acl.knows("guest"));
     }
 
     #[test]
     fn a_pattern_is_granted_where_all_that_it_matches_is() {
-        let acl = Acl::default();
+        let mut acl = Acl::default();
         for (name, granted) in [
             ("market:tick:*", true),
             ("market:tick:B*", true),
@@ -221,22 +269,22 @@ mod tests {
             ("[mi]*", false),
             ("market:tick:[à-é]*", false),
         ] {
-            assert_eq!(acl.grants("user", name), granted, "{name}");
+            assert_eq!(grants(&mut acl, "user", name), granted, "{name}");
         }
-        assert!(!acl.grants("user", "engine:signal:*"));
-        assert!(acl.grants("admin", "engine:signal:*"));
-        assert!(!acl.grants("admin", "engine:*"));
+        assert!(!grants(&mut acl, "user", "engine:signal:*"));
+        assert!(grants(&mut acl, "admin", "engine:signal:*"));
+        assert!(!grants(&mut acl, "admin", "engine:*"));
     }
 
     #[test]
     fn several_patterns_may_grant_one_together() {
         let table = br#"{"r": ["a:x*", "a:[^x]*", "a:"]}"#;
-        let acl = Acl::from_json(table).expect("a table");
-        assert!(acl.grants("r", "a:*"));
+        let mut acl = Acl::from_json(table).expect("a table");
+        assert!(grants(&mut acl, "r", "a:*"));
         let table = br#"{"r": ["a:x*", "a:[^x]*"]}"#;
-        let acl = Acl::from_json(table).expect("a table");
-        assert!(!acl.grants("r", "a:*"), "a: itself is not granted");
-        assert!(acl.grants("r", "a:?*"));
+        let mut acl = Acl::from_json(table).expect("a table");
+        assert!(!grants(&mut acl, "r", "a:*"), "a: itself is not granted");
+        assert!(grants(&mut acl, "r", "a:?*"));
     }
 
     #[test]
@@ -258,5 +306,49 @@ mod tests {
             let error = Acl::from_json(bad.as_bytes()).expect_err(bad).to_string();
             assert!(error.contains(says), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn what_was_asked_before_costs_its_length() {
+        let table = br#"{"r": ["*a*b*c*d*e*f*g*h"], "s": ["*"], "t": []}"#;
+        let mut acl = Acl::from_json(table).expect("a table");
+        let mut cost = |role: &str, granted: bool| {
+            let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
+            let pattern = "1*a*b*c*d*e*f*g*h";
+            assert_eq!(acl.grants(role, pattern, &mut budget), granted, "{role}");
+            PATTERN_STEPS_MAX - budget.left()
+        };
+        assert!(cost("r", true) > 1_000);
+        assert_eq!(cost("r", true), 17);
+        assert!(cost("t", false) > 17, "each role has answers of its own");
+        assert_eq!(cost("t", false), 17);
+        assert_eq!(cost("s", true), 0);
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
+        let table = br#"{"r": ["*a*b*c*d*e*f*g*h", "x:*"]}"#;
+        let mut acl = Acl::from_json(table).expect("a table");
+        let pattern = "1*a*b*c*d*e*f*g*h";
+        for name in [pattern, "x:1", "x:*"] {
+            assert!(!acl.grants("r", name, &mut MatchBudget::new(0)), "{name}");
+            assert!(!acl.grants("r", name, &mut MatchBudget::new(5)), "{name}");
+        }
+        let mut few = MatchBudget::new(2_000);
+        assert!(!acl.grants("r", pattern, &mut few));
+        assert_eq!(few.left(), 0);
+        assert!(grants(&mut acl, "r", pattern));
+    }
+
+    #[test]
+    fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
+        let table = format!(r#"{{"r": ["*{}"]}}"#, "[ab]?".repeat(60));
+        let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
+        let evil = format!("{}b", "*a".repeat(120));
+        let mut budget = MatchBudget::new(2 * PATTERN_STEPS_MAX);
+        assert!(!acl.grants("r", &evil, &mut budget));
+        assert_eq!(budget.left(), PATTERN_STEPS_MAX - evil.len());
+        assert!(!acl.grants("r", &evil, &mut budget));
+        assert_eq!(budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
     }
 }

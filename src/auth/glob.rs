@@ -1,14 +1,16 @@
 //! Patterns as Redis matches them (`stringmatchlen` in its `util.c`), byte by byte: `*`, `?`, `[…]`
 //! with ranges and `^`, and `\` before a byte that is meant itself.
 //!
-//! Two questions are answered here, both in bounded time: does a pattern match a name, and does a
-//! set of patterns match everything that another one can. Redis itself does the matching of
+//! Two questions are answered here, both within a budget of steps: does a pattern match a name, and
+//! does a set of patterns match everything that another one can. Redis itself does the matching of
 //! publications.
 
 use std::collections::BTreeSet;
 
-/// Steps of one containment question. A question that needs more is answered with no.
-const STEPS_MAX: usize = 4_000;
+use super::match_budget::{MatchBudget, OverBudget};
+
+/// What a state of the automaton costs beyond its places: memory, and a search among those seen.
+const STATE_STEPS: usize = 16;
 
 /// Redis takes these in a name for a pattern; `[` and `\` alone do not make one (contract
 /// channels: row names).
@@ -45,11 +47,18 @@ impl Bytes {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
-    /// The only one in it.
-    fn single(&self) -> Option<u8> {
-        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+    /// The lowest one.
+    fn first(self) -> Option<u8> {
         let word = self.0.iter().position(|word| *word != 0)?;
-        (count == 1).then(|| (word as u32 * 64 + self.0[word].trailing_zeros()) as u8)
+        Some((word as u32 * 64 + self.0[word].trailing_zeros()) as u8)
+    }
+
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    fn both(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
     }
 
     fn complement(self) -> Self {
@@ -109,13 +118,22 @@ impl Glob {
     /// Whether the pattern matches the whole name, in at most (length of the pattern) × (length of
     /// the name) steps: only the last `*` is ever gone back to.
     pub fn matches(&self, name: &[u8]) -> bool {
+        let matches = self.matches_within(name, &mut MatchBudget::unlimited());
+        matches.unwrap_or(false)
+    }
+
+    fn matches_within(&self, name: &[u8], budget: &mut MatchBudget) -> Result<bool, OverBudget> {
         let (mut piece, mut at) = (0, 0);
         let mut last_any = None;
         loop {
+            budget.spend(1)?;
             match (self.pieces.get(piece), name.get(at)) {
-                (None, None) => return true,
+                (None, None) => return Ok(true),
                 (Some(Piece::Any), _) => {
                     piece += 1;
+                    if piece == self.pieces.len() {
+                        return Ok(true);
+                    }
                     last_any = Some((piece, at));
                     continue;
                 }
@@ -131,9 +149,36 @@ impl Glob {
                     *from += 1;
                     (piece, at) = (*after, *from);
                 }
-                _ => return false,
+                _ => return Ok(false),
             }
         }
+    }
+
+    /// The one name that it matches, where it has no choice.
+    fn as_exact(&self) -> Option<Vec<u8>> {
+        let byte = |piece: &Piece| match piece {
+            Piece::One(set) => set.first().filter(|byte| *set == Bytes::one(*byte)),
+            Piece::Any => None,
+        };
+        self.pieces.iter().map(byte).collect()
+    }
+
+    /// Up to the first `*` of either, this pattern takes every byte that `asked` takes. Where it
+    /// does not, it cannot grant all of `asked` alone.
+    fn begins_wide_enough(
+        &self,
+        asked: &Self,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        for pair in self.pieces.iter().zip(&asked.pieces) {
+            budget.spend(1)?;
+            match pair {
+                (Piece::One(own), Piece::One(set)) if own.both(*set) == *set => {}
+                (Piece::One(_), Piece::One(_)) => return Ok(false),
+                _ => break,
+            }
+        }
+        Ok(true)
     }
 
     /// There is a name that it matches: `[]` matches no byte.
@@ -188,9 +233,12 @@ fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Globs {
     globs: Vec<Glob>,
-    /// Bytes with equal numbers are the same to every pattern; one byte of each.
-    representatives: Vec<u8>,
-    class_of: Vec<usize>,
+    /// The names of those patterns that match a single one.
+    exact: BTreeSet<Vec<u8>>,
+    /// The patterns that match more, by their place in `globs`.
+    wild: Vec<usize>,
+    /// All bytes, in sets of those that are the same to every pattern.
+    kinds: Vec<Bytes>,
     /// What is active before the first byte.
     start: Vec<Place>,
 }
@@ -200,38 +248,86 @@ type Place = (u32, u32);
 
 impl Globs {
     pub(super) fn new(globs: Vec<Glob>) -> Self {
-        let (mut class_of, mut representatives) = (vec![0; 256], vec![0]);
-        for piece in globs.iter().flat_map(|glob| &glob.pieces) {
-            if let Piece::One(set) = piece {
-                refine(&mut class_of, &mut representatives, set);
+        let mut all = Self {
+            kinds: vec![Bytes::ALL],
+            ..Self::default()
+        };
+        for (index, glob) in globs.iter().enumerate() {
+            match glob.as_exact() {
+                Some(name) => drop(all.exact.insert(name)),
+                None => all.wild.push(index),
+            }
+            for piece in &glob.pieces {
+                if let Piece::One(set) = piece {
+                    refine(&mut all.kinds, *set);
+                }
             }
         }
         let starts = (0..globs.len() as u32).map(|glob| (glob, 0)).collect();
-        let mut all = Self {
-            globs,
-            representatives,
-            class_of,
-            start: Vec::new(),
-        };
+        all.globs = globs;
         all.start = all.closed(starts);
         all
     }
 
     /// One of them matches the whole name.
-    pub(super) fn match_name(&self, name: &str) -> bool {
-        self.globs.iter().any(|glob| glob.matches(name.as_bytes()))
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn match_name(
+        &self,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        let name = name.as_bytes();
+        if self.exact.contains(name) {
+            return Ok(true);
+        }
+        for &glob in &self.wild {
+            if self.globs[glob].matches_within(name, budget)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Every name that `asked` matches is matched by one of them. Exact, but for questions of more
-    /// than [`STEPS_MAX`] steps: those are answered with no.
-    pub(super) fn contain(&self, asked: &Glob) -> bool {
+    /// Every name that `asked` matches is matched by one of them. Exact.
+    ///
+    /// Mostly one pattern grants all of it, which is far cheaper to see than what several grant
+    /// together.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn contain(
+        &self,
+        asked: &Glob,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
         if self.match_everything() || !asked.matches_anything() {
-            return true;
+            return Ok(true);
         }
+        for &glob in &self.wild {
+            if !self.globs[glob].begins_wide_enough(asked, budget)? {
+                continue;
+            }
+            let alone = self.closed(vec![(glob as u32, 0)]);
+            if self.contain_from(alone, asked, budget)? {
+                return Ok(true);
+            }
+        }
+        self.contain_from(self.start.clone(), asked, budget)
+    }
+
+    /// Every name that `asked` matches is matched from these places on.
+    fn contain_from(
+        &self,
+        start: Vec<Place>,
+        asked: &Glob,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
         let mut seen = BTreeSet::new();
-        let mut open = vec![(0, self.start.clone())];
-        let mut steps = 0;
+        let mut open = vec![(0, start)];
         while let Some((at, active)) = open.pop() {
+            budget.spend(STATE_STEPS + active.len() + self.kinds.len())?;
             // From here on everything is matched.
             if active.iter().any(|place| self.is_last_any(*place)) {
                 continue;
@@ -240,50 +336,32 @@ impl Globs {
                 if active.iter().any(|place| self.is_end(*place)) {
                     continue;
                 }
-                return false;
+                return Ok(false);
             };
             let (set, next) = match piece {
                 Piece::Any => {
                     open.push((at + 1, active.clone()));
-                    (&Bytes::ALL, at)
+                    (Bytes::ALL, at)
                 }
-                Piece::One(set) => (set, at + 1),
+                Piece::One(set) => (*set, at + 1),
             };
-            for byte in self.kinds_of(set) {
-                steps += 1;
-                if steps > STEPS_MAX {
-                    return false;
-                }
+            for byte in self.kinds.iter().filter_map(|kind| kind.both(set).first()) {
+                budget.spend(STATE_STEPS + active.len())?;
                 let state = (next, self.after(&active, byte));
                 // Nothing is matched any more, and there is a name that goes on from here.
                 if state.1.is_empty() {
-                    return false;
+                    return Ok(false);
                 }
                 if seen.insert(state.clone()) {
                     open.push(state);
                 }
             }
         }
-        true
+        Ok(true)
     }
 
     pub(super) fn match_everything(&self) -> bool {
         self.globs.iter().any(Glob::matches_everything)
-    }
-
-    /// One byte of each kind in the set.
-    fn kinds_of(&self, set: &Bytes) -> Vec<u8> {
-        if *set == Bytes::ALL {
-            return self.representatives.clone();
-        }
-        if let Some(byte) = set.single() {
-            return vec![byte];
-        }
-        let mut met = vec![false; self.representatives.len()];
-        (0..=u8::MAX)
-            .filter(|byte| set.contains(*byte))
-            .filter(|byte| !std::mem::replace(&mut met[self.class_of[usize::from(*byte)]], true))
-            .collect()
     }
 
     fn after(&self, active: &[Place], byte: u8) -> Vec<Place> {
@@ -323,17 +401,14 @@ impl Globs {
 }
 
 /// Splits the kinds of bytes that `set` holds in part.
-fn refine(class_of: &mut [usize], representatives: &mut Vec<u8>, set: &Bytes) {
-    let mut split = vec![None; representatives.len()];
-    for byte in 0..=u8::MAX {
-        let class = class_of[usize::from(byte)];
-        if set.contains(byte) == set.contains(representatives[class]) {
-            continue;
+fn refine(kinds: &mut Vec<Bytes>, set: Bytes) {
+    let outside = set.complement();
+    for index in 0..kinds.len() {
+        let (within, without) = (kinds[index].both(set), kinds[index].both(outside));
+        if !within.is_empty() && !without.is_empty() {
+            kinds[index] = within;
+            kinds.push(without);
         }
-        class_of[usize::from(byte)] = *split[class].get_or_insert_with(|| {
-            representatives.push(byte);
-            representatives.len() - 1
-        });
     }
 }
 

@@ -178,14 +178,19 @@ impl Authenticator {
                 ..Identity::default()
             });
         }
+        let claims = decode(self.signed_claims(token)?)?;
+        self.rules.judge(&members(&claims)?, unix_ms)
+    }
+
+    /// The claims of a JWT, encoded as they are, once its signature is found good.
+    fn signed_claims<'a>(&self, token: &'a Token) -> Result<&'a str, Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
         let (algorithm, key_id) = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
         keys.check(algorithm, key_id.as_deref(), message, signature)?;
-        let claims = decode(claims)?;
-        self.rules.judge(&members(&claims)?, unix_ms)
+        Ok(claims)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::auth::{Identity, Refusal, TokenBucket};
+use crate::admission::TokenBucket;
+use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, Now};
 
 /// For a refused token and for one that has ended: browsers cannot see an HTTP status.

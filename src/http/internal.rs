@@ -1,7 +1,8 @@
 //! What only the services behind a gateway may ask for: a token first, then a body.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
@@ -10,6 +11,9 @@ use subtle::ConstantTimeEq;
 
 use super::body::{ReadBodyError, RequestBody};
 use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
+use crate::clock::Clock;
+use crate::hub::Now;
+use crate::log_budget::{LogBudget, LogLine};
 
 /// Who may ask, and how much it may say.
 #[derive(Clone)]
@@ -20,23 +24,31 @@ pub struct InternalAccess {
     pub body_bytes_max: usize,
 }
 
+/// Lines about wrong tokens.
+const ATTEMPT_LINES_PER_SECOND: u32 = 1;
+
 static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
 /// `POST path`: `answer` is asked once the token is found good and the body is there.
-pub fn route<F, A>(path: &'static str, access: InternalAccess, answer: F) -> Route
+pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
     A: Future<Output = Answer> + 'static,
 {
-    let shared = Arc::new((access, answer));
+    let shared = Arc::new((access, answer, Attempts::default()));
     let handler = move |request: RequestParts, body: RequestBody| {
         let shared = Arc::clone(&shared);
         async move {
-            let (access, answer) = &*shared;
+            let (access, answer, attempts) = &*shared;
             let answer = match access.body(&request.head.headers, body).await {
                 Ok(body) => answer(body).await,
-                Err(refusal) => refusal.answer(),
+                Err(refusal) => {
+                    if refusal == Refusal::Forbidden {
+                        attempts.log(path, request.peer, clock.now());
+                    }
+                    refusal.answer()
+                }
             };
             LateAnswer::from(answer)
         }
@@ -45,6 +57,25 @@ where
         path,
         methods: &POST,
         answer: Handler::later(handler),
+    }
+}
+
+/// Requests with a wrong token, of which a line a second is logged: guessing shows.
+struct Attempts(Mutex<LogBudget>);
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self(Mutex::new(LogBudget::new(ATTEMPT_LINES_PER_SECOND)))
+    }
+}
+
+impl Attempts {
+    fn log(&self, path: &'static str, peer: SocketAddr, now: Now) {
+        // No holder of this lock can panic.
+        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(LogLine { suppressed }) = budget.line(now) {
+            tracing::warn!(path, %peer, suppressed, "request with a wrong X-Internal-Token refused");
+        }
     }
 }
 
@@ -113,6 +144,33 @@ mod tests {
             headers.append(TOKEN_HEADER, HeaderValue::from_str(one).unwrap());
         }
         access.admit(&headers)
+    }
+
+    #[test]
+    fn wrong_tokens_are_logged_once_a_second_with_their_number() {
+        let lines = tempfile::NamedTempFile::new().expect("a file");
+        let writer = Arc::new(lines.reopen().expect("the file"));
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(writer)
+            .with_ansi(false)
+            .finish();
+        let attempts = Attempts::default();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
+        tracing::subscriber::with_default(subscriber, || {
+            for mono_us in [5_000_000, 5_000_001, 5_999_999, 6_000_000] {
+                let now = Now {
+                    mono_us,
+                    unix_ms: 0,
+                };
+                attempts.log("/internal/broadcast", peer, now);
+            }
+        });
+        let log = std::fs::read_to_string(lines.path()).expect("text");
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(
+            log.contains("peer=192.0.2.1:4711") && log.contains("suppressed=2"),
+            "{log}"
+        );
     }
 
     #[test]

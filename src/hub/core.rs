@@ -18,7 +18,7 @@ use super::{
     CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
     SessionKey, TopicName,
 };
-use crate::auth::Addresses;
+use crate::admission::Addresses;
 use crate::random::SplitMix64;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;

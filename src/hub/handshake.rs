@@ -10,7 +10,7 @@ use super::protocol::{Refusal, Request, Speaks};
 use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
-use crate::auth::AddressRefusal;
+use crate::admission::AddressRefusal;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 

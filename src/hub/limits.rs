@@ -1,7 +1,7 @@
 //! The named limits that the core keeps. Values are handed in; every one has a counter or a
 //! close reason that shows when it was hit.
 
-use crate::auth::{AddressLimits, TrustedProxies};
+use crate::admission::{AddressLimits, TrustedProxies};
 
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]

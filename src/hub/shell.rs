@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Ended, SessionKey};
-use crate::auth::AddressPlace;
+use crate::admission::AddressPlace;
 
 /// What the shell has to do to a socket.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::auth::{Acl, ApiKey, Authenticator, KeyRing};
 use crate::gateways::AccessStats;
 use crate::key_files::KeyFiles;
 use crate::run::RunError;
-use crate::settings::AuthSettings;
+use crate::settings::{AuthSettings, SecretText};
 use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
@@ -42,10 +42,19 @@ pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     if authenticator.admits_nobody() {
         tracing::warn!("REQUIRE_AUTH is on and there is no key: nobody can connect");
     }
-    let secret = settings.jwt_secret.as_ref();
-    if secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
-        tracing::warn!("JWT_SECRET has less than {SECRET_BYTES_MIN} bytes and can be guessed");
+    warn_of_short("JWT_SECRET", settings.jwt_secret.as_ref());
+    warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
+}
+
+/// Logs that a secret can be guessed: as many guesses a second are answered as connections are.
+pub(super) fn warn_of_short(name: &str, secret: Option<&SecretText>) {
+    if is_short(secret) {
+        tracing::warn!("{name} has less than {SECRET_BYTES_MIN} bytes and can be guessed");
     }
+}
+
+fn is_short(secret: Option<&SecretText>) -> bool {
+    secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN)
 }
 
 /// What is counted of tokens and rates.
@@ -83,4 +92,40 @@ pub(super) fn acl(file: Option<&Path>) -> Result<Acl, RunError> {
 #[cfg(not(feature = "redis"))]
 pub(super) fn without_redis(_: &crate::settings::Checked) -> Result<(), RunError> {
     Err(RunError::NotBuilt("Redis"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_short_secret_is_warned_of_by_its_name() {
+        let lines = tempfile::NamedTempFile::new().expect("a file");
+        let writer = Arc::new(lines.reopen().expect("the file"));
+        let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
+        let short = SecretText::new("0123456789abcdef0123456789abcde");
+        let long = SecretText::new("0123456789abcdef0123456789abcdef");
+        let mut settings = AuthSettings {
+            required: false,
+            api_key: Some(short.clone()),
+            jwt_secret: Some(short.clone()),
+            public_key_files: Vec::new(),
+            jwks_file: None,
+            rules: crate::auth::ClaimRules::default(),
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            warn_of(&settings, &Authenticator::default());
+            settings.api_key = Some(long.clone());
+            settings.jwt_secret = None;
+            warn_of(&settings, &Authenticator::default());
+            warn_of_short("INTERNAL_AUTH_TOKEN", Some(&short));
+            warn_of_short("INTERNAL_AUTH_TOKEN", Some(&long));
+        });
+        let log = std::fs::read_to_string(lines.path()).expect("text");
+        for name in ["JWT_SECRET", "GATEWAY_API_KEY", "INTERNAL_AUTH_TOKEN"] {
+            let line = format!("{name} has less than 32 bytes and can be guessed");
+            assert_eq!(log.matches(&line).count(), 1, "{log}");
+        }
+        assert!(!log.contains("0123456789"), "{log}");
+    }
 }

@@ -10,7 +10,7 @@ use super::rows::Rows;
 use super::secret::{SecretText, SecretUrl};
 use super::setting::Setting;
 use super::typed::{Env, Source, Typed, collect};
-use crate::auth::TrustedProxies;
+use crate::admission::TrustedProxies;
 
 /// Values that must not be larger than others.
 const ORDERS: &[(&str, &str)] = &[

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use url::Url;
 
 use super::secret::{SecretText, SecretUrl};
-use crate::auth::TrustedProxies;
+use crate::admission::TrustedProxies;
 use crate::telemetry::logging;
 
 /// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.

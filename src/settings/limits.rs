@@ -1,7 +1,7 @@
 //! The limits of the core, made once from what was set: milliseconds become its microseconds.
 
 use super::Checked;
-use crate::auth::AddressLimits;
+use crate::admission::AddressLimits;
 use crate::hub;
 
 impl Checked {

@@ -1,6 +1,8 @@
 //! The way of a log line to standard output: over a bounded queue and a thread of its own, so that
 //! nobody who logs waits for whoever reads. A pipe that is not read would hold up the event loop.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -58,6 +60,11 @@ impl LogLines {
         let (jobs, queue) = bounded(WAITING_LINES_MAX);
         let left_out = Arc::default();
         (Self { jobs, left_out }, queue)
+    }
+
+    /// The same queue, for lines of JSON.
+    pub(super) fn json(self) -> JsonLines {
+        JsonLines(self)
     }
 
     fn put(&self, line: &[u8]) {
@@ -142,6 +149,70 @@ impl Write for LogLines {
     }
 }
 
+/// Takes lines of JSON, in which characters that steer a terminal or end a line somewhere are
+/// escaped. The formatter escapes what JSON asks for, which is U+0000 to U+001F alone.
+#[derive(Clone)]
+pub(super) struct JsonLines(LogLines);
+
+impl MakeWriter<'_> for JsonLines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The formatter writes each line at once.
+impl Write for JsonLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.put(&escaped(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Such characters stand in JSON within texts only, where any character may be written as its UTF-16
+/// units (RFC 8259 §7). Mostly there is none, and the line is passed on as it is.
+fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = match str::from_utf8(line) {
+        Ok(text) if text.contains(steers) => text,
+        _ => return Cow::Borrowed(line),
+    };
+    let mut out = String::with_capacity(2 * text.len());
+    for c in text.chars() {
+        if steers(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A String takes everything.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out.into_bytes())
+}
+
+/// DEL and the C1 controls, the separators of lines and paragraphs, and what is not seen but changes
+/// how the text around it is shown (Unicode's Bidi_Control, zero width, tags).
+fn steers(c: char) -> bool {
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +236,30 @@ mod tests {
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "told once there is room");
         assert_eq!(told, 7);
+    }
+
+    /// What a client sends may stand in a line: it must not steer a terminal or break a line.
+    #[test]
+    fn a_json_line_holds_no_character_that_steers() {
+        let (lines, queue) = LogLines::new();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(lines.json())
+            .finish();
+        let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
+        let Ok(Job::Line(line)) = queue.try_recv() else {
+            panic!("one line");
+        };
+        let line = String::from_utf8(line).unwrap();
+        let plain = |c: char| matches!(c, ' '..='~' | '\n' | 'é' | '\u{1f600}');
+        assert!(line.chars().all(plain), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            line.contains(r"/\u009b31m\u007f\u0085\u202e\u2028"),
+            "{line}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["fields"]["path"], path, "it reads as what it was");
     }
 }

@@ -44,12 +44,14 @@ pub enum LoggingError {
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
 pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
-    let lines = tracing_subscriber::fmt()
-        .with_writer(LogLines::start()?)
-        .with_env_filter(filter);
+    let lines = LogLines::start()?;
+    let formatter = tracing_subscriber::fmt().with_env_filter(filter);
     match format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => formatter.with_writer(lines).try_init(),
+        LogFormat::Json => {
+            let formatter = formatter.json().flatten_event(true);
+            formatter.with_writer(lines.json()).try_init()
+        }
     }
     .map_err(|_| LoggingError::Again)?;
     FORMAT.get_or_init(|| format);

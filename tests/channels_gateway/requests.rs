@@ -211,3 +211,35 @@ fn a_request_with_very_many_entries_is_refused_whole() {
     generous.subscribe(key, &["market:tick"; 6_000]);
     assert_eq!(generous.got(key)[0]["type"], "subscribed");
 }
+
+#[test]
+fn a_request_has_one_budget_of_matching_steps() {
+    let acl = br#"{"user": ["*a*b*c*d*e*f*g*h", "x:*"]}"#;
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        channels_max: 1_000,
+        patterns_max: 1_000,
+        acl: Acl::from_json(acl).expect("a table"),
+        ..settings()
+    });
+    let key = bench.client();
+    let names: Vec<String> = (0..400).map(|n| format!("{n}*a*b*c*d?*e*f?*g*h")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bench.subscribe(key, &names);
+    let got = bench.got(key);
+    let count = |member: &str| got[0][member].as_array().map_or(0, Vec::len);
+    let (granted, refused) = (count("channels"), count("errors"));
+    assert_eq!(granted + refused, names.len(), "each has its answer");
+    assert!(
+        granted > 2 && refused > names.len() / 2,
+        "{granted} granted"
+    );
+    let first = format!("Access denied to channel: {}", names[granted]);
+    assert_eq!(got[0]["errors"][0], first);
+    bench.subscribe(key, &[names[granted], "x:1"]);
+    let again = json!([names[granted], "x:1"]);
+    assert_eq!(
+        bench.got(key)[0]["channels"],
+        again,
+        "the next has a budget of its own"
+    );
+}

@@ -1,6 +1,6 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use weirgate::auth::TrustedProxies;
+use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, get, line, lines, ok, post, request};

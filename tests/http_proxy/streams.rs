@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use weirgate::auth::TrustedProxies;
+use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{

@@ -1,6 +1,6 @@
 //! Limits by address: who counts for whom, and from when to when.
 
-use weirgate::auth::{AddressLimits, TrustedProxies};
+use weirgate::admission::{AddressLimits, TrustedProxies};
 use weirgate::hub::{CloseReason, Limits, SessionKey};
 
 use super::{SECOND, symbols};

@@ -61,10 +61,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "idle addresses are forgotten",
         shows: Shows::Metric(names::ADDRESSES),
         code: (
-            "src/auth/address_limits.rs",
+            "src/admission/address_limits.rs",
             "SWEEP_ADDRESSES_MIN: usize = 1024;",
         ),
-        test: "src/auth/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
+        test: "src/admission/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
     },
     Fixed {
         what: "A token (JWT or key)",
@@ -83,12 +83,40 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },
     Fixed {
+        what: "Keys of one algorithm without a key id or with the same key id; keys tried for a token \
+               without a key id",
+        value: "4",
+        beyond: "the start ends with status 2; a changed file is not taken; the token is refused",
+        shows: Shows::Metric(names::AUTH_REFUSALS),
+        code: ("src/auth/keys.rs", "KEYS_ALIKE_MAX: usize = 4;"),
+        test: "src/auth/keys/tests.rs::a_token_without_a_key_id_is_tried_with_few_keys",
+    },
+    Fixed {
         what: "Steps of the check whether a role permits a pattern",
-        value: "4,000",
+        value: "50,000",
         beyond: "the pattern is refused",
         shows: Shows::Elsewhere("`errors` of `subscribed`"),
-        code: ("src/auth/glob.rs", "STEPS_MAX: usize = 4_000;"),
-        test: "src/auth/glob/tests.rs::a_pattern_made_to_take_for_ever_does_not",
+        code: ("src/auth/acl.rs", "PATTERN_STEPS_MAX: usize = 50_000;"),
+        test: "src/auth/acl.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
+    },
+    Fixed {
+        what: "Steps of matching in one request of a channels client, for all of its entries",
+        value: "100 for each entry that it may have: 100,000",
+        beyond: "the entries that are left are refused",
+        shows: Shows::Elsewhere("`errors` of `subscribed`"),
+        code: (
+            "src/gateways/channels/mod.rs",
+            "STEPS_PER_ENTRY: usize = 100;",
+        ),
+        test: "tests/channels_gateway/requests.rs::a_request_has_one_budget_of_matching_steps",
+    },
+    Fixed {
+        what: "Patterns of one role whose answer is remembered",
+        value: "1,024, of 255 bytes at the most",
+        beyond: "what was not asked for lately is looked at again",
+        shows: Shows::Elsewhere("nothing: only its cost differs"),
+        code: ("src/auth/verdicts.rs", "VERDICTS_MAX: usize = 1_024;"),
+        test: "src/auth/verdicts.rs::what_is_asked_for_is_kept_and_the_rest_is_bounded",
     },
     Fixed {
         what: "Entries of one request of a channels client",
@@ -262,7 +290,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/telemetry/log_lines.rs::what_does_not_fit_is_left_out_and_told_of",
     },
     Fixed {
-        what: "A request's path in a log line",
+        what: "A request's path in a log line, up to `;`, `?`, `&`, `=` or `#`",
         value: "128 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the line"),

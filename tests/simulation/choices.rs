@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use weirgate::auth::AddressLimits;
+use weirgate::admission::AddressLimits;
 use weirgate::hub::{CloseReason, DrainPlan, Limits, SendQueueLimits};
 
 use crate::world::Random;

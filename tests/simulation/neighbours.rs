@@ -1,6 +1,6 @@
 //! What one address may have, modelled again: all clients of a run come from the same one.
 
-use weirgate::auth::AddressLimits;
+use weirgate::admission::AddressLimits;
 use weirgate::hub::CloseReason;
 
 use super::choices::SECOND;

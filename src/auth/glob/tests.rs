@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -107,7 +108,11 @@ fn a_pattern_made_to_take_for_ever_does_not() {
     let evil = glob(&format!("{}b", "*a".repeat(500)));
     assert!(!evil.matches(&b"a".repeat(20_000)));
     let table = Globs::new(vec![glob(&format!("*{}", "[ab]?".repeat(60)))]);
-    assert!(!table.contain(&evil));
+    let mut budget = MatchBudget::new(50_000);
+    let begun = std::time::Instant::now();
+    assert_eq!(table.contain(&evil, &mut budget), Err(OverBudget));
+    assert_eq!(budget.left(), 0);
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
 /// Each is asked whether it contains itself, well within the bound on steps.
@@ -120,9 +125,21 @@ fn patterns_with_many_stars_are_answered() {
         "*?a?*?b?*?c?*",
     ] {
         let asked = glob(pattern);
-        assert!(Globs::new(vec![glob(pattern)]).contain(&asked), "{pattern}");
         let narrower = glob(&pattern.replacen('*', "x*", 1));
-        assert!(Globs::new(vec![asked]).contain(&narrower), "{pattern}");
+        let table = Globs::new(vec![glob("x:*"), glob(pattern)]);
+        for asked in [asked, narrower] {
+            let contained = table.contain(&asked, &mut MatchBudget::new(50_000));
+            assert_eq!(contained, Ok(true), "{pattern}");
+        }
+    }
+}
+
+/// The same cases in every run.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
     }
 }
 
@@ -154,7 +171,7 @@ fn patterns() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases(2_000))]
 
     /// Any bytes of a pattern's own alphabet, in any order.
     #[test]
@@ -168,7 +185,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(cases(600))]
 
     /// Exact both ways: granted only if every name is, and refused only because of a name. Seven
     /// bytes tell patterns of four pieces apart.
@@ -182,6 +199,43 @@ proptest! {
         let stray = names(7).into_iter().find(|name| {
             asked.matches(name) && !globs.globs.iter().any(|glob| glob.matches(name))
         });
-        prop_assert_eq!(globs.contain(&asked), stray.is_none(), "{:?}", stray);
+        let contain = globs.contain(&asked, &mut MatchBudget::unlimited());
+        prop_assert_eq!(contain, Ok(stray.is_none()), "{:?}", stray);
+    }
+
+    /// Whatever is asked of whatever table: an answer within a budget is the one without, and no
+    /// more is spent than is there.
+    #[test]
+    fn a_budget_changes_no_answer(
+        asked in patterns(),
+        table in prop::collection::vec(patterns(), 0..4),
+        name in "[abx]{0,6}",
+        steps in 0_usize..2_000,
+    ) {
+        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)).collect());
+        let asked = glob(&asked);
+        let mut budget = MatchBudget::new(steps);
+        if let Ok(contain) = globs.contain(&asked, &mut budget) {
+            prop_assert_eq!(Ok(contain), globs.contain(&asked, &mut MatchBudget::unlimited()));
+        } else {
+            prop_assert_eq!(budget.left(), 0);
+        }
+        let matches = table.iter().any(|pattern| as_redis(pattern.as_bytes(), name.as_bytes()));
+        prop_assert_eq!(globs.match_name(&name, &mut MatchBudget::unlimited()), Ok(matches));
+        if let Ok(within) = globs.match_name(&name, &mut MatchBudget::new(steps % 20)) {
+            prop_assert_eq!(within, matches);
+        }
+    }
+
+    /// Texts that nobody would write: nothing panics, and the budget holds.
+    #[test]
+    fn any_text_is_answered_within_the_budget(
+        asked in "[ab*?\\[\\]^\\\\-]{0,40}",
+        table in prop::collection::vec("[ab*?\\[\\]^\\\\-]{0,40}", 0..8),
+    ) {
+        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)).collect());
+        let mut budget = MatchBudget::new(20_000);
+        let contained = globs.contain(&glob(&asked), &mut budget);
+        prop_assert!(contained.is_ok() || budget.left() == 0);
     }
 }

@@ -159,7 +159,9 @@ fn a_set_is_read_for_what_it_is_good_for() {
         jwks(secret).map(|keys| keys.len()),
         Err(KeyError::NoUsableKey)
     );
-    let many = format!("{{\"keys\":[{}]}}", [ED_JWK; KEYS_MAX + 1].join(","));
+    let named = |n| ED_JWK.replacen('{', &format!("{{\"kid\":\"{n}\","), 1);
+    let many: Vec<_> = (0..=KEYS_MAX).map(named).collect();
+    let many = format!("{{\"keys\":[{}]}}", many.join(","));
     assert_eq!(jwks(&many).map(|keys| keys.len()), Err(KeyError::TooMany));
     assert!(matches!(
         jwks("{").map(|keys| keys.len()),
@@ -169,6 +171,95 @@ fn a_set_is_read_for_what_it_is_good_for() {
         jwks(&"[".repeat(99_999)).map(|keys| keys.len()),
         Err(KeyError::Json(_))
     ));
+}
+
+/// The size that counts is the modulus's: the DER text around it is longer.
+#[test]
+fn rsa_keys_are_measured_by_their_modulus() {
+    for text in [
+        include_str!("../../../tests/vectors/tokens/rsa-1984.pem"),
+        include_str!("../../../tests/vectors/tokens/rsa-2047.pem"),
+    ] {
+        let read = pem(text).map(|keys| keys.len());
+        assert_eq!(read, Err(KeyError::Weak { number: 1 }), "{text}");
+        let second = pem(&[RSA, text].concat()).map(|keys| keys.len());
+        assert_eq!(second, Err(KeyError::Weak { number: 2 }), "{text}");
+    }
+    let set = format!(r#"{{"keys":[{{"kty":"RSA","n":"{RSA_2047_MODULUS}","e":"AQAB"}}]}}"#);
+    let read = jwks(&set).map(|keys| keys.len());
+    assert_eq!(read, Err(KeyError::Weak { number: 1 }));
+}
+
+/// The modulus of `rsa-2047.pem`.
+const RSA_2047_MODULUS: &str = "cehTT0NuoUo0m2xjgZVZI8-_5tFeXk7I9a2LURoK1x4xOsXg7QZYeZpWzQPN6hyAQ01O3AXA2suqMuHJiu22ENRvEWVrv33-x61Bf261g0cq-FP6FHSHSWyQKIN6EamK-D9wWy4_MxB9Nl3ZFRK3lAJC2kHPphult7DiZltwdxUXJK5kfwUForYFO51SvAAO-bc8t0qFb4aga1hvFfnZdOBBoeRefgQC32ZwcgulXGXZTFCsJit42yXPdUXQaRtS-AF0Zk54QCw70jAlmJbtqgkQYPLDEgZWcR4fTURuWWpsCL0R7uRcRiUa-XsluBf0zCQ4vE18vbTXboSMyUX2sw";
+
+/// RFC 7517 §4.2, §4.3: a key says what it is meant for.
+#[test]
+fn a_key_that_is_not_meant_to_verify_is_left_out() {
+    for (member, used) in [
+        (r#""key_ops":["verify"],"#, true),
+        (r#""key_ops":["sign","verify"],"#, true),
+        (r#""key_ops":["encrypt"],"#, false),
+        (r#""key_ops":["sign"],"#, false),
+        (r#""key_ops":[],"#, false),
+        (r#""key_ops":"verify","#, false),
+        (r#""key_ops":null,"#, false),
+        (r#""use":"sig","key_ops":["encrypt"],"#, false),
+        (r#""use":"sig","#, true),
+        (r#""use":"enc","#, false),
+        (r#""use":["sig"],"#, false),
+        (r#""alg":"Ed25519","#, true),
+        (r#""alg":5,"#, false),
+    ] {
+        let set = format!(
+            "{{\"keys\":[{}]}}",
+            ED_JWK.replacen('{', &format!("{{{member}"), 1)
+        );
+        let want = if used {
+            Ok(1)
+        } else {
+            Err(KeyError::NoUsableKey)
+        };
+        assert_eq!(jwks(&set).map(|keys| keys.len()), want, "{member}");
+    }
+}
+
+#[test]
+fn a_token_without_a_key_id_is_tried_with_few_keys() {
+    let secrets = |names: &[Option<&str>]| {
+        let mut keys = KeySet::default();
+        for (n, name) in names.iter().enumerate() {
+            let key = DecodingKey::from_secret(&[n as u8]);
+            keys.add(name.map(str::to_owned), Algorithm::Hs256, key)?;
+        }
+        Ok::<_, KeyError>(keys)
+    };
+    let forger = jsonwebtoken::EncodingKey::from_secret(&[3]);
+    let signature = crypto::sign(b"message", &forger, Signing::HS256).expect("signed");
+    let check = |keys: &KeySet, id| keys.check(Algorithm::Hs256, id, "message", &signature);
+    let few = secrets(&[Some("a"), Some("b"), Some("c"), Some("d")]).expect("few keys");
+    assert_eq!(check(&few, None), Ok(()));
+    let many = [Some("a"), Some("b"), Some("c"), Some("d"), Some("e")];
+    let many = secrets(&many).expect("many keys");
+    assert_eq!(
+        check(&many, None),
+        Err(Refusal::UnknownKey),
+        "which of them?"
+    );
+    assert_eq!(check(&many, Some("d")), Ok(()));
+    let mixed = [Some("a"), Some("b"), Some("c"), None, Some("d"), Some("e")];
+    let mixed = secrets(&mixed).expect("many keys");
+    assert_eq!(
+        check(&mixed, None),
+        Ok(()),
+        "the key without a name is tried"
+    );
+    assert_eq!(check(&mixed, Some("a")), Ok(()));
+    for alike in [None, Some("a")] {
+        assert!(secrets(&[alike; KEYS_ALIKE_MAX]).is_ok());
+        let error = secrets(&[alike; KEYS_ALIKE_MAX + 1]).map(|keys| keys.len());
+        assert_eq!(error, Err(KeyError::TooManyAlike));
+    }
 }
 
 const ED_JWK: &str =

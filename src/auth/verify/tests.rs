@@ -278,3 +278,6 @@ fn nothing_of_a_secret_shows() {
         assert_eq!(refusal as usize, index);
     }
 }
+
+mod fuzz;
+mod wycheproof;

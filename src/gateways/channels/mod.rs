@@ -24,7 +24,7 @@ use self::waiting::Answers;
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, Origins, Refusal, Token, bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, MatchBudget, Origins, Refusal, Token, bearer_protocol, is_pattern,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -37,6 +37,10 @@ pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
 const ENTRIES_MAX: usize = 1_000;
+
+/// Steps of matching that a request has for each entry it may have, all of them together: 100,000
+/// where nobody changed the limits, less than a millisecond.
+const STEPS_PER_ENTRY: usize = 100;
 
 /// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
@@ -153,8 +157,9 @@ impl ChannelsGateway {
     ) -> (Answer, BTreeSet<TopicName>) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
         let mut unconfirmed = BTreeSet::new();
+        let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         for name in names {
-            match self.judge(core.joined_count(key), client, &name) {
+            match self.judge(core.joined_count(key), client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, client, &topic);
@@ -177,8 +182,14 @@ impl ChannelsGateway {
         )
     }
 
-    fn judge(&self, held: usize, client: &Client, name: &str) -> Verdict {
-        let settings = &self.settings;
+    fn judge(
+        &mut self,
+        held: usize,
+        client: &Client,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Verdict {
+        let settings = &mut self.settings;
         if held >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
@@ -191,7 +202,7 @@ impl ChannelsGateway {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
-        if !settings.acl.grants(&client.role, name) {
+        if !settings.acl.grants(&client.role, name, budget) {
             return Verdict::Refused(format!("Access denied to channel: {name}"));
         }
         Verdict::Granted

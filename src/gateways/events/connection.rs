@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::message::Message;
 use super::routes::Service;
-use crate::auth::TokenBucket;
+use crate::admission::TokenBucket;
 use crate::hub::{Incoming, TopicName};
 use crate::wire::traceparent::Trace;
 

@@ -29,7 +29,8 @@ use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use self::orphans::Orphans;
-use crate::auth::{Origins, TokenBucket};
+use crate::admission::TokenBucket;
+use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
     SessionKey, TopicName,

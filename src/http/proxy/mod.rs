@@ -31,7 +31,7 @@ use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
 use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::auth::TrustedProxies;
+use crate::admission::TrustedProxies;
 use crate::clock::Clock;
 use crate::telemetry::GatewayMetric;
 

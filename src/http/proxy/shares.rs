@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::address_group;
+use crate::admission::address_group;
 
 type Places = Arc<Semaphore>;
 type ByAddress = Arc<Mutex<HashMap<IpAddr, Places>>>;

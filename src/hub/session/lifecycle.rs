@@ -3,7 +3,7 @@
 use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Reading, Sending, Session};
-use crate::auth::TokenBucket;
+use crate::admission::TokenBucket;
 use crate::hub::protocol::Greeted;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};

@@ -19,7 +19,7 @@ use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
-use crate::auth::{AddressPlace, TokenBucket};
+use crate::admission::{AddressPlace, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use due::Due;

@@ -7,12 +7,15 @@ use crate::hub::{CloseReason, Ended, Now};
 /// What is kept of a request's path: enough to tell who it was.
 const PATH_CHARS_MAX: usize = 128;
 
+/// Bytes before parameters of a path or a query, and between their names and values.
+const PARAMETERS: &[u8] = b";?&=#";
+
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) peer: SocketAddr,
     /// The client's address: the peer's, or what a trusted proxy says.
     pub(super) client: IpAddr,
-    /// Path of the request, cut to [`PATH_CHARS_MAX`].
+    /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Box<str>,
     /// Who it is, where the gateway told.
     pub(super) user: Option<Box<str>>,
@@ -39,7 +42,9 @@ impl Record {
         }
     }
 
+    /// Keeps the path, without parameters: a client may have put its token there.
     pub(super) fn set_path(&mut self, path: &str) {
+        let path = &path[..parameters_begin(path)];
         self.path = path.chars().take(PATH_CHARS_MAX).collect();
     }
 
@@ -65,5 +70,64 @@ impl Record {
             messages_out,
             messages_conflated: self.messages_conflated,
         }
+    }
+}
+
+/// Where the first byte of [`PARAMETERS`] stands in a path, plain or percent-encoded any number of
+/// times (`%3B`, `%253B`); the length of the path where none does.
+fn parameters_begin(path: &str) -> usize {
+    let begins = |at: &usize| match &path.as_bytes()[*at..] {
+        [b'%', encoded @ ..] => decoded(encoded).is_some_and(|byte| PARAMETERS.contains(&byte)),
+        [byte, ..] => PARAMETERS.contains(byte),
+        [] => false,
+    };
+    (0..path.len()).find(begins).unwrap_or(path.len())
+}
+
+/// The byte that two hexadecimal digits behind a `%` mean, once each `%25` is decoded to `%`.
+fn decoded(mut encoded: &[u8]) -> Option<u8> {
+    while let Some(rest) = encoded.strip_prefix(b"25") {
+        encoded = rest;
+    }
+    let digits = str::from_utf8(encoded.get(..2)?).ok()?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(path: &str) -> String {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 80));
+        let now = Now {
+            mono_us: 0,
+            unix_ms: 0,
+        };
+        let mut record = Record::new(peer, now);
+        record.set_path(path);
+        String::from(record.ended(now, CloseReason::Policy, 0, 0).path)
+    }
+
+    #[test]
+    fn a_path_is_logged_up_to_where_parameters_may_begin() {
+        for (path, want) in [
+            ("/ws", "/ws"),
+            ("/market/ws%20a/%41", "/market/ws%20a/%41"),
+            ("/ws;token=SECRET", "/ws"),
+            ("/ws;a/b", "/ws"),
+            ("/ws/%3Ftoken=SECRET", "/ws/"),
+            ("/ws%3ftoken%3dSECRET", "/ws"),
+            ("/ws%253Ftoken=SECRET", "/ws"),
+            ("/ws%25253btoken=SECRET", "/ws"),
+            ("/ws&token=SECRET", "/ws"),
+            ("/ws/token=SECRET", "/ws/token"),
+            ("/ws/token%3DSECRET", "/ws/token"),
+            ("/ws%23token", "/ws"),
+            ("/100%/%", "/100%/%"),
+            ("/%25/%2", "/%25/%2"),
+        ] {
+            assert_eq!(logged(path), want, "{path}");
+        }
+        assert_eq!(logged(&"/".repeat(1_000)).len(), PATH_CHARS_MAX);
     }
 }

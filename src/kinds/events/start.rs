@@ -22,6 +22,7 @@ use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, Upstream};
 use crate::hub::FrameBytes;
+use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
 use crate::run::{CommonSettings, Inputs, Parts, RunError, say, start_process};
 use crate::settings::Checked;
@@ -44,6 +45,8 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     if access.token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
+    let token = checked.secret("internal-auth-token");
+    warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
     let stats = Arc::new(EventsStats::default());
     let services = services(checked)?;
     let wake = LateWake::default();
@@ -69,7 +72,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             let mut routes = vec![
                 health_route(telemetry),
                 Route::get("/healthz", |_| healthz()),
-                internal::route(BROADCAST_PATH, access, broadcast),
+                internal::route(BROADCAST_PATH, access, clock, broadcast),
             ];
             routes.extend(proxy.routes());
             routes

@@ -62,7 +62,7 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "`--connection-rate-per-ip` applies",
         Shows::Reason(CloseReason::ConnectionRatePerIp),
-        "src/auth/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
+        "src/admission/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
     ),
     Setting::new(
         Heading::CLIENTS,

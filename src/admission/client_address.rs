@@ -4,41 +4,17 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// One address, or all that share its first bits (CIDR): `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
+/// Bits beyond the prefix are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    first: IpAddr,
-    prefix_bits: u8,
-}
+pub struct Network(IpNet);
 
 /// A text that names no network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no IP address and no network such as 10.0.0.0/8")]
 pub struct NoNetwork;
-
-impl Network {
-    /// Bits beyond the prefix are cleared; `None` when it is longer than the address.
-    fn new(ip: IpAddr, prefix_bits: u8) -> Option<Self> {
-        let first = match ip {
-            IpAddr::V4(v4) => {
-                let host_bits = 32_u8.checked_sub(prefix_bits)?;
-                let mask = u32::MAX.checked_shl(host_bits.into()).unwrap_or(0);
-                IpAddr::V4((v4.to_bits() & mask).into())
-            }
-            IpAddr::V6(v6) => {
-                let host_bits = 128_u8.checked_sub(prefix_bits)?;
-                let mask = u128::MAX.checked_shl(host_bits.into()).unwrap_or(0);
-                IpAddr::V6((v6.to_bits() & mask).into())
-            }
-        };
-        Some(Self { first, prefix_bits })
-    }
-
-    fn contains(self, ip: IpAddr) -> bool {
-        let same_family = ip.is_ipv4() == self.first.is_ipv4();
-        same_family && Self::new(ip, self.prefix_bits) == Some(self)
-    }
-}
 
 impl FromStr for Network {
     type Err = NoNetwork;
@@ -49,17 +25,19 @@ impl FromStr for Network {
             None => (text, None),
         };
         let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
-        let whole = if ip.is_ipv4() { 32 } else { 128 };
-        Self::new(ip, prefix_bits.unwrap_or(whole)).ok_or(NoNetwork)
+        let net = match prefix_bits {
+            Some(bits) => IpNet::new(ip, bits).map_err(|_| NoNetwork)?,
+            None => IpNet::from(ip),
+        };
+        Ok(Self(net.trunc()))
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = if self.first.is_ipv4() { 32 } else { 128 };
-        match self.prefix_bits == whole {
-            true => self.first.fmt(f),
-            false => write!(f, "{}/{}", self.first, self.prefix_bits),
+        match self.0.prefix_len() == self.0.max_prefix_len() {
+            true => self.0.addr().fmt(f),
+            false => self.0.fmt(f),
         }
     }
 }
@@ -82,7 +60,10 @@ impl TrustedProxies {
         match self {
             Self::None => false,
             Self::Any => true,
-            Self::Networks(networks) => networks.iter().any(|n| n.contains(ip.to_canonical())),
+            Self::Networks(networks) => {
+                let ip = ip.to_canonical();
+                networks.iter().any(|network| network.0.contains(&ip))
+            }
         }
     }
 
@@ -147,6 +128,7 @@ mod tests {
             ("10.1.2.3/32", "10.1.2.3"),
             ("10.1.2.3/8", "10.0.0.0/8"),
             ("10.1.2.3/0", "0.0.0.0/0"),
+            ("10.1.2.3/08", "10.0.0.0/8"),
             ("fd00:1::2/16", "fd00::/16"),
             ("::1", "::1"),
             ("::/0", "::/0"),
@@ -162,6 +144,10 @@ mod tests {
             "/8",
             "a/8",
             "10.0.0.0/-1",
+            "10.0.0.0/256",
+            "10.0.0.0/8/8",
+            " 10.0.0.0/8",
+            "fe80::1%eth0",
         ] {
             assert_eq!(network(bad), None, "{bad}");
         }

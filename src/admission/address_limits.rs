@@ -8,8 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use ipnet::Ipv6Net;
 
 use super::TokenBucket;
+
+/// The network that one IPv6 client has (RFC 6177 §1: a /64 at least).
+const V6_PREFIX_BITS: u8 = 64;
 
 /// Addresses that may be known before the first look at which can be forgotten.
 const SWEEP_ADDRESSES_MIN: usize = 1024;
@@ -142,7 +146,7 @@ impl Addresses {
 /// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits.
 pub fn address_group(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc().addr()),
         v4 => v4,
     }
 }

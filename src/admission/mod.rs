@@ -1,0 +1,15 @@
+//! How much of the server one client may use: limits by address, whose address a connection has
+//! behind proxies, and the token bucket of all rates.
+//!
+//! Pure: time is handed in. The hub asks for limits by address and for outbound rates, the gateways
+//! for the rates of their clients.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+mod address_limits;
+mod client_address;
+mod token_bucket;
+
+pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
+pub use client_address::{Network, NoNetwork, TrustedProxies};
+pub use token_bucket::TokenBucket;
