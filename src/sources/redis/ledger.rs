@@ -248,6 +248,12 @@ impl Ledger {
         }
     }
 
+    /// A wanted name is refused.
+    pub(super) fn has_refused(&self) -> bool {
+        let mut entries = self.channels.values().chain(self.patterns.values());
+        entries.any(|entry| entry.wanted && entry.server == Server::Refused)
+    }
+
     /// The name as it is kept here, if it is.
     pub(super) fn name(&self, name: &str, is_pattern: bool) -> Option<Arc<str>> {
         let kept = self.names(is_pattern).get_key_value(name);

@@ -159,9 +159,12 @@ impl RedisSource {
             ledger: &mut self.ledger,
             lines: &mut self.lines,
             state: State::new(),
+            has_stood: false,
         };
         session.restore()?;
         let away_ms = session.relay.stands()?;
+        session.has_stood = true;
+        session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
         tracing::info!(server, away_ms, "subscribed on Redis");
         Ok(session.run())

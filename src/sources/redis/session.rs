@@ -39,6 +39,8 @@ pub(super) struct Session<'a, 'w> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
     pub(super) state: State,
+    /// Everything wanted at the start of this connection was answered, and that was told.
+    pub(super) has_stood: bool,
 }
 
 /// What a session remembers.
@@ -191,6 +193,7 @@ impl Session<'_, '_> {
     fn is_heard_again(&mut self) {
         if self.probe.end() {
             self.relay.status.set_up(self.ledger.is_restored());
+            self.show_refusals();
             tracing::info!("Redis answers again");
         }
     }
@@ -284,6 +287,10 @@ impl Session<'_, '_> {
             is_pattern: patterns,
         };
         if self.ledger.confirmed(&subscription, wanted) {
+            // A refused name that was asked for again.
+            if self.has_stood {
+                self.show_refusals();
+            }
             self.relay.link.send(BusEvent::Subscribed(subscription))?;
         }
         Ok(())
@@ -359,6 +366,21 @@ impl Session<'_, '_> {
         }
         let refused = BusEvent::Refused(subscription, Fault(reason));
         Ok(self.relay.link.send(refused)?)
+    }
+
+    /// Has the status say whether all names stand, where all are needed. Call it while the rest of
+    /// the status says that they do.
+    pub(super) fn show_refusals(&self) {
+        if !self.settings.needs_all_names || !self.ledger.is_restored() {
+            return;
+        }
+        let status = &self.relay.status;
+        if self.ledger.has_refused() {
+            status.set_down(self.relay.link.now().unix_ms);
+            status.set_up(false);
+        } else {
+            status.set_up(true);
+        }
     }
 
     fn wrong(&self, what: &str) -> Stop {

@@ -40,6 +40,9 @@ pub struct RedisSettings {
     /// A link that was silent for this long is given up, milliseconds, even if no second connection
     /// has had an answer either.
     pub silence_max_ms: u64,
+    /// While Redis refuses a wanted name, the bus counts as away: without the name nothing comes.
+    /// `false`: names are clients' wishes, and a refused one concerns only them.
+    pub needs_all_names: bool,
 }
 
 impl RedisSettings {
@@ -57,6 +60,7 @@ impl RedisSettings {
             ping_interval_ms: 1_000,
             ping_timeout_ms: 2_000,
             silence_max_ms: 30_000,
+            needs_all_names: false,
         }
     }
 }
