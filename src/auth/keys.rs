@@ -111,7 +111,7 @@ pub enum KeyError {
     /// A set without a key that could check a token here.
     #[error("no RS256, ES256 or EdDSA key for signatures in the set")]
     NoUsableKey,
-    /// More keys than [`KEYS_ALIKE_MAX`] without a name, or with the same.
+    /// More than four keys of one algorithm without a key id, or with the same key id.
     #[error(
         "more than {KEYS_ALIKE_MAX} keys of one algorithm without a key id (kid), or with the same"
     )]

@@ -4,7 +4,7 @@
 //! client. The channel is bounded: a full one makes the source wait, and what that means for the
 //! bus is said in each source.
 //!
-//! A bus is one folder. It supplies its settings, its errors, and [`relay::Bus`]: one connection,
+//! A bus is one folder. It supplies its settings, its errors, and `relay::Bus`: one connection,
 //! from the attempt to make it to its loss. The rest is here:
 //!
 //! | file | owns |

@@ -5,9 +5,9 @@
 //! the stream keeps the rest. Nothing is lost by being slow.
 //!
 //! The order of events: for each subscription the last message of its subject, quiet
-//! (warm-up); [`BusEvent::Up`] once all subscriptions stand; the backlog, quiet if it is more than
-//! a few messages; [`BusEvent::CaughtUp`]; from then on messages as they come. After a loss one
-//! [`BusEvent::Down`], however many attempts it takes, and then the same again, but the warm-up
+//! (warm-up); `BusEvent::Up` once all subscriptions stand; the backlog, quiet if it is more than
+//! a few messages; `BusEvent::CaughtUp`; from then on messages as they come. After a loss one
+//! `BusEvent::Down`, however many attempts it takes, and then the same again, but the warm-up
 //! only where there is a long backlog. A message that was handed over is not handed over again,
 //! whichever consumer or connection brings it (warm-up and backlog may both bring the last one,
 //! both times quiet).
