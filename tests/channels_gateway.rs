@@ -27,6 +27,7 @@ const SECOND: u64 = 1_000_000;
 fn settings() -> ChannelsGatewaySettings {
     ChannelsGatewaySettings {
         channels_max: 50,
+        name_bytes_max: 512,
         patterns_max: 5,
         inbound_per_second: 1_000,
         outbound_per_second: None,

@@ -61,6 +61,25 @@ fn client_ids_are_uuids_and_differ() {
     assert_eq!(ids.len(), 50);
 }
 
+/// The refusal does not repeat the name, and Redis is asked for nothing of the kind.
+#[test]
+fn a_name_that_is_too_long_is_refused_without_a_copy() {
+    let mut bench = Bench::new(settings());
+    let key = bench.client();
+    let name = |bytes: usize| format!("market:tick:{}", "x".repeat(bytes - 12));
+    let pattern = format!("{}*", name(512));
+    let (fits, long) = (name(512), name(1_000_000));
+    bench.subscribe(key, &[&long, &pattern, &fits, &name(513)]);
+    let [answer] = &bench.got(key)[..] else {
+        panic!("one answer");
+    };
+    let error = "Channel name too long (max 512 bytes)";
+    assert_eq!(answer["channels"], json!([fits]));
+    assert_eq!(answer["errors"], json!([error, error, error]));
+    let asked: Vec<&String> = bench.world.outputs.keys().collect();
+    assert_eq!(asked, [&fits]);
+}
+
 #[test]
 fn limits_are_looked_at_in_the_contracts_order() {
     let mut bench = Bench::new(ChannelsGatewaySettings {

@@ -50,6 +50,33 @@ fn a_server_without_the_command_shows_no_password() {
     assert_shows_no_secret(&fault);
 }
 
+/// A source whose only name is refused delivers nothing, and the status says so.
+#[test]
+fn a_needed_name_that_is_refused_counts_as_an_outage() {
+    let server = RedisServer::start_with("user reader on nopass resetchannels +@all");
+    let url = server.url_as("reader:any");
+    let mut settings = settings(&url);
+    settings.needs_all_names = true;
+    let source = run(settings);
+    source
+        .interest
+        .subscribe(Subscription::pattern("channel:trade:*"));
+    source.until("!channel:trade:*");
+    eventually("it connected", || source.status.connected());
+    eventually("it is refused", || source.status.refused() > 0);
+    thread::sleep(Duration::from_millis(300));
+    assert!(!source.status.subscribed() && source.status.away_since_unix_ms().is_some());
+    let mut admin = server.client();
+    let mut allow = redis::cmd("ACL");
+    let allow = allow.arg("SETUSER").arg("reader").arg("allchannels");
+    allow.query::<()>(&mut admin).expect("allowed");
+    let mut kill = redis::cmd("CLIENT");
+    let kill = kill.arg("KILL").arg("USER").arg("reader");
+    kill.query::<usize>(&mut admin).expect("an answer");
+    eventually("it stands", || source.status.subscribed());
+    assert!(source.status.away_since_unix_ms().is_none());
+}
+
 #[test]
 fn a_forbidden_channel_is_refused_once_and_hurts_no_other() {
     let rules = format!(

@@ -83,10 +83,74 @@ fn a_killed_client_is_back_at_once() {
     }
 }
 
+/// Redis serves the commands that waited in its sockets once it is done, and everything that was
+/// published meanwhile comes on the connection that was kept.
+#[test]
+fn a_server_that_is_busy_for_seconds_loses_nothing() {
+    const TRADES: usize = 100;
+    for seconds in [4, 10] {
+        let server = RedisServer::start_with("enable-debug-command local");
+        let wanted = [
+            Subscription::channel("channel:trade:A"),
+            Subscription::pattern("channel:trade:*"),
+        ];
+        let source = run_with(&server.url(), &wanted);
+        let (mut busy, mut client) = (server.client(), server.client());
+        let sleep = thread::spawn(move || {
+            let mut command = redis::cmd("DEBUG");
+            let command = command.arg("SLEEP").arg(seconds);
+            command.query::<()>(&mut busy).expect("it slept");
+        });
+        thread::sleep(Duration::from_millis(200));
+        let publisher = thread::spawn(move || {
+            let mut batch = redis::pipe();
+            for n in 0..TRADES {
+                let payload = n.to_string();
+                batch.cmd("PUBLISH").arg("channel:trade:A").arg(payload);
+            }
+            batch.query::<Vec<usize>>(&mut client).expect("published")
+        });
+        eventually("the silence is seen", || !source.status.connected());
+        for n in 0..TRADES {
+            for pattern in ["", " (channel:trade:*)"] {
+                let want = format!("channel:trade:A{pattern}: {n}");
+                assert_eq!(source.next_short(), want, "{seconds} s");
+            }
+        }
+        assert_eq!(publisher.join().expect("it ends"), [2; TRADES]);
+        sleep.join().expect("it ends");
+        assert!(source.status.connected() && source.status.subscribed());
+        source.nothing_comes_for(Duration::from_millis(1_500));
+        assert_eq!(source.status.reconnects(), 0);
+    }
+}
+
+/// The link is dead and the server is not: a second connection shows that.
+#[test]
+fn a_dead_link_to_a_server_that_answers_is_left() {
+    let server = RedisServer::start();
+    let link = SwallowingLink::to(server.port());
+    let url = format!("redis://127.0.0.1:{}", link.port);
+    let source = run_with(&url, &[Subscription::channel("a")]);
+    link.swallow(true);
+    let since = Instant::now();
+    eventually("the ping is swallowed", || {
+        since.elapsed() > Duration::from_millis(1_500)
+    });
+    link.swallow(false);
+    assert_eq!(
+        source.until("CaughtUp"),
+        ["Gap", "Down", "+a", "Up", "CaughtUp"]
+    );
+    assert!(since.elapsed() < Duration::from_secs(7));
+    publish(&mut server.client(), "a", "through");
+    assert_eq!(source.next_short(), "a: through");
+}
+
 #[test]
 fn a_frozen_server_is_noticed_and_recovered_from() {
     let server = RedisServer::start();
-    let source = run_with(&server.url(), &[Subscription::channel("a")]);
+    let source = impatient(&server.url());
     server.freeze();
     let frozen = Instant::now();
     let fault = source.fault();
@@ -96,6 +160,7 @@ fn a_frozen_server_is_noticed_and_recovered_from() {
         "{:?}",
         frozen.elapsed()
     );
+    assert!(!source.status.connected());
     // Its kernel still accepts, so each attempt has to give up by itself.
     source.nothing_comes_for(Duration::from_secs(5).saturating_sub(frozen.elapsed()));
     server.thaw();
@@ -167,7 +232,7 @@ fn a_link_that_swallows_everything_is_given_up() {
     let server = RedisServer::start();
     let link = SwallowingLink::to(server.port());
     let url = format!("redis://127.0.0.1:{}", link.port);
-    let source = run_with(&url, &[Subscription::channel("a")]);
+    let source = impatient(&url);
     link.swallow(true);
     let fault = source.fault();
     assert!(fault.contains("has not answered"), "{fault}");
@@ -184,7 +249,10 @@ fn a_wish_on_a_dying_link_is_answered_by_the_outage() {
     let server = RedisServer::start();
     let link = SwallowingLink::to(server.port());
     let url = format!("redis://127.0.0.1:{}", link.port);
-    let source = run_with(&url, &[]);
+    let mut settings = settings(&url);
+    settings.silence_max_ms = 4_000;
+    let source = run(settings);
+    source.until("CaughtUp");
     link.swallow(true);
     source.interest.subscribe(Subscription::channel("a"));
     assert_eq!(source.until("Down"), ["Gap", "Down"]);
@@ -224,6 +292,17 @@ fn what_is_no_redis_is_said_so() {
     let source = run(settings(&format!("redis://127.0.0.1:{port}")));
     let fault = source.fault();
     assert!(fault.contains("not the Redis protocol"), "{fault}");
+}
+
+/// A source that holds `a`, and gives up a silent server after 4 s.
+fn impatient(url: &str) -> Running {
+    let mut settings = settings(url);
+    settings.silence_max_ms = 4_000;
+    let source = run(settings);
+    source.until("CaughtUp");
+    source.interest.subscribe(Subscription::channel("a"));
+    source.until("+a");
+    source
 }
 
 /// A TCP proxy that can fall silent both ways without closing anything.

@@ -47,6 +47,8 @@ const STEPS_PER_ENTRY: usize = 100;
 pub struct ChannelsGatewaySettings {
     /// Names that a client may hold, patterns among them; 0 allows none.
     pub channels_max: usize,
+    /// Bytes of a name or pattern.
+    pub name_bytes_max: usize,
     /// Patterns that a client may hold; 0 allows none.
     pub patterns_max: usize,
     /// Messages that a client may send, a second.
@@ -191,6 +193,10 @@ impl ChannelsGateway {
         if held >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
+        }
+        if name.len() > settings.name_bytes_max {
+            let max = settings.name_bytes_max;
+            return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
         }
         if is_pattern(name) && client.patterns >= settings.patterns_max {
             let max = settings.patterns_max;

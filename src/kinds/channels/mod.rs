@@ -55,6 +55,18 @@ const OWN: &[Setting] = &[
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
+    Setting::bytes(
+        HEADING,
+        "channel-name-bytes-max",
+        (1, 65_536),
+        "512",
+        "Bytes of a name or pattern that a client subscribes to",
+    )
+    .limit(
+        "an error in the response, and the next entry is checked",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::a_name_that_is_too_long_is_refused_without_a_copy",
+    ),
     Setting::count(
         HEADING,
         "wildcards-max",

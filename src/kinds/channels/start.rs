@@ -70,6 +70,7 @@ fn gateway_settings(
     let rate = checked.number(per_second);
     Ok(ChannelsGatewaySettings {
         channels_max: checked.number("channels-max"),
+        name_bytes_max: checked.number("channel-name-bytes-max"),
         patterns_max: checked.number("wildcards-max"),
         inbound_per_second: rate,
         // Only where somebody asked for it.

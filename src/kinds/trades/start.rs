@@ -20,7 +20,8 @@ use crate::telemetry::{BusStatus, GatewayMetric, names};
 pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let redis = source_settings(checked)?;
+    let mut redis = source_settings(checked)?;
+    redis.needs_all_names = true;
     let gateway_settings = gateway_settings(checked, &common, &auth)?;
     let environment = checked.text("node-env");
     let clock = start_process(checked)?;

@@ -140,6 +140,12 @@ impl<'w> Connection<'w> {
         value.map_err(|malformed| self.wrong(malformed.to_string()))
     }
 
+    /// Whether there may be something to read.
+    pub(super) fn has_input(&mut self) -> io::Result<bool> {
+        self.waiter.wait(Instant::now())?;
+        Ok(self.waiter.readable)
+    }
+
     /// Waits until something may be read or written, the waker was used, or the time is over.
     pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
         self.waiter.wait(until)

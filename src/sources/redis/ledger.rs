@@ -76,6 +76,8 @@ pub(super) struct Ledger {
     has_connection: bool,
     /// Names in commands on their way.
     asked: usize,
+    /// Bytes of these names.
+    asked_bytes: usize,
     /// Names that were wanted when the connection was made, and have not been answered.
     restoring: HashSet<Subscription>,
 }
@@ -86,6 +88,8 @@ const NAMES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 16 * 1024;
 /// The most names on their way: their answers must not fill the server's buffer for us.
 const ASKED_MAX: usize = 8 * 1024;
+/// The same in bytes, but for the last name.
+const ASKED_BYTES_MAX: usize = 1024 * 1024;
 
 impl Ledger {
     /// Somebody wants it. `true`: it stands already, which is the answer.
@@ -135,6 +139,7 @@ impl Ledger {
         self.queue.clear();
         self.restoring.clear();
         self.asked = 0;
+        self.asked_bytes = 0;
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
@@ -169,7 +174,8 @@ impl Ledger {
                     && change.names.len() < NAMES_MAX
                     && bytes + next.name.len() <= NAME_BYTES_MAX
             });
-            if !fits || self.asked >= ASKED_MAX {
+            let is_enough = self.asked >= ASKED_MAX || self.asked_bytes >= ASKED_BYTES_MAX;
+            if !fits || is_enough {
                 break;
             }
             bytes += next.name.len();
@@ -215,6 +221,7 @@ impl Ledger {
             };
             (entry.server, entry.command) = (Server::Suspect, Command::None);
             self.asked -= 1;
+            self.asked_bytes -= subscription.name.len();
             self.enqueue(subscription);
             self.forget_if_idle(subscription);
             return false;
@@ -239,6 +246,12 @@ impl Ledger {
                 self.enqueue(&Subscription { name, is_pattern });
             }
         }
+    }
+
+    /// A wanted name is refused.
+    pub(super) fn has_refused(&self) -> bool {
+        let mut entries = self.channels.values().chain(self.patterns.values());
+        entries.any(|entry| entry.wanted && entry.server == Server::Refused)
     }
 
     /// The name as it is kept here, if it is.
@@ -279,6 +292,7 @@ impl Ledger {
         let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
         entry.command = Command::Sent;
         self.asked += 1;
+        self.asked_bytes += first.name.len();
         Some(first)
     }
 
@@ -300,7 +314,10 @@ impl Ledger {
             true => &mut self.patterns,
         };
         let entry = names.get_mut(&subscription.name)?;
-        self.asked -= usize::from(entry.command == Command::Sent);
+        if entry.command == Command::Sent {
+            self.asked -= 1;
+            self.asked_bytes -= subscription.name.len();
+        }
         self.restoring.remove(subscription);
         entry.command = Command::None;
         Some(entry)

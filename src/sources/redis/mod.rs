@@ -18,8 +18,12 @@
 //!   on their way.
 //! - A lost link is one [`BusEvent::Gap`], if it ever stood, and one [`BusEvent::Down`], however
 //!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s.
-//! - A server that was silent for a second is pinged; one that stays silent for two more is given
-//!   up. Any byte counts as a sign of life.
+//! - A server that was silent for a second is pinged. After two more seconds the status says that
+//!   the bus is away, but the connection is kept: a busy server delivers everything once it is
+//!   done. A second connection, which subscribes to nothing, shows what is wrong. If the server
+//!   accepts no connection, or answers there and says nothing on the first one for another second,
+//!   or nothing answers for 30 s, the first connection is given up. Any byte counts as a sign of
+//!   life.
 //!
 //! One thread does all of it. It waits for the socket and for wishes in one poll, so it neither
 //! blocks in a read nor in a write, and TLS goes the same way. When the loop's channel is full it
@@ -35,6 +39,7 @@
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
 //! | `handshake`, `sentinel` | logging in; where the master is |
 //! | `interest` | the handle |
+//! | `probe` | the second connection beside a silent one |
 //! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
 
 mod connection;
@@ -42,6 +47,7 @@ mod error;
 mod handshake;
 mod interest;
 mod ledger;
+mod probe;
 mod resp;
 mod sentinel;
 mod session;
@@ -56,6 +62,7 @@ use self::connection::Connection;
 use self::error::Stop;
 use self::interest::Wishes;
 use self::ledger::Ledger;
+use self::probe::Probe;
 use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::relay::{Bus, Relay};
@@ -81,6 +88,8 @@ pub struct RedisSource {
     status: Arc<BusStatus>,
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
+    /// For the second connection beside one that is silent.
+    probe_waiter: Waiter,
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
@@ -108,12 +117,15 @@ impl RedisSource {
         };
         let waiter = Waiter::new("the Redis source");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
+        let probe_waiter = Waiter::new("the Redis probe");
+        let (probe_waiter, _) = probe_waiter.map_err(|source| RedisError::System { source })?;
         let (handle, wishes) = interest::interest(wake);
         let source = Self {
             settings,
             status,
             tls,
             waiter,
+            probe_waiter,
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
@@ -123,7 +135,7 @@ impl RedisSource {
     }
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
-        let (connection, master) = connect(
+        let (connection, endpoint, master) = connect(
             &mut self.waiter,
             &self.settings,
             self.tls.as_ref(),
@@ -135,15 +147,24 @@ impl RedisSource {
         let mut session = Session {
             connection,
             master,
+            probe: Probe::new(
+                &mut self.probe_waiter,
+                &self.settings,
+                self.tls.as_ref(),
+                endpoint,
+            ),
             settings: &self.settings,
             relay,
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
             state: State::new(),
+            has_stood: false,
         };
         session.restore()?;
         let away_ms = session.relay.stands()?;
+        session.has_stood = true;
+        session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
         tracing::info!(server, away_ms, "subscribed on Redis");
         Ok(session.run())
@@ -181,7 +202,7 @@ fn connect<'w>(
     settings: &RedisSettings,
     tls: Option<&Arc<ClientConfig>>,
     first_sentinel: &mut usize,
-) -> Result<(Connection<'w>, Option<Watch>), RedisError> {
+) -> Result<(Connection<'w>, Endpoint, Option<Watch>), RedisError> {
     let has_sentinels = !settings.sentinels.is_empty();
     let endpoint = match has_sentinels {
         true => sentinel::find_master(waiter, settings, tls, first_sentinel)?,
@@ -192,11 +213,12 @@ fn connect<'w>(
     let until = Instant::now() + HANDSHAKE_TIMEOUT;
     handshake::log_in(&mut connection, &endpoint, until)?;
     if !has_sentinels {
-        return Ok((connection, None));
+        return Ok((connection, endpoint, None));
     }
     handshake::check_role(&mut connection, until)?;
-    let watch = Watch::start(settings.clone(), tls.cloned(), endpoint, *first_sentinel)?;
-    Ok((connection, Some(watch)))
+    let master = endpoint.clone();
+    let watch = Watch::start(settings.clone(), tls.cloned(), master, *first_sentinel)?;
+    Ok((connection, endpoint, Some(watch)))
 }
 
 /// Wishes that come while there is no connection.

@@ -10,6 +10,7 @@ use super::error::{RedisError, Stop};
 use super::handshake::{is_temporary, shown};
 use super::interest::Wishes;
 use super::ledger::{Change, Ledger};
+use super::probe::Probe;
 use super::resp::{ReadLimits, Value};
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
@@ -30,12 +31,16 @@ pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
     /// With sentinels: whether this server still is the master.
     pub(super) master: Option<Watch>,
+    /// The second connection, while this one is silent.
+    pub(super) probe: Probe<'a>,
     pub(super) settings: &'a RedisSettings,
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
     pub(super) state: State,
+    /// Everything wanted at the start of this connection was answered, and that was told.
+    pub(super) has_stood: bool,
 }
 
 /// What a session remembers.
@@ -96,6 +101,7 @@ impl Session<'_, '_> {
         let has_read = self.connection.read().map_err(lost)?;
         if has_read {
             (self.state.heard, self.state.pinged) = (Instant::now(), None);
+            self.is_heard_again();
             self.relay()?;
         }
         let until = self.watch(!has_read)?;
@@ -150,10 +156,7 @@ impl Session<'_, '_> {
         let interval = Duration::from_millis(self.settings.ping_interval_ms);
         let timeout = Duration::from_millis(self.settings.ping_timeout_ms);
         match self.state.pinged {
-            Some(pinged) if is_silent && now >= pinged + timeout => {
-                let silent_ms = now.duration_since(self.state.heard).as_millis() as u64;
-                Err(RedisError::Silent { silent_ms }.into())
-            }
+            Some(pinged) if is_silent && now >= pinged + timeout => self.probe(),
             Some(pinged) => Ok(pinged + timeout),
             None if is_silent && now >= self.state.heard + interval => {
                 self.connection.queue(["PING"].iter());
@@ -162,6 +165,36 @@ impl Session<'_, '_> {
                 Ok(now + timeout)
             }
             None => Ok(self.state.heard + interval),
+        }
+    }
+
+    /// The server has been silent for too long: it is busy, or the link is dead. Returns the moment
+    /// of the next look.
+    fn probe(&mut self) -> Result<Instant, Stop> {
+        let heard = self.state.heard;
+        let silent_ms = || heard.elapsed().as_millis() as u64;
+        if self.probe.is_first() {
+            self.relay.status.set_down(self.relay.link.now().unix_ms);
+            let silent_ms = silent_ms();
+            tracing::warn!(silent_ms, "Redis does not answer; keeping the connection");
+        }
+        let next = self.probe.look(heard);
+        // What came while the probe took its time ends the silence.
+        if next.is_none() && self.connection.has_input().map_err(lost)? {
+            return Ok(Instant::now());
+        }
+        next.ok_or_else(|| {
+            let silent_ms = silent_ms();
+            RedisError::Silent { silent_ms }.into()
+        })
+    }
+
+    /// A connection that was silent for long delivers again, and nothing was lost on it.
+    fn is_heard_again(&mut self) {
+        if self.probe.end() {
+            self.relay.status.set_up(self.ledger.is_restored());
+            self.show_refusals();
+            tracing::info!("Redis answers again");
         }
     }
 
@@ -254,6 +287,10 @@ impl Session<'_, '_> {
             is_pattern: patterns,
         };
         if self.ledger.confirmed(&subscription, wanted) {
+            // A refused name that was asked for again.
+            if self.has_stood {
+                self.show_refusals();
+            }
             self.relay.link.send(BusEvent::Subscribed(subscription))?;
         }
         Ok(())
@@ -329,6 +366,21 @@ impl Session<'_, '_> {
         }
         let refused = BusEvent::Refused(subscription, Fault(reason));
         Ok(self.relay.link.send(refused)?)
+    }
+
+    /// Has the status say whether all names stand, where all are needed. Call it while the rest of
+    /// the status says that they do.
+    pub(super) fn show_refusals(&self) {
+        if !self.settings.needs_all_names || !self.ledger.is_restored() {
+            return;
+        }
+        let status = &self.relay.status;
+        if self.ledger.has_refused() {
+            status.set_down(self.relay.link.now().unix_ms);
+            status.set_up(false);
+        } else {
+            status.set_up(true);
+        }
     }
 
     fn wrong(&self, what: &str) -> Stop {

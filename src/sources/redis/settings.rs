@@ -34,8 +34,15 @@ pub struct RedisSettings {
     pub reconnect_delay_max_ms: u64,
     /// A server that was silent for this long is asked whether it is there, milliseconds.
     pub ping_interval_ms: u64,
-    /// How long it may take to say anything after that, milliseconds.
+    /// How long it may take to say anything after that, milliseconds. Beyond it the bus counts as
+    /// away, and a second connection shows whether the server is busy or only the link is dead.
     pub ping_timeout_ms: u64,
+    /// A link that was silent for this long is given up, milliseconds, even if no second connection
+    /// has had an answer either.
+    pub silence_max_ms: u64,
+    /// While Redis refuses a wanted name, the bus counts as away: without the name nothing comes.
+    /// `false`: names are clients' wishes, and a refused one concerns only them.
+    pub needs_all_names: bool,
 }
 
 impl RedisSettings {
@@ -52,6 +59,8 @@ impl RedisSettings {
             reconnect_delay_max_ms: 2_000,
             ping_interval_ms: 1_000,
             ping_timeout_ms: 2_000,
+            silence_max_ms: 30_000,
+            needs_all_names: false,
         }
     }
 }

@@ -233,6 +233,21 @@ fn long_names_fill_a_command_sooner() {
 }
 
 #[test]
+fn long_names_on_their_way_are_bounded_in_bytes() {
+    let mut world = World::default();
+    for n in 0..100 {
+        let name = format!("{n}{}", "x".repeat(100_000));
+        world.want(&Subscription::channel(name));
+    }
+    world.connect();
+    while world.ask() {}
+    assert!(world.ledger.asked_bytes < ASKED_BYTES_MAX + 100_003);
+    world.settle();
+    world.check_settled();
+    assert_eq!(world.ledger.asked_bytes, 0);
+}
+
+#[test]
 fn one_forbidden_name_does_not_take_the_others_with_it() {
     let mut world = World::default();
     let names: Vec<_> = (0..5)
