@@ -225,11 +225,16 @@ impl<G: Gateway> Hub<G> {
         self.core.drain.is_some()
     }
 
-    /// A stop was asked for, no WebSocket is left, and the gateway is busy with no client.
-    pub fn is_drained(&self) -> bool {
-        let stats = self.core.stats();
+    /// A stop has closed every WebSocket: new clients would only be refused.
+    pub fn takes_no_more(&self) -> bool {
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
-        closes_begun && stats.open == 0 && stats.closing == 0 && self.core.busy.is_empty()
+        closes_begun && self.core.stats().open == 0
+    }
+
+    /// A stop was asked for, the sockets of all WebSockets have ended, and the gateway is busy with
+    /// no client. Clients that were refused meanwhile do not count.
+    pub fn is_drained(&self) -> bool {
+        self.takes_no_more() && self.core.stats().leaving == 0 && self.core.busy.is_empty()
     }
 
     /// The shell may read this client's socket.

@@ -215,6 +215,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn accept(&mut self, now: Now) {
+        if self.hub.takes_no_more() {
+            // Balancers and clients go elsewhere at once.
+            self.listener.close();
+            return;
+        }
         for _ in 0..self.settings.budgets.accepts_max {
             let Some((stream, peer)) = self.listener.accept(now) else {
                 return;
