@@ -64,6 +64,18 @@ impl<G: Gateway> Hub<G> {
         key
     }
 
+    /// Asked before [`handle_accepted`](Self::handle_accepted): there is no room to tell the next
+    /// connection that there is none. The shell closes it, and that is all.
+    pub fn turns_away(&mut self) -> bool {
+        let turns_away = self.core.connections() >= self.core.limits.sockets_max;
+        if turns_away {
+            self.core.clients.stats.accepted += 1;
+            let reason = CloseReason::ConnectionLimit;
+            self.core.clients.stats.count_close(reason);
+        }
+        turns_away
+    }
+
     /// A connection that was handed to HTTP is back, with its place in the limits: its client
     /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
     pub fn handle_returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {

@@ -224,6 +224,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Some((stream, peer)) = self.listener.accept(now) else {
                 return;
             };
+            if self.hub.turns_away() {
+                continue;
+            }
             let key = self.hub.handle_accepted(now, peer);
             self.register(now, key, stream);
         }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::common::CommonSettings;
-use super::process::{build, seed};
+use super::process::{bound_connections, build, seed};
 use super::stats_line::StatsLine;
 use super::systemd;
 use crate::clock::Clock;
@@ -189,7 +189,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// # Errors
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
     pub fn run(self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
-        let Self { common, feed, .. } = self;
+        let Self {
+            mut common, feed, ..
+        } = self;
+        bound_connections(&mut common);
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         telemetry.add_gateway(self.metrics);

@@ -113,7 +113,7 @@ metric_names! { |at|
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once (--connections-max); absent where there is no limit."
+        "Connections allowed at once: --connections-max, and what the limit on open files has room for."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."

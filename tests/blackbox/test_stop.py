@@ -157,7 +157,7 @@ async def test_clients_that_come_back_at_once_do_not_hold_up_the_stop(nats, star
                 continue
 
     returning = [asyncio.create_task(come_back()) for _ in range(20)]
-    await until(lambda: weirgate.health()["clients"] == 20, 5, "20 clients")
+    await until(lambda: weirgate.health()["connections"] == 20, 5, "20 clients")
     begin = time.monotonic()
     weirgate.send(signal.SIGTERM)
     assert await asyncio.to_thread(weirgate.wait, 10) == 0

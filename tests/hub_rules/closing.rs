@@ -220,3 +220,23 @@ fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
     assert_eq!(world.hub.stats().closing, 1, "the one that was refused");
     assert!(world.hub.is_drained());
 }
+
+#[test]
+fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
+    let mut world = symbols(Limits {
+        connections_max: 1,
+        sockets_max: 2,
+        ..Limits::default()
+    });
+    assert!(!world.hub.turns_away());
+    let open = world.connect("/ws", None);
+    assert!(!world.hub.turns_away());
+    let refused = world.accept(usize::MAX);
+    assert_eq!(world.client(refused).status(), Some(503));
+    assert!(world.hub.turns_away(), "the refused one has not ended");
+    let closes = world.hub.stats().closes_for(CloseReason::ConnectionLimit);
+    assert_eq!(closes, 2);
+    world.end(refused, false);
+    assert!(!world.hub.turns_away());
+    world.end(open, false);
+}

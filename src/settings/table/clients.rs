@@ -21,7 +21,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "Connections at once, HTTP included; 0 for no limit",
     )
-    .more("The limit on open files counts as well.")
+    .more("Never more than the limit on open files has room for, beside what the gateway needs itself.")
     .limit(
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
