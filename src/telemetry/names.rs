@@ -268,6 +268,8 @@ metric_names! { |at|
         "Events that services pushed to devices, each once.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of devices that had gone which were not forwarded any more.";
+    EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
+        "Bytes of devices' messages that wait or are being answered, those of devices that have gone included.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
         "Requests for the proxy that have ended, by what came of them.";
     PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]

@@ -104,6 +104,7 @@ fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
         rate_per_second_milli: checked.milli("rate-limit-rps"),
         calls_max: checked.number("calls-max"),
         orphans_max: checked.number("orphans-max"),
+        waiting_bytes_max: checked.number("waiting-bytes-max"),
         json_depth_max: checked.number("json-depth-max"),
     }
 }
