@@ -26,6 +26,16 @@ pub enum BusEvent {
     Refused(Subscription, Fault),
 }
 
+impl BusEvent {
+    /// Bytes that the event counts for between the source and the loop: those of its payload.
+    pub fn queue_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What a source can be asked to subscribe to while it runs: one channel, or every channel that a
 /// pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

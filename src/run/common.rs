@@ -31,6 +31,8 @@ pub struct CommonSettings {
     pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 where there is no bus.
     pub bus_queue_messages_max: usize,
+    /// Bytes of these messages, and one message of any size; 0 where there is no bus.
+    pub bus_queue_bytes_max: usize,
     /// Seconds that the bus may be away before the process ends; `None` for ever.
     pub bus_away_exit_s: Option<u64>,
 }
@@ -63,6 +65,7 @@ impl CommonSettings {
             admin_addr: checked.socket_addr("admin-addr"),
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
+            bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
             bus_away_exit_s: Some(of_bus(checked, "bus-away-exit-s")).filter(|s| *s > 0),
         }
     }

@@ -20,7 +20,7 @@ use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::reactor::{LateWake, Reactor, ReactorSettings, Seams, Wake, way_back};
-use crate::sources::{Source, SourceLink};
+use crate::sources::{QueueBytes, Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
@@ -204,14 +204,18 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
+        let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
-                start_source(source, SourceLink::new(events, waking(wake), clock))?;
+                let link = SourceLink::new(events, waking(wake), clock);
+                start_source(source, link.bounded(bytes))?;
             }
             let (back, returned) = way_back(wake);
             Ok(Seams {
                 bus,
+                bus_bytes,
+                event_bytes: BusEvent::queue_bytes,
                 inputs: self.inputs.receiver,
                 output: self.output,
                 http: http.handle(back),

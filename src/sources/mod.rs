@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
 //! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
+//! | `queue_bytes` | how many bytes may wait on that way |
 //! | `outage` | since when the bus is away, and when to try again; pure |
 //! | `socket` | one socket and one waker in one poll; TCP, TLS |
 //! | `tls_stream` | TLS on a socket that never blocks |
@@ -19,6 +20,7 @@
 pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod outage;
+mod queue_bytes;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
@@ -29,11 +31,15 @@ mod socket;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod tls_stream;
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::hub::Now;
+
+pub use self::queue_bytes::{QueueBytes, TakenBytes};
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -41,10 +47,12 @@ pub trait Source: Send {
     fn run(self: Box<Self>, link: SourceLink);
 }
 
-/// The way from a source thread into the loop: a bounded channel, and a call that wakes the loop
+/// The way from a source thread into the loop: a channel that is bounded in messages and bytes, and a call that wakes the loop
 /// (once, however many events wait).
 pub struct SourceLink {
     events: Sender<BusEvent>,
+    /// `None`: the events are bounded by number alone.
+    bytes: Option<Arc<QueueBytes>>,
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
 }
@@ -59,9 +67,17 @@ impl SourceLink {
     pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
         Self {
             events,
+            bytes: None,
             wake,
             clock,
         }
+    }
+
+    /// Bounds the events that were not taken by their bytes, too.
+    #[must_use]
+    pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
+        self.bytes = Some(bytes);
+        self
     }
 
     /// Puts an event in the channel, waiting while it is full, and wakes the loop.
@@ -69,6 +85,9 @@ impl SourceLink {
     /// # Errors
     /// The loop is gone, before or during the wait: the source ends.
     pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
+        if let Some(bytes) = &self.bytes {
+            bytes.take(event.queue_bytes())?;
+        }
         self.events.send(event).map_err(|_| LoopGone)?;
         (self.wake)();
         Ok(())

@@ -154,6 +154,12 @@ metric_names! { |at|
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
         "Room between the bus and the event loop (--bus-queue-messages-max)."
         => at.turn.shell.bus_queue_messages_max;
+    BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
+        "Bytes of messages between the bus and the event loop; when there is no more room, the bus waits."
+        => at.turn.shell.bus_queue_bytes;
+    BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
+        "Room for bytes between the bus and the event loop (--bus-queue-bytes-max)."
+        => at.turn.shell.bus_queue_bytes_max;
     PUBLICATIONS = Counter "weirgate_publications_total" []
         "Publications made from the bus's messages, quiet ones included."
         => at.turn.hub.publications;
