@@ -17,6 +17,7 @@ pub mod hub;
 pub mod key_files;
 pub mod kinds;
 pub mod log_budget;
+pub mod queue_bytes;
 pub mod random;
 pub mod reactor;
 pub mod run;

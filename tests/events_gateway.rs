@@ -3,6 +3,12 @@
 
 mod world;
 
+mod events_gateway {
+    use super::*;
+
+    mod waiting;
+}
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +31,7 @@ fn settings() -> EventsGatewaySettings {
         rate_per_second_milli: 0,
         calls_max: 100,
         orphans_max: 10,
+        waiting_bytes_max: 1_000_000,
         json_depth_max: 64,
     }
 }

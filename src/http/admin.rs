@@ -27,10 +27,6 @@ use crate::clock::Clock;
 use crate::hub::Permit;
 use crate::log_budget::LogBudget;
 
-/// Connections at once: a few probes and scrapers. Over it the oldest that has sent no request
-/// ends; where there is none, others wait in the kernel until one ends.
-const CONNECTIONS_MAX: usize = 64;
-
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -48,7 +44,14 @@ pub(super) struct Listener {
     clock: Clock,
 }
 
+/// A few probes and scrapers.
+const CONNECTIONS_MAX: usize = 64;
+
 impl Admin {
+    /// Connections at once. Over it the oldest that has sent no request ends; where there is none,
+    /// others wait in the kernel until one ends.
+    pub const CONNECTIONS_MAX: usize = CONNECTIONS_MAX;
+
     /// Binds `addr`, for `site`.
     ///
     /// # Errors

@@ -352,6 +352,9 @@ impl Core {
         }
         let stats = &mut self.clients.stats;
         stats.moved(left.moved);
+        if left.was_open {
+            stats.count_leaving(left.moved);
+        }
         stats.messages_dropped += u64::from(left.frames);
         stats.count_removed(left.frames, left.bytes);
         if left.is_first {

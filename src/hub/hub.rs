@@ -64,6 +64,18 @@ impl<G: Gateway> Hub<G> {
         key
     }
 
+    /// Asked before [`handle_accepted`](Self::handle_accepted): there is no room to tell the next
+    /// connection that there is none. The shell closes it, and that is all.
+    pub fn turns_away(&mut self) -> bool {
+        let turns_away = self.core.connections() >= self.core.limits.sockets_max;
+        if turns_away {
+            self.core.clients.stats.accepted += 1;
+            let reason = CloseReason::ConnectionLimit;
+            self.core.clients.stats.count_close(reason);
+        }
+        turns_away
+    }
+
     /// A connection that was handed to HTTP is back, with its place in the limits: its client
     /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
     pub fn handle_returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
@@ -235,11 +247,16 @@ impl<G: Gateway> Hub<G> {
         self.core.drain.is_some()
     }
 
-    /// A stop was asked for, no WebSocket is left, and the gateway is busy with no client.
-    pub fn is_drained(&self) -> bool {
-        let stats = self.core.stats();
+    /// A stop has closed every WebSocket: new clients would only be refused.
+    pub fn takes_no_more(&self) -> bool {
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
-        closes_begun && stats.open == 0 && stats.closing == 0 && self.core.busy.is_empty()
+        closes_begun && self.core.stats().open == 0
+    }
+
+    /// A stop was asked for, the sockets of all WebSockets have ended, and the gateway is busy with
+    /// no client. Clients that were refused meanwhile do not count.
+    pub fn is_drained(&self) -> bool {
+        self.takes_no_more() && self.core.stats().leaving == 0 && self.core.busy.is_empty()
     }
 
     /// Clients that had their share of an earlier turn and wait for

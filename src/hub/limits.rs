@@ -51,6 +51,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Connections at once, those handed to HTTP included; `usize::MAX` for none.
     pub connections_max: usize,
+    /// Connections at once, those included that are refused; a new one beyond is not answered.
+    pub sockets_max: usize,
     /// Connections of one address, at once and new ones.
     pub per_ip: AddressLimits,
     /// Who may say which address it comes from.
@@ -86,6 +88,7 @@ impl Default for Limits {
             handshake_us: 10_000_000,
             message_bytes_max: 1024 * 1024,
             connections_max: usize::MAX,
+            sockets_max: usize::MAX,
             per_ip: AddressLimits::default(),
             trusted_proxies: TrustedProxies::None,
             ping_interval_us: 20_000_000,

@@ -56,6 +56,8 @@ pub struct HubStats {
     pub open: u64,
     /// Gauge: sessions that only wait for their socket to end.
     pub closing: u64,
+    /// Gauge: those of them that were open before.
+    pub leaving: u64,
     /// Ends of connections by reason, in the order of [`CloseReason::ALL`].
     pub closes: [u64; CloseReason::ALL.len()],
     /// Messages meant for clients, one for each client.
@@ -100,6 +102,15 @@ impl HubStats {
     pub(super) fn count_removed(&mut self, frames: u32, bytes: usize) {
         self.messages_waiting -= u64::from(frames);
         self.send_queue_bytes -= bytes as u64;
+    }
+
+    /// Counts a session that was open until its socket ends.
+    pub(super) fn count_leaving(&mut self, moved: Moved) {
+        match (moved.from, moved.to) {
+            (Some(PhaseKind::Open), PhaseKind::Closing) => self.leaving += 1,
+            (Some(PhaseKind::Closing), PhaseKind::Gone) => self.leaving -= 1,
+            _ => {}
+        }
     }
 
     /// Moves the gauges of phases; nothing else does.

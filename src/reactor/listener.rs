@@ -29,7 +29,8 @@ pub struct ListenSettings {
 /// A listening socket, its edge and its back-off.
 #[derive(Debug)]
 pub(super) struct Listener {
-    inner: TcpListener,
+    /// `None` once it is closed.
+    inner: Option<TcpListener>,
     notsent_lowat_bytes: u32,
     /// Connections may wait: the edge came and `accept` did not say "would block" since.
     ready: bool,
@@ -58,7 +59,7 @@ impl Listener {
         let mut inner = TcpListener::from_std(socket.into());
         registry.register(&mut inner, token, Interest::READABLE)?;
         Ok(Self {
-            inner,
+            inner: Some(inner),
             notsent_lowat_bytes: settings.notsent_lowat_bytes,
             ready: false,
             retry_at_us: 0,
@@ -69,7 +70,14 @@ impl Listener {
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        let closed = || io::Error::from(io::ErrorKind::NotConnected);
+        self.inner.as_ref().ok_or_else(closed)?.local_addr()
+    }
+
+    /// Accepts no more: who connects from here on is refused by the system.
+    pub(super) fn close(&mut self) {
+        self.inner = None;
+        self.ready = false;
     }
 
     /// The poll said that connections wait.
@@ -84,8 +92,15 @@ impl Listener {
 
     /// Takes the next connection, if one waits and accepting is not backed off.
     pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, SocketAddr)> {
+        let inner = self.inner.take()?;
+        let accepted = self.accept_from(&inner, now);
+        self.inner = Some(inner);
+        accepted
+    }
+
+    fn accept_from(&mut self, inner: &TcpListener, now: Now) -> Option<(TcpStream, SocketAddr)> {
         while self.ready && now.mono_us >= self.retry_at_us {
-            match self.inner.accept() {
+            match inner.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
                     self.prepare(&stream);

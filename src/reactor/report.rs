@@ -19,6 +19,8 @@ pub(super) struct Shell {
     pub(super) accept_errors: u64,
     pub(super) bus_queue_messages: usize,
     pub(super) bus_queue_messages_max: usize,
+    pub(super) bus_queue_bytes: usize,
+    pub(super) bus_queue_bytes_max: usize,
 }
 
 /// What the loop counts of its turns and messages.
@@ -122,6 +124,8 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
         deadlines: core.deadline_entries() as u64,
         bus_queue_messages: shell.bus_queue_messages as u64,
         bus_queue_messages_max: shell.bus_queue_messages_max as u64,
+        bus_queue_bytes: shell.bus_queue_bytes as u64,
+        bus_queue_bytes_max: shell.bus_queue_bytes_max as u64,
         frame_bytes_alive: core.frame_bytes().alive(),
         frame_bytes_max: limits.frame_bytes_max,
     }

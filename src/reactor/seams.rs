@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::listener::ListenSettings;
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
+use crate::queue_bytes::TakenBytes;
 use crate::telemetry::Telemetry;
 use crate::wake::Wake;
 
@@ -38,6 +39,10 @@ pub struct ReactorSettings {
 pub struct Seams<G: Gateway, F: Feed> {
     /// From the source thread.
     pub bus: Receiver<F::Event>,
+    /// Room that the events from there hold until the loop takes them.
+    pub bus_bytes: TakenBytes,
+    /// The bytes of one of them.
+    pub event_bytes: fn(&F::Event) -> usize,
     /// What other threads tell the gateway.
     pub inputs: Receiver<G::In>,
     /// Hands other threads what they do for the gateway; must not block.

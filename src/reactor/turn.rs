@@ -200,6 +200,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             accept_errors: self.listener.errors,
             bus_queue_messages: self.seams.bus.len(),
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
+            bus_queue_bytes: self.seams.bus_bytes.held(),
+            bus_queue_bytes_max: self.seams.bus_bytes.max(),
         };
         if !self.hub.is_flushing() {
             // Messages that no client took.
@@ -264,6 +266,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Ok(event) = self.seams.bus.try_recv() else {
                 return;
             };
+            let held = (self.seams.event_bytes)(&event);
+            self.seams.bus_bytes.give_back(held);
             bytes += self.take_event(event);
             if bytes >= budget {
                 self.report.spent(Budget::Publications);

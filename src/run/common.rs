@@ -27,8 +27,12 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
     pub admin_addr: Option<SocketAddr>,
+    /// Connections to services at once, whose open files clients must not take.
+    pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 where there is no bus.
     pub bus_queue_messages_max: usize,
+    /// Bytes of these messages, and one message of any size; 0 where there is no bus.
+    pub bus_queue_bytes_max: usize,
     /// Seconds that the bus may be away before the process ends; `None` for ever.
     pub bus_away_exit_s: Option<u64>,
 }
@@ -59,7 +63,9 @@ impl CommonSettings {
             },
             allowed_origins: checked.origins("allowed-origins"),
             admin_addr: checked.socket_addr("admin-addr"),
+            service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
+            bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
             bus_away_exit_s: Some(of_bus(checked, "bus-away-exit-s")).filter(|s| *s > 0),
         }
     }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::common::CommonSettings;
-use super::process::{build, seed};
+use super::process::{bound_connections, build, seed};
 use super::stats_line::StatsLine;
 use super::systemd;
 use crate::clock::Clock;
@@ -19,6 +19,7 @@ use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
+use crate::queue_bytes::QueueBytes;
 use crate::reactor::{LateWake, Reactor, ReactorSettings, Seams, Wake, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
@@ -189,7 +190,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// # Errors
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
     pub fn run(self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
-        let Self { common, feed, .. } = self;
+        let Self {
+            mut common, feed, ..
+        } = self;
+        bound_connections(&mut common);
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         telemetry.add_gateway(self.metrics);
@@ -201,14 +205,18 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
+        let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
-                start_source(source, SourceLink::new(events, waking(wake), clock))?;
+                let link = SourceLink::new(events, waking(wake), clock);
+                start_source(source, link.bounded(bytes))?;
             }
             let (back, returned) = way_back(wake);
             Ok(Seams {
                 bus,
+                bus_bytes,
+                event_bytes: BusEvent::payload_bytes,
                 inputs: self.inputs.receiver,
                 output: self.output,
                 http: http.handle(back),

@@ -2,11 +2,22 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use rlimit::Resource;
+
 use super::RunError;
+use super::common::CommonSettings;
 use crate::clock::Clock;
+use crate::http::Admin;
 use crate::settings::Checked;
 use crate::telemetry::Build;
 use crate::telemetry::logging::{self, LogFormat};
+
+/// Open files that are neither a client's connection nor a service's: the bus, key files, threads,
+/// and new connections that were refused and have not ended.
+const FILES_KEPT: usize = 64;
+
+/// Of those, for refused connections. More are closed without an answer.
+const REFUSED_MAX: usize = 16;
 
 /// Sets up the log, says there what was odd about the settings, raises the limit on open files, and
 /// starts the clock that all threads of the process share.
@@ -26,6 +37,40 @@ pub fn start_process(checked: &Checked) -> Result<Clock, RunError> {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
     Ok(Clock::start())
+}
+
+/// Lowers the limit on connections to what the limit on open files has room for: clients must not
+/// take what the bus, services and key files need.
+pub(super) fn bound_connections(common: &mut CommonSettings) {
+    let Ok((files_max, _)) = Resource::NOFILE.get() else {
+        return;
+    };
+    let admin = common.admin_addr.map_or(0, |_| Admin::CONNECTIONS_MAX);
+    let outgoing = common.service_connections_max + admin;
+    let room = room_for_clients(usize::try_from(files_max).unwrap_or(usize::MAX), outgoing);
+    let limits = &mut common.limits;
+    limits.sockets_max = room.saturating_add(REFUSED_MAX);
+    if room < limits.connections_max {
+        let asked = (limits.connections_max < usize::MAX).then_some(limits.connections_max);
+        limits.connections_max = room;
+        if asked.is_some() {
+            tracing::warn!(
+                files_max,
+                asked,
+                connections_max = room,
+                "the limit on open files allows fewer connections than --connections-max"
+            );
+        } else {
+            tracing::info!(files_max, connections_max = room, "connections at once");
+        }
+    }
+}
+
+/// Connections of clients that fit `files_max` beside the others; at least a quarter of it.
+fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
+    files_max
+        .saturating_sub(FILES_KEPT.saturating_add(outgoing))
+        .max(files_max / 4)
 }
 
 pub(super) fn build(gateway: &'static str) -> Build {
@@ -49,4 +94,18 @@ pub(super) fn seed(clock: Clock) -> u64 {
 /// For people who read standard output.
 pub fn say(text: &str) {
     logging::say(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room_for_clients;
+
+    #[test]
+    fn clients_leave_open_files_for_the_bus_and_services() {
+        assert_eq!(room_for_clients(1_024, 0), 960);
+        assert_eq!(room_for_clients(1_024, 100 + 2 * 256), 348);
+        assert_eq!(room_for_clients(96, 0), 32);
+        assert_eq!(room_for_clients(100, 612), 25, "a quarter is theirs");
+        assert_eq!(room_for_clients(usize::MAX, 0), usize::MAX - 64);
+    }
 }

@@ -15,6 +15,8 @@ impl Checked {
             handshake_us: self.micros("handshake-timeout-ms"),
             message_bytes_max: self.number("message-bytes-max"),
             connections_max: self.unless_0("connections-max").unwrap_or(usize::MAX),
+            // The process knows, once it has raised the limit on open files.
+            sockets_max: usize::MAX,
             per_ip: AddressLimits {
                 connections_max: self.unless_0("connections-per-ip-max"),
                 connections_per_second: self.unless_0("connection-rate-per-ip"),

@@ -29,11 +29,14 @@ mod socket;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod tls_stream;
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::hub::Now;
+use crate::queue_bytes::QueueBytes;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -41,10 +44,12 @@ pub trait Source: Send {
     fn run(self: Box<Self>, link: SourceLink);
 }
 
-/// The way from a source thread into the loop: a bounded channel, and a call that wakes the loop
+/// The way from a source thread into the loop: a channel that is bounded in messages and bytes, and a call that wakes the loop
 /// (once, however many events wait).
 pub struct SourceLink {
     events: Sender<BusEvent>,
+    /// `None`: the events are bounded by number alone.
+    bytes: Option<Arc<QueueBytes>>,
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
 }
@@ -59,9 +64,17 @@ impl SourceLink {
     pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
         Self {
             events,
+            bytes: None,
             wake,
             clock,
         }
+    }
+
+    /// Bounds the events that were not taken by their bytes, too.
+    #[must_use]
+    pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
+        self.bytes = Some(bytes);
+        self
     }
 
     /// Puts an event in the channel, waiting while it is full, and wakes the loop.
@@ -69,6 +82,10 @@ impl SourceLink {
     /// # Errors
     /// The loop is gone, before or during the wait: the source ends.
     pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
+        let bytes = self.bytes.as_ref();
+        if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
+            return Err(LoopGone);
+        }
         self.events.send(event).map_err(|_| LoopGone)?;
         (self.wake)();
         Ok(())
@@ -77,5 +94,53 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::feeds::BusMessage;
+
+    const MIB: usize = 1024 * 1024;
+
+    fn message(bytes: usize) -> BusEvent {
+        BusEvent::Message(BusMessage {
+            subject: "a".into(),
+            pattern: None,
+            payload: vec![b'1'; bytes],
+            position: None,
+            received: Now::default(),
+            quiet: false,
+        })
+    }
+
+    #[test]
+    fn large_messages_wait_at_the_bus_and_not_in_memory() {
+        let (bytes, taken) = QueueBytes::new(64 * MIB);
+        let (sender, events) = bounded(1_024);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
+        let source = thread::spawn(move || {
+            for _ in 0..40 {
+                link.send(message(15 * MIB)).expect("the loop is there");
+            }
+        });
+        let (mut messages, mut most) = (0, 0);
+        while let Ok(event) = events.recv() {
+            // Time for the source to fill the queue, if nothing kept it from that.
+            thread::sleep(Duration::from_millis(2));
+            most = most.max(taken.held());
+            taken.give_back(event.payload_bytes());
+            messages += 1;
+        }
+        assert_eq!(messages, 40);
+        assert!(most > 15 * MIB && most <= 64 * MIB, "{most} bytes");
+        assert_eq!(taken.held(), 0);
+        assert!(source.join().is_ok());
     }
 }

@@ -135,6 +135,10 @@ pub struct ShellStats {
     pub bus_queue_messages: u64,
     /// Room for them.
     pub bus_queue_messages_max: u64,
+    /// Gauge: bytes of these messages.
+    pub bus_queue_bytes: u64,
+    /// Room for them.
+    pub bus_queue_bytes_max: u64,
     /// Gauge: bytes of all frames alive, each counted once.
     pub frame_bytes_alive: u64,
     /// Bytes that all frames may have.

@@ -113,7 +113,7 @@ metric_names! { |at|
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once (--connections-max); absent without a limit."
+        "Connections allowed at once: --connections-max, and the room under the limit on open files."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."
@@ -154,6 +154,12 @@ metric_names! { |at|
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
         "Room between the bus and the event loop (--bus-queue-messages-max)."
         => at.turn.shell.bus_queue_messages_max;
+    BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
+        "Bytes of messages between the bus and the event loop; when there is no more room, the bus waits."
+        => at.turn.shell.bus_queue_bytes;
+    BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
+        "Room for bytes between the bus and the event loop (--bus-queue-bytes-max)."
+        => at.turn.shell.bus_queue_bytes_max;
     PUBLICATIONS = Counter "weirgate_publications_total" []
         "Publications made from the bus's messages, quiet ones included."
         => at.turn.hub.publications;
@@ -283,6 +289,8 @@ metric_names! { |at|
         "Events pushed by services to devices, each once.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of disconnected devices that were not forwarded.";
+    EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
+        "Bytes of messages of devices that wait or are being answered, disconnected devices included.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
         "Ended requests to the proxy, by outcome.";
     PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]

@@ -1,10 +1,14 @@
-"""No descriptors left: it stays calm, serves whom it has, and lets newcomers in once there is room."""
+"""Few descriptors: the bus and services keep theirs, newcomers are refused, and let in once there is room."""
 import asyncio
+import contextlib
+import json
+import os
 import socket
 import time
 
 from bus import publisher
-from clients import connect
+from clients import connect, upgrade_request
+from services import device
 from waiting import until
 
 FILES_MAX = 80
@@ -48,3 +52,55 @@ async def test_running_out_of_descriptors_is_survived(nats, start_weirgate):
         for c in (client, late):
             await c.wait_for(lambda c: c.state()["flow"] == {"after": True}, 3, "the feed")
     await until(lambda: weirgate.health()["connections"] == 2, 15, "the crowd forgotten")
+
+
+async def crowd_of(count, port):
+    """Connections that ask for a WebSocket and stay, whatever they are told; those that were taken or refused."""
+    crowd = []
+    for _ in range(count):
+        s = socket.socket()
+        s.setblocking(False)
+        crowd.append(s)
+        s.connect_ex(("127.0.0.1", port))
+    await asyncio.sleep(0.3)
+    for s in crowd:
+        with contextlib.suppress(OSError):
+            s.send(upgrade_request(port))
+    await asyncio.sleep(0.5)
+    return crowd
+
+
+def open_files(weirgate):
+    return len(os.listdir(f"/proc/{weirgate.pid}/fd"))
+
+
+async def test_clients_leave_descriptors_for_the_bus(nats, start_weirgate):
+    files_max = 96
+    weirgate = start_weirgate(nats=nats, files_max=files_max).wait_ready()
+    crowd = await crowd_of(120, weirgate.port)
+    try:
+        assert "connections_max=32" in weirgate.log()
+        assert open_files(weirgate) < files_max - 8
+        nats.kill()
+        await until(lambda: "NATS is away" in weirgate.log(), 5, "the loss noticed")
+        nats.start()
+        await until(lambda: weirgate.log().count("subscribed") >= 2, 12, "subscribed again")
+        assert open_files(weirgate) < files_max
+    finally:
+        for s in crowd:
+            s.close()
+
+
+async def test_clients_leave_descriptors_for_services(service, start_weirgate):
+    lobby = service(lambda asked: {"ok": 1})
+    weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url}, files_max=100).wait_ready()
+    async with device(weirgate, "good") as client:
+        crowd = await crowd_of(150, weirgate.port)
+        try:
+            for n in range(3):
+                await client.send('{"event": "lobby.x", "request_id": "%d"}' % n)
+                answer = json.loads(await asyncio.wait_for(client.recv(), 5))
+                assert (answer["request_id"], answer["data"]) == (str(n), {"ok": 1})
+        finally:
+            for s in crowd:
+                s.close()

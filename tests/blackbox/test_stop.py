@@ -1,5 +1,6 @@
 """A deploy: everyone is told, newcomers are sent elsewhere, and the process is gone in time."""
 import asyncio
+import contextlib
 import signal
 import time
 
@@ -138,3 +139,28 @@ async def test_the_drain_delay_tells_the_balancer_first(nats, start_weirgate):
     assert client.close_code == 1012
     assert time.monotonic() - begin > delay_s - 0.3
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
+
+
+async def test_clients_that_come_back_at_once_do_not_hold_up_the_stop(nats, start_weirgate):
+    """Each connects again as soon as it is closed or refused, until nobody listens any more."""
+    weirgate = start_weirgate("levels", "--drain-ms", "1000", nats=nats).wait_ready()
+
+    async def come_back():
+        client = await connect(weirgate.port)
+        while True:
+            with contextlib.suppress(OSError, EOFError, asyncio.TimeoutError):
+                await asyncio.wait_for(client.ended, 10)
+            try:
+                if await answer_to_newcomer(weirgate.port) is None:
+                    return
+            except (OSError, asyncio.IncompleteReadError):
+                continue
+
+    returning = [asyncio.create_task(come_back()) for _ in range(20)]
+    await until(lambda: weirgate.health()["connections"] == 20, 5, "20 clients")
+    begin = time.monotonic()
+    weirgate.send(signal.SIGTERM)
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    took = time.monotonic() - begin
+    assert took < 1.6, f"the stop took {took:.3f} s"
+    await asyncio.wait_for(asyncio.gather(*returning), 5)

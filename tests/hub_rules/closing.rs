@@ -1,6 +1,6 @@
 //! The two ends of a close.
 
-use weirgate::hub::{CloseReason, Limits};
+use weirgate::hub::{CloseReason, DrainPlan, Limits};
 
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;
@@ -201,4 +201,42 @@ fn a_connection_that_comes_back_from_http_has_its_place_and_a_new_deadline() {
     assert_eq!((stats.heads, stats.open), (0, 1));
     world.end(back, false);
     assert_eq!(world.hub.core().connections(), 0);
+}
+
+#[test]
+fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
+    let mut world = symbols(Limits::default());
+    let key = world.connect("/ws", None);
+    let stuck = world.connect("/ws", None);
+    world.hub.drain(world.now, DrainPlan::default());
+    world.settle();
+    assert!(world.hub.takes_no_more(), "both are closed");
+    let refused = world.accept(usize::MAX);
+    world.send(refused, &request("/ws", None));
+    assert_eq!(world.client(refused).status(), Some(503));
+    world.end(key, false);
+    assert!(!world.hub.is_drained(), "one has not ended its side");
+    world.end(stuck, false);
+    assert_eq!(world.hub.stats().closing, 1, "the one that was refused");
+    assert!(world.hub.is_drained());
+}
+
+#[test]
+fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
+    let mut world = symbols(Limits {
+        connections_max: 1,
+        sockets_max: 2,
+        ..Limits::default()
+    });
+    assert!(!world.hub.turns_away());
+    let open = world.connect("/ws", None);
+    assert!(!world.hub.turns_away());
+    let refused = world.accept(usize::MAX);
+    assert_eq!(world.client(refused).status(), Some(503));
+    assert!(world.hub.turns_away(), "the refused one has not ended");
+    let closes = world.hub.stats().closes_for(CloseReason::ConnectionLimit);
+    assert_eq!(closes, 2);
+    world.end(refused, false);
+    assert!(!world.hub.turns_away());
+    world.end(open, false);
 }

@@ -312,15 +312,21 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/calls/main.rs::a_kept_connection_that_turns_out_closed_is_replaced",
     },
     Fixed {
-        what: "Open files: connections, and a few more",
-        value: "the hard limit, `ulimit -Hn`",
-        beyond: "new clients wait; connected clients are served",
-        shows: Shows::Metric(names::PROCESS_OPEN_FDS),
-        code: (
-            "src/run/process.rs",
-            "rlimit::increase_nofile_limit(u64::MAX)",
-        ),
-        test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
+        what: "Open files: connections, and the needs of the gateway",
+        value: "the hard limit, `ulimit -Hn`; 64 are kept, and events keeps `--calls-max` and twice \
+                `--proxy-connections-max`; clients have at least a quarter",
+        beyond: "503 with `Retry-After`, as over `--connections-max`",
+        shows: Shows::Metric(names::CONNECTIONS_MAX),
+        code: ("src/run/process.rs", "FILES_KEPT: usize = 64;"),
+        test: "tests/blackbox/test_descriptors.py::test_clients_leave_descriptors_for_the_bus",
+    },
+    Fixed {
+        what: "Refused connections not ended yet, over the limit on open files",
+        value: "16",
+        beyond: "closed without an answer",
+        shows: Shows::Reason(CloseReason::ConnectionLimit),
+        code: ("src/run/process.rs", "REFUSED_MAX: usize = 16;"),
+        test: "tests/hub_rules/closing.rs::beyond_the_room_for_refusals_a_connection_is_not_answered",
     },
     Fixed {
         what: "Pause after a failed accept, for example without free file descriptors",

@@ -49,7 +49,8 @@ impl Waiting {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes that the message holds.
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Binary | Self::TooLarge => 0,
@@ -70,6 +71,8 @@ pub(super) enum Rest {
 #[derive(Debug)]
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
+    /// Bytes of its text.
+    pub(super) bytes: usize,
     pub(super) service: Service,
 }
 
@@ -88,6 +91,8 @@ pub struct Connection {
     pub(super) calling: Option<Calling>,
     /// The client has gone: what waits is forwarded all the same, answers are for nobody.
     pub(super) gone: bool,
+    /// The client is not read: there is no room for its messages.
+    pub(super) is_paused: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// How long it rests until the next look; `None`: it does not rest.
@@ -106,6 +111,7 @@ impl Connection {
             bucket,
             calling: None,
             gone: false,
+            is_paused: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             rest_us: None,
@@ -151,11 +157,16 @@ impl Connection {
         Some(message)
     }
 
-    /// Gives up the newest of those that wait.
-    pub(super) fn drop_last(&mut self) {
-        if let Some(message) = self.waiting.pop_back() {
-            self.waiting_bytes -= message.bytes();
-        }
+    /// Gives up the newest of those that wait; returns the bytes that it held.
+    pub(super) fn drop_last(&mut self) -> usize {
+        let bytes = self.waiting.pop_back().map_or(0, |last| last.bytes());
+        self.waiting_bytes -= bytes;
+        bytes
+    }
+
+    /// A message waits or is being answered.
+    pub(super) fn has_unanswered(&self) -> bool {
+        self.calling.is_some() || !self.waiting.is_empty()
     }
 
     /// No more may wait.

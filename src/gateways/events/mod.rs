@@ -15,6 +15,7 @@ mod push;
 mod routes;
 mod stats;
 mod upstream;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use self::connection::{Calling, Connection, Rest, Waiting};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use self::orphans::Orphans;
+use self::waiting::WaitingBytes;
 use crate::admission::TokenBucket;
 use crate::auth::Origins;
 use crate::hub::{
@@ -56,6 +58,8 @@ pub struct EventsGatewaySettings {
     pub calls_max: usize,
     /// Messages of connections that have gone which may still wait to be forwarded.
     pub orphans_max: usize,
+    /// Bytes of messages that wait or are being answered, over all connections.
+    pub waiting_bytes_max: usize,
     /// Levels of nesting that a message or an answer may have.
     pub json_depth_max: usize,
 }
@@ -76,6 +80,7 @@ pub struct EventsGateway {
     stats: Arc<EventsStats>,
     calls: Calls,
     orphans: Orphans,
+    waiting_bytes: WaitingBytes,
     /// Calls that are to be made.
     outputs: VecDeque<Call>,
 }
@@ -89,6 +94,7 @@ impl EventsGateway {
         Self {
             calls: Calls::new(settings.calls_max),
             orphans: Orphans::new(settings.orphans_max),
+            waiting_bytes: WaitingBytes::new(settings.waiting_bytes_max, Arc::clone(&stats)),
             settings,
             origins,
             stats,
@@ -111,22 +117,42 @@ impl EventsGateway {
         self.orphans.is_empty()
     }
 
-    /// Looks at what waits, until a message has to wait for its service, or the client has to read.
+    /// Bytes of messages that wait or are being answered, over all connections.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.now()
+    }
+
+    /// Looks at what waits, then reads the client or does not, as there is room for its messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        self.look_at_waiting(core, key, connection);
+        if connection.gone {
+            return;
+        }
+        let is_full =
+            connection.is_full() || self.waiting_bytes.is_full() && connection.has_unanswered();
+        if is_full != connection.is_paused {
+            connection.is_paused = is_full;
+            match is_full {
+                true => core.pause_reading(key),
+                false => core.resume_reading(key),
+            }
+        }
+    }
+
+    /// Looks at what waits, until a message has to wait for its service, or the client has to read.
+    fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
                 Rest::No => {}
                 Rest::Until(at_us) => return core.set_deadline(key, Some(at_us)),
                 Rest::Already => return,
             }
-            let was_full = connection.is_full();
             let Some(waiting) = connection.pop() else {
                 return core.set_busy(key, false);
             };
+            self.waiting_bytes.remove(waiting.bytes());
             if connection.gone {
                 self.orphans.count_taken();
-            } else if was_full && !connection.is_full() {
-                core.resume_reading(key);
             }
             if let Some(answer) = self.look_at(core, key, connection, &waiting) {
                 core.send(key, &answer);
@@ -172,8 +198,10 @@ impl EventsGateway {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
+        self.waiting_bytes.add(waiting.bytes());
         connection.calling = Some(Calling {
             message: Arc::new(message),
+            bytes: waiting.bytes(),
             service,
         });
         core.set_busy(key, true);
@@ -215,6 +243,7 @@ impl EventsGateway {
             }
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
+                self.waiting_bytes.remove(calling.bytes);
                 self.stats.count_skipped(calling.service);
                 let why = upstream::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
@@ -229,9 +258,10 @@ impl EventsGateway {
             return;
         };
         self.with_connection(core, clients, key, |gateway, core, connection| {
-            let Some(Calling { service, .. }) = connection.calling.take() else {
+            let Some(Calling { service, bytes, .. }) = connection.calling.take() else {
                 return;
             };
+            gateway.waiting_bytes.remove(bytes);
             let is_open = gateway.calls.is_open(service);
             gateway.stats.store_circuit(service, is_open);
             let frame = reply.frame.unwrap_or_else(|error| {
@@ -335,10 +365,9 @@ impl Gateway for EventsGateway {
         connection: &mut Connection,
         message: Incoming<'_>,
     ) {
-        connection.push(Waiting::new(message, self.settings.message_bytes_max));
-        if connection.is_full() {
-            core.pause_reading(key);
-        }
+        let waiting = Waiting::new(message, self.settings.message_bytes_max);
+        self.waiting_bytes.add(waiting.bytes());
+        connection.push(waiting);
         self.advance(core, key, connection);
     }
 
@@ -356,7 +385,9 @@ impl Gateway for EventsGateway {
         mut connection: Connection,
         _: CloseReason,
     ) {
-        self.orphans.adopt(&mut connection, &self.stats);
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.orphans
+            .adopt(&mut connection, waiting_bytes, &self.stats);
         self.advance(core, key, &mut connection);
         self.keep_orphan(core, key, connection);
     }

@@ -6,6 +6,7 @@ use foldhash::quality::RandomState;
 
 use super::EventsStats;
 use super::connection::Connection;
+use super::waiting::WaitingBytes;
 use crate::hub::SessionKey;
 
 /// Connections without a client, each with a call under way or with messages that wait.
@@ -26,12 +27,17 @@ impl Orphans {
         }
     }
 
-    /// A client has gone: its newest messages are dropped where too many wait.
-    pub(super) fn adopt(&mut self, connection: &mut Connection, stats: &EventsStats) {
+    /// A client has gone: its newest messages are dropped where too many wait, or too many bytes.
+    pub(super) fn adopt(
+        &mut self,
+        connection: &mut Connection,
+        waiting_bytes: &mut WaitingBytes,
+        stats: &EventsStats,
+    ) {
         connection.gone = true;
         let mut kept = connection.waiting();
-        while self.messages + kept > self.messages_max {
-            connection.drop_last();
+        while kept > 0 && (self.messages + kept > self.messages_max || waiting_bytes.is_over()) {
+            waiting_bytes.remove(connection.drop_last());
             stats.count_forgotten();
             kept -= 1;
         }

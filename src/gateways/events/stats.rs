@@ -13,6 +13,7 @@ pub struct EventsStats {
     open: [AtomicBool; Service::ALL.len()],
     forgotten: AtomicU64,
     pushes: AtomicU64,
+    waiting_bytes: AtomicU64,
 }
 
 impl EventsStats {
@@ -42,6 +43,15 @@ impl EventsStats {
     /// Events that services pushed.
     pub fn pushes(&self) -> u64 {
         self.pushes.load(Relaxed)
+    }
+
+    /// Bytes of messages that wait or are being answered, over all connections.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Relaxed)
+    }
+
+    pub(super) fn store_waiting_bytes(&self, bytes: usize) {
+        self.waiting_bytes.store(bytes as u64, Relaxed);
     }
 
     pub(super) fn count_error(&self, code: Code) {

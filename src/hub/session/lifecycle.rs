@@ -46,6 +46,8 @@ pub(in crate::hub) struct Left {
     pub(in crate::hub) reason: CloseReason,
     /// The reason is to be counted: the first counts, what follows from it changes nothing.
     pub(in crate::hub) is_first: bool,
+    /// The session was open, now or before it was closing.
+    pub(in crate::hub) was_open: bool,
     /// Frames that were dropped.
     pub(in crate::hub) frames: u32,
     /// Their queue bytes.
@@ -189,8 +191,10 @@ impl Session {
         cold.reading = Reading::default();
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
+        let was_open = matches!(cold.phase, Phase::Open(_));
         let (_, moved) = cold.phase.enter(Phase::Closing(Closing {
             reason,
+            was_open,
             half_closed: false,
             peer_ended: false,
         }));
@@ -198,6 +202,7 @@ impl Session {
             moved,
             reason,
             is_first: true,
+            was_open,
             frames,
             bytes,
         }
@@ -225,15 +230,17 @@ impl Session {
         let cold = &mut *self.cold;
         cold.timers = Timers::default();
         let (was, moved) = cold.phase.enter(Phase::Gone);
-        let (reason, is_first) = match &was {
-            Phase::Closing(closing) => (closing.reason, false),
-            _ => (reason, true),
+        let (reason, is_first, was_open) = match &was {
+            Phase::Closing(closing) => (closing.reason, false, closing.was_open),
+            Phase::Open(_) => (reason, true, true),
+            Phase::Head(_) | Phase::Gone => (reason, true, false),
         };
         let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
         let left = Left {
             moved,
             reason,
             is_first,
+            was_open,
             frames,
             bytes,
         };

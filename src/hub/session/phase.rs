@@ -68,6 +68,8 @@ pub(super) struct Open {
 pub(super) struct Closing {
     /// Why it ends: what happens from here on changes nothing.
     pub(super) reason: CloseReason,
+    /// The session was open before: a stop waits for its end.
+    pub(super) was_open: bool,
     /// All is out, and our side of the socket is shut down.
     pub(super) half_closed: bool,
     /// The peer ended before all was out.

@@ -28,7 +28,7 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>) -> Route {
 
 /// What the gateway counts itself.
 pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
-    let [skipped, open, errors, pushes, forgotten] = [(); 5].map(|()| Arc::clone(stats));
+    let [skipped, open, errors, pushes, forgotten, waiting] = [(); 6].map(|()| Arc::clone(stats));
     vec![
         GatewayMetric::ByLabel(
             &names::UPSTREAM_CALLS_SKIPPED,
@@ -46,6 +46,10 @@ pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
         GatewayMetric::Number(
             &names::MESSAGES_FORGOTTEN,
             Box::new(move || forgotten.messages_forgotten()),
+        ),
+        GatewayMetric::Number(
+            &names::EVENT_WAITING_BYTES,
+            Box::new(move || waiting.waiting_bytes()),
         ),
     ]
 }

@@ -199,6 +199,19 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::MESSAGES_FORGOTTEN),
         "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
     ),
+    Setting::bytes(
+        DEVICES,
+        "waiting-bytes-max",
+        (MIB, 1024 * 1024 * MIB),
+        "67108864",
+        "Messages of all devices that wait or are being answered",
+    )
+    .more("One message more for each connection.")
+    .limit(
+        "a device with a message that is not answered is not read; of one that goes the newest are dropped",
+        Shows::Metric(names::EVENT_WAITING_BYTES),
+        "tests/events_gateway.rs::what_waits_is_bounded_over_all_connections",
+    ),
 ];
 
 /// As the contract has them.

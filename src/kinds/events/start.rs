@@ -40,6 +40,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let gateway_settings = gateway_settings(checked);
     let mut common = CommonSettings::new(checked);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
+    common.service_connections_max = service_connections_max(checked);
     let access = internal_access(checked);
     let clock = start_process(checked)?;
     if access.token.is_none() {
@@ -106,8 +107,17 @@ fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
         rate_per_second_milli: checked.milli("rate-limit-rps"),
         calls_max: checked.number("calls-max"),
         orphans_max: checked.number("orphans-max"),
+        waiting_bytes_max: checked.number("waiting-bytes-max"),
         json_depth_max: checked.number("json-depth-max"),
     }
+}
+
+/// Of calls, and of the proxy to each service that it has paths of.
+fn service_connections_max(checked: &Checked) -> usize {
+    let proxied = Service::ALL.iter().filter(|s| !s.proxied().is_empty());
+    let to_one: usize = checked.number("proxy-connections-max");
+    let calls: usize = checked.number("calls-max");
+    calls + proxied.count() * to_one
 }
 
 fn internal_access(checked: &Checked) -> InternalAccess {

@@ -99,6 +99,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn accept(&mut self, now: Now, until_us: u64) {
+        if self.hub.takes_no_more() {
+            // Balancers and clients go elsewhere at once.
+            self.listener.close();
+            return;
+        }
         for accepted in 0..self.settings.budgets.accepts_max {
             if accepted > 0 && self.clock.now().mono_us >= until_us {
                 break;
@@ -106,6 +111,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Some((stream, peer)) = self.listener.accept(now) else {
                 return;
             };
+            if self.hub.turns_away() {
+                continue;
+            }
             let key = self.hub.handle_accepted(now, peer);
             self.register(now, key, stream);
         }

@@ -97,6 +97,20 @@ pub(super) static ROWS: &[Setting] = &[
     .part(Part::Bus),
     Setting::bytes(
         Heading::BUS,
+        "bus-queue-bytes-max",
+        (KIB, 1024 * GIB),
+        "67108864",
+        "Bytes of messages between the bus and the loop",
+    )
+    .more("One message of any size always has room.")
+    .limit(
+        "the bus waits, as over --bus-queue-messages-max",
+        Shows::Metric(names::BUS_QUEUE_BYTES),
+        "src/sources/mod.rs::large_messages_wait_at_the_bus_and_not_in_memory",
+    )
+    .part(Part::Bus),
+    Setting::bytes(
+        Heading::BUS,
         "bus-message-bytes-max",
         (KIB, GIB),
         "16777216",

@@ -21,7 +21,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "Connections at once, HTTP included; 0 for no limit",
     )
-    .more("The limit on open files applies too.")
+    .more("Never more than the limit on open files has room for, beside the needs of the gateway.")
     .limit(
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),

@@ -1,0 +1,93 @@
+//! How many bytes the events between a source and the loop may hold.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Room for the bytes of events that were sent and not taken. The source waits for room, the loop
+/// gives it back and never waits.
+#[derive(Debug)]
+pub struct QueueBytes {
+    state: Mutex<State>,
+    changed: Condvar,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: usize,
+    is_loop_gone: bool,
+}
+
+/// The loop's end. The source no longer waits once this is dropped.
+#[derive(Debug)]
+pub struct TakenBytes(Arc<QueueBytes>);
+
+impl QueueBytes {
+    /// Room for `max` bytes, and for one event of any size.
+    pub fn new(max: usize) -> (Arc<Self>, TakenBytes) {
+        let bytes = Arc::new(Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            max,
+        });
+        (Arc::clone(&bytes), TakenBytes(bytes))
+    }
+
+    /// Takes room for an event, waiting while others hold too much; `false`: the loop is gone.
+    pub fn take(&self, bytes: usize) -> bool {
+        let is_full = |s: &mut State| {
+            !s.is_loop_gone && s.held > 0 && bytes > self.max.saturating_sub(s.held)
+        };
+        let waited = self.changed.wait_while(self.state(), is_full);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.held += bytes;
+        !state.is_loop_gone
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TakenBytes {
+    /// The loop has taken an event of so many bytes.
+    pub fn give_back(&self, bytes: usize) {
+        self.0.state().held -= bytes;
+        self.0.changed.notify_one();
+    }
+
+    /// Bytes of the events between the source and the loop.
+    pub fn held(&self) -> usize {
+        self.0.state().held
+    }
+
+    /// Room for them.
+    pub fn max(&self) -> usize {
+        self.0.max
+    }
+}
+
+impl Drop for TakenBytes {
+    fn drop(&mut self) {
+        self.0.state().is_loop_gone = true;
+        self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_event_over_the_limit_goes_alone_and_nobody_waits_for_a_loop_that_is_gone() {
+        let (bytes, taken) = QueueBytes::new(10);
+        assert!(bytes.take(1_000));
+        let waiting = thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || bytes.take(1)
+        });
+        drop(taken);
+        assert!(!waiting.join().expect("it ends"));
+    }
+}
