@@ -37,6 +37,7 @@ fn telemetry() -> Arc<Telemetry> {
         GatewayMetric::ByLabel(&names::EVENT_ERRORS, Box::new(|| vec![("rate_limited", 7)])),
         GatewayMetric::Number(&names::PUSHES, Box::new(|| 8)),
         GatewayMetric::Number(&names::MESSAGES_FORGOTTEN, Box::new(|| 9)),
+        GatewayMetric::Number(&names::EVENT_WAITING_BYTES, Box::new(|| 9)),
         GatewayMetric::ByTwoLabels(
             &names::PROXY_REQUESTS,
             Box::new(|| vec![(["simulation", "cut"], 10)]),

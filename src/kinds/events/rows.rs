@@ -204,13 +204,13 @@ pub(super) const OWN: &[Setting] = &[
         "waiting-bytes-max",
         (MIB, 1024 * 1024 * MIB),
         "67108864",
-        "Messages of all devices that wait or are being answered",
+        "Bytes of unanswered messages of all devices together",
     )
-    .more("One message more for each connection.")
+    .more("One more message of each connection always has room.")
     .limit(
-        "a device with a message that is not answered is not read; of one that goes the newest are dropped",
+        "a device with an unanswered message is not read; the newest messages of a disconnecting device are dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),
-        "tests/events_gateway.rs::what_waits_is_bounded_over_all_connections",
+        "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),
 ];
 
