@@ -40,12 +40,13 @@ impl Running {
             .args(["--listen", "127.0.0.1", "--port", "0"])
             .args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut said = BufReader::new(child.stdout.take().expect("its output"));
-        let mut line = String::new();
-        said.read_line(&mut line).expect("a line");
-        let url = line.trim().strip_prefix("ticker on ws://");
-        let addr = url.and_then(|url| url.strip_suffix("/ws"));
-        let addr = addr.unwrap_or_else(|| panic!("{line}")).to_owned();
+        let said = BufReader::new(child.stdout.take().expect("its output"));
+        // Log lines come before it.
+        let addr = said.lines().map_while(Result::ok).find_map(|line| {
+            let url = line.strip_prefix("ticker on ws://")?;
+            url.strip_suffix("/ws").map(str::to_owned)
+        });
+        let addr = addr.expect("a line with the address");
         Self { child, addr }
     }
 
