@@ -134,4 +134,4 @@ fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@ use crate::hub::{FeedStats, Now};
 use crate::telemetry::{Build, BusStatus};
 use hyper::header;
 
-fn telemetry(clock: Clock) -> Arc<Telemetry> {
+pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
     let consumers = [
         ("gateway_levels", "levels.signals"),
         ("gateway_flow", "market.flow"),
@@ -18,11 +18,11 @@ fn telemetry(clock: Clock) -> Arc<Telemetry> {
     Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
 }
 
-fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+pub(crate) fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
     assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
 }
 
-fn text(answer: &Answer) -> &str {
+pub(crate) fn text(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.body).unwrap()
 }
 

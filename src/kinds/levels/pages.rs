@@ -35,33 +35,9 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::http::pages::tests::{telemetry, text, turn};
     use crate::http::{ReadyLimits, page, pages};
-    use crate::hub::{FeedStats, Now};
     use crate::kinds::levels::endpoint::is_http_path;
-    use crate::telemetry::{Build, BusStatus, LoopNumbers};
-
-    fn telemetry(clock: Clock) -> Arc<Telemetry> {
-        let consumers = [
-            ("gateway_levels", "levels.signals"),
-            ("gateway_flow", "market.flow"),
-        ];
-        let build = Build {
-            version: "1.2.3",
-            gateway: "levels",
-            features: "nats".to_owned(),
-        };
-        let feed = FeedStats::of(["levels.signals"]);
-        let bus = BusStatus::new(&consumers, clock.now().unix_ms);
-        Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
-    }
-
-    fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
-        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
-    }
-
-    fn text(answer: &Answer) -> &str {
-        std::str::from_utf8(&answer.body).unwrap()
-    }
 
     #[test]
     fn health_keeps_the_order_of_the_contract() {
