@@ -75,10 +75,6 @@ struct Refuses(FeedStats);
 impl Feed for Refuses {
     type Event = BusEvent;
 
-    fn payload_bytes(&self, event: &BusEvent) -> usize {
-        event.payload_bytes()
-    }
-
     fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {
         thread::sleep(WORK);
     }

@@ -114,10 +114,6 @@ fn topic(subscription: &Subscription) -> TopicName {
 impl Feed for ChannelsFeed {
     type Event = BusEvent;
 
-    fn payload_bytes(&self, event: &BusEvent) -> usize {
-        event.payload_bytes()
-    }
-
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
             BusEvent::Message(message) => out.extend(self.message(now, &message)),

@@ -141,13 +141,6 @@ pub trait Feed: Send {
     /// Takes one event and appends what follows from it to `out`.
     fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);
 
-    /// Payload bytes of an event, whatever comes of it: they have a share in the turn's budget. By
-    /// default an event has none.
-    fn payload_bytes(&self, event: &Self::Event) -> usize {
-        let _ = event;
-        0
-    }
-
     /// What an event tells the gateway, which hears of it before what follows from the event. For
     /// gateways whose clients choose what the bus is asked for.
     fn notice(&self, event: &Self::Event) -> Option<BusNotice> {

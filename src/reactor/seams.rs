@@ -41,7 +41,8 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub bus: Receiver<F::Event>,
     /// Room that the events from there hold until the loop takes them.
     pub bus_bytes: TakenBytes,
-    /// The bytes of one of them.
+    /// Payload bytes of an event: the event gives back as much room, and counts for as much in the
+    /// budget of a turn, whatever comes of it.
     pub event_bytes: fn(&F::Event) -> usize,
     /// What other threads tell the gateway.
     pub inputs: Receiver<G::In>,

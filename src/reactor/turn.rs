@@ -258,7 +258,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Takes what the channel holds, up to a part that every client's queue takes easily; the
-    /// rest has its turn after this part is flushed.
+    /// rest has its turn after this part is flushed. An event counts for its payload at least: a
+    /// message that is refused costs time too.
     fn take_bus(&mut self) {
         let budget = self.settings.budgets.publication_bytes_max;
         let mut bytes = 0;
@@ -266,9 +267,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Ok(event) = self.seams.bus.try_recv() else {
                 return;
             };
-            let held = (self.seams.event_bytes)(&event);
-            self.seams.bus_bytes.give_back(held);
-            bytes += self.take_event(event);
+            let payload_bytes = (self.seams.event_bytes)(&event);
+            self.seams.bus_bytes.give_back(payload_bytes);
+            bytes += self.take_event(event).max(payload_bytes);
             if bytes >= budget {
                 self.report.spent(Budget::Publications);
                 return;
@@ -277,17 +278,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// From one event of the bus to the send queues; the bytes that each of its topics' members
-    /// got, or those of its payload if that is more: a message that is refused costs time too.
+    /// got.
     fn take_event(&mut self, event: F::Event) -> usize {
         let now = self.clock.now();
         if let Some(notice) = self.feed.notice(&event) {
             self.hub.handle_notice(now, &notice);
         }
-        let payload_bytes = self.feed.payload_bytes(&event);
         self.feed.event(now, event, &mut self.publications);
         log_lines(&mut self.feed);
         if self.publications.is_empty() {
-            return payload_bytes;
+            return 0;
         }
         let made_us = self.clock.now().mono_us;
         let mut bytes = 0;
@@ -302,7 +302,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.now().mono_us;
         self.report.stage(Stage::Queue, made_us, queued_us);
-        bytes.max(payload_bytes)
+        bytes
     }
 
     fn flush(&mut self) {

@@ -264,10 +264,6 @@ impl LevelsFeed {
 impl Feed for LevelsFeed {
     type Event = BusEvent;
 
-    fn payload_bytes(&self, event: &BusEvent) -> usize {
-        event.payload_bytes()
-    }
-
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         self.bad_log.tick(now);
         match event {
