@@ -34,7 +34,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
 PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
-PROSE_FILES = re.compile(r"(README|ARCHITECTURE)\.md|docs/.*\.md")
+PROSE_FILES = re.compile(r"(README|ARCHITECTURE|CHANGELOG)\.md|docs/.*\.md|clients/[a-z]+/README\.md")
 # Made from texts in src: the figure of a page and the words are those of their source.
 MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
 # Words that the glossary has another word for, and verbs that the field has another verb for.
