@@ -14,6 +14,8 @@ pub struct QueueBytes {
 #[derive(Debug, Default)]
 struct State {
     held: usize,
+    /// Threads that wait for room.
+    waiting: usize,
     is_loop_gone: bool,
 }
 
@@ -37,8 +39,13 @@ impl QueueBytes {
         let is_full = |s: &mut State| {
             !s.is_loop_gone && s.held > 0 && bytes > self.max.saturating_sub(s.held)
         };
-        let waited = self.changed.wait_while(self.state(), is_full);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        if is_full(&mut state) {
+            state.waiting += 1;
+            let waited = self.changed.wait_while(state, is_full);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
         state.held += bytes;
         !state.is_loop_gone
     }
@@ -51,8 +58,12 @@ impl QueueBytes {
 impl TakenBytes {
     /// The loop has taken an event of so many bytes.
     pub fn give_back(&self, bytes: usize) {
-        self.0.state().held -= bytes;
-        self.0.changed.notify_one();
+        let mut state = self.0.state();
+        state.held -= bytes;
+        // A notification is a system call, and hardly ever does a source wait.
+        if state.waiting > 0 {
+            self.0.changed.notify_one();
+        }
     }
 
     /// Bytes of the events between the source and the loop.
