@@ -4,6 +4,7 @@ import http.client
 import json
 import signal
 import socket
+import types
 
 import pytest
 import websockets
@@ -124,40 +125,39 @@ async def test_newcomers_go_to_the_next_instance_while_one_stops(nats, start_wei
         client.abort()
 
 
-def head_that_reaches_the_backend(start_nginx, **kwargs):
+# Nobody else connects to this address: nginx has it from its configuration alone.
+BACKEND = "127.0.0.77"
+
+
+def head_that_reaches_the_backend(start_nginx, request):
     """The request head that nginx sends on, as the backend gets it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((BACKEND, 0)) as listener:
         listener.settimeout(10)
-
-        class Backend:
-            port = listener.getsockname()[1]
-
-        nginx = start_nginx(Backend)
-        link = socket.create_connection(("127.0.0.1", nginx.port), source_address=("127.0.0.9", 0))
-        link.sendall(kwargs["request"])
-        head = b""
-        with link:
-            # A test beside this one may try the port, and leave again without a byte.
-            while b"\r\n\r\n" not in head:
-                backend, _ = listener.accept()
-                with backend:
-                    backend.settimeout(10)
-                    head = b""
-                    while b"\r\n\r\n" not in head and (piece := backend.recv(4096)):
-                        head += piece
-    first, *lines = head.decode().rstrip().split("\r\n")
-    return first, {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        port = listener.getsockname()[1]
+        nginx = start_nginx(types.SimpleNamespace(port=port), replace=[(f"server 127.0.0.1:{port} ", f"server {BACKEND}:{port} ")])
+        with socket.create_connection(("127.0.0.1", nginx.port), source_address=("127.0.0.9", 0)) as link:
+            link.sendall(request)
+            backend, _ = listener.accept()
+            with backend:
+                backend.settimeout(10)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    piece = backend.recv(4096)
+                    assert piece, f"nginx left after {head!r}"
+                    head += piece
+    first, *fields = head.decode().rstrip().split("\r\n")
+    return first, {name.lower(): value for name, _, value in (line.partition(": ") for line in fields)}
 
 
 def test_what_nginx_tells_of_the_client(start_nginx):
     upgrade = b"GET /ws/stream?x=1 HTTP/1.1\r\nHost: a.example:81\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    first, headers = head_that_reaches_the_backend(start_nginx, request=upgrade)
+    first, headers = head_that_reaches_the_backend(start_nginx, upgrade)
     assert first == "GET /ws/stream?x=1 HTTP/1.1"
     assert headers["host"] == "a.example:81", "Origin is compared with what the browser asked for"
     assert headers["x-forwarded-for"] == "127.0.0.9"
     assert (headers["upgrade"], headers["connection"]) == ("websocket", "upgrade")
     plain = b"GET /health HTTP/1.0\r\nHost: a.example\r\nX-Forwarded-For: 10.9.9.9\r\n\r\n"
-    first, headers = head_that_reaches_the_backend(start_nginx, request=plain)
+    first, headers = head_that_reaches_the_backend(start_nginx, plain)
     assert first == "GET /health HTTP/1.1"
     assert headers["x-forwarded-for"] == "10.9.9.9, 127.0.0.9", "the last address is the one that nginx saw"
     assert "upgrade" not in headers and "connection" not in headers, "the connection is kept"
