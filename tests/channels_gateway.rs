@@ -92,12 +92,21 @@ impl Bench {
     }
 
     fn confirm(&mut self, name: &str) {
-        assert_eq!(self.world.outputs.get(name), Some(&true), "{name}");
-        let subscription = match name.contains(['*', '?']) {
-            true => Subscription::pattern(name),
-            false => Subscription::channel(name),
-        };
-        self.bus(BusEvent::Subscribed(subscription));
+        let confirmation = self.confirmation(name);
+        self.bus(confirmation);
+    }
+
+    /// What the source says once Redis has confirmed the newest request for the name.
+    fn confirmation(&self, name: &str) -> BusEvent {
+        let asked = &self.world.outputs;
+        assert_eq!(asked.wanted.get(name), Some(&true), "{name}");
+        BusEvent::Subscribed {
+            subscription: match name.contains(['*', '?']) {
+                true => Subscription::pattern(name),
+                false => Subscription::channel(name),
+            },
+            number: asked.numbers[name],
+        }
     }
 
     /// Redis publishes on a channel: one copy for it and one for each of these patterns.

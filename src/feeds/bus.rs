@@ -23,9 +23,21 @@ pub enum BusEvent {
     /// A message.
     Message(BusMessage),
     /// A subscription stands: whatever is published from here on comes, behind this event.
-    Subscribed(Subscription),
+    Subscribed {
+        /// What stands.
+        subscription: Subscription,
+        /// The number of the newest request for the subscription that the source knew of.
+        number: u64,
+    },
     /// The bus does not let us have a subscription; the source asks again now and then.
-    Refused(Subscription, Fault),
+    Refused {
+        /// What the bus refused.
+        subscription: Subscription,
+        /// As in [`Self::Subscribed`].
+        number: u64,
+        /// The words of the bus.
+        fault: Fault,
+    },
 }
 
 impl BusEvent {

@@ -119,7 +119,10 @@ impl Feed for ChannelsFeed {
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Up | BusEvent::Down(_) | BusEvent::Subscribed(_) | BusEvent::Refused(..) => {}
+            BusEvent::Up
+            | BusEvent::Down(_)
+            | BusEvent::Subscribed { .. }
+            | BusEvent::Refused { .. } => {}
         }
     }
 
@@ -127,9 +130,18 @@ impl Feed for ChannelsFeed {
         match event {
             BusEvent::Up => Some(BusNotice::Up),
             BusEvent::Down(_) => Some(BusNotice::Down),
-            BusEvent::Subscribed(subscription) | BusEvent::Refused(subscription, _) => {
-                Some(BusNotice::Settled(topic(subscription)))
+            BusEvent::Subscribed {
+                subscription,
+                number,
             }
+            | BusEvent::Refused {
+                subscription,
+                number,
+                ..
+            } => Some(BusNotice::Settled {
+                topic: topic(subscription),
+                number: *number,
+            }),
             BusEvent::CaughtUp | BusEvent::Gap { .. } | BusEvent::Message(_) => None,
         }
     }

@@ -144,8 +144,8 @@ impl Feed for TradesFeed {
             // One pattern, which stands from the first `Up` on; a refusal is logged by the source.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
-            | BusEvent::Subscribed(_)
-            | BusEvent::Refused(..) => {}
+            | BusEvent::Subscribed { .. }
+            | BusEvent::Refused { .. } => {}
         }
     }
 

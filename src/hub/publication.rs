@@ -60,7 +60,13 @@ pub enum BusNotice {
     Down,
     /// The subscription of this topic stands, so what is published from here on comes; or the bus
     /// has refused it, and nothing will.
-    Settled(TopicName),
+    Settled {
+        /// What was asked for.
+        topic: TopicName,
+        /// The number of the request that was answered. Who has made a later request for the same
+        /// topic waits for another notice: in between the topic may have been given up.
+        number: u64,
+    },
 }
 
 /// What a feed has seen, for health and metrics. Counters only grow.

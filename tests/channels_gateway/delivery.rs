@@ -99,17 +99,17 @@ fn redis_is_asked_for_what_clients_hold() {
     }
     bench.subscribe(clients[0], &["indicators:x"]);
     assert_eq!(bench.counts(), (7, 2, 1));
-    assert!(bench.world.outputs.values().all(|wanted| *wanted));
-    assert_eq!(bench.world.outputs.len(), 3);
+    assert!(bench.world.outputs.wanted.values().all(|wanted| *wanted));
+    assert_eq!(bench.world.outputs.wanted.len(), 3);
     bench.unsubscribe(clients[0], &["market:tick:A", "indicators:x"]);
     assert_eq!(bench.counts(), (5, 1, 1));
-    assert!(!bench.world.outputs["indicators:x"]);
-    assert!(bench.world.outputs["market:tick:A"]);
+    assert!(!bench.world.outputs.wanted["indicators:x"]);
+    assert!(bench.world.outputs.wanted["market:tick:A"]);
     // All at once: each leaves its topics before anyone is told.
     bench.world.hub.drain(bench.world.now, DrainPlan::default());
     bench.world.settle();
     assert_eq!(bench.counts(), (0, 0, 0));
-    assert!(bench.world.outputs.values().all(|wanted| !wanted));
+    assert!(bench.world.outputs.wanted.values().all(|wanted| !wanted));
     for key in clients {
         assert_eq!(bench.world.client(key).close, Some((1012, String::new())));
     }

@@ -76,7 +76,7 @@ fn a_name_that_is_too_long_is_refused_without_a_copy() {
     let error = "Channel name too long (max 512 bytes)";
     assert_eq!(answer["channels"], json!([fits]));
     assert_eq!(answer["errors"], json!([error, error, error]));
-    let asked: Vec<&String> = bench.world.outputs.keys().collect();
+    let asked: Vec<&String> = bench.world.outputs.wanted.keys().collect();
     assert_eq!(asked, [&fits]);
 }
 
@@ -163,7 +163,7 @@ fn a_wrong_request_subscribes_to_nothing() {
     let want = [("error", 2), ("error", 3), ("error", 4), ("pong", 5)];
     assert_eq!(bench.kinds(key), kinds(&want));
     assert_eq!(bench.counts(), (0, 0, 0));
-    assert!(bench.world.outputs.is_empty());
+    assert!(bench.world.outputs.wanted.is_empty());
 }
 
 #[test]

@@ -73,8 +73,8 @@ fn short(event: &BusEvent) -> String {
                 None => format!("{}: {text}", m.subject),
             }
         }
-        BusEvent::Subscribed(subscription) => format!("+{}", subscription.name),
-        BusEvent::Refused(subscription, _) => format!("!{}", subscription.name),
+        BusEvent::Subscribed { subscription, .. } => format!("+{}", subscription.name),
+        BusEvent::Refused { subscription, .. } => format!("!{}", subscription.name),
         BusEvent::Down(_) => "Down".into(),
         BusEvent::Gap { lost: None } => "Gap".into(),
         other => format!("{other:?}"),

@@ -188,3 +188,28 @@ fn the_source_ends_when_the_loop_is_gone() {
     publish(&mut server.client(), "a", "to nobody");
     source.thread.join().expect("the source ends");
 }
+
+/// Who has asked anew can tell which request an answer is for.
+#[test]
+fn an_answer_brings_the_number_of_the_newest_request() {
+    let server = RedisServer::start_with("user weirgate on >pw resetchannels &a +@all");
+    let source = run_with(&server.url_as("weirgate:pw"), &[]);
+    let (a, forbidden) = (Subscription::channel("a"), Subscription::channel("b"));
+    let answer = || match source.next() {
+        BusEvent::Subscribed { number, .. } => (true, number),
+        BusEvent::Refused { number, .. } => (false, number),
+        other => panic!("{other:?}"),
+    };
+    for number in [1, 5, 9] {
+        source.interest.subscribe_numbered(a.clone(), number);
+        assert_eq!(answer(), (true, number));
+        source.interest.subscribe_numbered(a.clone(), number + 1);
+        assert_eq!(answer(), (true, number + 1), "it stands");
+        source.interest.unsubscribe(a.clone());
+    }
+    source.interest.subscribe_numbered(forbidden.clone(), 20);
+    assert_eq!(answer(), (false, 20));
+    source.interest.unsubscribe(forbidden.clone());
+    source.interest.subscribe_numbered(forbidden, 22);
+    assert_eq!(answer(), (false, 22));
+}

@@ -171,13 +171,23 @@ impl Output for Call {
 }
 
 impl Output for Interest {
-    /// What is wanted by now, or no longer.
-    type Kept = BTreeMap<String, bool>;
+    type Kept = Interests;
 
-    fn keep(self, kept: &mut Self::Kept) {
-        let before = kept.insert(self.name.as_str().to_owned(), self.wanted);
+    fn keep(self, kept: &mut Interests) {
+        let name = self.name.as_str().to_owned();
+        let before = kept.wanted.insert(name.clone(), self.wanted);
         assert_eq!(before.unwrap_or(false), !self.wanted, "no change");
+        kept.numbers.insert(name, self.number);
     }
+}
+
+/// What the channels gateway asks Redis for.
+#[derive(Debug, Default)]
+pub(crate) struct Interests {
+    /// What is wanted by now, or no longer.
+    pub(crate) wanted: BTreeMap<String, bool>,
+    /// The number of the newest change of each name.
+    pub(crate) numbers: BTreeMap<String, u64>,
 }
 
 /// What the toys ask for.

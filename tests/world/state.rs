@@ -169,8 +169,8 @@ impl Feed for StateFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
-            | BusEvent::Subscribed(_)
-            | BusEvent::Refused(..) => return,
+            | BusEvent::Subscribed { .. }
+            | BusEvent::Refused { .. } => return,
         };
         out.push(Publication {
             topic: TopicName::fixed(TOPIC),

@@ -90,21 +90,26 @@ fn what_is_empty_or_too_large_goes_to_nobody_and_is_counted() {
 fn the_gateway_hears_of_the_bus() {
     let mut feed = feed();
     let fault = || Fault("gone".to_owned());
-    let settled = |name: &str| Some(BusNotice::Settled(TopicName::from(name.to_owned())));
+    let settled = |name: &str, number| {
+        let topic = TopicName::from(name.to_owned());
+        Some(BusNotice::Settled { topic, number })
+    };
+    let subscribed = |subscription, number| BusEvent::Subscribed {
+        subscription,
+        number,
+    };
     for (event, notice) in [
         (BusEvent::Up, Some(BusNotice::Up)),
         (BusEvent::CaughtUp, None),
+        (subscribed(Subscription::channel("a"), 3), settled("a", 3)),
+        (subscribed(Subscription::pattern("a*"), 4), settled("a*", 4)),
         (
-            BusEvent::Subscribed(Subscription::channel("a")),
-            settled("a"),
-        ),
-        (
-            BusEvent::Subscribed(Subscription::pattern("a*")),
-            settled("a*"),
-        ),
-        (
-            BusEvent::Refused(Subscription::channel("b"), fault()),
-            settled("b"),
+            BusEvent::Refused {
+                subscription: Subscription::channel("b"),
+                number: 5,
+                fault: fault(),
+            },
+            settled("b", 5),
         ),
         (BusEvent::Gap { lost: None }, None),
         (BusEvent::Down(fault()), Some(BusNotice::Down)),

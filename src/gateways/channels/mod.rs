@@ -163,7 +163,7 @@ impl ChannelsGateway {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, client, &topic);
-                    if self.up && !self.names.is_confirmed(&topic) {
+                    if self.up && !self.names.is_settled(&topic) {
                         unconfirmed.insert(topic);
                     }
                     granted.push(name);
@@ -242,9 +242,15 @@ impl ChannelsGateway {
         Answer::unsubscribed(&gone, request_id)
     }
 
-    /// Redis has answered for a name. The answers that wait for it are those of its members.
-    fn settle(&mut self, core: &mut Core, clients: &mut ByClient<Client>, name: &TopicName) {
-        if !self.names.confirm(name) {
+    /// Redis has answered a request for a name. The answers that wait for it are those of its members.
+    fn settle(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Client>,
+        name: &TopicName,
+        number: u64,
+    ) {
+        if !self.names.settle(name, number) {
             return;
         }
         let members: Vec<SessionKey> = core.members(name).collect();
@@ -364,7 +370,7 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.up = true,
             BusNotice::Down => self.down(core, clients),
-            BusNotice::Settled(name) => self.settle(core, clients, name),
+            BusNotice::Settled { topic, number } => self.settle(core, clients, topic, *number),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The names that Redis is asked for: those with a member. Who the members are, the hub knows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::quality::RandomState;
 
 use super::ChannelsStats;
 use crate::auth::is_pattern;
@@ -13,15 +15,28 @@ pub struct Interest {
     pub name: TopicName,
     /// Subscribe, or unsubscribe.
     pub wanted: bool,
+    /// Counts the requests. The answer of Redis to a request for a name that was given up and
+    /// requested anew in the meantime has the number of the earlier request.
+    pub number: u64,
 }
 
 /// What Redis is asked for, and the changes that it has not been asked for yet.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Whether Redis has confirmed (or refused) the name since it was wanted.
-    wanted: BTreeMap<TopicName, bool>,
+    wanted: HashMap<TopicName, Wanted, RandomState>,
     patterns: u64,
     changes: VecDeque<Interest>,
+    /// Of the newest change.
+    number: u64,
+}
+
+/// A name that Redis is asked for.
+#[derive(Debug)]
+struct Wanted {
+    /// Of the request for it.
+    number: u64,
+    /// Redis has confirmed or refused that request.
+    is_settled: bool,
 }
 
 impl Names {
@@ -29,9 +44,13 @@ impl Names {
     pub(super) fn want(&mut self, name: &TopicName) {
         // It is wanted still if its last member ended a moment ago.
         if !self.wanted.contains_key(name) {
-            self.wanted.insert(name.clone(), false);
             self.patterns += u64::from(is_pattern(name.as_str()));
             self.change(name, true);
+            let wanted = Wanted {
+                number: self.number,
+                is_settled: false,
+            };
+            self.wanted.insert(name.clone(), wanted);
         }
     }
 
@@ -44,8 +63,12 @@ impl Names {
     }
 
     fn change(&mut self, name: &TopicName, wanted: bool) {
-        let name = name.clone();
-        self.changes.push_back(Interest { name, wanted });
+        self.number += 1;
+        self.changes.push_back(Interest {
+            name: name.clone(),
+            wanted,
+            number: self.number,
+        });
     }
 
     /// The next change that Redis has not been asked for.
@@ -53,14 +76,19 @@ impl Names {
         self.changes.pop_front()
     }
 
-    /// Redis has answered for the name; `true` if a member may have waited for that.
-    pub(super) fn confirm(&mut self, name: &TopicName) -> bool {
-        let confirmed = self.wanted.get_mut(name);
-        confirmed.is_some_and(|confirmed| !std::mem::replace(confirmed, true))
+    /// Redis has answered the request of this number; `true` if a member may have waited for that.
+    /// An answer to an earlier request says nothing: Redis may have been told to unsubscribe since.
+    pub(super) fn settle(&mut self, name: &TopicName, number: u64) -> bool {
+        let wanted = self.wanted.get_mut(name);
+        let wanted = wanted.filter(|wanted| wanted.number == number);
+        wanted.is_some_and(|wanted| !std::mem::replace(&mut wanted.is_settled, true))
     }
 
-    pub(super) fn is_confirmed(&self, name: &TopicName) -> bool {
-        self.wanted.get(name).is_some_and(|confirmed| *confirmed)
+    /// Redis has confirmed or refused the newest request for the name.
+    pub(super) fn is_settled(&self, name: &TopicName) -> bool {
+        self.wanted
+            .get(name)
+            .is_some_and(|wanted| wanted.is_settled)
     }
 
     /// Shows the counts; `subscriptions` are clients times names.
@@ -78,24 +106,30 @@ mod tests {
     fn redis_is_asked_once_for_each_change() {
         let mut names = Names::default();
         let [a, b] = ["a", "b*"].map(TopicName::fixed);
-        let change = |name: &TopicName, wanted| {
+        let change = |name: &TopicName, wanted, number| {
             let name = name.clone();
-            Some(Interest { name, wanted })
+            Some(Interest {
+                name,
+                wanted,
+                number,
+            })
         };
         names.want(&a);
         names.want(&a);
         names.want(&b);
-        assert!(names.confirm(&a) && !names.confirm(&a) && names.is_confirmed(&a));
+        assert!(names.settle(&a, 1) && !names.settle(&a, 1) && names.is_settled(&a));
         names.give_up(&a);
         names.give_up(&a);
-        assert!(!names.confirm(&a), "it may be confirmed late");
+        assert!(!names.settle(&a, 1), "it may be confirmed late");
         names.want(&a);
-        assert!(!names.is_confirmed(&a), "asked anew");
+        assert!(!names.settle(&a, 1), "the answer to the first request");
+        assert!(!names.is_settled(&a), "asked anew");
+        assert!(names.settle(&a, 4) && names.is_settled(&a));
         for want in [
-            change(&a, true),
-            change(&b, true),
-            change(&a, false),
-            change(&a, true),
+            change(&a, true, 1),
+            change(&b, true, 2),
+            change(&a, false, 3),
+            change(&a, true, 4),
             None,
         ] {
             assert_eq!(names.next_change(), want);

@@ -84,13 +84,18 @@ fn gateway_settings(
 }
 
 /// What clients hold is what Redis is asked for.
-fn tell(interest: &RedisInterest, Interest { name, wanted }: Interest) {
+fn tell(interest: &RedisInterest, change: Interest) {
+    let Interest {
+        name,
+        wanted,
+        number,
+    } = change;
     let subscription = match is_pattern(name.as_str()) {
         true => Subscription::pattern(name.as_str()),
         false => Subscription::channel(name.as_str()),
     };
     match wanted {
-        true => interest.subscribe(subscription),
+        true => interest.subscribe_numbered(subscription, number),
         false => interest.unsubscribe(subscription),
     }
 }

@@ -22,6 +22,8 @@ pub struct RedisInterest {
 pub(super) struct Wish {
     pub(super) subscription: Subscription,
     pub(super) wanted: bool,
+    /// Comes back with the answer.
+    pub(super) number: u64,
 }
 
 /// The source's end.
@@ -46,21 +48,30 @@ pub(super) fn interest(wake: Wake) -> (RedisInterest, Wishes) {
 }
 
 impl RedisInterest {
-    /// Wants a channel, or the channels of a pattern.
+    /// Wants a channel, or the channels of a pattern. For callers that want each name once.
     pub fn subscribe(&self, subscription: Subscription) {
-        self.say(subscription, true);
+        self.subscribe_numbered(subscription, 0);
+    }
+
+    /// Wants a channel, or the channels of a pattern. The answer brings the number back.
+    pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
+        self.say(Wish {
+            subscription,
+            wanted: true,
+            number,
+        });
     }
 
     /// Wants it no longer.
     pub fn unsubscribe(&self, subscription: Subscription) {
-        self.say(subscription, false);
+        self.say(Wish {
+            subscription,
+            wanted: false,
+            number: 0,
+        });
     }
 
-    fn say(&self, subscription: Subscription, wanted: bool) {
-        let wish = Wish {
-            subscription,
-            wanted,
-        };
+    fn say(&self, wish: Wish) {
         // A source that has ended wants nothing any more.
         if self.changes.send(wish).is_ok() {
             self.wake.wake();

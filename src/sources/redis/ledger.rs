@@ -37,6 +37,8 @@ impl Change {
 #[derive(Debug, Default)]
 struct Entry {
     wanted: bool,
+    /// Of the newest wish for it.
+    number: u64,
     server: Server,
     command: Command,
 }
@@ -92,11 +94,11 @@ const ASKED_MAX: usize = 8 * 1024;
 const ASKED_BYTES_MAX: usize = 1024 * 1024;
 
 impl Ledger {
-    /// Somebody wants it. `true`: it stands already, which is the answer.
-    pub(super) fn want(&mut self, subscription: &Subscription) -> bool {
+    /// Somebody wants it, with a wish of this number. `true`: it stands already, which is the answer.
+    pub(super) fn want(&mut self, subscription: &Subscription, number: u64) -> bool {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.entry(Arc::clone(&subscription.name)).or_default();
-        entry.wanted = true;
+        (entry.wanted, entry.number) = (true, number);
         if entry.server == Server::Refused {
             // Whoever wants it now is told again.
             entry.server = Server::Suspect;
@@ -194,45 +196,40 @@ impl Ledger {
         change
     }
 
-    /// The server did what was asked for this name. `true`: it stands, and that is wanted.
-    pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> bool {
-        let Some(entry) = self.answered(subscription) else {
-            return false;
-        };
+    /// The server did what was asked for this name. If the name stands, and that is wanted: the
+    /// number of the newest wish for it.
+    pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> Option<u64> {
+        let entry = self.answered(subscription)?;
         entry.server = match stands {
             true => Server::Confirmed,
             false => Server::Absent,
         };
-        let is_wanted = entry.wanted;
+        let number = (stands && entry.wanted).then_some(entry.number);
         self.enqueue(subscription);
         self.forget_if_idle(subscription);
-        stands && is_wanted
+        number
     }
 
-    /// The server refused a command. `true`: the one name in it is refused, which was not known.
-    /// One of several names spoils them all, so they are asked for again, each alone.
-    pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> bool {
+    /// The server refused a command. If the one name in it is refused, which was not known: the
+    /// number of the newest wish for it. One of several names spoils them all, so they are asked for
+    /// again, each alone.
+    pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> Option<u64> {
         if !was_alone {
-            let Some(entry) = self
-                .names_mut(subscription.is_pattern)
-                .get_mut(&subscription.name)
-            else {
-                return false;
-            };
+            let names = self.names_mut(subscription.is_pattern);
+            let entry = names.get_mut(&subscription.name)?;
             (entry.server, entry.command) = (Server::Suspect, Command::None);
             self.asked -= 1;
             self.asked_bytes -= subscription.name.len();
             self.enqueue(subscription);
             self.forget_if_idle(subscription);
-            return false;
+            return None;
         }
-        let Some(entry) = self.answered(subscription) else {
-            return false;
-        };
+        let entry = self.answered(subscription)?;
         let is_news = entry.wanted && entry.server != Server::Refused;
+        let number = is_news.then_some(entry.number);
         entry.server = Server::Refused;
         self.forget_if_idle(subscription);
-        is_news
+        number
     }
 
     /// Asks again for everything that was refused.

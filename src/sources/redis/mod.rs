@@ -13,6 +13,9 @@
 //! - While Redis is away a wish only changes the set. [`BusEvent::Up`] comes when everything that
 //!   was wanted at that moment is confirmed or refused, with `CaughtUp` right behind it (there is
 //!   no backlog); each confirmation before it is told as `Subscribed` too.
+//! - Wishes have numbers ([`RedisInterest::subscribe_numbered`]). `Subscribed` and `Refused` bring the
+//!   number of the newest wish for the name that the source had taken, so who has wished anew since
+//!   can tell that the answer is not for the newer wish.
 //! - Quick changes of mind end in the last one: each name has one command on its way at most.
 //!   Commands carry up to 256 names and are sent without waiting for answers; up to 8,192 names are
 //!   on their way.
@@ -225,7 +228,7 @@ fn connect<'w>(
 fn take_wishes(wishes: &Wishes, ledger: &mut Ledger) {
     for wish in wishes.take() {
         match wish.wanted {
-            true => drop(ledger.want(&wish.subscription)),
+            true => drop(ledger.want(&wish.subscription, wish.number)),
             false => ledger.unwant(&wish.subscription),
         }
     }

@@ -117,10 +117,11 @@ impl Session<'_, '_> {
         for wish in self.wishes.take() {
             if !wish.wanted {
                 self.ledger.unwant(&wish.subscription);
-            } else if self.ledger.want(&wish.subscription) {
-                self.relay
-                    .link
-                    .send(BusEvent::Subscribed(wish.subscription))?;
+            } else if self.ledger.want(&wish.subscription, wish.number) {
+                self.relay.link.send(BusEvent::Subscribed {
+                    subscription: wish.subscription,
+                    number: wish.number,
+                })?;
             }
         }
         Ok(())
@@ -286,12 +287,15 @@ impl Session<'_, '_> {
             name,
             is_pattern: patterns,
         };
-        if self.ledger.confirmed(&subscription, wanted) {
+        if let Some(number) = self.ledger.confirmed(&subscription, wanted) {
             // A refused name that was asked for again.
             if self.has_stood {
                 self.show_refusals();
             }
-            self.relay.link.send(BusEvent::Subscribed(subscription))?;
+            self.relay.link.send(BusEvent::Subscribed {
+                subscription,
+                number,
+            })?;
         }
         Ok(())
     }
@@ -345,14 +349,19 @@ impl Session<'_, '_> {
             if !change.wanted {
                 // To ask again would bring the same; what still comes, nobody wants.
                 self.ledger.confirmed(&subscription, false);
-            } else if self.ledger.refused(&subscription, was_alone) {
-                self.tell_refused(subscription, words)?;
+            } else if let Some(number) = self.ledger.refused(&subscription, was_alone) {
+                self.tell_refused(subscription, number, words)?;
             }
         }
         Ok(())
     }
 
-    fn tell_refused(&mut self, subscription: Subscription, words: &str) -> Result<(), Stop> {
+    fn tell_refused(
+        &mut self,
+        subscription: Subscription,
+        number: u64,
+        words: &str,
+    ) -> Result<(), Stop> {
         let reason = shown(words);
         self.relay.status.count_refused();
         if let Some(line) = self.lines.line(self.relay.link.now()) {
@@ -364,8 +373,11 @@ impl Session<'_, '_> {
                 "Redis refused a subscription; asking again every 30 s"
             );
         }
-        let refused = BusEvent::Refused(subscription, Fault(reason));
-        Ok(self.relay.link.send(refused)?)
+        Ok(self.relay.link.send(BusEvent::Refused {
+            subscription,
+            number,
+            fault: Fault(reason),
+        })?)
     }
 
     /// Has the status say whether all names stand, where all are needed. Call it while the rest of

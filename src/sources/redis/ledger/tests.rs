@@ -17,6 +17,10 @@ struct World {
     wanted: BTreeSet<(bool, String)>,
     /// Names whose first taker has not been told anything yet.
     waiting: BTreeSet<(bool, String)>,
+    /// Wishes so far: the number of the newest.
+    wishes: u64,
+    /// The newest wish for each name.
+    newest: BTreeMap<(bool, String), u64>,
 }
 
 fn key(subscription: &Subscription) -> (bool, String) {
@@ -27,7 +31,9 @@ impl World {
     fn want(&mut self, subscription: &Subscription) {
         self.wanted.insert(key(subscription));
         self.waiting.insert(key(subscription));
-        if self.ledger.want(subscription) {
+        self.wishes += 1;
+        self.newest.insert(key(subscription), self.wishes);
+        if self.ledger.want(subscription, self.wishes) {
             assert!(self.stands.contains(&key(subscription)));
             assert!(!self.is_on_its_way(subscription));
             self.waiting.remove(&key(subscription));
@@ -85,22 +91,27 @@ impl World {
         let refused = change.wanted && all.iter().any(|s| self.forbidden.contains(&key(s)));
         for subscription in &all {
             if refused {
-                if self.ledger.refused(subscription, all.len() == 1) {
-                    assert!(self.wanted.contains(&key(subscription)));
-                    self.waiting.remove(&key(subscription));
-                }
+                let told = self.ledger.refused(subscription, all.len() == 1);
+                self.is_told(subscription, told);
                 continue;
             }
             match change.wanted {
                 true => self.stands.insert(key(subscription)),
                 false => self.stands.remove(&key(subscription)),
             };
-            if self.ledger.confirmed(subscription, change.wanted) {
-                assert!(self.wanted.contains(&key(subscription)));
-                self.waiting.remove(&key(subscription));
-            }
+            let told = self.ledger.confirmed(subscription, change.wanted);
+            self.is_told(subscription, told);
         }
         true
+    }
+
+    /// What is told answers the newest wish.
+    fn is_told(&mut self, subscription: &Subscription, number: Option<u64>) {
+        if number.is_some() {
+            assert!(self.wanted.contains(&key(subscription)));
+            assert_eq!(number.as_ref(), self.newest.get(&key(subscription)));
+            self.waiting.remove(&key(subscription));
+        }
     }
 
     fn settle(&mut self) {
