@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
-use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings, ChannelsStats};
+use weirgate::gateways::channels::{
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
+};
 use weirgate::hub::{Feed, Limits, SessionKey};
 use world::World;
 
@@ -29,6 +31,11 @@ fn settings() -> ChannelsGatewaySettings {
         channels_max: 50,
         name_bytes_max: 512,
         patterns_max: 5,
+        all_clients: AllClientsLimits {
+            names_max: 100_000,
+            patterns_max: 1_000,
+            name_bytes_max: 1 << 24,
+        },
         inbound_per_second: 1_000,
         outbound_per_second: None,
         default_role: "user".to_owned(),

@@ -268,6 +268,19 @@ metric_names! { |at|
         "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
+    SUBSCRIBED_NAMES_MAX = Gauge "weirgate_subscribed_names_max" []
+        "Different names and patterns that all clients together may hold (--all-channels-max).";
+    SUBSCRIBED_PATTERNS_MAX = Gauge "weirgate_subscribed_patterns_max" []
+        "Different patterns that all clients together may hold (--all-wildcards-max).";
+    SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
+        "Bytes of the different names and patterns held by clients.";
+    SUBSCRIBED_NAME_BYTES_MAX = Gauge "weirgate_subscribed_name_bytes_max" []
+        "Bytes that these names and patterns may have (--all-channel-name-bytes-max).";
+    SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
+        "Entries of subscribe requests refused because of a limit over all clients, by limit.";
+    SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
+        "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
+            asked of Redis and not answered.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token, by reason.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []

@@ -21,6 +21,18 @@ fn telemetry() -> Arc<Telemetry> {
             &names::SUBSCRIBED_NAMES,
             Box::new(|| vec![("channel", 2), ("pattern", 1)]),
         ),
+        number(&names::SUBSCRIBED_NAMES_MAX),
+        number(&names::SUBSCRIBED_PATTERNS_MAX),
+        number(&names::SUBSCRIBED_NAME_BYTES),
+        number(&names::SUBSCRIBED_NAME_BYTES_MAX),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTIONS_LIMITED,
+            Box::new(|| vec![("channels", 1)]),
+        ),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTION_CHANGES,
+            Box::new(|| vec![("waiting", 1)]),
+        ),
         GatewayMetric::ByLabel(&names::AUTH_REFUSALS, Box::new(|| vec![("expired", 4)])),
         GatewayMetric::Number(&names::REQUESTS_LIMITED, Box::new(|| 5)),
         GatewayMetric::ByTwoLabels(
@@ -55,6 +67,10 @@ fn telemetry() -> Arc<Telemetry> {
         ),
     ]);
     telemetry
+}
+
+fn number(metric: &'static MetricName) -> GatewayMetric {
+    GatewayMetric::Number(metric, Box::new(|| 3))
 }
 
 fn by_service(metric: &'static MetricName) -> GatewayMetric {

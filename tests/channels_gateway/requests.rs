@@ -80,6 +80,65 @@ fn a_name_that_is_too_long_is_refused_without_a_copy() {
     assert_eq!(asked, [&fits]);
 }
 
+/// What Redis holds for all clients together is bounded; a name that somebody holds costs nothing
+/// more.
+#[test]
+fn names_of_all_clients_together_are_bounded() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        all_clients: AllClientsLimits {
+            names_max: 4,
+            patterns_max: 2,
+            name_bytes_max: 70,
+        },
+        ..settings()
+    });
+    let (first, second) = (bench.client(), bench.client());
+    let ask = |bench: &mut Bench, key, names: &[&str]| {
+        bench.subscribe(key, names);
+        let [answer] = &bench.got(key)[..] else {
+            panic!("one answer");
+        };
+        (answer["channels"].clone(), answer["errors"].clone())
+    };
+    let wildcards = "Server limit of wildcard subscriptions exceeded (2)";
+    let channels = "Server limit of channels exceeded (4)";
+    let bytes = "Server limit of channel name bytes exceeded (70)";
+    let granted = ["indicators:a*", "indicators:b*", "market:tick:A"];
+    let got = ask(&mut bench, first, &granted);
+    assert_eq!(got, (json!(granted), json!([])));
+    // 39 bytes so far.
+    let long = format!("indicators:{}", "x".repeat(22));
+    let got = ask(
+        &mut bench,
+        second,
+        &[
+            "indicators:c*",
+            "indicators:b*",
+            &long,
+            "market:tick",
+            "indicators:y",
+            "x",
+        ],
+    );
+    let errors = [wildcards, bytes, channels, "Access denied to channel: x"];
+    assert_eq!(
+        got,
+        (json!(["indicators:b*", "market:tick"]), json!(errors))
+    );
+    assert_eq!(bench.world.outputs.wanted.len(), 4);
+    assert_eq!((bench.stats.name_bytes(), bench.counts()), (50, (5, 2, 2)));
+    let limited: Vec<_> = bench.stats.limited().collect();
+    assert_eq!(
+        limited,
+        [("channels", 1), ("wildcards", 1), ("name_bytes", 1)]
+    );
+    // What nobody holds any more makes room.
+    bench.world.end(first, true);
+    assert_eq!(bench.stats.name_bytes(), 24);
+    let got = ask(&mut bench, second, &[&long, "indicators:c*"]);
+    assert_eq!(got, (json!([long, "indicators:c*"]), json!([])));
+}
+
 #[test]
 fn limits_are_looked_at_in_the_contracts_order() {
     let mut bench = Bench::new(ChannelsGatewaySettings {

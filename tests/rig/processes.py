@@ -227,6 +227,13 @@ class RedisServer:
         """A connection of its own, for PUBLISH and PUBSUB."""
         return redis.Redis(port=self.port, socket_timeout=10)
 
+    def freeze(self):
+        """SIGSTOP: connections stay open and nobody answers."""
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send(signal.SIGCONT)
+
     def kill(self):
         self.process.kill()
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
-use self::names::Names;
+use self::names::{Full, Names};
 use self::request::{Action, Request, RequestLimits};
 use self::waiting::Answers;
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
@@ -32,7 +32,7 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 
-pub use self::names::Interest;
+pub use self::names::{AllClientsLimits, Interest};
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
@@ -51,6 +51,8 @@ pub struct ChannelsGatewaySettings {
     pub name_bytes_max: usize,
     /// Patterns that a client may hold; 0 allows none.
     pub patterns_max: usize,
+    /// What all clients may hold together.
+    pub all_clients: AllClientsLimits,
     /// Messages that a client may send, a second.
     pub inbound_per_second: u32,
     /// Data messages that a client gets, a second; `None` for no limit.
@@ -84,9 +86,9 @@ impl ChannelsGateway {
     /// Without clients, and without a bus as long as nobody says otherwise.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
+            names: Names::new(settings.all_clients),
             settings,
             stats,
-            names: Names::default(),
             up: false,
         }
     }
@@ -204,6 +206,15 @@ impl ChannelsGateway {
         }
         if !settings.acl.grants(&client.role, name, budget) {
             return Verdict::Refused(format!("Access denied to channel: {name}"));
+        }
+        if let Some((limit, max)) = self.names.full(name) {
+            self.stats.count_limited(limit);
+            let of = match limit {
+                Full::Names => "channels",
+                Full::Patterns => "wildcard subscriptions",
+                Full::NameBytes => "channel name bytes",
+            };
+            return Verdict::Refused(format!("Server limit of {of} exceeded ({max})"));
         }
         Verdict::Granted
     }

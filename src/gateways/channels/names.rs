@@ -8,6 +8,26 @@ use super::ChannelsStats;
 use crate::auth::is_pattern;
 use crate::hub::TopicName;
 
+/// What Redis may be asked for, for all clients together. A name that several clients hold counts
+/// once.
+#[derive(Clone, Copy, Debug)]
+pub struct AllClientsLimits {
+    /// Names, patterns among them.
+    pub names_max: usize,
+    /// Patterns. Redis compares every publication with each of them.
+    pub patterns_max: usize,
+    /// Bytes of all names.
+    pub name_bytes_max: usize,
+}
+
+/// A limit of [`AllClientsLimits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Names,
+    Patterns,
+    NameBytes,
+}
+
 /// A change of what Redis is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
@@ -21,10 +41,13 @@ pub struct Interest {
 }
 
 /// What Redis is asked for, and the changes that it has not been asked for yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
+    limits: AllClientsLimits,
     wanted: HashMap<TopicName, Wanted, RandomState>,
-    patterns: u64,
+    patterns: usize,
+    /// Of all names.
+    bytes: usize,
     changes: VecDeque<Interest>,
     /// Of the newest change.
     number: u64,
@@ -40,11 +63,40 @@ struct Wanted {
 }
 
 impl Names {
+    pub(super) fn new(limits: AllClientsLimits) -> Self {
+        Self {
+            limits,
+            wanted: HashMap::default(),
+            patterns: 0,
+            bytes: 0,
+            changes: VecDeque::new(),
+            number: 0,
+        }
+    }
+
+    /// The limit that leaves no room for the name, and its value. A name that is wanted already
+    /// takes no room.
+    pub(super) fn full(&self, name: &str) -> Option<(Full, usize)> {
+        let limits = &self.limits;
+        if self.wanted.contains_key(name) {
+            None
+        } else if self.wanted.len() >= limits.names_max {
+            Some((Full::Names, limits.names_max))
+        } else if is_pattern(name) && self.patterns >= limits.patterns_max {
+            Some((Full::Patterns, limits.patterns_max))
+        } else if self.bytes + name.len() > limits.name_bytes_max {
+            Some((Full::NameBytes, limits.name_bytes_max))
+        } else {
+            None
+        }
+    }
+
     /// A name has its first member.
     pub(super) fn want(&mut self, name: &TopicName) {
         // It is wanted still if its last member ended a moment ago.
         if !self.wanted.contains_key(name) {
-            self.patterns += u64::from(is_pattern(name.as_str()));
+            self.patterns += usize::from(is_pattern(name.as_str()));
+            self.bytes += name.as_str().len();
             self.change(name, true);
             let wanted = Wanted {
                 number: self.number,
@@ -57,7 +109,8 @@ impl Names {
     /// A name has no member any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
         if self.wanted.remove(name).is_some() {
-            self.patterns -= u64::from(is_pattern(name.as_str()));
+            self.patterns -= usize::from(is_pattern(name.as_str()));
+            self.bytes -= name.as_str().len();
             self.change(name, false);
         }
     }
@@ -93,8 +146,8 @@ impl Names {
 
     /// Shows the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
-        let channels = self.wanted.len() as u64 - self.patterns;
-        stats.store_names(subscriptions as u64, channels, self.patterns);
+        let channels = self.wanted.len() - self.patterns;
+        stats.store_names(subscriptions, channels, self.patterns, self.bytes);
     }
 }
 
@@ -104,7 +157,11 @@ mod tests {
 
     #[test]
     fn redis_is_asked_once_for_each_change() {
-        let mut names = Names::default();
+        let mut names = Names::new(AllClientsLimits {
+            names_max: 2,
+            patterns_max: 2,
+            name_bytes_max: 10,
+        });
         let [a, b] = ["a", "b*"].map(TopicName::fixed);
         let change = |name: &TopicName, wanted, number| {
             let name = name.clone();

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
+use super::names::Full;
+
+/// The limits over all clients, as labels.
+const LIMITS: [&str; 3] = ["channels", "wildcards", "name_bytes"];
 
 /// Numbers that others may read at any time.
 #[derive(Debug, Default)]
@@ -11,6 +15,8 @@ pub struct ChannelsStats {
     subscriptions: AtomicU64,
     channels: AtomicU64,
     patterns: AtomicU64,
+    name_bytes: AtomicU64,
+    limited: [AtomicU64; LIMITS.len()],
     /// Of tokens and rates.
     pub access: Arc<AccessStats>,
 }
@@ -31,9 +37,36 @@ impl ChannelsStats {
         self.patterns.load(Relaxed)
     }
 
-    pub(super) fn store_names(&self, subscriptions: u64, channels: u64, patterns: u64) {
-        self.subscriptions.store(subscriptions, Relaxed);
-        self.channels.store(channels, Relaxed);
-        self.patterns.store(patterns, Relaxed);
+    /// Bytes of the names and patterns that somebody holds.
+    pub fn name_bytes(&self) -> u64 {
+        self.name_bytes.load(Relaxed)
+    }
+
+    /// Entries refused because of a limit over all clients, by limit.
+    pub fn limited(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.limited.iter().map(|count| count.load(Relaxed));
+        LIMITS.into_iter().zip(counts)
+    }
+
+    pub(super) fn store_names(
+        &self,
+        subscriptions: usize,
+        channels: usize,
+        patterns: usize,
+        name_bytes: usize,
+    ) {
+        self.subscriptions.store(subscriptions as u64, Relaxed);
+        self.channels.store(channels as u64, Relaxed);
+        self.patterns.store(patterns as u64, Relaxed);
+        self.name_bytes.store(name_bytes as u64, Relaxed);
+    }
+
+    pub(super) fn count_limited(&self, limit: Full) {
+        let at = match limit {
+            Full::Names => 0,
+            Full::Patterns => 1,
+            Full::NameBytes => 2,
+        };
+        self.limited[at].fetch_add(1, Relaxed);
     }
 }

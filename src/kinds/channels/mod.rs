@@ -41,6 +41,12 @@ const PRINTS: &[Print] = &[Print {
 
 const HEADING: Heading = Heading("Channels");
 
+/// What is beyond a limit over all clients, and the test of these limits.
+const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; names that \
+    somebody holds are granted";
+const ALL_TEST: &str =
+    "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded";
+
 const OWN: &[Setting] = &[
     Setting::count(
         HEADING,
@@ -79,6 +85,47 @@ const OWN: &[Setting] = &[
         "an error in the response, and the next entry is checked",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
+    ),
+    Setting::count(
+        HEADING,
+        "all-channels-max",
+        (1, 10_000_000),
+        "100000",
+        "Different names that all clients together may hold, including patterns",
+    )
+    .more("A name held by several clients counts once.")
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
+    Setting::bytes(
+        HEADING,
+        "all-channel-name-bytes-max",
+        (1_024, 1_073_741_824),
+        "16777216",
+        "Bytes of the different names and patterns that all clients together hold",
+    )
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
+    Setting::count(
+        HEADING,
+        "all-wildcards-max",
+        (0, 1_000_000),
+        "1000",
+        "Different patterns that all clients together may hold",
+    )
+    .more(
+        "Redis compares every publication with each pattern: 1,000 patterns cost 0.05 to 0.6 ms \
+        per publication.",
+    )
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
     ),
     Setting::count(
         HEADING,

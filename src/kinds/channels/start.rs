@@ -8,7 +8,7 @@ use crate::auth::is_pattern;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
-    ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
@@ -42,6 +42,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let for_stats = Arc::clone(&stats);
     Parts::new(CHANNELS.name, common, feed, gateway)
@@ -51,7 +52,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock);
         }))
-        .metrics(metrics(&stats))
+        .metrics(metrics)
         .output(move |change| tell(&interest, change))
         .run(clock, |listening| {
             let port = listening.addr.port();
@@ -72,6 +73,11 @@ fn gateway_settings(
         channels_max: checked.number("channels-max"),
         name_bytes_max: checked.number("channel-name-bytes-max"),
         patterns_max: checked.number("wildcards-max"),
+        all_clients: AllClientsLimits {
+            names_max: checked.number("all-channels-max"),
+            patterns_max: checked.number("all-wildcards-max"),
+            name_bytes_max: checked.number("all-channel-name-bytes-max"),
+        },
         inbound_per_second: rate,
         // Only where somebody asked for it.
         outbound_per_second: checked.is_set(per_second).then_some(rate),
@@ -100,8 +106,14 @@ fn tell(interest: &RedisInterest, change: Interest) {
     }
 }
 
-fn metrics(stats: &Arc<ChannelsStats>) -> Vec<GatewayMetric> {
-    let [held, names] = [(); 2].map(|()| Arc::clone(stats));
+fn metrics(
+    stats: &Arc<ChannelsStats>,
+    max: AllClientsLimits,
+    interest: &RedisInterest,
+) -> Vec<GatewayMetric> {
+    let [held, names, bytes, limited] = [(); 4].map(|()| Arc::clone(stats));
+    let interest = interest.clone();
+    let number = |name, value: usize| GatewayMetric::Number(name, Box::new(move || value as u64));
     let own = [
         GatewayMetric::Number(
             &names::SUBSCRIPTIONS,
@@ -110,6 +122,28 @@ fn metrics(stats: &Arc<ChannelsStats>) -> Vec<GatewayMetric> {
         GatewayMetric::ByLabel(
             &names::SUBSCRIBED_NAMES,
             Box::new(move || vec![("channel", names.channels()), ("pattern", names.patterns())]),
+        ),
+        number(&names::SUBSCRIBED_NAMES_MAX, max.names_max),
+        number(&names::SUBSCRIBED_PATTERNS_MAX, max.patterns_max),
+        GatewayMetric::Number(
+            &names::SUBSCRIBED_NAME_BYTES,
+            Box::new(move || bytes.name_bytes()),
+        ),
+        number(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTIONS_LIMITED,
+            Box::new(move || limited.limited().collect()),
+        ),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTION_CHANGES,
+            Box::new(move || {
+                let changes = interest.unanswered();
+                vec![
+                    ("waiting", changes.waiting),
+                    ("queued", changes.queued),
+                    ("asked", changes.asked),
+                ]
+            }),
         ),
     ];
     own.into_iter()

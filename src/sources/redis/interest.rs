@@ -1,24 +1,37 @@
 //! The handle with which others say what they want from Redis while the source runs.
+//!
+//! A change that the source has not taken is kept once for each name, and a name that was wanted and
+//! given up in between leaves nothing. So at most two changes wait for each name that may be wanted
+//! at once, however fast minds change, and for however long the source takes nothing.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::feeds::Subscription;
 use crate::wake::Wake;
 
-/// Says what is wanted. Never waits, so the loop may use it; clones say it to the same source.
+/// The most changes that the source takes at once. The loop may wait for that long, and the source
+/// reads and writes in between.
+const TAKEN_MAX: usize = 256;
+
+/// Room for names that is kept when nothing waits.
+const ROOM_KEPT: usize = 1_024;
+
+/// Says what is wanted. Never waits for Redis, so the loop may use it; clones say it to the same
+/// source.
 ///
 /// Each name is wanted or not; saying the same twice changes nothing. See [`super`] for what comes
 /// back.
 #[derive(Clone)]
 pub struct RedisInterest {
-    changes: Sender<Wish>,
+    shared: Arc<Shared>,
     wake: Wake,
 }
 
 /// A name that is wanted from now on, or no longer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) subscription: Subscription,
     pub(super) wanted: bool,
@@ -26,25 +39,57 @@ pub(super) struct Wish {
     pub(super) number: u64,
 }
 
+/// Changes of what is wanted that Redis has not answered, by how far they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnansweredChanges {
+    /// The source has not taken them.
+    pub waiting: u64,
+    /// Redis was not asked.
+    pub queued: u64,
+    /// Redis was asked and has not answered.
+    pub asked: u64,
+}
+
 /// The source's end.
 pub(super) struct Wishes {
-    changes: Receiver<Wish>,
+    shared: Arc<Shared>,
     wake: Wake,
 }
 
-/// A handle, and where its wishes come out. The channel has no bound of its own: the source takes
-/// what is in it at least between two attempts to connect, and forgets whatever was taken back.
+#[derive(Debug, Default)]
+struct Shared {
+    changes: Mutex<Changes>,
+    queued: AtomicU64,
+    asked: AtomicU64,
+}
+
+/// What the source has not taken.
+#[derive(Debug, Default)]
+struct Changes {
+    /// The names that have changed, in the order in which they did.
+    line: BTreeMap<u64, Subscription>,
+    by_name: HashMap<Subscription, Change>,
+    next_place: u64,
+    /// The names that the source was told to want.
+    told: HashSet<Subscription>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// In the line.
+    place: u64,
+    wanted: bool,
+    number: u64,
+}
+
+/// A handle, and where its wishes come out.
 pub(super) fn interest(wake: Wake) -> (RedisInterest, Wishes) {
-    let (sender, receiver) = unbounded();
+    let shared = Arc::new(Shared::default());
     let handle = RedisInterest {
-        changes: sender,
+        shared: Arc::clone(&shared),
         wake: wake.clone(),
     };
-    let wishes = Wishes {
-        changes: receiver,
-        wake,
-    };
-    (handle, wishes)
+    (handle, Wishes { shared, wake })
 }
 
 impl RedisInterest {
@@ -71,9 +116,17 @@ impl RedisInterest {
         });
     }
 
+    /// The changes that Redis has not answered.
+    pub fn unanswered(&self) -> UnansweredChanges {
+        UnansweredChanges {
+            waiting: self.shared.changes().line.len() as u64,
+            queued: self.shared.queued.load(Relaxed),
+            asked: self.shared.asked.load(Relaxed),
+        }
+    }
+
     fn say(&self, wish: Wish) {
-        // A source that has ended wants nothing any more.
-        if self.changes.send(wish).is_ok() {
+        if self.shared.changes().put(wish) {
             self.wake.wake();
         }
     }
@@ -86,10 +139,143 @@ impl fmt::Debug for RedisInterest {
 }
 
 impl Wishes {
-    /// What was said until now. What is said from here on wakes the source again.
-    pub(super) fn take(&self) -> impl Iterator<Item = Wish> {
+    /// Some of what was said until now: [`TAKEN_MAX`] at most, oldest first. If there is more, the
+    /// next wait of the source ends at once. What is said from here on wakes the source again.
+    pub(super) fn take(&self) -> Vec<Wish> {
         self.wake.awake();
-        let waiting = self.changes.len();
-        self.changes.try_iter().take(waiting)
+        let (taken, has_more) = self.shared.changes().take();
+        if has_more {
+            self.wake.wake();
+        }
+        taken
+    }
+
+    /// How many changes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.changes().line.len()
+    }
+
+    /// Says how many names wait to be asked for, and how many were asked for and not answered.
+    pub(super) fn show(&self, [queued, asked]: [usize; 2]) {
+        self.shared.queued.store(queued as u64, Relaxed);
+        self.shared.asked.store(asked as u64, Relaxed);
+    }
+}
+
+impl Shared {
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Changes {
+    /// `true`: there is something for the source to take.
+    fn put(&mut self, wish: Wish) -> bool {
+        let Wish {
+            subscription,
+            wanted,
+            number,
+        } = wish;
+        if !wanted && !self.told.contains(&subscription) {
+            // The source never heard of it.
+            if let Some(change) = self.by_name.remove(&subscription) {
+                self.line.remove(&change.place);
+            }
+            return false;
+        }
+        if let Some(change) = self.by_name.get_mut(&subscription) {
+            (change.wanted, change.number) = (wanted, number);
+            return false;
+        }
+        let place = self.next_place;
+        self.next_place += 1;
+        self.line.insert(place, subscription.clone());
+        let change = Change {
+            place,
+            wanted,
+            number,
+        };
+        self.by_name.insert(subscription, change);
+        true
+    }
+
+    /// The oldest changes, and whether there are more.
+    fn take(&mut self) -> (Vec<Wish>, bool) {
+        let mut taken = Vec::with_capacity(self.line.len().min(TAKEN_MAX));
+        while taken.len() < TAKEN_MAX
+            && let Some((_, subscription)) = self.line.pop_first()
+        {
+            let Some(Change { wanted, number, .. }) = self.by_name.remove(&subscription) else {
+                continue;
+            };
+            match wanted {
+                true => self.told.insert(subscription.clone()),
+                false => self.told.remove(&subscription),
+            };
+            taken.push(Wish {
+                subscription,
+                wanted,
+                number,
+            });
+        }
+        if self.line.is_empty() && self.by_name.capacity() > 4 * ROOM_KEPT {
+            self.by_name.shrink_to(ROOM_KEPT);
+        }
+        (taken, !self.line.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::socket::Waiter;
+
+    fn wish(subscription: &Subscription, wanted: bool, number: u64) -> Wish {
+        Wish {
+            subscription: subscription.clone(),
+            wanted,
+            number,
+        }
+    }
+
+    /// A source that is away, and a client that wants other names all the time.
+    #[test]
+    fn changes_that_nobody_takes_are_no_more_than_the_names() {
+        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+        let (interest, wishes) = interest(wake);
+        let kept = Subscription::channel("kept");
+        interest.subscribe(kept.clone());
+        assert_eq!(wishes.take(), [wish(&kept, true, 0)]);
+        for n in 0..10_000 {
+            let name = Subscription::pattern(format!("{n}*"));
+            interest.subscribe(name.clone());
+            interest.unsubscribe(kept.clone());
+            interest.unsubscribe(name);
+            interest.subscribe_numbered(kept.clone(), n);
+        }
+        assert_eq!(interest.unanswered().waiting, 1);
+        assert_eq!(wishes.take(), [wish(&kept, true, 9_999)]);
+        interest.unsubscribe(kept.clone());
+        interest.unsubscribe(Subscription::channel("never"));
+        assert_eq!(wishes.take(), [wish(&kept, false, 0)]);
+        assert_eq!(wishes.take(), []);
+    }
+
+    #[test]
+    fn many_changes_are_taken_in_parts_and_in_their_order() {
+        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+        let (interest, wishes) = interest(wake);
+        let names: Vec<_> = (0..20 * TAKEN_MAX)
+            .map(|n| Subscription::channel(n.to_string()))
+            .collect();
+        names
+            .iter()
+            .for_each(|name| interest.subscribe(name.clone()));
+        for part in names.chunks(TAKEN_MAX) {
+            let want: Vec<_> = part.iter().map(|name| wish(name, true, 0)).collect();
+            assert_eq!(wishes.take(), want);
+        }
+        assert_eq!(wishes.take(), []);
+        assert!(wishes.shared.changes().by_name.capacity() <= 4 * ROOM_KEPT);
     }
 }

@@ -3,9 +3,10 @@
 //! Each name has at most one command on its way. A change of mind meanwhile only changes what is
 //! wanted; the answer shows whether there is something left to ask. So quick changes end in the
 //! last one, and no memory grows with their number. Names that nobody wants and that do not stand
-//! are forgotten.
+//! are forgotten: while a server answers nothing, what is kept are the names that are wanted, those
+//! that stand, and those in commands on their way, which are bounded.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::feeds::Subscription;
@@ -62,8 +63,8 @@ enum Server {
 enum Command {
     #[default]
     None,
-    /// It waits for its turn.
-    Queued,
+    /// It waits for its turn, at this place of the queue.
+    Queued(u64),
     /// It is on its way.
     Sent,
 }
@@ -73,8 +74,11 @@ enum Command {
 pub(super) struct Ledger {
     channels: HashMap<Arc<str>, Entry>,
     patterns: HashMap<Arc<str>, Entry>,
-    /// Names that may have something to ask; each once. Empty while there is no connection.
-    queue: VecDeque<Subscription>,
+    /// Names that have something to ask, by their place; each once. Empty while there is no
+    /// connection.
+    queue: BTreeMap<u64, Subscription>,
+    /// The place of the next name.
+    next_place: u64,
     has_connection: bool,
     /// Names in commands on their way.
     asked: usize,
@@ -103,11 +107,9 @@ impl Ledger {
             // Whoever wants it now is told again.
             entry.server = Server::Suspect;
         }
-        if entry.server == Server::Confirmed && entry.command != Command::Sent {
-            return true;
-        }
+        let stands = entry.server == Server::Confirmed && entry.command != Command::Sent;
         self.enqueue(subscription);
-        false
+        stands
     }
 
     /// Nobody wants it any more.
@@ -162,13 +164,9 @@ impl Ledger {
     pub(super) fn next_change(&mut self) -> Option<Change> {
         let mut change: Option<Change> = None;
         let mut bytes = 0;
-        while let Some(next) = self.queue.front() {
-            let names = self.names(next.is_pattern);
-            let entry = names.get(&next.name).filter(|e| e.is_due());
-            let Some(entry) = entry else {
-                self.pass_over_first();
-                continue;
-            };
+        while let Some((_, next)) = self.queue.first_key_value() {
+            let entry = self.names(next.is_pattern).get(&next.name)?;
+            debug_assert!(entry.is_due(), "queued for nothing");
             let fits = change.as_ref().is_none_or(|change| {
                 change.wanted == entry.wanted
                     && change.patterns == next.is_pattern
@@ -251,6 +249,12 @@ impl Ledger {
         entries.any(|entry| entry.wanted && entry.server == Server::Refused)
     }
 
+    /// Names that wait for their turn to be asked for, and names that were asked for and not
+    /// answered.
+    pub(super) fn unanswered(&self) -> [usize; 2] {
+        [self.queue.len(), self.asked]
+    }
+
     /// The name as it is kept here, if it is.
     pub(super) fn name(&self, name: &str, is_pattern: bool) -> Option<Arc<str>> {
         let kept = self.names(is_pattern).get_key_value(name);
@@ -271,37 +275,39 @@ impl Ledger {
         }
     }
 
+    /// Gives the name a place in the queue if there is something to ask about it, and takes its
+    /// place away if there is nothing any more.
     fn enqueue(&mut self, subscription: &Subscription) {
         if !self.has_connection {
             return;
         }
+        let place = self.next_place;
         let names = self.names_mut(subscription.is_pattern);
-        let entry = names.get_mut(&subscription.name);
-        if let Some(entry) = entry.filter(|e| e.is_due() && e.command == Command::None) {
-            entry.command = Command::Queued;
-            self.queue.push_back(subscription.clone());
+        let Some(entry) = names.get_mut(&subscription.name) else {
+            return;
+        };
+        match entry.command {
+            Command::None if entry.is_due() => {
+                entry.command = Command::Queued(place);
+                self.queue.insert(place, subscription.clone());
+                self.next_place += 1;
+            }
+            Command::Queued(place) if !entry.is_due() => {
+                entry.command = Command::None;
+                self.queue.remove(&place);
+            }
+            Command::None | Command::Queued(_) | Command::Sent => {}
         }
     }
 
     /// The first name of the queue, which is asked for now.
     fn take_first(&mut self) -> Option<Subscription> {
-        let first = self.queue.pop_front()?;
+        let (_, first) = self.queue.pop_first()?;
         let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
         entry.command = Command::Sent;
         self.asked += 1;
         self.asked_bytes += first.name.len();
         Some(first)
-    }
-
-    /// The first name of the queue has nothing to ask any more.
-    fn pass_over_first(&mut self) {
-        let Some(first) = self.queue.pop_front() else {
-            return;
-        };
-        if let Some(entry) = self.names_mut(first.is_pattern).get_mut(&first.name) {
-            entry.command = Command::None;
-        }
-        self.forget_if_idle(&first);
     }
 
     /// A command for this name has its answer.

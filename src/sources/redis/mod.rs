@@ -18,7 +18,7 @@
 //!   can tell that the answer is not for the newer wish.
 //! - Quick changes of mind end in the last one: each name has one command on its way at most.
 //!   Commands carry up to 256 names and are sent without waiting for answers; up to 8,192 names are
-//!   on their way.
+//!   on their way. Wishes that the source has not taken are kept once for each name.
 //! - A lost link is one [`BusEvent::Gap`], if it ever stood, and one [`BusEvent::Down`], however
 //!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s.
 //! - A server that was silent for a second is pinged. After two more seconds the status says that
@@ -77,7 +77,7 @@ use crate::telemetry::BusStatus;
 use crate::trust;
 
 pub use self::error::RedisError;
-pub use self::interest::RedisInterest;
+pub use self::interest::{RedisInterest, UnansweredChanges};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.
@@ -195,6 +195,7 @@ impl Bus for RedisSource {
         take_wishes(&self.wishes, &mut self.ledger);
         let stop = self.use_connection(relay);
         self.ledger.lost();
+        self.wishes.show(self.ledger.unanswered());
         stop.unwrap_or_else(|stop| stop)
     }
 }
@@ -224,12 +225,20 @@ fn connect<'w>(
     Ok((connection, endpoint, Some(watch)))
 }
 
-/// Wishes that come while there is no connection.
+/// Wishes that come while there is no connection: as many as wait at the call, at least.
 fn take_wishes(wishes: &Wishes, ledger: &mut Ledger) {
-    for wish in wishes.take() {
-        match wish.wanted {
-            true => drop(ledger.want(&wish.subscription, wish.number)),
-            false => ledger.unwant(&wish.subscription),
+    let mut left = wishes.waiting();
+    loop {
+        let taken = wishes.take();
+        for wish in &taken {
+            match wish.wanted {
+                true => drop(ledger.want(&wish.subscription, wish.number)),
+                false => ledger.unwant(&wish.subscription),
+            }
+        }
+        left = left.saturating_sub(taken.len());
+        if left == 0 || taken.is_empty() {
+            return;
         }
     }
 }

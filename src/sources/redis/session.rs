@@ -106,6 +106,7 @@ impl Session<'_, '_> {
         }
         let until = self.watch(!has_read)?;
         self.ask();
+        self.wishes.show(self.ledger.unanswered());
         self.connection.flush().map_err(lost)?;
         if !has_read {
             self.connection.wait(until).map_err(lost)?;

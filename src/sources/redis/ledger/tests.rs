@@ -290,6 +290,28 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
     world.check_settled();
 }
 
+/// A server that takes commands and answers none, and a client that wants other names all the time.
+#[test]
+fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
+    let mut ledger = Ledger::default();
+    ledger.connected();
+    let come_and_go = |ledger: &mut Ledger| {
+        for n in 0..3 * ASKED_MAX {
+            let name = Subscription::channel(n.to_string());
+            ledger.want(&name, 1);
+            ledger.next_change();
+            ledger.unwant(&name);
+        }
+    };
+    come_and_go(&mut ledger);
+    assert_eq!(ledger.unanswered(), [0, ASKED_MAX]);
+    // This one has its turn when something was answered.
+    ledger.want(&Subscription::pattern("stays*"), 2);
+    come_and_go(&mut ledger);
+    assert_eq!(ledger.unanswered(), [1, ASKED_MAX]);
+    assert_eq!(ledger.channels.len(), ASKED_MAX);
+}
+
 #[test]
 fn a_change_of_mind_costs_no_command() {
     let mut world = World::default();

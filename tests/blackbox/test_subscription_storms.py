@@ -1,0 +1,84 @@
+"""Clients of channels that want other names all the time: memory stays, and the others are served."""
+import asyncio
+import json
+import pathlib
+import time
+
+import clients
+from prometheus import scrape
+from redis_gateways import CHANNELS, publish, subscriber
+from waiting import until
+
+MIB = 1 << 20
+NAMES = 50
+#: As long as a name may be.
+PAD = "x" * 450
+
+
+def resident_bytes(weirgate):
+    status = pathlib.Path(f"/proc/{weirgate.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+async def storm(weirgate, name, rounds):
+    """Subscribes to new names and leaves them, round after round; returns the client."""
+    client = await clients.connect(weirgate.port, path="/ws")
+    for round_ in range(rounds):
+        names = [f"{name}:{round_}:{n}:{PAD}" for n in range(NAMES)]
+        client.say(CHANNELS.subscribe(names))
+        client.say({**CHANNELS.subscribe(names), "action": "unsubscribe"})
+        # About as fast as a client may send.
+        await asyncio.sleep(0.002)
+    return client
+
+
+async def test_storms_while_redis_hangs_leave_nothing(redis_server, start_weirgate):
+    weirgate = start_weirgate("channels", redis=redis_server).wait_ready()
+    stays = await subscriber(CHANNELS, weirgate, ["stays"])
+    before = resident_bytes(weirgate)
+    redis_server.freeze()
+    storms = await asyncio.gather(*(storm(weirgate, n, 400) for n in range(3)))
+    changes = scrape(weirgate)
+    waiting = {stage: changes.sum("weirgate_subscription_changes", stage=stage) for stage in ("waiting", "queued", "asked")}
+    # 60,000 names of 500 bytes were asked for and given up.
+    assert waiting["waiting"] + waiting["queued"] <= 2 * len(storms) * NAMES, waiting
+    assert waiting["asked"] <= 8_192, waiting
+    grown = resident_bytes(weirgate) - before
+    assert grown < 24 * MIB, f"{grown / MIB:.1f} MiB"
+    redis_server.thaw()
+    with redis_server.client() as redis:
+        await until(lambda: redis.pubsub_channels() == [CHANNELS.channel("stays").encode()], 20, "nothing of theirs left in Redis")
+        await until(lambda: publish(redis, CHANNELS, "stays", 1) == 1, 20, "the connection kept or made again")
+    await stays.wait_for(lambda c: c.prices[-1:] == [1], 10, "the publication")
+
+
+async def test_storms_do_not_hold_up_the_subscriptions_of_others(redis_server, start_weirgate):
+    weirgate = start_weirgate("channels", redis=redis_server).wait_ready()
+    storms = [asyncio.ensure_future(storm(weirgate, n, 300)) for n in range(4)]
+    waits = []
+    while not all(task.done() for task in storms):
+        began = time.monotonic()
+        client = await subscriber(CHANNELS, weirgate, [f"other{len(waits)}"])
+        waits.append(time.monotonic() - began)
+        client.abort()
+        await asyncio.sleep(0.02)
+    assert len(waits) > 5
+    # Sent unconfirmed after a second: the median shows whether confirmations come.
+    assert sorted(waits)[len(waits) // 2] < 0.5, sorted(waits)
+
+
+async def test_names_of_all_clients_are_bounded(redis_server, start_weirgate):
+    args = ["--all-channels-max", "3", "--all-wildcards-max", "1"]
+    weirgate = start_weirgate("channels", *args, redis=redis_server).wait_ready()
+    first = await subscriber(CHANNELS, weirgate, ["a", "b*"])
+    second = await subscriber(CHANNELS, weirgate, ["b*", "c*", "c", "d"])
+    answer = json.loads(second.newest)
+    assert answer["channels"] == ["market:tick:b*", "market:tick:c"]
+    assert answer["errors"] == ["Server limit of wildcard subscriptions exceeded (1)", "Server limit of channels exceeded (3)"]
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_subscribed_names") == metrics.sum("weirgate_subscribed_names_max") == 3
+    assert metrics.sum("weirgate_subscribed_name_bytes") == len("market:tick:" * 3) + len("ab*c")
+    assert metrics.sum("weirgate_subscriptions_limited_total") == 2
+    for client in first, second:
+        client.abort()
