@@ -103,6 +103,15 @@ impl Bench {
         self.bus(confirmation);
     }
 
+    /// Redis refuses the newest request for an exact name.
+    fn refuse(&mut self, name: &str) {
+        self.bus(BusEvent::Refused {
+            subscription: Subscription::channel(name),
+            number: self.world.outputs.numbers[name],
+            fault: Fault("NOPERM".to_owned()),
+        });
+    }
+
     /// What the source says once Redis has confirmed the newest request for the name.
     fn confirmation(&self, name: &str) -> BusEvent {
         let asked = &self.world.outputs;

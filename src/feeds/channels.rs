@@ -107,8 +107,12 @@ impl ChannelsFeed {
     }
 }
 
-fn topic(subscription: &Subscription) -> TopicName {
-    TopicName::from(subscription.name.to_string())
+fn settled(subscription: &Subscription, number: u64, stands: bool) -> BusNotice {
+    BusNotice::Settled {
+        topic: TopicName::from(subscription.name.to_string()),
+        number,
+        stands,
+    }
 }
 
 impl Feed for ChannelsFeed {
@@ -130,19 +134,17 @@ impl Feed for ChannelsFeed {
         match event {
             BusEvent::Up => Some(BusNotice::Up),
             BusEvent::Down(_) => Some(BusNotice::Down),
+            BusEvent::Gap { .. } => Some(BusNotice::Gap),
             BusEvent::Subscribed {
                 subscription,
                 number,
-            }
-            | BusEvent::Refused {
+            } => Some(settled(subscription, *number, true)),
+            BusEvent::Refused {
                 subscription,
                 number,
                 ..
-            } => Some(BusNotice::Settled {
-                topic: topic(subscription),
-                number: *number,
-            }),
-            BusEvent::CaughtUp | BusEvent::Gap { .. } | BusEvent::Message(_) => None,
+            } => Some(settled(subscription, *number, false)),
+            BusEvent::CaughtUp | BusEvent::Message(_) => None,
         }
     }
 

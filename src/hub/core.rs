@@ -159,6 +159,11 @@ impl Core {
         self.topics.joined_count(key.slot)
     }
 
+    /// The topics of one session, in no order that anyone may lean on.
+    pub fn joined(&self, key: SessionKey) -> impl Iterator<Item = &TopicName> {
+        self.topics.joined(key.slot)
+    }
+
     /// Connections, those handed to HTTP included.
     pub fn connections(&self) -> usize {
         Permit::taken(&self.places)
@@ -231,6 +236,13 @@ impl Core {
     /// Closes an open client. The first close counts.
     pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
         self.begin_close(key, code, reason, how);
+    }
+
+    /// Gives the client's next number ([`super::Lead::Seq`]) to nothing, so that the client sees a gap.
+    pub fn skip_number(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.skip_number();
+        }
     }
 
     /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later `at_us` replaces

@@ -64,14 +64,19 @@ pub enum BusNotice {
     Up,
     /// The bus is away.
     Down,
-    /// The subscription of this topic stands, so what is published from here on comes; or the bus
-    /// has refused it, and nothing will.
+    /// Messages were lost: a connection to the bus has ended, with all subscriptions that stood on
+    /// it. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
+    Gap,
+    /// The bus has answered a request to subscribe to a topic.
     Settled {
         /// What was asked for.
         topic: TopicName,
         /// The number of the request that was answered. Who has made a later request for the same
         /// topic waits for another notice: in between the topic may have been given up.
         number: u64,
+        /// The subscription stands, so what is published from here on comes; `false`: the bus has
+        /// refused it, and nothing will.
+        stands: bool,
     },
 }
 

@@ -80,7 +80,7 @@ pub(super) struct SendQueue {
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,
-    next_seq: u64,
+    pub(super) next_seq: u64,
     conflating: bool,
     /// Not zero: 8 bytes, where `Option<u64>` has 16.
     over_soft_since: Option<NonZeroU64>,

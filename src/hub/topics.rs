@@ -233,7 +233,13 @@ impl Topics {
         self.memberships
     }
 
-    /// Topics that a session is a member of.
+    /// The names of the topics that a session is a member of.
+    pub(super) fn joined(&self, slot: u32) -> impl Iterator<Item = &TopicName> {
+        let joined = self.joined.get(slot as usize).into_iter().flatten();
+        joined.map(|membership| &self.topics[membership.topic.0 as usize].name)
+    }
+
+    /// How many topics a session is a member of.
     pub(super) fn joined_count(&self, slot: u32) -> usize {
         self.joined.get(slot as usize).map_or(0, Vec::len)
     }

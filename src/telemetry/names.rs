@@ -278,6 +278,8 @@ metric_names! { |at|
         "Bytes that these names and patterns may have (--all-channel-name-bytes-max).";
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
         "Entries of subscribe requests refused because of a limit over all clients, by limit.";
+    GAPS_TOLD = Counter "weirgate_gaps_told_total" []
+        "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
         "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
             asked of Redis and not answered.";

@@ -29,6 +29,7 @@ fn telemetry() -> Arc<Telemetry> {
             &names::SUBSCRIPTIONS_LIMITED,
             Box::new(|| vec![("channels", 1)]),
         ),
+        number(&names::GAPS_TOLD),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(|| vec![("waiting", 1)]),

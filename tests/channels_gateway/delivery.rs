@@ -90,6 +90,63 @@ fn what_is_shed_is_a_gap_and_answers_never_are() {
     assert_eq!(bench.kinds(key), kinds(&[("data", 12)]));
 }
 
+/// A loss of the bus is one missing number for each client that held a name of the lost connection.
+#[test]
+fn a_loss_of_the_bus_is_a_gap_for_those_whom_it_concerns() {
+    let mut bench = Bench::up(settings());
+    let gap = || BusEvent::Gap { lost: None };
+    let [holds, left, asked, refused, idle] = [(); 5].map(|()| bench.client());
+    for key in [holds, left] {
+        bench.subscribe(key, &["market:tick", "indicators:*"]);
+    }
+    bench.confirm("market:tick");
+    bench.confirm("indicators:*");
+    bench.unsubscribe(left, &["market:tick", "indicators:*"]);
+    bench.subscribe(asked, &["market:tick:B"]);
+    bench.subscribe(refused, &["market:tick:C"]);
+    bench.refuse("market:tick:C");
+    bench.bus(gap());
+    bench.down();
+    for key in [holds, left, asked, refused, idle] {
+        bench.ping(key);
+    }
+    let subscribed = ("subscribed", 2);
+    let want = [subscribed, ("pong", 4)];
+    assert_eq!(bench.kinds(holds), kinds(&want), "two names, one gap");
+    let want = [subscribed, ("unsubscribed", 3), ("pong", 4)];
+    assert_eq!(bench.kinds(left), kinds(&want));
+    for key in [asked, refused] {
+        assert_eq!(bench.kinds(key), kinds(&[subscribed, ("pong", 3)]));
+    }
+    assert_eq!(bench.kinds(idle), kinds(&[("pong", 2)]));
+    assert_eq!(
+        (bench.stats.gaps_told(), &bench.world.outputs.told),
+        (1, &vec![1])
+    );
+
+    // A connection that is lost while the names are restored has carried some of them.
+    bench.subscribe(left, &["market:tick"]);
+    bench.confirm("market:tick");
+    bench.publish("market:tick", &[], "1");
+    bench.bus(gap());
+    bench.bus(gap());
+    bench.confirm("market:tick");
+    bench.confirm("indicators:*");
+    bench.confirm("market:tick:B");
+    bench.bus(BusEvent::Up);
+    bench.publish("market:tick", &[], "2");
+    assert_eq!(bench.kinds(holds), kinds(&[("data", 5), ("data", 7)]));
+    let want = [("subscribed", 5), ("data", 6), ("data", 8)];
+    assert_eq!(bench.kinds(left), kinds(&want));
+    // What stands again is answered at once, what is refused too.
+    bench.subscribe(idle, &["market:tick", "market:tick:B", "market:tick:C"]);
+    assert_eq!(bench.kinds(idle), kinds(&[("subscribed", 3)]));
+    assert_eq!(
+        (bench.stats.gaps_told(), &bench.world.outputs.told),
+        (3, &vec![1, 2])
+    );
+}
+
 #[test]
 fn redis_is_asked_for_what_clients_hold() {
     let mut bench = Bench::new(settings());

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 
 use weirgate::hub::{
-    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Gateway, Joined, Left,
-    Limits, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Gateway,
+    Joined, Left, Limits, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
 use crate::world::World;
+use crate::world::toys::Numbered;
 
 const TOPIC: TopicName = TopicName::fixed("a");
 
@@ -86,4 +87,27 @@ fn a_topic_is_emptied_when_its_last_member_ends_and_nobody_has_joined_since() {
     let told = world.hub.gateway();
     assert_eq!(told.joined, [Joined::First, Joined::Another, Joined::First]);
     assert_eq!(told.emptied, 1);
+}
+
+/// A number that the core was told to skip is given to no message, and the next message has the next
+/// one.
+#[test]
+fn a_loss_is_one_missing_number_for_the_members() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let [member, left, never] = [(); 3].map(|()| world.connect("/ws", None));
+    for key in [member, left] {
+        world.text(key, "join A");
+        world.text(key, "join B");
+    }
+    world.text(left, "leave A");
+    world.text(left, "leave B");
+    world.hub.handle_notice(world.now, &BusNotice::Gap);
+    for key in [member, left, never] {
+        world.texts(key);
+        world.text(key, "ping");
+    }
+    for (key, seq) in [(member, 5), (left, 6), (never, 2)] {
+        let want = format!("{{\"seq\":{seq},\"answer\":\"what?\"}}");
+        assert_eq!(world.texts(key), [want]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 
@@ -260,6 +260,38 @@ fn a_wish_on_a_dying_link_is_answered_by_the_outage() {
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
 }
 
+/// What came on names that stood already is followed by a loss like any other.
+#[test]
+fn a_link_lost_while_names_are_restored_is_a_gap() {
+    const NAMES: usize = 1_000;
+    let server = RedisServer::start();
+    // About half of the confirmations.
+    let link = CuttingLink::to(server.port(), 30_000);
+    let url = format!("redis://127.0.0.1:{}", link.port);
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let (source, interest) =
+        RedisSource::new(settings(&url), Arc::clone(&status)).expect("a source");
+    for n in 0..NAMES {
+        interest.subscribe(Subscription::channel(format!("channel:{n:06}")));
+    }
+    let (sender, events) = bounded(100 * NAMES);
+    let link_to_loop = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let running = Running {
+        interest,
+        events,
+        status,
+        thread: thread::spawn(move || Box::new(source).run(link_to_loop)),
+    };
+    let stood = running.until("Gap").len() - 1;
+    assert!((1..NAMES).contains(&stood), "{stood} names stood");
+    assert_eq!(running.next_short(), "Down");
+    let stood = running.until("Gap").len() - 1;
+    assert!((1..NAMES).contains(&stood), "{stood} names stood again");
+    link.heal();
+    let seen = running.until("CaughtUp");
+    assert!(seen.contains(&"Up".to_owned()) && !seen.contains(&"Down".to_owned()));
+}
+
 #[test]
 fn a_loop_that_is_too_slow_is_cut_off_and_told() {
     let server = RedisServer::start_with("client-output-buffer-limit pubsub 1mb 1mb 1");
@@ -303,6 +335,41 @@ fn impatient(url: &str) -> Running {
     source.interest.subscribe(Subscription::channel("a"));
     source.until("+a");
     source
+}
+
+/// A TCP proxy that ends each connection after so many bytes of the server.
+struct CuttingLink {
+    port: u16,
+    bytes_max: Arc<AtomicUsize>,
+}
+
+impl CuttingLink {
+    fn to(server: u16, bytes_max: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let bytes_max = Arc::new(AtomicUsize::new(bytes_max));
+        let max = Arc::clone(&bytes_max);
+        thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let server = TcpStream::connect(("127.0.0.1", server)).expect("the server");
+                let mut commands = client.try_clone().expect("a clone");
+                let mut to_server = server.try_clone().expect("a clone");
+                thread::spawn(move || std::io::copy(&mut commands, &mut to_server));
+                let bytes_max = max.load(Ordering::SeqCst) as u64;
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut (&server).take(bytes_max), &mut client);
+                    let _ = client.shutdown(Shutdown::Both);
+                    let _ = server.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { port, bytes_max }
+    }
+
+    /// New connections last.
+    fn heal(&self) {
+        self.bytes_max.store(usize::MAX, Ordering::SeqCst);
+    }
 }
 
 /// A TCP proxy that can fall silent both ways without closing anything.

@@ -17,7 +17,7 @@ use std::hash::Hasher;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use weirgate::gateways::channels::Interest;
+use weirgate::gateways::channels::ChannelsOutput;
 use weirgate::gateways::events::call::Call;
 use weirgate::hub::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, Transmit, Write,
@@ -173,14 +173,18 @@ impl Output for Call {
     }
 }
 
-impl Output for Interest {
+impl Output for ChannelsOutput {
     type Kept = Interests;
 
     fn keep(self, kept: &mut Interests) {
-        let name = self.name.as_str().to_owned();
-        let before = kept.wanted.insert(name.clone(), self.wanted);
-        assert_eq!(before.unwrap_or(false), !self.wanted, "no change");
-        kept.numbers.insert(name, self.number);
+        let change = match self {
+            Self::Interest(change) => change,
+            Self::GapTold { clients } => return kept.told.push(clients),
+        };
+        let name = change.name.as_str().to_owned();
+        let before = kept.wanted.insert(name.clone(), change.wanted);
+        assert_eq!(before.unwrap_or(false), !change.wanted, "no change");
+        kept.numbers.insert(name, change.number);
     }
 }
 
@@ -191,6 +195,8 @@ pub(crate) struct Interests {
     pub(crate) wanted: BTreeMap<String, bool>,
     /// The number of the newest change of each name.
     pub(crate) numbers: BTreeMap<String, u64>,
+    /// How many clients each loss was told to.
+    pub(crate) told: Vec<u64>,
 }
 
 /// What the toys ask for.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weirgate::auth::Origins;
 use weirgate::hub::{
-    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Lead, Left, Publication, Retain, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
+    Frame, Gateway, Incoming, Joined, Lead, Left, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -247,6 +247,16 @@ impl Gateway for Numbered {
             .filter(|p| topic.starts_with(p.trim_end_matches('*')));
         for pattern in matching {
             self.publish(core, pattern, pattern, &body);
+        }
+    }
+
+    /// Members of anything have missed something.
+    fn handle_notice(&mut self, core: &mut Core, clients: &mut ByClient<()>, notice: &BusNotice) {
+        assert_eq!(*notice, BusNotice::Gap);
+        for (key, ()) in clients.iter_mut() {
+            if core.joined(key).next().is_some() {
+                core.skip_number(key);
+            }
         }
     }
 

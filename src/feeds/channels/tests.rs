@@ -90,9 +90,13 @@ fn what_is_empty_or_too_large_goes_to_nobody_and_is_counted() {
 fn the_gateway_hears_of_the_bus() {
     let mut feed = feed();
     let fault = || Fault("gone".to_owned());
-    let settled = |name: &str, number| {
+    let settled = |name: &str, number, stands| {
         let topic = TopicName::from(name.to_owned());
-        Some(BusNotice::Settled { topic, number })
+        Some(BusNotice::Settled {
+            topic,
+            number,
+            stands,
+        })
     };
     let subscribed = |subscription, number| BusEvent::Subscribed {
         subscription,
@@ -101,17 +105,23 @@ fn the_gateway_hears_of_the_bus() {
     for (event, notice) in [
         (BusEvent::Up, Some(BusNotice::Up)),
         (BusEvent::CaughtUp, None),
-        (subscribed(Subscription::channel("a"), 3), settled("a", 3)),
-        (subscribed(Subscription::pattern("a*"), 4), settled("a*", 4)),
+        (
+            subscribed(Subscription::channel("a"), 3),
+            settled("a", 3, true),
+        ),
+        (
+            subscribed(Subscription::pattern("a*"), 4),
+            settled("a*", 4, true),
+        ),
         (
             BusEvent::Refused {
                 subscription: Subscription::channel("b"),
                 number: 5,
                 fault: fault(),
             },
-            settled("b", 5),
+            settled("b", 5, false),
         ),
-        (BusEvent::Gap { lost: None }, None),
+        (BusEvent::Gap { lost: None }, Some(BusNotice::Gap)),
         (BusEvent::Down(fault()), Some(BusNotice::Down)),
     ] {
         assert_eq!(feed.notice(&event), notice, "{event:?}");

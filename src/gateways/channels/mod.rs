@@ -77,6 +77,20 @@ pub struct ChannelsGateway {
     names: Names,
     /// The bus is there.
     up: bool,
+    /// Clients that were told of a loss of the bus, for the log.
+    gap_told: Option<u64>,
+}
+
+/// What other threads do for the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelsOutput {
+    /// Ask Redis.
+    Interest(Interest),
+    /// Say in the log that a loss of the bus was told to so many clients.
+    GapTold {
+        /// At least 1.
+        clients: u64,
+    },
 }
 
 impl ChannelsGateway {
@@ -90,6 +104,7 @@ impl ChannelsGateway {
             settings,
             stats,
             up: false,
+            gap_told: None,
         }
     }
 
@@ -260,8 +275,10 @@ impl ChannelsGateway {
         clients: &mut ByClient<Client>,
         name: &TopicName,
         number: u64,
+        stands: bool,
     ) {
-        if !self.names.settle(name, number) {
+        // While Redis is away no answer waits.
+        if !self.names.settle(name, number, stands) || !self.up {
             return;
         }
         let members: Vec<SessionKey> = core.members(name).collect();
@@ -272,6 +289,23 @@ impl ChannelsGateway {
                 client.answers.settle(name);
                 client.send_ready(core, key);
             }
+        }
+    }
+
+    /// A connection to Redis is gone. What was published since is lost to the clients that hold a
+    /// name which stood there, and each of them misses one number.
+    fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let mut told = 0;
+        for (key, _) in clients.iter_mut() {
+            if core.joined(key).any(|name| self.names.stands(name)) {
+                core.skip_number(key);
+                told += 1;
+            }
+        }
+        self.names.lost();
+        if told > 0 {
+            self.stats.count_gaps_told(told);
+            self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
         }
     }
 
@@ -298,7 +332,7 @@ enum Verdict {
 impl Gateway for ChannelsGateway {
     type Client = Client;
     type In = Infallible;
-    type Out = Interest;
+    type Out = ChannelsOutput;
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
@@ -381,7 +415,12 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.up = true,
             BusNotice::Down => self.down(core, clients),
-            BusNotice::Settled { topic, number } => self.settle(core, clients, topic, *number),
+            BusNotice::Gap => self.lost(core, clients),
+            BusNotice::Settled {
+                topic,
+                number,
+                stands,
+            } => self.settle(core, clients, topic, *number, *stands),
         }
     }
 
@@ -389,7 +428,11 @@ impl Gateway for ChannelsGateway {
         match never {}
     }
 
-    fn poll_output(&mut self) -> Option<Interest> {
-        self.names.next_change()
+    fn poll_output(&mut self) -> Option<ChannelsOutput> {
+        if let Some(change) = self.names.next_change() {
+            return Some(ChannelsOutput::Interest(change));
+        }
+        let clients = self.gap_told.take()?;
+        Some(ChannelsOutput::GapTold { clients })
     }
 }

@@ -58,8 +58,16 @@ pub(super) struct Names {
 struct Wanted {
     /// Of the request for it.
     number: u64,
-    /// Redis has confirmed or refused that request.
-    is_settled: bool,
+    state: State,
+}
+
+/// What Redis has said to the request for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing, or the connection on which the name stood is gone: the source asks again by itself.
+    Asked,
+    Stands,
+    Refused,
 }
 
 impl Names {
@@ -100,7 +108,7 @@ impl Names {
             self.change(name, true);
             let wanted = Wanted {
                 number: self.number,
-                is_settled: false,
+                state: State::Asked,
             };
             self.wanted.insert(name.clone(), wanted);
         }
@@ -131,17 +139,36 @@ impl Names {
 
     /// Redis has answered the request of this number; `true` if a member may have waited for that.
     /// An answer to an earlier request says nothing: Redis may have been told to unsubscribe since.
-    pub(super) fn settle(&mut self, name: &TopicName, number: u64) -> bool {
+    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> bool {
+        let state = match stands {
+            true => State::Stands,
+            false => State::Refused,
+        };
         let wanted = self.wanted.get_mut(name);
         let wanted = wanted.filter(|wanted| wanted.number == number);
-        wanted.is_some_and(|wanted| !std::mem::replace(&mut wanted.is_settled, true))
+        wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.state, state) == State::Asked)
+    }
+
+    /// The connection to Redis is gone, and nothing stands any more. Refused names are not answered
+    /// again on the next connection, unless Redis thinks otherwise.
+    pub(super) fn lost(&mut self) {
+        for wanted in self.wanted.values_mut() {
+            if wanted.state == State::Stands {
+                wanted.state = State::Asked;
+            }
+        }
+    }
+
+    /// What is published on the name comes.
+    pub(super) fn stands(&self, name: &TopicName) -> bool {
+        let wanted = self.wanted.get(name);
+        wanted.is_some_and(|wanted| wanted.state == State::Stands)
     }
 
     /// Redis has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        self.wanted
-            .get(name)
-            .is_some_and(|wanted| wanted.is_settled)
+        let wanted = self.wanted.get(name);
+        wanted.is_some_and(|wanted| wanted.state != State::Asked)
     }
 
     /// Shows the counts; `subscriptions` are clients times names.
@@ -174,14 +201,17 @@ mod tests {
         names.want(&a);
         names.want(&a);
         names.want(&b);
-        assert!(names.settle(&a, 1) && !names.settle(&a, 1) && names.is_settled(&a));
+        assert!(names.settle(&a, 1, true) && !names.settle(&a, 1, true) && names.is_settled(&a));
         names.give_up(&a);
         names.give_up(&a);
-        assert!(!names.settle(&a, 1), "it may be confirmed late");
+        assert!(!names.settle(&a, 1, true), "it may be confirmed late");
         names.want(&a);
-        assert!(!names.settle(&a, 1), "the answer to the first request");
+        assert!(
+            !names.settle(&a, 1, true),
+            "the answer to the first request"
+        );
         assert!(!names.is_settled(&a), "asked anew");
-        assert!(names.settle(&a, 4) && names.is_settled(&a));
+        assert!(names.settle(&a, 4, true) && names.is_settled(&a));
         for want in [
             change(&a, true, 1),
             change(&b, true, 2),

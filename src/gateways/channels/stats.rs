@@ -17,6 +17,7 @@ pub struct ChannelsStats {
     patterns: AtomicU64,
     name_bytes: AtomicU64,
     limited: [AtomicU64; LIMITS.len()],
+    gaps_told: AtomicU64,
     /// Of tokens and rates.
     pub access: Arc<AccessStats>,
 }
@@ -59,6 +60,15 @@ impl ChannelsStats {
         self.channels.store(channels as u64, Relaxed);
         self.patterns.store(patterns as u64, Relaxed);
         self.name_bytes.store(name_bytes as u64, Relaxed);
+    }
+
+    /// Losses of the bus that clients were told of, counted once per client.
+    pub fn gaps_told(&self) -> u64 {
+        self.gaps_told.load(Relaxed)
+    }
+
+    pub(super) fn count_gaps_told(&self, clients: u64) {
+        self.gaps_told.fetch_add(clients, Relaxed);
     }
 
     pub(super) fn count_limited(&self, limit: Full) {

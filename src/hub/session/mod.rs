@@ -233,6 +233,11 @@ impl Session {
         Delivered::Queued(pushed)
     }
 
+    /// The next number is given to nothing: a loss that the client sees as a gap.
+    pub(super) fn skip_number(&mut self) {
+        self.queue.next_seq += 1;
+    }
+
     /// Takes out the keyed frames that were not begun and whose key is one of these; frames, bytes.
     pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
         let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));

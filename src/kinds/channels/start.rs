@@ -8,7 +8,8 @@ use crate::auth::is_pattern;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, Interest,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
+    Interest,
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
@@ -53,7 +54,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             stats_head(object, telemetry, &for_stats, clock);
         }))
         .metrics(metrics)
-        .output(move |change| tell(&interest, change))
+        .output(move |output| carry_out(&interest, output))
         .run(clock, |listening| {
             let port = listening.addr.port();
             say(&format!(
@@ -90,12 +91,18 @@ fn gateway_settings(
 }
 
 /// What clients hold is what Redis is asked for.
-fn tell(interest: &RedisInterest, change: Interest) {
+fn carry_out(interest: &RedisInterest, output: ChannelsOutput) {
     let Interest {
         name,
         wanted,
         number,
-    } = change;
+    } = match output {
+        ChannelsOutput::Interest(change) => change,
+        ChannelsOutput::GapTold { clients } => {
+            tracing::warn!(clients, "told clients of the loss: each misses one seq");
+            return;
+        }
+    };
     let subscription = match is_pattern(name.as_str()) {
         true => Subscription::pattern(name.as_str()),
         false => Subscription::channel(name.as_str()),
@@ -111,7 +118,7 @@ fn metrics(
     max: AllClientsLimits,
     interest: &RedisInterest,
 ) -> Vec<GatewayMetric> {
-    let [held, names, bytes, limited] = [(); 4].map(|()| Arc::clone(stats));
+    let [held, names, bytes, limited, gaps] = [(); 5].map(|()| Arc::clone(stats));
     let interest = interest.clone();
     let number = |name, value: usize| GatewayMetric::Number(name, Box::new(move || value as u64));
     let own = [
@@ -134,6 +141,7 @@ fn metrics(
             &names::SUBSCRIPTIONS_LIMITED,
             Box::new(move || limited.limited().collect()),
         ),
+        GatewayMetric::Number(&names::GAPS_TOLD, Box::new(move || gaps.gaps_told())),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(move || {

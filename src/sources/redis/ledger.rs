@@ -137,22 +137,25 @@ impl Ledger {
         }
     }
 
-    /// The connection is gone, and all that stood on it.
-    pub(super) fn lost(&mut self) {
+    /// The connection is gone, and all that stood on it; `true`: a wanted name did.
+    pub(super) fn lost(&mut self) -> bool {
         self.has_connection = false;
         self.queue.clear();
         self.restoring.clear();
         self.asked = 0;
         self.asked_bytes = 0;
+        let mut has_carried = false;
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
+                has_carried |= entry.server == Server::Confirmed;
                 entry.command = Command::None;
                 if entry.server != Server::Refused {
                     entry.server = Server::Absent;
                 }
             }
         }
+        has_carried
     }
 
     /// Everything that was wanted when the connection was made has been answered.

@@ -20,7 +20,8 @@
 //!   Commands carry up to 256 names and are sent without waiting for answers; up to 8,192 names are
 //!   on their way. Wishes that the source has not taken are kept once for each name.
 //! - A lost link is one [`BusEvent::Gap`], if it ever stood, and one [`BusEvent::Down`], however
-//!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s.
+//!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s. A link that is lost
+//!   while the names are restored is one more `Gap`, if one of them stood on it.
 //! - A server that was silent for a second is pinged. After two more seconds the status says that
 //!   the bus is away, but the connection is kept: a busy server delivers everything once it is
 //!   done. A second connection, which subscribes to nothing, shows what is wrong. If the server
@@ -96,6 +97,8 @@ pub struct RedisSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
+    /// Everything wanted stood on the connection in use.
+    has_stood: bool,
     /// The sentinel that answered last.
     first_sentinel: usize,
 }
@@ -132,6 +135,7 @@ impl RedisSource {
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
+            has_stood: false,
             first_sentinel: 0,
         };
         Ok((source, handle))
@@ -167,6 +171,7 @@ impl RedisSource {
         session.restore()?;
         let away_ms = session.relay.stands()?;
         session.has_stood = true;
+        self.has_stood = true;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
         tracing::info!(server, away_ms, "subscribed on Redis");
@@ -193,10 +198,16 @@ impl Bus for RedisSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         take_wishes(&self.wishes, &mut self.ledger);
-        let stop = self.use_connection(relay);
-        self.ledger.lost();
+        self.has_stood = false;
+        let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
+        let has_carried = self.ledger.lost();
         self.wishes.show(self.ledger.unanswered());
-        stop.unwrap_or_else(|stop| stop)
+        // The loss of a connection on which everything stood is told with the outage.
+        if has_carried && !self.has_stood && relay.link.send(BusEvent::Gap { lost: None }).is_err()
+        {
+            return Stop::LoopGone;
+        }
+        stop
     }
 }
 
