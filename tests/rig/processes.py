@@ -197,9 +197,10 @@ class NatsServer:
 
 
 class RedisServer:
-    """redis-server without a store; can be killed and brought back on its port."""
+    """redis-server without a store, with these arguments; can be killed and brought back on its port."""
 
-    def __init__(self):
+    def __init__(self, *args):
+        self.args = args
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.process = None
@@ -210,7 +211,7 @@ class RedisServer:
         if self.process:
             self.process.discard()
         self.process = Process([system_binary("redis-server", "redis-server"), "--port", self.port, "--bind", "127.0.0.1",
-                                "--save", "", "--appendonly", "no"])
+                                "--save", "", "--appendonly", "no", *self.args])
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -223,9 +224,9 @@ class RedisServer:
             time.sleep(0.03)
         raise StartError(f"redis-server does not answer\n{self.process.log_tail()}")
 
-    def client(self):
+    def client(self, patience_s=10):
         """A connection of its own, for PUBLISH and PUBSUB."""
-        return redis.Redis(port=self.port, socket_timeout=10)
+        return redis.Redis(port=self.port, socket_timeout=patience_s)
 
     def freeze(self):
         """SIGSTOP: connections stay open and nobody answers."""
@@ -255,6 +256,13 @@ class Weirgate(Process):
         super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
+
+    def freeze(self):
+        """SIGSTOP: it reads and writes nothing."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self):
+        self.send(signal.SIGCONT)
 
     def get(self, path, timeout=3):
         """(status, headers, body as text); status 0 when there is no answer."""

@@ -25,17 +25,24 @@ BOTH = [TRADES, CHANNELS]
 
 
 class Subscriber(clients.Client):
-    """A client that counts answers and data apart; `prices` are those of its data, in their order; None where there is none."""
+    """A client that counts answers and data apart; `prices` are those of its data, in their order; None where there is none.
+
+    `missing` counts the numbers that a channels client saw skipped."""
 
     def __init__(self, *args):
         super().__init__(*args)
         self.answers, self.prices = [], []
+        self.missing, self._seq = 0, 0
 
     def take(self, opcode, payload):
         super().take(opcode, payload)
         if opcode != clients.TEXT:
             return
         message = json.loads(payload)
+        if "seq" in message:
+            assert message["seq"] > self._seq, message
+            self.missing += message["seq"] - self._seq - 1
+            self._seq = message["seq"]
         if message["type"] in ("trade", "data"):
             self.prices.append(message["data"].get("price"))
         else:

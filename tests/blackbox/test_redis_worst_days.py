@@ -1,0 +1,185 @@
+"""Redis at its worst under watching clients: it throws weirgate out, fails over and loses the tail, or is busy for seconds.
+
+What is lost is counted and, to clients of channels, told as a gap; what comes is in order, and nothing comes twice.
+TEST_BUSY_S sets for how long Redis is busy; `make soak` has 10 s.
+"""
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+import redis
+from processes import Process, RedisServer, free_port, system_binary
+from prometheus import scrape
+from redis_gateways import BOTH, CHANNELS, publish, subscriber
+from waiting import until
+
+BUSY_S = float(os.environ.get("TEST_BUSY_S", "4"))
+MESSAGES = 100
+both = pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
+
+
+def in_order_once(prices):
+    """What came is in the order of publication, and nothing came twice."""
+    return prices == sorted(set(prices))
+
+
+async def watchers(kind, weirgate, count=5):
+    """Clients that watch A."""
+    return await asyncio.gather(*(subscriber(kind, weirgate, ["A"]) for _ in range(count)))
+
+
+async def idle_client(weirgate):
+    """A channels client that holds no name."""
+    return await subscriber(CHANNELS, weirgate, [])
+
+
+def publisher(server, kind, stop, published):
+    """Publishes 0, 1, 2, … until it is stopped; `published` has what Redis took, and how many listened."""
+    connection, n = server.client(), 0
+    while not stop.is_set():
+        try:
+            published.append((n, publish(connection, kind, "A", n)))
+        except redis.RedisError:
+            pass
+        n += 1
+        time.sleep(0.002)
+
+
+@both
+@pytest.mark.parametrize("how", ["killed", "over_its_buffer"])
+async def test_redis_throws_weirgate_out(kind, how, redis_server, start_weirgate):
+    args = ["--bus-queue-messages-max", "1"] if how == "over_its_buffer" else []
+    weirgate = start_weirgate(kind.name, *args, redis=redis_server).wait_ready()
+    clients = await watchers(kind, weirgate)
+    idle = await idle_client(weirgate) if kind is CHANNELS else None
+    with redis_server.client() as connection:
+        publish(connection, kind, "A", 0)
+        for client in clients:
+            await client.wait_for(lambda c: c.prices == [0], 10, "the first")
+        if how == "killed":
+            burst = 0
+            assert connection.client_kill_filter(_type="pubsub") == 1
+        else:
+            # weirgate hangs for a moment, and Redis holds only little for it.
+            connection.config_set("client-output-buffer-limit", "pubsub 200kb 0 0")
+            burst = 500
+            weirgate.freeze()
+            pipe = connection.pipeline(transaction=False)
+            for n in range(1, burst + 1):
+                publish(pipe, kind, "A", n, "x" * 64_000)
+            heard = sum(pipe.execute())
+            weirgate.thaw()
+            assert heard < burst, "it was not thrown out"
+        after = burst + 1
+        await until(lambda: publish(connection, kind, "A", after) == 1, 20, "weirgate back")
+    for client in clients:
+        await client.wait_for(lambda c: c.prices[-1] == after, 20, "data after the return")
+        assert in_order_once(client.prices) and client.open
+        assert client.prices == clients[0].prices
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_bus_gaps_total") == 1
+    assert metrics.sum("weirgate_client_closes_total") == 0
+    if kind is CHANNELS:
+        assert [client.missing for client in clients] == [1] * len(clients)
+        assert metrics.sum("weirgate_gaps_told_total") == len(clients)
+        assert "each misses one seq" in weirgate.log()
+        idle.say({"action": "ping"})
+        await idle.wait_for(lambda c: len(c.answers) == 3, 10, "the pong")
+        assert idle.missing == 0
+
+
+@both
+async def test_a_busy_redis_delivers_everything_when_it_is_done(kind, started, start_weirgate):
+    server = RedisServer("--enable-debug-command", "local")
+    started.append(server)
+    weirgate = start_weirgate(kind.name, redis=server).wait_ready()
+    clients = await watchers(kind, weirgate)
+    busy, publishing = server.client(BUSY_S + 10), server.client(BUSY_S + 10)
+    sleep = asyncio.create_task(asyncio.to_thread(busy.execute_command, "DEBUG", "SLEEP", BUSY_S))
+    await asyncio.sleep(0.2)
+    pipe = publishing.pipeline(transaction=False)
+    for n in range(MESSAGES):
+        publish(pipe, kind, "A", n)
+    heard = await asyncio.to_thread(pipe.execute)
+    await sleep
+    assert heard == [1] * MESSAGES, "the connection was not kept"
+    for client in clients:
+        await client.wait_for(lambda c: len(c.prices) == MESSAGES, 20, "all of them")
+        assert client.prices == list(range(MESSAGES))
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_bus_gaps_total") == metrics.sum("weirgate_bus_reconnects_total") == 0
+    if kind is CHANNELS:
+        assert [client.missing for client in clients] == [0] * len(clients)
+    await until(lambda: weirgate.ready_status() == 200, 10, "ready again")
+
+
+@pytest.fixture
+def group(started, tmp_path):
+    """A master, its replica, and a sentinel that makes the replica the master once the master is away for a second."""
+    master = RedisServer()
+    replica = RedisServer("--replicaof", "127.0.0.1", str(master.port))
+    started.extend([master, replica])
+    port, config = free_port(), tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
+                      "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n")
+    with replica.client() as connection:
+        wait_for(lambda: connection.info("replication")["master_link_status"] == "up", "a replica that follows")
+    started.append(Process([system_binary("redis-server", "redis-server"), config, "--sentinel"]))
+    sentinel = redis.Redis(port=port, socket_timeout=5)
+    wait_for(lambda: int(sentinel.sentinel_master("main")["num-slaves"]) == 1, "a sentinel that knows the replica")
+    return master, replica, port
+
+
+def wait_for(condition, what, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except redis.RedisError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"never: {what}")
+
+
+@both
+async def test_a_failover_that_loses_the_tail(kind, group, start_weirgate):
+    master, replica, sentinel = group
+    env = {"REDIS_SENTINELS": f"127.0.0.1:{sentinel}", "REDIS_SENTINEL_MASTER": "main"}
+    weirgate = start_weirgate(kind.name, env=env).wait_ready()
+    clients = await watchers(kind, weirgate)
+    stop, before, after = threading.Event(), [], []
+    threads = [threading.Thread(target=publisher, args=(master, kind, stop, before))]
+    threads[0].start()
+    await clients[0].wait_for(lambda c: len(c.prices) > 50, 20, "some data")
+    # The master dies with what it has not sent.
+    await asyncio.to_thread(master.kill)
+    stop.set()
+    await asyncio.to_thread(threads[0].join)
+    last = before[-1][0]
+    # Publishers know the new master before weirgate does: what they publish meanwhile is lost.
+    with replica.client() as connection:
+        await until(lambda: connection.info("replication")["role"] == "master", 30, "the replica promoted")
+        n = last
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            n += 1
+            after.append((n, publish(connection, kind, "A", n)))
+            if len([heard for _, heard in after if heard]) == 20:
+                break
+            await asyncio.sleep(0.02)
+    heard = [n for n, listeners in after if listeners]
+    assert len(heard) == 20
+    for client in clients:
+        await client.wait_for(lambda c: c.prices[-1] == heard[-1], 20, "data from the new master")
+        assert in_order_once(client.prices)
+        # Of what the new master had a listener for, nothing is missing.
+        assert client.prices[-20:] == heard
+        assert client.open
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_bus_gaps_total") == metrics.sum("weirgate_bus_reconnects_total") == 1
+    if kind is CHANNELS:
+        assert [client.missing for client in clients] == [1] * len(clients)
+        assert metrics.sum("weirgate_gaps_told_total") == len(clients)
