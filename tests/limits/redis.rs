@@ -27,12 +27,12 @@ pub(crate) const REDIS: &[Fixed] = &[
     },
     Fixed {
         what: "Names that Redis was asked to subscribe or unsubscribe and has not answered",
-        value: "8,192, and 1 MiB",
+        value: "32 KiB of commands; while names of a new connection are restored 8,192, and 1 MiB",
         beyond: "the other names are queued; a name that was given up leaves the queue",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
             "src/sources/redis/ledger.rs",
-            "ASKED_MAX: usize = 8 * 1024;",
+            "ASKED_BYTES_MAX: usize = 32 * 1024;",
         ),
         test: "src/sources/redis/ledger/tests.rs::names_that_came_and_went_while_the_server_was_silent_leave_nothing",
     },

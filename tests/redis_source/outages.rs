@@ -125,6 +125,32 @@ fn a_server_that_is_busy_for_seconds_loses_nothing() {
     }
 }
 
+/// Commands that a busy server does not read must not fill the link: the kernel ends a connection
+/// whose peer takes nothing for five seconds.
+#[test]
+fn a_busy_server_that_is_asked_for_much_keeps_its_link() {
+    const NAMES: usize = 10_000;
+    let server = RedisServer::start();
+    let source = run_with(&server.url(), &[Subscription::channel("a")]);
+    server.freeze();
+    for n in 0..NAMES {
+        let name = format!("{n}:{}", "x".repeat(n % 200));
+        source.interest.subscribe(Subscription::channel(name));
+        if n % 100 == 0 {
+            // Several commands, each in a packet of its own.
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    thread::sleep(Duration::from_secs(9));
+    server.thaw();
+    let last = format!("+{}:{}", NAMES - 1, "x".repeat((NAMES - 1) % 200));
+    let seen = source.until(&last);
+    assert_eq!(seen.len(), NAMES, "an outage");
+    assert_eq!(source.status.reconnects(), 0);
+    publish(&mut server.client(), "a", "1");
+    assert_eq!(source.next_short(), "a: 1");
+}
+
 /// The link is dead and the server is not: a second connection shows that.
 #[test]
 fn a_dead_link_to_a_server_that_answers_is_left() {

@@ -82,7 +82,7 @@ pub(super) struct Ledger {
     has_connection: bool,
     /// Names in commands on their way.
     asked: usize,
-    /// Bytes of these names.
+    /// Bytes of these commands.
     asked_bytes: usize,
     /// Names that were wanted when the connection was made, and have not been answered.
     restoring: HashSet<Subscription>,
@@ -94,8 +94,15 @@ const NAMES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 16 * 1024;
 /// The most names on their way: their answers must not fill the server's buffer for us.
 const ASKED_MAX: usize = 8 * 1024;
-/// The same in bytes, but for the last name.
-const ASKED_BYTES_MAX: usize = 1024 * 1024;
+/// The same in bytes of commands, but for the last name. A busy server does not read its commands.
+/// More than its socket takes would stand in ours, and the kernel ends a connection whose peer takes
+/// nothing for five seconds, with everything that the server would have sent when it is done.
+const ASKED_BYTES_MAX: usize = 32 * 1024;
+/// The same while the names of a new connection are restored: there is little to lose yet, and many
+/// names are to stand soon.
+const RESTORING_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a command of one name, beside the name.
+const COMMAND_BYTES: usize = 32;
 
 impl Ledger {
     /// Somebody wants it, with a wish of this number. `true`: it stands already, which is the answer.
@@ -177,8 +184,7 @@ impl Ledger {
                     && change.names.len() < NAMES_MAX
                     && bytes + next.name.len() <= NAME_BYTES_MAX
             });
-            let is_enough = self.asked >= ASKED_MAX || self.asked_bytes >= ASKED_BYTES_MAX;
-            if !fits || is_enough {
+            if !fits || self.is_enough_asked() {
                 break;
             }
             bytes += next.name.len();
@@ -195,6 +201,15 @@ impl Ledger {
             }
         }
         change
+    }
+
+    /// Enough commands are on their way.
+    fn is_enough_asked(&self) -> bool {
+        let bytes_max = match self.restoring.is_empty() {
+            true => ASKED_BYTES_MAX,
+            false => RESTORING_BYTES_MAX,
+        };
+        self.asked >= ASKED_MAX || self.asked_bytes >= bytes_max
     }
 
     /// The server did what was asked for this name. If the name stands, and that is wanted: the
@@ -220,7 +235,7 @@ impl Ledger {
             let entry = names.get_mut(&subscription.name)?;
             (entry.server, entry.command) = (Server::Suspect, Command::None);
             self.asked -= 1;
-            self.asked_bytes -= subscription.name.len();
+            self.asked_bytes -= command_bytes(subscription);
             self.enqueue(subscription);
             self.forget_if_idle(subscription);
             return None;
@@ -309,7 +324,7 @@ impl Ledger {
         let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
         entry.command = Command::Sent;
         self.asked += 1;
-        self.asked_bytes += first.name.len();
+        self.asked_bytes += command_bytes(&first);
         Some(first)
     }
 
@@ -322,7 +337,7 @@ impl Ledger {
         let entry = names.get_mut(&subscription.name)?;
         if entry.command == Command::Sent {
             self.asked -= 1;
-            self.asked_bytes -= subscription.name.len();
+            self.asked_bytes -= command_bytes(subscription);
         }
         self.restoring.remove(subscription);
         entry.command = Command::None;
@@ -354,6 +369,10 @@ impl Entry {
     fn is_asked_alone(&self) -> bool {
         matches!(self.server, Server::Suspect | Server::Refused)
     }
+}
+
+fn command_bytes(subscription: &Subscription) -> usize {
+    COMMAND_BYTES + subscription.name.len()
 }
 
 #[cfg(test)]

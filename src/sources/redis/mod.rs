@@ -17,8 +17,9 @@
 //!   number of the newest wish for the name that the source had taken, so who has wished anew since
 //!   can tell that the answer is not for the newer wish.
 //! - Quick changes of mind end in the last one: each name has one command on its way at most.
-//!   Commands carry up to 256 names and are sent without waiting for answers; up to 8,192 names are
-//!   on their way. Wishes that the source has not taken are kept once for each name.
+//!   Commands carry up to 256 names and are sent without waiting for answers. Up to 32 KiB of them are
+//!   on their way: a busy server reads none, and they must not fill the link. While names are restored
+//!   on a new connection it is 1 MiB, up to 8,192 names. Wishes that the source has not taken are kept once for each name.
 //! - A lost link is one [`BusEvent::Gap`], if it ever stood, and one [`BusEvent::Down`], however
 //!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s. A link that is lost
 //!   while the names are restored is one more `Gap`, if one of them stood on it.
