@@ -30,7 +30,7 @@ export interface ChannelsAcknowledgement {
   timestamp: string;
 }
 
-/** Messages that the gateway shed for this connection, or a loss between Redis and the gateway: the first and the last missing `seq`. */
+/** Messages shed by the gateway, or lost between Redis and the gateway: the first and the last missing `seq`. */
 export interface Gap {
   first: number;
   last: number;

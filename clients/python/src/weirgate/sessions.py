@@ -14,7 +14,7 @@ _PROBE_MS = 3_000.0
 
 
 class Gap(NamedTuple):
-    """Messages that the gateway shed for this connection, or a loss between Redis and the gateway: the first and the last `seq` that are missing."""
+    """Messages shed by the gateway, or lost between Redis and the gateway: the first and the last missing `seq`."""
 
     first: int
     last: int
