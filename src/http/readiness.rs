@@ -1,7 +1,7 @@
 //! Whether this process should get traffic, and why not. Pure: all is read from telemetry.
 
 use crate::hub::Now;
-use crate::telemetry::{Stall, Telemetry};
+use crate::telemetry::{BusStatus, Stall, Telemetry};
 
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum NotReady {
     Starting,
     /// The bus is away for too long.
     BusAway,
+    /// The bus refuses a subscription without which nothing comes.
+    SubscriptionRefused,
     /// The bus takes no acknowledgement, and so delivers no more.
     AcksRefused,
     /// The bus holds messages and delivers none.
@@ -28,6 +30,7 @@ impl NotReady {
             Self::LoopStalled => "loop_stalled",
             Self::Starting => "starting",
             Self::BusAway => "bus_away",
+            Self::SubscriptionRefused => "subscription_refused",
             Self::AcksRefused => "acks_refused",
             Self::FeedStalled => "feed_stalled",
         }
@@ -70,6 +73,12 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         ),
         (NotReady::Starting, !event_loop.caught_up()),
         (NotReady::BusAway, away_ms > grace_ms),
+        (
+            NotReady::SubscriptionRefused,
+            telemetry
+                .bus()
+                .is_some_and(BusStatus::is_subscription_refused),
+        ),
         (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
         (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),
     ];
@@ -81,7 +90,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
 mod tests {
     use super::*;
     use crate::hub::FeedStats;
-    use crate::telemetry::{Build, BusStatus};
+    use crate::telemetry::Build;
     use std::sync::Arc;
 
     const START: Now = Now {
@@ -161,6 +170,11 @@ mod tests {
             assert_eq!(reasons(&telemetry, 0), [reason]);
         }
         bus.consumers()[1].set_stall(None);
+        assert_eq!(reasons(&telemetry, 0), []);
+        // At once, not after the grace of an outage.
+        bus.set_subscription_refused(true);
+        assert_eq!(reasons(&telemetry, 0), [NotReady::SubscriptionRefused]);
+        bus.set_subscription_refused(false);
         assert_eq!(reasons(&telemetry, 0), []);
     }
 

@@ -12,6 +12,7 @@ pub struct BusStatus {
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
     refused: AtomicU64,
+    subscription_refused: AtomicBool,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -53,6 +54,7 @@ impl BusStatus {
             away_since_unix_ms: AtomicI64::new(now_unix_ms),
             reconnects: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            subscription_refused: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
         }
     }
@@ -81,6 +83,16 @@ impl BusStatus {
     /// How many subscriptions the bus has refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Whether the bus refuses a subscription without which nothing comes.
+    pub fn is_subscription_refused(&self) -> bool {
+        self.subscription_refused.load(Relaxed)
+    }
+
+    /// Source: whether the bus refuses a subscription without which nothing comes.
+    pub fn set_subscription_refused(&self, refused: bool) {
+        self.subscription_refused.store(refused, Relaxed);
     }
 
     /// The consumers, in the order in which they were given.

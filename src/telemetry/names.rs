@@ -262,7 +262,8 @@ metric_names! { |at|
         "1 while JetStream does not answer about a consumer, though the connection is well."
         => IfAny(at.bus.map(|bus| ByLabel(bus.silences())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus holds messages for a consumer and none was handed over for 5 s."
+        "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
+            its acknowledgements."
         => IfAny(at.bus.map(|bus| ByLabel(bus.stalls())));
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
         "Names and patterns held by clients, counted once per client.";
@@ -283,6 +284,8 @@ metric_names! { |at|
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
         "1 while calls of a service pause after too many failures, or a single call probes the \
             service.";
+    SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
+        "1 while a service does not answer: from a request without an answer to the next answer.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
         "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []

@@ -17,6 +17,17 @@ pub(crate) struct Fixed {
 
 pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
+        what: "Refusals of NATS that are remembered for one connection",
+        value: "64",
+        beyond: "the oldest are forgotten, and logged again when they come again",
+        shows: Shows::Metric(names::BUS_REFUSED),
+        code: (
+            "src/sources/nats/refusals.rs",
+            "REFUSALS_MAX: usize = 64;",
+        ),
+        test: "src/sources/nats/refusals.rs::a_server_that_refuses_everything_fills_no_memory",
+    },
+    Fixed {
         what: "Payload of a ping, a pong or a close (RFC 6455 §5.5)",
         value: "125 bytes",
         beyond: "close 1002",

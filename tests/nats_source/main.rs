@@ -6,6 +6,7 @@ mod access;
 mod cluster;
 mod links;
 mod outages;
+mod permissions;
 mod relaying;
 mod silence;
 mod waiting;

@@ -55,6 +55,12 @@ pub enum NatsError {
         /// What the system said.
         source: io::Error,
     },
+    /// The server: this user may not do what a relay cannot do without.
+    #[error("NATS does not let this user {what}; change the permissions of this user")]
+    NotPermitted {
+        /// What: to publish or to subscribe, and the subject.
+        what: String,
+    },
     /// The server: JetStream said no, or nothing.
     #[error(
         "JetStream did not {action} ({reason}); check that nats-server runs with JetStream (-js) \

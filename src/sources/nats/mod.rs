@@ -25,6 +25,7 @@
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between the two, which is closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
+//! | `refusals` | what the server does not permit this user |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -39,6 +40,7 @@ mod error;
 mod health;
 mod loopback;
 mod position;
+mod refusals;
 mod session;
 mod settings;
 mod subscription;
@@ -49,6 +51,7 @@ use std::sync::Arc;
 
 use self::connection::Link;
 use self::error::Stop;
+use self::refusals::Refusal;
 use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
@@ -113,6 +116,7 @@ impl NatsSource {
         };
         let watchdog = session.set_up()?;
         let away_ms = session.relay.stands()?;
+        session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run(&watchdog))
@@ -143,6 +147,14 @@ impl Bus for NatsSource {
             Err(error) => return Stop::Bus(error),
         };
         let stop = self.use_connection(&bus, relay);
+        for refusal in bus.api.refusals.take_news() {
+            if let Refusal::Subscription(_) = refusal {
+                self.status.count_refused();
+            }
+        }
+        if let Err(Stop::Bus(NatsError::NotPermitted { .. })) = &stop {
+            self.status.set_subscription_refused(true);
+        }
         for subscription in &self.subscriptions {
             forget(&self.status, subscription);
         }

@@ -7,6 +7,7 @@ use crossbeam_channel::Select;
 use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
+use super::refusals::Refusal;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
@@ -86,6 +87,7 @@ impl Session<'_> {
                 // Its last message was handed over, quiet.
                 told_caught_up &= !found_stream;
             }
+            self.take_refusals(watchdog)?;
             self.check_silence(answered)?;
             self.check_consumers(watchdog)?;
         }
@@ -177,14 +179,10 @@ impl Session<'_> {
         }
         match report {
             Report::Pending {
-                consumer,
-                pending,
-                awaits_acks,
-                ..
+                consumer, counts, ..
             } if reads_from(subscription, &consumer) => {
-                let judged = subscription
-                    .health_mut()
-                    .judge(pending, awaits_acks, Instant::now());
+                let judged = subscription.health_mut().judge(counts, Instant::now());
+                let pending = counts.pending;
                 if let Some(stall) = judged {
                     tell_stall(subscription, stall, pending);
                 }
@@ -235,6 +233,37 @@ impl Session<'_> {
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
+    }
+
+    /// What the server did not permit concerns the subscription that tried it.
+    fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+        for refusal in self.bus.api.refusals.take_news() {
+            let concerns = |subscription: &Subscription| {
+                let stands = subscription.standing();
+                stands.is_some_and(|standing| match &refusal {
+                    Refusal::Acks { stream, consumer } => {
+                        subscription.target().stream == *stream && standing.consumer == *consumer
+                    }
+                    Refusal::Subscription(subject) => standing.deliver_subject == *subject,
+                    Refusal::Request(_) => false,
+                })
+            };
+            let index = self.subscriptions.iter().position(concerns);
+            if let Refusal::Subscription(_) = refusal {
+                self.relay.status.count_refused();
+            }
+            let Some(index) = index else { continue };
+            match refusal {
+                Refusal::Acks { .. } => {
+                    let health = self.subscriptions[index].health_mut();
+                    health.ack_refused(Instant::now());
+                }
+                Refusal::Subscription(_) | Refusal::Request(_) => {
+                    self.attach_again(index, watchdog)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells of consumers that JetStream does not answer about, and reads their subjects from
@@ -350,14 +379,14 @@ fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
         Some(Stall::AcksRefused) => tracing::warn!(
             subject,
             lag,
-            "NATS takes no acknowledgement of this subject and delivers no more; let this user \
-             publish to $JS.ACK.>"
+            "NATS takes no acknowledgement of this subject and delivers no more behind a limit; \
+             let this user publish to $JS.ACK.>"
         ),
         Some(Stall::NothingDelivered) => tracing::warn!(
             subject,
             lag,
-            "NATS holds messages of this subject and has delivered none for 5 s"
+            "NATS holds messages of this subject, and none came for 5 s"
         ),
-        None => tracing::info!(subject, lag, "messages of a subject come again"),
+        None => tracing::info!(subject, lag, "a subject is well again"),
     }
 }

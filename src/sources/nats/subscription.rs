@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
 use super::connection::Link;
-use super::consumers::{self, Durable, Standing, Target, asked};
+use super::consumers::{self, Durable, Joined, Standing, Target, asked};
 use super::error::{NatsError, Stop};
 use super::health::Health;
 use super::position::{AckSubject, Cursor, StreamState};
@@ -21,6 +21,8 @@ const FRUITLESS_MAX: u32 = 2;
 
 /// Why a durable is left alone, when all that is wrong with it is that others use it.
 const TAKEN: &str = "another client is bound to it";
+/// The same, when it delivers to a subject that is closed to us.
+const NOT_PERMITTED: &str = "this user may not subscribe to the subject that it delivers to";
 
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -35,6 +37,8 @@ pub(super) struct Subscription {
     standing: Option<Standing>,
     /// Reading from an unnamed consumer until the durable is free.
     awaits_durable: bool,
+    /// The server refused the deliver subject of the durable on this connection.
+    is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
     gap: Vec<nats::Message>,
     /// Messages up to this stream sequence are backlog.
@@ -74,6 +78,7 @@ impl Subscription {
             cursor: Cursor::default(),
             standing: None,
             awaits_durable: false,
+            is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
             attached_at: None,
@@ -124,6 +129,7 @@ impl Subscription {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
+        self.is_refused = false;
         let further = self.cursor.reached() != self.attached_at;
         self.fruitless = if further { 0 } else { self.fruitless + 1 };
         self.standing.take().map(|s| s.messages)
@@ -275,7 +281,7 @@ impl Subscription {
             self.awaits_durable = false;
             return Ok(durable);
         }
-        self.awaits_durable = !settings.ephemeral;
+        self.awaits_durable = !settings.ephemeral && !self.is_refused;
         let made = bus.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // a server would have to give one name twice
@@ -286,6 +292,9 @@ impl Subscription {
 
     /// `None` when the durable is not ours to have.
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
+        if self.is_refused {
+            return Ok(None);
+        }
         let durable = self.target.durable.clone();
         let look_up = |spec: &Target| {
             consumers::look_up(&bus.api, spec)
@@ -302,11 +311,15 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(info) => match bus.join(&self.target, &info)? {
-                Some(joined) => {
+                Joined::Standing(joined) => {
                     self.tell(Told::Resumed);
                     return Ok(Some(joined));
                 }
-                None => TAKEN,
+                Joined::Taken => TAKEN,
+                Joined::NotPermitted => {
+                    self.is_refused = true;
+                    NOT_PERMITTED
+                }
             },
             Durable::Unusable(why) => why,
             Durable::Taken | Durable::Missing => TAKEN,
