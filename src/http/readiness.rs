@@ -14,6 +14,8 @@ pub enum NotReady {
     Starting,
     /// The bus is away for too long.
     BusAway,
+    /// A subject cannot be read from the bus for too long, though the bus is there.
+    SubjectAway,
     /// The bus refuses a subscription without which nothing comes.
     SubscriptionRefused,
     /// The bus takes no acknowledgement, and so delivers no more.
@@ -30,6 +32,7 @@ impl NotReady {
             Self::LoopStalled => "loop_stalled",
             Self::Starting => "starting",
             Self::BusAway => "bus_away",
+            Self::SubjectAway => "subject_away",
             Self::SubscriptionRefused => "subscription_refused",
             Self::AcksRefused => "acks_refused",
             Self::FeedStalled => "feed_stalled",
@@ -73,6 +76,12 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         ),
         (NotReady::Starting, !event_loop.caught_up()),
         (NotReady::BusAway, away_ms > grace_ms),
+        (
+            NotReady::SubjectAway,
+            telemetry
+                .bus()
+                .is_some_and(|bus| bus.has_away(now.unix_ms, grace_ms)),
+        ),
         (
             NotReady::SubscriptionRefused,
             telemetry
@@ -171,6 +180,14 @@ mod tests {
         }
         bus.consumers()[1].set_stall(None);
         assert_eq!(reasons(&telemetry, 0), []);
+        bus.consumers()[0].set_away(START.unix_ms);
+        assert_eq!(reasons(&telemetry, 0), [NotReady::SubjectAway]);
+        bus.consumers()[0].set_attached();
+        bus.consumers()[0].set_away(START.unix_ms);
+        turn_ended(&telemetry, 30_001);
+        assert_eq!(reasons(&telemetry, 30_000), []);
+        assert_eq!(reasons(&telemetry, 30_001), [NotReady::SubjectAway]);
+        bus.consumers()[0].set_attached();
         // At once, not after the grace of an outage.
         bus.set_subscription_refused(true);
         assert_eq!(reasons(&telemetry, 0), [NotReady::SubscriptionRefused]);

@@ -27,6 +27,12 @@ pub struct ConsumerStatus {
     silent: AtomicBool,
     /// 0: not stalled.
     stall: AtomicU8,
+    /// Unix milliseconds since which it cannot be read from, while the connection is well; 0: it
+    /// can.
+    away_since_unix_ms: AtomicI64,
+    /// It was read from before.
+    has_stood: AtomicBool,
+    setups_failed: AtomicU64,
 }
 
 /// Why nothing comes from a consumer for which the bus holds messages.
@@ -47,6 +53,9 @@ impl BusStatus {
             lag: AtomicI64::new(-1),
             silent: AtomicBool::new(false),
             stall: AtomicU8::new(0),
+            away_since_unix_ms: AtomicI64::new(0),
+            has_stood: AtomicBool::new(false),
+            setups_failed: AtomicU64::new(0),
         };
         Self {
             connected: AtomicBool::new(false),
@@ -66,7 +75,7 @@ impl BusStatus {
 
     /// The bus answers and every subscription stands.
     pub fn subscribed(&self) -> bool {
-        self.subscribed.load(Relaxed)
+        self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
     }
 
     /// Since when the bus is away, Unix milliseconds; `None` while its subscriptions stand. A bus
@@ -116,6 +125,29 @@ impl BusStatus {
     pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
         let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
         self.consumers.iter().map(move |c| (c.name(), stall(c)))
+    }
+
+    /// The consumers, and whether each cannot be read from (1) or can (0), while the connection is
+    /// well.
+    pub fn aways(&self) -> impl Iterator<Item = (&str, u64)> {
+        let away = |c: &ConsumerStatus| u64::from(c.is_away());
+        self.consumers.iter().map(move |c| (c.name(), away(c)))
+    }
+
+    /// The consumers, and how often each could not be set up.
+    pub fn setups_failed(&self) -> impl Iterator<Item = (&str, u64)> {
+        let failed = |c: &ConsumerStatus| c.setups_failed.load(Relaxed);
+        self.consumers.iter().map(move |c| (c.name(), failed(c)))
+    }
+
+    /// Whether any consumer cannot be read from for more than `grace_ms`, or never could be.
+    pub fn has_away(&self, now_unix_ms: i64, grace_ms: i64) -> bool {
+        self.consumers.iter().any(|consumer| {
+            let away_ms = |since| now_unix_ms.saturating_sub(since);
+            consumer
+                .away_since_unix_ms()
+                .is_some_and(|since| away_ms(since) > grace_ms || !consumer.has_stood.load(Relaxed))
+        })
     }
 
     /// Whether any consumer is stalled for that reason.
@@ -182,6 +214,29 @@ impl ConsumerStatus {
         }
     }
 
+    /// Since when it cannot be read from while the connection is well, Unix milliseconds.
+    pub fn away_since_unix_ms(&self) -> Option<i64> {
+        Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
+    }
+
+    /// Whether it cannot be read from while the connection is well.
+    pub fn is_away(&self) -> bool {
+        self.away_since_unix_ms().is_some()
+    }
+
+    /// Source: it could not be set up. The moment of the first call since it stood counts.
+    pub fn set_away(&self, now_unix_ms: i64) {
+        self.setups_failed.fetch_add(1, Relaxed);
+        let since = &self.away_since_unix_ms;
+        let _ = since.compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
+    }
+
+    /// Source: it is read from.
+    pub fn set_attached(&self) {
+        self.has_stood.store(true, Relaxed);
+        self.away_since_unix_ms.store(0, Relaxed);
+    }
+
     /// Source: whether the server is silent about it.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Relaxed);
@@ -232,6 +287,25 @@ mod tests {
         assert_eq!(consumer.lag(), Some(i64::MAX as u64));
         consumer.set_lag(None);
         assert_eq!(consumer.lag(), None);
+    }
+
+    #[test]
+    fn a_consumer_that_cannot_be_set_up_is_away_and_has_a_grace_if_it_stood_before() {
+        let bus = BusStatus::new(&[("a", "x"), ("b", "y")], 0);
+        bus.set_up(true);
+        assert!(bus.subscribed() && !bus.has_away(0, 10));
+        bus.consumers()[0].set_away(5);
+        bus.consumers()[0].set_away(6);
+        assert!(!bus.subscribed() && bus.connected());
+        assert!(bus.has_away(5, 10), "nothing came from it yet");
+        assert_eq!(bus.consumers()[0].away_since_unix_ms(), Some(5));
+        bus.consumers()[0].set_attached();
+        assert!(bus.subscribed() && !bus.has_away(99, 10));
+        bus.consumers()[0].set_away(20);
+        assert!(!bus.has_away(30, 10) && bus.has_away(31, 10));
+        let of = |all: Vec<(&str, u64)>| all.iter().map(|(_, n)| *n).collect::<Vec<_>>();
+        assert_eq!(of(bus.setups_failed().collect()), [3, 0]);
+        assert_eq!(of(bus.aways().collect()), [1, 0]);
     }
 
     #[test]

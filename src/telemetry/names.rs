@@ -261,6 +261,12 @@ metric_names! { |at|
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
         "1 while JetStream does not answer about a consumer, though the connection is well."
         => IfAny(at.bus.map(|bus| ByLabel(bus.silences())));
+    CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
+        "1 while a consumer cannot be set up, though the connection is well."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.aways())));
+    CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
+        "Attempts to set up a consumer that failed, though the connection is well."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
         "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
             its acknowledgements."

@@ -96,6 +96,39 @@ fn a_consumer_that_nobody_answers_about_touches_no_other_subject() {
 }
 
 #[test]
+fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
+    let server = NatsServer::start();
+    let (url, mute) = muting(&server);
+    mute.store(true, SeqCst);
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let source = run(settings(&url));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    let js = jetstream(&server.url());
+    let of_levels = &source.status.consumers()[0];
+    assert!(of_levels.is_away() && source.status.connected() && !source.status.subscribed());
+    let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();
+    // It is tried again, further and further apart, and the other subject waits for a moment.
+    let begun = Instant::now();
+    let mut n = 0;
+    while begun.elapsed() < Duration::from_secs(6) {
+        publish(&js, FLOW, n..n + 1);
+        assert_eq!(short(&source.next()), format!("flow {n}"));
+        n += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!((2..=5).contains(&failed()), "{} attempts", failed());
+    assert!(!source.status.consumers()[1].is_away());
+    publish(&js, LEVELS, 0..2);
+    mute.store(false, SeqCst);
+    assert_eq!(source.until("CaughtUp"), ["levels 1 quiet", "CaughtUp"]);
+    eventually("all is well", || source.status.subscribed());
+    publish(&js, LEVELS, 2..3);
+    assert_eq!(source.until("levels 2"), ["levels 2"]);
+    assert_eq!(source.status.reconnects(), 0);
+}
+
+#[test]
 fn acknowledgements_that_are_refused_are_told() {
     let server = NatsServer::start_with(
         "authorization { users: [

@@ -18,7 +18,7 @@ use super::refusals::{INBOXES, Refusal, Refusals};
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
 /// The same where other subjects wait meanwhile.
-const HASTY_TIMEOUT: Duration = Duration::from_millis(250);
+const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// JetStream on one connection. Clones ask over the same connection.
 #[derive(Clone)]
@@ -83,6 +83,15 @@ impl ApiError {
             self,
             Self::NotPermitted(_) | Self::NoAnswer(_) | Self::Lost | Self::Connection(_)
         )
+    }
+
+    /// Whether no other question would fare better on this connection.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
+            Self::NotPermitted(what) => what.ends_with(INBOXES),
+            Self::Refused { .. } | Self::NoAnswer(_) | Self::Unreadable(_) => false,
+        }
     }
 
     fn message_is_missing(&self) -> bool {

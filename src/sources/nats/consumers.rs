@@ -248,12 +248,14 @@ pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
 
 /// What JetStream answered instead of what was asked.
 pub(super) fn asked(action: String, source: ApiError) -> NatsError {
+    let is_of_all = source.is_of_all();
     match source {
         ApiError::Lost => NatsError::Lost,
-        ApiError::NotPermitted(what) => NatsError::NotPermitted { what },
+        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
         source => NatsError::JetStream {
             action,
             reason: source.to_string(),
+            is_of_all,
         },
     }
 }

@@ -60,6 +60,8 @@ pub enum NatsError {
     NotPermitted {
         /// What: to publish or to subscribe, and the subject.
         what: String,
+        /// Whether no subject can be relayed without that.
+        is_of_all: bool,
     },
     /// The server: JetStream said no, or nothing.
     #[error(
@@ -71,7 +73,19 @@ pub enum NatsError {
         action: String,
         /// What came back, or that nothing did.
         reason: String,
+        /// Whether no subject can be relayed; `false`: that is known of one.
+        is_of_all: bool,
     },
+}
+
+impl NatsError {
+    /// Whether no subject can be relayed on this connection.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::JetStream { is_of_all, .. } | Self::NotPermitted { is_of_all, .. } => *is_of_all,
+            _ => true,
+        }
+    }
 }
 
 /// Why work on a connection ended.

@@ -16,6 +16,8 @@
 //! | --- | --- |
 //! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: the turn of messages and reports |
+//! | `attach` | the same: subjects attached to consumers, at first and again |
+//! | `attempts` | when a subject is attached again, and what is logged of that; pure |
 //! | `subscription` | one subject: consumer, cursor, backlog |
 //! | `consumers` | making and finding streams and consumers |
 //! | `api` | requests to JetStream, which end with the connection |
@@ -34,6 +36,8 @@
 
 mod access;
 mod api;
+mod attach;
+mod attempts;
 mod connection;
 mod consumers;
 mod error;

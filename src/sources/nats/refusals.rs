@@ -27,13 +27,15 @@ impl Refusal {
     fn parse(error: &str) -> Option<Self> {
         let (before, rest) = error.split_once('"')?;
         let (subject, _) = rest.split_once('"')?;
+        let subject = match subject.starts_with(INBOX_PREFIX) {
+            true => INBOXES,
+            false => subject,
+        };
         let before = before.to_ascii_lowercase();
         if !before.contains("permissions violation for ") {
             return None;
         }
         if before.contains("subscription") {
-            let is_inbox = subject.starts_with(INBOX_PREFIX);
-            let subject = if is_inbox { INBOXES } else { subject };
             return Some(Self::Subscription(subject.to_owned()));
         }
         Some(acks(subject).unwrap_or_else(|| Self::Request(subject.to_owned())))
@@ -150,6 +152,10 @@ mod tests {
             (
                 r#"Permissions Violation for Publish to "$JS.ACK.d.h.S.c.1.2.3.4.5.r""#,
                 Some(acks_of("S", "c")),
+            ),
+            (
+                r#"Permissions Violation for Publish to "_INBOX.a""#,
+                Some(Refusal::Request(INBOXES.to_owned())),
             ),
             ("Authorization Violation", None),
             (r#"Unknown "Protocol""#, None),

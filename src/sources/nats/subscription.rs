@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
+use super::attempts::Attempts;
 use super::connection::Link;
 use super::consumers::{self, Durable, Joined, Standing, Target, asked};
 use super::error::{NatsError, Stop};
@@ -48,6 +49,7 @@ pub(super) struct Subscription {
     /// Connections in a row on which it came no further.
     fruitless: u32,
     health: Health,
+    attempts: Attempts,
     /// The last thing that was logged of stream and durable, so that it is logged once.
     told: Option<Told>,
 }
@@ -74,6 +76,11 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
+            // Each attempt makes the other subjects wait for a moment.
+            attempts: Attempts::new(
+                settings.watchdog_interval_ms,
+                settings.consumer_silence_max_ms,
+            ),
             spec,
             cursor: Cursor::default(),
             standing: None,
@@ -106,6 +113,16 @@ impl Subscription {
         &mut self.health
     }
 
+    pub(super) fn attempts_mut(&mut self) -> &mut Attempts {
+        &mut self.attempts
+    }
+
+    /// Whether to attach it now, while it is read from nothing, given whether its stream is there.
+    pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
+        let can_be = stream_is_there || (self.ours.is_some() && self.attempts.is_away());
+        self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
+    }
+
     pub(super) fn awaits_durable(&self) -> bool {
         self.awaits_durable
     }
@@ -126,12 +143,17 @@ impl Subscription {
 
     /// The connection is gone: gives back what was subscribed on it.
     pub(super) fn detach(&mut self) -> Option<nats::Subscription> {
-        self.gap.clear();
-        self.quiet_until = None;
-        self.awaits_durable = false;
         self.is_refused = false;
         let further = self.cursor.reached() != self.attached_at;
         self.fruitless = if further { 0 } else { self.fruitless + 1 };
+        self.let_go()
+    }
+
+    /// Reads from nothing. Returns what was subscribed.
+    pub(super) fn let_go(&mut self) -> Option<nats::Subscription> {
+        self.gap.clear();
+        self.quiet_until = None;
+        self.awaits_durable = false;
         self.standing.take().map(|s| s.messages)
     }
 
