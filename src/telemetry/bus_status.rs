@@ -12,6 +12,7 @@ pub struct BusStatus {
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
     refused: AtomicU64,
+    look_backs_limited: AtomicU64,
     subscription_refused: AtomicBool,
     consumers: Vec<ConsumerStatus>,
 }
@@ -63,6 +64,7 @@ impl BusStatus {
             away_since_unix_ms: AtomicI64::new(now_unix_ms),
             reconnects: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            look_backs_limited: AtomicU64::new(0),
             subscription_refused: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
         }
@@ -92,6 +94,16 @@ impl BusStatus {
     /// How many subscriptions the bus has refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// How many searches for the last good message of a subject ended at their limit.
+    pub fn look_backs_limited(&self) -> u64 {
+        self.look_backs_limited.load(Relaxed)
+    }
+
+    /// Source: a search for the last good message of a subject ended at its limit.
+    pub fn count_look_back_limited(&self) {
+        self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
     /// Whether the bus refuses a subscription without which nothing comes.

@@ -255,6 +255,9 @@ metric_names! { |at|
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
         "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus.map(BusStatus::refused));
+    BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
+        "Searches for the last good message of a subject that ended at --look-back-messages-max."
+        => IfAny(at.bus.map(BusStatus::look_backs_limited));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));

@@ -8,7 +8,9 @@ use super::endpoint::{self, EndpointSettings};
 use super::pages::health_route;
 use super::relay::{DURABLES, RelaySettings};
 use crate::clock::Clock;
-use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
+use crate::feeds::levels::{
+    Endpoint, LevelsFeed, LevelsFeedSettings, LevelsJudge, Relay, SUBJECTS, TOPIC,
+};
 use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::page;
 use crate::hub::{FrameBytes, TopicName};
@@ -79,6 +81,11 @@ impl LevelsPlan {
         let relays = self.relays.iter();
         let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
         DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
+    }
+
+    /// Judges messages as the feed will.
+    pub(super) fn judge(&self) -> LevelsJudge {
+        LevelsJudge::new(&self.feed)
     }
 
     pub(super) fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {

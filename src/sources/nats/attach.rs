@@ -62,6 +62,9 @@ impl Session<'_> {
             return Err(stop);
         }
         forget(&self.relay.status, subscription);
+        if subscription.take_look_back_limited() {
+            self.relay.status.count_look_back_limited();
+        }
         let away = subscription.attempts_mut().succeeded(Instant::now());
         if let Some(away) = away {
             tracing::info!(

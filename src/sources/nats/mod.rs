@@ -19,7 +19,9 @@
 //! | `attach` | the same: subjects attached to consumers, at first and again |
 //! | `attempts` | when a subject is attached again, and what is logged of that; pure |
 //! | `subscription` | one subject: consumer, cursor, backlog |
+//! | `told` | what is logged of its stream and durable |
 //! | `consumers` | making and finding streams and consumers |
+//! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `connection` | making and leaving connections |
@@ -42,6 +44,7 @@ mod connection;
 mod consumers;
 mod error;
 mod health;
+mod look_back;
 mod loopback;
 mod position;
 mod refusals;
@@ -49,6 +52,7 @@ mod session;
 mod settings;
 mod subscription;
 mod tls;
+mod told;
 mod watchdog;
 
 use std::sync::Arc;
@@ -66,6 +70,7 @@ use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
+pub use self::look_back::LookBack;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
 /// The name that the server's connection list shows.

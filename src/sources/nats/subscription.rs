@@ -9,8 +9,10 @@ use super::connection::Link;
 use super::consumers::{self, Durable, Joined, Standing, Target, asked};
 use super::error::{NatsError, Stop};
 use super::health::Health;
+use super::look_back::{LookBack, LookedBack, look_back};
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::told::Told;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::SourceLink;
 
@@ -19,11 +21,6 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Connections that brought nothing, after which a message that breaks them is looked for.
 const FRUITLESS_MAX: u32 = 2;
-
-/// Why a durable is left alone, when all that is wrong with it is that others use it.
-const TAKEN: &str = "another client is bound to it";
-/// The same, when it delivers to a subject that is closed to us.
-const NOT_PERMITTED: &str = "this user may not subscribe to the subject that it delivers to";
 
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -50,19 +47,9 @@ pub(super) struct Subscription {
     fruitless: u32,
     health: Health,
     attempts: Attempts,
+    was_look_back_limited: bool,
     /// The last thing that was logged of stream and durable, so that it is logged once.
     told: Option<Told>,
-}
-
-/// What can be told of a stream and a durable consumer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// There is no stream to relay from.
-    NoStream,
-    Made,
-    Resumed,
-    /// Why it is not ours to read from.
-    NotOurs(&'static str),
 }
 
 impl Subscription {
@@ -91,6 +78,7 @@ impl Subscription {
             attached_at: None,
             fruitless: 0,
             health: Health::new(Instant::now()),
+            was_look_back_limited: false,
             told: None,
         }
     }
@@ -216,7 +204,7 @@ impl Subscription {
         let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
         let quiet = unseen > settings.backlog_quiet_min;
         if first || quiet {
-            self.warm(last, link)?;
+            self.warm(last, bus, &settings.look_back, link)?;
         }
         self.cursor.reach(reached);
         self.attached_at = Some(reached);
@@ -337,14 +325,14 @@ impl Subscription {
                     self.tell(Told::Resumed);
                     return Ok(Some(joined));
                 }
-                Joined::Taken => TAKEN,
+                Joined::Taken => Told::TAKEN,
                 Joined::NotPermitted => {
                     self.is_refused = true;
-                    NOT_PERMITTED
+                    Told::NOT_PERMITTED
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => TAKEN,
+            Durable::Taken | Durable::Missing => Told::TAKEN,
         };
         self.tell(Told::NotOurs(not_ours));
         Ok(None)
@@ -387,9 +375,32 @@ impl Subscription {
         Ok(counted.pending)
     }
 
-    fn warm(&self, last: Option<Fetched>, link: &SourceLink) -> Result<(), Stop> {
+    /// Hands over the newest message; before it the last good one, if the newest is bad.
+    fn warm(
+        &mut self,
+        last: Option<Fetched>,
+        bus: &Link,
+        limits: &LookBack,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
+        let floor = self.cursor.reached().unwrap_or(0);
+        let found = look_back(&bus.api, &self.target, &last, floor, limits);
+        found.tell(&self.spec.subject);
+        match found {
+            LookedBack::Good(good, _) => {
+                self.hand_over(good.payload, good.sequence, true, link)?;
+            }
+            LookedBack::Limited(_) => self.was_look_back_limited = true,
+            LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
+            LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
+        }
         self.hand_over(last.payload, last.sequence, true, link)
+    }
+
+    /// Whether a search for the last good message ended at its limit since the last call.
+    pub(super) fn take_look_back_limited(&mut self) -> bool {
+        std::mem::take(&mut self.was_look_back_limited)
     }
 
     /// Takes the messages of the gap, which are to be relayed before those of the consumer.
@@ -457,23 +468,7 @@ impl Subscription {
         if self.told.replace(what) == Some(what) {
             return;
         }
-        let (consumer, stream) = (&self.target.durable, &self.target.stream);
-        match what {
-            Told::NoStream => tracing::warn!(
-                subject = self.spec.subject,
-                stream = self.spec.stream,
-                "no stream holds this subject; it is relayed as soon as one does"
-            ),
-            Told::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
-            Told::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
-            Told::NotOurs(why) => tracing::warn!(
-                consumer,
-                stream,
-                why,
-                "the durable consumer cannot be read from; relaying from an unnamed one until it \
-                 can. Stop the other client, delete the consumer, or run with --ephemeral"
-            ),
-        }
+        what.log(&self.spec, &self.target);
     }
 }
 
