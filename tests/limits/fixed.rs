@@ -17,14 +17,6 @@ pub(crate) struct Fixed {
 
 pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
-        what: "Refusals of NATS that are remembered for one connection",
-        value: "64",
-        beyond: "the oldest are forgotten, and logged again when they come again",
-        shows: Shows::Metric(names::BUS_REFUSED),
-        code: ("src/sources/nats/refusals.rs", "REFUSALS_MAX: usize = 64;"),
-        test: "src/sources/nats/refusals.rs::a_server_that_refuses_everything_fills_no_memory",
-    },
-    Fixed {
         what: "Payload of a ping, a pong or a close (RFC 6455 §5.5)",
         value: "125 bytes",
         beyond: "close 1002",
@@ -378,17 +370,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         shows: Shows::Metric(names::BUS_MESSAGES_BAD),
         code: ("src/feeds/bad_log.rs", "LINES_PER_SECOND: u32 = 5;"),
         test: "src/feeds/bad_log.rs::the_rate_is_bounded_and_what_was_left_out_is_said",
-    },
-    Fixed {
-        what: "Messages from JetStream without an acknowledgement, per consumer",
-        value: "512",
-        beyond: "the server waits; the stream keeps the rest",
-        shows: Shows::Metric(names::CONSUMER_LAG),
-        code: (
-            "src/sources/nats/consumers.rs",
-            "ACK_PENDING_MAX: i64 = 512;",
-        ),
-        test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     },
     Fixed {
         what: "Plain HTTP: bytes read behind a request that is being answered",
