@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::session::{Session, forget, of};
@@ -149,16 +148,20 @@ impl Session<'_> {
     /// others after a while. The link is well meanwhile, and so may the other consumers be.
     pub(super) fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
-        let told = self.patience().saturating_add(ANSWER_TIMEOUT);
+        let told = self.silence_told_after();
         for index in 0..self.subscriptions.len() {
             let Some(subscription) = self.subscriptions.get_mut(index) else {
                 break;
             };
-            // It was told that nothing is read there.
+            let now = Instant::now();
             if subscription.attempts_mut().is_away() {
+                // JetStream has to answer first; its silence is one more attempt that failed.
+                let is_silent = subscription.health_mut().silent_for(now) >= told;
+                if is_silent && subscription.attempts_mut().is_due(now) {
+                    self.is_unattached(index, &NatsError::unanswered());
+                }
                 continue;
             }
-            let now = Instant::now();
             if let Some(silent) = subscription.health_mut().falls_silent(now, told) {
                 tracing::warn!(
                     subject = subscription.spec().subject,

@@ -35,6 +35,11 @@ impl Attempts {
         self.next.is_none_or(|next| now >= next)
     }
 
+    /// JetStream answers again: the next attempt need not wait.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next = self.next.map(|next| next.min(now));
+    }
+
     /// An attempt failed. Returns what that is to those who read the log.
     pub(super) fn failed(&mut self, error: &NatsError, now: Instant) -> Failure {
         let failure = self.outages.failed(error, now);
@@ -73,7 +78,10 @@ mod tests {
             assert!(attempts.is_due(now));
             attempts.failed(&error, now);
         }
+        attempts.hurry(now);
+        assert!(attempts.is_away() && attempts.is_due(now));
         assert_eq!(attempts.succeeded(now), Some(now - begun));
+        attempts.hurry(now);
         assert!(!attempts.is_away());
         assert_eq!(attempts.succeeded(now), None);
     }

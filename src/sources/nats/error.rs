@@ -79,6 +79,15 @@ pub enum NatsError {
 }
 
 impl NatsError {
+    /// JetStream is silent about one subject.
+    pub(super) fn unanswered() -> Self {
+        Self::JetStream {
+            action: "answer about the stream of a subject".to_owned(),
+            reason: "no answer".to_owned(),
+            is_of_all: false,
+        }
+    }
+
     /// Whether no subject can be relayed on this connection.
     pub(super) fn is_of_all(&self) -> bool {
         match self {

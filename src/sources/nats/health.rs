@@ -66,9 +66,14 @@ impl Health {
         std::mem::take(&mut self.is_silent)
     }
 
+    /// How long JetStream is silent.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.heard)
+    }
+
     /// How long JetStream is silent, at the first call for which that is `after` or more.
     pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
-        let silent = now.duration_since(self.heard);
+        let silent = self.silent_for(now);
         (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Select;
 
+use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::{INBOXES, Refusal};
@@ -152,10 +153,15 @@ impl Session<'_> {
         else {
             return Ok(false);
         };
+        let told = self.silence_told_after();
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(false);
         };
-        if subscription.health_mut().heard(Instant::now()) {
+        let now = Instant::now();
+        if subscription.health_mut().silent_for(now) >= told {
+            subscription.attempts_mut().hurry(now);
+        }
+        if subscription.health_mut().heard(now) {
             let subject = &subscription.spec().subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
             if let Some(consumer) = of(&self.relay.status, subscription) {
@@ -279,6 +285,11 @@ impl Session<'_> {
             return Duration::MAX;
         }
         self.interval() * self.settings.watchdog_misses.max(1).saturating_add(1)
+    }
+
+    /// After how long the silence of JetStream about a subject is told.
+    pub(super) fn silence_told_after(&self) -> Duration {
+        self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 
     pub(super) fn interval(&self) -> Duration {
