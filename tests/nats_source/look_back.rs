@@ -56,7 +56,7 @@ fn a_backlog_is_looked_through_and_what_came_before_it_is_not() {
     let source = run(settings(&link.url()));
     source.until("CaughtUp");
     let js = jetstream(&server.url());
-    let mut outage = |good: std::ops::Range<usize>, bad| {
+    let outage = |good: std::ops::Range<usize>, bad| {
         link.black_hole();
         publish(&js, LEVELS, good);
         publish_bad(&js, bad);

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use super::api::{Api, ApiError, Fetched};
 use super::consumers::Target;
 
+/// Whether a message of a subject (the first text) with a payload makes a state.
+pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
+
 /// How far and by what the last good message of a subject is searched for.
 #[derive(Clone)]
 pub struct LookBack {
     /// Messages that are fetched of one subject, at most; 0: none.
     pub messages_max: u64,
-    /// Whether the messages of a subject with this payload make a state: subject, payload.
-    pub is_good: Arc<dyn Fn(&str, &[u8]) -> bool + Send + Sync>,
+    /// Which messages are good.
+    pub is_good: Arc<Judge>,
 }
 
 /// What the search found.

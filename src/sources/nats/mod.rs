@@ -70,7 +70,7 @@ use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
-pub use self::look_back::LookBack;
+pub use self::look_back::{Judge, LookBack};
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
 /// The name that the server's connection list shows.
