@@ -8,9 +8,7 @@ use super::endpoint::{self, EndpointSettings};
 use super::pages::health_route;
 use super::relay::{DURABLES, RelaySettings};
 use crate::clock::Clock;
-use crate::feeds::levels::{
-    Endpoint, LevelsFeed, LevelsFeedSettings, LevelsJudge, Relay, SUBJECTS, TOPIC,
-};
+use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::page;
 use crate::hub::{FrameBytes, TopicName};
@@ -84,8 +82,9 @@ impl LevelsPlan {
     }
 
     /// Judges messages as the feed will.
-    pub(super) fn judge(&self) -> LevelsJudge {
-        LevelsJudge::new(&self.feed)
+    #[cfg(feature = "nats")]
+    pub(super) fn judge(&self) -> crate::feeds::levels::LevelsJudge {
+        crate::feeds::levels::LevelsJudge::new(&self.feed)
     }
 
     pub(super) fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
