@@ -5,6 +5,7 @@
 
 mod fixed;
 mod frames;
+mod nats;
 mod tables;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use nats::NATS;
 use tables::settings;
 use weirgate::settings::Setting;
 
@@ -60,7 +62,7 @@ fn limits() -> Vec<Setting> {
 
 /// The limits that are no settings.
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
-    FIXED.iter().chain(FRAMES)
+    FIXED.iter().chain(FRAMES).chain(NATS)
 }
 
 #[test]
