@@ -47,6 +47,7 @@ fn telemetry() -> Arc<Telemetry> {
         by_service(&names::UPSTREAM_CALLS_IN_FLIGHT),
         by_service(&names::UPSTREAM_CALLS_SKIPPED),
         by_service(&names::UPSTREAM_CIRCUIT_OPEN),
+        by_service(&names::SERVICE_AWAY),
         GatewayMetric::ByLabel(&names::EVENT_ERRORS, Box::new(|| vec![("rate_limited", 7)])),
         GatewayMetric::Number(&names::PUSHES, Box::new(|| 8)),
         GatewayMetric::Number(&names::MESSAGES_FORGOTTEN, Box::new(|| 9)),

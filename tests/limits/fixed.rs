@@ -372,17 +372,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/feeds/bad_log.rs::the_rate_is_bounded_and_what_was_left_out_is_said",
     },
     Fixed {
-        what: "Messages from JetStream without an acknowledgement, per consumer",
-        value: "512",
-        beyond: "the server waits; the stream keeps the rest",
-        shows: Shows::Metric(names::CONSUMER_LAG),
-        code: (
-            "src/sources/nats/consumers.rs",
-            "ACK_PENDING_MAX: i64 = 512;",
-        ),
-        test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
-    },
-    Fixed {
         what: "Plain HTTP: bytes read behind a request that is being answered",
         value: "256 KiB of one connection, 32 MiB of all",
         beyond: "not read; a client that ends its half behind more is seen to leave once the \

@@ -5,6 +5,7 @@
 
 mod fixed;
 mod frames;
+mod nats;
 mod redis;
 mod tables;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use nats::NATS;
 use redis::REDIS;
 use tables::settings;
 use weirgate::settings::Setting;
@@ -62,7 +64,7 @@ fn limits() -> Vec<Setting> {
 
 /// The limits that are no settings.
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
-    FIXED.iter().chain(FRAMES).chain(REDIS)
+    FIXED.iter().chain(FRAMES).chain(NATS).chain(REDIS)
 }
 
 #[test]
