@@ -3,13 +3,13 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod files;
 mod fixed;
 mod tables;
 
 use std::fs;
 use std::path::PathBuf;
 
-use fixed::FIXED;
 use tables::settings;
 use weirgate::settings::Setting;
 
@@ -81,14 +81,14 @@ fn every_limit_has_a_test_that_is_there() {
     for setting in limits() {
         check_test(setting.flag, setting.limit.expect("a limit").test);
     }
-    for fixed in FIXED {
+    for fixed in files::all() {
         check_test(fixed.what, fixed.test);
     }
 }
 
 #[test]
 fn fixed_limits_are_what_the_code_says() {
-    for fixed in FIXED {
+    for fixed in files::all() {
         let (file, code) = fixed.code;
         assert!(read(file).contains(code), "{}: {code}", fixed.what);
     }
