@@ -1,10 +1,10 @@
 //! Limits of files that settings name.
 
-use super::fixed::{FIXED, Fixed};
+use super::fixed::Fixed;
 use weirgate::settings::Shows;
 use weirgate::telemetry::names;
 
-const FILES: &[Fixed] = &[Fixed {
+pub(crate) const FILES: &[Fixed] = &[Fixed {
     what: "A file with keys, with the table of roles, or with the log filter",
     value: "1 MiB",
     beyond: "the start ends with status 2; a changed file is not taken",
@@ -12,8 +12,3 @@ const FILES: &[Fixed] = &[Fixed {
     code: ("src/small_files.rs", "FILE_BYTES_MAX: u64 = 1024 * 1024;"),
     test: "src/small_files.rs::a_file_that_is_too_large_or_no_file_is_refused",
 }];
-
-/// All limits that are no settings, in the order of the document.
-pub(crate) fn all() -> impl Iterator<Item = &'static Fixed> {
-    FIXED.iter().chain(FILES)
-}
