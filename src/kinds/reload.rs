@@ -24,8 +24,8 @@ impl Reload for KeysInForce {
         "keys"
     }
 
-    fn look(&mut self) -> bool {
-        KeysInForce::look(self)
+    fn is_due(&mut self) -> bool {
+        self.look()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

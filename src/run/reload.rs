@@ -29,7 +29,7 @@ pub trait Reload: Send {
     fn what(&self) -> &'static str;
 
     /// Returns `true` if the part should be read again without a signal; called once a second.
-    fn look(&mut self) -> bool {
+    fn is_due(&mut self) -> bool {
         false
     }
 
@@ -137,7 +137,7 @@ impl Reloads {
     /// Reads what asks for it.
     fn changed(&mut self) {
         for number in 0..self.parts.len() {
-            if self.parts[number].look() {
+            if self.parts[number].is_due() {
                 self.one(number);
             }
         }
@@ -214,7 +214,7 @@ mod tests {
             "acl"
         }
 
-        fn look(&mut self) -> bool {
+        fn is_due(&mut self) -> bool {
             std::mem::take(&mut self.1)
         }
 
