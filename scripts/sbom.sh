@@ -14,15 +14,18 @@ name=weirgate-sbom.cdx
 trap 'find . -name "$name.json" -not -path "./target/*" -delete' EXIT
 cargo cyclonedx --quiet --format json --spec-version 1.5 --override-filename "$name"
 mkdir -p "$(dirname "$out")"
-mv "$name.json" "$out"
-python3 - "$out" <<'PY'
-import json, sys
+python3 - "$name.json" "$out" <<'PY'
+import json, os, sys
 
-bom = json.load(open(sys.argv[1]))
+made, out = sys.argv[1:]
+# Nothing of the folder that it was made in.
+text = open(made).read().replace(f"file://{os.getcwd()}", "file:///weirgate")
+bom = json.loads(text)
 crates = bom["components"]
 unhashed = [crate["name"] for crate in crates if not crate.get("hashes") and crate.get("purl", "").find("file://") < 0]
 assert bom["bomFormat"] == "CycloneDX" and len(crates) > 100, "not the whole list"
 assert not unhashed, f"without a hash: {unhashed}"
-print(f"sbom: {sys.argv[1]}: {bom['metadata']['component']['name']} "
+open(out, "w").write(text)
+print(f"sbom: {out}: {bom['metadata']['component']['name']} "
       f"{bom['metadata']['component']['version']}, {len(crates)} crates")
 PY
