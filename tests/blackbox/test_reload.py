@@ -2,6 +2,7 @@
 import asyncio
 import json
 import os
+import pathlib
 import pty
 import re
 import signal
@@ -173,6 +174,23 @@ async def test_what_a_pipe_said_is_not_asked_for_again(redis_server, start_weirg
     await hang_up(weirgate)
     assert "not a regular file; the table stays as it was" in weirgate.log()
     await hang_up(weirgate)
+
+
+async def test_a_signal_during_the_start_ends_nothing(redis_server, start_weirgate, tmp_path):
+    """The start waits for the table, which comes through a pipe; the signal comes meanwhile."""
+    _, _, table, flags, env = settings(tmp_path, CHANNELS)
+    text = table.read_text()
+    table.unlink()
+    os.mkfifo(table)
+    weirgate = start_weirgate("channels", *flags, redis=redis_server, env=env)
+    status = pathlib.Path(f"/proc/{weirgate.pid}/status")
+    caught = lambda: int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16)
+    await until(lambda: caught() & 1 << signal.SIGHUP - 1, 10, "a gateway that expects the signal", every=0.005)
+    weirgate.send(signal.SIGHUP)
+    await asyncio.to_thread(table.write_text, text)
+    weirgate.wait_ready()
+    await until(lambda: "SIGHUP: files read again" in weirgate.log(), 10, "the files read again")
+    await subscriber(CHANNELS, weirgate, ["A"])
 
 
 def test_a_gateway_in_a_terminal_ends_with_it(tmp_path):
