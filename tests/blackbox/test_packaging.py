@@ -254,6 +254,7 @@ def test_the_unit_waits_for_a_stop_and_gives_up_on_wrong_settings_only(tmp_path)
                 if "=" in line and not line.startswith("#"))
     assert int(unit["TimeoutStopSec"]) * 1000 > default_ms("stop-timeout-ms")
     assert unit["Type"] == "notify" and unit["Restart"] == "always" and unit["RestartPreventExitStatus"] == "2"
+    assert unit["ExecReload"] == "/bin/kill -HUP $MAINPID", "a reload, and no restart"
     assert float(unit["WatchdogSec"]) >= 2, "the loop turns twice a second"
     status, _ = run([weirgate_binary()], {"WEIRGATE_GATEWAY": "levels", "GATEWAY_PORT": "many"})
     assert str(status) == unit["RestartPreventExitStatus"]
