@@ -51,6 +51,7 @@ class Soak:
         self.services = {name: Service(name) for name in ("lobby", "measurement", "simulation")}
         self.problems, self.attacked, self.visited = [], 0, 0
         self.load_is_on = asyncio.Event()
+        self.memory = {}
 
     def say(self, text):
         print(f"soak {time.monotonic() - self.began:6.0f} s  {text}", flush=True)
@@ -58,7 +59,8 @@ class Soak:
     async def start(self, stack):
         for service in self.services.values():
             await service.start()
-        self.nats, self.redis = NatsServer(), RedisServer()
+        # A connection that a frozen server leaves behind ends with the server's next ping.
+        self.nats, self.redis = NatsServer(config='ping_interval: "15s"'), RedisServer()
         stack.callback(self.nats.discard)
         stack.callback(self.redis.discard)
         self.stages = [
@@ -70,6 +72,7 @@ class Soak:
         for stage in self.stages:
             await asyncio.to_thread(stage.weirgate.wait_ready)
             await stage.open()
+        self.fds_at_start = {name: numbers["fds"] for name, numbers in (await self.look()).items()}
         self.faults = Faults(self.nats, self.redis, self.services, self.outages, self.rng, self.say)
 
     # Load.
@@ -118,6 +121,14 @@ class Soak:
             if now - before > STALL_S:
                 self.stalls.note(before, now)
             before = now
+
+    async def sample_memory(self):
+        """Resident memory of each gateway each second, while the load is on."""
+        while True:
+            if self.load_is_on.is_set():
+                for stage in self.stages:
+                    self.memory[stage.name].append((time.monotonic(), measures.resident_kib(stage.weirgate.pid)))
+            await asyncio.sleep(1)
 
     async def probe(self):
         """A ping from one watcher of each gateway, twice a second."""
@@ -181,23 +192,21 @@ class Soak:
         if behind:
             self.say(f"{behind} watchers are behind")
 
-    async def rest(self, like=None):
+    async def rest(self):
         """The numbers of each gateway with its watchers alone, idle, once the traces of the load are gone.
 
-        Kept connections to services and the last closes need some seconds. The descriptors have to be those of `like`;
-        without `like` they have to stay the same for 10 s.
+        Kept connections to services, the last closes, and what a frozen NATS left behind need some seconds: waits until
+        the descriptors are as many as at the start, or for SETTLE_S.
         """
         for stage in self.stages:
             stage.loaded.clear()
         await asyncio.sleep(12)
         await self.caught_up()
-        end, before = time.monotonic() + SETTLE_S, like
+        end = time.monotonic() + SETTLE_S
         while True:
             found = await self.look()
-            fds = {name: numbers["fds"] for name, numbers in found.items()}
-            if fds == before or time.monotonic() > end:
+            if {name: numbers["fds"] for name, numbers in found.items()} == self.fds_at_start or time.monotonic() > end:
                 return found
-            before = before if like else fds
             await asyncio.sleep(5)
 
     async def look(self):
@@ -215,27 +224,35 @@ class Soak:
         async with contextlib.AsyncExitStack() as stack:
             await self.start(stack)
             feeds = [asyncio.create_task(feed) for stage in self.stages for feed in stage.feeds()]
-            self.background = [*feeds, asyncio.create_task(self.watch_ourselves()), asyncio.create_task(self.probe())]
+            self.background = [*feeds, asyncio.create_task(self.watch_ourselves()), asyncio.create_task(self.probe()),
+                               asyncio.create_task(self.sample_memory())]
+            self.memory = {stage.name: [] for stage in self.stages}
             self.say("the first minute: each attack and each outage once")
             every_attack = [self.every_attack(stage) for stage in self.stages]
             await self.under_load(FIRST_MINUTE_S, self.faults.first_minute(), *every_attack)
+            loaded = {name: measures.loaded_kib(samples) for name, samples in self.memory.items()}
             before = await self.at_rest("after the first minute")
+            for name, kib in loaded.items():
+                before[name]["loaded_kib"] = kib
+                self.memory[name].clear()
             period_s = min(max(self.seconds / 20, 10), 120)
             left = max(self.seconds - FIRST_MINUTE_S, FIRST_MINUTE_S)
             await self.under_load(left, self.faults.for_ever(period_s))
-            after = await self.at_rest("after the load", before)
+            after = await self.at_rest("after the load")
             for task in self.background:
                 task.cancel()
             await asyncio.gather(*self.background, return_exceptions=True)
+            for name, samples in self.memory.items():
+                self.lines.write(json.dumps({"gateway": name, "resident_kib_each_10_s": [kib for _, kib in samples[::10]]}) + "\n")
+            self.lines.flush()
             await self.judge(before, after)
             await self.stop()
         return self.problems
 
-    async def at_rest(self, when, like=None):
+    async def at_rest(self, when):
         """Numbers at rest, with a line of them for each gateway."""
         self.say("the load is taken away")
-        descriptors = like and {name: numbers["fds"] for name, numbers in like.items()}
-        found = await self.rest(descriptors)
+        found = await self.rest()
         for name, numbers in found.items():
             self.lines.write(json.dumps({"rest": when, "gateway": name, **numbers}) + "\n")
             self.say(f"{when}, at rest: {name:8} " + "  ".join(f"{key} {number}" for key, number in numbers.items()))
@@ -246,6 +263,7 @@ class Soak:
         for stage in self.stages:
             for text in measures.grown(before[stage.name], after[stage.name], GROWTH_MAX):
                 self.problems.append(f"{stage.name}: {text}")
+            self.problems += [f"{stage.name}: {text}" for text in measures.trend(self.memory[stage.name], GROWTH_MAX)]
             self.problems += [f"{stage.name}: {text}" for text in stage.wrong]
             metrics = await measures.scrape(stage.weirgate)
             self.problems += [f"{stage.name}: {text}" for text in measures.unbalanced(metrics)]
