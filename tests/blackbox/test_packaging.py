@@ -249,6 +249,12 @@ def test_the_unit_is_good_and_hardened(tmp_path):
     assert exposure < 2, text
 
 
+def test_large_blocks_go_back_to_the_kernel_in_every_recipe():
+    unit = (DEPLOY / "systemd" / "weirgate@.service").read_text()
+    threshold = re.search(r"^Environment=(MALLOC_MMAP_THRESHOLD_=\d+)$", unit, re.M)[1]
+    assert f"\nENV {threshold}\n" in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_unit_waits_for_a_stop_and_gives_up_on_wrong_settings_only(tmp_path):
     unit = dict(line.split("=", 1) for line in unit_for_here(tmp_path).read_text().splitlines()
                 if "=" in line and not line.startswith("#"))

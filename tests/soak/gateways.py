@@ -8,6 +8,7 @@ import clients
 import nats
 import redis.asyncio
 from ledger import Follower, Sequence
+from measures import deployed_environment
 from nats.js.api import StorageType, StreamConfig
 from processes import Weirgate
 from redis.asyncio.retry import Retry
@@ -59,6 +60,7 @@ class Stage:
         # Messages that the broker handed to the gateway: surely, and perhaps.
         self.handed, self.handed_perhaps = 0, 0
         self.weirgate = None
+        self.env = deployed_environment()
 
     @property
     def port(self):
@@ -150,7 +152,7 @@ class Levels(Stage):
         return (self.outages, self.stalls)
 
     def start(self):
-        self.weirgate = Weirgate("levels", nats=self.server)
+        self.weirgate = Weirgate("levels", nats=self.server, env=self.env)
 
     async def open(self):
         self.watchers = [await self.connect(LevelsWatcher) for _ in range(self.watchers_count)]
@@ -318,7 +320,7 @@ class Trades(OnRedis):
     bad_payload = b"[1"
 
     def start(self):
-        self.weirgate = Weirgate("trades", redis=self.server)
+        self.weirgate = Weirgate("trades", redis=self.server, env=self.env)
 
     def channel(self, name):
         return f"channel:trade:{name}"
@@ -363,7 +365,7 @@ class Channels(OnRedis):
     bad_payload = b"{this is no JSON"
 
     def start(self):
-        self.weirgate = Weirgate("channels", redis=self.server)
+        self.weirgate = Weirgate("channels", redis=self.server, env=self.env)
 
     def channel(self, name):
         return f"market:tick:{name}"
@@ -410,7 +412,7 @@ class Events(Stage):
 
     def start(self):
         env = {f"{name.upper()}_URL": service.url for name, service in self.services.items()}
-        self.weirgate = Weirgate("events", env={**env, "INTERNAL_AUTH_TOKEN": TOKEN, "HTTP_TIMEOUT_SECONDS": "3"})
+        self.weirgate = Weirgate("events", env={**self.env, **env, "INTERNAL_AUTH_TOKEN": TOKEN, "HTTP_TIMEOUT_SECONDS": "3"})
 
     async def open(self):
         for index in range(self.watchers_count):
