@@ -110,6 +110,8 @@ class Client(asyncio.Protocol):
             self.ended.set_result(error)
         if not self.upgraded.done():
             self.upgraded.set_exception(ConnectionError(f"ended before its 101: {error}"))
+            # Seen: whoever was to wait may have been cancelled.
+            self.upgraded.exception()
         self.changed.set()
 
     @property

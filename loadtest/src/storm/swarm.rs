@@ -74,7 +74,7 @@ impl Swarm {
             let index = self.callers.len();
             self.callers.push(Caller::default());
             self.dial(index)?;
-            if index % CONNECTS_PER_TURN == 0 {
+            if index.is_multiple_of(CONNECTS_PER_TURN) {
                 self.turn(0)?;
             }
         }
