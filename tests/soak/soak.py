@@ -38,6 +38,18 @@ GROWTH_MAX = 0.05
 SETTLE_S = 60
 
 
+class GatewayEnded(Exception):
+    """A gateway ended by itself; there is nothing left to soak."""
+
+
+async def guarded(stage, work):
+    """Runs a part of the load; a failure is something wrong with the gateway and ends this part alone."""
+    try:
+        await work
+    except (AssertionError, OSError, TimeoutError, ValueError, KeyError) as error:
+        stage.complain(f"{work.__qualname__} ended: {error!r}")
+
+
 class Soak:
     """The programs, the load on them, and what was noticed."""
 
@@ -142,8 +154,8 @@ class Soak:
         load = []
         for stage in self.stages:
             deck = []
-            load += [self.attack(stage, deck) for _ in range(ATTACKS_AT_ONCE)]
-        load += [self.visit(stage) for stage in self.stages for _ in range(VISITORS)]
+            load += [guarded(stage, self.attack(stage, deck)) for _ in range(ATTACKS_AT_ONCE)]
+            load += [guarded(stage, self.visit(stage)) for _ in range(VISITORS)]
         self.load_is_on.set()
         for stage in self.stages:
             stage.loaded.set()
@@ -168,8 +180,14 @@ class Soak:
     async def line(self):
         """One line for each gateway, to the terminal and to the file."""
         for stage in self.stages:
+            if not stage.weirgate.alive():
+                raise GatewayEnded(stage.name)
             process = measures.process_numbers(stage.weirgate.pid)
-            metrics = await measures.scrape(stage.weirgate)
+            try:
+                metrics = await measures.scrape(stage.weirgate)
+            except AssertionError as error:
+                stage.complain(str(error))
+                continue
             for text in measures.unbalanced(metrics):
                 self.problems.append(f"{stage.name}: {text}")
             count = measures.counters(metrics)
@@ -223,31 +241,38 @@ class Soak:
         """The soak; returns the problems found."""
         async with contextlib.AsyncExitStack() as stack:
             await self.start(stack)
-            feeds = [asyncio.create_task(feed) for stage in self.stages for feed in stage.feeds()]
+            feeds = [asyncio.create_task(guarded(stage, feed)) for stage in self.stages for feed in stage.feeds()]
             self.background = [*feeds, asyncio.create_task(self.watch_ourselves()), asyncio.create_task(self.probe()),
                                asyncio.create_task(self.sample_memory())]
             self.memory = {stage.name: [] for stage in self.stages}
-            self.say("the first minute: each attack and each outage once")
-            every_attack = [self.every_attack(stage) for stage in self.stages]
-            await self.under_load(FIRST_MINUTE_S, self.faults.first_minute(), *every_attack)
-            loaded = {name: measures.loaded_kib(samples) for name, samples in self.memory.items()}
-            before = await self.at_rest("after the first minute")
-            for name, kib in loaded.items():
-                before[name]["loaded_kib"] = kib
-                self.memory[name].clear()
-            period_s = min(max(self.seconds / 20, 10), 120)
-            left = max(self.seconds - FIRST_MINUTE_S, FIRST_MINUTE_S)
-            await self.under_load(left, self.faults.for_ever(period_s))
-            after = await self.at_rest("after the load")
+            try:
+                await self.both_parts()
+            except GatewayEnded as gateway:
+                self.say(f"{gateway} ended by itself")
             for task in self.background:
                 task.cancel()
             await asyncio.gather(*self.background, return_exceptions=True)
-            for name, samples in self.memory.items():
-                self.lines.write(json.dumps({"gateway": name, "resident_kib_each_10_s": [kib for _, kib in samples[::10]]}) + "\n")
-            self.lines.flush()
-            await self.judge(before, after)
             await self.stop()
         return self.problems
+
+    async def both_parts(self):
+        """The first minute, the rest of the time, and the verdict."""
+        self.say("the first minute: each attack and each outage once")
+        every_attack = [self.every_attack(stage) for stage in self.stages]
+        await self.under_load(FIRST_MINUTE_S, self.faults.first_minute(), *every_attack)
+        loaded = {name: measures.loaded_kib(samples) for name, samples in self.memory.items()}
+        before = await self.at_rest("after the first minute")
+        for name, kib in loaded.items():
+            before[name]["loaded_kib"] = kib
+            self.memory[name].clear()
+        period_s = min(max(self.seconds / 20, 10), 120)
+        left = max(self.seconds - FIRST_MINUTE_S, FIRST_MINUTE_S)
+        await self.under_load(left, self.faults.for_ever(period_s))
+        after = await self.at_rest("after the load")
+        for name, samples in self.memory.items():
+            self.lines.write(json.dumps({"gateway": name, "resident_kib_each_10_s": [kib for _, kib in samples[::10]]}) + "\n")
+        self.lines.flush()
+        await self.judge(before, after)
 
     async def at_rest(self, when):
         """Numbers at rest, with a line of them for each gateway."""
