@@ -50,6 +50,15 @@ async def guarded(stage, work):
         stage.complain(f"{work.__qualname__} ended: {error!r}")
 
 
+async def cancelled(tasks):
+    """Cancels tasks until all have ended: a `wait_for` of Python 3.11 that is just done swallows the cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
+
+
 class Soak:
     """The programs, the load on them, and what was noticed."""
 
@@ -170,10 +179,8 @@ class Soak:
                 await self.line()
         finally:
             # An outage is ended by its own coroutine.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self.load_is_on.clear()
+            await cancelled(tasks)
 
     # Numbers.
 
@@ -249,9 +256,7 @@ class Soak:
                 await self.both_parts()
             except GatewayEnded as gateway:
                 self.say(f"{gateway} ended by itself")
-            for task in self.background:
-                task.cancel()
-            await asyncio.gather(*self.background, return_exceptions=True)
+            await cancelled(self.background)
             await self.stop()
         return self.problems
 
