@@ -331,6 +331,8 @@ metric_names! { |at|
              connections to the service.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
         "Bytes of bodies forwarded by the proxy, by direction.";
+    RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
+        "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;

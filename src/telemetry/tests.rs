@@ -67,6 +67,7 @@ fn telemetry() -> Arc<Telemetry> {
             &names::PROXY_BODY_BYTES,
             Box::new(|| vec![(["simulation", "answer"], 11)]),
         ),
+        GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(|| vec![(["acl", "failed"], 12)])),
     ]);
     telemetry
 }

@@ -1,7 +1,7 @@
 """Redis at its worst under watching clients: it throws weirgate out, fails over and loses the tail, or is busy for seconds.
 
 What is lost is counted and, to clients of channels, told as a gap; what comes is in order, and nothing comes twice.
-TEST_BUSY_S sets for how long Redis is busy; `make soak` has 10 s.
+TEST_BUSY_S sets for how long Redis is busy; `make outages` has 10 s.
 """
 import asyncio
 import os

@@ -78,7 +78,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Keys for the check of tokens",
         value: "64",
         beyond: "the start ends with status 2; a changed file is ignored",
-        shows: Shows::Elsewhere("the log"),
+        shows: Shows::Metric(names::RELOADS),
         code: ("src/auth/keys.rs", "KEYS_MAX: usize = 64;"),
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },

@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod files;
 mod fixed;
 mod frames;
 mod nats;
@@ -12,6 +13,7 @@ mod tables;
 use std::fs;
 use std::path::PathBuf;
 
+use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
 use nats::NATS;
@@ -64,7 +66,12 @@ fn limits() -> Vec<Setting> {
 
 /// The limits that are no settings.
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
-    FIXED.iter().chain(FRAMES).chain(NATS).chain(REDIS)
+    FIXED
+        .iter()
+        .chain(FILES)
+        .chain(FRAMES)
+        .chain(NATS)
+        .chain(REDIS)
 }
 
 #[test]
