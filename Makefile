@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load proxy-load deploy-test deb-test mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak redis-restart events-load proxy-load deploy-test deb-test mutants fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -83,6 +83,10 @@ deb-test: ## Build the Debian package, install it here, run it, remove it (cargo
 
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
+
+fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, with a new seed (15 minutes); FUZZ_SEED, TARGET
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
+	    cargo test --locked -p weirgate-fuzz-targets --test fuzz $(TARGET) -- --nocapture
 
 screenshots: deps build ## The pictures of the page in docs/images, from the demo (two minutes)
 	.venv/bin/python scripts/screenshots.py
