@@ -24,7 +24,7 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{program} {script}: {error}"));
+            .unwrap_or_else(|error| panic!("{program}, which make test installs: {error}"));
         Self {
             input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().expect("it is a pipe")),
