@@ -195,8 +195,8 @@ metric_names! { |at|
         "Memory of all frames in bytes; a frame counts once, in however many queues."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for all frames (--frame-bytes-max); over the limit the client with the \
-            largest queue is dropped."
+        "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
+            the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     WRITES = Counter "weirgate_writes_total" []
         "Writes to the sockets of clients."
