@@ -58,7 +58,7 @@ def channels_requests(*parts):
             # An action that is no text is shown as the text that it came as; here the values count.
             shown = ours.pop("error", "").removeprefix("Unknown action: ")
             ours["action"] = parsed(shown)
-        found = difference(ours, python, message[:200].decode(), ordered=False)
+        found = difference(ours, python, message[:200].decode("utf-8", "replace"), ordered=False)
         if found:
             return found
     return ""
@@ -129,7 +129,7 @@ def trades_requests(*parts):
         text = python.get("message", "")
         if text.endswith(("…", ": …")) and ours.get("message", "").startswith(text.rstrip("…")):
             python["message"] = ours["message"]
-        found = difference(ours, python, message[:200].decode())
+        found = difference(ours, python, message[:200].decode("utf-8", "replace"))
         if found:
             return found
     return ""
