@@ -14,6 +14,7 @@ COPY benches /benches
 COPY clients/js/weirgate.js /clients/js/weirgate.js
 COPY examples /examples
 COPY loadtest /loadtest
+COPY tests/fuzz /tests/fuzz
 COPY tests/support /tests/support
 
 FROM rust:${RUST}-slim-bookworm AS build

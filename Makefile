@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -104,6 +104,10 @@ reproducible: ## Build the shipped binary twice, in two folders, and compare the
 
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
+
+fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, with a new seed (15 minutes); FUZZ_SEED, NAME
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
+	    cargo test --locked -p weirgate-fuzz-targets --test fuzz $(NAME) -- --nocapture
 
 screenshots: deps build ## The pictures of the page in docs/images, from the demo (two minutes)
 	.venv/bin/python scripts/screenshots.py

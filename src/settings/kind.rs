@@ -354,8 +354,12 @@ impl fmt::Display for Milli {
 
 fn parse_milli(text: &str) -> Option<i64> {
     let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
+    // In decimal: a product with 1,000 is rounded to a double, and a tie may come or go by that. Exact
+    // for every finite double, half to even, as Python's `round`.
+    let digits = format!("{value:.3}").replace('.', "");
     // Saturates; no range is that wide.
-    let milli = (value * 1000.0).round() as i64;
+    let end = if value < 0.0 { i64::MIN } else { i64::MAX };
+    let milli = digits.parse().unwrap_or(end);
     Some(if milli == 0 && value > 0.0 { 1 } else { milli })
 }
 

@@ -137,9 +137,12 @@ pub fn is_filter(directives: &str) -> bool {
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
+    // The library counts white space before a directive in one place and not in the other: the target
+    // would be another one, or end within a character, which is a panic.
+    let directives: Vec<&str> = directives.split(',').map(str::trim).collect();
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .parse(directives)?;
+        .parse(directives.join(","))?;
     Ok(filter)
 }
 
@@ -156,6 +159,19 @@ mod tests {
         assert_eq!(level(""), Some(LevelFilter::INFO));
         assert_eq!(level("warn"), Some(LevelFilter::WARN));
         assert_eq!(level("weirgate::http=debug"), Some(LevelFilter::DEBUG));
+    }
+
+    /// The library looks for the parts of a directive behind its white space, and cuts them before.
+    #[test]
+    fn white_space_around_directives_does_not_count() {
+        for (spaced, plain) in [
+            ("info, weirgate::http=debug", "info,weirgate::http=debug"),
+            (" warn ,\tweirgate::hub=trace ", "warn,weirgate::hub=trace"),
+            ("info, é=debug", "info,é=debug"),
+        ] {
+            let [spaced, plain] = [spaced, plain].map(|text| filter(text).unwrap().to_string());
+            assert_eq!(spaced, plain);
+        }
     }
 
     #[test]

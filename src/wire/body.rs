@@ -4,6 +4,7 @@
 //! at framing only, keeps no byte of the body.
 
 use super::head::RequestHead;
+use super::upgrade::is_token_byte;
 
 /// Digits of a chunk's size: more say nothing that fits a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;
@@ -21,6 +22,9 @@ pub enum BodyError {
     /// A line does not end with CR LF, or a chunk not where its size says.
     #[error("chunk or its line has no clear end")]
     LineEnd,
+    /// A line of the trailer section is no field line.
+    #[error("trailer line is malformed")]
+    Trailer,
     /// Extensions or trailers over the limit.
     #[error("too many chunk extensions or trailers")]
     TooLarge,
@@ -60,9 +64,10 @@ enum State {
     /// CR, then LF behind a chunk.
     DataCr,
     DataLf,
-    /// The start of a line of the trailer section, then the line, then its LF.
+    /// The start of a line of the trailer section, its name, its value, then its LF.
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     /// The LF of the empty line that ends the body.
     LastLf,
@@ -167,13 +172,23 @@ impl BodyScanner {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::LastLf,
-            (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerStart | State::Trailer, _) if byte != b'\n' => {
+            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
                 grow(&mut self.trailer_bytes)?;
-                State::Trailer
+                State::TrailerName
+            }
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
+            (State::TrailerValue, _) if byte == b'\t' || !byte.is_ascii_control() => {
+                grow(&mut self.trailer_bytes)?;
+                State::TrailerValue
             }
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::LastLf, b'\n') => State::End,
+            (State::TrailerStart | State::TrailerName | State::TrailerValue, _)
+                if byte != b'\n' =>
+            {
+                return Err(BodyError::Trailer);
+            }
             _ => return Err(BodyError::LineEnd),
         })
     }
@@ -264,6 +279,12 @@ mod tests {
             "0\r\nX: y\n",
             "0\r\nX: y\rz",
             "0\r\n\rx",
+            "0\r\n0\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\n X: y\r\n\r\n",
+            "0\r\nX: \0\r\n\r\n",
             "00000000000000005\r\n",
             "fffffffffffffffff\r\n",
         ] {

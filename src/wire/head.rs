@@ -335,6 +335,10 @@ impl<'a> RequestHead<'a> {
         if self.minor_version == 0 {
             return Err(HeadError::Body("Transfer-Encoding in HTTP/1.0"));
         }
+        // hyper cannot read such a coding, and so takes the body for one without chunks.
+        if !coding.is_ascii() {
+            return Err(HeadError::Body("Transfer-Encoding is not ASCII"));
+        }
         let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
         let mut items = coding.rsplit(|&b| b == b',');
         if second.is_some() {

@@ -104,11 +104,12 @@ fn is_key(key: &[u8]) -> bool {
 
 /// Visible ASCII without separators (RFC 9110 §5.6.2).
 pub(super) fn is_token(text: &str) -> bool {
-    let special = |b| b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || special(b))
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+/// One byte of a token.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl<'h> Upgrade<'h> {

@@ -130,6 +130,7 @@ impl<'a> Message<'a> {
             }
             Ok(())
         })?;
+        instruments.find_places(message)?;
         Ok(Self {
             ts,
             spy: spy.filter(|text| Kind::of(text) == Kind::Object),
@@ -161,12 +162,11 @@ fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
     Ok(nested.filter(|nested| Kind::of(nested) == Kind::Array))
 }
 
-/// Instruments other than `spy`: objects with a `spot`, in the order in which they came.
+/// Instruments other than `spy`: objects with a `spot`, in the order in which their keys came first.
 #[derive(Default)]
 struct Instruments<'a> {
-    /// With the order in which each came first.
+    /// With the place in that order, once that is known.
     by_key: BTreeMap<Cow<'a, str>, (usize, &'a str)>,
-    seen: usize,
 }
 
 impl<'a> Instruments<'a> {
@@ -178,8 +178,7 @@ impl<'a> Instruments<'a> {
             Ok(())
         })?;
         if has_spot {
-            self.seen += 1;
-            self.by_key.entry(key).or_insert((self.seen, text)).1 = text;
+            self.by_key.insert(key, (usize::MAX, text));
         } else if !self.by_key.is_empty() {
             // The last value under a key counts, and this one is no instrument.
             self.by_key.remove(&key);
@@ -187,9 +186,29 @@ impl<'a> Instruments<'a> {
         Ok(())
     }
 
+    /// Finds the places. A key that is repeated may have come first with a value that is no
+    /// instrument, so that only another look at all keys tells; one instrument needs none.
+    fn find_places(&mut self, message: &'a str) -> Result<(), BadMessage> {
+        if self.by_key.len() < 2 {
+            return Ok(());
+        }
+        let mut found = 0;
+        Reader::new(message).object(|reader, key| {
+            reader.value();
+            if let Some((place, _)) = self.by_key.get_mut(&key)
+                && *place == usize::MAX
+            {
+                *place = found;
+                found += 1;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         let mut in_order: Vec<_> = self.by_key.iter().collect();
-        in_order.sort_unstable_by_key(|(_, (order, _))| *order);
+        in_order.sort_unstable_by_key(|(_, (place, _))| *place);
         for (key, (_, text)) in in_order {
             out.push(b',');
             write_string(key, out);

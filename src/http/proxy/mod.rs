@@ -25,7 +25,6 @@ use tokio::time::timeout;
 
 use self::body::{Held, ToClient, ToService};
 use self::exchange::{Exchange, Watch};
-use self::path::InnerPaths;
 use self::shares::{Share, Shares};
 use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
@@ -35,7 +34,7 @@ use crate::admission::TrustedProxies;
 use crate::clock::Clock;
 use crate::telemetry::GatewayMetric;
 
-pub use self::path::ProxiedPath;
+pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 
 /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -276,14 +275,14 @@ impl Shared {
         upstream: &Upstream,
         parts: RequestParts,
     ) -> Result<Request<()>, Refusal> {
-        let refused = |refusal: path::Refusal| Refusal {
+        let refused = |refusal: path::PathRefusal| Refusal {
             status: refusal.status(),
             detail: refusal.detail(),
             outcome: refusal.outcome(),
         };
         let target = path.target(parts.path(), self.inner_paths);
         let target = target.map_err(refused)?;
-        let bad_path = || refused(path::Refusal::Trick);
+        let bad_path = || refused(path::PathRefusal::Trick);
         let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
         let not_implemented = |detail| Refusal {
             status: StatusCode::NOT_IMPLEMENTED,

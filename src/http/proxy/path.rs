@@ -2,7 +2,7 @@
 //!
 //! A path is passed on as it was sent, so what it means is the service's to say: it may decode
 //! once more than others, take `\` for `/`, merge slashes, take what follows two of them for a host,
-//! or cut at `;`. A path is refused when any of these readings leaves the paths that are proxied.
+//! or cut at `;`, or at a `?` or `#` that it decodes. A path is refused when any of these readings leaves the paths that are proxied.
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
@@ -19,21 +19,21 @@ pub struct ProxiedPath {
 }
 
 /// The first parts of paths that services keep for the gateway and among themselves.
-pub(super) type InnerPaths = &'static [&'static str];
+pub type InnerPaths = &'static [&'static str];
 
 /// How often a path is decoded before it counts as a trick. Nobody encodes more often in earnest.
 const DECODINGS_MAX: usize = 4;
 
 /// Why a path is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum PathRefusal {
     /// Dot segments, control characters, or encoded too often.
     Trick,
     /// A path that no client may reach.
     Inner,
 }
 
-impl Refusal {
+impl PathRefusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Trick => StatusCode::BAD_REQUEST,
@@ -61,7 +61,7 @@ impl ProxiedPath {
     ///
     /// # Errors
     /// In some reading it leaves these paths, or is one of the `inner` ones.
-    pub(super) fn target(self, path: &str, inner: InnerPaths) -> Result<&str, Refusal> {
+    pub fn target(self, path: &str, inner: InnerPaths) -> Result<&str, PathRefusal> {
         let target = path.strip_prefix(self.cut).unwrap_or(path);
         let mut reading = target.as_bytes().to_vec();
         let mut is_inner = false;
@@ -70,7 +70,7 @@ impl ProxiedPath {
             if segments(&reading).any(|segment| matches!(segment, b"." | b".."))
                 || reading.iter().any(u8::is_ascii_control)
             {
-                return Err(Refusal::Trick);
+                return Err(PathRefusal::Trick);
             }
             is_inner |= may_begin(&reading).any(|first| {
                 inner
@@ -80,33 +80,51 @@ impl ProxiedPath {
             let decoded: Vec<u8> = percent_decode(&reading).collect();
             if decoded == reading {
                 return if is_inner {
-                    Err(Refusal::Inner)
+                    Err(PathRefusal::Inner)
                 } else {
                     Ok(target)
                 };
             }
             reading = decoded;
         }
-        Err(Refusal::Trick)
+        Err(PathRefusal::Trick)
     }
 }
 
 /// The segments that services may take for the first one of a path. Behind two slashes that is the
-/// second one too: `//x/gateway` names the host `x` (RFC 3986 §4.2), and `new URL` in JavaScript,
-/// `urlsplit` in Python and `parse_url` in PHP read it so.
+/// one behind a host too: `//x/gateway` names the host `x` (RFC 3986 §4.2), and `new URL` in
+/// JavaScript, `urlsplit` in Python and `parse_url` in PHP read it so. Some of them end the host at
+/// `\`, others at `/` alone: every segment before that `/` counts.
 fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let names_host = matches!(path, [b'/' | b'\\', b'/' | b'\\', ..]);
-    segments(path)
-        .filter(|segment| !segment.is_empty())
-        .take(if names_host { 2 } else { 1 })
+    let slashes = path.iter().take_while(|byte| b"/\\".contains(byte)).count();
+    let behind = &path[slashes..];
+    let host_end = match slashes {
+        0 | 1 => 0,
+        _ => {
+            slashes
+                + behind
+                    .iter()
+                    .position(|&byte| byte == b'/')
+                    .unwrap_or(behind.len())
+        }
+    };
+    let (host, rest) = path.split_at(host_end);
+    let named = |segment: &&[u8]| !segment.is_empty();
+    let first = segments(rest).filter(named).take(1);
+    segments(host).filter(named).chain(first)
 }
 
-/// What stands between slashes of either kind, without parameters and spaces around it.
+/// What stands between slashes of either kind, without spaces around it, and without what begins at
+/// `;` (parameters), or at a `?` or `#` that came out of a decoding: a reader of the decoded path takes
+/// the rest for a query or a fragment.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| matches!(byte, b'/' | b'\\'))
         .map(|segment| {
-            let end = segment.iter().position(|&byte| byte == b';');
-            segment[..end.unwrap_or(segment.len())].trim_ascii()
+            let end = segment.iter().position(|byte| b";?#".contains(byte));
+            let segment = &segment[..end.unwrap_or(segment.len())];
+            // Services trim what they decoded, and to many of them U+00A0 is a space.
+            std::str::from_utf8(segment)
+                .map_or_else(|_| segment.trim_ascii(), |text| text.trim().as_bytes())
         })
 }
 
@@ -116,7 +134,7 @@ mod tests {
     use crate::gateways::events::{INNER_PATHS, Service};
     use proptest::prelude::*;
 
-    fn target(path: &str) -> Result<(Service, &str), Refusal> {
+    fn target(path: &str) -> Result<(Service, &str), PathRefusal> {
         let mut all = Service::ALL.into_iter().flat_map(|service| {
             let paths = service.proxied().iter();
             paths.map(move |&(path, cut)| (service, ProxiedPath { path, cut }))
@@ -212,6 +230,8 @@ mod tests {
             "/.;/x",
             "/..%3b/x",
             "/..%20/x",
+            "/%c2%a0../x",
+            "/..%e3%80%80/x",
             "/./a",
             "/a/.",
             "/a/..",
@@ -219,12 +239,12 @@ mod tests {
             for line in ["/v1/simulation", "/v1/measurement", "/v1/jobs"] {
                 assert_eq!(
                     target(&format!("{line}{path}")),
-                    Err(Refusal::Trick),
+                    Err(PathRefusal::Trick),
                     "{line}{path}"
                 );
             }
         }
-        assert_eq!(Refusal::Trick.status(), 400);
+        assert_eq!(PathRefusal::Trick.status(), 400);
     }
 
     #[test]
@@ -242,7 +262,7 @@ mod tests {
         ] {
             assert_eq!(
                 target(&format!("/v1/jobs{path}")),
-                Err(Refusal::Trick),
+                Err(PathRefusal::Trick),
                 "{path}"
             );
         }
@@ -270,6 +290,8 @@ mod tests {
             "/%69nternal/x",
             "/gateway%20/handle",
             "/%20/gateway/x",
+            "/%c2%a0gateway/x",
+            "/gateway%e2%80%a8/x",
             "/gateway%252fhandle",
             "/gateway?",
             "//x/gateway/handle",
@@ -284,21 +306,48 @@ mod tests {
             "/%252fx/gateway",
             "//x;y/gateway;z",
             "//x//Gateway",
+            "//a\\b/gateway/handle",
+            "//%5c/x%5cy/gateway",
         ] {
             let path = format!("/v1/simulation{}", path.trim_end_matches('?'));
-            assert_eq!(target(&path), Err(Refusal::Inner), "{path}");
+            assert_eq!(target(&path), Err(PathRefusal::Inner), "{path}");
         }
         assert_eq!(
-            (Refusal::Inner.status().as_u16(), Refusal::Inner.detail()),
+            (
+                PathRefusal::Inner.status().as_u16(),
+                PathRefusal::Inner.detail()
+            ),
             (404, "Not Found")
         );
+    }
+
+    /// A service that decodes first, or once more than others, ends the path at the character that
+    /// came out (`new URL`, `urlsplit`).
+    #[test]
+    fn an_encoded_question_mark_or_hash_ends_a_segment() {
+        for path in [
+            "/gateway%3f",
+            "/gateway%3F/handle",
+            "/gateway%23x/handle",
+            "/%67ateway%2523",
+            "//x/internal%3fy",
+        ] {
+            let path = format!("/v1/simulation{path}");
+            assert_eq!(target(&path), Err(PathRefusal::Inner), "{path}");
+        }
+        for path in ["/a/..%3f", "/..%23x/y", "/.%253fx"] {
+            let path = format!("/v1/jobs{path}");
+            assert_eq!(target(&path), Err(PathRefusal::Trick), "{path}");
+        }
+        let harmless = "/v1/jobs/a%3fb/c%23d";
+        assert_eq!(target(harmless), Ok((Service::Measurement, harmless)));
     }
 
     #[test]
     fn a_path_that_is_encoded_again_and_again_is_a_trick() {
         let again = |n: usize| format!("/v1/jobs/%{}41", "25".repeat(n));
         assert!(target(&again(2)).is_ok());
-        assert_eq!(target(&again(9)), Err(Refusal::Trick));
+        assert_eq!(target(&again(9)), Err(PathRefusal::Trick));
     }
 
     proptest! {

@@ -37,6 +37,25 @@ fn numbers_with_a_fraction_are_rounded_to_thousandths() {
     }
 }
 
+/// By the double's exact value, and a tie goes to the even thousandth: as Python's `round` does.
+/// Multiplied by 1,000 first, the first three would be a thousandth too much.
+#[test]
+fn thousandths_are_rounded_as_python_rounds_them() {
+    let kind = Kind::decimal(Unit::Seconds, (-1_000_000, i64::MAX));
+    for (typed, milli) in [
+        ("28.9985", 28_998),
+        ("24.0535", 24_053),
+        ("0.2145", 214),
+        ("0.0625", 62),
+        ("0.1875", 188),
+        ("-0.0625", -62),
+        ("1e306", i64::MAX),
+        ("2251799813685249.5", 2_251_799_813_685_249_500),
+    ] {
+        assert_eq!(kind.parse(typed), Some(Value::Milli(milli)), "{typed}");
+    }
+}
+
 #[test]
 fn ports_and_addresses() {
     assert_eq!(Kind::Port.parse("65535"), Some(Value::Number(65535)));

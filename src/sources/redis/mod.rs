@@ -53,7 +53,7 @@ mod handshake;
 mod interest;
 mod ledger;
 mod probe;
-mod resp;
+pub mod resp;
 mod sentinel;
 mod session;
 mod settings;

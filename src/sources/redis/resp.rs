@@ -16,7 +16,7 @@ const ITEMS_ROOM_MAX: usize = 16;
 const BYTES_ROOM_MAX: usize = 64 * 1024;
 
 /// Writes a command behind what `out` holds.
-pub(super) fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
+pub fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
     header(out, b'*', parts.len());
     for part in parts {
         let part = part.as_ref();
@@ -34,7 +34,7 @@ fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
 
 /// One value as the server sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
     /// A short text: `OK`, `PONG`.
     Status(String),
     /// A refusal: a code in capitals, then words.
@@ -53,21 +53,21 @@ pub(super) enum Value {
 
 /// What the reader takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ReadLimits {
+pub struct ReadLimits {
     /// The longest string that is kept whole.
-    pub(super) bulk_bytes_max: usize,
+    pub bulk_bytes_max: usize,
     /// The longest list.
-    pub(super) items_max: usize,
+    pub items_max: usize,
 }
 
 /// These bytes are not the Redis protocol, or are more of it than is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the Redis protocol ({0})")]
-pub(super) struct Malformed(&'static str);
+pub struct Malformed(&'static str);
 
 /// Reads values from pieces of any size.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct Reader {
     limits: ReadLimits,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
@@ -94,7 +94,8 @@ struct Open {
 }
 
 impl Reader {
-    pub(super) fn new(limits: ReadLimits) -> Self {
+    /// A reader before the first byte of a connection.
+    pub fn new(limits: ReadLimits) -> Self {
         Self {
             limits,
             line: Vec::new(),
@@ -104,13 +105,17 @@ impl Reader {
     }
 
     /// Other limits from the next list or string on.
-    pub(super) fn set_limits(&mut self, limits: ReadLimits) {
+    pub fn set_limits(&mut self, limits: ReadLimits) {
         self.limits = limits;
     }
 
     /// Takes from `input` up to the end of the next whole value. `None`: all of it was taken, and
     /// more is needed.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
+    ///
+    /// # Errors
+    /// The bytes are not the Redis protocol, or nest or announce more than is taken. The reader is of no
+    /// use afterwards.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
         loop {
             let value = match &mut self.bulk {
                 Some(bulk) => {

@@ -226,6 +226,7 @@ fn the_length_of_a_body_has_one_reading() {
         "Transfer-Encoding: chunked, gzip, chunked",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gz\u{e9}ip, chunked",
     ] {
         let error = refused(&with(lines));
         assert!(matches!(error, HeadError::Body(_)), "{lines:?}: {error:?}");

@@ -1,0 +1,80 @@
+//! What weirgate is fuzzed with. A target takes any bytes, feeds them to weirgate, and panics where
+//! an independent reader of the same bytes sees something else.
+//!
+//! Two programs call the targets: `tests/fuzz` of this crate on a stable compiler, over the corpus
+//! in `fuzz/corpus` and then over mutations of the corpus; and `cargo fuzz run NAME` (`fuzz/` beside
+//! `src`) with libFuzzer. The independent readers are crates (hyper, tungstenite, redis, url), a
+//! matcher that tries everything, and the programs in `oracles`, for Python and Node.
+
+mod client;
+mod frames;
+mod gate;
+mod globs;
+mod heads;
+mod oracle;
+mod paths;
+mod payloads;
+mod replies;
+mod requests;
+mod settings;
+mod tokens;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Something to fuzz.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name of the target: of the folder in `fuzz/corpus` too.
+    pub name: &'static str,
+    /// Feeds the bytes. Returns a number that stands for what happened: an input with a new number
+    /// went a way that no input before it went, and is worth mutating. Panics at a difference.
+    pub run: fn(&[u8]) -> u64,
+}
+
+const fn target(name: &'static str, run: fn(&[u8]) -> u64) -> Target {
+    Target { name, run }
+}
+
+/// All targets.
+pub const TARGETS: [Target; 15] = [
+    target("heads", heads::run),
+    target("gate", gate::run),
+    target("frames", frames::run),
+    target("channels_requests", requests::channels),
+    target("trades_requests", requests::trades),
+    target("events_requests", requests::events),
+    target("broadcasts", requests::broadcasts),
+    target("levels", payloads::levels),
+    target("trades", payloads::trades),
+    target("channels", payloads::channels),
+    target("redis_replies", replies::run),
+    target("globs", globs::run),
+    target("proxy_paths", paths::run),
+    target("tokens", tokens::run),
+    target("settings", settings::run),
+];
+
+/// Runs a target by its name.
+///
+/// # Panics
+/// The target finds a difference, or there is no target of this name.
+pub fn run(name: &str, data: &[u8]) -> u64 {
+    let found = TARGETS.iter().find(|target| target.name == name);
+    let target = found.unwrap_or_else(|| panic!("there is no target {name}"));
+    (target.run)(data)
+}
+
+/// A number for what happened.
+fn outcome(what: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The first bytes of an input choose how the rest is fed.
+fn choices<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {
+    match data.split_first_chunk() {
+        Some((choices, rest)) => (*choices, rest),
+        None => ([0; N], &[]),
+    }
+}

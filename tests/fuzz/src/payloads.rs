@@ -1,0 +1,148 @@
+//! Bus messages and what clients get of them, against the contracts in Python.
+
+use std::cell::RefCell;
+
+use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
+use weirgate::feeds::levels::Normaliser;
+use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
+use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::hub::{Feed, FrameBytes, Publication};
+
+use super::client::NOW;
+use super::requests::DEPTH_MAX;
+use super::{oracle, outcome};
+
+/// More than any input has.
+const BYTES_MAX: usize = 1 << 20;
+
+const SESSION_LENGTH_MIN: u32 = 240;
+
+thread_local! {
+    static NORMALISER: RefCell<Normaliser> = RefCell::new(Normaliser::new(DEPTH_MAX, SESSION_LENGTH_MIN));
+}
+
+pub(crate) fn levels(data: &[u8]) -> u64 {
+    let mut out = Vec::new();
+    let made = NORMALISER.with_borrow_mut(|normaliser| {
+        let viewport = normaliser.normalise(data, NOW.unix_ms, &mut out);
+        viewport.map(|viewport| viewport.unwrap_or_default().to_owned())
+    });
+    let viewport = match &made {
+        Ok(viewport) => viewport.as_str(),
+        Err(_) => {
+            out = b"bad".to_vec();
+            ""
+        }
+    };
+    oracle::python_agrees(&[b"levels", data, &out, viewport.as_bytes()]);
+    let kind = match made {
+        Ok(viewport) => format!(
+            "{} {} {}",
+            viewport.is_empty(),
+            out.windows(14)
+                .filter(|part| part == b"ml_predictions")
+                .count()
+                .min(2),
+            out.windows(11)
+                .filter(|part| part == b"level_price")
+                .count()
+                .min(3)
+        ),
+        Err(bad) => bad
+            .to_string()
+            .chars()
+            .filter(|c| !c.is_ascii_digit())
+            .collect(),
+    };
+    outcome(kind)
+}
+
+fn message(subject: &str, pattern: Option<&str>, payload: &[u8]) -> BusEvent {
+    BusEvent::Message(BusMessage {
+        subject: subject.into(),
+        pattern: pattern.map(Into::into),
+        payload: payload.to_vec(),
+        position: None,
+        received: NOW,
+        quiet: false,
+    })
+}
+
+/// The one publication of a message, if there is one: topic and body.
+fn published(feed: &mut impl Feed<Event = BusEvent>, event: BusEvent) -> Option<Publication> {
+    let mut out = Vec::new();
+    feed.event(NOW, event, &mut out);
+    assert!(out.len() <= 1, "one message, one publication");
+    out.pop()
+}
+
+/// The first line is the end of the channel's name.
+pub(crate) fn trades(data: &[u8]) -> u64 {
+    let at = data.iter().position(|&b| b == b'\n').unwrap_or(0);
+    let (Ok(symbol), payload) = (std::str::from_utf8(&data[..at]), &data[at..]) else {
+        return 0;
+    };
+    let channel = format!("channel:trade:{symbol}");
+    let settings = TradesFeedSettings {
+        json_depth_max: DEPTH_MAX,
+        bus_message_bytes_max: BYTES_MAX,
+    };
+    let mut feed = TradesFeed::new(settings, FrameBytes::default());
+    let event = message(&channel, Some("channel:trade:*"), payload);
+    let publication = published(&mut feed, event);
+    let (topic, body) = publication
+        .as_ref()
+        .map_or(("", &b"bad"[..]), |publication| {
+            (publication.topic.as_str(), publication.frame.body())
+        });
+    oracle::python_agrees(&[
+        b"trades",
+        channel.as_bytes(),
+        payload,
+        topic.as_bytes(),
+        body,
+    ]);
+    let fields = body.iter().filter(|&&b| b == b',').count().min(8);
+    outcome((publication.is_some(), fields, symbol.contains(':')))
+}
+
+/// The first line is the channel, the second the pattern.
+pub(crate) fn channels(data: &[u8]) -> u64 {
+    let mut parts = data.splitn(3, |&b| b == b'\n');
+    let mut text = || std::str::from_utf8(parts.next().unwrap_or_default());
+    let (Ok(channel), Ok(pattern)) = (text(), text()) else {
+        return 0;
+    };
+    let payload = parts.next().unwrap_or_default();
+    let settings = ChannelsFeedSettings {
+        json_depth_max: DEPTH_MAX,
+        bus_message_bytes_max: BYTES_MAX,
+    };
+    let mut feed = ChannelsFeed::new(settings, FrameBytes::default());
+    let event = message(channel, Some(pattern).filter(|p| !p.is_empty()), payload);
+    let publication = published(&mut feed, event);
+    let body = publication
+        .as_ref()
+        .map_or(&b""[..], |publication| publication.frame.body());
+    // The number of the message goes before the body.
+    let whole = [&b"{\"type\":\"data\",\"seq\":1"[..], body].concat();
+    let whole = if publication.is_some() {
+        whole
+    } else {
+        Vec::new()
+    };
+    oracle::python_agrees(&[
+        b"channels",
+        channel.as_bytes(),
+        pattern.as_bytes(),
+        payload,
+        &whole,
+    ]);
+    let raw = body.windows(7).any(|part| part == b"{\"raw\":");
+    outcome((
+        publication.is_some(),
+        raw,
+        pattern.is_empty(),
+        payload.first().copied().unwrap_or(0),
+    ))
+}

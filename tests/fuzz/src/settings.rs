@@ -1,0 +1,119 @@
+//! Command lines and environments: what is accepted is shown as a value that is accepted again and
+//! means the same, and no password is shown. Numbers with a fraction are rounded as Python rounds.
+
+use weirgate::kinds::GATEWAYS;
+use weirgate::settings::typed::{Env, collect};
+use weirgate::settings::{Checked, Kind, Setting, Value};
+
+use super::{choices, oracle, outcome};
+
+/// Never in a text that is shown.
+const PASSWORD: &str = "s3cret";
+
+pub(crate) fn run(data: &[u8]) -> u64 {
+    let ([gateway], rest) = choices(data);
+    let text = String::from_utf8_lossy(rest);
+    let gateway = GATEWAYS[usize::from(gateway) % GATEWAYS.len()];
+    let rows = gateway.rows.settings();
+    // `--flag=value` for the command line, `NAME=value` for the environment.
+    let lines: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    let flag = |flag: &str| {
+        let typed = lines
+            .iter()
+            .filter(|(name, _)| name.strip_prefix("--") == Some(flag));
+        let values: Vec<&str> = typed.map(|(_, value)| *value).collect();
+        (!values.is_empty()).then(|| values.join(" "))
+    };
+    let env = Env::new(
+        lines
+            .iter()
+            .filter(|(name, _)| !name.starts_with("--") && !name.is_empty())
+            .copied(),
+    );
+    let mut warnings = env.unknown_names(&rows);
+    for line in &lines {
+        // Any value of any row, whatever the flag of the line says.
+        rows.iter().for_each(|row| check_value(row, line.1));
+    }
+    let typed = collect(rows.iter().copied(), flag, &env, &mut warnings);
+    let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let checked = typed.and_then(|typed| Checked::new(typed, warnings, gateway.check));
+    match checked {
+        Ok(checked) => {
+            let sources: Vec<String> = checked
+                .values()
+                .iter()
+                .map(|value| value.source.to_string())
+                .collect();
+            for value in checked.values() {
+                hides_password(&value.value.to_string(), &lines);
+            }
+            outcome((sources, shown.len()))
+        }
+        Err(errors) => {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            for error in &errors {
+                assert!(!error.is_empty());
+                hides_password(error, &lines);
+            }
+            let kinds: Vec<&str> = errors
+                .iter()
+                .filter_map(|error| error.split(' ').next())
+                .collect();
+            outcome((kinds, shown.len()))
+        }
+    }
+}
+
+/// A value is read, shown and read again: the same.
+fn check_value(row: &Setting, text: &str) {
+    let Some(value) = row.kind.parse(text) else {
+        assert!(!row.kind.allowed().is_empty());
+        let shown = row.kind.shown_when_wrong(text);
+        assert!(
+            !(shown.contains(PASSWORD) && text.contains('@')),
+            "{}: {shown}",
+            row.flag
+        );
+        return;
+    };
+    if let (Kind::Decimal { .. }, Value::Milli(milli)) = (row.kind, &value) {
+        oracle::python_agrees(&[
+            b"thousandths",
+            text.trim().as_bytes(),
+            milli.to_string().as_bytes(),
+        ]);
+    }
+    // What shows itself as words or without its secret cannot be read again.
+    let reads_again = match &value {
+        Value::Secret(_) | Value::Urls(_) => false,
+        Value::Origins(origins) => !origins.is_empty(),
+        Value::SocketAddr(addr) => addr.is_some(),
+        Value::List(entries) => !entries.is_empty(),
+        Value::Networks(_) => value.to_string().contains(['.', ':']),
+        _ => true,
+    };
+    let shown = value.to_string();
+    if reads_again {
+        let again = row.kind.parse(&shown);
+        let again = again.map(|value| value.to_string());
+        assert_eq!(
+            again.as_deref(),
+            Some(shown.as_str()),
+            "{} {text:?}",
+            row.flag
+        );
+    }
+}
+
+/// A password in a URL is hidden; elsewhere it is no password.
+fn hides_password(shown: &str, lines: &[(&str, &str)]) {
+    let is_typed_plainly = lines.iter().any(|(name, value)| {
+        let hidden = value.matches(&format!("://u:{PASSWORD}@")).count();
+        name.contains(PASSWORD) || value.matches(PASSWORD).count() > hidden
+    });
+    assert!(is_typed_plainly || !shown.contains(PASSWORD), "{shown}");
+}
