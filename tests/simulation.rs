@@ -19,6 +19,7 @@ mod simulation {
     mod choices;
     mod neighbours;
     pub(super) mod run;
+    mod storms;
 }
 
 use std::env;
@@ -64,6 +65,10 @@ fn wanted() -> Coverage {
         "frame memory: several went together",
         "frame memory: a larger queue was spared",
         "frame memory: a walk in slices",
+        "a storm",
+        "a storm in a stop",
+        "a freeze",
+        "read in a freeze",
     ];
     wanted.extend(others.map(str::to_owned));
     wanted
