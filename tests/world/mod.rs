@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod inflate;
 pub(crate) mod ledger;
 pub(crate) mod memory;
+pub(crate) mod seeds;
 pub(crate) mod state;
 pub(crate) mod toys;
 
