@@ -367,7 +367,7 @@ impl Core {
 
     /// Drops those that are over a limit of their queue.
     pub(super) fn reap(&mut self) {
-        for key in std::mem::take(&mut self.clients.over_soft) {
+        while let Some(key) = self.clients.over_soft.pop() {
             self.arm(key);
         }
         while let Some((key, reason)) = self.clients.over.pop() {
