@@ -56,7 +56,8 @@ soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 	done
 
 simulate: ## Both simulations with 10,000 seeds (an hour); SEEDS
-	SIM_SEEDS=$(or $(SEEDS),10000) cargo test --locked --test simulation_gateways --test simulation -- --nocapture
+	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \
+	    cargo test --locked --test simulation_gateways --test simulation -- --nocapture
 
 redis-restart: deps build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py

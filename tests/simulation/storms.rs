@@ -67,12 +67,16 @@ impl<T: Toy> Run<T> {
     /// order of its turn: what came of sockets, the bus, the flush, and deadlines when nothing is
     /// left.
     pub(crate) fn freeze(&mut self) {
+        self.world.held = false;
+        self.world.settle();
+        self.look();
         // Pings may go out, whose pongs come only later.
         if let Some(at) = self.world.hub.poll_timeout()
             && self.random.chance(70)
         {
             let now = self.world.now.mono_us;
             self.world.advance(at.saturating_sub(now).min(5 * SECOND));
+            self.note_phases();
         }
         let since = self.world.now.mono_us;
         let most = self.random.pick(&[3, 20, 60]) * SECOND;
@@ -139,7 +143,9 @@ impl<T: Toy> Run<T> {
             self.publish_unseen();
         }
         self.world.held = false;
+        self.world.catching_up = true;
         self.world.settle();
+        self.world.catching_up = false;
         self.world.hub.handle_timeout(self.world.now);
         self.world.settle();
     }
