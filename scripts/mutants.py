@@ -39,7 +39,9 @@ def copy_of_the_tree(into):
         if source.is_file():
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            # With the time of now: what an earlier run built may be of a faulty file.
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
 
 
 def run(command, tree, env, seconds=None):

@@ -3,15 +3,19 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod files;
 mod fixed;
 mod frames;
+mod nats;
 mod tables;
 
 use std::fs;
 use std::path::PathBuf;
 
+use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use nats::NATS;
 use tables::settings;
 use weirgate::settings::Setting;
 
@@ -60,7 +64,7 @@ fn limits() -> Vec<Setting> {
 
 /// The limits that are no settings.
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
-    FIXED.iter().chain(FRAMES)
+    FIXED.iter().chain(FILES).chain(FRAMES).chain(NATS)
 }
 
 #[test]

@@ -19,6 +19,7 @@ use mio::{Events, Poll, Token};
 pub(crate) use alarm::Alarm;
 pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
+pub(crate) use connect::connect;
 pub(crate) use freshness::Freshness;
 use returning::Jitter;
 pub(crate) use returning::Returns;
