@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak simulate hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -66,6 +66,10 @@ outages: deps build ## The broker away for 45 s, and busy for 10 s, over and ove
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
 	    TEST_BUSY_S=10 $(PYTEST) tests/blackbox/test_redis_worst_days.py; \
 	done
+
+simulate: ## Both simulations with 10,000 seeds (an hour); SEEDS
+	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \
+	    cargo test --locked --test simulation_gateways --test simulation -- --nocapture
 
 redis-restart: deps build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py

@@ -77,6 +77,23 @@ fn a_queue_that_was_below_its_soft_limit_again_starts_over() {
     assert_eq!(world.reason(key), Some(CloseReason::SendQueueSoft));
 }
 
+/// What came while the process stood still is queued before anybody is written to.
+#[test]
+fn a_client_that_read_while_the_process_stood_still_stays() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    (0..4).for_each(|_| drop(world.publish(600)));
+    world.now = world.now.plus_us(15 * SECOND);
+    world.held = true;
+    world.open_window(key, usize::MAX / 2);
+    world.publish(600);
+    world.held = false;
+    world.settle();
+    world.advance(0);
+    assert_eq!(world.reason(key), None);
+    assert_eq!(world.texts(key).len(), 5);
+}
+
 #[test]
 fn an_empty_queue_forgets_that_it_was_over_its_soft_limit() {
     let mut world = symbols(small_queue());

@@ -32,9 +32,12 @@ impl<T: Toy> Run<T> {
     }
 
     pub(crate) fn connect(&mut self) {
-        if self.live.len() > self.crowd * 3 / 2 {
-            return;
+        if self.live.len() <= self.crowd * 3 / 2 {
+            self.newcomer();
         }
+    }
+
+    pub(crate) fn newcomer(&mut self) -> SessionKey {
         let reads = self.random.chance(50);
         let room = match reads {
             true => ALL,
@@ -95,6 +98,7 @@ impl<T: Toy> Run<T> {
             socket.client.hangs_up = self.random.chance(70);
         }
         self.say(key, &bytes);
+        key
     }
 
     /// Connections that have their place among those of their address.
@@ -197,20 +201,25 @@ impl<T: Toy> Run<T> {
     pub(crate) fn publish(&mut self) {
         let burst = self.random.pick(&[1, 1, 1, 3, 10]);
         for _ in 0..burst {
-            self.number += 1;
-            let body = choices::body(&mut self.random, self.number);
-            let now = self.world.now;
-            let by_feed = self.random.chance(70);
-            if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
-                for publication in broker.step(&mut self.random, now, &body) {
-                    self.world.hub.handle_publication(now, &publication);
-                }
-            } else {
-                let topic = T::topic(&mut self.random);
-                self.world.hub.handle_input(now, In::Publish(topic, body));
-            }
+            self.publish_unseen();
             self.world.settle();
             self.look();
+        }
+    }
+
+    /// One message, and nobody looks yet at what follows.
+    pub(crate) fn publish_unseen(&mut self) {
+        self.number += 1;
+        let body = choices::body(&mut self.random, self.number);
+        let now = self.world.now;
+        let by_feed = self.random.chance(70);
+        if let Some(broker) = self.broker.as_mut().filter(|_| by_feed) {
+            for publication in broker.step(&mut self.random, now, &body) {
+                self.world.hub.handle_publication(now, &publication);
+            }
+        } else {
+            let topic = T::topic(&mut self.random);
+            self.world.hub.handle_input(now, In::Publish(topic, body));
         }
     }
 

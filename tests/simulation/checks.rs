@@ -24,7 +24,7 @@ impl<T: Toy> Run<T> {
     }
 
     /// Where each session stands now; a graceful close begins without a word to the gateway.
-    fn note_phases(&mut self) {
+    pub(crate) fn note_phases(&mut self) {
         let core = self.world.hub.core();
         let mut ledger = self.ledger.borrow_mut();
         for key in &self.live {

@@ -289,7 +289,9 @@ impl<T: Toy> Run<T> {
             83 => self.spurious_writable(),
             84..88 => self.answer_calls(),
             88..91 => self.bulk(),
-            91..96 => self.pass(SECOND / 20),
+            91..95 => self.pass(SECOND / 20),
+            95 if self.random.chance(25) => self.storm(),
+            95 => self.freeze(),
             96..99 => self.pass(2 * SECOND),
             _ => self.pass(25 * SECOND),
         }

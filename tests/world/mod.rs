@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod inflate;
 pub(crate) mod ledger;
 pub(crate) mod memory;
+pub(crate) mod seeds;
 pub(crate) mod state;
 pub(crate) mod toys;
 
@@ -232,6 +233,8 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) frame_bytes: FrameBytes,
     /// Several things happen in one turn: nothing is flushed between them.
     pub(crate) held: bool,
+    /// The process stood still: nothing is judged before all that happened meanwhile was taken.
+    pub(crate) catching_up: bool,
     /// Sockets that ended and were not looked at yet.
     pub(crate) released: Vec<SessionKey>,
     pub(crate) resumed: u64,
@@ -255,6 +258,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             handed_over: None,
             frame_bytes,
             held: false,
+            catching_up: false,
             released: Vec::new(),
             resumed: 0,
             memory: MemorySeen::default(),
@@ -381,7 +385,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.hub.handle_next_share(self.now);
                 continue;
             }
-            if self.hub.poll_timeout() == Some(self.now.mono_us) {
+            if self.hub.poll_timeout() == Some(self.now.mono_us) && !self.catching_up {
                 self.hub.handle_timeout(self.now);
                 continue;
             }
