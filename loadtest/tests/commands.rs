@@ -264,6 +264,31 @@ fn compare_takes_several_servers_and_cases_and_turns_their_order() {
 }
 
 #[test]
+fn a_report_is_a_page_with_its_data_and_can_be_made_again_from_the_json() {
+    let dir = TempDir::new().unwrap();
+    let (made, again) = (dir.path().join("made"), dir.path().join("again"));
+    let server = limit_command();
+    let args = [
+        "--server", &server, "--rounds", "1", "--limits", "raw", "--report",
+    ];
+    let output = loadtest(&[&SMALL[..], &args, &[made.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let page = std::fs::read_to_string(made.join("index.html")).unwrap();
+    assert!(page.contains("\"cpu_us_per_delivery\"") && !page.contains("histogram_us"));
+    let table = std::fs::read_to_string(made.join("table.md")).unwrap();
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let result = made.join("result.json");
+    let output = loadtest(&["report", result.to_str().unwrap(), again.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    let second = std::fs::read_to_string(again.join("index.html")).unwrap();
+    // The last digit of a number may be another.
+    let points = |page: &str| page.matches("\"stands\"").count();
+    assert!(points(&page) > 20 && points(&second) == points(&page));
+    let output = loadtest(&["report", made.join("table.md").to_str().unwrap(), "unused"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn a_comparison_without_sense_is_refused() {
     let server = limit_command();
     let twice = [

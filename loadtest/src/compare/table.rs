@@ -95,9 +95,11 @@ fn line(result: &Comparison, s: &Measured) -> Vec<String> {
     line
 }
 
-/// Servers against the first server, one line each.
+/// The second of two servers against the first; of more servers the table says enough.
 fn against_first(result: &Comparison, case: &CaseResult) -> String {
-    let Some(first) = &result.first else {
+    let is_server = |s: &&Measured| s.role == Role::Server;
+    let two = case.servers.iter().filter(is_server).count() == 2;
+    let Some(first) = result.first.as_ref().filter(|_| two) else {
         return String::new();
     };
     let line = |s: &Measured| {
@@ -112,7 +114,7 @@ fn against_first(result: &Comparison, case: &CaseResult) -> String {
         ))
     };
     let heading = format!("{} – against {}:\n", case.case, clip(first));
-    let servers = case.servers.iter().filter(|s| s.role == Role::Server);
+    let servers = case.servers.iter().filter(is_server);
     std::iter::once(heading)
         .chain(servers.filter_map(line))
         .collect()
