@@ -61,6 +61,11 @@ pub(crate) fn row(values: &[&dyn std::fmt::Display]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
+/// A latency with two decimals, or that it is refused.
+pub(crate) fn unless_refused(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "refused".into(), |ms| format!("{ms:.2}"))
+}
+
 /// Bytes as MiB with two decimals.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.2}", bytes as f64 / (1024.0 * 1024.0))
