@@ -124,6 +124,11 @@ impl Family {
         Ok(first.cpu_us()? + others.sum::<u64>())
     }
 
+    /// Their ids.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.0.iter().map(|process| process.pid).collect()
+    }
+
     /// Puts every thread that they have now on one CPU; threads that these start later inherit it.
     pub(crate) fn pin(&self, cpu: usize) -> Result<(), Fault> {
         self.0.iter().try_for_each(|process| process.pin(cpu))

@@ -262,6 +262,41 @@ fn compare_takes_several_servers_and_cases_and_turns_their_order() {
 }
 
 #[test]
+fn an_interrupted_comparison_reports_its_whole_rounds() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("result.json");
+    let mut child = Command::new(LOADTEST)
+        .args(&SMALL[..])
+        .args(["--aa", "--limits", "raw", "--rounds", "1000", "--json"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let begun = |line: &String| line.starts_with("round 2/1000");
+    let mut lines = lines.map_while(Result::ok).skip_while(|line| !begun(line));
+    assert!(lines.next().is_some());
+    let pid = child.0.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.0.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line == "loadtest: interrupted"),
+        "{rest:?}"
+    );
+    let seen = json(&file);
+    assert_eq!(seen["rounds"], 1);
+    for server in seen["cases"][0]["servers"].as_array().unwrap() {
+        assert_eq!(
+            (&server["cpu_us_per_delivery"]["n"], &server["deliveries"]),
+            (&1.into(), &400.into())
+        );
+    }
+}
+
+#[test]
 fn a_report_is_a_page_with_its_data_and_can_be_made_again_from_the_json() {
     let dir = TempDir::new().unwrap();
     let (made, again) = (dir.path().join("made"), dir.path().join("again"));

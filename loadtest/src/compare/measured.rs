@@ -192,11 +192,10 @@ impl Measured {
         }
     }
 
-    /// Adds a round, in which the part had this place.
-    pub(super) fn add(&mut self, part: Part, position: usize) {
+    /// Adds a round.
+    pub(super) fn add(&mut self, part: Part) {
         self.all.add(&part);
-        let mut round = part.round;
-        round.position = position;
+        let round = part.round;
         self.deliveries += round.deliveries;
         self.lost += round.lost;
         self.not_rising += round.not_rising;

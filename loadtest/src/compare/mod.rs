@@ -10,7 +10,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 
@@ -148,28 +148,38 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Faul
     };
     let nobody: Vec<Measured> = contestants.iter().map(Measured::new).collect();
     let mut measured = vec![nobody; cases.len()];
-    for round in 0..args.rounds {
-        for (case, measured) in cases.iter().zip(&mut measured) {
-            for (position, which) in order(round, contestants.len()).enumerate() {
-                let part = load.part(&mut contestants, which, *case, false)?;
-                load.progress.done(&part.line(round + 1, args.rounds));
-                measured[which].add(part, position);
-            }
+    let mut rounds = 0;
+    let end = loop {
+        if rounds == args.rounds {
+            break Ok(());
         }
-    }
-    if args.syscalls {
-        for (case, measured) in cases.iter().zip(&mut measured) {
+        match load.round(&mut contestants, &cases, rounds) {
+            Ok(parts) => parts.into_iter().for_each(|part| {
+                measured[part.case_index][part.which].add(part);
+            }),
+            // Whole rounds are a result. A terminal interrupts the other programs too, so the first
+            // fault may be theirs.
+            Err(_) if rounds > 0 && stop.load(Ordering::Relaxed) => break Err(Fault::Interrupted),
+            Err(fault) => return Err(fault),
+        }
+        rounds += 1;
+    };
+    if args.syscalls && end.is_ok() {
+        for (case_index, measured) in measured.iter_mut().enumerate() {
             for (which, measured) in measured.iter_mut().enumerate() {
-                let part = load.part(&mut contestants, which, *case, true)?;
+                let case = (case_index, cases[case_index]);
+                let part = load.part(&mut contestants, which, case, true)?;
                 measured.syscalls_counted(part);
             }
         }
     }
     load.progress.end();
-    let result = Comparison::of(args, &contestants, cases.into_iter().zip(measured));
+    let cases = cases.into_iter().zip(measured);
+    let result = Comparison::of(args, rounds, &contestants, cases);
     drop(contestants);
     println!("{}", table::text(&result));
     result.write(args.json.as_deref(), args.report.as_deref())?;
+    end?;
     result.verdict(args)
 }
 

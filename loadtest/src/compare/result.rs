@@ -72,9 +72,10 @@ pub(super) struct CaseResult {
 }
 
 impl Comparison {
-    /// Puts the rounds of all contestants together.
+    /// Puts so many rounds of all contestants together.
     pub(super) fn of(
         args: &CompareArgs,
+        rounds: usize,
         contestants: &[Contestant],
         cases: impl Iterator<Item = (Case, Vec<Measured>)>,
     ) -> Self {
@@ -94,7 +95,7 @@ impl Comparison {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             machine: About::this_machine(),
-            rounds: args.rounds,
+            rounds,
             messages_per_round: args.messages,
             rate: args.in_flight.is_none().then_some(args.rate),
             in_flight: args.in_flight,

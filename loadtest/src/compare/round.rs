@@ -9,9 +9,9 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::CompareArgs;
 use super::contestants::Contestant;
 use super::result::Case;
+use super::{CompareArgs, order};
 use crate::clock;
 use crate::drive::drive;
 use crate::fault::Fault;
@@ -41,7 +41,7 @@ pub(super) struct Load<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Round {
     /// Place in its round, from 0.
-    pub(super) position: usize,
+    position: usize,
     /// When the part began to publish, seconds since the first round.
     at_s: f64,
     /// Server CPU time over the part, microseconds, all threads of all its processes.
@@ -97,8 +97,11 @@ pub(super) struct Round {
 
 /// A part and what is put together over all rounds.
 pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) case: String,
+    /// Of the contestant.
+    pub(super) which: usize,
+    name: String,
+    pub(super) case_index: usize,
+    case: Case,
     pub(super) round: Round,
     pub(super) latency: Histogram<u64>,
     pub(super) late_publisher: Histogram<u64>,
@@ -107,7 +110,7 @@ pub(super) struct Part {
 
 impl Part {
     /// One line of progress.
-    pub(super) fn line(&self, round: usize, rounds: usize) -> String {
+    fn line(&self, round: usize, rounds: usize) -> String {
         let ms = |v: Option<f64>| v.map_or_else(|| "refused".into(), |v| format!("{v:.2} ms"));
         let disturbed = if self.round.disturbed {
             format!(", disturbed ({:.2} CPUs)", self.round.others_busy_cpus)
@@ -280,12 +283,31 @@ fn by_message(samples: &Samples) -> Vec<[u32; 4]> {
 }
 
 impl Load<'_> {
+    /// All parts of a round, counted from 0.
+    pub(super) fn round(
+        &self,
+        all: &mut [Contestant],
+        cases: &[Case],
+        round: usize,
+    ) -> Result<Vec<Part>, Fault> {
+        let mut parts = Vec::new();
+        for case in cases.iter().copied().enumerate() {
+            for (position, which) in order(round, all.len()).enumerate() {
+                let mut part = self.part(all, which, case, false)?;
+                part.round.position = position;
+                self.progress.done(&part.line(round + 1, self.args.rounds));
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
     /// Connects the clients to one contestant, publishes, and takes the figures.
     pub(super) fn part(
         &self,
         all: &mut [Contestant],
         which: usize,
-        case: Case,
+        (case_index, case): (usize, Case),
         count_syscalls: bool,
     ) -> Result<Part, Fault> {
         let a = self.args;
@@ -301,7 +323,7 @@ impl Load<'_> {
         self.publish(&mut fleet, contestant, case, a.warm_up)?;
         fleet.run(settle_us, |_| false)?;
         let counting = count_syscalls
-            .then(|| Counting::start(contestant.program.pid()))
+            .then(|| Counting::start(&watch.server.pids()))
             .transpose()?;
         contestant.publisher.take_late();
         let (before, start) = (watch.now()?, clock::now_us());
@@ -325,8 +347,10 @@ impl Load<'_> {
         };
         round.syscalls = syscalls;
         let part = Part {
+            which,
             name: contestant.name.clone(),
-            case: case.to_string(),
+            case_index,
+            case,
             round,
             latency: fleet.readers.latency.clone(),
             late_publisher: late,

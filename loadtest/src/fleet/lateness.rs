@@ -4,12 +4,13 @@
 //! clients' loop, which may wait for a CPU while messages lie in its sockets. A percentile is refused
 //! where either was late by more than a tenth of it: it would describe loadtest, not the server.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use hdrhistogram::Histogram;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::tally::{LATENCY_US_MAX, Latency};
-use crate::clock;
 
 /// A percentile stands while our own loops were late by at most this share of it.
 pub(crate) const LATE_SHARE_MAX: f64 = 0.1;
@@ -55,36 +56,48 @@ impl Percentiles {
     }
 }
 
-/// Times one turn of a loop that never waits: what passed beyond its own CPU time, it waited for a CPU.
-pub(super) struct TurnTimer {
-    wall_us: u64,
-    cpu_us: u64,
+/// How long a thread waited for a CPU while it could have run: after a message had woken it, or in the
+/// middle of its work.
+#[derive(Default)]
+pub(super) struct RunDelay {
+    /// Run time, time in the run queue, both in nanoseconds, and time slices (sched-stats(5)); `None`
+    /// before the first look, or where the kernel keeps no such account.
+    schedstat: Option<File>,
+    before_us: u64,
 }
 
-impl TurnTimer {
-    /// Begins, on the thread of the loop.
-    pub(super) fn start() -> Self {
-        Self {
-            wall_us: clock::now_us(),
-            cpu_us: thread_cpu_us(),
+impl RunDelay {
+    /// The wait since the last call, microseconds; 0 at the first. All calls come from one thread.
+    pub(super) fn take_us(&mut self) -> u64 {
+        let first = self.schedstat.is_none();
+        if first {
+            self.schedstat = File::open("/proc/thread-self/schedstat").ok();
+        }
+        let now_us = self.schedstat.as_ref().and_then(waited_us).unwrap_or(0);
+        let before_us = std::mem::replace(&mut self.before_us, now_us);
+        if first {
+            0
+        } else {
+            now_us.saturating_sub(before_us)
         }
     }
-
-    /// How long the loop could not run since the start, microseconds.
-    pub(super) fn late_us(&self) -> u64 {
-        let cpu_us = thread_cpu_us() - self.cpu_us;
-        (clock::now_us() - self.wall_us).saturating_sub(cpu_us)
-    }
 }
 
-/// CPU time of the calling thread, microseconds (clock_gettime(2)).
-fn thread_cpu_us() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    t.tv_sec.cast_unsigned() * 1_000_000 + t.tv_nsec.cast_unsigned() / 1_000
+fn waited_us(schedstat: &File) -> Option<u64> {
+    let mut text = [0; 96];
+    let length = schedstat.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..length]).ok()?;
+    let ns: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(ns / 1_000)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use rustix::thread::{CpuSet, sched_setaffinity};
+
     use super::*;
 
     fn of(values: &[(u64, u64)]) -> Histogram<u64> {
@@ -120,15 +133,31 @@ mod tests {
     }
 
     #[test]
-    fn time_without_a_cpu_is_late_and_work_is_not() {
-        let timer = TurnTimer::start();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(timer.late_us() >= 19_000);
-        // Work between two readings of this thread's CPU time: at most what others took is late.
-        let timer = TurnTimer::start();
-        let from = thread_cpu_us();
-        while thread_cpu_us() < from + 5_000 {}
-        let wall_us = clock::now_us() - timer.wall_us;
-        assert!(timer.late_us() <= wall_us.saturating_sub(5_000) + 1_000);
+    fn a_thread_that_shares_its_cpu_waits_for_it() {
+        let on_first_cpu = || {
+            let mut cpu = CpuSet::new();
+            cpu.set(0);
+            sched_setaffinity(None, &cpu).unwrap();
+        };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                on_first_cpu();
+                while !stop.load(Ordering::Relaxed) {}
+            });
+            let waited = scope.spawn(|| {
+                on_first_cpu();
+                let mut delay = RunDelay::default();
+                assert_eq!(delay.take_us(), 0);
+                let (start, mut waited_us) = (Instant::now(), 0);
+                while waited_us < 2_000 && start.elapsed().as_secs() < 20 {
+                    waited_us += delay.take_us();
+                }
+                waited_us
+            });
+            let waited_us = waited.join().unwrap();
+            stop.store(true, Ordering::Relaxed);
+            assert!(waited_us >= 2_000, "{waited_us}");
+        });
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
 pub(crate) use freshness::Freshness;
 use hdrhistogram::Histogram;
-use lateness::TurnTimer;
+use lateness::RunDelay;
 pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram};
 use returning::Jitter;
 pub(crate) use returning::Returns;
@@ -71,8 +71,10 @@ pub(crate) struct Fleet {
     pub(crate) readers: Tally,
     /// What throttled clients saw.
     pub(crate) throttled: Tally,
-    /// How long a turn waited for a CPU, once for each message of a reader in it, microseconds.
+    /// How long the loop waited for a CPU before and in a turn, once for each message of a reader in
+    /// the turn, microseconds.
     pub(crate) late: Histogram<u64>,
+    run_delay: RunDelay,
     throttle_at_us: u64,
     /// Clients whose connection ended come back by it; without it they stay away.
     jitter: Option<Jitter>,
@@ -95,6 +97,7 @@ impl Fleet {
             readers: Tally::new(),
             throttled: Tally::new(),
             late: histogram(),
+            run_delay: RunDelay::default(),
             throttle_at_us: 0,
             jitter: None,
             returns: Returns::default(),
@@ -155,6 +158,7 @@ impl Fleet {
     /// Starts all counts anew, for messages numbered `n` and above.
     pub(crate) fn count_from(&mut self, n: u64) {
         self.late.reset();
+        self.run_delay.take_us();
         for tally in [&mut self.readers, &mut self.throttled] {
             // How connections ended is kept: a client lost in the warm-up is still lost.
             let ends = std::mem::take(&mut tally.ends);
@@ -250,7 +254,7 @@ impl Fleet {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other.tried("epoll_wait")?,
         }
-        let (timer, before) = (TurnTimer::start(), self.readers.deliveries);
+        let before = self.readers.deliveries;
         let mut shared = Shared {
             scratch: &mut self.scratch,
             inflater: &mut self.inflater,
@@ -269,8 +273,9 @@ impl Fleet {
             }
         }
         let read = self.readers.deliveries - before;
+        let late_us = self.run_delay.take_us();
         if read > 0 {
-            self.late.saturating_record_n(timer.late_us(), read);
+            self.late.saturating_record_n(late_us, read);
         }
         self.read_throttled();
         self.come_back()
