@@ -123,6 +123,7 @@ impl Publisher {
         pace: &Pace,
         stop: &AtomicBool,
     ) -> Result<u64, Fault> {
+        clock::sleep_punctually();
         let start = clock::now_us();
         for i in 0..count {
             if stop.load(Ordering::Relaxed) {

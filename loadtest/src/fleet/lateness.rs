@@ -143,7 +143,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 on_first_cpu();
-                while !stop.load(Ordering::Relaxed) {}
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
             });
             let waited = scope.spawn(|| {
                 on_first_cpu();

@@ -97,6 +97,7 @@ impl Publisher {
         schedule: &Schedule,
         stop: &AtomicBool,
     ) -> Result<Published, Fault> {
+        clock::sleep_punctually();
         let start = clock::now_us();
         let (mut count, mut late) = (0, histogram());
         while count < schedule.count && !stop.load(Ordering::Relaxed) {
