@@ -27,7 +27,7 @@ pub(super) struct Measured {
     pub(super) nats_us_per_delivery: Option<Spread>,
     /// Ratios to a limit or to the first server, of figures of the same round.
     pub(super) against: Vec<Against>,
-    /// p50 of a round, milliseconds, without refused ones.
+    /// p50 of a round, milliseconds, without refused ones; `None` where most are refused.
     pub(super) p50_ms: Option<Spread>,
     /// p99 of a round, milliseconds, without refused ones.
     pub(super) p99_ms: Option<Spread>,
@@ -211,9 +211,12 @@ impl Measured {
         self.syscalls = part.round.syscalls;
     }
 
-    /// The spread of a figure over the rounds that have it.
+    /// The spread of a figure over the rounds that have it; `None` where fewer than half have it.
     fn over_rounds(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
-        spread(&self.rounds.iter().filter_map(of).collect::<Vec<_>>())
+        of_half(
+            &self.rounds.iter().filter_map(of).collect::<Vec<_>>(),
+            self.rounds.len(),
+        )
     }
 
     /// Puts the rounds together.
@@ -230,11 +233,14 @@ impl Measured {
         self.deliveries_per_s = self.over_rounds(|r| Some(r.deliveries_per_s));
         self.bytes_per_delivery = self.over_rounds(|r| Some(r.bytes_per_delivery));
         self.others_busy_cpus = self.over_rounds(|r| Some(r.others_busy_cpus));
-        let standing = |s: &Option<Spread>| self.rounds.len() - s.map_or(0, |s| s.n);
+        let refused = |of: fn(&Round) -> Option<f64>| {
+            let none = |r: &&Round| of(r).is_none();
+            self.rounds.iter().filter(none).count()
+        };
         self.refused = Refused {
-            p50: standing(&self.p50_ms),
-            p99: standing(&self.p99_ms),
-            p999: standing(&self.p999_ms),
+            p50: refused(|r| r.latency.p50_ms),
+            p99: refused(|r| r.latency.p99_ms),
+            p999: refused(|r| r.latency.p999_ms),
         };
         self.messages = messages * self.rounds.len() as u64;
         self.latency = self.all.percentiles();
@@ -247,7 +253,7 @@ impl Measured {
         let ratio = |of: fn(&Round) -> Option<f64>| {
             let pairs = self.rounds.iter().zip(&other.rounds);
             let ratios = pairs.filter_map(|(a, b)| Some(of(a)? / of(b)?));
-            spread(&ratios.collect::<Vec<_>>())
+            of_half(&ratios.collect::<Vec<_>>(), self.rounds.len())
         };
         Against {
             name: other.name.clone(),
@@ -278,6 +284,12 @@ impl Measured {
     }
 }
 
+/// The spread of what at least half of the rounds have: the figures of fewer would be a choice of the
+/// quiet ones.
+fn of_half(values: &[f64], rounds: usize) -> Option<Spread> {
+    spread(values).filter(|s| s.n * 2 >= rounds)
+}
+
 /// The machine's figure of a round without work of other programs in it.
 fn machine(round: &Round) -> Option<f64> {
     (!round.disturbed).then_some(round.machine_us_per_delivery)
@@ -286,6 +298,13 @@ fn machine(round: &Round) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_of_less_than_half_of_the_rounds_is_none() {
+        assert_eq!(of_half(&[1.0, 3.0], 4).unwrap().median, 2.0);
+        assert_eq!(of_half(&[1.0, 3.0], 5), None);
+        assert_eq!(of_half(&[], 0), None);
+    }
 
     #[test]
     fn the_curve_ends_where_ten_values_are_left_and_says_what_is_refused() {

@@ -13,7 +13,7 @@ const state = {
 let number = 0;
 const colours = Object.fromEntries(data.contestants.map((c) => [
   c.name,
-  c.role === "server" ? `var(--c${number++ % 8})` : c.role === "limit" ? "var(--limit)" : "var(--limit2)",
+  c.role === "server" ? `var(--c${number++ % 8})` : { limit: "var(--limit)", coalescing_limit: "var(--limit2)" }[c.role] ?? "var(--limit3)",
 ]));
 const inCase = (bytes, clients) => data.cases.find((c) => c.bytes === bytes && c.clients === clients);
 const shown = () => inCase(state.bytes, state.clients).servers.filter((s) => !state.hidden.has(s.name));
@@ -85,7 +85,7 @@ function frame(section, { height = 260, x, y, xLabel, yLabel, xTicks, left = 46 
   }
   for (const [tick, words] of xTicks?.(xs) ?? xs.ticks.map((t) => [t, number1(t)])) {
     out.append(line(xs(tick), top, xs(tick), bottom, { class: "grid" }));
-    out.append(text(xs(tick), bottom + 16, words, { "text-anchor": "middle" }));
+    out.append(text(xs(tick), bottom + 16, words, { "text-anchor": xs(tick) > right - 14 ? "end" : "middle" }));
   }
   out.append(line(left, bottom, right, bottom, { class: "axis" }));
   out.append(text(right, bottom + 32, xLabel, { "text-anchor": "end" }), text(left, top - 3, yLabel));
@@ -209,10 +209,12 @@ function percentilePlot() {
 function timePlot() {
   const at = (i) => (data.rate ? i / data.rate : i);
   const series = shown().map((s) => ({ name: s.name, points: s.over_time_ms.map((m, i) => [at(i), m[state.measure]]).filter((p) => p[1] > 0) }));
-  const all = series.flatMap((s) => s.points);
+  const all = series.flatMap((s) => s.points), ms = all.map((p) => p[1]);
+  const high = Math.max(...ms, 0.1), low = Math.min(...ms, high);
   frame("time", {
     x: (from, to) => scale(0, Math.max(...all.map((p) => p[0]), 1e-9), from, to),
-    y: (from, to) => scale(0, Math.max(...all.map((p) => p[1]), 0.1) * 1.08, from, to),
+    // A server that falls behind would flatten the others.
+    y: (from, to) => (high > low * 50 ? scale(low * 0.9, high * 1.1, from, to, true) : scale(0, high * 1.08, from, to)),
     xLabel: data.rate ? "seconds since the first message" : "message", yLabel: "ms",
   }, (out, xs, ys, box) => lines(out, xs, ys, box, series, { x: (x) => (data.rate ? `${x.toFixed(2)} s` : `message ${x + 1}`), y: (v) => `${short(v)} ms` }));
 }
@@ -314,7 +316,8 @@ function controls() {
 }
 function words() {
   const servers = data.contestants.filter((c) => !isLimit(c)).map((c) => c.name);
-  const title = servers.length ? `${servers.join(", ")} beside the raw limit` : "The raw limit beside itself";
+  const named = servers.length > 3 ? `${servers[0]} and ${servers.length - 1} other servers` : servers.join(", ");
+  const title = servers.length ? `${named} beside the raw limit` : "The raw limit beside itself";
   $("title").textContent = data.base ? title : servers.join(" beside ");
   document.title = $("title").textContent;
   const pace = data.in_flight ? `${data.in_flight} messages in flight` : `${data.rate} messages a second`;
