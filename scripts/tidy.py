@@ -5,6 +5,7 @@
 - Nothing left over: unfinished code, debug prints, tests switched off.
 - Nothing names a path of somebody's machine.
 - Relative links in documents lead somewhere, and so do links to a heading.
+- A link to a test with the name of the test as its text finds the test there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in ARCHITECTURE.md (scripts/arrows.py).
@@ -30,6 +31,7 @@ SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.
 LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"\bdb" r"g!\(", r"#\[igno" r"re", r"\bFIX" r"ME\b", r"\bTO" r"DO\b"]))
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
+TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
@@ -123,6 +125,10 @@ def wrong_in_document(path, name, text):
         fenced ^= line.startswith("```")
         if fenced:
             continue
+        for test, file in TEST_LINK.findall(line):
+            target = path.parent / file
+            if target.is_file() and not re.search(rf"\b(?:fn|def) {test}\(", target.read_text(encoding="utf-8")):
+                yield number, f"no test {test} in {file}"
         for link, anchor in LINK.findall(line):
             if re.match(r"[a-z]+:", link):
                 continue

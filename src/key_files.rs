@@ -1,23 +1,17 @@
 //! The keys of tokens, from settings and files, which are read again when they change.
 //!
-//! Reading is this module's, what a key is good for [`crate::auth`]'s. Used by `run` and by
+//! Reading is this module's, what a key is good for [`crate::auth`]'s. Used by `kinds` and by
 //! `weirgate token`.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::auth::{KeyError, KeyRing, KeySet};
 use crate::settings::AuthSettings;
-
-/// How often is looked whether a file has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Larger files hold something else than keys.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+use crate::small_files;
 
 /// Why there are no keys. The operator's fault; holds nothing of a key.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +41,9 @@ pub enum KeyFileError {
 /// time or length. `None` while it is not there.
 type Print = Option<(u64, u64, Option<SystemTime>)>;
 
+/// Reads a file.
+type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
+
 /// Where keys come from.
 #[derive(Clone, Debug)]
 pub struct KeyFiles(AuthSettings);
@@ -62,55 +59,56 @@ impl KeyFiles {
     /// # Errors
     /// The first thing that is wrong.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
+        self.keys(&self.texts(small_files::read)?)
+    }
+
+    /// Reads everything, and keeps what a later change is compared with.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
+        let seen = self.prints();
+        let texts = self.texts(small_files::read)?;
+        let ring = KeyRing::new(self.keys(&texts)?);
+        Ok(KeysInForce {
+            files: self,
+            ring,
+            texts,
+            seen,
+        })
+    }
+
+    /// The text of each file.
+    fn texts(&self, read: ReadFile) -> Result<Vec<Vec<u8>>, KeyFileError> {
+        let read = |path: &PathBuf| {
+            read(path).map_err(|error| KeyFileError::Read {
+                path: path.clone(),
+                error,
+            })
+        };
+        self.paths().map(read).collect()
+    }
+
+    /// The secret, and the keys of these texts of the files.
+    fn keys(&self, texts: &[Vec<u8>]) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         if let Some(secret) = &self.0.jwt_secret {
             let added = keys.add_secret(secret.expose().as_bytes());
             added.map_err(KeyFileError::Secret)?;
         }
-        for path in &self.0.public_key_files {
-            let text = text_of(path)?;
-            let added = keys.add_pem(&String::from_utf8_lossy(&text));
-            added.map_err(|error| wrong(path, error))?;
-        }
-        if let Some(path) = &self.0.jwks_file {
-            let added = keys.add_jwks(&text_of(path)?);
-            added.map_err(|error| wrong(path, error))?;
+        let pem_files = self.0.public_key_files.len();
+        for (number, (path, text)) in self.paths().zip(texts).enumerate() {
+            let added = if number < pem_files {
+                keys.add_pem(&String::from_utf8_lossy(text))
+            } else {
+                keys.add_jwks(text)
+            };
+            added.map_err(|error| KeyFileError::Keys {
+                path: path.clone(),
+                error,
+            })?;
         }
         Ok(keys)
-    }
-
-    /// Looks after the files for as long as the process lives, from a thread of its own, and puts
-    /// what they hold in force. A broken file changes nothing and is logged, once.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn watch(self, ring: KeyRing) -> io::Result<()> {
-        if self.paths().next().is_none() {
-            return Ok(());
-        }
-        let mut seen = self.prints();
-        let look = move || {
-            loop {
-                thread::sleep(LOOK_EVERY);
-                let now = self.prints();
-                if now != seen {
-                    self.read_again(&ring);
-                    seen = now;
-                }
-            }
-        };
-        thread::Builder::new().name("keys".into()).spawn(look)?;
-        Ok(())
-    }
-
-    fn read_again(&self, ring: &KeyRing) {
-        match self.read() {
-            Ok(keys) => {
-                tracing::info!(keys = keys.len(), "the keys of tokens have changed");
-                ring.replace(keys);
-            }
-            Err(error) => tracing::warn!("{error}; the keys stay as they were"),
-        }
     }
 
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
@@ -126,31 +124,71 @@ impl KeyFiles {
     }
 }
 
-fn text_of(path: &Path) -> Result<Vec<u8>, KeyFileError> {
-    let read = || {
-        if fs::metadata(path)?.len() > FILE_BYTES_MAX {
-            let what = format!("over {FILE_BYTES_MAX} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        fs::read(path)
-    };
-    read().map_err(|error| KeyFileError::Read {
-        path: path.to_owned(),
-        error,
-    })
+/// What a change of key files has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysChanged {
+    /// Keys in force from now on.
+    pub keys: usize,
+    /// Keys that were in force until now.
+    pub before: usize,
+    /// Files whose text is another one.
+    pub files: Vec<PathBuf>,
 }
 
-fn wrong(path: &Path, error: KeyError) -> KeyFileError {
-    KeyFileError::Keys {
-        path: path.to_owned(),
-        error,
+/// The keys in force, and the files that they came from. Holds public keys only, but for the secret
+/// of the settings.
+#[derive(Debug)]
+pub struct KeysInForce {
+    files: KeyFiles,
+    ring: KeyRing,
+    texts: Vec<Vec<u8>>,
+    seen: Vec<Print>,
+}
+
+impl KeysInForce {
+    /// The keys, for those who judge tokens.
+    pub fn ring(&self) -> KeyRing {
+        self.ring.clone()
+    }
+
+    /// There are files, so the keys may change.
+    pub fn may_change(&self) -> bool {
+        self.files.paths().next().is_some()
+    }
+
+    /// A file was replaced or written to since the last look or read.
+    pub fn look(&self) -> bool {
+        self.files.prints() != self.seen
+    }
+
+    /// Reads all files again and puts their keys in force; `None` if every text is the same. A broken
+    /// file changes nothing.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
+        // Before the texts: what is written from here on is seen by the next look.
+        self.seen = self.files.prints();
+        let texts = self.files.texts(small_files::read_again)?;
+        if texts == self.texts {
+            return Ok(None);
+        }
+        let keys = self.files.keys(&texts)?;
+        let both = self.texts.iter().zip(&texts);
+        let changed = self.files.paths().zip(both).filter(|(_, (a, b))| a != b);
+        let told = KeysChanged {
+            keys: keys.len(),
+            before: self.ring.current().len(),
+            files: changed.map(|(path, _)| path.clone()).collect(),
+        };
+        self.ring.replace(keys);
+        self.texts = texts;
+        Ok(Some(told))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::auth::ClaimRules;
     use crate::settings::SecretText;
@@ -175,25 +213,51 @@ mod tests {
         let (set, next) = (folder.path().join("set"), folder.path().join("next"));
         fs::write(&set, JWKS).expect("written");
         let files = KeyFiles::new(&settings(&[], Some(&set)));
-        let ring = KeyRing::new(files.read().expect("keys"));
+        let mut keys = files.in_force().expect("keys");
+        let ring = keys.ring();
         assert_eq!(ring.current().len(), 4);
-        files.watch(ring.clone()).expect("a thread");
-        let wait_for = |keys: usize| {
-            let begun = Instant::now();
-            while ring.current().len() != keys {
-                assert!(begun.elapsed() < Duration::from_secs(60), "{keys} keys");
-                thread::sleep(Duration::from_millis(20));
-            }
-        };
+        assert!(keys.may_change() && !keys.look());
+        assert_eq!(keys.read_again().expect("the same"), None);
         // Replaced, as a mounted secret is; then written into; then gone, which changes nothing.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
-        wait_for(3);
+        assert!(keys.look(), "another file");
+        let changed = keys.read_again().expect("a set").expect("another one");
+        let files = vec![set.clone()];
+        assert_eq!((changed.keys, changed.before, changed.files), (3, 4, files));
+        assert_eq!(ring.current().len(), 3);
         fs::write(&set, "{").expect("written");
-        thread::sleep(2 * LOOK_EVERY);
+        assert!(keys.look(), "another length");
+        keys.read_again().expect_err("broken");
+        assert_eq!(ring.current().len(), 3);
+        assert!(!keys.look(), "a broken file is told once");
+        fs::remove_file(&set).expect("removed");
+        assert!(keys.look());
+        keys.read_again().expect_err("gone");
         assert_eq!(ring.current().len(), 3);
         fs::write(&set, JWKS).expect("written");
-        wait_for(4);
+        assert!(keys.look());
+        assert_eq!(keys.read_again().expect("a set").expect("new").keys, 4);
+    }
+
+    #[test]
+    fn of_two_files_a_broken_one_keeps_both_as_they_were() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pem, set) = (folder.path().join("pem"), folder.path().join("set"));
+        fs::write(&pem, RSA).expect("written");
+        fs::write(&set, JWKS).expect("written");
+        let files = KeyFiles::new(&settings(&[&pem], Some(&set)));
+        let mut keys = files.in_force().expect("keys");
+        assert_eq!(keys.ring().current().len(), 5);
+        fs::write(&set, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
+        fs::write(&pem, "nothing").expect("written");
+        let error = keys.read_again().expect_err("broken").to_string();
+        assert!(error.contains("pem: no PEM public key"), "{error}");
+        assert_eq!(keys.ring().current().len(), 5);
+        fs::write(&pem, RSA).expect("written");
+        let changed = keys.read_again().expect("keys").expect("another set");
+        assert_eq!((changed.keys, changed.before), (4, 5));
+        assert_eq!(changed.files, [set]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod random;
 pub mod reactor;
 pub mod run;
 pub mod settings;
+mod small_files;
 pub mod sources;
 pub mod telemetry;
 pub mod trust;

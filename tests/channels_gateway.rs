@@ -9,6 +9,7 @@ mod channels_gateway {
     mod admission;
     mod delivery;
     mod requests;
+    mod tables;
     mod waiting;
 }
 

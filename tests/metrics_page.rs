@@ -155,6 +155,33 @@ fn dashboard_and_alerts_name_only_metrics_that_exist() {
     }
 }
 
+/// What an operator has to see of a bus or a loop that is in trouble.
+#[test]
+fn dashboard_and_alerts_show_what_is_stuck_and_what_is_full() {
+    for file in [
+        "deploy/grafana/weirgate.json",
+        "deploy/prometheus/alerts.yml",
+    ] {
+        let text = text(file);
+        let named = named_in(&text);
+        for metric in [
+            names::BUS_LOOK_BACKS_LIMITED,
+            names::BUS_QUEUE_BYTES,
+            names::BUS_QUEUE_BYTES_MAX,
+            names::BUS_REFUSED,
+            names::CONSUMER_AWAY,
+            names::CONSUMER_LAG,
+            names::CONSUMER_SILENT,
+            names::CONSUMER_STALLED,
+            names::EVENT_WAITING_BYTES,
+            names::LOOP_BUDGETS_SPENT,
+            names::UPSTREAM_CIRCUIT_OPEN,
+        ] {
+            assert!(named.contains(metric.name), "{file}: no {}", metric.name);
+        }
+    }
+}
+
 #[test]
 fn the_dashboard_is_json_and_each_panel_asks_something() {
     let dashboard: serde_json::Value =

@@ -26,6 +26,7 @@ mod report;
 mod slow;
 mod stamp;
 mod stats;
+mod storm;
 mod syscalls;
 mod wire;
 
@@ -71,6 +72,9 @@ enum Command {
     /// Measure an events gateway: requests of devices to services, and pushes to devices
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Measure what thousands of clients that connect at once do to a server and to another client
+    #[command(subcommand)]
+    Storm(storm::StormCommand),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
@@ -114,6 +118,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Trades(args) => pubsub::trades(&args, &stop),
         Command::Channels(args) => pubsub::channels(&args, &stop),
         Command::Events(command) => events::run(command, &stop),
+        Command::Storm(command) => storm::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),

@@ -429,3 +429,31 @@ fn a_server_that_does_not_start_is_named_with_what_it_said() {
         "{stderr}"
     );
 }
+
+#[test]
+fn a_storm_opens_all_and_has_bounds() {
+    let limit = limit_command();
+    let storm = ["storm", "connect", "--server", &limit, "-n", "300"];
+    let generous = ["--rounds", "1", "--p99-max", "5000", "--open-max", "20"];
+    let rounds = result(&[&storm[..], &generous, &["--connect-max", "20"]].concat());
+    assert_eq!(rounds[0]["opened"], 300);
+    assert_eq!(rounds[0]["refused"], 0);
+    assert!(rounds[0]["open_s"].as_f64().unwrap() > 0.0);
+    let output = loadtest(&[&storm[..], &["--rounds", "1", "--open-max", "0"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("(at most 0)"), "{stderr}");
+}
+
+#[test]
+fn a_stop_is_timed_while_the_clients_come_back() {
+    let limit = limit_command();
+    let stop = ["storm", "stop", "--server", &limit, "-n", "50"];
+    let output = loadtest(&[&stop[..], &["--rounds", "1", "--stop-max", "0"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("1 of 1 stops took more than 0 s"),
+        "{stderr}"
+    );
+}

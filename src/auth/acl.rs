@@ -152,23 +152,76 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
+    /// How many roles.
+    pub fn roles(&self) -> usize {
+        self.roles.len()
+    }
+
+    /// The roles that differ between this table and the `next`.
+    pub fn changes_to(&self, next: &Self) -> AclChanges {
+        let not_in = |one: &Self, other: &Self| -> Vec<String> {
+            let missing = one.roles.keys().filter(|role| !other.knows(role));
+            missing.cloned().collect()
+        };
+        let differs = |(role, table): &(&String, &Role)| {
+            let next = next.roles.get(*role);
+            next.is_some_and(|next| next.names != table.names)
+        };
+        AclChanges {
+            added: not_in(next, self),
+            removed: not_in(self, next),
+            changed: self
+                .roles
+                .iter()
+                .filter(differs)
+                .map(|(role, _)| role.clone())
+                .collect(),
+        }
+    }
+
     /// Whether the role may subscribe to `name`, which stands for itself, or is a pattern: then every
-    /// name that it can match has to be granted. A role that the table does not know may nothing,
-    /// and what cannot be told within `budget` is refused.
-    pub fn grants(&mut self, role: &str, name: &str, budget: &mut MatchBudget) -> bool {
+    /// name that it can match has to be granted. A role that the table does not know may nothing.
+    ///
+    /// # Errors
+    /// The answer cannot be told within `budget`. The name is refused then.
+    pub fn grants(
+        &mut self,
+        role: &str,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
         let Some(role) = self.roles.get_mut(role) else {
-            return false;
+            return Ok(false);
         };
         if role.globs.match_everything() {
-            return true;
+            return Ok(true);
         }
-        let granted = if is_pattern(name) {
+        if is_pattern(name) {
             role.grants_pattern(name, budget)
         } else {
-            let read = budget.spend(name.len());
-            read.and_then(|()| role.globs.match_name(name, budget))
-        };
-        granted.unwrap_or(false)
+            budget.spend(name.len())?;
+            role.globs.match_name(name, budget)
+        }
+    }
+}
+
+/// Roles that differ between two tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AclChanges {
+    /// In the new table only.
+    pub added: Vec<String>,
+    /// In the old table only.
+    pub removed: Vec<String>,
+    /// In both, with other names and patterns.
+    pub changed: Vec<String>,
+}
+
+impl AclChanges {
+    /// Both tables grant the same.
+    pub fn is_empty(&self) -> bool {
+        [&self.added, &self.removed, &self.changed]
+            .iter()
+            .all(|roles| roles.is_empty())
     }
 }
 
@@ -214,7 +267,21 @@ mod tests {
     use super::*;
 
     fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
-        acl.grants(role, name, &mut MatchBudget::new(PATTERN_STEPS_MAX))
+        let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
+        acl.grants(role, name, &mut budget).unwrap_or(false)
+    }
+
+    #[test]
+    fn what_changes_between_two_tables_is_told_by_role() {
+        let acl = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
+        let old = acl(r#"{"a": ["x"], "b": ["y:*"], "c": []}"#);
+        let new = acl(r#"{"c": ["z"], "b": ["y:*"], "d": []}"#);
+        assert!(old.changes_to(&old.clone()).is_empty());
+        let changes = old.changes_to(&new);
+        assert!(!changes.is_empty());
+        assert_eq!(changes.added, ["d"]);
+        assert_eq!(changes.removed, ["a"]);
+        assert_eq!(changes.changed, ["c"]);
     }
 
     #[test]
@@ -315,7 +382,8 @@ mod tests {
         let mut cost = |role: &str, granted: bool| {
             let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
             let pattern = "1*a*b*c*d*e*f*g*h";
-            assert_eq!(acl.grants(role, pattern, &mut budget), granted, "{role}");
+            let told = acl.grants(role, pattern, &mut budget);
+            assert_eq!(told, Ok(granted), "{role}");
             PATTERN_STEPS_MAX - budget.left()
         };
         assert!(cost("r", true) > 1_000);
@@ -331,11 +399,13 @@ mod tests {
         let mut acl = Acl::from_json(table).expect("a table");
         let pattern = "1*a*b*c*d*e*f*g*h";
         for name in [pattern, "x:1", "x:*"] {
-            assert!(!acl.grants("r", name, &mut MatchBudget::new(0)), "{name}");
-            assert!(!acl.grants("r", name, &mut MatchBudget::new(5)), "{name}");
+            for steps in [0, 5] {
+                let told = acl.grants("r", name, &mut MatchBudget::new(steps));
+                assert!(!told.unwrap_or(false), "{name} {steps}");
+            }
         }
         let mut few = MatchBudget::new(2_000);
-        assert!(!acl.grants("r", pattern, &mut few));
+        assert_eq!(acl.grants("r", pattern, &mut few), Err(OverBudget));
         assert_eq!(few.left(), 0);
         assert!(grants(&mut acl, "r", pattern));
     }
@@ -346,9 +416,9 @@ mod tests {
         let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
         let evil = format!("{}b", "*a".repeat(120));
         let mut budget = MatchBudget::new(2 * PATTERN_STEPS_MAX);
-        assert!(!acl.grants("r", &evil, &mut budget));
+        assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
         assert_eq!(budget.left(), PATTERN_STEPS_MAX - evil.len());
-        assert!(!acl.grants("r", &evil, &mut budget));
+        assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
         assert_eq!(budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
     }
 }

@@ -3,7 +3,7 @@
 
 /// The budget is used up, and the question is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverBudget;
+pub struct OverBudget;
 
 /// Steps of matching that are left. A step is a look at one place of a pattern, a few nanoseconds.
 #[derive(Debug)]

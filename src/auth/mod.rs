@@ -13,10 +13,10 @@ mod token;
 mod verdicts;
 mod verify;
 
-pub use acl::{Acl, AclError};
+pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};
-pub use match_budget::MatchBudget;
+pub use match_budget::{MatchBudget, OverBudget};
 pub use origins::Origins;
 pub use token::{Token, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

@@ -1,7 +1,7 @@
 //! Whether this process should get traffic, and why not. Pure: all is read from telemetry.
 
 use crate::hub::Now;
-use crate::telemetry::{Stall, Telemetry};
+use crate::telemetry::{BusStatus, Stall, Telemetry};
 
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum NotReady {
     Starting,
     /// The bus is away for too long.
     BusAway,
+    /// A subject cannot be read from the bus for too long, though the bus is there.
+    SubjectAway,
+    /// The bus refuses a subscription without which nothing comes.
+    SubscriptionRefused,
     /// The bus takes no acknowledgement, and so delivers no more.
     AcksRefused,
     /// The bus holds messages and delivers none.
@@ -28,6 +32,8 @@ impl NotReady {
             Self::LoopStalled => "loop_stalled",
             Self::Starting => "starting",
             Self::BusAway => "bus_away",
+            Self::SubjectAway => "subject_away",
+            Self::SubscriptionRefused => "subscription_refused",
             Self::AcksRefused => "acks_refused",
             Self::FeedStalled => "feed_stalled",
         }
@@ -70,6 +76,18 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         ),
         (NotReady::Starting, !event_loop.caught_up()),
         (NotReady::BusAway, away_ms > grace_ms),
+        (
+            NotReady::SubjectAway,
+            telemetry
+                .bus()
+                .is_some_and(|bus| bus.has_away(now.unix_ms, grace_ms)),
+        ),
+        (
+            NotReady::SubscriptionRefused,
+            telemetry
+                .bus()
+                .is_some_and(BusStatus::is_subscription_refused),
+        ),
         (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
         (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),
     ];
@@ -81,7 +99,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
 mod tests {
     use super::*;
     use crate::hub::FeedStats;
-    use crate::telemetry::{Build, BusStatus};
+    use crate::telemetry::Build;
     use std::sync::Arc;
 
     const START: Now = Now {
@@ -161,6 +179,19 @@ mod tests {
             assert_eq!(reasons(&telemetry, 0), [reason]);
         }
         bus.consumers()[1].set_stall(None);
+        assert_eq!(reasons(&telemetry, 0), []);
+        bus.consumers()[0].set_away(START.unix_ms);
+        assert_eq!(reasons(&telemetry, 0), [NotReady::SubjectAway]);
+        bus.consumers()[0].set_attached();
+        bus.consumers()[0].set_away(START.unix_ms);
+        turn_ended(&telemetry, 30_001);
+        assert_eq!(reasons(&telemetry, 30_000), []);
+        assert_eq!(reasons(&telemetry, 30_001), [NotReady::SubjectAway]);
+        bus.consumers()[0].set_attached();
+        // At once, not after the grace of an outage.
+        bus.set_subscription_refused(true);
+        assert_eq!(reasons(&telemetry, 0), [NotReady::SubscriptionRefused]);
+        bus.set_subscription_refused(false);
         assert_eq!(reasons(&telemetry, 0), []);
     }
 

@@ -11,6 +11,7 @@ use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::drain::Drain;
 use super::flush::Scratch;
+use super::memory::FrameMemory;
 use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
 use super::topics::{Joined, Left, Topics};
@@ -48,6 +49,7 @@ pub struct Core {
     pub(super) frame_scratch: FrameScratch,
     pub(super) deflater: Deflater,
     pub(super) scratch: Scratch,
+    pub(super) memory: FrameMemory,
     /// One count per connection, those handed to HTTP included.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
@@ -77,6 +79,7 @@ impl Core {
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
+            memory: FrameMemory::default(),
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
@@ -362,25 +365,13 @@ impl Core {
         }
     }
 
-    /// Drops those that are over a limit, and the largest queues while all frames together are.
+    /// Drops those that are over a limit of their queue.
     pub(super) fn reap(&mut self) {
-        for key in std::mem::take(&mut self.clients.over_soft) {
+        while let Some(key) = self.clients.over_soft.pop() {
             self.arm(key);
         }
         while let Some((key, reason)) = self.clients.over.pop() {
             self.end(key, reason, true);
-        }
-        while self.frame_bytes.alive() > self.limits.frame_bytes_max {
-            let sessions = self.clients.sessions.iter();
-            let largest = sessions.max_by_key(|(_, s)| s.queued_bytes());
-            let Some((slot, session)) = largest.filter(|(_, s)| s.queued_bytes() > 0) else {
-                return;
-            };
-            let key = SessionKey {
-                slot: slot as u32,
-                generation: session.generation(),
-            };
-            self.end(key, CloseReason::FrameMemory, true);
         }
     }
 }

@@ -93,6 +93,12 @@ impl Core {
         self.scratch = scratch;
     }
 
+    /// Some clients wait for a write that the kernel may take.
+    pub(super) fn has_unflushed(&self) -> bool {
+        let listed = || self.clients.dirty.iter().any(|list| !list.is_empty());
+        self.scratch.is_under_way() || listed()
+    }
+
     /// `false`: the time was over before the end.
     fn flush_rounds(&mut self, scratch: &mut Scratch, tx: &mut dyn Transmit) -> bool {
         for index in 0..scratch.rounds.len() {

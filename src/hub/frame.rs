@@ -96,6 +96,26 @@ impl FrameBytes {
     }
 }
 
+/// Entries of queues that hold the frame, as a walk over the queues has met them: the number of
+/// the walk, then the entries. Only the thread of the hub walks; frames are shared by all threads.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Counted {
+    fn get(&self, number: u32) -> u32 {
+        let counted = self.0.load(Ordering::Relaxed);
+        match (counted >> 32) as u32 == number {
+            true => counted as u32,
+            false => 0,
+        }
+    }
+
+    fn set(&self, number: u32, entries: u32) {
+        let counted = u64::from(number) << 32 | u64::from(entries);
+        self.0.store(counted, Ordering::Relaxed);
+    }
+}
+
 /// A message to clients, encoded once.
 #[derive(Debug)]
 pub struct Frame {
@@ -108,6 +128,7 @@ pub struct Frame {
     deflated: OnceLock<Option<Encoded>>,
     coded: OnceLock<Box<Coded>>,
     alive: FrameBytes,
+    counted: Counted,
 }
 
 impl Frame {
@@ -156,6 +177,26 @@ impl Frame {
         self.plain.whole().len()
     }
 
+    /// Bytes that this frame counts for in [`FrameBytes`]: the memory of all its encodings.
+    pub fn memory_bytes(&self) -> usize {
+        let deflated = self.deflated().map_or(0, Encoded::memory_bytes);
+        self.plain.memory_bytes() + deflated + Coded::memory_bytes(&self.coded)
+    }
+
+    /// Counts one more queue entry in walk `number`; returns how many there are so far.
+    pub(super) fn count(&self, number: u32) -> u32 {
+        let counted = self.counted.get(number) + 1;
+        self.counted.set(number, counted);
+        counted
+    }
+
+    /// Takes one back; returns how many there were.
+    pub(super) fn count_back(&self, number: u32) -> u32 {
+        let counted = self.counted.get(number);
+        self.counted.set(number, counted.saturating_sub(1));
+        counted
+    }
+
     /// The deflated encoding, if one was made already and was worth it.
     pub fn deflated(&self) -> Option<&Encoded> {
         self.deflated.get().and_then(Option::as_ref)
@@ -194,9 +235,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        let deflated = self.deflated().map_or(0, Encoded::memory_bytes);
-        let others = deflated + Coded::memory_bytes(&self.coded);
-        let bytes = self.plain.memory_bytes() + others;
+        let bytes = self.memory_bytes();
         self.alive.0.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
@@ -296,6 +335,7 @@ impl FrameBuilder {
             deflated: OnceLock::new(),
             coded: OnceLock::new(),
             alive: self.alive,
+            counted: Counted::default(),
         })
     }
 }

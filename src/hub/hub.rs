@@ -192,6 +192,7 @@ impl<G: Gateway> Hub<G> {
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
         self.core.flush_dirty(tx);
+        self.core.keep_frame_memory();
         self.settle();
         self.has_to_flush()
     }
@@ -211,8 +212,9 @@ impl<G: Gateway> Hub<G> {
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
     /// clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let drain = self.core.drain_deadline();
-        self.core.deadlines.next().into_iter().chain(drain).min()
+        let others = [self.core.drain_deadline(), self.core.walk_deadline()];
+        let others = others.into_iter().flatten();
+        self.core.deadlines.next().into_iter().chain(others).min()
     }
 
     /// The largest send queue since the last call, in bytes.
@@ -275,9 +277,10 @@ impl<G: Gateway> Hub<G> {
         self.core.message_bytes > self.core.limits.turn_all_message_bytes_max
     }
 
-    /// Some clients have something to send that the kernel may take.
+    /// Some clients have something to send that the kernel may take, or a walk over the queues is
+    /// due because frames are over their limit.
     pub fn has_to_flush(&self) -> bool {
-        self.is_flushing() || self.core.clients.dirty.iter().any(|list| !list.is_empty())
+        self.core.has_unflushed() || self.core.has_to_walk()
     }
 
     /// A flush stopped for want of time.

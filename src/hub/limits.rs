@@ -3,6 +3,9 @@
 
 use crate::admission::{AddressLimits, TrustedProxies};
 
+/// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
+pub const FRAME_WALK_MAX: usize = 8_192;
+
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]
 pub struct SendQueueLimits {
@@ -41,6 +44,8 @@ pub struct Limits {
     pub send_queue: SendQueueLimits,
     /// All frames alive together, each counted once; over it the clients with the largest queues go.
     pub frame_bytes_max: u64,
+    /// Sessions and frames that one flush looks at to find out who holds those; at least one queue.
+    pub frame_walk_max: usize,
     /// Request head: bytes (RFC 9112; 431 beyond).
     pub head_bytes_max: usize,
     /// Request head: header lines.
@@ -83,6 +88,7 @@ impl Default for Limits {
         Self {
             send_queue: SendQueueLimits::default(),
             frame_bytes_max: 512 * 1024 * 1024,
+            frame_walk_max: FRAME_WALK_MAX,
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,

@@ -27,6 +27,7 @@ mod handshake;
 mod hub;
 mod keys;
 mod limits;
+mod memory;
 mod outgoing;
 mod protocol;
 mod publication;
@@ -47,7 +48,7 @@ pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, Fra
 pub use gateway::{Accepted, Admission, Entrance, Gateway, Incoming};
 pub use hub::Hub;
 pub use keys::SessionKey;
-pub use limits::{Limits, SendQueueLimits};
+pub use limits::{FRAME_WALK_MAX, Limits, SendQueueLimits};
 pub use protocol::{
     Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };

@@ -1,8 +1,8 @@
 //! What waits for one client: a control part that goes first, and shared frames behind it.
 //!
-//! Three rules hold the queue together. A frame that was begun is finished before anything else
-//! goes out. Whole control frames go before whole data frames, so that a pong never stands behind
-//! a backlog. Only [`SendQueue::wrote`] moves the queue: a short write moves an offset, no bytes.
+//! Three rules hold the queue together. A frame that was begun is finished first. Whole control
+//! frames go before whole data frames, so that a pong never stands behind a backlog. Only
+//! [`SendQueue::wrote`] moves the queue: a short write moves an offset, no bytes.
 //!
 //! Frames with a conflation key make a slow client skip, never fall behind: past the soft limit,
 //! or when the oldest whole frame is old, only the newest frame per key stays, until the queue is
@@ -146,6 +146,10 @@ impl SendQueue {
     /// Frames that wait or were begun.
     pub(super) fn frames(&self) -> usize {
         self.data.len()
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Frame>> {
+        self.data.iter().map(|entry| &entry.frame)
     }
 
     pub(super) fn data_is_empty(&self) -> bool {

@@ -1,40 +1,40 @@
-//! Who may connect: keys from files that are looked after, and the table of who may subscribe to
-//! what.
+//! Who may connect: keys from files, and the table of who may subscribe to what.
 
 #![cfg_attr(
     not(feature = "redis"),
     allow(dead_code, reason = "gateways with tokens are on Redis")
 )]
 
-use std::fs;
+use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::auth::{Acl, ApiKey, Authenticator, KeyRing};
+use crate::auth::{Acl, ApiKey, Authenticator};
 use crate::gateways::AccessStats;
-use crate::key_files::KeyFiles;
+use crate::key_files::{KeyFiles, KeysInForce};
 use crate::run::RunError;
 use crate::settings::{AuthSettings, SecretText};
+use crate::small_files;
 use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What tokens are judged with, from here on kept up to date.
-pub(super) fn authenticator(settings: &AuthSettings) -> Result<Authenticator, RunError> {
-    let files = KeyFiles::new(settings);
-    let keys = files
-        .read()
-        .map_err(|error| RunError::Settings(error.to_string()))?;
-    let keys = KeyRing::new(keys);
-    files.watch(keys.clone()).map_err(RunError::Thread)?;
+/// What tokens are judged with, and what keeps its keys up to date.
+pub(super) fn authenticator(
+    settings: &AuthSettings,
+) -> Result<(Authenticator, KeysInForce), RunError> {
+    let keys = KeyFiles::new(settings).in_force();
+    let keys = keys.map_err(|error| RunError::Settings(error.to_string()))?;
     let api_key = settings.api_key.as_ref();
-    Ok(Authenticator {
+    let authenticator = Authenticator {
         required: settings.required,
         api_key: api_key.and_then(|key| ApiKey::new(key.expose())),
-        keys,
+        keys: keys.ring(),
         rules: settings.rules.clone(),
-    })
+    };
+    Ok((authenticator, keys))
 }
 
 /// Logs what is allowed and probably not meant.
@@ -77,11 +77,13 @@ pub(super) fn acl(file: Option<&Path>) -> Result<Acl, RunError> {
     let Some(path) = file else {
         return Ok(Acl::default());
     };
-    let wrong = |error: &dyn std::fmt::Display| {
-        let path = path.display();
-        RunError::Settings(format!("--acl {path}: {error}"))
-    };
-    let text = fs::read(path).map_err(|error| wrong(&error))?;
+    acl_of(path, small_files::read(path)).map_err(RunError::Settings)
+}
+
+/// The table of this text of a file.
+pub(super) fn acl_of(path: &Path, text: io::Result<Vec<u8>>) -> Result<Acl, String> {
+    let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
+    let text = text.map_err(|error| wrong(&error))?;
     Acl::from_json(&text).map_err(|error| wrong(&error))
 }
 

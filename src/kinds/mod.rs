@@ -3,7 +3,7 @@
 //! | folder | has |
 //! | --- | --- |
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
-//! | `trades`, `channels` | the gateways on Redis; what both need of tokens and Redis is in `auth` and `redis` |
+//! | `trades`, `channels` | the gateways on Redis; what both need of tokens and Redis is in `auth`, `reload` and `redis` |
 //! | `events` | the gateway between devices and HTTP services |
 //!
 //! A folder has the gateway's rows of settings, its pages, and the function that puts feed, gateway,
@@ -15,6 +15,8 @@ mod events;
 mod levels;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod reload;
 #[cfg(test)]
 mod tests;
 mod trades;

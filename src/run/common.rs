@@ -1,6 +1,7 @@
 //! What every gateway is told: made from its settings once, each part in the form of who takes it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::auth::Origins;
 use crate::http::{Cors, HttpSettings, ReadyLimits};
@@ -33,6 +34,8 @@ pub struct CommonSettings {
     pub bus_queue_messages_max: usize,
     /// Bytes of these messages, and one message of any size; 0 where there is no bus.
     pub bus_queue_bytes_max: usize,
+    /// The file with the log filter, if it is in one.
+    pub log_filter_file: Option<PathBuf>,
     /// Seconds that the bus may be away before the process ends; `None` for ever.
     pub bus_away_exit_s: Option<u64>,
 }
@@ -66,6 +69,7 @@ impl CommonSettings {
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
             bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
+            log_filter_file: checked.path("log-filter-file"),
             bus_away_exit_s: Some(of_bus(checked, "bus-away-exit-s")).filter(|s| *s > 0),
         }
     }

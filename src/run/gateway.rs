@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::common::CommonSettings;
+use super::log_filter::LogFilterFile;
 use super::process::{bound_connections, build, seed};
+use super::reload::{Reload, Reloads};
 use super::stats_line::StatsLine;
 use super::systemd;
 use crate::clock::Clock;
@@ -64,6 +66,7 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
+    reloads: Vec<Box<dyn Reload>>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
 }
@@ -114,6 +117,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
+            reloads: Vec::new(),
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
         }
@@ -171,6 +175,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
+    /// Parts of the settings that are read again at SIGHUP, beside the log filter.
+    #[must_use]
+    pub fn reloads(mut self, parts: impl IntoIterator<Item = Box<dyn Reload>>) -> Self {
+        self.reloads.extend(parts);
+        self
+    }
+
     /// What other threads tell the gateway.
     #[must_use]
     pub fn inputs(mut self, inputs: Inputs<G::In>) -> Self {
@@ -196,7 +207,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         bound_connections(&mut common);
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
-        telemetry.add_gateway(self.metrics);
+        let reloads = reloads(self.reloads, &common);
+        let metrics = self.metrics.into_iter().chain([reloads.metric()]);
+        telemetry.add_gateway(metrics.collect());
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));
@@ -232,6 +245,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             admin_addr,
             telemetry,
         };
+        reloads.start().map_err(RunError::Thread)?;
         announce(&listening);
         let bus_away = watch(&common, &listening.telemetry, clock, self.stats_line)?;
         reactor.run().map_err(RunError::Loop)?;
@@ -242,6 +256,15 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             _ => Ok(()),
         }
     }
+}
+
+/// The gateway's parts that are read again, and the log filter last: a line about another part is
+/// logged as it was before.
+fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads {
+    if let Some(path) = &common.log_filter_file {
+        parts.push(Box::new(LogFilterFile(path.clone())));
+    }
+    Reloads::new(parts)
 }
 
 /// Starts the threads that look at the running loop from outside.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::RunError;
+use super::{RunError, reload};
 use crate::settings::{Check, Checked, Rows};
 
 /// A gateway as one value. A program is a list of these ([`crate::commands::Program`]): its
@@ -74,6 +74,7 @@ impl GatewayKind {
     /// # Errors
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
     pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
+        reload::expect_signals();
         let ended = (self.run)(checked);
         // Whoever came as far as to listen has put everything together.
         if matches!(ended, Ok(()) | Err(RunError::Listen { .. })) {

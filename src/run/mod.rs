@@ -6,6 +6,8 @@
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `common` | what every gateway is told, from its settings |
 //! | `process` | what every process does first, and says |
+//! | `reload` | what is read again at SIGHUP, and key files when they change |
+//! | `log_filter` | the log filter, and the file that it may be in |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
 //! | `stats_line` | the numbers that a gateway logs of itself |
 //! | `systemd` | what systemd is told, where it started the process |
@@ -17,7 +19,9 @@ mod bus_away;
 mod common;
 mod gateway;
 mod kind;
+mod log_filter;
 mod process;
+mod reload;
 mod stats_line;
 mod systemd;
 
@@ -30,6 +34,7 @@ pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Listening, Parts};
 pub use self::kind::{GatewayKind, Print};
 pub use self::process::{say, start_process};
+pub use self::reload::{Reload, Reloaded};
 pub use self::stats_line::StatsLine;
 
 /// Why a gateway ended without a signal.

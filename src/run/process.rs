@@ -6,6 +6,7 @@ use rlimit::Resource;
 
 use super::RunError;
 use super::common::CommonSettings;
+use super::log_filter;
 use crate::clock::Clock;
 use crate::http::Admin;
 use crate::settings::Checked;
@@ -23,13 +24,14 @@ const REFUSED_MAX: usize = 16;
 /// starts the clock that all threads of the process share.
 ///
 /// # Errors
-/// Logging was set up before, or the system refuses a thread.
+/// Logging was set up before, the file of the log filter is broken, or the system refuses a thread.
 pub fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     let format = match checked.choice("log-format") {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    logging::init(format, &checked.text("log-filter"))?;
+    let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
+    logging::init(format, &filter)?;
     for warning in checked.warnings() {
         tracing::warn!("{warning}");
     }

@@ -10,6 +10,7 @@ impl Checked {
         hub::Limits {
             send_queue: self.send_queue(),
             frame_bytes_max: self.number("frame-bytes-max"),
+            frame_walk_max: hub::FRAME_WALK_MAX,
             head_bytes_max: self.number("head-bytes-max"),
             head_headers_max: self.number("head-headers-max"),
             handshake_us: self.micros("handshake-timeout-ms"),

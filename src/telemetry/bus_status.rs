@@ -12,6 +12,8 @@ pub struct BusStatus {
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
     refused: AtomicU64,
+    look_backs_limited: AtomicU64,
+    subscription_refused: AtomicBool,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -26,6 +28,12 @@ pub struct ConsumerStatus {
     silent: AtomicBool,
     /// 0: not stalled.
     stall: AtomicU8,
+    /// Unix milliseconds since which it cannot be read from, while the connection is well; 0: it
+    /// can.
+    away_since_unix_ms: AtomicI64,
+    /// It was read from before.
+    has_stood: AtomicBool,
+    setups_failed: AtomicU64,
 }
 
 /// Why nothing comes from a consumer for which the bus holds messages.
@@ -46,6 +54,9 @@ impl BusStatus {
             lag: AtomicI64::new(-1),
             silent: AtomicBool::new(false),
             stall: AtomicU8::new(0),
+            away_since_unix_ms: AtomicI64::new(0),
+            has_stood: AtomicBool::new(false),
+            setups_failed: AtomicU64::new(0),
         };
         Self {
             connected: AtomicBool::new(false),
@@ -53,6 +64,8 @@ impl BusStatus {
             away_since_unix_ms: AtomicI64::new(now_unix_ms),
             reconnects: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            look_backs_limited: AtomicU64::new(0),
+            subscription_refused: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
         }
     }
@@ -64,7 +77,7 @@ impl BusStatus {
 
     /// The bus answers and every subscription stands.
     pub fn subscribed(&self) -> bool {
-        self.subscribed.load(Relaxed)
+        self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
     }
 
     /// Since when the bus is away, Unix milliseconds; `None` while its subscriptions stand. A bus
@@ -81,6 +94,26 @@ impl BusStatus {
     /// How many subscriptions the bus has refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// How many searches for the last good message of a subject ended at their limit.
+    pub fn look_backs_limited(&self) -> u64 {
+        self.look_backs_limited.load(Relaxed)
+    }
+
+    /// Source: a search for the last good message of a subject ended at its limit.
+    pub fn count_look_back_limited(&self) {
+        self.look_backs_limited.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the bus refuses a subscription without which nothing comes.
+    pub fn is_subscription_refused(&self) -> bool {
+        self.subscription_refused.load(Relaxed)
+    }
+
+    /// Source: whether the bus refuses a subscription without which nothing comes.
+    pub fn set_subscription_refused(&self, refused: bool) {
+        self.subscription_refused.store(refused, Relaxed);
     }
 
     /// The consumers, in the order in which they were given.
@@ -104,6 +137,29 @@ impl BusStatus {
     pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
         let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
         self.consumers.iter().map(move |c| (c.name(), stall(c)))
+    }
+
+    /// The consumers, and whether each cannot be read from (1) or can (0), while the connection is
+    /// well.
+    pub fn aways(&self) -> impl Iterator<Item = (&str, u64)> {
+        let away = |c: &ConsumerStatus| u64::from(c.is_away());
+        self.consumers.iter().map(move |c| (c.name(), away(c)))
+    }
+
+    /// The consumers, and how often each could not be set up.
+    pub fn setups_failed(&self) -> impl Iterator<Item = (&str, u64)> {
+        let failed = |c: &ConsumerStatus| c.setups_failed.load(Relaxed);
+        self.consumers.iter().map(move |c| (c.name(), failed(c)))
+    }
+
+    /// Whether any consumer cannot be read from for more than `grace_ms`, or never could be.
+    pub fn has_away(&self, now_unix_ms: i64, grace_ms: i64) -> bool {
+        self.consumers.iter().any(|consumer| {
+            let away_ms = |since| now_unix_ms.saturating_sub(since);
+            consumer
+                .away_since_unix_ms()
+                .is_some_and(|since| away_ms(since) > grace_ms || !consumer.has_stood.load(Relaxed))
+        })
     }
 
     /// Whether any consumer is stalled for that reason.
@@ -170,6 +226,29 @@ impl ConsumerStatus {
         }
     }
 
+    /// Since when it cannot be read from while the connection is well, Unix milliseconds.
+    pub fn away_since_unix_ms(&self) -> Option<i64> {
+        Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
+    }
+
+    /// Whether it cannot be read from while the connection is well.
+    pub fn is_away(&self) -> bool {
+        self.away_since_unix_ms().is_some()
+    }
+
+    /// Source: it could not be set up. The moment of the first call since it stood counts.
+    pub fn set_away(&self, now_unix_ms: i64) {
+        self.setups_failed.fetch_add(1, Relaxed);
+        let since = &self.away_since_unix_ms;
+        let _ = since.compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
+    }
+
+    /// Source: it is read from.
+    pub fn set_attached(&self) {
+        self.has_stood.store(true, Relaxed);
+        self.away_since_unix_ms.store(0, Relaxed);
+    }
+
     /// Source: whether the server is silent about it.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Relaxed);
@@ -220,6 +299,25 @@ mod tests {
         assert_eq!(consumer.lag(), Some(i64::MAX as u64));
         consumer.set_lag(None);
         assert_eq!(consumer.lag(), None);
+    }
+
+    #[test]
+    fn a_consumer_that_cannot_be_set_up_is_away_and_has_a_grace_if_it_stood_before() {
+        let bus = BusStatus::new(&[("a", "x"), ("b", "y")], 0);
+        bus.set_up(true);
+        assert!(bus.subscribed() && !bus.has_away(0, 10));
+        bus.consumers()[0].set_away(5);
+        bus.consumers()[0].set_away(6);
+        assert!(!bus.subscribed() && bus.connected());
+        assert!(bus.has_away(5, 10), "nothing came from it yet");
+        assert_eq!(bus.consumers()[0].away_since_unix_ms(), Some(5));
+        bus.consumers()[0].set_attached();
+        assert!(bus.subscribed() && !bus.has_away(99, 10));
+        bus.consumers()[0].set_away(20);
+        assert!(!bus.has_away(30, 10) && bus.has_away(31, 10));
+        let of = |all: Vec<(&str, u64)>| all.iter().map(|(_, n)| *n).collect::<Vec<_>>();
+        assert_eq!(of(bus.setups_failed().collect()), [3, 0]);
+        assert_eq!(of(bus.aways().collect()), [1, 0]);
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! Log set-up: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
 
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use super::log_lines::{self, LogLines};
 
 /// The format of this process, once it is known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Puts another filter in force; there is one for each format.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+/// The filter of this process, once there is one: what replaces it, and its directives.
+static FILTER: OnceLock<(SetFilter, Mutex<String>)> = OnceLock::new();
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +39,9 @@ pub enum LoggingError {
     /// Us: it was set up before.
     #[error("logging is set up already")]
     Again,
+    /// Us: there is no log whose filter could be replaced.
+    #[error("logging is not set up")]
+    NotSetUp,
 }
 
 /// Sends log lines to standard output: those that `directives` let through, which are what
@@ -46,17 +55,48 @@ pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let lines = LogLines::start()?;
     let formatter = tracing_subscriber::fmt().with_env_filter(filter);
+    let set_filter: SetFilter;
     match format {
-        LogFormat::Text => formatter.with_writer(lines).try_init(),
+        LogFormat::Text => {
+            let formatter = formatter.with_writer(lines).with_filter_reloading();
+            let handle = formatter.reload_handle();
+            set_filter = Box::new(move |filter| handle.reload(filter));
+            formatter.try_init()
+        }
         LogFormat::Json => {
             let formatter = formatter.json().flatten_event(true);
-            formatter.with_writer(lines.json()).try_init()
+            let formatter = formatter.with_writer(lines.json()).with_filter_reloading();
+            let handle = formatter.reload_handle();
+            set_filter = Box::new(move |filter| handle.reload(filter));
+            formatter.try_init()
         }
     }
     .map_err(|_| LoggingError::Again)?;
     FORMAT.get_or_init(|| format);
+    FILTER.get_or_init(|| (set_filter, Mutex::new(directives.to_owned())));
     flush_before_panics();
     Ok(())
+}
+
+/// Lets other lines through from now on: those that `directives` let through.
+///
+/// # Errors
+/// `directives` cannot be read, and the filter stays; or logging was not set up.
+pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
+    let next = filter(directives)?;
+    let (set, in_force) = FILTER.get().ok_or(LoggingError::NotSetUp)?;
+    set(next).map_err(|_| LoggingError::NotSetUp)?;
+    let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+    directives.clone_into(&mut in_force);
+    Ok(())
+}
+
+/// Returns `true` if the filter was made from exactly these directives.
+pub fn is_in_force(directives: &str) -> bool {
+    FILTER.get().is_some_and(|(_, in_force)| {
+        let in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_force == directives
+    })
 }
 
 /// A panic ends the process at once, and the lines before it say why.

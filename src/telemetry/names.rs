@@ -195,8 +195,8 @@ metric_names! { |at|
         "Memory of all frames in bytes; a frame counts once, in however many queues."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for all frames (--frame-bytes-max); over the limit the client with the \
-            largest queue is dropped."
+        "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
+            the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     WRITES = Counter "weirgate_writes_total" []
         "Writes to the sockets of clients."
@@ -255,14 +255,24 @@ metric_names! { |at|
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
         "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus.map(BusStatus::refused));
+    BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
+        "Searches for the last good message of a subject that ended at --look-back-messages-max."
+        => IfAny(at.bus.map(BusStatus::look_backs_limited));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
         "1 while JetStream does not answer about a consumer, though the connection is well."
         => IfAny(at.bus.map(|bus| ByLabel(bus.silences())));
+    CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
+        "1 while a consumer cannot be set up, though the connection is well."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.aways())));
+    CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
+        "Attempts to set up a consumer that failed, though the connection is well."
+        => IfAny(at.bus.map(|bus| ByLabel(bus.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus holds messages for a consumer and none was handed over for 5 s."
+        "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
+            its acknowledgements."
         => IfAny(at.bus.map(|bus| ByLabel(bus.stalls())));
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
         "Names and patterns held by clients, counted once per client.";
@@ -283,6 +293,8 @@ metric_names! { |at|
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
         "1 while calls of a service pause after too many failures, or a single call probes the \
             service.";
+    SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
+        "1 while a service does not answer: from a request without an answer to the next answer.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
         "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []
@@ -304,6 +316,8 @@ metric_names! { |at|
              connections to the service.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
         "Bytes of bodies forwarded by the proxy, by direction.";
+    RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
+        "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;

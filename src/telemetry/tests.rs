@@ -34,6 +34,7 @@ fn telemetry() -> Arc<Telemetry> {
         by_service(&names::UPSTREAM_CALLS_IN_FLIGHT),
         by_service(&names::UPSTREAM_CALLS_SKIPPED),
         by_service(&names::UPSTREAM_CIRCUIT_OPEN),
+        by_service(&names::SERVICE_AWAY),
         GatewayMetric::ByLabel(&names::EVENT_ERRORS, Box::new(|| vec![("rate_limited", 7)])),
         GatewayMetric::Number(&names::PUSHES, Box::new(|| 8)),
         GatewayMetric::Number(&names::MESSAGES_FORGOTTEN, Box::new(|| 9)),
@@ -53,6 +54,7 @@ fn telemetry() -> Arc<Telemetry> {
             &names::PROXY_BODY_BYTES,
             Box::new(|| vec![(["simulation", "answer"], 11)]),
         ),
+        GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(|| vec![(["acl", "failed"], 12)])),
     ]);
     telemetry
 }

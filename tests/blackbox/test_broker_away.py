@@ -1,6 +1,6 @@
 """The broker goes away and comes back: clients stay, /ready tells of it, the feed returns by itself.
 
-`make test` keeps it away for seconds; `make soak` for longer (TEST_AWAY_S, TEST_READY_GRACE_MS).
+`make test` keeps it away for seconds; `make outages` for longer (TEST_AWAY_S, TEST_READY_GRACE_MS).
 """
 import asyncio
 import os

@@ -249,11 +249,19 @@ def test_the_unit_is_good_and_hardened(tmp_path):
     assert exposure < 2, text
 
 
+def test_freed_memory_goes_back_to_the_kernel_in_every_recipe():
+    unit = (DEPLOY / "systemd" / "weirgate@.service").read_text()
+    settings = re.findall(r"^Environment=(MALLOC_\w+=\d+)$", unit, re.M)
+    assert {setting.split("=")[0] for setting in settings} == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX"}
+    assert re.findall(r"^ENV (MALLOC_\S+)$", (ROOT / "Dockerfile").read_text(), re.M) == settings
+
+
 def test_the_unit_waits_for_a_stop_and_gives_up_on_wrong_settings_only(tmp_path):
     unit = dict(line.split("=", 1) for line in unit_for_here(tmp_path).read_text().splitlines()
                 if "=" in line and not line.startswith("#"))
     assert int(unit["TimeoutStopSec"]) * 1000 > default_ms("stop-timeout-ms")
     assert unit["Type"] == "notify" and unit["Restart"] == "always" and unit["RestartPreventExitStatus"] == "2"
+    assert unit["ExecReload"] == "/bin/kill -HUP $MAINPID", "a reload, and no restart"
     assert float(unit["WatchdogSec"]) >= 2, "the loop turns twice a second"
     status, _ = run([weirgate_binary()], {"WEIRGATE_GATEWAY": "levels", "GATEWAY_PORT": "many"})
     assert str(status) == unit["RestartPreventExitStatus"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Protocol conformance of the release build; starts and ends every server that it needs.
 #
-#   run.sh autobahn [SET...]   Autobahn TestSuite against examples/echo (sets: quick deflate-quick, see autobahn.sh)
+#   run.sh autobahn [SET...]   Autobahn TestSuite against examples/echo (sets: quick deflate-quick all, see autobahn.sh)
 #   run.sh abuse-quick         the part of abuse.py that takes seconds, against examples/echo
 #   run.sh abuse-echo          all of abuse.py against examples/echo
 #   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server

@@ -1,7 +1,7 @@
 //! Limits of the send queue, conflation, memory of frames.
 
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{CloseReason, Feed, Limits, SendQueueLimits, SessionKey};
+use weirgate::hub::{CloseReason, Feed, Limits, SessionKey};
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;
@@ -230,53 +230,6 @@ fn the_retained_state_comes_first_and_never_twice() {
     assert_eq!(world.texts(before), [flow("one"), flow("two")]);
     assert_eq!(world.texts(between), [flow("two")]);
     assert_eq!(world.texts(after), [flow("one"), flow("two")]);
-}
-
-#[test]
-fn past_the_memory_limit_the_largest_queue_goes() {
-    let limits = Limits {
-        frame_bytes_max: 100_000,
-        send_queue: SendQueueLimits::default(),
-        ..small_queue()
-    };
-    let mut world = symbols(limits);
-    let small = world.reader(None, 0);
-    world.publish(20_000);
-    let large = world.reader(None, 0);
-    for _ in 0..4 {
-        world
-            .hub
-            .handle_input(world.now, In::Publish("B".to_owned(), String::new()));
-    }
-    world.text(large, "sub B");
-    let more = "y".repeat(45_000);
-    world
-        .hub
-        .handle_input(world.now, In::Publish("B".to_owned(), more.clone()));
-    world.settle();
-    assert_eq!(world.reason(large), None);
-    world
-        .hub
-        .handle_input(world.now, In::Publish("B".to_owned(), more));
-    world.settle();
-    assert_eq!(world.reason(large), Some(CloseReason::FrameMemory));
-    assert_eq!(world.reason(small), None);
-    assert!(world.frame_bytes.alive() <= 100_000);
-}
-
-#[test]
-fn a_shared_frame_is_counted_once() {
-    let mut world = symbols(small_queue());
-    let keys: Vec<_> = (0..10).map(|_| world.reader(Some(15), 0)).collect();
-    world.publish(10_000);
-    assert!(
-        world.frame_bytes.alive() < 12_000,
-        "one plain, one deflated"
-    );
-    assert_eq!(world.hub.stats().frames_deflated, 1);
-    assert_eq!(world.hub.stats().send_queue_bytes, 100_000);
-    keys.iter().for_each(|key| world.end(*key, true));
-    assert_eq!(world.frame_bytes.alive(), 0);
 }
 
 #[test]

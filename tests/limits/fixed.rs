@@ -78,7 +78,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Keys for the check of tokens",
         value: "64",
         beyond: "the start ends with status 2; a changed file is ignored",
-        shows: Shows::Elsewhere("the log"),
+        shows: Shows::Metric(names::RELOADS),
         code: ("src/auth/keys.rs", "KEYS_MAX: usize = 64;"),
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },
@@ -370,17 +370,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         shows: Shows::Metric(names::BUS_MESSAGES_BAD),
         code: ("src/feeds/bad_log.rs", "LINES_PER_SECOND: u32 = 5;"),
         test: "src/feeds/bad_log.rs::the_rate_is_bounded_and_what_was_left_out_is_said",
-    },
-    Fixed {
-        what: "Messages from JetStream without an acknowledgement, per consumer",
-        value: "512",
-        beyond: "the server waits; the stream keeps the rest",
-        shows: Shows::Metric(names::CONSUMER_LAG),
-        code: (
-            "src/sources/nats/consumers.rs",
-            "ACK_PENDING_MAX: i64 = 512;",
-        ),
-        test: "tests/nats_source/outages.rs::a_full_channel_leaves_the_rest_with_the_server",
     },
     Fixed {
         what: "Plain HTTP: bytes read behind a request that is being answered",

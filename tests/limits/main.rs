@@ -3,13 +3,19 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod files;
 mod fixed;
+mod frames;
+mod nats;
 mod tables;
 
 use std::fs;
 use std::path::PathBuf;
 
-use fixed::FIXED;
+use files::FILES;
+use fixed::{FIXED, Fixed};
+use frames::FRAMES;
+use nats::NATS;
 use tables::settings;
 use weirgate::settings::Setting;
 
@@ -56,6 +62,11 @@ fn limits() -> Vec<Setting> {
     limits
 }
 
+/// The limits that are no settings.
+fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
+    FIXED.iter().chain(FILES).chain(FRAMES).chain(NATS)
+}
+
 #[test]
 fn the_document_of_limits_is_what_the_table_says() {
     check_made("docs/reference/limits.md", &tables::limits(&limits()));
@@ -81,14 +92,14 @@ fn every_limit_has_a_test_that_is_there() {
     for setting in limits() {
         check_test(setting.flag, setting.limit.expect("a limit").test);
     }
-    for fixed in FIXED {
+    for fixed in fixed_limits() {
         check_test(fixed.what, fixed.test);
     }
 }
 
 #[test]
 fn fixed_limits_are_what_the_code_says() {
-    for fixed in FIXED {
+    for fixed in fixed_limits() {
         let (file, code) = fixed.code;
         assert!(read(file).contains(code), "{}: {code}", fixed.what);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use weirgate::kinds::GATEWAYS;
 use weirgate::settings::{self, Heading, Kind, Rows, Setting, Shows, Unit};
 
-use crate::fixed::FIXED;
+use crate::fixed_limits;
 
 /// The gateways in the order of the documents, where it is not that of the list: the demo beside the
 /// gateway that it tries out.
@@ -152,7 +152,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         ],
     );
     row(&mut out, &["---"; 6]);
-    for fixed in FIXED {
+    for fixed in fixed_limits() {
         let file = format!("[{0}](../../{0})", fixed.code.0);
         let shown = shows(fixed.shows);
         let cells = [

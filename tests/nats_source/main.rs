@@ -5,7 +5,9 @@
 mod access;
 mod cluster;
 mod links;
+mod look_back;
 mod outages;
+mod permissions;
 mod relaying;
 mod silence;
 mod waiting;
@@ -19,7 +21,7 @@ use nats::jetstream::{JetStream, StreamConfig};
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{
-    Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+    Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
@@ -59,6 +61,10 @@ fn settings(url: &str) -> NatsSettings {
         watchdog_misses: 2,
         consumer_silence_max_ms: 2_000,
         backlog_quiet_min: 4,
+        look_back: LookBack {
+            messages_max: 20,
+            is_good: Arc::new(|_, payload| !payload.starts_with(b"bad")),
+        },
     }
 }
 

@@ -8,13 +8,21 @@ use weirgate::telemetry::Stall;
 
 use super::*;
 
-/// The request that is muted. What takes its place has the same length, and no service.
-const ASKED: &[u8] = b"$JS.API.CONSUMER.INFO.LEVEL_SIGNALS.";
-const MUTED: &[u8] = b"$JS.MUTE.CONSUMER.INF.LEVEL_SIGNALS.";
+/// A request that is muted, and what takes its place: of the same length, and no service.
+type Mute = (&'static [u8], &'static [u8]);
 
-/// A way to the server that can make JetStream deaf for questions about the consumers of one
-/// stream. Returns its URL and the switch.
-fn muting(server: &NatsServer) -> (String, Arc<AtomicBool>) {
+const OF_CONSUMERS: Mute = (
+    b"$JS.API.CONSUMER.INFO.LEVEL_SIGNALS.",
+    b"$JS.MUTE.CONSUMER.INF.LEVEL_SIGNALS.",
+);
+const OF_THE_STREAM: Mute = (
+    b"$JS.API.STREAM.INFO.LEVEL_SIGNALS",
+    b"$JS.MUTE.STREAM.INF.LEVEL_SIGNALS",
+);
+
+/// A way to the server that can make JetStream deaf for questions about one stream. Returns its
+/// URL and the switch.
+fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
     let (mute, address) = (Arc::new(AtomicBool::new(false)), server.address());
@@ -27,20 +35,21 @@ fn muting(server: &NatsServer) -> (String, Arc<AtomicBool>) {
             let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");
             let (back, there) = (copy(&far), copy(&client));
             let is_mute = Arc::clone(&is_mute);
-            thread::spawn(move || forward(client, far, &is_mute));
-            thread::spawn(move || forward(back, there, &AtomicBool::new(false)));
+            thread::spawn(move || forward(client, far, what, &is_mute));
+            thread::spawn(move || forward(back, there, what, &AtomicBool::new(false)));
         }
     });
     (url, mute)
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, is_mute: &AtomicBool) {
+fn forward(mut from: TcpStream, mut to: TcpStream, what: Mute, is_mute: &AtomicBool) {
+    let (asked, muted) = what;
     let mut buffer = [0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
         let mut bytes = buffer[..n].to_vec();
-        for at in 0..n.saturating_sub(ASKED.len()) {
-            if is_mute.load(SeqCst) && bytes[at..].starts_with(ASKED) {
-                bytes[at..at + MUTED.len()].copy_from_slice(MUTED);
+        for at in 0..n.saturating_sub(asked.len()) {
+            if is_mute.load(SeqCst) && bytes[at..].starts_with(asked) {
+                bytes[at..at + muted.len()].copy_from_slice(muted);
             }
         }
         if to.write_all(&bytes).is_err() {
@@ -54,7 +63,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, is_mute: &AtomicBool) {
 #[test]
 fn a_consumer_that_nobody_answers_about_touches_no_other_subject() {
     let server = NatsServer::start();
-    let (url, mute) = muting(&server);
+    let (url, mute) = muting(&server, OF_CONSUMERS);
     // Somebody listens there, so that no server answers "no responders".
     let deaf = nats::connect(server.url()).expect("a connection");
     let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
@@ -93,6 +102,99 @@ fn a_consumer_that_nobody_answers_about_touches_no_other_subject() {
         source.until(&format!("levels {n}")),
         [format!("levels {n}")]
     );
+}
+
+#[test]
+fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
+    let server = NatsServer::start();
+    let (url, mute) = muting(&server, OF_CONSUMERS);
+    mute.store(true, SeqCst);
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let source = run(settings(&url));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    let js = jetstream(&server.url());
+    let of_levels = &source.status.consumers()[0];
+    assert!(of_levels.is_away() && source.status.connected() && !source.status.subscribed());
+    let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();
+    // It is tried again, further and further apart, and the other subject waits for a moment.
+    let begun = Instant::now();
+    let mut n = 0;
+    while begun.elapsed() < Duration::from_secs(6) {
+        publish(&js, FLOW, n..n + 1);
+        assert_eq!(short(&source.next()), format!("flow {n}"));
+        n += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!((2..=5).contains(&failed()), "{} attempts", failed());
+    assert!(!source.status.consumers()[1].is_away());
+    publish(&js, LEVELS, 0..2);
+    mute.store(false, SeqCst);
+    assert_eq!(source.until("CaughtUp"), ["levels 1 quiet", "CaughtUp"]);
+    eventually("all is well", || source.status.subscribed());
+    publish(&js, LEVELS, 2..3);
+    assert_eq!(source.until("levels 2"), ["levels 2"]);
+    assert_eq!(source.status.reconnects(), 0);
+}
+
+#[test]
+fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
+    let server = NatsServer::start();
+    make_streams(&jetstream(&server.url()));
+    let (url, mute) = muting(&server, OF_THE_STREAM);
+    mute.store(true, SeqCst);
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let source = run(settings(&url));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();
+    eventually("the silence counts as another failure", || failed() > 1);
+    assert!(source.status.consumers()[0].is_away() && !source.status.consumers()[1].is_away());
+    mute.store(false, SeqCst);
+    eventually_within(Duration::from_secs(3), "it is tried at once", || {
+        source.status.subscribed()
+    });
+    publish(&jetstream(&server.url()), LEVELS, 0..1);
+    source.until("levels 0");
+}
+
+#[test]
+fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    // Bits a second: a message takes minutes. The crate does not know the field.
+    let config = r#"{"stream_name":"LEVEL_SIGNALS","config":{"durable_name":"gateway_levels",
+        "deliver_subject":"_INBOX.of_others","filter_subject":"levels.signals",
+        "ack_policy":"explicit","deliver_policy":"all","rate_limit_bps":8}}"#;
+    let made = nats::connect(server.url())
+        .and_then(|c| {
+            let subject = "$JS.API.CONSUMER.DURABLE.CREATE.LEVEL_SIGNALS.gateway_levels";
+            c.request(subject, config)
+        })
+        .expect("an answer");
+    assert!(
+        !String::from_utf8_lossy(&made.data).contains("error"),
+        "{made:?}"
+    );
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    // The server lets about a MiB through before the limit counts.
+    for _ in 0..20 {
+        js.publish(LEVELS, "x".repeat(200_000)).expect("published");
+    }
+    let of_levels = &source.status.consumers()[0];
+    eventually("the stall is told", || {
+        of_levels.stall() == Some(Stall::NothingDelivered)
+    });
+    assert!(of_levels.lag().is_some_and(|lag| lag > 0));
+    publish(&js, FLOW, 0..1);
+    eventually("the other subject goes on", || {
+        source
+            .events
+            .try_iter()
+            .any(|event| short(&event) == "flow 0")
+    });
 }
 
 #[test]

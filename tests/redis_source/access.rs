@@ -66,6 +66,10 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     eventually("it is refused", || source.status.refused() > 0);
     thread::sleep(Duration::from_millis(300));
     assert!(!source.status.subscribed() && source.status.away_since_unix_ms().is_some());
+    assert!(
+        source.status.is_subscription_refused(),
+        "/ready tells at once"
+    );
     let mut admin = server.client();
     let mut allow = redis::cmd("ACL");
     let allow = allow.arg("SETUSER").arg("reader").arg("allchannels");
@@ -75,6 +79,7 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     kill.query::<usize>(&mut admin).expect("an answer");
     eventually("it stands", || source.status.subscribed());
     assert!(source.status.away_since_unix_ms().is_none());
+    assert!(!source.status.is_subscription_refused());
 }
 
 #[test]

@@ -110,6 +110,8 @@ class Client(asyncio.Protocol):
             self.ended.set_result(error)
         if not self.upgraded.done():
             self.upgraded.set_exception(ConnectionError(f"ended before its 101: {error}"))
+            # Seen: whoever was to wait may have been cancelled.
+            self.upgraded.exception()
         self.changed.set()
 
     @property
@@ -167,8 +169,12 @@ async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=No
         s = small_socket(receive_bytes)
         await loop.sock_connect(s, ("127.0.0.1", port))
         _, client = await loop.create_connection(protocol, sock=s)
-    head = await asyncio.wait_for(client.upgraded, 10)
-    assert head.startswith("HTTP/1.1 101"), head
+    try:
+        head = await asyncio.wait_for(client.upgraded, 10)
+        assert head.startswith("HTTP/1.1 101"), head
+    except BaseException:
+        client.abort()
+        raise
     return client
 
 

@@ -20,7 +20,7 @@ class Service:
     """Answers each POST with what `answer(asked)` gives: a value, (status, value) or (status, value, headers). Keeps what
     it was asked."""
 
-    def __init__(self, answer=lambda asked: None):
+    def __init__(self, answer=lambda asked: None, port=0):
         self.asked, self.headers = [], []
         service = self
 
@@ -45,7 +45,7 @@ class Service:
             def log_message(self, *_):
                 pass
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

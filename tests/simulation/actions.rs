@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{CloseReason, SessionKey};
+use weirgate::hub::{CloseReason, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -234,6 +234,18 @@ impl<T: Toy> Run<T> {
             };
             self.world.open_window(key, room);
         }
+    }
+
+    /// Other threads make frames, and hand them over later: nobody may be dropped for those.
+    pub(crate) fn hold_outside(&mut self) {
+        if self.outside.len() > 3 || self.random.chance(40) {
+            self.outside.clear();
+            return;
+        }
+        let most = self.limits.frame_bytes_max.min(200_000);
+        let bytes = self.random.below(most) as usize;
+        let frame = Frame::text(&self.world.frame_bytes).body(&vec![b'x'; bytes]);
+        self.outside.push(frame.finish());
     }
 
     pub(crate) fn stop_reading(&mut self) {

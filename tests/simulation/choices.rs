@@ -39,6 +39,7 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
             true => random.between(30_000, 200_000),
             false => u64::MAX,
         },
+        frame_walk_max: random.pick(&[1, 10, 8_192, 8_192]),
         head_bytes_max: random.between(600, 16_384) as usize,
         handshake_us: random.between(SECOND, 10 * SECOND),
         message_bytes_max: random.between(1_000, 60_000) as usize,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
+use std::sync::Arc;
 
-use weirgate::hub::{CloseReason, Gateway, Limits, PhaseKind, SessionKey};
+use weirgate::hub::{CloseReason, Frame, Gateway, Limits, PhaseKind, SessionKey};
 
 use super::broker::Broker;
 use super::choices::{self, SECOND};
@@ -156,6 +157,8 @@ pub(crate) struct Run<T: Toy> {
     pub(crate) slots: BTreeSet<u32>,
     pub(crate) coverage: Coverage,
     pub(crate) broker: Option<Broker>,
+    /// Frames on their way from another thread: they wait in no queue.
+    pub(crate) outside: Vec<Arc<Frame>>,
     /// Clients at once, about.
     pub(crate) crowd: usize,
     pub(crate) number: u64,
@@ -195,6 +198,7 @@ impl<T: Toy> Run<T> {
             hard_bytes: limits.send_queue.hard_bytes,
             conflate_after_us: limits.send_queue.conflate_after_us,
         });
+        ledger.borrow_mut().limits_frames = limits.frame_bytes_max < u64::MAX;
         let mut world = World::new(limits.clone(), gateway, seed);
         world.handed_over = Some(Vec::new());
         world.net.ledger = Some(Shared::clone(&ledger));
@@ -216,6 +220,7 @@ impl<T: Toy> Run<T> {
             slots: BTreeSet::new(),
             coverage: Coverage::new(),
             broker,
+            outside: Vec::new(),
             crowd,
             number: 0,
             ends: BTreeMap::new(),
@@ -270,7 +275,8 @@ impl<T: Toy> Run<T> {
             0..6 => self.connect(),
             6..22 => self.chat(),
             22..48 => self.publish(),
-            48..66 => self.read(),
+            48..65 => self.read(),
+            65 => self.hold_outside(),
             66..70 => self.stop_reading(),
             70..76 => self.ping(),
             76 => self.flood(),
@@ -341,7 +347,7 @@ impl<T: Toy> Run<T> {
         self.world.handed_over = None;
         assert_eq!(self.world.hub.core().connections(), 0);
         let alive = self.world.frame_bytes.clone();
-        drop(self.broker);
+        drop((self.broker, self.outside));
         drop(self.world.hub);
         assert_eq!(alive.alive(), 0, "frames outlive everyone");
         self.coverage
@@ -369,6 +375,15 @@ impl<T: Toy> Run<T> {
             if count > 0 {
                 self.coverage.insert(what.to_owned());
             }
+        }
+        let memory = &self.world.memory;
+        let met = [
+            ("frame memory: several went together", memory.together),
+            ("frame memory: a larger queue was spared", memory.spared),
+            ("frame memory: a walk in slices", memory.in_slices),
+        ];
+        for (what, _) in met.into_iter().filter(|(_, met)| *met) {
+            self.coverage.insert(what.to_owned());
         }
         for place in &self.world.net.stops {
             self.coverage.insert(format!("stop {place:?}"));

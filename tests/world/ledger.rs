@@ -5,8 +5,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use weirgate::hub::{CloseReason, Now, Retain, SessionKey};
+use weirgate::hub::{CloseReason, Frame, Now, Retain, SessionKey};
+
+use super::memory::Watched;
 
 /// One message that a client has to get.
 pub(crate) struct Expected {
@@ -16,6 +19,7 @@ pub(crate) struct Expected {
     conflation: Option<u64>,
     topic: Option<Rc<str>>,
     received_us: u64,
+    pub(crate) frame: Watched,
 }
 
 /// A rate by counting, in millionths of a message.
@@ -82,11 +86,13 @@ pub(crate) struct Note {
     pub(crate) conflation: Option<u64>,
     /// When its frame says that it came from the bus.
     pub(crate) received_us: u64,
+    pub(crate) frame: Watched,
 }
 
 impl Note {
-    pub(crate) fn data(body: &str) -> Self {
+    pub(crate) fn data(body: &str, frame: &Arc<Frame>) -> Self {
         Self {
+            frame: Watched::new(frame),
             body: body.into(),
             numbered: false,
             answer: false,
@@ -143,6 +149,7 @@ impl Story {
             conflation: note.conflation,
             topic,
             received_us: note.received_us,
+            frame: note.frame.clone(),
         });
     }
 
@@ -237,6 +244,8 @@ impl Expected {
 pub(crate) struct Ledger {
     /// Of the core under test, for those who come from now on.
     pub(crate) bounds: Option<Bounds>,
+    /// Frames have a limit that the core may meet.
+    pub(crate) limits_frames: bool,
     pub(crate) stories: BTreeMap<SessionKey, Story>,
     topics: BTreeMap<String, BTreeSet<SessionKey>>,
     retained: BTreeMap<String, Note>,
@@ -244,6 +253,8 @@ pub(crate) struct Ledger {
     pub(crate) queued: u64,
     /// Connections whose end was not looked at yet.
     pub(crate) ended: Vec<(SessionKey, CloseReason)>,
+    /// Those of them that no flush was looked at for yet.
+    pub(crate) dropped_for_memory: Vec<SessionKey>,
 }
 
 /// The ledger of a gateway and its simulation.
@@ -360,6 +371,7 @@ impl Ledger {
             .expect("closed what was admitted");
         assert!(story.reason.replace(reason).is_none(), "closed twice");
         self.ended.push((key, reason));
+        self.note_drop(key, reason);
     }
 
     pub(crate) fn is_member(&self, key: SessionKey, topic: &str) -> bool {

@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod inflate;
 pub(crate) mod ledger;
+pub(crate) mod memory;
 pub(crate) mod state;
 pub(crate) mod toys;
 
@@ -25,6 +26,7 @@ use weirgate::random::SplitMix64;
 
 use client::{Client, Place};
 use ledger::Shared;
+use memory::MemorySeen;
 
 /// Seeded choices of what happens.
 #[derive(Clone, Debug)]
@@ -132,6 +134,7 @@ impl Net {
             self.stops.insert(socket.client.place(&bytes[taken..]));
         }
         if let Some(ledger) = &self.ledger {
+            ledger.borrow().look_at_frames(write.key);
             let texts = std::mem::take(&mut socket.client.texts);
             let begun = socket.client.has_begun();
             ledger.borrow_mut().came(write.key, texts, begun);
@@ -216,6 +219,7 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     /// Sockets that ended and were not looked at yet.
     pub(crate) released: Vec<SessionKey>,
     pub(crate) resumed: u64,
+    pub(crate) memory: MemorySeen,
     settles: u64,
 }
 
@@ -237,6 +241,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             held: false,
             released: Vec::new(),
             resumed: 0,
+            memory: MemorySeen::default(),
             settles: 0,
         }
     }
@@ -345,6 +350,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         for turns in 0.. {
             assert!(turns < 100_000, "a loop without an end");
             let more = self.hub.flush(self.now, &mut self.net);
+            self.look_at_memory();
             let mut any = false;
             while let Some(effect) = self.hub.poll_effect() {
                 any = true;

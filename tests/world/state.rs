@@ -62,7 +62,7 @@ impl Gateway for State {
                     .body(text.as_bytes())
                     .finish();
                 core.send(key, &frame);
-                let note = Note::data(text).answer();
+                let note = Note::data(text, &frame).answer();
                 self.told.ledger.borrow_mut().send(core.now(), key, &note);
             }
         }
@@ -74,7 +74,7 @@ impl Gateway for State {
         let note = Note {
             conflation: publication.frame.key().map(|key| key.0),
             received_us: publication.frame.received().mono_us,
-            ..Note::data(body)
+            ..Note::data(body, &publication.frame)
         };
         let (deliver, retain) = (publication.deliver, publication.retain);
         let mut ledger = self.told.ledger.borrow_mut();

@@ -123,7 +123,13 @@ fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
         .body(body.as_bytes())
         .finish();
     let mut ledger = ledger.borrow_mut();
-    ledger.publish(core.now(), &topic, &Note::data(body), true, Retain::Keep);
+    ledger.publish(
+        core.now(),
+        &topic,
+        &Note::data(body, &frame),
+        true,
+        Retain::Keep,
+    );
     core.publish(&Publication {
         topic: TopicName::from(topic),
         frame,
@@ -159,13 +165,13 @@ impl Numbered {
             .received(core.now())
             .body(body.as_bytes())
             .finish();
+        let note = Note::data(&body, &frame).numbered();
         core.publish(&Publication {
             topic: TopicName::from(topic.to_owned()),
             frame,
             deliver: true,
             retain: Retain::Keep,
         });
-        let note = Note::data(&body).numbered();
         let mut ledger = self.told.ledger.borrow_mut();
         ledger.publish(core.now(), topic, &note, true, Retain::Keep);
     }
@@ -178,7 +184,7 @@ impl Numbered {
             .body(body.as_bytes())
             .finish();
         core.send(key, &frame);
-        let note = Note::data(&body).numbered().answer();
+        let note = Note::data(&body, &frame).numbered().answer();
         self.told.ledger.borrow_mut().send(core.now(), key, &note);
     }
 }
@@ -418,8 +424,9 @@ impl Gateway for Devices {
                     return core.set_busy(key, false);
                 };
                 let frame = Frame::text(core.frame_bytes()).answer();
-                core.send(key, &frame.body(body.as_bytes()).finish());
-                let note = Note::data(&body).answer();
+                let frame = frame.body(body.as_bytes()).finish();
+                core.send(key, &frame);
+                let note = Note::data(&body, &frame).answer();
                 self.told.ledger.borrow_mut().send(core.now(), key, &note);
                 device.calls = false;
                 self.call_next(core, key, device);

@@ -97,7 +97,7 @@ impl Fleet {
 }
 
 /// A non-blocking connection under way, from a source address of its own per 16,000 clients.
-fn connect(addr: SocketAddr, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
+pub(crate) fn connect(addr: SocketAddr, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).tried("socket")?;
     socket.set_nonblocking(true).tried("O_NONBLOCK")?;
     socket.set_tcp_nodelay(true).tried("TCP_NODELAY")?;

@@ -20,6 +20,7 @@ use mio::{Events, Poll, Token};
 pub(crate) use alarm::Alarm;
 pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
+pub(crate) use connect::connect;
 pub(crate) use freshness::Freshness;
 use hdrhistogram::Histogram;
 use lateness::RunDelay;

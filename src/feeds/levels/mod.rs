@@ -13,11 +13,13 @@
 //! | `view` | what one topic shows: broadcasts, and quiet catch-up |
 //! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
 //! | `reader`, `fields`, `truth` | raw JSON values |
+//! | `judge` | whether the feed would take a message |
 //! | `bad` | what makes a message bad |
 
 mod bad;
 mod cache;
 mod fields;
+mod judge;
 mod level;
 mod normalise;
 mod predictions;
@@ -40,6 +42,7 @@ use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicN
 use crate::wire::json::check_json;
 
 pub use self::bad::BadMessage;
+pub use self::judge::LevelsJudge;
 pub use self::normalise::Normaliser;
 
 /// The topic that shows everything.

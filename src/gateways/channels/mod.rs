@@ -4,6 +4,9 @@
 //! A name is the topic of the same name: its first member has Redis asked for it, and with its last
 //! member it is given up. A client is a member from its request on; that it is told so waits until
 //! Redis has confirmed, while Redis is there.
+//!
+//! A new table of roles may come at any time. It decides every entry of a later request; names that
+//! a client holds stay until the client asks for them again and is refused, or lets them go.
 
 mod answer;
 mod client;
@@ -13,7 +16,6 @@ mod stats;
 mod waiting;
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::answer::Answer;
@@ -24,7 +26,8 @@ use self::waiting::Answers;
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, Origins, Refusal, Token, bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, MatchBudget, Origins, OverBudget, Refusal, Token,
+    bearer_protocol, is_pattern,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -169,6 +172,11 @@ impl ChannelsGateway {
                     granted.push(name);
                 }
                 Verdict::Refused(error) => errors.push(error),
+                Verdict::Denied(error) => {
+                    // Held under an older table: who is told "denied" does not get it any longer.
+                    self.let_go(core, key, client, name);
+                    errors.push(error);
+                }
                 Verdict::Full(error) => {
                     errors.push(error);
                     break;
@@ -202,10 +210,12 @@ impl ChannelsGateway {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
-        if !settings.acl.grants(&client.role, name, budget) {
-            return Verdict::Refused(format!("Access denied to channel: {name}"));
+        let denied = || format!("Access denied to channel: {name}");
+        match settings.acl.grants(&client.role, name, budget) {
+            Ok(true) => Verdict::Granted,
+            Ok(false) => Verdict::Denied(denied()),
+            Err(OverBudget) => Verdict::Refused(denied()),
         }
-        Verdict::Granted
     }
 
     fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
@@ -226,20 +236,29 @@ impl ChannelsGateway {
         names: Vec<String>,
         request_id: &str,
     ) -> Answer {
-        let mut gone = Vec::new();
-        for name in names {
-            let topic = TopicName::from(name.clone());
-            match core.leave(key, &topic) {
-                Left::NoMember => continue,
-                Left::Others => {}
-                Left::Last => self.names.give_up(&topic),
-            }
-            client.patterns -= usize::from(is_pattern(&name));
-            client.answers.settle(&topic);
-            gone.push(name);
-        }
+        let mut gone = names;
+        gone.retain(|name| self.let_go(core, key, client, name.clone()));
         self.names.store(&self.stats, core.memberships());
         Answer::unsubscribed(&gone, request_id)
+    }
+
+    /// Returns `false` if the client does not hold the name.
+    fn let_go(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        name: String,
+    ) -> bool {
+        let topic = TopicName::from(name);
+        match core.leave(key, &topic) {
+            Left::NoMember => return false,
+            Left::Others => {}
+            Left::Last => self.names.give_up(&topic),
+        }
+        client.patterns -= usize::from(is_pattern(topic.as_str()));
+        client.answers.settle(&topic);
+        true
     }
 
     /// Redis has answered for a name. The answers that wait for it are those of its members.
@@ -274,13 +293,16 @@ enum Verdict {
     Granted,
     /// An error for this entry; the next entries are still checked.
     Refused(String),
+    /// The same, and the role may not hold the name.
+    Denied(String),
     /// Not this one, nor any that follows.
     Full(String),
 }
 
 impl Gateway for ChannelsGateway {
     type Client = Client;
-    type In = Infallible;
+    /// Another table of roles.
+    type In = Acl;
     type Out = Interest;
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
@@ -368,8 +390,8 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, never: Infallible) {
-        match never {}
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, acl: Acl) {
+        self.settings.acl = acl;
     }
 
     fn poll_output(&mut self) -> Option<Interest> {

@@ -4,6 +4,7 @@
 //! of their own for a service, because they run on threads of their own and have limits of their
 //! own.
 
+mod away;
 mod link;
 mod pool;
 mod stats;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
+use self::away::Answering;
+pub use self::away::ServicesAway;
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool};
 pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
 pub use self::upstream::Upstream;
@@ -25,6 +28,8 @@ pub struct Service {
     upstream: Upstream,
     /// Only where the service is at `https://`.
     tls: Option<TlsConnector>,
+    /// The same for all clones.
+    answering: Arc<Answering>,
 }
 
 impl Service {
@@ -35,6 +40,7 @@ impl Service {
             name,
             upstream,
             tls: tls.map(TlsConnector::from),
+            answering: Arc::new(Answering::new(name)),
         }
     }
 

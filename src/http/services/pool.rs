@@ -144,6 +144,14 @@ impl Failure {
         Self::new(FailureReason::NoConnection, cause)
     }
 
+    /// Nothing came from the service.
+    fn is_silence(&self) -> bool {
+        matches!(
+            self.reason,
+            FailureReason::Unreachable | FailureReason::Timeout
+        )
+    }
+
     pub(in crate::http) fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
@@ -195,6 +203,21 @@ impl<B: Again> Pool<B> {
     /// # Errors
     /// There is no answer.
     pub(in crate::http) async fn send(
+        &self,
+        place: Place,
+        request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
+        let sent = self.send_on_some(place, request, excused).await;
+        let answering = &self.service.answering;
+        match &sent {
+            Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
+            Ok(_) | Err(_) => answering.answered(),
+        }
+        sent
+    }
+
+    async fn send_on_some(
         &self,
         mut place: Place,
         mut request: Request<B>,

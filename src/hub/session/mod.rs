@@ -179,6 +179,16 @@ impl Session {
         self.queue.bytes()
     }
 
+    /// The kernel took less than was offered, and has not said since that it takes more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.sending == Sending::Blocked
+    }
+
+    /// Frames that wait or were begun, in their order.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
+        self.queue.entries()
+    }
+
     /// What must always hold of one session alone.
     pub(super) fn check_invariants(&self) {
         self.queue.check_invariants();

@@ -20,29 +20,41 @@ impl Timer {
     const COUNT: usize = Self::End as usize + 1;
 }
 
+/// Stands for a timer that is not set: later than any deadline, and eight bytes less than an
+/// `Option` for each timer of each client.
+const NEVER: u64 = u64::MAX;
+
 /// One moment for each [`Timer`], microseconds of the monotonic clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Timers {
-    at: [Option<u64>; Timer::COUNT],
+    at_us: [u64; Timer::COUNT],
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            at_us: [NEVER; Timer::COUNT],
+        }
+    }
 }
 
 impl Timers {
     pub(super) fn set(&mut self, timer: Timer, at_us: u64) {
-        self.at[timer as usize] = Some(at_us);
+        self.at_us[timer as usize] = at_us;
     }
 
     /// Sets it, unless it is due before that.
     pub(super) fn set_earlier(&mut self, timer: Timer, at_us: u64) {
-        let slot = &mut self.at[timer as usize];
-        *slot = Some(slot.map_or(at_us, |at| at.min(at_us)));
+        let slot = &mut self.at_us[timer as usize];
+        *slot = at_us.min(*slot);
     }
 
     pub(super) fn stop(&mut self, timer: Timer) {
-        self.at[timer as usize] = None;
+        self.at_us[timer as usize] = NEVER;
     }
 
     pub(super) fn is_due(&self, timer: Timer, now_us: u64) -> bool {
-        self.at[timer as usize].is_some_and(|at| at <= now_us)
+        self.at_us[timer as usize] <= now_us
     }
 
     /// Stops a timer that is due; `false` if it is not.
@@ -57,18 +69,19 @@ impl Timers {
     /// Sets a timer that is due a whole number of `interval_us` later, to the first such moment after
     /// now: timers that a long turn delayed do not stay together. `false` if it is not due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
-        let slot = &mut self.at[timer as usize];
-        let Some(at) = slot.filter(|at| *at <= now_us) else {
+        if !self.is_due(timer, now_us) {
             return false;
-        };
-        let missed = (now_us - at) / interval_us.max(1);
-        *slot = Some(at + (missed + 1) * interval_us.max(1));
+        }
+        let at_us = &mut self.at_us[timer as usize];
+        let missed = (now_us - *at_us) / interval_us.max(1);
+        *at_us += (missed + 1) * interval_us.max(1);
         true
     }
 
     /// The earliest of all.
     pub(super) fn next(&self) -> Option<u64> {
-        self.at.iter().flatten().copied().min()
+        let earliest = self.at_us.iter().copied().min();
+        earliest.filter(|at_us| *at_us != NEVER)
     }
 }
 

@@ -112,7 +112,10 @@ const OWN: &[Setting] = &[
         "",
         "JSON file with the names and patterns of each role; replaces the built-in table",
     )
-    .more("--print-acl prints the table in force, in the same form."),
+    .more(
+        "--print-acl prints the table in force, in the same form. SIGHUP reads the file again; a \
+        broken file leaves the table unchanged.",
+    ),
 ];
 
 /// As the contract has them.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::CHANNELS;
 use super::pages::{health_route, stats_head};
-use crate::auth::is_pattern;
+use crate::auth::{Acl, Authenticator, is_pattern};
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
@@ -13,8 +13,9 @@ use crate::gateways::channels::{
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
-use crate::run::{CommonSettings, Parts, RunError, say, start_process};
-use crate::settings::{AuthSettings, Checked};
+use crate::kinds::reload::{self, AclFile, warn_of_default_role};
+use crate::run::{CommonSettings, Inputs, Parts, Reload, RunError, say, start_process};
+use crate::settings::Checked;
 use crate::sources::redis::{RedisInterest, RedisSource};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
@@ -23,13 +24,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
     let redis = source_settings(checked)?;
-    let gateway_settings = gateway_settings(checked, &common, &auth)?;
+    let (authenticator, keys) = authenticator(&auth)?;
+    let gateway_settings = gateway_settings(checked, &common, authenticator)?;
+    let (acl_file, tables) = acl_file(checked, &gateway_settings);
     let clock = start_process(checked)?;
     warn_of(&auth, &gateway_settings.authenticator);
-    if !gateway_settings.acl.knows(&gateway_settings.default_role) {
-        let role = gateway_settings.default_role.as_str();
-        tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
-    }
+    warn_of_default_role(&gateway_settings.acl, &gateway_settings.default_role);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let shown = shown_address(&redis);
@@ -44,7 +44,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let for_stats = Arc::clone(&stats);
-    Parts::new(CHANNELS.name, common, feed, gateway)
+    let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .source(source, status)
         .routes(move |telemetry| vec![health_route(telemetry, clock)])
@@ -52,19 +52,37 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             stats_head(object, telemetry, &for_stats, clock);
         }))
         .metrics(metrics(&stats))
-        .output(move |change| tell(&interest, change))
-        .run(clock, |listening| {
-            let port = listening.addr.port();
-            say(&format!(
-                "weirgate channels\n  Redis:     {shown}\n  WebSocket: ws://localhost:{port}/ws"
-            ));
-        })
+        .reloads(reload::keys(keys))
+        .reloads(acl_file)
+        .output(move |change| tell(&interest, change));
+    let parts = match tables {
+        Some(tables) => parts.inputs(tables),
+        None => parts,
+    };
+    parts.run(clock, |listening| {
+        let port = listening.addr.port();
+        say(&format!(
+            "weirgate channels\n  Redis:     {shown}\n  WebSocket: ws://localhost:{port}/ws"
+        ));
+    })
+}
+
+/// What reads the table again, and where the gateway gets it, if the table is in a file.
+fn acl_file(
+    checked: &Checked,
+    settings: &ChannelsGatewaySettings,
+) -> (Option<Box<dyn Reload>>, Option<Inputs<Acl>>) {
+    let Some(path) = checked.path("acl") else {
+        return (None, None);
+    };
+    let (file, tables) = AclFile::new(&path, settings.acl.clone(), &settings.default_role);
+    (Some(Box::new(file)), Some(tables))
 }
 
 fn gateway_settings(
     checked: &Checked,
     common: &CommonSettings,
-    auth: &AuthSettings,
+    authenticator: Authenticator,
 ) -> Result<ChannelsGatewaySettings, RunError> {
     let per_second = "messages-per-second-max";
     let rate = checked.number(per_second);
@@ -78,7 +96,7 @@ fn gateway_settings(
         default_role: checked.text("default-role"),
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
-        authenticator: authenticator(auth)?,
+        authenticator,
         acl: acl(checked.path("acl").as_deref())?,
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::gateways::events::EventsStats;
+use crate::http::services::ServicesAway;
 use crate::http::{Answer, Route, StatusCode};
 use crate::telemetry::{GatewayMetric, Telemetry, names};
 use crate::wire::object_writer::ObjectWriter;
@@ -14,14 +15,15 @@ pub(super) fn healthz() -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// `/health`, as the other gateways have it.
-pub(super) fn health_route(telemetry: &Arc<Telemetry>) -> Route {
+/// `/health`, as the other gateways have it, with the services that do not answer.
+pub(super) fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
         object.string("service", "gateway");
         object.string("status", "healthy");
         object.number("connections", telemetry.event_loop.clients());
+        away.write(&mut object);
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }

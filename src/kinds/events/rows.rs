@@ -203,7 +203,7 @@ pub(super) const OWN: &[Setting] = &[
         DEVICES,
         "waiting-bytes-max",
         (MIB, 1024 * 1024 * MIB),
-        "67108864",
+        "16777216",
         "Bytes of unanswered messages of all devices together",
     )
     .more("One more message of each connection always has room.")

@@ -20,7 +20,7 @@ use crate::http::Route;
 use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
-use crate::http::services::{self, Upstream};
+use crate::http::services::{self, ServicesAway, Upstream};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
@@ -50,6 +50,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
     let stats = Arc::new(EventsStats::default());
     let services = services(checked)?;
+    let away = ServicesAway::of(&services);
     let wake = LateWake::default();
     let (input, inputs) = unbounded();
     let proxy = Proxy::new(proxy_settings(checked, &services, clock));
@@ -65,19 +66,22 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let mut metrics = calls.metrics();
     metrics.extend(gateway_metrics(&stats));
     metrics.extend(proxy.metrics());
+    metrics.push(away.metric());
+    let for_stats = away.clone();
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
     Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
             let mut routes = vec![
-                health_route(telemetry),
+                health_route(telemetry, away),
                 Route::get("/healthz", |_| healthz()),
                 internal::route(BROADCAST_PATH, access, clock, broadcast),
             ];
             routes.extend(proxy.routes());
             routes
         })
+        .stats_head(Box::new(move |_, object| for_stats.write(object)))
         .metrics(metrics)
         .inputs(Inputs {
             receiver: inputs,

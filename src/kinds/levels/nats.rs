@@ -10,7 +10,7 @@ use super::start::LevelsPlan;
 use crate::run::{RunError, say, start_process};
 use crate::settings::{Checked, NatsAccess, NatsUser, SecretUrl};
 use crate::sources::nats::{
-    Credentials, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+    Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
 use crate::telemetry::BusStatus;
 
@@ -24,10 +24,16 @@ const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let access = checked.nats();
     let is_ephemeral = checked.switch("ephemeral");
+    let look_back_messages_max = checked.number("look-back-messages-max");
     let plan = LevelsPlan::new(LEVELS.name, checked, relay::of(checked));
     let clock = start_process(checked)?;
     let status = plan.bus_status(clock);
-    let settings = nats_settings(&access, is_ephemeral, &plan);
+    let judge = plan.judge();
+    let look_back = LookBack {
+        messages_max: look_back_messages_max,
+        is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
+    };
+    let settings = nats_settings(&access, is_ephemeral, look_back, &plan);
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     let announced_url = access.url.clone();
@@ -43,7 +49,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     )
 }
 
-fn nats_settings(access: &NatsAccess, is_ephemeral: bool, plan: &LevelsPlan) -> NatsSettings {
+fn nats_settings(
+    access: &NatsAccess,
+    is_ephemeral: bool,
+    look_back: LookBack,
+    plan: &LevelsPlan,
+) -> NatsSettings {
     const DAY_S: u64 = 24 * 60 * 60;
     let stream = |name: &str, subjects: &[&str]| StreamSpec {
         name: name.to_owned(),
@@ -69,6 +80,7 @@ fn nats_settings(access: &NatsAccess, is_ephemeral: bool, plan: &LevelsPlan) -> 
         watchdog_misses: 2,
         consumer_silence_max_ms: 30_000,
         backlog_quiet_min: 4,
+        look_back,
     }
 }
 

@@ -81,6 +81,12 @@ impl LevelsPlan {
         DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
     }
 
+    /// Judges messages as the feed will.
+    #[cfg(feature = "nats")]
+    pub(super) fn judge(&self) -> crate::feeds::levels::LevelsJudge {
+        crate::feeds::levels::LevelsJudge::new(&self.feed)
+    }
+
     pub(super) fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
         let consumers: Vec<_> = self.consumers().collect();
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))

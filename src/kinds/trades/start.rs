@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use super::TRADES;
 use super::pages::{Numbers, health_route, upgrade_required};
+use crate::auth::Authenticator;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
+use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, RunError, say, start_process};
-use crate::settings::{AuthSettings, Checked};
+use crate::settings::Checked;
 use crate::sources::redis::RedisSource;
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
@@ -22,7 +24,8 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let auth = checked.auth();
     let mut redis = source_settings(checked)?;
     redis.needs_all_names = true;
-    let gateway_settings = gateway_settings(checked, &common, &auth)?;
+    let (authenticator, keys) = authenticator(&auth)?;
+    let gateway_settings = gateway_settings(checked, &common, authenticator);
     let environment = checked.text("node-env");
     let clock = start_process(checked)?;
     warn_of(&auth, &gateway_settings.authenticator);
@@ -57,6 +60,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             for_stats.write(telemetry, object);
         }))
         .metrics(metrics(&stats))
+        .reloads(reload::keys(keys))
         .run(clock, |listening| {
             let (port, server_id) = (listening.addr.port(), &numbers.server_id);
             say(&format!(
@@ -69,16 +73,16 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
 fn gateway_settings(
     checked: &Checked,
     common: &CommonSettings,
-    auth: &AuthSettings,
-) -> Result<TradesGatewaySettings, RunError> {
-    Ok(TradesGatewaySettings {
+    authenticator: Authenticator,
+) -> TradesGatewaySettings {
+    TradesGatewaySettings {
         server_id: server_id(),
         symbols_max: checked.number("symbols-max"),
         inbound_per_second: checked.unless_0("messages-per-second-max"),
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
-        authenticator: authenticator(auth)?,
-    })
+        authenticator,
+    }
 }
 
 /// `ws-gateway-` and eight hexadecimal digits, new at each start.

@@ -75,13 +75,14 @@ pub(super) static ROWS: &[Setting] = &[
         "frame-bytes-max",
         (MIB, 1024 * GIB),
         "536870912",
-        "All frames in memory together",
+        "Memory of the frames that wait for clients that read nothing",
     )
     .more("A frame counts once, however many clients wait for it.")
     .limit(
-        "the client with the largest queue is dropped, then the next",
+        "slow clients are dropped, first those with the largest share of the frames, until enough \
+         memory is free",
         Shows::Reason(CloseReason::FrameMemory),
-        "tests/hub_rules/queue.rs::past_the_memory_limit_the_largest_queue_goes",
+        "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
     Setting::bytes(
         Heading::SEND_QUEUE,

@@ -1,7 +1,8 @@
 //! The NATS connection.
 
 use super::super::kind::Kind;
-use super::super::setting::{Heading, Part, Setting};
+use super::super::setting::{Heading, Part, Setting, Shows};
+use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
@@ -104,5 +105,20 @@ pub(super) static ROWS: &[Setting] = &[
         "Use ephemeral consumers, so every replica gets every message",
     )
     .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
+    .part(Part::Nats),
+    Setting::count(
+        Heading::NATS,
+        "look-back-messages-max",
+        (0, 10_000),
+        "200",
+        "Messages fetched of a subject to find its last good one, if the newest is bad",
+    )
+    .more("At a start, and after an outage with more than 4 messages. 0 fetches none.")
+    .limit(
+        "clients get no state of the subject until its next good message; a log line",
+        Shows::Metric(names::BUS_LOOK_BACKS_LIMITED),
+        "tests/blackbox/test_last_good_state.py::\
+        test_the_look_back_has_a_limit_that_is_logged_and_counted",
+    )
     .part(Part::Nats),
 ];

@@ -23,6 +23,14 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Directives are separated by commas, such as info,weirgate::http=debug.")
     .original_env(&["RUST_LOG"]),
+    Setting::new(
+        Heading::LOGS,
+        "log-filter-file",
+        Kind::Path,
+        "",
+        "File with the log filter, read again at SIGHUP; overrides --log-filter",
+    )
+    .more("Directives on one line or several. A line that begins with # is a comment."),
     Setting::ms(
         Heading::LIFECYCLE,
         "ready-bus-grace-ms",

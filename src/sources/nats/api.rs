@@ -13,10 +13,12 @@ use nats::jetstream::{
 };
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
+use super::refusals::{INBOXES, Refusal, Refusals};
+
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
 /// The same where other subjects wait meanwhile.
-const HASTY_TIMEOUT: Duration = Duration::from_millis(250);
+const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// JetStream on one connection. Clones ask over the same connection.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub(super) struct Api {
     pub(super) connection: Connection,
     /// Closed when the connection is lost.
     pub(super) lost: Receiver<std::convert::Infallible>,
+    /// What the server did not permit on this connection.
+    pub(super) refusals: Refusals,
     answer_timeout: Duration,
 }
 
@@ -34,6 +38,8 @@ pub(super) enum ApiError {
     Refused { code: u64, description: String },
     #[error("JetStream is not there")]
     NoJetStream,
+    #[error("this user may not {0}")]
+    NotPermitted(String),
     #[error("no answer within {} ms", .0.as_millis())]
     NoAnswer(Duration),
     #[error("the connection was lost")]
@@ -73,7 +79,19 @@ impl ApiError {
 
     /// Whether JetStream said anything at all.
     pub(super) fn is_an_answer(&self) -> bool {
-        !matches!(self, Self::NoAnswer(_) | Self::Lost | Self::Connection(_))
+        !matches!(
+            self,
+            Self::NotPermitted(_) | Self::NoAnswer(_) | Self::Lost | Self::Connection(_)
+        )
+    }
+
+    /// Whether no other question would fare better on this connection.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
+            Self::NotPermitted(what) => what.ends_with(INBOXES),
+            Self::Refused { .. } | Self::NoAnswer(_) | Self::Unreadable(_) => false,
+        }
     }
 
     fn message_is_missing(&self) -> bool {
@@ -91,10 +109,15 @@ pub(super) struct Fetched {
 
 impl Api {
     /// `lost` is closed when the connection is lost.
-    pub(super) fn new(connection: Connection, lost: Receiver<std::convert::Infallible>) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        lost: Receiver<std::convert::Infallible>,
+        refusals: Refusals,
+    ) -> Self {
         Self {
             connection,
             lost,
+            refusals,
             answer_timeout: ANSWER_TIMEOUT,
         }
     }
@@ -213,16 +236,33 @@ impl Api {
         }))
     }
 
+    /// Why nothing came back.
+    fn unanswered(&self, request: &Refusal) -> ApiError {
+        let inboxes = Refusal::Subscription(INBOXES.to_owned());
+        if self.refusals.has(&inboxes) {
+            return ApiError::NotPermitted(format!("subscribe to {INBOXES}"));
+        }
+        match request {
+            Refusal::Request(subject) if self.refusals.has(request) => {
+                ApiError::NotPermitted(format!("publish to {subject}"))
+            }
+            _ => ApiError::NoAnswer(self.answer_timeout),
+        }
+    }
+
     /// The answer's JSON, which tells of no error.
     fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let subject = format!("$JS.API.{verb}");
+        // It may be permitted by now.
+        let request = Refusal::Request(subject.clone());
+        self.refusals.forget(&request);
         let inbox = self.connection.new_inbox();
         let answers = self.connection.subscribe(&inbox)?;
-        let subject = format!("$JS.API.{verb}");
         self.connection.publish_request(&subject, &inbox, body)?;
         let answer = select! {
             recv(answers.receiver()) -> answer => answer.map_err(|_| ApiError::Lost)?,
             recv(self.lost) -> _ => return Err(ApiError::Lost),
-            default(self.answer_timeout) => return Err(ApiError::NoAnswer(self.answer_timeout)),
+            default(self.answer_timeout) => return Err(self.unanswered(&request)),
         };
         if answer.is_no_responders() {
             return Err(ApiError::NoJetStream);

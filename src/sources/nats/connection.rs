@@ -21,6 +21,7 @@ use super::access::Login;
 use super::api::Api;
 use super::error::NatsError;
 use super::loopback::Hold;
+use super::refusals::Refusals;
 use super::settings::{Endpoint, NatsSettings};
 use super::tls::{self, Far};
 
@@ -62,6 +63,7 @@ impl Link {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
+        let refusals = Refusals::default();
         let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
         let told = tls::neighbours(&info_line);
         let neighbours = told
@@ -80,10 +82,11 @@ impl Link {
             let url = format!("nats://127.0.0.1:{}", door.port);
             // The credentials are added behind the loopback connection.
             let options = Options::new().with_name(&door.name);
-            (once(holding(options, door.hold), lost_sender), url)
+            let options = once(holding(options, door.hold), lost_sender, &refusals);
+            (options, url)
         } else {
             let options = login.options().with_name(CLIENT_NAME);
-            (once(options, lost_sender), endpoint.url())
+            (once(options, lost_sender, &refusals), endpoint.url())
         };
         let (sender, receiver) = bounded(1);
         spawn("nats-connect", move || {
@@ -100,7 +103,7 @@ impl Link {
             .map_err(|_| refused("it did not finish the handshake in time".into()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
-            api: Api::new(connection, lost),
+            api: Api::new(connection, lost, refusals),
             neighbours,
         })
     }
@@ -188,10 +191,11 @@ fn holding(options: Options, hold: Hold) -> Options {
 }
 
 /// For a connection that is used until it is lost, and tells of it by closing the channel.
-fn once(options: Options, lost: Sender<Infallible>) -> Options {
+fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Options {
     let first = AtomicBool::new(true);
     let errors = AtomicU32::new(0);
     let lost = Mutex::new(Some(lost));
+    let refusals = refusals.clone();
     options
         .tls_client_config(trusting_nobody())
         .max_reconnects(1)
@@ -205,7 +209,8 @@ fn once(options: Options, lost: Sender<Infallible>) -> Options {
             drop(lost.lock().ok().and_then(|mut lost| lost.take()));
         })
         .error_callback(move |error| {
-            if errors.fetch_add(1, Relaxed) < ERRORS_LOGGED_MAX {
+            let is_known = refusals.take_in(&error.to_string());
+            if !is_known && errors.fetch_add(1, Relaxed) < ERRORS_LOGGED_MAX {
                 tracing::warn!(%error, "nats-server reported an error");
             }
         })

@@ -10,6 +10,7 @@ use super::api::{Api, ApiError, Fetched};
 use super::connection::Link;
 use super::error::NatsError;
 use super::position::StreamState;
+use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
 /// Messages that may be on their way to us without our acknowledgement. Acknowledgements leave in
@@ -46,6 +47,16 @@ pub(super) struct Standing {
     pub(super) pending: u64,
     /// Messages that went out and were not acknowledged.
     pub(super) ack_pending: u64,
+}
+
+/// What came of joining a durable consumer that was free.
+pub(super) enum Joined {
+    /// It delivers to us.
+    Standing(Standing),
+    /// Somebody was quicker.
+    Taken,
+    /// This user may not subscribe to the subject that it delivers to.
+    NotPermitted,
 }
 
 /// What a durable consumer's name stands for on the server.
@@ -92,7 +103,7 @@ impl Link {
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
 
-    /// Subscribes to an existing durable that nobody listens to. `Ok(None)`: somebody was quicker.
+    /// Subscribes to an existing durable that nobody listens to.
     ///
     /// Two processes can find it free in the same moment. Where its deliver subject is an inbox,
     /// which a client made up, it is moved to an inbox of ours: the server refuses to move a
@@ -102,11 +113,7 @@ impl Link {
     ///
     /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
     /// comes after `info.delivered` comes to us.
-    pub(super) fn join(
-        &self,
-        spec: &Target,
-        info: &ConsumerInfo,
-    ) -> Result<Option<Standing>, NatsError> {
+    pub(super) fn join(&self, spec: &Target, info: &ConsumerInfo) -> Result<Joined, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
@@ -124,15 +131,24 @@ impl Link {
             let ours = self.new_inbox();
             let messages = subscribe(&ours)?;
             match self.api.move_consumer(&spec.stream, &spec.durable, &ours) {
-                Ok(()) => return Ok(Some(standing(ours, messages))),
-                Err(error) if error.consumer_exists() => return Ok(None),
+                Ok(()) => return Ok(Joined::Standing(standing(ours, messages))),
+                Err(error) if error.consumer_exists() => return Ok(Joined::Taken),
                 Err(ApiError::Lost) => return Err(NatsError::Lost),
                 // This user may not change consumers: joined as it is.
                 Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
             }
         }
+        let refusal = Refusal::Subscription(theirs.clone());
+        self.api.refusals.forget(&refusal);
         let messages = subscribe(&theirs)?;
-        Ok(Some(standing(theirs, messages)))
+        // A refusal comes before the answer to whatever is asked next.
+        if let Err(ApiError::Lost) = self.api.consumer_info(&spec.stream, &spec.durable) {
+            return Err(NatsError::Lost);
+        }
+        match self.api.refusals.has(&refusal) {
+            true => Ok(Joined::NotPermitted),
+            false => Ok(Joined::Standing(standing(theirs, messages))),
+        }
     }
 
     /// Makes a consumer that delivers from stream sequence `start` on; unnamed when `durable` is
@@ -232,11 +248,14 @@ pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
 
 /// What JetStream answered instead of what was asked.
 pub(super) fn asked(action: String, source: ApiError) -> NatsError {
+    let is_of_all = source.is_of_all();
     match source {
         ApiError::Lost => NatsError::Lost,
+        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
         source => NatsError::JetStream {
             action,
             reason: source.to_string(),
+            is_of_all,
         },
     }
 }

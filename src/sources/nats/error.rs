@@ -55,6 +55,14 @@ pub enum NatsError {
         /// What the system said.
         source: io::Error,
     },
+    /// The server: this user may not do what a relay cannot do without.
+    #[error("NATS does not let this user {what}; change the permissions of this user")]
+    NotPermitted {
+        /// What: to publish or to subscribe, and the subject.
+        what: String,
+        /// Whether no subject can be relayed without that.
+        is_of_all: bool,
+    },
     /// The server: JetStream said no, or nothing.
     #[error(
         "JetStream did not {action} ({reason}); check that nats-server runs with JetStream (-js) \
@@ -65,7 +73,28 @@ pub enum NatsError {
         action: String,
         /// What came back, or that nothing did.
         reason: String,
+        /// Whether no subject can be relayed; `false`: that is known of one.
+        is_of_all: bool,
     },
+}
+
+impl NatsError {
+    /// JetStream is silent about one subject.
+    pub(super) fn unanswered() -> Self {
+        Self::JetStream {
+            action: "answer about the stream of a subject".to_owned(),
+            reason: "no answer".to_owned(),
+            is_of_all: false,
+        }
+    }
+
+    /// Whether no subject can be relayed on this connection.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::JetStream { is_of_all, .. } | Self::NotPermitted { is_of_all, .. } => *is_of_all,
+            _ => true,
+        }
+    }
 }
 
 /// Why work on a connection ended.

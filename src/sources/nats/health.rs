@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::Stall;
 
-/// A consumer with messages on the server, of which none was handed over for this long, is stalled.
+/// A consumer is stalled if the server held messages for so long, and none was handed over.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The well-being of one subscription on one connection.
@@ -16,8 +16,23 @@ pub(super) struct Health {
     attached: Instant,
     /// The last message that was news.
     handed: Instant,
+    /// Since when the server holds messages, as it says.
+    holds_since: Option<Instant>,
+    /// The last acknowledgement that the server refused.
+    acks_refused: Option<Instant>,
     is_silent: bool,
     stall: Option<Stall>,
+}
+
+/// What the server said of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Messages that it has still to deliver.
+    pub(super) pending: u64,
+    /// Messages that it delivered and that were not acknowledged.
+    pub(super) ack_pending: u64,
+    /// It delivers no more until something is acknowledged.
+    pub(super) is_full: bool,
 }
 
 impl Health {
@@ -27,6 +42,8 @@ impl Health {
             heard: now,
             attached: now,
             handed: now,
+            holds_since: None,
+            acks_refused: None,
             is_silent: false,
             stall: None,
         }
@@ -49,9 +66,14 @@ impl Health {
         std::mem::take(&mut self.is_silent)
     }
 
+    /// How long JetStream is silent.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.heard)
+    }
+
     /// How long JetStream is silent, at the first call for which that is `after` or more.
     pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
-        let silent = now.duration_since(self.heard);
+        let silent = self.silent_for(now);
         (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
     }
 
@@ -61,19 +83,28 @@ impl Health {
         self.is_silent && over(self.heard) && over(self.attached)
     }
 
+    /// The server refused an acknowledgement.
+    pub(super) fn ack_refused(&mut self, now: Instant) {
+        self.acks_refused = Some(now);
+    }
+
     /// Takes in what the server said of the consumer. `Some`: what it suffers from has changed.
-    pub(super) fn judge(
-        &mut self,
-        pending: u64,
-        awaits_acks: bool,
-        now: Instant,
-    ) -> Option<Option<Stall>> {
-        let nothing_comes = pending > 0 && now.duration_since(self.handed) >= STALLED_AFTER;
-        let stall = nothing_comes.then_some(if awaits_acks {
-            Stall::AcksRefused
+    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
+        let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
+        // What the server said may be older than the refusal.
+        if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
+            self.acks_refused = None;
+        }
+        self.holds_since = match counts.pending {
+            0 => None,
+            _ => Some(self.holds_since.unwrap_or(now)),
+        };
+        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(self.handed);
+        let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
+            Some(Stall::AcksRefused)
         } else {
-            Stall::NothingDelivered
-        });
+            nothing_comes.then_some(Stall::NothingDelivered)
+        };
         (std::mem::replace(&mut self.stall, stall) != stall).then_some(stall)
     }
 }
@@ -107,15 +138,47 @@ mod tests {
     fn messages_that_wait_while_none_comes_are_a_stall() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
+        let holds = |pending, is_full| Counts {
+            pending,
+            ack_pending: 7,
+            is_full,
+        };
         let mut health = Health::new(start);
-        assert_eq!(health.judge(0, true, at(9)), None);
-        assert_eq!(health.judge(1, true, at(9)), Some(Some(Stall::AcksRefused)));
-        assert_eq!(health.judge(1, true, at(10)), None);
+        assert_eq!(health.judge(holds(0, true), at(9)), None);
+        // It was quiet, and this message is on its way.
+        assert_eq!(health.judge(holds(1, true), at(9)), None);
+        assert_eq!(health.judge(holds(1, true), at(13)), None);
+        let full = Some(Some(Stall::AcksRefused));
+        assert_eq!(health.judge(holds(1, true), at(14)), full);
+        assert_eq!(health.judge(holds(1, true), at(15)), None);
         let other = Some(Some(Stall::NothingDelivered));
-        assert_eq!(health.judge(1, false, at(11)), other);
-        health.handed(at(12));
-        assert_eq!(health.judge(1, false, at(16)), Some(None));
-        assert_eq!(health.judge(1, false, at(17)), other);
-        assert_eq!(health.judge(0, false, at(18)), Some(None));
+        assert_eq!(health.judge(holds(1, false), at(16)), other);
+        health.handed(at(17));
+        assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
+        assert_eq!(health.judge(holds(1, false), at(22)), other);
+        assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
+        // What comes one by one is no stall, however far behind.
+        for second in 30..50 {
+            health.handed(at(second));
+            assert_eq!(health.judge(holds(9, false), at(second)), None);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_was_refused_counts_until_none_is_owed() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let owed = |ack_pending| Counts {
+            pending: 0,
+            ack_pending,
+            is_full: false,
+        };
+        let mut health = Health::new(start);
+        health.ack_refused(at(1));
+        let refused = Some(Some(Stall::AcksRefused));
+        // The server said this before it refused.
+        assert_eq!(health.judge(owed(0), at(1)), refused);
+        assert_eq!(health.judge(owed(1), at(9)), None);
+        assert_eq!(health.judge(owed(0), at(10)), Some(None));
     }
 }

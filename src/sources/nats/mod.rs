@@ -16,8 +16,12 @@
 //! | --- | --- |
 //! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: the turn of messages and reports |
+//! | `attach` | the same: subjects attached to consumers, at first and again |
+//! | `attempts` | when a subject is attached again, and what is logged of that; pure |
 //! | `subscription` | one subject: consumer, cursor, backlog |
+//! | `told` | what is logged of its stream and durable |
 //! | `consumers` | making and finding streams and consumers |
+//! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, which end with the connection |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `connection` | making and leaving connections |
@@ -25,6 +29,7 @@
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between the two, which is closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
+//! | `refusals` | what the server does not permit this user |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -33,22 +38,28 @@
 
 mod access;
 mod api;
+mod attach;
+mod attempts;
 mod connection;
 mod consumers;
 mod error;
 mod health;
+mod look_back;
 mod loopback;
 mod position;
+mod refusals;
 mod session;
 mod settings;
 mod subscription;
 mod tls;
+mod told;
 mod watchdog;
 
 use std::sync::Arc;
 
 use self::connection::Link;
 use self::error::Stop;
+use self::refusals::Refusal;
 use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
@@ -59,6 +70,7 @@ use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
+pub use self::look_back::{Judge, LookBack};
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
 /// The name that the server's connection list shows.
@@ -113,6 +125,7 @@ impl NatsSource {
         };
         let watchdog = session.set_up()?;
         let away_ms = session.relay.stands()?;
+        session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run(&watchdog))
@@ -143,6 +156,14 @@ impl Bus for NatsSource {
             Err(error) => return Stop::Bus(error),
         };
         let stop = self.use_connection(&bus, relay);
+        for refusal in bus.api.refusals.take_news() {
+            if let Refusal::Subscription(_) = refusal {
+                self.status.count_refused();
+            }
+        }
+        if let Err(Stop::Bus(NatsError::NotPermitted { .. })) = &stop {
+            self.status.set_subscription_refused(true);
+        }
         for subscription in &self.subscriptions {
             forget(&self.status, subscription);
         }

@@ -1,4 +1,4 @@
-//! One connection from its set-up to its loss: the messages of all subscriptions, in turns.
+//! One connection from its first message to its loss: the messages of all subscriptions, in turns.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ use crossbeam_channel::Select;
 use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
+use super::refusals::{INBOXES, Refusal};
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
@@ -34,20 +35,6 @@ enum Ready {
 }
 
 impl Session<'_> {
-    /// Makes every stream and consumer stand and warms the cache.
-    pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
-        for stream in &self.settings.streams {
-            self.bus.ensure_stream(stream)?;
-        }
-        for subscription in self.subscriptions.iter_mut() {
-            subscription.attach(self.bus, self.settings, &self.relay.link)?;
-        }
-        let watchdog = Watchdog::start(&self.bus.api, self.interval(), self.subscriptions.len())
-            .map_err(|source| NatsError::NoThread { source })?;
-        watchdog.watch(self.watched());
-        Ok(watchdog)
-    }
-
     /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self, watchdog: &Watchdog) -> Stop {
         let stop = match self.relay_all(watchdog) {
@@ -86,6 +73,7 @@ impl Session<'_> {
                 // Its last message was handed over, quiet.
                 told_caught_up &= !found_stream;
             }
+            self.take_refusals(watchdog)?;
             self.check_silence(answered)?;
             self.check_consumers(watchdog)?;
         }
@@ -112,7 +100,7 @@ impl Session<'_> {
         }
     }
 
-    fn relay_turn(&mut self, index: usize) -> Result<(), Stop> {
+    pub(super) fn relay_turn(&mut self, index: usize) -> Result<(), Stop> {
         for _ in 0..TURN_MESSAGES_MAX {
             let Some(subscription) = self.subscriptions.get_mut(index) else {
                 return Ok(());
@@ -128,7 +116,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn messages_wait(&self, index: usize) -> bool {
+    pub(super) fn messages_wait(&self, index: usize) -> bool {
         let standing = self.subscriptions.get(index).and_then(|s| s.standing());
         standing.is_some_and(|s| !s.messages.receiver().is_empty())
     }
@@ -142,7 +130,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn relay_gaps(&mut self) -> Result<(), Stop> {
+    pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in subscription.take_gap() {
                 subscription.relay(message, self.bus, &self.relay.link)?;
@@ -165,10 +153,15 @@ impl Session<'_> {
         else {
             return Ok(false);
         };
+        let told = self.silence_told_after();
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(false);
         };
-        if subscription.health_mut().heard(Instant::now()) {
+        let now = Instant::now();
+        if subscription.health_mut().silent_for(now) >= told {
+            subscription.attempts_mut().hurry(now);
+        }
+        if subscription.health_mut().heard(now) {
             let subject = &subscription.spec().subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
             if let Some(consumer) = of(&self.relay.status, subscription) {
@@ -177,14 +170,10 @@ impl Session<'_> {
         }
         match report {
             Report::Pending {
-                consumer,
-                pending,
-                awaits_acks,
-                ..
+                consumer, counts, ..
             } if reads_from(subscription, &consumer) => {
-                let judged = subscription
-                    .health_mut()
-                    .judge(pending, awaits_acks, Instant::now());
+                let judged = subscription.health_mut().judge(counts, Instant::now());
+                let pending = counts.pending;
                 if let Some(stall) = judged {
                     tell_stall(subscription, stall, pending);
                 }
@@ -205,13 +194,11 @@ impl Session<'_> {
                 );
                 self.attach_again(index, watchdog)?;
             }
-            Report::Stream { is_there: true, .. } if subscription.standing().is_none() => {
-                self.attach_again(index, watchdog)?;
-                return Ok(true);
+            Report::Stream { is_there, .. } if subscription.is_to_be_attached(is_there) => {
+                return self.attach_again(index, watchdog);
             }
             Report::Free { .. } if subscription.awaits_durable() => {
-                subscription.take_over(self.bus, &self.relay.link)?;
-                watchdog.watch(self.watched());
+                self.take_over(index, watchdog)?;
             }
             // of a consumer that is not read from any more, or of a stream that is not there yet
             Report::Alive
@@ -224,69 +211,35 @@ impl Session<'_> {
         Ok(false)
     }
 
-    fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
-        // What has come already is relayed first: it is older than what the next consumer gives.
-        while self.messages_wait(index) {
-            self.relay_turn(index)?;
-        }
-        if let Some(subscription) = self.subscriptions.get_mut(index) {
-            subscription.attach(self.bus, self.settings, &self.relay.link)?;
-            forget(&self.relay.status, subscription);
-        }
-        watchdog.watch(self.watched());
-        self.relay_gaps()
-    }
-
-    /// Tells of consumers that JetStream does not answer about, and reads their subjects from
-    /// others after a while. The link is well meanwhile, and so may the other consumers be.
-    fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
-        let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
-        let told = self.patience().saturating_add(ANSWER_TIMEOUT);
-        for index in 0..self.subscriptions.len() {
-            let Some(subscription) = self.subscriptions.get_mut(index) else {
-                break;
+    /// What the server did not permit concerns the subscription that tried it.
+    fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+        for refusal in self.bus.api.refusals.take_news() {
+            let concerns = |subscription: &Subscription| {
+                let stands = subscription.standing();
+                stands.is_some_and(|standing| match &refusal {
+                    Refusal::Acks { stream, consumer } => {
+                        subscription.target().stream == *stream && standing.consumer == *consumer
+                    }
+                    Refusal::Subscription(subject) => standing.deliver_subject == *subject,
+                    Refusal::Request(_) => false,
+                })
             };
-            let now = Instant::now();
-            if let Some(silent) = subscription.health_mut().falls_silent(now, told) {
-                tracing::warn!(
-                    subject = subscription.spec().subject,
-                    silent_ms = silent.as_millis() as u64,
-                    "JetStream does not answer about a consumer; the connection is well, and the \
-                     other subjects go on"
-                );
-                if let Some(consumer) = of(&self.relay.status, subscription) {
-                    consumer.set_silent(true);
-                    consumer.set_lag(None);
-                }
+            let index = self.subscriptions.iter().position(concerns);
+            if let Refusal::Subscription(_) = refusal {
+                self.relay.status.count_refused();
             }
-            let is_due = subscription.health_mut().is_to_be_attached(now, again);
-            if is_due && subscription.standing().is_some() {
-                self.attach_elsewhere(index, watchdog)?;
+            let Some(index) = index else { continue };
+            match refusal {
+                Refusal::Acks { .. } => {
+                    let health = self.subscriptions[index].health_mut();
+                    health.ack_refused(Instant::now());
+                }
+                Refusal::Subscription(_) | Refusal::Request(_) => {
+                    self.attach_again(index, watchdog)?;
+                }
             }
         }
         Ok(())
-    }
-
-    fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
-        while self.messages_wait(index) {
-            self.relay_turn(index)?;
-        }
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
-        };
-        // The other subjects wait meanwhile.
-        let hasty = self.bus.hasty();
-        let attached = subscription.attach_elsewhere(&hasty, self.settings, &self.relay.link);
-        let subject = &subscription.spec().subject;
-        match attached {
-            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost))) => return Err(stop),
-            Err(Stop::Bus(error)) => {
-                tracing::warn!(%error, subject, "no other consumer can be made for a subject");
-            }
-            Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
-        }
-        watchdog.watch(self.watched());
-        self.relay_gaps()
     }
 
     fn check_silence(&self, answered: Instant) -> Result<(), Stop> {
@@ -294,11 +247,21 @@ impl Session<'_> {
         if silent < self.patience() {
             return Ok(());
         }
+        if self
+            .bus
+            .api
+            .refusals
+            .has(&Refusal::Request(INBOXES.to_owned()))
+        {
+            let what = format!("publish to {INBOXES}");
+            let is_of_all = true;
+            return Err(NatsError::NotPermitted { what, is_of_all }.into());
+        }
         let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
         Err(NatsError::Silent { silent_ms }.into())
     }
 
-    fn watched(&self) -> Vec<Watched> {
+    pub(super) fn watched(&self) -> Vec<Watched> {
         let watched = |(index, s): (usize, &Subscription)| {
             let Some(standing) = s.standing() else {
                 return Watched::Subject(index, s.spec().clone());
@@ -317,20 +280,28 @@ impl Session<'_> {
 
     /// How long the link may be silent: it is tried once per interval, and the echo before the
     /// first missed one is as old as that.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         if self.subscriptions.is_empty() {
             return Duration::MAX;
         }
         self.interval() * self.settings.watchdog_misses.max(1).saturating_add(1)
     }
 
-    fn interval(&self) -> Duration {
+    /// After how long the silence of JetStream about a subject is told.
+    pub(super) fn silence_told_after(&self) -> Duration {
+        self.patience().saturating_add(ANSWER_TIMEOUT)
+    }
+
+    pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.watchdog_interval_ms.max(10))
     }
 }
 
 /// Where `/health` and `/ready` read about a subscription.
-fn of<'a>(status: &'a BusStatus, subscription: &Subscription) -> Option<&'a ConsumerStatus> {
+pub(super) fn of<'a>(
+    status: &'a BusStatus,
+    subscription: &Subscription,
+) -> Option<&'a ConsumerStatus> {
     let subject = &subscription.spec().subject;
     status.consumers().iter().find(|c| c.subject() == subject)
 }
@@ -350,14 +321,14 @@ fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
         Some(Stall::AcksRefused) => tracing::warn!(
             subject,
             lag,
-            "NATS takes no acknowledgement of this subject and delivers no more; let this user \
-             publish to $JS.ACK.>"
+            "NATS takes no acknowledgement of this subject and delivers no more behind a limit; \
+             let this user publish to $JS.ACK.>"
         ),
         Some(Stall::NothingDelivered) => tracing::warn!(
             subject,
             lag,
-            "NATS holds messages of this subject and has delivered none for 5 s"
+            "NATS holds messages of this subject, and none came for 5 s"
         ),
-        None => tracing::info!(subject, lag, "messages of a subject come again"),
+        None => tracing::info!(subject, lag, "a subject is well again"),
     }
 }

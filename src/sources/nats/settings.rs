@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::access::{Credentials, Tls};
 use super::error::NatsError;
+use super::look_back::LookBack;
 
 /// The port of a NATS URL that names none.
 const DEFAULT_PORT: u16 = 4222;
@@ -43,6 +44,8 @@ pub struct NatsSettings {
     /// A backlog of more messages than this is quiet: it updates the cache, without one broadcast
     /// each (levels contract: 4).
     pub backlog_quiet_min: u64,
+    /// How the last good message of a subject is found when its newest one is bad.
+    pub look_back: LookBack,
 }
 
 /// A stream as it is created when it is missing: file storage, limits retention.
@@ -354,6 +357,10 @@ mod tests {
             watchdog_misses: 2,
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
+            look_back: LookBack {
+                messages_max: 0,
+                is_good: std::sync::Arc::new(|_, _| true),
+            },
         };
         let some = settings("nats://a:1, http://b,,c");
         let good: Vec<bool> = some.endpoints().map(|e| e.is_ok()).collect();

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
+use super::attempts::Attempts;
 use super::connection::Link;
-use super::consumers::{self, Durable, Standing, Target, asked};
+use super::consumers::{self, Durable, Joined, Standing, Target, asked};
 use super::error::{NatsError, Stop};
 use super::health::Health;
+use super::look_back::{LookBack, LookedBack, look_back};
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::told::Told;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::SourceLink;
 
@@ -18,9 +21,6 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Connections that brought nothing, after which a message that breaks them is looked for.
 const FRUITLESS_MAX: u32 = 2;
-
-/// Why a durable is left alone, when all that is wrong with it is that others use it.
-const TAKEN: &str = "another client is bound to it";
 
 /// One relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -35,6 +35,8 @@ pub(super) struct Subscription {
     standing: Option<Standing>,
     /// Reading from an unnamed consumer until the durable is free.
     awaits_durable: bool,
+    /// The server refused the deliver subject of the durable on this connection.
+    is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
     gap: Vec<nats::Message>,
     /// Messages up to this stream sequence are backlog.
@@ -44,19 +46,10 @@ pub(super) struct Subscription {
     /// Connections in a row on which it came no further.
     fruitless: u32,
     health: Health,
+    attempts: Attempts,
+    was_look_back_limited: bool,
     /// The last thing that was logged of stream and durable, so that it is logged once.
     told: Option<Told>,
-}
-
-/// What can be told of a stream and a durable consumer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// There is no stream to relay from.
-    NoStream,
-    Made,
-    Resumed,
-    /// Why it is not ours to read from.
-    NotOurs(&'static str),
 }
 
 impl Subscription {
@@ -70,15 +63,22 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
+            // Each attempt makes the other subjects wait for a moment.
+            attempts: Attempts::new(
+                settings.watchdog_interval_ms,
+                settings.consumer_silence_max_ms,
+            ),
             spec,
             cursor: Cursor::default(),
             standing: None,
             awaits_durable: false,
+            is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
             attached_at: None,
             fruitless: 0,
             health: Health::new(Instant::now()),
+            was_look_back_limited: false,
             told: None,
         }
     }
@@ -101,6 +101,16 @@ impl Subscription {
         &mut self.health
     }
 
+    pub(super) fn attempts_mut(&mut self) -> &mut Attempts {
+        &mut self.attempts
+    }
+
+    /// Whether to attach it now, while it is read from nothing, given whether its stream is there.
+    pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
+        let can_be = stream_is_there || (self.ours.is_some() && self.attempts.is_away());
+        self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
+    }
+
     pub(super) fn awaits_durable(&self) -> bool {
         self.awaits_durable
     }
@@ -121,11 +131,17 @@ impl Subscription {
 
     /// The connection is gone: gives back what was subscribed on it.
     pub(super) fn detach(&mut self) -> Option<nats::Subscription> {
+        self.is_refused = false;
+        let further = self.cursor.reached() != self.attached_at;
+        self.fruitless = if further { 0 } else { self.fruitless + 1 };
+        self.let_go()
+    }
+
+    /// Reads from nothing. Returns what was subscribed.
+    pub(super) fn let_go(&mut self) -> Option<nats::Subscription> {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        let further = self.cursor.reached() != self.attached_at;
-        self.fruitless = if further { 0 } else { self.fruitless + 1 };
         self.standing.take().map(|s| s.messages)
     }
 
@@ -188,7 +204,7 @@ impl Subscription {
         let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
         let quiet = unseen > settings.backlog_quiet_min;
         if first || quiet {
-            self.warm(last, link)?;
+            self.warm(last, bus, &settings.look_back, link)?;
         }
         self.cursor.reach(reached);
         self.attached_at = Some(reached);
@@ -275,7 +291,7 @@ impl Subscription {
             self.awaits_durable = false;
             return Ok(durable);
         }
-        self.awaits_durable = !settings.ephemeral;
+        self.awaits_durable = !settings.ephemeral && !self.is_refused;
         let made = bus.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // a server would have to give one name twice
@@ -286,6 +302,9 @@ impl Subscription {
 
     /// `None` when the durable is not ours to have.
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
+        if self.is_refused {
+            return Ok(None);
+        }
         let durable = self.target.durable.clone();
         let look_up = |spec: &Target| {
             consumers::look_up(&bus.api, spec)
@@ -302,14 +321,18 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(info) => match bus.join(&self.target, &info)? {
-                Some(joined) => {
+                Joined::Standing(joined) => {
                     self.tell(Told::Resumed);
                     return Ok(Some(joined));
                 }
-                None => TAKEN,
+                Joined::Taken => Told::TAKEN,
+                Joined::NotPermitted => {
+                    self.is_refused = true;
+                    Told::NOT_PERMITTED
+                }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => TAKEN,
+            Durable::Taken | Durable::Missing => Told::TAKEN,
         };
         self.tell(Told::NotOurs(not_ours));
         Ok(None)
@@ -352,9 +375,32 @@ impl Subscription {
         Ok(counted.pending)
     }
 
-    fn warm(&self, last: Option<Fetched>, link: &SourceLink) -> Result<(), Stop> {
+    /// Hands over the newest message; before it the last good one, if the newest is bad.
+    fn warm(
+        &mut self,
+        last: Option<Fetched>,
+        bus: &Link,
+        limits: &LookBack,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
+        let floor = self.cursor.reached().unwrap_or(0);
+        let found = look_back(&bus.api, &self.target, &last, floor, limits);
+        found.tell(&self.spec.subject);
+        match found {
+            LookedBack::Good(good, _) => {
+                self.hand_over(good.payload, good.sequence, true, link)?;
+            }
+            LookedBack::Limited(_) => self.was_look_back_limited = true,
+            LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
+            LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
+        }
         self.hand_over(last.payload, last.sequence, true, link)
+    }
+
+    /// Whether a search for the last good message ended at its limit since the last call.
+    pub(super) fn take_look_back_limited(&mut self) -> bool {
+        std::mem::take(&mut self.was_look_back_limited)
     }
 
     /// Takes the messages of the gap, which are to be relayed before those of the consumer.
@@ -422,23 +468,7 @@ impl Subscription {
         if self.told.replace(what) == Some(what) {
             return;
         }
-        let (consumer, stream) = (&self.target.durable, &self.target.stream);
-        match what {
-            Told::NoStream => tracing::warn!(
-                subject = self.spec.subject,
-                stream = self.spec.stream,
-                "no stream holds this subject; it is relayed as soon as one does"
-            ),
-            Told::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
-            Told::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
-            Told::NotOurs(why) => tracing::warn!(
-                consumer,
-                stream,
-                why,
-                "the durable consumer cannot be read from; relaying from an unnamed one until it \
-                 can. Stop the other client, delete the consumer, or run with --ephemeral"
-            ),
-        }
+        what.log(&self.spec, &self.target);
     }
 }
 

@@ -17,6 +17,7 @@ use nats::jetstream::ConsumerInfo;
 
 use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
+use super::health::Counts;
 use super::settings::SubscriptionSpec;
 
 /// Reports that may wait while the session waits for the loop; more are dropped, for the next
@@ -58,10 +59,7 @@ pub(super) enum Report {
     Pending {
         index: usize,
         consumer: String,
-        /// Messages that it has still to deliver.
-        pending: u64,
-        /// It waits for as many acknowledgements as it may.
-        awaits_acks: bool,
+        counts: Counts,
     },
     /// The consumer or its stream is gone.
     Gone { index: usize, consumer: String },
@@ -204,8 +202,11 @@ fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Re
         Ok(info) => Some(Report::Pending {
             index,
             consumer,
-            pending: info.num_pending,
-            awaits_acks: is_full(&info),
+            counts: Counts {
+                pending: info.num_pending,
+                ack_pending: info.num_ack_pending as u64,
+                is_full: is_full(&info),
+            },
         }),
         Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
         Err(error) => {

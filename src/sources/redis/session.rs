@@ -375,6 +375,7 @@ impl Session<'_, '_> {
             return;
         }
         let status = &self.relay.status;
+        status.set_subscription_refused(self.ledger.has_refused());
         if self.ledger.has_refused() {
             status.set_down(self.relay.link.now().unix_ms);
             status.set_up(false);

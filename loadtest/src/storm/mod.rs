@@ -1,0 +1,54 @@
+//! `loadtest storm`: thousands of clients that connect at once, and clients that come back at once
+//! while a server stops.
+
+mod connects;
+mod stop;
+mod swarm;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Subcommand};
+
+use crate::fault::Fault;
+
+/// Which storm.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StormCommand {
+    /// Thousands of clients connect at once beside a client with a feed
+    Connect(connects::ConnectArgs),
+    /// The server stops, and its clients come back at once
+    Stop(stop::StopArgs),
+}
+
+/// Options of both storms.
+#[derive(Debug, Args)]
+struct Common {
+    /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
+    #[arg(long, value_name = "COMMAND")]
+    server: String,
+    /// Path of the WebSocket with the feed
+    #[arg(long, default_value = "/ws/stream")]
+    path: String,
+    /// Subject to publish on
+    #[arg(long, default_value = "market.flow")]
+    subject: String,
+    /// Size of a payload
+    #[arg(long, default_value_t = 2048)]
+    bytes: usize,
+    /// Rounds, each with a fresh server
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs `loadtest storm`.
+pub(crate) fn run(command: StormCommand, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    match command {
+        StormCommand::Connect(args) => connects::run(&args, stop),
+        StormCommand::Stop(args) => stop::run(&args, stop),
+    }
+}

@@ -1,0 +1,206 @@
+//! Clients that connect as fast as the kernel allows, without a limit on handshakes under way.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::clock;
+use crate::fault::{Fault, Tried};
+use crate::fleet::{Kind, connect};
+use crate::wire::handshake::{self, Answer};
+
+/// Between two connects the events so far are handled, so that early clients do not wait for late ones.
+const CONNECTS_PER_TURN: usize = 64;
+/// A client that was refused tries again after this time.
+const REFUSED_PAUSE_US: u64 = 50_000;
+
+/// Times of one connection, microseconds; 0 while the step is not reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// Start of connect(2).
+    pub(super) began_us: u64,
+    /// The kernel has the connection.
+    pub(super) connected_us: u64,
+    /// The 101 is read.
+    pub(super) opened_us: u64,
+}
+
+/// One client.
+#[derive(Default)]
+struct Caller {
+    stream: Option<TcpStream>,
+    times: Times,
+    head: Vec<u8>,
+}
+
+/// All clients, on one thread with one poll.
+pub(super) struct Swarm {
+    addr: SocketAddr,
+    request: Vec<u8>,
+    poll: Poll,
+    events: Events,
+    callers: Vec<Caller>,
+    scratch: Vec<u8>,
+    /// Clients come back after their connection ended: when, and which.
+    due: Option<Vec<(u64, usize)>>,
+    /// Connections that did not open: refused, or ended in the handshake.
+    pub(super) refused: u64,
+    /// Attempts after the first of each client.
+    pub(super) returns: u64,
+}
+
+impl Swarm {
+    /// A swarm without clients.
+    pub(super) fn new(addr: SocketAddr, path: &str) -> Result<Self, Fault> {
+        Ok(Self {
+            addr,
+            request: handshake::request(&addr.to_string(), path, false),
+            poll: Poll::new().tried("epoll")?,
+            events: Events::with_capacity(1024),
+            callers: Vec::new(),
+            scratch: vec![0; 64 * 1024],
+            due: None,
+            refused: 0,
+            returns: 0,
+        })
+    }
+
+    /// Starts `count` connections, one after the other without a pause.
+    pub(super) fn call(&mut self, count: usize) -> Result<(), Fault> {
+        for _ in 0..count {
+            let index = self.callers.len();
+            self.callers.push(Caller::default());
+            self.dial(index)?;
+            if index.is_multiple_of(CONNECTS_PER_TURN) {
+                self.turn(0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on clients whose connection ended come back at once.
+    pub(super) fn let_come_back(&mut self) {
+        self.due = Some(Vec::new());
+    }
+
+    /// Clients that are open.
+    pub(super) fn open_count(&self) -> usize {
+        let open = |c: &&Caller| c.stream.is_some() && c.times.opened_us > 0;
+        self.callers.iter().filter(open).count()
+    }
+
+    /// Times of the newest connection of each client.
+    pub(super) fn times(&self) -> impl Iterator<Item = Times> {
+        self.callers.iter().map(|c| c.times)
+    }
+
+    fn dial(&mut self, index: usize) -> Result<(), Fault> {
+        let began_us = clock::now_us();
+        let mut stream = connect(self.addr, index, Kind::Reader)?;
+        self.poll
+            .registry()
+            .register(
+                &mut stream,
+                Token(index),
+                Interest::READABLE | Interest::WRITABLE,
+            )
+            .tried("epoll_ctl")?;
+        self.callers[index] = Caller {
+            stream: Some(stream),
+            times: Times {
+                began_us,
+                ..Times::default()
+            },
+            head: Vec::new(),
+        };
+        Ok(())
+    }
+
+    /// One wait of at most `wait_us`, and everything that was ready.
+    pub(super) fn turn(&mut self, wait_us: u64) -> Result<(), Fault> {
+        let wait = Some(Duration::from_micros(wait_us));
+        match self.poll.poll(&mut self.events, wait) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other.tried("epoll_wait")?,
+        }
+        for event in &self.events {
+            let index = event.token().0;
+            let caller = &mut self.callers[index];
+            let was_open = caller.times.opened_us > 0;
+            if caller.ready(&self.request, &mut self.scratch).is_ok() {
+                continue;
+            }
+            caller.stream = None;
+            self.refused += u64::from(!was_open);
+            if let Some(due) = &mut self.due {
+                let pause_us = if was_open { 0 } else { REFUSED_PAUSE_US };
+                due.push((clock::now_us() + pause_us, index));
+            }
+        }
+        self.come_back()
+    }
+
+    fn come_back(&mut self) -> Result<(), Fault> {
+        let Some(due) = &mut self.due else {
+            return Ok(());
+        };
+        let now = clock::now_us();
+        let (ready, later) = std::mem::take(due)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        *due = later;
+        let ready: Vec<(u64, usize)> = ready;
+        for (_, index) in ready {
+            self.returns += 1;
+            if self.dial(index).is_err() {
+                // Nobody listens any more: the kernel of the same machine says so at once.
+                self.refused += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Caller {
+    /// Goes on as far as the socket allows; an error is the end of the connection.
+    fn ready(&mut self, request: &[u8], scratch: &mut [u8]) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        if self.times.connected_us == 0 {
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+            match stream.peer_addr() {
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                other => drop(other?),
+            }
+            self.times.connected_us = clock::now_us();
+            // The socket is fresh: its buffer holds the whole request.
+            stream.write_all(request)?;
+        }
+        loop {
+            match stream.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) if self.times.opened_us == 0 => {
+                    self.head.extend_from_slice(&scratch[..n]);
+                    match handshake::answer(&self.head) {
+                        Answer::Partial => {}
+                        Answer::Open { .. } => {
+                            self.times.opened_us = clock::now_us();
+                            self.head = Vec::new();
+                        }
+                        Answer::Refused(why) => return Err(io::Error::other(why)),
+                    }
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Frame memory: which clients are dropped when too much memory waits for clients that read nothing.
+//!
+//! Many queues share a frame, so the end of a client frees only the frames that nothing else
+//! holds. Who holds a frame is not counted at each delivery, but by a walk over the queues, which
+//! begins only while all frames alive are over their limit. A frame's own reference count tells
+//! whether the queues of blocked clients hold all references. Frames that another thread, the feed
+//! or a topic holds are not freed by any drop, and have limits of their own: these frames count
+//! towards the beginning of a walk, and drop nobody.
+//!
+//! A walk goes on from flush to flush and looks at a bounded number of frames in each. Then comes
+//! the choice among the clients with the largest shares (the bytes of each frame divided by its
+//! references), which happens in one call, so that the choice is exact: clients are chosen until
+//! their end frees enough, and each whose end turns out not to be needed is spared.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::clients::Clients;
+use super::core::Core;
+use super::session::Session;
+use super::{CloseReason, Frame, SessionKey};
+
+/// Clients among which a choice is made. What more clients share is freed by several choices.
+const CANDIDATES_MAX: usize = 1_024;
+
+/// Frames that a choice looks at; the last queue may go over.
+const CHOICE_FRAMES_MAX: usize = 65_536;
+
+/// From a walk that leaves nothing to free to the next walk. Also how long a walk waits for a
+/// flush after which no client is left to be written to.
+const REST_US: u64 = 250_000;
+
+/// The state between two flushes.
+#[derive(Debug, Default)]
+pub(super) struct FrameMemory {
+    walk: Option<Walk>,
+    /// Of the last walk or choice. Each frame remembers in which one it was counted.
+    number: u32,
+    walks: u64,
+    /// Since when all frames alive are over the limit.
+    over_since: Option<u64>,
+    rest_until: u64,
+}
+
+/// One walk over all queues.
+#[derive(Debug, Default)]
+struct Walk {
+    number: u32,
+    next_slot: usize,
+    /// Memory of the frames that only blocked clients hold.
+    held_bytes: u64,
+    /// Shares of the clients with the largest ones; the smallest comes out first.
+    candidates: BinaryHeap<Reverse<(u64, SessionKey)>>,
+}
+
+impl Walk {
+    /// Looks at so many sessions and frames, at least at one queue; `true`: no queue is left.
+    fn go_on(&mut self, sessions: &Slab<Session>, most: usize) -> bool {
+        let mut looked = 0;
+        while self.next_slot < sessions.capacity() {
+            if looked >= most {
+                return false;
+            }
+            looked += 1;
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            let Some(session) = sessions.get(slot).filter(|s| s.is_blocked()) else {
+                continue;
+            };
+            let mut share = 0;
+            for frame in session.frames() {
+                looked += 1;
+                let bytes = frame.memory_bytes() as u64;
+                share += bytes / Arc::strong_count(frame) as u64;
+                if is_held_by_counted(frame, frame.count(self.number)) {
+                    self.held_bytes += bytes;
+                }
+            }
+            let generation = session.generation();
+            let slot = slot as u32;
+            self.offer(share, SessionKey { slot, generation });
+        }
+        true
+    }
+
+    fn offer(&mut self, share: u64, key: SessionKey) {
+        if share == 0 {
+            return;
+        }
+        self.candidates.push(Reverse((share, key)));
+        if self.candidates.len() > CANDIDATES_MAX {
+            self.candidates.pop();
+        }
+    }
+}
+
+/// The queues that were counted hold all references.
+fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
+    counted as usize == Arc::strong_count(frame)
+}
+
+/// Who is to be dropped, and the memory that this frees.
+struct Choice<'a> {
+    clients: &'a Clients,
+    number: u32,
+    freed_bytes: u64,
+    looked: usize,
+}
+
+impl Choice<'_> {
+    fn frames(&self, key: SessionKey) -> impl Iterator<Item = &Arc<Frame>> {
+        let session = self.clients.session(key).filter(|s| s.is_blocked());
+        session.into_iter().flat_map(Session::frames)
+    }
+
+    fn take(&mut self, key: SessionKey) {
+        let (mut bytes, mut frames) = (0, 0);
+        for frame in self.frames(key) {
+            frames += 1;
+            if is_held_by_counted(frame, frame.count(self.number)) {
+                bytes += frame.memory_bytes() as u64;
+            }
+        }
+        self.freed_bytes += bytes;
+        self.looked += frames;
+    }
+
+    fn give_back(&mut self, key: SessionKey) {
+        let mut bytes = 0;
+        for frame in self.frames(key) {
+            let counted = frame.count_back(self.number);
+            if is_held_by_counted(frame, counted) {
+                bytes += frame.memory_bytes() as u64;
+            }
+        }
+        self.freed_bytes -= bytes;
+    }
+
+    /// Of the candidates, those whose end frees so much, or all that can be freed; none in vain.
+    fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
+        let mut chosen = Vec::new();
+        for Reverse((_, key)) in candidates {
+            if self.freed_bytes >= bytes || self.looked >= CHOICE_FRAMES_MAX {
+                break;
+            }
+            self.take(key);
+            chosen.push(key);
+        }
+        if self.freed_bytes == 0 {
+            // What is over the limit is shared by more clients than fit in a choice: it is freed
+            // with the last of those.
+            return chosen;
+        }
+        let enough = bytes.min(self.freed_bytes);
+        chosen.reverse();
+        chosen.retain(|key| {
+            self.give_back(*key);
+            let needed = self.freed_bytes < enough;
+            if needed {
+                self.take(*key);
+            }
+            needed
+        });
+        chosen
+    }
+}
+
+impl Core {
+    /// Walks over all queues so far because frames were over their limit.
+    pub fn frame_walks(&self) -> u64 {
+        self.memory.walks
+    }
+
+    /// A flush is wanted to find out who holds the frames.
+    pub(super) fn has_to_walk(&self) -> bool {
+        self.memory.walk.is_some() || self.is_walk_due()
+    }
+
+    /// When the next walk is due, while one is wanted.
+    pub(super) fn walk_deadline(&self) -> Option<u64> {
+        let waits = self.memory.walk.is_none() && self.is_over_frame_limit();
+        waits.then_some(self.memory.rest_until)
+    }
+
+    fn is_over_frame_limit(&self) -> bool {
+        let over = self.frame_bytes().alive() > self.limits.frame_bytes_max;
+        over && self.stats().messages_waiting > 0
+    }
+
+    /// A client that was not written to yet is no slow client, so the walk waits for the end of the
+    /// flush; where a flush never ends, not for long.
+    fn is_walk_due(&self) -> bool {
+        let (memory, now) = (&self.memory, self.now.mono_us);
+        if now < memory.rest_until || !self.is_over_frame_limit() {
+            return false;
+        }
+        let waited_long = || memory.over_since.is_some_and(|at| now >= at + REST_US);
+        !self.has_unflushed() || waited_long()
+    }
+
+    /// Looks at a part of the queues while frames are over their limit, and drops clients when the
+    /// walk has come to its end. Called after a flush.
+    pub(super) fn keep_frame_memory(&mut self) {
+        if !self.is_over_frame_limit() {
+            self.memory.walk = None;
+            self.memory.over_since = None;
+            return;
+        }
+        self.memory.over_since.get_or_insert(self.now.mono_us);
+        let mut walk = match self.memory.walk.take() {
+            Some(walk) => walk,
+            None if self.is_walk_due() => Walk {
+                number: self.memory.next_number(),
+                ..Walk::default()
+            },
+            None => return,
+        };
+        match walk.go_on(&self.clients.sessions, self.limits.frame_walk_max) {
+            true => self.end_walk(walk),
+            false => self.memory.walk = Some(walk),
+        }
+    }
+
+    fn end_walk(&mut self, walk: Walk) {
+        self.memory.walks += 1;
+        let held = walk.held_bytes.min(self.frame_bytes().alive());
+        let excess = held.saturating_sub(self.limits.frame_bytes_max);
+        let mut is_enough = true;
+        if excess > 0 {
+            let mut choice = Choice {
+                number: self.memory.next_number(),
+                clients: &self.clients,
+                freed_bytes: 0,
+                looked: 0,
+            };
+            // The largest share first: `Reverse` sorts so.
+            let chosen = choice.make(walk.candidates.into_sorted_vec(), excess);
+            is_enough = choice.freed_bytes >= excess || chosen.is_empty();
+            for key in chosen {
+                self.end(key, CloseReason::FrameMemory, true);
+            }
+        }
+        if is_enough {
+            self.memory.rest_until = self.now.mono_us + REST_US;
+        }
+    }
+}
+
+impl FrameMemory {
+    fn next_number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+}

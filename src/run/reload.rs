@@ -1,0 +1,249 @@
+//! What is read again while the process runs: at SIGHUP, and key files whenever they change.
+//!
+//! A thread of its own reads, so that a slow disk never holds up the loop. What is broken leaves
+//! what is in force. No client is closed, and no connection of the process is touched.
+
+use std::io::{self, IsTerminal, stdin};
+use std::iter::zip;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::{flag, low_level};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::telemetry::{GatewayMetric, names};
+
+/// How often files are looked at that are read again without a signal.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A SIGHUP came before the thread was there.
+static CAME_EARLY: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// A part of the settings that can be read again while clients are connected.
+pub trait Reload: Send {
+    /// The label of the metric.
+    fn what(&self) -> &'static str;
+
+    /// Returns `true` if the part should be read again without a signal; called once a second.
+    fn is_due(&mut self) -> bool {
+        false
+    }
+
+    /// Reads the part again, puts it in force and logs what has changed.
+    ///
+    /// # Errors
+    /// The part is broken, and nothing has changed: the text of a log line.
+    fn reload(&mut self) -> Result<Reloaded, String>;
+}
+
+/// What a part has turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The part is in force with other values.
+    Changed,
+    /// The part is as it was.
+    Unchanged,
+}
+
+/// Metric labels, in the order of the numbers.
+const OUTCOMES: [&str; 3] = ["changed", "unchanged", "failed"];
+
+#[derive(Default)]
+struct Counts([AtomicU64; OUTCOMES.len()]);
+
+/// All parts of one gateway.
+pub(super) struct Reloads {
+    parts: Vec<Box<dyn Reload>>,
+    counts: Arc<Vec<(&'static str, Counts)>>,
+}
+
+/// How many parts of one SIGHUP had which outcome.
+type Outcomes = [u64; OUTCOMES.len()];
+
+/// From here on a SIGHUP does not end the process; what comes before [`Reloads::start`] is done then.
+pub(super) fn expect_signals() {
+    // Where the system refuses, the thread's own handler counts.
+    let came = CAME_EARLY.get_or_init(Arc::default);
+    let _ = flag::register(SIGHUP, Arc::clone(came));
+}
+
+impl Reloads {
+    pub(super) fn new(parts: Vec<Box<dyn Reload>>) -> Self {
+        let counts = parts.iter().map(|part| (part.what(), Counts::default()));
+        Self {
+            counts: Arc::new(counts.collect()),
+            parts,
+        }
+    }
+
+    /// What is counted of them.
+    pub(super) fn metric(&self) -> GatewayMetric {
+        let counts = Arc::clone(&self.counts);
+        let numbers = move || {
+            let of_part = |(what, counts): &(&'static str, Counts)| {
+                let what = *what;
+                let each = zip(
+                    OUTCOMES,
+                    counts.0.each_ref().map(|count| count.load(Relaxed)),
+                );
+                each.map(move |(outcome, count)| ([what, outcome], count))
+            };
+            counts.iter().flat_map(of_part).collect()
+        };
+        GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(numbers))
+    }
+
+    /// Waits for signals and changes from a thread of its own, which ends with the process.
+    pub(super) fn start(mut self) -> io::Result<()> {
+        let mut signals = HangUps::new()?;
+        let had_terminal = stdin().is_terminal();
+        let came_early = CAME_EARLY.get().is_some_and(|came| came.load(Relaxed));
+        let run = move || {
+            if came_early {
+                self.all();
+            }
+            loop {
+                if !signals.wait(LOOK_EVERY) {
+                    self.changed();
+                } else if had_terminal && !stdin().is_terminal() {
+                    stop_without_terminal();
+                } else {
+                    self.all();
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("reload".into());
+        thread.spawn(run).map(drop)
+    }
+
+    /// Reads everything again, and says that it was done.
+    fn all(&mut self) {
+        let mut outcomes = Outcomes::default();
+        for number in 0..self.parts.len() {
+            outcomes[self.one(number)] += 1;
+        }
+        let [changed, unchanged, failed] = outcomes;
+        if self.parts.is_empty() {
+            tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
+        } else {
+            tracing::info!(changed, unchanged, failed, "SIGHUP: files read again");
+        }
+    }
+
+    /// Reads what asks for it.
+    fn changed(&mut self) {
+        for number in 0..self.parts.len() {
+            if self.parts[number].is_due() {
+                self.one(number);
+            }
+        }
+    }
+
+    /// Reads one part again; the number of its outcome.
+    fn one(&mut self, number: usize) -> usize {
+        let outcome = match self.parts[number].reload() {
+            Ok(Reloaded::Changed) => 0,
+            Ok(Reloaded::Unchanged) => 1,
+            Err(error) => {
+                tracing::warn!("{error}");
+                2
+            }
+        };
+        self.counts[number].1.0[outcome].fetch_add(1, Relaxed);
+        outcome
+    }
+}
+
+/// The shell sends SIGHUP when its terminal is closed. A gateway that was started there by hand ends
+/// with the terminal, as it would at Ctrl-C.
+fn stop_without_terminal() {
+    tracing::info!("SIGHUP: the terminal was closed");
+    if let Err(error) = low_level::raise(SIGTERM) {
+        tracing::error!(%error, "cannot stop");
+    }
+}
+
+/// SIGHUP, waited for with a limit.
+struct HangUps {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+}
+
+impl HangUps {
+    fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new([SIGHUP])?;
+        let registry = poll.registry();
+        registry.register(&mut signals, Token(0), Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(4),
+            signals,
+        })
+    }
+
+    /// Returns `true` if a signal came, at once; `false` after the time.
+    fn wait(&mut self, at_most: Duration) -> bool {
+        if let Err(error) = self.poll.poll(&mut self.events, Some(at_most))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Not to spin; the signal is pending all the same.
+            thread::sleep(at_most);
+        }
+        // Several that came together are one.
+        self.signals.pending().count() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Outcomes in their order; asks for the first without a signal.
+    struct Played(VecDeque<Result<Reloaded, String>>, bool);
+
+    impl Reload for Played {
+        fn what(&self) -> &'static str {
+            "acl"
+        }
+
+        fn is_due(&mut self) -> bool {
+            std::mem::take(&mut self.1)
+        }
+
+        fn reload(&mut self) -> Result<Reloaded, String> {
+            self.0.pop_front().expect("an outcome")
+        }
+    }
+
+    #[test]
+    fn each_outcome_is_counted_and_what_asks_is_read_without_a_signal() {
+        let outcomes = [
+            Ok(Reloaded::Changed),
+            Err("broken".to_owned()),
+            Ok(Reloaded::Unchanged),
+            Ok(Reloaded::Unchanged),
+        ];
+        let mut reloads = Reloads::new(vec![Box::new(Played(outcomes.into(), true))]);
+        let counts = |reloads: &Reloads| match reloads.metric() {
+            GatewayMetric::ByTwoLabels(_, numbers) => numbers(),
+            other => panic!("{other:?}"),
+        };
+        reloads.changed();
+        assert_eq!(counts(&reloads)[0], (["acl", "changed"], 1));
+        reloads.changed();
+        assert_eq!(counts(&reloads)[0], (["acl", "changed"], 1), "asked once");
+        for _ in 0..3 {
+            reloads.all();
+        }
+        let counted: Vec<u64> = counts(&reloads).iter().map(|(_, count)| *count).collect();
+        assert_eq!(counted, [1, 2, 1]);
+    }
+}

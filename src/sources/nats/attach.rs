@@ -1,0 +1,205 @@
+//! What a session reads from: subjects attached to consumers, and attached again when JetStream
+//! loses a consumer, is silent about it, or failed to give one. A fault of one subject is no
+//! fault of the others.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Link;
+use super::error::{NatsError, Stop};
+use super::session::{Session, forget, of};
+use super::watchdog::Watchdog;
+use crate::sources::outage::Failure;
+
+impl Session<'_> {
+    /// Makes the streams and consumers stand and warms the cache. A subject for which that fails
+    /// is left for later, unless it fails for all.
+    pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
+        let names_none = |stream: &str| {
+            let mut specs = self.subscriptions.iter().map(|s| s.spec());
+            specs.all(|spec| spec.stream.as_deref() != Some(stream))
+        };
+        for stream in &self.settings.streams {
+            if names_none(&stream.name) {
+                self.bus.ensure_stream(stream)?;
+            }
+        }
+        let hasty = self.bus.hasty();
+        let mut failures = Vec::new();
+        for index in 0..self.subscriptions.len() {
+            // One silence is waited for; more of them would keep the good subjects waiting.
+            let bus = if failures.is_empty() {
+                self.bus
+            } else {
+                &hasty
+            };
+            match self.attach(index, bus) {
+                Ok(()) => {}
+                Err(Stop::Bus(error)) if !error.is_of_all() => failures.push((index, error)),
+                Err(stop) => return Err(stop),
+            }
+        }
+        let all_failed = failures.len() == self.subscriptions.len();
+        for (index, error) in failures {
+            if all_failed {
+                return Err(error.into());
+            }
+            self.is_unattached(index, &error);
+        }
+        let watchdog = Watchdog::start(&self.bus.api, self.interval(), self.subscriptions.len())
+            .map_err(|source| NatsError::NoThread { source })?;
+        watchdog.watch(self.watched());
+        Ok(watchdog)
+    }
+
+    /// Attaches a subject. After an error it is read from nothing.
+    fn attach(&mut self, index: usize, bus: &Link) -> Result<(), Stop> {
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        if let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link) {
+            subscription.let_go();
+            return Err(stop);
+        }
+        forget(&self.relay.status, subscription);
+        if subscription.take_look_back_limited() {
+            self.relay.status.count_look_back_limited();
+        }
+        let away = subscription.attempts_mut().succeeded(Instant::now());
+        if let Some(away) = away {
+            tracing::info!(
+                subject = subscription.spec().subject,
+                away_ms = away.as_millis() as u64,
+                "a subject is relayed again"
+            );
+        }
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_attached();
+        }
+        Ok(())
+    }
+
+    /// Takes in that a subject could not be attached.
+    fn is_unattached(&mut self, index: usize, error: &NatsError) {
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return;
+        };
+        let failure = subscription.attempts_mut().failed(error, Instant::now());
+        forget(&self.relay.status, subscription);
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_away(self.relay.link.now().unix_ms);
+        }
+        let subject = &subscription.spec().subject;
+        match failure {
+            Failure::First => tracing::warn!(
+                %error,
+                subject,
+                "a subject cannot be relayed; trying again, and the other subjects go on"
+            ),
+            Failure::News(away) => tracing::warn!(
+                %error,
+                subject,
+                away_ms = away.as_millis() as u64,
+                "a subject still cannot be relayed; trying again"
+            ),
+            Failure::Same => tracing::debug!(%error, subject, "a subject still cannot be relayed"),
+        }
+    }
+
+    /// Attaches a subject whose consumer or stream is gone, or that could not be attached before.
+    /// Returns whether that was possible.
+    pub(super) fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<bool, Stop> {
+        // What has come already is relayed first: it is older than what the next consumer gives.
+        while self.messages_wait(index) {
+            self.relay_turn(index)?;
+        }
+        // The other subjects wait meanwhile.
+        let hasty = self.bus.hasty();
+        let attached = match self.attach(index, &hasty) {
+            Ok(()) => true,
+            Err(Stop::Bus(error)) if !error.is_of_all() => {
+                self.is_unattached(index, &error);
+                false
+            }
+            Err(stop) => return Err(stop),
+        };
+        watchdog.watch(self.watched());
+        self.relay_gaps()?;
+        Ok(attached)
+    }
+
+    /// Changes over to a durable that is free by now. If that fails, the subject is read as before.
+    pub(super) fn take_over(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+        let hasty = self.bus.hasty();
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        match subscription.take_over(&hasty, &self.relay.link) {
+            Ok(()) => watchdog.watch(self.watched()),
+            Err(Stop::Bus(error)) if !error.is_of_all() => {
+                let subject = &subscription.spec().subject;
+                tracing::debug!(%error, subject, "the durable consumer was not taken over");
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
+    /// Tells of consumers that JetStream does not answer about, and reads their subjects from
+    /// others after a while. The link is well meanwhile, and so may the other consumers be.
+    pub(super) fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+        let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
+        let told = self.silence_told_after();
+        for index in 0..self.subscriptions.len() {
+            let Some(subscription) = self.subscriptions.get_mut(index) else {
+                break;
+            };
+            let now = Instant::now();
+            if subscription.attempts_mut().is_away() {
+                // JetStream has to answer first; its silence is one more attempt that failed.
+                let is_silent = subscription.health_mut().silent_for(now) >= told;
+                if is_silent && subscription.attempts_mut().is_due(now) {
+                    self.is_unattached(index, &NatsError::unanswered());
+                }
+                continue;
+            }
+            if let Some(silent) = subscription.health_mut().falls_silent(now, told) {
+                tracing::warn!(
+                    subject = subscription.spec().subject,
+                    silent_ms = silent.as_millis() as u64,
+                    "JetStream does not answer about a consumer; the connection is well, and the \
+                     other subjects go on"
+                );
+                if let Some(consumer) = of(&self.relay.status, subscription) {
+                    consumer.set_silent(true);
+                    consumer.set_lag(None);
+                }
+            }
+            let is_due = subscription.health_mut().is_to_be_attached(now, again);
+            if is_due && subscription.standing().is_some() {
+                self.attach_elsewhere(index, watchdog)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+        while self.messages_wait(index) {
+            self.relay_turn(index)?;
+        }
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        let hasty = self.bus.hasty();
+        let attached = subscription.attach_elsewhere(&hasty, self.settings, &self.relay.link);
+        let subject = &subscription.spec().subject;
+        match attached {
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost))) => return Err(stop),
+            Err(Stop::Bus(error)) => {
+                tracing::warn!(%error, subject, "no other consumer can be made for a subject");
+            }
+            Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
+        }
+        watchdog.watch(self.watched());
+        self.relay_gaps()
+    }
+}

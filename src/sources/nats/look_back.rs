@@ -1,0 +1,187 @@
+//! The last good message of a subject, for a start after bad ones. A stream is read forwards, and
+//! has no "the one before": the message before a sequence is searched for.
+
+use std::sync::Arc;
+
+use super::api::{Api, ApiError, Fetched};
+use super::consumers::Target;
+
+/// Whether a message of a subject (the first text) with a payload makes a state.
+pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
+
+/// How far and by what the last good message of a subject is searched for.
+#[derive(Clone)]
+pub struct LookBack {
+    /// Messages that are fetched of one subject, at most; 0: none.
+    pub messages_max: u64,
+    /// Which messages are good.
+    pub is_good: Arc<Judge>,
+}
+
+/// What the search found.
+pub(super) enum LookedBack {
+    /// The newest message is good.
+    NewestIsGood,
+    /// So many messages are bad, and this one before them is good.
+    Good(Box<Fetched>, u64),
+    /// All of them are bad, so many.
+    NoneIsGood(u64),
+    /// The limit was reached behind so many bad ones.
+    Limited(u64),
+    /// JetStream did not answer to the point, behind so many bad ones.
+    Failed(ApiError, u64),
+}
+
+impl LookedBack {
+    /// Logs what a bad newest message means for clients.
+    pub(super) fn tell(&self, subject: &str) {
+        match self {
+            Self::NewestIsGood => {}
+            Self::Good(good, bad) => tracing::warn!(
+                subject,
+                bad,
+                sequence = good.sequence,
+                "the newest messages of a subject are bad; clients get the last good one"
+            ),
+            Self::NoneIsGood(bad) => {
+                tracing::warn!(subject, bad, "no message of a subject is good");
+            }
+            Self::Limited(bad) => tracing::warn!(
+                subject,
+                bad,
+                "no good message of a subject was found within --look-back-messages-max"
+            ),
+            Self::Failed(error, bad) => tracing::warn!(
+                %error,
+                subject,
+                bad,
+                "the last good message of a subject cannot be searched for"
+            ),
+        }
+    }
+}
+
+/// Looks at messages of the subject, from `newest` backwards to the first good one, but not at those
+/// up to `floor`, which was handed over before.
+pub(super) fn look_back(
+    api: &Api,
+    target: &Target,
+    newest: &Fetched,
+    floor: u64,
+    limits: &LookBack,
+) -> LookedBack {
+    let is_good = |message: &Fetched| (limits.is_good)(&target.subject, &message.payload);
+    if limits.messages_max == 0 || is_good(newest) {
+        return LookedBack::NewestIsGood;
+    }
+    let mut fetched = 0;
+    let mut fetch = |from| {
+        fetched += 1;
+        match fetched > limits.messages_max {
+            true => Err(None),
+            false => api
+                .first_from(&target.stream, &target.subject, from)
+                .map_err(Some),
+        }
+    };
+    let (mut before, mut bad) = (newest.sequence, 1);
+    loop {
+        match newest_between(floor, before, &mut fetch) {
+            Ok(Some(message)) if is_good(&message) => {
+                return LookedBack::Good(Box::new(message), bad);
+            }
+            Ok(Some(message)) => (before, bad) = (message.sequence, bad + 1),
+            Ok(None) => return LookedBack::NoneIsGood(bad),
+            Err(None) => return LookedBack::Limited(bad),
+            Err(Some(error)) => return LookedBack::Failed(error, bad),
+        }
+    }
+}
+
+/// What has a place in a stream.
+trait Placed {
+    fn sequence(&self) -> u64;
+}
+
+impl Placed for Fetched {
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// The newest message behind `floor` and before `before`. `fetch` gives the first message from a
+/// sequence on. A window that grows fourfold backwards finds some message, and halves of the window
+/// find the newest, so the number of fetches grows with the logarithm of the distance.
+fn newest_between<M: Placed, E>(
+    floor: u64,
+    before: u64,
+    mut fetch: impl FnMut(u64) -> Result<Option<M>, E>,
+) -> Result<Option<M>, E> {
+    let (mut window, mut end) = (1, before);
+    let mut newest = loop {
+        let start = before.saturating_sub(window).max(floor + 1);
+        if start >= end {
+            return Ok(None);
+        }
+        match fetch(start)?.filter(|message| message.sequence() < end) {
+            Some(message) => break message,
+            // There is none from `start` on.
+            None => (end, window) = (start, window.saturating_mul(4)),
+        }
+    };
+    while newest.sequence() + 1 < end {
+        let middle = newest.sequence() + 1 + (end - newest.sequence() - 1) / 2;
+        match fetch(middle)?.filter(|message| message.sequence() < end) {
+            Some(message) => newest = message,
+            None => end = middle,
+        }
+    }
+    Ok(Some(newest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Placed for u64 {
+        fn sequence(&self) -> u64 {
+            *self
+        }
+    }
+
+    /// The answer, and how many fetches it took.
+    fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
+        let mut fetches = 0;
+        let found = newest_between(floor, before, |from| {
+            fetches += 1;
+            Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
+        });
+        (found.expect("no fetch fails"), fetches)
+    }
+
+    #[test]
+    fn the_message_right_before_takes_one_fetch() {
+        assert_eq!(search(&[1, 2, 3], 0, 3), (Some(2), 1));
+        assert_eq!(search(&[1, 2, 3], 0, 1).0, None);
+        assert_eq!(search(&[1, 2, 3], 2, 3), (None, 0));
+        assert_eq!(search(&[], 0, u64::MAX).0, None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_before_is_found_in_few_fetches(
+            mut stream in prop::collection::btree_set(1..1_000_000u64, 0..60),
+            floor in 0..1_000u64,
+            before in 1..1_000_000u64,
+        ) {
+            stream.insert(before);
+            let stream: Vec<u64> = stream.into_iter().collect();
+            let want = stream.iter().rev().copied().find(|&s| s < before && s > floor);
+            let (found, fetches) = search(&stream, floor, before);
+            prop_assert_eq!(found, want);
+            prop_assert!(fetches <= 33, "{} fetches", fetches);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the server does not permit this user. It says so in errors that belong to no request, so
+//! who misses an answer looks here for the reason.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Refusals that are remembered of one connection; the oldest are forgotten first. A connection
+/// has a subject for each of its streams and consumers, and a few verbs.
+const REFUSALS_MAX: usize = 64;
+/// Every inbox stands for all: one permission lets in to all of them.
+pub(super) const INBOXES: &str = "_INBOX.>";
+const INBOX_PREFIX: &str = "_INBOX.";
+const ACKS_PREFIX: &str = "$JS.ACK.";
+
+/// One thing that the server did not permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// To subscribe to a subject.
+    Subscription(String),
+    /// To publish to a subject, which is how JetStream is asked.
+    Request(String),
+    /// To acknowledge the messages of a consumer.
+    Acks { stream: String, consumer: String },
+}
+
+impl Refusal {
+    /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
+    fn parse(error: &str) -> Option<Self> {
+        let (before, rest) = error.split_once('"')?;
+        let (subject, _) = rest.split_once('"')?;
+        let subject = match subject.starts_with(INBOX_PREFIX) {
+            true => INBOXES,
+            false => subject,
+        };
+        let before = before.to_ascii_lowercase();
+        if !before.contains("permissions violation for ") {
+            return None;
+        }
+        if before.contains("subscription") {
+            return Some(Self::Subscription(subject.to_owned()));
+        }
+        Some(acks(subject).unwrap_or_else(|| Self::Request(subject.to_owned())))
+    }
+}
+
+/// Stream and consumer of an acknowledgement, in both of its forms (see
+/// [`AckSubject`](super::position::AckSubject)).
+fn acks(subject: &str) -> Option<Refusal> {
+    let tokens: Vec<&str> = subject.strip_prefix(ACKS_PREFIX)?.split('.').collect();
+    let skip = if tokens.len() >= 9 { 2 } else { 0 };
+    let [stream, consumer] = [skip, skip + 1].map(|at| tokens.get(at).map(|&t| t.to_owned()));
+    Some(Refusal::Acks {
+        stream: stream?,
+        consumer: consumer?,
+    })
+}
+
+/// The refusals of one connection, in the order in which they came. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    all: Vec<Refusal>,
+    /// Those that the session has not taken yet.
+    news: Vec<Refusal>,
+}
+
+impl Refusals {
+    /// Takes in an error of the server. Returns whether it is a refusal that is known already.
+    pub(super) fn take_in(&self, error: &str) -> bool {
+        let Some(refusal) = Refusal::parse(error) else {
+            return false;
+        };
+        let mut known = self.known();
+        if !known.news.contains(&refusal) {
+            remember(&mut known.news, refusal.clone());
+        }
+        if known.all.contains(&refusal) {
+            return true;
+        }
+        remember(&mut known.all, refusal);
+        false
+    }
+
+    /// Forgets a refusal before it is tried whether it still holds.
+    pub(super) fn forget(&self, refusal: &Refusal) {
+        self.known().all.retain(|known| known != refusal);
+    }
+
+    /// Whether that was refused.
+    pub(super) fn has(&self, refusal: &Refusal) -> bool {
+        self.known().all.contains(refusal)
+    }
+
+    /// What was refused since the last call.
+    pub(super) fn take_news(&self) -> Vec<Refusal> {
+        std::mem::take(&mut self.known().news)
+    }
+
+    /// No holder of this lock can panic.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
+    if list.len() >= REFUSALS_MAX {
+        list.remove(0);
+    }
+    list.push(refusal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(subject: &str) -> Refusal {
+        Refusal::Subscription(subject.to_owned())
+    }
+
+    fn acks_of(stream: &str, consumer: &str) -> Refusal {
+        Refusal::Acks {
+            stream: stream.to_owned(),
+            consumer: consumer.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_servers_words_are_read() {
+        let request = Refusal::Request("$JS.API.CONSUMER.INFO.S.c".to_owned());
+        for (error, want) in [
+            (
+                r#"Permissions Violation for Subscription to "chosen.levels""#,
+                Some(subscription("chosen.levels")),
+            ),
+            (
+                r#"Permissions Violation for Subscription to "_INBOX.a.b" (sid "4")"#,
+                Some(subscription(INBOXES)),
+            ),
+            (
+                r#"permissions violation for subscription to "a" using queue "q""#,
+                Some(subscription("a")),
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.API.CONSUMER.INFO.S.c""#,
+                Some(request),
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.ACK.S.c.1.2.3.4.5""#,
+                Some(acks_of("S", "c")),
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.ACK.d.h.S.c.1.2.3.4.5.r""#,
+                Some(acks_of("S", "c")),
+            ),
+            (
+                r#"Permissions Violation for Publish to "_INBOX.a""#,
+                Some(Refusal::Request(INBOXES.to_owned())),
+            ),
+            ("Authorization Violation", None),
+            (r#"Unknown "Protocol""#, None),
+            (r#"Permissions Violation for Publish to "unfinished"#, None),
+        ] {
+            assert_eq!(Refusal::parse(error), want, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_news_once_and_known_until_it_is_tried_again() {
+        let refusals = Refusals::default();
+        let error = r#"Permissions Violation for Subscription to "a""#;
+        assert!(!refusals.take_in(error) && refusals.take_in(error));
+        assert_eq!(refusals.take_news(), [subscription("a")]);
+        assert!(refusals.take_news().is_empty() && refusals.has(&subscription("a")));
+        refusals.forget(&subscription("a"));
+        assert!(!refusals.has(&subscription("a")) && !refusals.take_in(error));
+    }
+
+    #[test]
+    fn a_server_that_refuses_everything_fills_no_memory() {
+        let refusals = Refusals::default();
+        for n in 0..1_000 {
+            refusals.take_in(&format!(r#"Permissions Violation for Publish to "a.{n}""#));
+        }
+        assert_eq!(refusals.known().all.len(), REFUSALS_MAX);
+        assert_eq!(refusals.take_news().len(), REFUSALS_MAX);
+        assert!(refusals.has(&Refusal::Request("a.999".to_owned())));
+    }
+}

@@ -1,0 +1,174 @@
+//! Frame memory: what counts, who is dropped, and how much work that is in one turn.
+
+use weirgate::hub::{CloseReason, Frame, Limits, SendQueueLimits, SessionKey};
+
+use crate::world::World;
+use crate::world::toys::{In, Symbols};
+use crate::{SECOND, small_queue, symbols};
+
+const LIMIT: u64 = 100_000;
+
+/// 100,000 bytes of frames, queues of up to a MiB.
+fn little_memory() -> Limits {
+    Limits {
+        frame_bytes_max: LIMIT,
+        send_queue: SendQueueLimits::default(),
+        ..small_queue()
+    }
+}
+
+impl World<Symbols> {
+    /// A member of this topic whose kernel takes nothing.
+    fn stuck(&mut self, topic: &str) -> SessionKey {
+        let key = self.connect("/ws", None);
+        self.text(key, &format!("sub {topic}"));
+        self.net.sockets.get_mut(&key).expect("a socket").room = 0;
+        key
+    }
+
+    /// Publishes so many bytes, in the middle of a turn.
+    fn queue(&mut self, topic: &str, bytes: usize) {
+        let message = In::Publish(topic.to_owned(), "y".repeat(bytes));
+        self.hub.handle_input(self.now, message);
+    }
+
+    fn dropped(&self, keys: &[SessionKey]) -> Vec<bool> {
+        let reasons = keys.iter().map(|key| self.reason(*key));
+        let dropped = reasons.map(|reason| {
+            assert!([None, Some(CloseReason::FrameMemory)].contains(&reason));
+            reason.is_some()
+        });
+        dropped.collect()
+    }
+}
+
+#[test]
+fn past_the_memory_limit_the_client_goes_whose_end_frees_most() {
+    let mut world = symbols(little_memory());
+    let small = world.stuck("A");
+    let large = world.stuck("B");
+    for (topic, bytes) in [("A", 60_000), ("B", 35_000)] {
+        world.queue(topic, bytes);
+        world.settle();
+    }
+    assert_eq!(world.dropped(&[small, large]), [false, false]);
+    world.queue("B", 35_000);
+    world.settle();
+    assert_eq!(world.dropped(&[small, large]), [false, true]);
+    assert!(world.frame_bytes.alive() <= LIMIT);
+}
+
+#[test]
+fn frames_that_wait_in_no_queue_drop_nobody() {
+    let mut world = symbols(little_memory());
+    let reads = world.reader(None, usize::MAX);
+    let slow = world.stuck("A");
+    let outside = Frame::text(&world.frame_bytes).body(&[b'x'; 150_000]);
+    let outside = outside.finish();
+    for _ in 0..10 {
+        world.publish(200);
+        world.advance(SECOND / 10);
+    }
+    assert_eq!(world.dropped(&[reads, slow]), [false, false]);
+    let walks = world.hub.core().frame_walks();
+    assert!((1..=5).contains(&walks), "{walks} walks in a second");
+    drop(outside);
+    world.advance(SECOND);
+    assert_eq!(world.hub.core().frame_walks(), walks);
+}
+
+#[test]
+fn clients_that_read_all_are_not_judged_before_they_were_written_to() {
+    let mut world = symbols(little_memory());
+    let reads = world.reader(None, usize::MAX);
+    for _ in 0..5 {
+        world.queue("A", 45_000);
+    }
+    assert!(world.frame_bytes.alive() > LIMIT);
+    world.settle();
+    assert_eq!(world.dropped(&[reads]), [false]);
+    assert_eq!(world.texts(reads).len(), 5);
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+#[test]
+fn clients_stay_whose_end_would_free_nothing() {
+    let mut world = symbols(little_memory());
+    let same: Vec<_> = (0..10).map(|_| world.stuck("A")).collect();
+    let alone = world.stuck("B");
+    world.queue("A", 60_000);
+    world.settle();
+    world.queue("B", 45_000);
+    world.settle();
+    assert_eq!(world.dropped(&same), [false; 10]);
+    assert_eq!(world.dropped(&[alone]), [true]);
+}
+
+#[test]
+fn clients_go_together_where_only_that_frees_enough() {
+    let mut world = symbols(little_memory());
+    let same: Vec<_> = (0..3).map(|_| world.stuck("A")).collect();
+    let other = world.stuck("B");
+    world.queue("B", 2_000);
+    for _ in 0..3 {
+        world.queue("A", 45_000);
+    }
+    world.settle();
+    assert_eq!(world.dropped(&same), [true; 3]);
+    assert_eq!(world.dropped(&[other]), [false]);
+}
+
+#[test]
+fn a_walk_looks_at_so_much_in_a_flush() {
+    let mut world = symbols(Limits {
+        frame_walk_max: 10,
+        ..little_memory()
+    });
+    let keys: Vec<_> = (0..40).map(|n| world.stuck(&n.to_string())).collect();
+    for n in 0..40 {
+        world.queue(&n.to_string(), 2_000);
+    }
+    world.settle();
+    world.queue("39", 45_000);
+    let mut flushes = 1;
+    while world.hub.flush(world.now, &mut world.net) {
+        assert_eq!(world.dropped(&keys), [false; 40], "after {flushes} flushes");
+        flushes += 1;
+    }
+    // 40 sessions and 41 frames, and the empty slots behind them.
+    assert!((8..20).contains(&flushes), "{flushes} flushes");
+    let mut expected = [false; 40];
+    expected[39] = true;
+    assert_eq!(world.dropped(&keys), expected);
+}
+
+/// More clients share their frames than one choice takes: several choices drop them.
+#[test]
+fn what_very_many_clients_share_is_freed_in_steps() {
+    let mut world = symbols(little_memory());
+    let same: Vec<_> = (0..1_100).map(|_| world.stuck("A")).collect();
+    for _ in 0..3 {
+        world.queue("A", 45_000);
+    }
+    assert!(world.hub.flush(world.now, &mut world.net));
+    let dropped = world.dropped(&same);
+    assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 1_024);
+    world.settle();
+    assert_eq!(world.dropped(&same), [true; 1_100]);
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+#[test]
+fn a_shared_frame_is_counted_once() {
+    let mut world = symbols(small_queue());
+    let keys: Vec<_> = (0..10).map(|_| world.reader(Some(15), 0)).collect();
+    world.publish(10_000);
+    assert!(
+        world.frame_bytes.alive() < 12_000,
+        "one plain, one deflated"
+    );
+    assert_eq!(world.hub.stats().frames_deflated, 1);
+    assert_eq!(world.hub.stats().send_queue_bytes, 100_000);
+    keys.iter().for_each(|key| world.end(*key, true));
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
