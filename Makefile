@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak simulate hostile storms outages redis-restart events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -10,6 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PORT ?= 8000
 # Tests that wait more than they work share two cores well.
 WORKERS ?= 3
+comma := ,
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 help: ## Print this list
@@ -39,6 +40,26 @@ bench: deps build ## Micro benchmarks, then latency against the raw limit (minut
 	cargo bench --workspace --locked
 	cargo build --release --locked -p loadtest
 	$(TARGET)/release/loadtest compare --server "$(TARGET)/release/weirgate levels"
+
+PEERS := loadtest/peers
+
+peers: ## Set up the other servers of loadtest/peers (cargo, npm, pip, apt-get download); UWEBSOCKETS=its checkout
+	for peer in tungstenite axum node-ws fastapi nchan; do $(PEERS)/$$peer/setup.sh; done
+	$(if $(UWEBSOCKETS),$(PEERS)/uwebsockets/setup.sh $(UWEBSOCKETS))
+
+# The recipe of PERF.md; CLIENTS and BYTES take several numbers.
+compare: build ## weirgate beside all peers that are set up, with a page of plots in target/compare (an hour); ROUNDS, CLIENTS, BYTES
+	servers=(--server "weirgate=$(TARGET)/release/weirgate levels"); \
+	add() { [ ! -e "$$2" ] || servers+=(--server "$$1=$$3"); }; \
+	add uWebSockets target/peers/uwebsockets target/peers/uwebsockets; \
+	add tungstenite target/peers/release/peer-tungstenite target/peers/release/peer-tungstenite; \
+	add nchan target/peers/nchan/usr $(PEERS)/nchan/server.py; \
+	add axum target/peers/release/peer-axum target/peers/release/peer-axum; \
+	add "axum-4KB" target/peers/release/peer-axum "target/peers/release/peer-axum 4096"; \
+	add ws $(PEERS)/node-ws/node_modules "node $(PEERS)/node-ws/server.mjs"; \
+	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
+	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) \
+	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
 conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and the whole abuse suite (half an hour)
 	tests/conformance/run.sh autobahn all

@@ -5,6 +5,10 @@
 
 It watches the market for two minutes, so that the charts are full, and on until both signals are there to be seen;
 then it takes all pictures of the same page.
+
+    .venv/bin/python scripts/screenshots.py report target/compare
+
+The second command takes docs/images/compare-*.png from a report of `loadtest compare`.
 Needs the release build, Chromium (scripts/install-test-deps.sh), and pngquant where the pictures should be small.
 """
 import asyncio
@@ -44,6 +48,19 @@ async def take(weirgate, names):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 
+async def take_report(folder):
+    """The report's plots of ratios and latencies, light and dark."""
+    url = (folder / "index.html").resolve().as_uri()
+    for scheme in ("light", "dark"):
+        path = FOLDER / f"compare-{scheme}.png"
+        async with open_page(url, width=1200, height=900, scheme=scheme, reduced_motion=True) as page:
+            bottom = await page.js("document.querySelector('#percentiles').getBoundingClientRect().bottom")
+            await page.resize(1200, round(bottom) + 20)
+            await page.screenshot(path)
+        shrink(path)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+
+
 def shrink(path):
     """A palette instead of full colours: a third of the size."""
     if shutil.which("pngquant"):
@@ -54,6 +71,9 @@ def shrink(path):
 
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if sys.argv[1:2] == ["report"]:
+        asyncio.run(take_report(pathlib.Path(sys.argv[2])))
+        return
     weirgate = Weirgate("demo", "--seed", SEED)
     try:
         weirgate.wait_ready()

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::fault::Fault;
-use crate::fleet::{Fleet, Kind, Latency, Tally, Target};
+use crate::fleet::{Fleet, Kind, Percentiles, Tally, Target};
 use crate::process::Process;
-use crate::report::{self, mib, row, table};
+use crate::report::{self, mib, row, table, unless_refused};
 
 /// Options of `loadtest clients`.
 #[derive(Debug, Args)]
@@ -67,7 +67,8 @@ struct Group {
     unstamped: u64,
     deflated: u64,
     payload_bytes: u64,
-    latency: Latency,
+    /// `None`: refused, the clients' loop was late.
+    latency: Percentiles,
     ends: BTreeMap<String, u64>,
 }
 
@@ -138,9 +139,9 @@ pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> 
         },
         fewest_of_a_client: fewest,
         most_of_a_client: most,
-        readers: Group::of(&fleet.readers, fleet.open_count(Kind::Reader)),
+        readers: Group::of(&fleet, &fleet.readers, fleet.open_count(Kind::Reader)),
         throttled: (a.throttle > 0)
-            .then(|| Group::of(&fleet.throttled, fleet.open_count(Kind::Throttled))),
+            .then(|| Group::of(&fleet, &fleet.throttled, fleet.open_count(Kind::Throttled))),
         server,
     };
     fleet.close();
@@ -160,7 +161,7 @@ fn figures(process: Process, cpu_before: u64, deliveries: u64) -> Result<ServerF
 }
 
 impl Group {
-    fn of(tally: &Tally, open_at_end: usize) -> Self {
+    fn of(fleet: &Fleet, tally: &Tally, open_at_end: usize) -> Self {
         Self {
             open_at_end,
             deliveries: tally.deliveries,
@@ -170,13 +171,12 @@ impl Group {
             unstamped: tally.unstamped,
             deflated: tally.deflated,
             payload_bytes: tally.payload_bytes,
-            latency: tally.latency(),
+            latency: Percentiles::judged(&tally.latency, &[&fleet.late]),
             ends: tally.ends.clone(),
         }
     }
 
     fn row(&self, name: &str) -> Vec<String> {
-        let ms = |v: f64| format!("{v:.2}");
         row(&[
             &name,
             &self.open_at_end,
@@ -187,10 +187,10 @@ impl Group {
             &self.unstamped,
             &self.deflated,
             &mib(self.payload_bytes),
-            &ms(self.latency.p50_ms),
-            &ms(self.latency.p99_ms),
-            &ms(self.latency.p999_ms),
-            &ms(self.latency.max_ms),
+            &unless_refused(self.latency.p50_ms),
+            &unless_refused(self.latency.p99_ms),
+            &unless_refused(self.latency.p999_ms),
+            &unless_refused(self.latency.max_ms),
         ])
     }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::http;
-use crate::process::Process;
+use crate::process::{Family, Process};
 
 const START_US: u64 = 15_000_000;
 
@@ -36,6 +36,11 @@ impl Program {
     /// The process to measure.
     pub(crate) fn process(&self) -> Result<Process, Fault> {
         Process::new(self.pid())
+    }
+
+    /// The process with those that it started.
+    pub(crate) fn family(&self) -> Result<Family, Fault> {
+        Family::of(self.pid())
     }
 
     /// Sends it a signal.

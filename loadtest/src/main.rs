@@ -13,10 +13,12 @@ mod fleet;
 mod http;
 mod launch;
 mod limit;
+mod machine;
 mod memory;
 mod metrics;
 mod payload;
 mod process;
+mod progress;
 mod proxy;
 mod publish;
 mod pubsub;
@@ -54,8 +56,10 @@ enum Command {
     Publish(publish::PublishCommand),
     /// Serve as the raw limit: one non-blocking send per client and message
     Limit(limit::LimitArgs),
-    /// Measure a server and the raw limit in turn, round by round
+    /// Measure servers and the raw limits in turn, round by round
     Compare(compare::CompareArgs),
+    /// Make the page of an earlier `compare --json`
+    Report(compare::ReportArgs),
     /// Measure a server's resident memory per idle client
     Memory(memory::MemoryArgs),
     /// Measure what slow clients do to a server and to the others
@@ -108,6 +112,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Publish(command) => publish::run(command, &stop),
         Command::Limit(args) => limit::run(&args, stop),
         Command::Compare(args) => compare::run(&args, &stop),
+        Command::Report(args) => compare::report(&args),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
         Command::Trades(args) => pubsub::trades(&args, &stop),

@@ -99,28 +99,55 @@ impl Process {
     }
 }
 
-/// CPU time that all CPUs of the machine were not idle, microseconds, in steps of 10 ms; time that
-/// the hypervisor took (steal) counts as busy.
-pub(crate) fn machine_busy_us() -> Result<u64, Fault> {
-    let text = fs::read_to_string("/proc/stat").tried("/proc/stat")?;
-    let line = text.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        .flat_map(str::parse)
-        .collect();
-    // user nice system idle iowait irq softirq steal; guest time is in user already (proc(5)).
-    let busy = ticks
-        .iter()
-        .take(8)
-        .enumerate()
-        .filter(|(i, _)| !matches!(i, 3 | 4));
-    Ok(busy.map(|(_, v)| v).sum::<u64>() * 10_000)
+/// A process and those that it started: a server with workers, or behind a script.
+#[derive(Clone, Debug)]
+pub(crate) struct Family(Vec<Process>);
+
+impl Family {
+    /// The process with this id and its descendants now; fails when there is no such process.
+    pub(crate) fn of(pid: u32) -> Result<Self, Fault> {
+        let mut members = vec![Process::new(pid)?];
+        let parents = parents()?;
+        let mut next = 0;
+        while let Some(parent) = members.get(next).map(|process| process.pid) {
+            let children = parents.iter().filter(|(_, of)| *of == parent);
+            members.extend(children.map(|(pid, _)| Process { pid: *pid }));
+            next += 1;
+        }
+        Ok(Self(members))
+    }
+
+    /// CPU time of all of them so far, microseconds; one that has ended meanwhile is missing.
+    pub(crate) fn cpu_us(&self) -> Result<u64, Fault> {
+        let (first, others) = self.0.split_first().expect("the process itself is in it");
+        let others = others.iter().filter_map(|process| process.cpu_us().ok());
+        Ok(first.cpu_us()? + others.sum::<u64>())
+    }
+
+    /// Their ids.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.0.iter().map(|process| process.pid).collect()
+    }
+
+    /// Puts every thread that they have now on one CPU; threads that these start later inherit it.
+    pub(crate) fn pin(&self, cpu: usize) -> Result<(), Fault> {
+        self.0.iter().try_for_each(|process| process.pin(cpu))
+    }
 }
 
-/// Puts the calling thread on one CPU.
-pub(crate) fn pin_self(cpu: usize) -> Result<(), Fault> {
-    pin_thread(None, cpu)
+/// All processes with their parents.
+fn parents() -> Result<Vec<(u32, u32)>, Fault> {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // pid (name) state parent; the name may hold anything, parentheses too (proc(5)).
+        let (_, after_name) = stat.rsplit_once(')')?;
+        Some((pid, after_name.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    let entries = fs::read_dir("/proc").tried("/proc")?;
+    let pids = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(parent).collect())
 }
 
 fn pin_thread(tid: Option<Pid>, cpu: usize) -> Result<(), Fault> {
@@ -160,7 +187,26 @@ mod tests {
     }
 
     #[test]
+    fn a_family_has_the_children_of_children() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sh -c 'sleep 60 & wait' & wait"])
+            .spawn()
+            .unwrap();
+        let family = || Family::of(shell.id()).unwrap();
+        while family().0.len() < 3 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(family().cpu_us().unwrap() >= Process::new(shell.id()).unwrap().cpu_us().unwrap());
+        for process in family().0.iter().rev() {
+            let pid = Pid::from_raw(process.pid.cast_signed()).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        shell.wait().unwrap();
+    }
+
+    #[test]
     fn a_process_that_is_not_there_is_an_error() {
+        assert!(Family::of(u32::MAX - 7).is_err());
         assert!(Process::new(u32::MAX - 7).is_err());
     }
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clap::{Args, Subcommand};
+use hdrhistogram::Histogram;
 
 use crate::clock;
 use crate::fault::Fault;
+use crate::fleet::histogram;
 use crate::payload::Payload;
 
 /// Where to publish.
@@ -83,6 +85,8 @@ pub(crate) struct Publisher {
     connection: nats::Connection,
     subject: String,
     payload: Payload,
+    /// How long after its intended time each message was handed over, microseconds.
+    late: Histogram<u64>,
 }
 
 impl Publisher {
@@ -96,10 +100,22 @@ impl Publisher {
             connection,
             subject: subject.to_owned(),
             payload: Payload::new(bytes),
+            late: histogram(),
         })
     }
 
-    /// Publishes `count` messages numbered from `from`; returns how many went before `stop`.
+    /// Payloads of another size from now on.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        self.payload = Payload::new(bytes);
+    }
+
+    /// How late messages were since the last call, microseconds.
+    pub(crate) fn take_late(&mut self) -> Histogram<u64> {
+        std::mem::replace(&mut self.late, histogram())
+    }
+
+    /// Publishes `count` messages numbered from `from`, each stamped with the time when it is due;
+    /// returns how many went before `stop`.
     pub(crate) fn publish(
         &mut self,
         from: u64,
@@ -107,25 +123,26 @@ impl Publisher {
         pace: &Pace,
         stop: &AtomicBool,
     ) -> Result<u64, Fault> {
+        clock::sleep_punctually();
         let start = clock::now_us();
         for i in 0..count {
             if stop.load(Ordering::Relaxed) {
                 return Ok(i);
             }
-            match pace {
-                Pace::Rate(rate) => {
-                    clock::sleep_until(start + (i as f64 * 1e6 / rate.max(1e-6)) as u64)
-                }
-                Pace::Burst => {}
+            let due_us = match pace {
+                Pace::Rate(rate) => start + (i as f64 * 1e6 / rate.max(1e-6)) as u64,
+                Pace::Burst => start,
                 Pace::InFlight { window, arrived } => {
                     while from + i > arrived.load(Ordering::Acquire) + window
                         && !stop.load(Ordering::Relaxed)
                     {
                         std::thread::sleep(std::time::Duration::from_micros(50));
                     }
+                    clock::now_us()
                 }
-            }
-            self.one(from + i)?;
+            };
+            clock::sleep_until(due_us);
+            self.one(from + i, due_us)?;
             if !matches!(pace, Pace::Burst) {
                 self.flush()?;
             }
@@ -134,8 +151,12 @@ impl Publisher {
         Ok(count)
     }
 
-    fn one(&mut self, n: u64) -> Result<(), Fault> {
-        let payload = self.payload.stamped(clock::now_us(), n);
+    /// The stamp is when the message is due: a publisher that cannot keep up makes it older, and
+    /// its latency counts the delay.
+    fn one(&mut self, n: u64, due_us: u64) -> Result<(), Fault> {
+        self.late
+            .saturating_record(clock::now_us().saturating_sub(due_us));
+        let payload = self.payload.stamped(due_us, n);
         self.connection
             .publish(&self.subject, payload)
             .map_err(|e| Fault::Bus(format!("publish: {e}")))

@@ -17,6 +17,18 @@ pub(crate) fn write_json(file: Option<&Path>, result: &impl Serialize) -> Result
     fs::write(file, text + "\n").tried(file.display().to_string())
 }
 
+/// The same on one line: for results with every sample.
+pub(crate) fn write_json_compact(
+    file: Option<&Path>,
+    result: &impl Serialize,
+) -> Result<(), Fault> {
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string(result)
+        .map_err(std::io::Error::from)
+        .tried("JSON")?;
+    fs::write(file, text + "\n").tried(file.display().to_string())
+}
+
 /// Lines with columns of equal width: the first column to the left, the others to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -47,6 +59,11 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 /// A row of a table from anything that can be shown.
 pub(crate) fn row(values: &[&dyn std::fmt::Display]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
+}
+
+/// A latency with two decimals, or that it is refused.
+pub(crate) fn unless_refused(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "refused".into(), |ms| format!("{ms:.2}"))
 }
 
 /// Bytes as MiB with two decimals.

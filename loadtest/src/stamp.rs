@@ -4,10 +4,10 @@
 /// Bytes from the start of a message in which the stamp is looked for.
 pub(crate) const HEAD_BYTES: usize = 1024;
 
-/// When a message was published and which one of its publisher it is.
+/// When a message was to be published and which one of its publisher it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Publisher's time, microseconds of [`crate::clock::now_us`].
+    /// The intended time, microseconds of [`crate::clock::now_us`].
     pub(crate) us: u64,
     /// Sequence number, rising by 1 with each message of one publisher.
     pub(crate) n: u64,

@@ -27,7 +27,7 @@ pub(crate) struct SyscallsArgs {
 /// Runs `loadtest syscalls`.
 pub(crate) fn run(args: &SyscallsArgs) -> Result<(), Fault> {
     crate::process::Process::new(args.pid)?;
-    let counting = Counting::start(args.pid)?;
+    let counting = Counting::start(&[args.pid])?;
     std::thread::sleep(std::time::Duration::from_secs_f64(
         args.seconds.clamp(0.0, 3600.0),
     ));
@@ -81,12 +81,16 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    /// Starts counting with perf, or else with strace; returns once the tool is attached.
-    pub(crate) fn start(pid: u32) -> Result<Self, Fault> {
+    /// Starts counting the calls of these processes with perf, or else with strace; returns once the
+    /// tool is attached.
+    pub(crate) fn start(pids: &[u32]) -> Result<Self, Fault> {
+        // Both tools take a list.
+        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        let pids = pids.join(",");
         let (tool, mut command) = if perf_works() {
-            ("perf", perf(pid))
+            ("perf", perf(&pids))
         } else {
-            ("strace", strace(pid))
+            ("strace", strace(&pids))
         };
         let child = command
             .stdin(Stdio::null())
@@ -131,7 +135,7 @@ fn perf_works() -> bool {
     quiet.is_ok_and(|s| s.success())
 }
 
-fn perf(pid: u32) -> Command {
+fn perf(pids: &str) -> Command {
     let mut events = String::from("raw_syscalls:sys_enter");
     for name in NAMES {
         if Path::new(TRACING)
@@ -143,13 +147,13 @@ fn perf(pid: u32) -> Command {
         }
     }
     let mut command = Command::new("perf");
-    command.args(["stat", "-x", ",", "-e", &events, "-p", &pid.to_string()]);
+    command.args(["stat", "-x", ",", "-e", &events, "-p", pids]);
     command
 }
 
-fn strace(pid: u32) -> Command {
+fn strace(pids: &str) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-c", "-f", "-q", "-U", "calls,name", "-p", &pid.to_string()]);
+    command.args(["-c", "-f", "-q", "-U", "calls,name", "-p", pids]);
     command
 }
 

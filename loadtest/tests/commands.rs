@@ -133,14 +133,12 @@ fn fifty_clients_get_every_message_of_the_limit() {
             (&seen["fewest_of_a_client"], &seen["most_of_a_client"]),
             (&60.into(), &60.into())
         );
-        let (p50, max) = (
-            &seen["readers"]["latency"]["p50_ms"],
-            &seen["readers"]["latency"]["max_ms"],
-        );
-        assert!(
-            p50.as_f64() > Some(0.0) && max.as_f64() < Some(2_000.0),
-            "{seen}"
-        );
+        // A busy machine makes loadtest late, and then it says nothing.
+        let within = |figure: &str| {
+            let value = &seen["readers"]["latency"][figure];
+            value.is_null() || value.as_f64().is_some_and(|ms| ms > 0.0 && ms < 2_000.0)
+        };
+        assert!(within("p50_ms") && within("max_ms"), "{seen}");
         assert!(
             seen["server"]["cpu_us_per_delivery"].as_f64() > Some(0.1),
             "{seen}"
@@ -156,35 +154,189 @@ fn messages_that_never_came_are_a_loss() {
     assert_eq!(seen["lost"], 50);
 }
 
+/// A comparison small enough for a test.
+const SMALL: [&str; 9] = [
+    "compare",
+    "--clients",
+    "20",
+    "--messages",
+    "20",
+    "--bytes",
+    "2048",
+    "--settle",
+    "0.2",
+];
+
+fn names(servers: &Value) -> Vec<&str> {
+    let servers = servers.as_array().unwrap();
+    servers
+        .iter()
+        .map(|s| s["name"].as_str().unwrap())
+        .collect()
+}
+
 #[test]
-fn compare_puts_two_limits_side_by_side() {
+fn compare_puts_a_server_beside_both_limits() {
     let server = limit_command();
     for pace in [["--rate", "100"], ["--in-flight", "4"]] {
-        let fixed = [
-            "compare",
-            "--aa",
-            "--server",
-            &server,
-            "--rounds",
-            "2",
-            "--clients",
-            "20",
-            "--messages",
-            "20",
-        ];
-        let seen = result(&[&fixed[..], &["--bytes", "2048", "--settle", "0.2"], &pace].concat());
-        let servers = seen["servers"].as_array().unwrap();
-        assert_eq!(servers.len(), 3);
-        for s in servers {
+        let args = ["--aa", "--server", &server, "--rounds", "2"];
+        let seen = result(&[&SMALL[..], &args, &pace].concat());
+        let servers = &seen["cases"][0]["servers"];
+        let expected = ["limit", "coalescing limit", "limit again", "loadtest"];
+        assert_eq!(names(servers), expected);
+        for s in servers.as_array().unwrap() {
             assert_eq!(
                 (&s["lost"], &s["deliveries"]),
                 (&0.into(), &(2 * 20 * 20).into())
             );
             assert_eq!(s["bytes_per_delivery"]["median"], 2057.0);
-            assert_eq!(s["rounds"].as_array().unwrap().len(), 2);
+            for round in s["rounds"].as_array().unwrap() {
+                let counts = round["histogram_us"].as_array().unwrap().iter();
+                let count: u64 = counts.map(|bar| bar[1].as_u64().unwrap()).sum();
+                assert_eq!(count, 20 * 20, "every sample is there");
+                assert_eq!(round["messages_us"].as_array().unwrap().len(), 20);
+                // Counted in ticks of 10 ms, which so few messages may not fill.
+                assert!(round["machine_us_per_delivery"].as_f64() >= Some(0.0));
+                assert!(!round["machine"]["cpus"].as_array().unwrap().is_empty());
+            }
         }
-        assert_eq!(servers[0]["cpu_ratio"]["median"], 1.0);
-        assert!(servers[1]["cpu_ratio"]["median"].as_f64() > Some(0.1));
+        assert_eq!(servers[0]["against"][0]["name"], "coalescing limit");
+        assert!(servers[3]["against"][0]["cpu"]["median"].as_f64() > Some(0.1));
+        assert_eq!(
+            (&seen["base"], &seen["first"]),
+            (&"limit".into(), &Value::Null)
+        );
+    }
+}
+
+#[test]
+fn compare_takes_several_servers_and_cases_and_turns_their_order() {
+    let new = format!("new={}", limit_command());
+    let plain = limit_command();
+    let seen = result(&[
+        "compare",
+        "--server",
+        &new,
+        "--server",
+        &plain,
+        "--server",
+        &plain,
+        "--limits",
+        "raw",
+        "--rounds",
+        "2",
+        "--clients",
+        "5,10",
+        "--bytes",
+        "200,2048",
+        "--messages",
+        "4",
+        "--settle",
+        "0.1",
+        "--warm-up",
+        "1",
+    ]);
+    let cases = seen["cases"].as_array().unwrap();
+    let of = |case: &Value| {
+        (
+            case["clients"].as_u64().unwrap(),
+            case["bytes"].as_u64().unwrap(),
+        )
+    };
+    let expected = [(5, 200), (10, 200), (5, 2048), (10, 2048)];
+    assert_eq!(cases.iter().map(of).collect::<Vec<_>>(), expected);
+    for case in cases {
+        let servers = &case["servers"];
+        assert_eq!(names(servers), ["limit", "new", "loadtest", "loadtest 2"]);
+        let places = |round: usize| {
+            let servers = servers.as_array().unwrap().iter();
+            let place = |s: &Value| s["rounds"][round]["position"].as_u64().unwrap();
+            servers.map(place).collect::<Vec<_>>()
+        };
+        assert_eq!((places(0), places(1)), (vec![0, 1, 2, 3], vec![3, 0, 1, 2]));
+        let against: Vec<&str> = names(&servers[2]["against"]);
+        assert_eq!(against, ["limit", "new"]);
+        assert_eq!(servers[2]["against"][1]["cpu"]["n"], 2);
+    }
+    assert_eq!(seen["first"], "new");
+}
+
+#[test]
+fn an_interrupted_comparison_reports_its_whole_rounds() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("result.json");
+    let mut child = Command::new(LOADTEST)
+        .args(&SMALL[..])
+        .args(["--aa", "--limits", "raw", "--rounds", "1000", "--json"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let begun = |line: &String| line.starts_with("round 2/1000");
+    let mut lines = lines.map_while(Result::ok).skip_while(|line| !begun(line));
+    assert!(lines.next().is_some());
+    let pid = child.0.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.0.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line == "loadtest: interrupted"),
+        "{rest:?}"
+    );
+    let seen = json(&file);
+    assert_eq!(seen["rounds"], 1);
+    for server in seen["cases"][0]["servers"].as_array().unwrap() {
+        assert_eq!(
+            (&server["cpu_us_per_delivery"]["n"], &server["deliveries"]),
+            (&1.into(), &400.into())
+        );
+    }
+}
+
+#[test]
+fn a_report_is_a_page_with_its_data_and_can_be_made_again_from_the_json() {
+    let dir = TempDir::new().unwrap();
+    let (made, again) = (dir.path().join("made"), dir.path().join("again"));
+    let server = limit_command();
+    let args = [
+        "--server", &server, "--rounds", "1", "--limits", "raw", "--report",
+    ];
+    let output = loadtest(&[&SMALL[..], &args, &[made.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let page = std::fs::read_to_string(made.join("index.html")).unwrap();
+    assert!(page.contains("\"cpu_us_per_delivery\"") && !page.contains("histogram_us"));
+    let table = std::fs::read_to_string(made.join("table.md")).unwrap();
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let result = made.join("result.json");
+    let output = loadtest(&["report", result.to_str().unwrap(), again.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    let second = std::fs::read_to_string(again.join("index.html")).unwrap();
+    // The last digit of a number may be another.
+    let points = |page: &str| page.matches("\"stands\"").count();
+    assert!(points(&page) > 20 && points(&second) == points(&page));
+    let output = loadtest(&["report", made.join("table.md").to_str().unwrap(), "unused"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn a_comparison_without_sense_is_refused() {
+    let server = limit_command();
+    let twice = [
+        "--server",
+        &format!("a={server}"),
+        "--server",
+        &format!("a={server}"),
+    ];
+    for args in [
+        &twice[..],
+        &["--aa", "--limits", "none"],
+        &["--aa", "--rounds", "0"],
+    ] {
+        let output = loadtest(&[&SMALL[..], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
     }
 }
 

@@ -1,48 +1,65 @@
-//! `loadtest compare`: a server and the raw limit on the same NATS subject, in turn, round by round.
+//! `loadtest compare`: servers and the raw limits, each with a NATS of its own, in turn, round by
+//! round.
 
+mod contestants;
+mod measured;
+mod page;
 mod result;
 mod round;
+mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::fault::Fault;
-use crate::launch::{self, Program};
+use crate::clock;
+use crate::fault::{Fault, Tried};
+use crate::machine::Machine;
 use crate::process;
-use crate::report;
-use result::{Comparison, Measured};
+use crate::progress::Progress;
+use contestants::{Contestant, ServerCommand};
+use measured::Measured;
+use result::{Case, Comparison};
 use round::Load;
 
 /// Options of `loadtest compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Server under test: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
-    #[arg(long, value_name = "COMMAND", required_unless_present = "aa")]
-    server: Option<String>,
+    /// Server under test, repeatable: a command with {port} and {nats} replaced, NATS_URL and
+    /// GATEWAY_PORT set; NAME= in front names it in the results
+    #[arg(
+        long,
+        value_name = "[NAME=]COMMAND",
+        required_unless_present = "aa",
+        verbatim_doc_comment
+    )]
+    server: Vec<ServerCommand>,
     /// Also a second instance of the limit, which shows the noise
     #[arg(long)]
     aa: bool,
-    /// Compare with the limit that joins the frames of a turn
+    /// Limits in each round
+    #[arg(long, value_enum, default_value_t = Limits::Both)]
+    limits: Limits,
+    /// The ratios in the table are to the limit that joins the frames of a turn
     #[arg(long)]
     limit_batched: bool,
-    /// Path of the server's WebSocket
+    /// Path of the servers' WebSocket
     #[arg(long, default_value = "/ws/stream")]
     path: String,
-    /// Subject that both read
+    /// Subject that all read
     #[arg(long, default_value = "market.flow")]
     subject: String,
-    /// Rounds (each has one part per server)
+    /// Rounds (each has one part per server, number of clients and size)
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Clients of each part
-    #[arg(long, default_value_t = 1000)]
-    clients: usize,
-    /// Size of a payload
-    #[arg(long, default_value_t = 8192)]
-    bytes: usize,
+    /// Clients of each part; several numbers are measured in turn
+    #[arg(long, value_delimiter = ',', default_value = "1000")]
+    clients: Vec<usize>,
+    /// Size of a payload; several sizes are measured in turn
+    #[arg(long, value_delimiter = ',', default_value = "8192")]
+    bytes: Vec<usize>,
     /// Messages of each part
     #[arg(long, default_value_t = 100)]
     messages: u64,
@@ -64,99 +81,155 @@ pub(crate) struct CompareArgs {
     /// One more part per server in which its system calls are counted
     #[arg(long)]
     syscalls: bool,
-    /// Fail when the median CPU ratio is above this
+    /// Fail when a server's median CPU ratio is above this
     #[arg(long, value_name = "RATIO")]
     cpu_ratio_max: Option<f64>,
-    /// Fail when the median p99 ratio is above this
+    /// Fail when a server's median p99 ratio is above this
     #[arg(long, value_name = "RATIO")]
     p99_ratio_max: Option<f64>,
-    /// Fail when the system calls per delivery are above this (needs --syscalls)
+    /// Fail when a server's system calls per delivery are above this (needs --syscalls)
     #[arg(long, value_name = "CALLS", requires = "syscalls")]
     calls_max: Option<f64>,
     /// Servers on CPU 0, clients, publisher and NATS on CPU 1
     #[arg(long)]
     pin: bool,
-    /// Write the result as JSON
+    /// Write the result with all samples as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with plots, the table for a Markdown document, and the JSON
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+}
+
+/// Which limits take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Limits {
+    /// One send per client and message, and the limit that joins the frames of a turn
+    Both,
+    /// One send per client and message
+    Raw,
+    /// All frames of a turn in one send per client
+    Coalescing,
+    /// None: servers against the first server
+    None,
+}
+
+/// Options of `loadtest report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// What `compare --json` wrote
+    json: PathBuf,
+    /// Folder of the page
+    dir: PathBuf,
+}
+
+/// Runs `loadtest report`.
+pub(crate) fn report(args: &ReportArgs) -> Result<(), Fault> {
+    let name = args.json.display().to_string();
+    let text = std::fs::read(&args.json).tried(&name)?;
+    let result = serde_json::from_slice(&text)
+        .map_err(|error| Fault::Usage(format!("{name} is no result of compare: {error}")))?;
+    page::write(&args.dir, &result)
 }
 
 /// Runs `loadtest compare`; fails when a message was lost.
 pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
-    if args.rounds == 0 || args.clients == 0 || args.messages == 0 {
+    let cases = cases(args)?;
+    let mut contestants = contestants::start(args)?;
+    if args.pin {
+        pin(&contestants)?;
+    }
+    let load = Load {
+        stop: Arc::clone(stop),
+        args,
+        machine: Machine::new()?,
+        progress: Progress::new(args.rounds * cases.len() * contestants.len()),
+        start_us: clock::now_us(),
+    };
+    let nobody: Vec<Measured> = contestants.iter().map(Measured::new).collect();
+    let mut measured = vec![nobody; cases.len()];
+    let mut rounds = 0;
+    let end = loop {
+        if rounds == args.rounds {
+            break Ok(());
+        }
+        match load.round(&mut contestants, &cases, rounds) {
+            Ok(parts) => parts.into_iter().for_each(|part| {
+                measured[part.case_index][part.which].add(part);
+            }),
+            // Whole rounds are a result. A terminal interrupts the other programs too, so the first
+            // fault may be theirs.
+            Err(_) if rounds > 0 && stop.load(Ordering::Relaxed) => break Err(Fault::Interrupted),
+            Err(fault) => return Err(fault),
+        }
+        rounds += 1;
+    };
+    if args.syscalls && end.is_ok() {
+        for (case_index, measured) in measured.iter_mut().enumerate() {
+            for (which, measured) in measured.iter_mut().enumerate() {
+                let case = (case_index, cases[case_index]);
+                let part = load.part(&mut contestants, which, case, true)?;
+                measured.syscalls_counted(part);
+            }
+        }
+    }
+    load.progress.end();
+    let cases = cases.into_iter().zip(measured);
+    let result = Comparison::of(args, rounds, &contestants, cases);
+    drop(contestants);
+    println!("{}", table::text(&result));
+    result.write(args.json.as_deref(), args.report.as_deref())?;
+    end?;
+    result.verdict(args)
+}
+
+/// Each size with each number of clients.
+fn cases(args: &CompareArgs) -> Result<Vec<Case>, Fault> {
+    if args.rounds == 0 || args.messages == 0 || args.clients.contains(&0) {
         return Err(Fault::Usage(
             "--rounds, --clients and --messages must be at least 1".into(),
         ));
     }
-    let nats = launch::nats_server()?;
-    let programs = programs(args, &nats)?;
-    if args.pin {
-        pin(&nats, &programs)?;
-    }
-    let load = Load {
-        nats: &nats,
-        stop: Arc::clone(stop),
-        args,
+    let of_size = |bytes: &usize| {
+        let bytes = *bytes;
+        let with = move |clients: &usize| Case::new(*clients, bytes);
+        args.clients.iter().map(with).collect::<Vec<_>>()
     };
-    let mut measured: Vec<Measured> = programs.iter().map(|p| Measured::new(&p.name)).collect();
-    let mut publisher = load.publisher()?;
-    let mut next_n = 1;
-    for index in 0..args.rounds {
-        for which in order(index, programs.len()) {
-            let round = load.round(&programs[which], &mut publisher, &mut next_n, false)?;
-            eprintln!(
-                "round {}/{} {}: {}",
-                index + 1,
-                args.rounds,
-                programs[which].name,
-                round.line()
-            );
-            measured[which].add(round);
+    Ok(args.bytes.iter().flat_map(of_size).collect())
+}
+
+fn pin(contestants: &[Contestant]) -> Result<(), Fault> {
+    for contestant in contestants {
+        contestant.program.family()?.pin(0)?;
+        contestant.nats.family()?.pin(1)?;
+    }
+    // All threads: those of the publishers run already. Later threads inherit it.
+    process::Process::new(std::process::id())?.pin(1)
+}
+
+/// The order of a round: each round another is first, and after a cycle all go the other way round.
+/// So a drift of the machine falls on all alike, and so does what a part leaves behind.
+fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    let backwards = (round / count) % 2 == 1;
+    (0..count).map(move |position| {
+        let turned = (position + round) % count;
+        if backwards {
+            count - 1 - turned
+        } else {
+            turned
         }
-    }
-    if args.syscalls {
-        for (program, measured) in programs.iter().zip(&mut measured) {
-            let counted = load.round(program, &mut publisher, &mut next_n, true)?;
-            measured.syscalls_per_delivery = counted.syscalls_per_delivery();
-            measured.syscalls = counted.syscalls;
-        }
-    }
-    let result = Comparison::of(args, measured);
-    println!("{}", result.text());
-    report::write_json(args.json.as_deref(), &result)?;
-    result.verdict(args)
+    })
 }
 
-/// The limit first: the others are compared with it.
-fn programs(args: &CompareArgs, nats: &Program) -> Result<Vec<Program>, Fault> {
-    let url = launch::nats_url(nats);
-    let mut programs = vec![launch::limit(&url, &args.subject, args.limit_batched)?];
-    if let Some(template) = &args.server {
-        programs.push(launch::server(template, &url)?);
-    }
-    if args.aa {
-        let mut second = launch::limit(&url, &args.subject, args.limit_batched)?;
-        second.name += " again";
-        programs.push(second);
-    }
-    Ok(programs)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn pin(nats: &Program, programs: &[Program]) -> Result<(), Fault> {
-    for program in programs {
-        program.process()?.pin(0)?;
-    }
-    nats.process()?.pin(1)?;
-    // The publisher's threads start later and inherit it.
-    process::pin_self(1)
-}
-
-/// Who goes first alternates, so that a drift of the machine falls on all alike.
-fn order(round: usize, programs: usize) -> Vec<usize> {
-    let forward = 0..programs;
-    if round.is_multiple_of(2) {
-        forward.collect()
-    } else {
-        forward.rev().collect()
+    #[test]
+    fn every_server_is_at_every_place_and_after_every_other() {
+        let rounds: Vec<Vec<usize>> = (0..6).map(|round| order(round, 3).collect()).collect();
+        assert_eq!(rounds[..3], [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+        assert_eq!(rounds[3..], [[2, 1, 0], [1, 0, 2], [0, 2, 1]]);
+        assert_eq!(order(7, 1).collect::<Vec<_>>(), [0]);
     }
 }

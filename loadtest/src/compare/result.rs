@@ -1,310 +1,216 @@
-//! What many rounds say together.
+//! The result of `loadtest compare`: every sample, what they say together, and the verdict.
 
-use hdrhistogram::Histogram;
+use std::fmt;
+use std::path::Path;
+
 use serde::Serialize;
+use serde_json::Value;
 
-use super::CompareArgs;
-use super::round::Round;
-use crate::fault::Fault;
-use crate::fleet::Latency;
-use crate::report::{row, spread_text, table};
-use crate::stats::{Spread, spread};
-use crate::syscalls::Syscalls;
+use super::contestants::{Contestant, Role};
+use super::measured::Measured;
+use super::{CompareArgs, page, table};
+use crate::fault::{Fault, Tried};
+use crate::machine::About;
+use crate::progress::grouped;
+use crate::report;
 
-/// All rounds of one server.
-#[derive(Serialize)]
-pub(super) struct Measured {
-    name: String,
-    /// CPU per delivery, microseconds.
-    cpu_us_per_delivery: Option<Spread>,
-    /// CPU per delivery over the limit's of the same round.
-    cpu_ratio: Option<Spread>,
-    /// p50 over the limit's of the same round.
-    p50_ratio: Option<Spread>,
-    /// p99 over the limit's of the same round.
-    p99_ratio: Option<Spread>,
-    /// p50 of a round, milliseconds.
-    p50_ms: Option<Spread>,
-    /// p99 of a round, milliseconds.
-    p99_ms: Option<Spread>,
-    /// Over all rounds together: one disturbed round shows in its tail.
-    latency: Latency,
-    deliveries_per_s: Option<Spread>,
-    bytes_per_delivery: Option<Spread>,
-    /// Largest share of a CPU that clients and publisher used.
-    client_busy_max: f64,
-    /// CPUs that programs outside the experiment kept busy.
-    others_busy_cpus: Option<Spread>,
-    messages: u64,
-    deliveries: u64,
-    lost: u64,
-    not_rising: u64,
-    closed: u64,
-    /// System calls for each delivered message.
-    pub(super) syscalls_per_delivery: Option<f64>,
-    /// System calls of the part in which they were counted.
-    pub(super) syscalls: Option<Syscalls>,
-    rounds: Vec<Round>,
+/// One number of clients with one size of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Case {
+    pub(super) clients: usize,
+    pub(super) bytes: usize,
 }
 
-impl Measured {
-    /// Nothing measured yet.
-    pub(super) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            cpu_us_per_delivery: None,
-            cpu_ratio: None,
-            p50_ratio: None,
-            p99_ratio: None,
-            p50_ms: None,
-            p99_ms: None,
-            latency: Latency::default(),
-            deliveries_per_s: None,
-            bytes_per_delivery: None,
-            client_busy_max: 0.0,
-            others_busy_cpus: None,
-            messages: 0,
-            deliveries: 0,
-            lost: 0,
-            not_rising: 0,
-            closed: 0,
-            syscalls_per_delivery: None,
-            syscalls: None,
-            rounds: Vec::new(),
-        }
-    }
-
-    /// Adds a round.
-    pub(super) fn add(&mut self, round: Round) {
-        self.deliveries += round.deliveries;
-        self.lost += round.lost;
-        self.not_rising += round.not_rising;
-        self.closed += round.closed;
-        self.client_busy_max = self.client_busy_max.max(round.client_busy);
-        self.rounds.push(round);
-    }
-
-    fn values(&self, of: impl Fn(&Round) -> f64) -> Vec<f64> {
-        self.rounds.iter().map(of).collect()
-    }
-
-    fn summarise(&mut self, limit: &[Round], messages: u64) {
-        let ratio = |of: fn(&Round) -> f64| {
-            let pairs = self.rounds.iter().zip(limit);
-            spread(&pairs.map(|(a, b)| of(a) / of(b)).collect::<Vec<_>>())
-        };
-        self.cpu_ratio = ratio(|r| r.cpu_us_per_delivery);
-        self.p50_ratio = ratio(|r| r.latency.p50_ms);
-        self.p99_ratio = ratio(|r| r.latency.p99_ms);
-        self.p50_ms = spread(&self.values(|r| r.latency.p50_ms));
-        self.p99_ms = spread(&self.values(|r| r.latency.p99_ms));
-        self.cpu_us_per_delivery = spread(&self.values(|r| r.cpu_us_per_delivery));
-        self.deliveries_per_s = spread(&self.values(|r| r.deliveries_per_s));
-        self.bytes_per_delivery = spread(&self.values(|r| r.bytes_per_delivery));
-        self.others_busy_cpus = spread(&self.values(|r| r.others_busy_cpus));
-        self.messages = messages * self.rounds.len() as u64;
-        let mut all: Option<Histogram<u64>> = None;
-        for round in &self.rounds {
-            match &mut all {
-                None => all = Some(round.histogram.clone()),
-                // Histograms of the same bounds take each other's values.
-                Some(all) => drop(all.add(&round.histogram)),
-            }
-        }
-        self.latency = all.as_ref().map(Latency::of).unwrap_or_default();
+impl Case {
+    pub(super) fn new(clients: usize, bytes: usize) -> Self {
+        Self { clients, bytes }
     }
 }
 
-/// The result of `loadtest compare`; the first server is the limit.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [clients, bytes] = [self.clients, self.bytes].map(|n| grouped(n as u64));
+        write!(f, "{clients} clients, {bytes} B")
+    }
+}
+
+/// Everything that was measured.
 #[derive(Serialize)]
 pub(super) struct Comparison {
-    clients: usize,
-    bytes: usize,
-    messages_per_round: u64,
+    /// Of loadtest.
+    version: &'static str,
+    machine: About,
+    pub(super) rounds: usize,
+    pub(super) messages_per_round: u64,
     /// Messages per second; `None` at saturation.
-    rate: Option<f64>,
-    in_flight: Option<u64>,
-    deflate: bool,
-    pinned: bool,
-    servers: Vec<Measured>,
+    pub(super) rate: Option<f64>,
+    pub(super) in_flight: Option<u64>,
+    pub(super) deflate: bool,
+    pub(super) pinned: bool,
+    pub(super) contestants: Vec<Entry>,
+    /// The limit that the table's ratios are to.
+    pub(super) base: Option<String>,
+    /// The server that the others are compared with too, where there are several.
+    pub(super) first: Option<String>,
+    pub(super) cases: Vec<CaseResult>,
+}
+
+/// A contestant, as it was started.
+#[derive(Serialize)]
+pub(super) struct Entry {
+    name: String,
+    role: Role,
+    command: String,
+}
+
+/// All contestants in one case.
+#[derive(Serialize)]
+pub(super) struct CaseResult {
+    #[serde(flatten)]
+    pub(super) case: Case,
+    pub(super) servers: Vec<Measured>,
 }
 
 impl Comparison {
-    /// Puts the rounds of all servers together.
-    pub(super) fn of(args: &CompareArgs, mut servers: Vec<Measured>) -> Self {
-        let limit: Vec<Round> = servers
-            .first()
-            .map(|s| s.rounds.clone())
-            .unwrap_or_default();
-        for server in &mut servers {
-            server.summarise(&limit, args.messages);
-        }
+    /// Puts so many rounds of all contestants together.
+    pub(super) fn of(
+        args: &CompareArgs,
+        rounds: usize,
+        contestants: &[Contestant],
+        cases: impl Iterator<Item = (Case, Vec<Measured>)>,
+    ) -> Self {
+        let with_role = |role: Role| contestants.iter().filter(move |c| c.role == role);
+        let first = with_role(Role::Server).next().map(|c| c.name.clone());
+        let first = first.filter(|_| with_role(Role::Server).count() > 1);
+        let base = args.base().and_then(|role| with_role(role).next());
+        let entry = |c: &Contestant| Entry {
+            name: c.name.clone(),
+            role: c.role,
+            command: c.command.clone(),
+        };
+        let in_case = |(case, servers): (Case, Vec<Measured>)| CaseResult {
+            case,
+            servers: together(servers, first.as_deref(), args.messages),
+        };
         Self {
-            clients: args.clients,
-            bytes: args.bytes,
+            version: env!("CARGO_PKG_VERSION"),
+            machine: About::this_machine(),
+            rounds,
             messages_per_round: args.messages,
             rate: args.in_flight.is_none().then_some(args.rate),
             in_flight: args.in_flight,
             deflate: args.deflate,
             pinned: args.pin,
-            servers,
+            contestants: contestants.iter().map(entry).collect(),
+            base: base.map(|c| c.name.clone()),
+            cases: cases.map(in_case).collect(),
+            first,
         }
     }
 
-    /// The table, and the rows for PERF.md.
-    pub(super) fn text(&self) -> String {
-        let mut rows = vec![row(&[
-            &"server",
-            &"us/delivery",
-            &"CPU ratio [95 %] (range)",
-            &"p50 ms",
-            &"p99 ms",
-            &"p99 all ms",
-            &"p99.9 all ms",
-            &"p99 ratio [95 %] (range)",
-            &"calls/delivery",
-            &"deliveries/s",
-            &"bytes",
-            &"lost",
-            &"client busy",
-        ])];
-        for s in &self.servers {
-            rows.push(row(&[
-                &s.name,
-                &median(s.cpu_us_per_delivery, 2),
-                &spread_text(s.cpu_ratio),
-                &median(s.p50_ms, 2),
-                &median(s.p99_ms, 2),
-                &format!("{:.2}", s.latency.p99_ms),
-                &format!("{:.2}", s.latency.p999_ms),
-                &spread_text(s.p99_ratio),
-                &s.calls(),
-                &median(s.deliveries_per_s, 0),
-                &median(s.bytes_per_delivery, 0),
-                &s.lost,
-                &format!("{:.0} %", s.client_busy_max * 100.0),
-            ]));
+    /// Nothing but these names and cases.
+    #[cfg(test)]
+    pub(super) fn empty(base: &str, first: &str, cases: Vec<CaseResult>) -> Self {
+        Self {
+            version: "",
+            machine: About::this_machine(),
+            rounds: 1_000,
+            messages_per_round: 1_000_000,
+            rate: Some(1_000.5),
+            in_flight: None,
+            deflate: true,
+            pinned: true,
+            contestants: Vec::new(),
+            base: Some(base.into()),
+            first: Some(first.into()),
+            cases,
         }
-        let mut text = format!("{}\n{}\n", self.load(), table(&rows));
-        text.push_str(&self.disturbed());
-        for s in &self.servers {
-            if let Some(counted) = &s.syscalls {
-                let names: Vec<String> = counted
-                    .by_name
-                    .iter()
-                    .take(6)
-                    .map(|(n, c)| format!("{n} {c}"))
-                    .collect();
-                text.push_str(&format!(
-                    "{} ({}): {}\n",
-                    s.name,
-                    counted.tool,
-                    names.join(", ")
-                ));
-            }
-        }
-        for s in self.servers.iter().skip(1) {
-            text.push_str(&self.markdown(s));
-        }
-        text
     }
 
-    fn load(&self) -> String {
-        let pace = match (self.in_flight, self.rate) {
-            (Some(window), _) => format!("{window} in flight"),
-            (None, rate) => format!("{}/s", rate.unwrap_or_default()),
-        };
-        let messages = self.servers.first().map_or(0, |s| s.messages);
-        let rounds = self.servers.first().map_or(0, |s| s.rounds.len());
-        let deflate = if self.deflate { ", deflate" } else { "" };
-        format!(
-            "{} clients, {} B, {pace}{deflate}, {messages} messages in {rounds} rounds",
-            self.clients, self.bytes
-        )
-    }
-
-    /// `| load | server | us/delivery | CPU ratio | p50 / p99 ms | p99 ratio | calls | lost |`
-    fn markdown(&self, s: &Measured) -> String {
-        format!(
-            "| {} | {} | {} | {} | {} / {} | {} | {} | {} |\n",
-            self.load(),
-            s.name,
-            median(s.cpu_us_per_delivery, 2),
-            spread_text(s.cpu_ratio),
-            median(s.p50_ms, 1),
-            median(s.p99_ms, 1),
-            spread_text(s.p99_ratio),
-            s.calls(),
-            s.lost
-        )
+    /// Writes the JSON and the page, where they were asked for.
+    pub(super) fn write(&self, json: Option<&Path>, dir: Option<&Path>) -> Result<(), Fault> {
+        report::write_json_compact(json, self)?;
+        let Some(dir) = dir else { return Ok(()) };
+        let value: Value = serde_json::to_value(self)
+            .map_err(std::io::Error::from)
+            .tried("JSON")?;
+        page::write(dir, &value)?;
+        report::write_json_compact(Some(&dir.join("result.json")), self)?;
+        let file = dir.join("table.md");
+        std::fs::write(&file, table::markdown(self)).tried(file.display().to_string())
     }
 
     /// Fails when a message was lost, came twice or out of order, a client was closed, or a bound of
     /// the caller is passed.
     pub(super) fn verdict(&self, args: &CompareArgs) -> Result<(), Fault> {
-        for s in &self.servers {
-            if s.lost + s.not_rising + s.closed > 0 {
-                return Err(Fault::Failed(format!(
-                    "{}: {} messages lost, {} twice or out of order, {} clients closed",
-                    s.name, s.lost, s.not_rising, s.closed
-                )));
-            }
-            let bounds = [
-                (
-                    "CPU ratio",
-                    s.cpu_ratio.map(|r| r.median),
-                    args.cpu_ratio_max,
-                ),
-                (
-                    "p99 ratio",
-                    s.p99_ratio.map(|r| r.median),
-                    args.p99_ratio_max,
-                ),
-                (
-                    "system calls per delivery",
-                    s.syscalls_per_delivery,
-                    args.calls_max,
-                ),
-            ];
-            for (what, value, bound) in bounds {
-                if let (Some(value), Some(bound)) = (value, bound)
-                    && value > bound
-                {
-                    return Err(Fault::Failed(format!(
-                        "{}: {what} {value:.3} is above {bound}",
-                        s.name
-                    )));
+        for CaseResult { case, servers } in &self.cases {
+            for server in servers {
+                faultless(case, server)?;
+                if server.role == Role::Server {
+                    self.within(case, server, args)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// A warning when other programs kept more than a twentieth of a CPU busy.
-    fn disturbed(&self) -> String {
-        let worst = self
-            .servers
-            .iter()
-            .filter_map(|s| s.others_busy_cpus)
-            .map(|b| b.median)
-            .fold(0.0, f64::max);
-        if worst > 0.05 {
-            format!(
-                "disturbed: other programs kept {worst:.2} CPUs busy; latencies of this run say little\n"
-            )
-        } else {
-            String::new()
+    fn within(&self, case: &Case, s: &Measured, args: &CompareArgs) -> Result<(), Fault> {
+        let ratios = self.base.as_ref().and_then(|base| s.ratios_to(base));
+        let median = |of: fn(&super::measured::Against) -> Option<crate::stats::Spread>| {
+            Some(ratios.and_then(of)?.median)
+        };
+        let bounds = [
+            ("CPU ratio", median(|r| r.cpu), args.cpu_ratio_max),
+            ("p99 ratio", median(|r| r.p99), args.p99_ratio_max),
+            (
+                "system calls per delivery",
+                s.syscalls_per_delivery,
+                args.calls_max,
+            ),
+        ];
+        for (what, value, bound) in bounds {
+            let Some(bound) = bound else { continue };
+            let name = &s.name;
+            let Some(value) = value else {
+                return Err(Fault::Failed(format!(
+                    "{name}, {case}: no {what} to compare with {bound}: every round was refused, or has no limit"
+                )));
+            };
+            if value > bound {
+                return Err(Fault::Failed(format!(
+                    "{name}, {case}: {what} {value:.3} is above {bound}"
+                )));
+            }
         }
+        Ok(())
     }
 }
 
-impl Measured {
-    fn calls(&self) -> String {
-        self.syscalls_per_delivery
-            .map_or_else(|| "-".into(), |v| format!("{v:.3}"))
+/// Summaries and ratios: to each limit, and to the first server.
+fn together(mut servers: Vec<Measured>, first: Option<&str>, messages: u64) -> Vec<Measured> {
+    for server in &mut servers {
+        server.summarise(messages);
     }
+    let is_limit = |s: &Measured| matches!(s.role, Role::Limit | Role::CoalescingLimit);
+    let is_reference = |s: &Measured| is_limit(s) || Some(s.name.as_str()) == first;
+    let against = |server: &Measured| {
+        let others = servers.iter().filter(|other| is_reference(other));
+        let others = others.filter(|other| other.name != server.name);
+        others.map(|other| server.against(other)).collect()
+    };
+    let all: Vec<_> = servers.iter().map(against).collect();
+    for (server, against) in servers.iter_mut().zip(all) {
+        server.against = against;
+    }
+    servers
 }
 
-fn median(s: Option<Spread>, digits: usize) -> String {
-    s.map_or_else(|| "-".into(), |s| format!("{:.digits$}", s.median))
+fn faultless(case: &Case, s: &Measured) -> Result<(), Fault> {
+    if s.lost + s.not_rising + s.closed == 0 {
+        return Ok(());
+    }
+    Err(Fault::Failed(format!(
+        "{}, {case}: {} messages lost, {} twice or out of order, {} clients closed",
+        s.name, s.lost, s.not_rising, s.closed
+    )))
 }

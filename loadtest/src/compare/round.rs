@@ -3,37 +3,64 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::CompareArgs;
+use super::contestants::Contestant;
+use super::result::Case;
+use super::{CompareArgs, order};
 use crate::clock;
 use crate::drive::drive;
 use crate::fault::Fault;
-use crate::fleet::{Fleet, Kind, Latency, Tally, Target};
-use crate::launch::{self, Program};
-use crate::process::{Process, machine_busy_us};
-use crate::publish::{Pace, Publisher};
+use crate::fleet::{Fleet, Kind, Latency, Percentiles, Samples, Tally, Target};
+use crate::machine::{Machine, MachineTime};
+use crate::process::Family;
+use crate::progress::Progress;
+use crate::publish::Pace;
 use crate::syscalls::{Counting, Syscalls};
 
 /// Longest wait for messages after the last was published, microseconds.
 const LATE_US: u64 = 5_000_000;
+/// A part counts as disturbed when programs outside the experiment kept more CPUs than this busy.
+const OTHERS_BUSY_CPUS_MAX: f64 = 0.05;
 
 /// What every part of every round has in common.
 pub(super) struct Load<'a> {
-    pub(super) nats: &'a Program,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) args: &'a CompareArgs,
+    pub(super) machine: Machine,
+    pub(super) progress: Progress,
+    /// When the first round began.
+    pub(super) start_us: u64,
 }
 
 /// The figures of one part.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Round {
-    /// Server CPU time over the part, microseconds, all threads.
-    pub(super) cpu_us: u64,
+    /// Place in its round, from 0.
+    position: usize,
+    /// When the part began to publish, seconds since the first round.
+    at_s: f64,
+    /// Server CPU time over the part, microseconds, all threads of all its processes.
+    cpu_us: u64,
     /// The same for each delivered message.
     pub(super) cpu_us_per_delivery: f64,
+    /// Everything that was not idle on all CPUs, for each delivered message: clients, NATS and the
+    /// kernel's threads too.
+    pub(super) machine_us_per_delivery: f64,
+    /// The kernel's threads for network work, for each delivered message.
+    pub(super) ksoftirqd_us_per_delivery: Option<f64>,
+    /// CPU time of the clients and the publisher, microseconds.
+    pub(super) loadtest_us: u64,
+    /// CPU time of the nats-server, microseconds.
+    pub(super) nats_us: u64,
+    /// The machine over the part.
+    machine: MachineTime,
+    /// How long the part took, microseconds: what the CPU times are of.
+    took_us: u64,
     /// Messages that arrived, over all clients.
     pub(super) deliveries: u64,
     /// Messages that should have arrived and did not.
@@ -46,58 +73,192 @@ pub(super) struct Round {
     pub(super) deliveries_per_s: f64,
     /// Payload bytes of a message on the wire.
     pub(super) bytes_per_delivery: f64,
-    /// Share of the part in which this process (clients and publisher) used a CPU: near 1, the
+    /// Share of the time in which this process (clients and publisher) used a CPU: near 1, the
     /// clients and not the server are what is measured.
     pub(super) client_busy: f64,
-    /// CPUs that programs outside the experiment kept busy (and the hypervisor took): what disturbs.
+    /// CPUs that programs outside the experiment kept busy (and the hypervisor took).
     pub(super) others_busy_cpus: f64,
-    /// Publisher's stamp to the end of the client's read.
-    pub(super) latency: Latency,
+    /// Others kept more than a twentieth of a CPU busy.
+    pub(super) disturbed: bool,
+    /// Intended send time to the end of the client's read.
+    pub(super) latency: Percentiles,
+    /// How late the publisher was.
+    late_publisher: Latency,
+    /// How long the clients' loop waited for a CPU.
+    late_clients: Latency,
     /// System calls of the server, when they were counted.
     pub(super) syscalls: Option<Syscalls>,
-    #[serde(skip)]
-    pub(super) histogram: Histogram<u64>,
+    /// All latencies: microseconds (to three digits), and how many.
+    histogram_us: Vec<(u64, u64)>,
+    /// Of each message in turn, over the clients: the first arrival, p50, p99 and the last,
+    /// microseconds.
+    pub(super) messages_us: Vec<[u32; 4]>,
+}
+
+/// A part and what is put together over all rounds.
+pub(super) struct Part {
+    /// Of the contestant.
+    pub(super) which: usize,
+    name: String,
+    pub(super) case_index: usize,
+    case: Case,
+    pub(super) round: Round,
+    pub(super) latency: Histogram<u64>,
+    pub(super) late_publisher: Histogram<u64>,
+    pub(super) late_clients: Histogram<u64>,
+}
+
+impl Part {
+    /// One line of progress.
+    fn line(&self, round: usize, rounds: usize) -> String {
+        let ms = |v: Option<f64>| v.map_or_else(|| "refused".into(), |v| format!("{v:.2} ms"));
+        let disturbed = if self.round.disturbed {
+            format!(", disturbed ({:.2} CPUs)", self.round.others_busy_cpus)
+        } else {
+            String::new()
+        };
+        format!(
+            "round {round}/{rounds}, {}, {}: {:.2} us/delivery, p50 {}, p99 {}, lost {}{disturbed}",
+            self.case,
+            self.name,
+            self.round.cpu_us_per_delivery,
+            ms(self.round.latency.p50_ms),
+            ms(self.round.latency.p99_ms),
+            self.round.lost
+        )
+    }
+}
+
+/// Everybody whose CPU time is told apart.
+struct Watch<'a> {
+    machine: &'a Machine,
+    server: Family,
+    nats: Family,
+    /// Servers that have no clients now, and their NATS.
+    idle: Vec<Family>,
+}
+
+/// CPU time so far, microseconds.
+struct Used {
+    server_us: u64,
+    nats_us: u64,
+    own_us: u64,
+    idle_us: u64,
+    machine: MachineTime,
+}
+
+impl<'a> Watch<'a> {
+    fn of(machine: &'a Machine, all: &[Contestant], which: usize) -> Result<Self, Fault> {
+        let mut idle = Vec::new();
+        for (index, contestant) in all.iter().enumerate() {
+            if index != which {
+                idle.push(contestant.program.family()?);
+                idle.push(contestant.nats.family()?);
+            }
+        }
+        Ok(Self {
+            machine,
+            server: all[which].program.family()?,
+            nats: all[which].nats.family()?,
+            idle,
+        })
+    }
+
+    fn now(&self) -> Result<Used, Fault> {
+        let idle: Result<Vec<u64>, Fault> = self.idle.iter().map(Family::cpu_us).collect();
+        Ok(Used {
+            server_us: self.server.cpu_us()?,
+            nats_us: self.nats.cpu_us()?,
+            own_us: own_cpu_us(),
+            idle_us: idle?.iter().sum(),
+            machine: self.machine.now()?,
+        })
+    }
+}
+
+/// CPU time of this process, of threads that have ended too (clock_gettime(2)).
+fn own_cpu_us() -> u64 {
+    let t = clock_gettime(ClockId::ProcessCPUTime);
+    t.tv_sec.cast_unsigned() * 1_000_000 + t.tv_nsec.cast_unsigned() / 1_000
+}
+
+impl Used {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            server_us: self.server_us.saturating_sub(before.server_us),
+            nats_us: self.nats_us.saturating_sub(before.nats_us),
+            own_us: self.own_us.saturating_sub(before.own_us),
+            idle_us: self.idle_us.saturating_sub(before.idle_us),
+            machine: self.machine.since(&before.machine),
+        }
+    }
+
+    /// What none of the known took.
+    fn others_us(&self) -> u64 {
+        let ksoftirqd_us = self.machine.ksoftirqd_us.unwrap_or(0);
+        let known = self.server_us + self.nats_us + self.own_us + self.idle_us + ksoftirqd_us;
+        self.machine.busy_us().saturating_sub(known)
+    }
+}
+
+/// The times of a part, microseconds.
+struct Times {
+    /// First message, since the first round.
+    at_us: u64,
+    /// Until the last arrival.
+    delivering_us: u64,
+    /// Own CPU time until the last arrival.
+    own_us: u64,
+    /// Until the server had come to rest.
+    took_us: u64,
 }
 
 impl Round {
-    /// The figures of a part that took `took_us`; `None` when nothing arrived.
+    /// The figures of a part; `None` when nothing arrived.
     fn of(
-        a: &CompareArgs,
-        tally: &Tally,
-        cpu_us: u64,
-        used: &Used,
-        took_us: u64,
-        syscalls: Option<Syscalls>,
+        expected: u64,
+        fleet: &Fleet,
+        late: &Histogram<u64>,
+        used: Used,
+        t: &Times,
     ) -> Option<Self> {
+        let tally: &Tally = &fleet.readers;
         if tally.deliveries == 0 {
             return None;
         }
         let per_delivery = |v: u64| v as f64 / tally.deliveries as f64;
-        let per_us = |v: u64| v as f64 / took_us as f64;
-        let ours = used.server_us + used.nats_us + used.own_us;
+        let others_busy_cpus = used.others_us() as f64 / t.took_us as f64;
         Some(Self {
-            cpu_us,
-            cpu_us_per_delivery: per_delivery(cpu_us),
+            position: 0,
+            at_s: t.at_us as f64 / 1e6,
+            cpu_us: used.server_us,
+            cpu_us_per_delivery: per_delivery(used.server_us),
+            machine_us_per_delivery: per_delivery(used.machine.busy_us()),
+            ksoftirqd_us_per_delivery: used.machine.ksoftirqd_us.map(per_delivery),
+            loadtest_us: used.own_us,
+            nats_us: used.nats_us,
+            machine: used.machine,
+            took_us: t.took_us,
             deliveries: tally.deliveries,
-            lost: (a.clients as u64 * a.messages).saturating_sub(tally.deliveries),
+            lost: expected.saturating_sub(tally.deliveries),
             not_rising: tally.not_rising,
             closed: tally.ends.values().sum(),
-            deliveries_per_s: per_us(tally.deliveries) * 1e6,
+            deliveries_per_s: tally.deliveries as f64 / t.delivering_us as f64 * 1e6,
             bytes_per_delivery: per_delivery(tally.payload_bytes),
-            client_busy: per_us(used.own_us),
-            others_busy_cpus: per_us(used.machine_us.saturating_sub(ours)),
-            latency: tally.latency(),
-            syscalls,
-            histogram: tally.latency.clone(),
+            client_busy: t.own_us as f64 / t.delivering_us as f64,
+            others_busy_cpus,
+            disturbed: others_busy_cpus > OTHERS_BUSY_CPUS_MAX,
+            latency: Percentiles::judged(&tally.latency, &[late, &fleet.late]),
+            late_publisher: Latency::of(late),
+            late_clients: Latency::of(&fleet.late),
+            syscalls: None,
+            histogram_us: tally
+                .latency
+                .iter_recorded()
+                .map(|bar| (bar.value_iterated_to(), bar.count_at_value()))
+                .collect(),
+            messages_us: tally.samples.as_ref().map(by_message).unwrap_or_default(),
         })
-    }
-
-    /// One line of progress.
-    pub(super) fn line(&self) -> String {
-        format!(
-            "{:.2} us/delivery, p50 {:.2} ms, p99 {:.2} ms, lost {}",
-            self.cpu_us_per_delivery, self.latency.p50_ms, self.latency.p99_ms, self.lost
-        )
     }
 
     /// System calls for each delivered message, when they were counted.
@@ -107,107 +268,115 @@ impl Round {
     }
 }
 
-/// The processes of an experiment.
-struct Usage {
-    server: Process,
-    nats: Process,
-    own: Process,
-}
-
-/// CPU time so far, microseconds.
-struct Used {
-    server_us: u64,
-    nats_us: u64,
-    own_us: u64,
-    machine_us: u64,
-}
-
-impl Usage {
-    fn now(&self) -> Result<Used, Fault> {
-        Ok(Used {
-            server_us: self.server.cpu_us()?,
-            nats_us: self.nats.cpu_us()?,
-            own_us: self.own.cpu_us()?,
-            machine_us: machine_busy_us()?,
-        })
-    }
-}
-
-impl Used {
-    /// What was used since `before`; the time of a thread that has ended meanwhile is missing.
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            server_us: self.server_us.saturating_sub(before.server_us),
-            nats_us: self.nats_us.saturating_sub(before.nats_us),
-            own_us: self.own_us.saturating_sub(before.own_us),
-            machine_us: self.machine_us.saturating_sub(before.machine_us),
-        }
-    }
+/// First, p50, p99 and last of each message; zeros for a message that nobody got.
+fn by_message(samples: &Samples) -> Vec<[u32; 4]> {
+    let of_message = |latencies: &Vec<u32>| {
+        let mut sorted = latencies.clone();
+        sorted.sort_unstable();
+        let at = |share: f64| {
+            let rank = (sorted.len() as f64 * share).ceil() as usize;
+            sorted.get(rank.max(1) - 1).copied().unwrap_or(0)
+        };
+        [0.0, 0.5, 0.99, 1.0].map(at)
+    };
+    samples.latencies_us.iter().map(of_message).collect()
 }
 
 impl Load<'_> {
-    /// The publisher of all rounds: its sequence goes on from part to part.
-    pub(super) fn publisher(&self) -> Result<Publisher, Fault> {
-        Publisher::connect(
-            &launch::nats_url(self.nats),
-            &self.args.subject,
-            self.args.bytes,
-        )
-    }
-
-    /// Connects the clients to `program`, publishes, and takes the figures.
+    /// All parts of a round, counted from 0.
     pub(super) fn round(
         &self,
-        program: &Program,
-        publisher: &mut Publisher,
-        next_n: &mut u64,
+        all: &mut [Contestant],
+        cases: &[Case],
+        round: usize,
+    ) -> Result<Vec<Part>, Fault> {
+        let mut parts = Vec::new();
+        for case in cases.iter().copied().enumerate() {
+            for (position, which) in order(round, all.len()).enumerate() {
+                let mut part = self.part(all, which, case, false)?;
+                part.round.position = position;
+                self.progress.done(&part.line(round + 1, self.args.rounds));
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Connects the clients to one contestant, publishes, and takes the figures.
+    pub(super) fn part(
+        &self,
+        all: &mut [Contestant],
+        which: usize,
+        (case_index, case): (usize, Case),
         count_syscalls: bool,
-    ) -> Result<Round, Fault> {
+    ) -> Result<Part, Fault> {
         let a = self.args;
         let settle_us = clock::seconds_us(a.settle);
-        let usage = Usage {
-            server: program.process()?,
-            nats: self.nats.process()?,
-            own: Process::new(std::process::id())?,
-        };
-        let mut fleet = Fleet::new(self.target(program), Arc::clone(&self.stop))?;
-        fleet.open(Kind::Reader, a.clients)?;
+        let watch = Watch::of(&self.machine, all, which)?;
+        let contestant = &mut all[which];
+        self.progress.part(&case.to_string(), &contestant.name);
+        contestant.publisher.resize(case.bytes);
+        let target = self.target(contestant);
+        let mut fleet = Fleet::new(target, Arc::clone(&self.stop))?;
+        fleet.open(Kind::Reader, case.clients)?;
         fleet.run(settle_us, |_| false)?;
-        self.publish(&mut fleet, publisher, next_n, a.warm_up)?;
+        self.publish(&mut fleet, contestant, case, a.warm_up)?;
         fleet.run(settle_us, |_| false)?;
         let counting = count_syscalls
-            .then(|| Counting::start(program.pid()))
+            .then(|| Counting::start(&watch.server.pids()))
             .transpose()?;
-        let (before, start) = (usage.now()?, clock::now_us());
-        self.publish(&mut fleet, publisher, next_n, a.messages)?;
-        let (after, took_us) = (usage.now()?, (clock::now_us() - start).max(1));
+        contestant.publisher.take_late();
+        let (before, start) = (watch.now()?, clock::now_us());
+        self.publish(&mut fleet, contestant, case, a.messages)?;
+        let own_us = own_cpu_us() - before.own_us;
+        let delivering_us = (clock::now_us() - start).max(1);
         fleet.run(settle_us, |_| false)?;
-        let cpu_us = usage.server.cpu_us()?.saturating_sub(before.server_us);
+        let used = watch.now()?.since(&before);
+        let times = Times {
+            at_us: start - self.start_us,
+            delivering_us,
+            own_us,
+            took_us: (clock::now_us() - start).max(1),
+        };
         let syscalls = counting.map(Counting::stop).transpose()?;
-        let used = after.since(&before);
-        let Some(round) = Round::of(a, &fleet.readers, cpu_us, &used, took_us, syscalls) else {
-            return Err(Fault::Server(format!("{}: nothing arrived", program.name)));
+        let late = contestant.publisher.take_late();
+        let expected = case.clients as u64 * a.messages;
+        let Some(mut round) = Round::of(expected, &fleet, &late, used, &times) else {
+            let name = &contestant.name;
+            return Err(Fault::Server(format!("{name}: nothing arrived")));
+        };
+        round.syscalls = syscalls;
+        let part = Part {
+            which,
+            name: contestant.name.clone(),
+            case_index,
+            case,
+            round,
+            latency: fleet.readers.latency.clone(),
+            late_publisher: late,
+            late_clients: fleet.late.clone(),
         };
         fleet.close();
         // The server ends a thousand connections: not in the next part's figures.
-        thread::sleep(std::time::Duration::from_micros(settle_us));
-        Ok(round)
+        thread::sleep(Duration::from_micros(settle_us));
+        Ok(part)
     }
 
     /// Publishes `count` messages, counted from zero, and reads until they are everywhere, or are late.
     fn publish(
         &self,
         fleet: &mut Fleet,
-        publisher: &mut Publisher,
-        next_n: &mut u64,
+        contestant: &mut Contestant,
+        case: Case,
         count: u64,
     ) -> Result<(), Fault> {
         if count == 0 {
             return Ok(());
         }
-        let first = *next_n;
-        *next_n += count;
+        let first = contestant.next_n;
+        contestant.next_n += count;
         fleet.count_from(first);
+        fleet.readers.samples = Some(Samples::new(first, count, case.clients));
         let arrived = Arc::new(AtomicU64::new(first - 1));
         let pace = match self.args.in_flight {
             Some(window) => Pace::InFlight {
@@ -216,16 +385,17 @@ impl Load<'_> {
             },
             None => Pace::Rate(self.args.rate),
         };
-        let clients = self.args.clients as u64;
+        let clients = case.clients as u64;
         let mut late_at = u64::MAX;
         drive(
             fleet,
-            publisher,
+            &mut contestant.publisher,
             first..first + count,
             &pace,
             &self.stop,
             |f, published| {
                 let new = f.readers.deliveries;
+                self.progress.delivered(new);
                 arrived.store(first - 1 + new / clients.max(1), Ordering::Release);
                 let now = clock::now_us();
                 if late_at == u64::MAX && published {
@@ -236,13 +406,25 @@ impl Load<'_> {
         )
     }
 
-    fn target(&self, program: &Program) -> Target {
+    fn target(&self, contestant: &Contestant) -> Target {
         Target {
-            addr: program.addr,
+            addr: contestant.program.addr,
             path: self.args.path.clone(),
             deflate: self.args.deflate,
             send: None,
             throttle_kbit: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_its_first_middle_and_last_arrival() {
+        let mut samples = Samples::new(1, 2, 4);
+        samples.latencies_us[0] = vec![40, 10, 30, 20];
+        assert_eq!(by_message(&samples), [[10, 20, 40, 40], [0; 4]]);
     }
 }

@@ -5,6 +5,7 @@ mod alarm;
 mod client;
 mod connect;
 mod freshness;
+mod lateness;
 mod returning;
 mod tally;
 
@@ -21,9 +22,12 @@ pub(crate) use client::Kind;
 use client::{Client, Phase, Shared};
 pub(crate) use connect::connect;
 pub(crate) use freshness::Freshness;
+use hdrhistogram::Histogram;
+use lateness::RunDelay;
+pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram};
 use returning::Jitter;
 pub(crate) use returning::Returns;
-pub(crate) use tally::{Latency, Seen, Tally};
+pub(crate) use tally::{Latency, Samples, Seen, Tally};
 
 use crate::clock;
 use crate::fault::{Fault, Tried};
@@ -68,6 +72,10 @@ pub(crate) struct Fleet {
     pub(crate) readers: Tally,
     /// What throttled clients saw.
     pub(crate) throttled: Tally,
+    /// How long the loop waited for a CPU before and in a turn, once for each message of a reader in
+    /// the turn, microseconds.
+    pub(crate) late: Histogram<u64>,
+    run_delay: RunDelay,
     throttle_at_us: u64,
     /// Clients whose connection ended come back by it; without it they stay away.
     jitter: Option<Jitter>,
@@ -89,6 +97,8 @@ impl Fleet {
             inflater: HeadInflater::new(),
             readers: Tally::new(),
             throttled: Tally::new(),
+            late: histogram(),
+            run_delay: RunDelay::default(),
             throttle_at_us: 0,
             jitter: None,
             returns: Returns::default(),
@@ -148,6 +158,8 @@ impl Fleet {
 
     /// Starts all counts anew, for messages numbered `n` and above.
     pub(crate) fn count_from(&mut self, n: u64) {
+        self.late.reset();
+        self.run_delay.take_us();
         for tally in [&mut self.readers, &mut self.throttled] {
             // How connections ended is kept: a client lost in the warm-up is still lost.
             let ends = std::mem::take(&mut tally.ends);
@@ -243,6 +255,7 @@ impl Fleet {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other.tried("epoll_wait")?,
         }
+        let before = self.readers.deliveries;
         let mut shared = Shared {
             scratch: &mut self.scratch,
             inflater: &mut self.inflater,
@@ -259,6 +272,11 @@ impl Fleet {
             if event.is_readable() && (handshaking || client.kind == Kind::Reader) {
                 client.read(&mut shared, usize::MAX, event.is_read_closed());
             }
+        }
+        let read = self.readers.deliveries - before;
+        let late_us = self.run_delay.take_us();
+        if read > 0 {
+            self.late.saturating_record_n(late_us, read);
         }
         self.read_throttled();
         self.come_back()

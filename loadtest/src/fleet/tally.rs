@@ -6,10 +6,11 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::freshness::Freshness;
+use super::lateness::histogram;
 use crate::stamp::Stamp;
 
 /// Largest latency that is told apart, microseconds; what is above counts as this.
-const LATENCY_US_MAX: u64 = 600_000_000;
+pub(super) const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// What one client has seen of the publisher's sequence.
 #[derive(Default)]
@@ -28,7 +29,7 @@ pub(crate) struct Seen {
 pub(crate) struct Tally {
     /// Messages numbered below this are warm-up: neither counted nor timed.
     pub(crate) from_n: u64,
-    /// Publisher's stamp to the end of our read, microseconds.
+    /// From the time when a message was to be sent to the end of our read, microseconds.
     pub(crate) latency: Histogram<u64>,
     /// Stamped messages in the window.
     pub(crate) deliveries: u64,
@@ -46,16 +47,40 @@ pub(crate) struct Tally {
     pub(crate) deflated: u64,
     /// How connections ended, but for those that we ended ourselves.
     pub(crate) ends: BTreeMap<String, u64>,
+    /// Latencies by message, where they are kept.
+    pub(crate) samples: Option<Samples>,
+}
+
+/// Every latency of a range of messages, microseconds.
+pub(crate) struct Samples {
+    first_n: u64,
+    /// Of each message, in the order of arrival.
+    pub(crate) latencies_us: Vec<Vec<u32>>,
+}
+
+impl Samples {
+    /// Room for `count` messages numbered from `first_n`, each to so many clients.
+    pub(crate) fn new(first_n: u64, count: u64, clients: usize) -> Self {
+        Self {
+            first_n,
+            latencies_us: (0..count).map(|_| Vec::with_capacity(clients)).collect(),
+        }
+    }
+
+    fn keep(&mut self, n: u64, latency_us: u64) {
+        let index = n.checked_sub(self.first_n).map(|index| index as usize);
+        if let Some(of_message) = index.and_then(|index| self.latencies_us.get_mut(index)) {
+            of_message.push(latency_us.min(u64::from(u32::MAX)) as u32);
+        }
+    }
 }
 
 impl Tally {
     /// An empty tally.
     pub(crate) fn new() -> Self {
-        let latency =
-            Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("these bounds are allowed");
         Self {
             from_n: 0,
-            latency,
+            latency: histogram(),
             deliveries: 0,
             skipped: 0,
             not_rising: 0,
@@ -64,6 +89,7 @@ impl Tally {
             payload_bytes: 0,
             deflated: 0,
             ends: BTreeMap::new(),
+            samples: None,
         }
     }
 
@@ -88,8 +114,11 @@ impl Tally {
         } else if stamp.n >= self.from_n {
             seen.deliveries += 1;
             self.deliveries += 1;
-            self.latency
-                .saturating_record(now_us.saturating_sub(stamp.us));
+            let latency_us = now_us.saturating_sub(stamp.us);
+            self.latency.saturating_record(latency_us);
+            if let Some(samples) = &mut self.samples {
+                samples.keep(stamp.n, latency_us);
+            }
         }
     }
 
@@ -162,6 +191,21 @@ mod tests {
         assert_eq!((t.retained, t.deliveries, t.skipped), (1, 4, 2));
         assert_eq!((t.not_rising, t.unstamped, s.last_n), (2, 1, Some(13)));
         assert_eq!(t.latency.max(), 500);
+    }
+
+    #[test]
+    fn latencies_are_kept_by_message_where_asked() {
+        let mut t = Tally {
+            from_n: 3,
+            samples: Some(Samples::new(3, 2, 1)),
+            ..Tally::new()
+        };
+        for n in 2..=5 {
+            see(&mut t, &mut Seen::default(), 100, n);
+            see(&mut t, &mut Seen::default(), 200, n);
+        }
+        assert_eq!(t.samples.unwrap().latencies_us, [[500, 500], [500, 500]]);
+        assert_eq!(t.deliveries, 6);
     }
 
     #[test]

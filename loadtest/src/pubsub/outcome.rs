@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::publisher::Published;
 use crate::fault::Fault;
-use crate::fleet::{Fleet, Kind, Latency};
+use crate::fleet::{Fleet, Kind, Percentiles};
 use crate::process::Process;
-use crate::report::{mib, row, table};
+use crate::report::{mib, row, table, unless_refused};
 
 /// The result of `loadtest trades` and `loadtest channels`.
 #[derive(Serialize)]
@@ -24,7 +24,8 @@ pub(super) struct Outcome {
     wrong_clients: usize,
     /// Messages that came twice or out of order.
     not_rising: u64,
-    latency: Latency,
+    /// `None`: refused, loadtest itself was late.
+    latency: Percentiles,
     server_cpu_us_per_delivery: f64,
     server_cpu_percent: f64,
     server_rss_bytes: u64,
@@ -46,12 +47,12 @@ impl Outcome {
             clients: fleet.open_count(Kind::Reader),
             published: published.count,
             published_per_s: published.count as f64 * 1e6 / took_us,
-            late_max_ms: published.late_max_us as f64 / 1e3,
+            late_max_ms: published.late.max() as f64 / 1e3,
             expected,
             deliveries: readers.deliveries,
             wrong_clients,
             not_rising: readers.not_rising,
-            latency: readers.latency(),
+            latency: Percentiles::judged(&readers.latency, &[&published.late, &fleet.late]),
             server_cpu_us_per_delivery: cpu_us as f64 / readers.deliveries.max(1) as f64,
             server_cpu_percent: cpu_us as f64 * 100.0 / took_us,
             server_rss_bytes: process.rss_bytes()?,
@@ -61,13 +62,7 @@ impl Outcome {
 
     pub(super) fn text(&self) -> String {
         let ms = |v: f64| format!("{v:.2}");
-        let Latency {
-            p50_ms,
-            p99_ms,
-            p999_ms,
-            max_ms,
-            ..
-        } = self.latency;
+        let latency = self.latency;
         let mut text = table(&[
             row(&[
                 &"clients",
@@ -89,10 +84,10 @@ impl Outcome {
                 &format!("{:.0}", self.published_per_s),
                 &self.expected,
                 &self.deliveries,
-                &ms(p50_ms),
-                &ms(p99_ms),
-                &ms(p999_ms),
-                &ms(max_ms),
+                &unless_refused(latency.p50_ms),
+                &unless_refused(latency.p99_ms),
+                &unless_refused(latency.p999_ms),
+                &unless_refused(latency.max_ms),
                 &ms(self.server_cpu_us_per_delivery),
                 &format!("{:.0}", self.server_cpu_percent),
                 &mib(self.server_rss_bytes),

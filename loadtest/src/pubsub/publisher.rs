@@ -2,13 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hdrhistogram::Histogram;
+
 use crate::clock;
 use crate::fault::Fault;
+use crate::fleet::histogram;
 use crate::payload::Payload;
 
-/// Messages that are due are sent together, at most so many, and one look at the clock apart.
+/// Messages that are due are sent together, at most so many.
 const BATCH_MAX: u64 = 256;
-/// Between two looks at the clock.
+/// The grid of the schedule: a message is due at the first tick after its place in the rate.
 const TICK_US: u64 = 500;
 
 /// What a message looks like.
@@ -47,9 +50,15 @@ impl Schedule {
         ((message % topics) as usize, message / topics + 1)
     }
 
+    /// When a message is due, microseconds after the first.
+    fn due_us(&self, message: u64) -> u64 {
+        ((message as f64 * 1e6 / self.rate) as u64).next_multiple_of(TICK_US)
+    }
+
     /// Messages that are due after so long, microseconds.
     fn due(&self, after_us: u64) -> u64 {
-        let due = (after_us as f64 * self.rate / 1e6) as u64 + 1;
+        let whole_ticks_us = after_us - after_us % TICK_US;
+        let due = (whole_ticks_us as f64 * self.rate / 1e6) as u64 + 1;
         due.min(self.count)
     }
 }
@@ -82,36 +91,42 @@ impl Publisher {
         })
     }
 
-    /// Publishes by the schedule; returns how many went before `stop`, and the longest that one was
-    /// late for it, microseconds.
+    /// Publishes by the schedule, each message stamped with the time when it is due.
     pub(super) fn publish(
         &mut self,
         schedule: &Schedule,
         stop: &AtomicBool,
     ) -> Result<Published, Fault> {
+        clock::sleep_punctually();
         let start = clock::now_us();
-        let mut published = Published::default();
-        while published.count < schedule.count && !stop.load(Ordering::Relaxed) {
-            let now = clock::now_us();
-            let due = schedule.due(now - start).min(published.count + BATCH_MAX);
-            if due == published.count {
-                clock::sleep_until(now + TICK_US);
-                continue;
+        let (mut count, mut late) = (0, histogram());
+        while count < schedule.count && !stop.load(Ordering::Relaxed) {
+            clock::sleep_until(start + schedule.due_us(count));
+            let after_us = clock::now_us() - start;
+            let due = schedule.due(after_us).min(count + BATCH_MAX);
+            for message in count..due {
+                late.saturating_record(after_us.saturating_sub(schedule.due_us(message)));
             }
-            let planned_us = start + (published.count as f64 * 1e6 / schedule.rate) as u64;
-            published.late_max_us = published.late_max_us.max(now.saturating_sub(planned_us));
-            self.batch(schedule, published.count..due)?;
-            published.count = due;
+            self.batch(schedule, start, count..due)?;
+            count = due;
         }
-        published.took_us = clock::now_us() - start;
-        Ok(published)
+        Ok(Published {
+            count,
+            took_us: clock::now_us() - start,
+            late,
+        })
     }
 
-    fn batch(&mut self, schedule: &Schedule, messages: std::ops::Range<u64>) -> Result<(), Fault> {
+    fn batch(
+        &mut self,
+        schedule: &Schedule,
+        start_us: u64,
+        messages: std::ops::Range<u64>,
+    ) -> Result<(), Fault> {
         let mut pipe = redis::pipe();
         for message in messages {
             let (topic, n) = schedule.place(message);
-            let stamp_us = clock::now_us();
+            let stamp_us = start_us + schedule.due_us(message);
             pipe.cmd("PUBLISH").arg(&self.channels[topic]);
             match &mut self.payload {
                 Some(payload) => pipe.arg(payload.stamped(stamp_us, n)),
@@ -125,14 +140,13 @@ impl Publisher {
 }
 
 /// What was published.
-#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Published {
     /// Messages.
     pub(super) count: u64,
     /// From the first to the last.
     pub(super) took_us: u64,
-    /// The longest that a message was behind the schedule.
-    pub(super) late_max_us: u64,
+    /// How long messages were behind the schedule, microseconds.
+    pub(super) late: Histogram<u64>,
 }
 
 fn trade(topic: usize, stamp_us: u64, n: u64) -> String {
@@ -163,6 +177,21 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|topic| schedule.of_topic(topic)), newest);
         let due = [0, 499_999, 500_000, 60_000_000].map(|us| schedule.due(us));
         assert_eq!(due, [1, 1, 2, 10]);
+        // Ticks of 0.5 ms: the place in the rate, or the next tick after it.
+        let fast = Schedule {
+            count: 9_000,
+            rate: 3_000.0,
+            topics: 1,
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|m| fast.due_us(m)),
+            [0, 500, 1_000, 1_000, 1_500]
+        );
+        for message in 0..fast.count {
+            let at_us = fast.due_us(message);
+            assert!(fast.due(at_us) > message, "{message}");
+            assert!(at_us == 0 || fast.due(at_us - 1) <= message, "{message}");
+        }
     }
 
     #[test]

@@ -11,10 +11,10 @@ use super::{Common, Stage};
 use crate::clock;
 use crate::drive::drive;
 use crate::fault::Fault;
-use crate::fleet::{Kind, Latency};
+use crate::fleet::{Kind, Percentiles};
 use crate::metrics;
 use crate::publish::Pace;
-use crate::report::{self, mib, row, spread_text, table};
+use crate::report::{self, mib, row, spread_text, table, unless_refused};
 use crate::stats::{Spread, spread};
 
 /// Options of `loadtest slow never-read`.
@@ -44,7 +44,8 @@ pub(crate) struct NeverReadArgs {
 struct Part {
     stuck: usize,
     /// What the readers saw.
-    latency: Latency,
+    /// `None`: refused, loadtest itself was late.
+    latency: Percentiles,
     lost: u64,
     readers_closed: u64,
     /// From the first message until the server's sockets were fewer by the stuck clients, seconds.
@@ -77,10 +78,10 @@ pub(super) fn run(a: &NeverReadArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
         for stuck in [first_with, !first_with] {
             let part = part(a, if stuck { a.stuck } else { 0 }, stop)?;
             eprintln!(
-                "round {}: {} stuck, p99 {:.2} ms, closes {:?}",
+                "round {}: {} stuck, p99 {} ms, closes {:?}",
                 round + 1,
                 part.stuck,
-                part.latency.p99_ms,
+                unless_refused(part.latency.p99_ms),
                 part.closes
             );
             if stuck {
@@ -93,7 +94,7 @@ pub(super) fn run(a: &NeverReadArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
     let pairs = || with.iter().zip(&without);
     let growth = |p: &Part| p.rss_peak_bytes as f64 - p.rss_before_bytes as f64;
     let ratios: Vec<f64> = pairs()
-        .map(|(w, o)| w.latency.p99_ms / o.latency.p99_ms)
+        .filter_map(|(w, o)| Some(w.latency.p99_ms? / o.latency.p99_ms?))
         .collect();
     let more: Vec<f64> = pairs()
         .map(|(w, o)| (growth(w) - growth(o)) / (1024.0 * 1024.0))
@@ -142,10 +143,11 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
         },
     )?;
     let after = metrics::by_reason(stage.server.addr, metrics::CLOSES)?;
+    let late = stage.publisher.take_late();
     let tally = &stage.fleet.readers;
     let part = Part {
         stuck,
-        latency: tally.latency(),
+        latency: Percentiles::judged(&tally.latency, &[&late, &stage.fleet.late]),
         lost: (count * readers as u64).saturating_sub(tally.deliveries),
         readers_closed: tally.ends.values().sum(),
         gone_after_s: gone_at.map(|at| (at - start) as f64 / 1e6),
@@ -174,9 +176,9 @@ impl Outcome {
         for p in &self.parts {
             rows.push(row(&[
                 &p.stuck,
-                &format!("{:.2}", p.latency.p50_ms),
-                &format!("{:.2}", p.latency.p99_ms),
-                &format!("{:.2}", p.latency.max_ms),
+                &unless_refused(p.latency.p50_ms),
+                &unless_refused(p.latency.p99_ms),
+                &unless_refused(p.latency.max_ms),
                 &p.lost,
                 &p.readers_closed,
                 &p.gone_after_s

@@ -1,0 +1,218 @@
+//! Who is measured: the limits and the servers, each on a nats-server of its own. So a message wakes
+//! the measured server alone, and the others stay idle although all are up.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::{CompareArgs, Limits};
+use crate::fault::Fault;
+use crate::launch::{self, Program};
+use crate::publish::Publisher;
+
+/// What a contestant is compared as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Role {
+    /// One send per client and message.
+    Limit,
+    /// The limit that joins the frames of a turn.
+    CoalescingLimit,
+    /// A second instance of the limit that the ratios are to.
+    LimitAgain,
+    /// A server under test.
+    Server,
+}
+
+/// A program that is measured.
+pub(super) struct Contestant {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// How it was started; empty for a limit.
+    pub(super) command: String,
+    pub(super) program: Program,
+    pub(super) nats: Program,
+    pub(super) publisher: Publisher,
+    /// Its messages are numbered through from part to part.
+    pub(super) next_n: u64,
+}
+
+impl Contestant {
+    fn start(args: &CompareArgs, role: Role, name: String, command: &str) -> Result<Self, Fault> {
+        let nats = launch::nats_server()?;
+        let url = launch::nats_url(&nats);
+        let coalescing = match role {
+            Role::Server => None,
+            Role::Limit => Some(false),
+            Role::CoalescingLimit => Some(true),
+            Role::LimitAgain => Some(args.base() == Some(Role::CoalescingLimit)),
+        };
+        let program = match coalescing {
+            None => launch::server(command, &url)?,
+            Some(coalescing) => launch::limit(&url, &args.subject, coalescing)?,
+        };
+        let bytes = args.bytes.first().copied().unwrap_or_default();
+        Ok(Self {
+            name,
+            role,
+            command: command.to_owned(),
+            publisher: Publisher::connect(&url, &args.subject, bytes)?,
+            program,
+            nats,
+            next_n: 1,
+        })
+    }
+}
+
+impl CompareArgs {
+    /// The limit that the ratios of the table are to; `None` without limits.
+    pub(super) fn base(&self) -> Option<Role> {
+        match self.limits {
+            Limits::None => None,
+            Limits::Coalescing => Some(Role::CoalescingLimit),
+            Limits::Both if self.limit_batched => Some(Role::CoalescingLimit),
+            Limits::Both | Limits::Raw => Some(Role::Limit),
+        }
+    }
+
+    fn limits(&self) -> &'static [Role] {
+        match self.limits {
+            Limits::Both => &[Role::Limit, Role::CoalescingLimit],
+            Limits::Raw => &[Role::Limit],
+            Limits::Coalescing => &[Role::CoalescingLimit],
+            Limits::None => &[],
+        }
+    }
+}
+
+/// Starts all: the limits first, then the servers as they were given.
+pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
+    if args.limits == Limits::Raw && args.limit_batched {
+        return Err(Fault::Usage(
+            "--limit-batched needs the coalescing limit: --limits both".into(),
+        ));
+    }
+    if args.aa && args.base().is_none() {
+        return Err(Fault::Usage("--aa needs a limit".into()));
+    }
+    let mut all: Vec<(Role, String, &str)> = Vec::new();
+    for role in args.limits() {
+        let name = if *role == Role::Limit {
+            "limit"
+        } else {
+            "coalescing limit"
+        };
+        all.push((*role, name.into(), ""));
+    }
+    if args.aa {
+        all.push((Role::LimitAgain, "limit again".into(), ""));
+    }
+    let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
+    let names = names(&args.server, taken)?;
+    let servers = names.into_iter().zip(&args.server);
+    all.extend(servers.map(|(name, server)| (Role::Server, name, server.command.as_str())));
+    let start = |(role, name, command)| Contestant::start(args, role, name, command);
+    all.into_iter().map(start).collect()
+}
+
+/// `[NAME=]COMMAND`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerCommand {
+    name: Option<String>,
+    command: String,
+}
+
+impl FromStr for ServerCommand {
+    type Err = String;
+
+    /// A name has no space, slash or quote, so that the `=` of a command is not taken for that of a
+    /// name.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let in_name = |c: char| c.is_alphanumeric() || "._-+".contains(c);
+        let named = text
+            .split_once('=')
+            .filter(|(name, _)| name.chars().all(in_name));
+        let (name, command) = named.map_or((None, text), |(name, command)| (Some(name), command));
+        if name == Some("") || command.trim().is_empty() {
+            return Err("expected COMMAND or NAME=COMMAND".into());
+        }
+        Ok(Self {
+            name: name.map(Into::into),
+            command: command.trim().to_owned(),
+        })
+    }
+}
+
+impl ServerCommand {
+    /// The file name of the program.
+    fn program(&self) -> String {
+        let word = self.command.split_whitespace().next().unwrap_or_default();
+        let name = Path::new(word).file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// A name for each; a number tells servers without a name apart.
+fn names(servers: &[ServerCommand], mut taken: BTreeSet<String>) -> Result<Vec<String>, Fault> {
+    for name in servers.iter().filter_map(|server| server.name.as_ref()) {
+        if !taken.insert(name.clone()) {
+            return Err(Fault::Usage(format!("two servers are called {name}")));
+        }
+    }
+    let name = |server: &ServerCommand| {
+        if let Some(name) = &server.name {
+            return name.clone();
+        }
+        let program = server.program();
+        let numbered = (2..).map(|number| format!("{program} {number}"));
+        let mut free = std::iter::once(program.clone()).chain(numbered);
+        // There is a free number.
+        free.find(|name| taken.insert(name.clone()))
+            .unwrap_or_default()
+    };
+    Ok(servers.iter().map(name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(texts: &[&str]) -> Result<Vec<String>, Fault> {
+        let servers: Vec<ServerCommand> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        names(&servers, BTreeSet::from(["limit".into()]))
+    }
+
+    #[test]
+    fn a_name_is_told_from_the_equals_sign_of_a_command() {
+        let parsed = |text: &str| text.parse::<ServerCommand>().map(|s| (s.name, s.command));
+        let is = |name: Option<&str>, command: &str| Ok((name.map(Into::into), command.into()));
+        assert_eq!(
+            parsed("new=target/release/weirgate levels --seed=7"),
+            is(Some("new"), "target/release/weirgate levels --seed=7")
+        );
+        for unnamed in ["weirgate levels --seed=7", "env A=b ./x", "./a=b", "'q'=x"] {
+            assert_eq!(parsed(unnamed), is(None, unnamed), "{unnamed}");
+        }
+        for wrong in ["", "  ", "=x", "new=", "new= "] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers_without_a_name_are_told_apart() {
+        let levels = "target/release/weirgate levels";
+        assert_eq!(
+            named(&[levels, "old=x y", levels, "./weirgate"]).unwrap(),
+            ["weirgate", "old", "weirgate 2", "weirgate 3"]
+        );
+        assert_eq!(
+            named(&[levels, "weirgate=x"]).unwrap(),
+            ["weirgate 2", "weirgate"]
+        );
+        for wrong in [&["a=x", "a=y"][..], &["limit=x"]] {
+            assert!(matches!(named(wrong), Err(Fault::Usage(_))), "{wrong:?}");
+        }
+    }
+}
