@@ -8,7 +8,9 @@ use serde_json::Value;
 use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
-use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings, ChannelsStats};
+use weirgate::gateways::channels::{
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
+};
 use weirgate::hub::SessionKey;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
@@ -43,6 +45,8 @@ pub(crate) struct Client {
     data: VecDeque<(u64, Option<String>)>,
     /// Number of the last message that came.
     seq: u64,
+    /// Losses of the bus that were told to the client and have not shown yet: a number each.
+    skipped: u64,
 }
 
 impl Client {
@@ -78,13 +82,21 @@ impl Client {
     }
 }
 
+/// A name that somebody holds.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// Of the request.
+    number: u64,
+    /// Whether Redis has granted the name, once the gateway knows.
+    stands: Option<bool>,
+}
+
 /// See [`Contract`].
 pub(crate) struct Channels {
     feed: Option<ChannelsFeed>,
     stats: Arc<ChannelsStats>,
     up: bool,
-    /// Wanted names, and whether the gateway knows that Redis has them.
-    names: BTreeMap<String, bool>,
+    names: BTreeMap<String, Wanted>,
 }
 
 fn subscription(name: &str) -> Subscription {
@@ -102,30 +114,61 @@ impl Bench<Channels> {
         self.deliver(&publications);
     }
 
-    /// Names that are wanted no more are not confirmed any more.
+    /// A name that is given up, or requested anew, is not confirmed any more.
     fn follow_interest(&mut self) {
-        let wanted = &self.world.outputs;
+        let asked = &self.world.outputs;
         let names = &mut self.contract.names;
-        names.retain(|name, _| wanted.get(name) == Some(&true));
-        for (name, _) in wanted.iter().filter(|(_, wanted)| **wanted) {
-            names.entry(name.clone()).or_default();
+        names.retain(|name, _| asked.wanted.get(name) == Some(&true));
+        for (name, _) in asked.wanted.iter().filter(|(_, wanted)| **wanted) {
+            let number = asked.numbers[name];
+            let stands = names.get(name).filter(|known| known.number == number);
+            let stands = stands.and_then(|known| known.stands);
+            names.insert(name.clone(), Wanted { number, stands });
         }
     }
 
     /// Redis answers for a name, granted or not.
     fn settle(&mut self, name: &str) {
-        self.contract.names.insert(name.to_owned(), true);
-        for known in self.clients.values_mut() {
-            let holds = known.model.held.iter().any(|held| held == name);
-            for want in known.model.answers.iter_mut().filter(|_| holds) {
-                want.waits_for.remove(name);
+        let stands = self.random.chance(90);
+        let late = self.random.chance(20);
+        let wanted = self.contract.names.get_mut(name).expect("a wanted name");
+        let mut number = wanted.number;
+        if late {
+            // The answer to an earlier request settles nothing.
+            number -= 1;
+        } else {
+            wanted.stands = Some(stands);
+            for known in self.clients.values_mut() {
+                let holds = known.model.held.iter().any(|held| held == name);
+                for want in known.model.answers.iter_mut().filter(|_| holds) {
+                    want.waits_for.remove(name);
+                }
             }
         }
-        let event = match self.random.chance(90) {
-            true => BusEvent::Subscribed(subscription(name)),
-            false => BusEvent::Refused(subscription(name), Fault("no".to_owned())),
-        };
-        self.bus(event);
+        let subscription = subscription(name);
+        self.bus(match stands {
+            true => BusEvent::Subscribed {
+                subscription,
+                number,
+            },
+            false => BusEvent::Refused {
+                subscription,
+                number,
+                fault: Fault("no".to_owned()),
+            },
+        });
+    }
+
+    /// A connection to Redis is gone: who holds a name that stood there misses a number.
+    fn lose(&mut self) {
+        let names = &mut self.contract.names;
+        for known in self.clients.values_mut() {
+            let stands = |name: &String| names.get(name).is_some_and(|w| w.stands == Some(true));
+            known.model.skipped += u64::from(known.model.held.iter().any(stands));
+        }
+        let stood = names.values_mut().filter(|w| w.stands == Some(true));
+        stood.for_each(|wanted| wanted.stands = None);
+        self.bus(BusEvent::Gap { lost: None });
     }
 
     fn down(&mut self) {
@@ -189,6 +232,11 @@ impl Contract for Channels {
             channels_max: NAMES_MAX,
             name_bytes_max: 100,
             patterns_max: PATTERNS_MAX,
+            all_clients: AllClientsLimits {
+                names_max: 100_000,
+                patterns_max: 1_000,
+                name_bytes_max: 1 << 24,
+            },
             inbound_per_second: 1_000_000,
             outbound_per_second: None,
             default_role: "user".to_owned(),
@@ -264,7 +312,9 @@ impl Contract for Channels {
             3..7 => {
                 want.kind = "subscribed";
                 (want.names, want.errors) = client.subscribe(&names);
-                let open = |name: &&String| up && confirmed.get(*name) != Some(&true);
+                let settled =
+                    |name: &String| confirmed.get(name).is_some_and(|w| w.stands.is_some());
+                let open = |name: &&String| up && !settled(name);
                 want.waits_for = want.names.iter().filter(open).cloned().collect();
                 "subscribe"
             }
@@ -290,9 +340,10 @@ impl Contract for Channels {
                 bench.contract.up = true;
                 bench.bus(BusEvent::Up);
             }
-            4 => bench.bus(BusEvent::Gap { lost: None }),
+            4 => bench.lose(),
             5..10 => {
-                let open = bench.contract.names.iter().filter(|(_, known)| !**known);
+                let open = bench.contract.names.iter();
+                let open = open.filter(|(_, wanted)| wanted.stands.is_none());
                 let open: Vec<String> = open.map(|(name, _)| name.clone()).collect();
                 if !open.is_empty() {
                     let at = bench.random.below(open.len() as u64) as usize;
@@ -308,8 +359,16 @@ impl Contract for Channels {
         let json: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let slow = bench.clients[&key].slow;
         let client = bench.client(key);
-        client.seq += 1;
-        assert_eq!(json["seq"], client.seq, "a gap: {text}");
+        let seq = json["seq"].as_u64().unwrap_or_default();
+        let skipped = seq.wrapping_sub(client.seq + 1);
+        let is_told = match slow {
+            // What was queued before the loss comes first.
+            true => skipped <= client.skipped,
+            false => skipped == client.skipped,
+        };
+        assert!(is_told, "{skipped} of {} skipped: {text}", client.skipped);
+        client.skipped -= skipped;
+        client.seq = seq;
         if json["type"] == "data" {
             let (n, pattern) = take(&mut client.data, text);
             let data = &json["data"];
@@ -364,7 +423,12 @@ impl Contract for Channels {
             .values()
             .flat_map(|known| &known.model.held)
             .collect();
-        let wanted = bench.world.outputs.iter().filter(|(_, wanted)| **wanted);
+        let wanted = bench
+            .world
+            .outputs
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| **wanted);
         assert!(
             names.iter().copied().eq(wanted.map(|(name, _)| name)),
             "interest"
@@ -386,7 +450,7 @@ impl Contract for Channels {
 
     fn check_empty(bench: &Bench<Self>) {
         assert!(
-            bench.world.outputs.values().all(|wanted| !wanted),
+            bench.world.outputs.wanted.values().all(|wanted| !wanted),
             "interest is left"
         );
         let stats = &bench.contract.stats;
