@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use weirgate::auth::{Acl, Authenticator, Origins};
-use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings};
+use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::{Broadcast, refusal};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
@@ -25,6 +25,11 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         channels_max: 5,
         name_bytes_max: 40,
         patterns_max: 2,
+        all_clients: AllClientsLimits {
+            names_max: 100_000,
+            patterns_max: 1_000,
+            name_bytes_max: 1 << 24,
+        },
         inbound_per_second: 1_000,
         outbound_per_second: None,
         default_role: "internal".to_owned(),
