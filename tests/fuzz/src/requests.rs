@@ -26,9 +26,9 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         name_bytes_max: 40,
         patterns_max: 2,
         all_clients: AllClientsLimits {
-            names_max: 1_000,
+            names_max: 100_000,
             patterns_max: 1_000,
-            name_bytes_max: 1 << 20,
+            name_bytes_max: 1 << 24,
         },
         inbound_per_second: 1_000,
         outbound_per_second: None,
