@@ -86,9 +86,26 @@ impl Drop for TakenBytes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{self, RecvTimeoutError};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_source_waits_while_others_hold_too_much() {
+        let (bytes, taken) = QueueBytes::new(10);
+        assert!(bytes.take(6) && bytes.take(4));
+        let (took, has_taken) = mpsc::channel();
+        thread::spawn(move || took.send(bytes.take(5)));
+        let soon = Duration::from_millis(50);
+        assert_eq!(has_taken.recv_timeout(soon), Err(RecvTimeoutError::Timeout));
+        taken.give_back(4);
+        assert_eq!(has_taken.recv_timeout(soon), Err(RecvTimeoutError::Timeout));
+        taken.give_back(6);
+        assert_eq!(has_taken.recv(), Ok(true));
+        assert_eq!(taken.held(), 5);
+    }
 
     #[test]
     fn an_event_over_the_limit_goes_alone_and_nobody_waits_for_a_loop_that_is_gone() {

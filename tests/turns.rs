@@ -111,6 +111,9 @@ impl Source for Bursts {
 fn start() -> (SocketAddr, mpsc::Sender<usize>) {
     let mut common = CommonSettings::default();
     common.reactor.listen.addr = ([127, 0, 0, 1], 0).into();
+    // As a gateway with a bus has them: all of a burst waits for the loop at once.
+    common.bus_queue_messages_max = 1_024;
+    common.bus_queue_bytes_max = 64 * 1024 * 1024;
     let (send, listening) = mpsc::channel();
     let (burst, bursts) = mpsc::channel();
     thread::spawn(move || {
