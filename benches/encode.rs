@@ -10,7 +10,7 @@ use weirgate::wire::head::{self, HeadScanner};
 use weirgate::wire::response::switching_protocols;
 
 /// The default of `--deflate-level`.
-const DEFLATE_LEVEL: u32 = 2;
+const DEFLATE_LEVEL: u32 = 4;
 
 /// JSON, cut to `bytes` bytes: repeated names, numbers that differ.
 fn json(bytes: usize) -> Vec<u8> {

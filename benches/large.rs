@@ -12,7 +12,7 @@ use weirgate::wire::deflate::Deflater;
 const MIB: usize = 1024 * 1024;
 
 /// The default of `--deflate-level`, and the largest.
-const DEFLATE_LEVELS: [u32; 2] = [2, 9];
+const DEFLATE_LEVELS: [u32; 2] = [4, 9];
 
 /// A JSON object of about `bytes` bytes: repeated names, numbers that differ, and a space here and
 /// there.

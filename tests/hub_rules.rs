@@ -12,6 +12,7 @@ mod hub_rules {
     mod queue;
     mod reading;
     mod topics;
+    mod window;
 }
 
 use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};

@@ -126,6 +126,7 @@ fn wrong_values() {
         (&["levels", "--ping-interval-ms", "20s"], &[]),
         (&["levels", "--drain-ms", "-1"], &[]),
         (&["levels", "--deflate-level", "10"], &[]),
+        (&["levels", "--deflate-window", "own"], &[]),
         (&["levels"], &[("WEIRGATE_MESSAGE_BYTES_MAX", "1MiB")]),
         (&["levels"], &[("WEIRGATE_SESSION_LENGTH_MIN", "6.5")]),
         (&["demo", "--rate-hz", "0"], &[]),

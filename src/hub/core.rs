@@ -9,19 +9,20 @@ use foldhash::quality::RandomState;
 
 use super::clients::Clients;
 use super::deadlines::Deadlines;
+use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::memory::FrameMemory;
 use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
 use super::topics::{Joined, Left, Topics};
+use super::window::Windows;
 use super::{
-    CloseCode, CloseReason, Closing, Frame, FrameBytes, HubStats, Limits, Now, Publication,
-    SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
+    Publication, Retain, SessionKey, TopicName,
 };
 use crate::admission::Addresses;
 use crate::random::SplitMix64;
-use crate::wire::deflate::Deflater;
 use crate::wire::frame_reader::FrameScratch;
 
 /// The state of one hub without its gateway.
@@ -47,7 +48,8 @@ pub struct Core {
     /// Clients for which the gateway has something under way, some of which may have ended.
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
-    pub(super) deflater: Deflater,
+    pub(super) compressor: Compressor,
+    pub(super) windows: Windows,
     pub(super) scratch: Scratch,
     pub(super) memory: FrameMemory,
     /// One count per connection, those handed to HTTP included.
@@ -62,7 +64,8 @@ impl Core {
     /// `frame_bytes` counts the frames of feed and gateways together; `seed` decides the jitter.
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
-            deflater: Deflater::new(limits.deflate_level.max(1)),
+            compressor: Compressor::new(&limits),
+            windows: Windows::default(),
             addresses: Addresses::new(limits.per_ip),
             limits,
             now: Now::default(),
@@ -194,6 +197,9 @@ impl Core {
     /// Puts the same frame in the queue of every member, and keeps it for newcomers if it says so.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
+        if self.limits.deflate_window == DeflateWindow::Shared {
+            self.link(publication);
+        }
         self.topics.retain(publication);
         if !publication.deliver {
             return;
@@ -265,6 +271,24 @@ impl Core {
     }
 
     // ---- inside
+
+    /// Lets later frames of the topic refer to this one.
+    fn link(&mut self, publication: &Publication) {
+        let frame = &publication.frame;
+        // A lead would stand between the bodies of two frames, and has another length for each client.
+        if frame.lead() != Lead::None || !self.compressor.may_refer(frame.body().len()) {
+            return;
+        }
+        let Some(newest) = self.topics.newest(publication) else {
+            return;
+        };
+        let is_retained = publication.retain == Retain::Set;
+        if self.windows.link(newest, frame, is_retained) {
+            for (_, session) in &mut self.clients.sessions {
+                session.forget_window();
+            }
+        }
+    }
 
     pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
         let generation = self.next_generation;

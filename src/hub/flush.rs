@@ -13,10 +13,10 @@ use std::ops::Range;
 
 use super::clients::Clients;
 use super::core::Core;
+use super::deflated::Compressor;
 use super::session::{AfterWrite, Pause};
 use super::shell::{Transmit, Write};
 use super::{CloseReason, Effect, Limits, SendError, SessionKey};
-use crate::wire::deflate::Deflater;
 
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -130,11 +130,11 @@ impl Core {
             let plan = plan(
                 &mut self.clients,
                 &self.limits,
-                &mut self.deflater,
+                &mut self.compressor,
                 &mut scratch.leads,
                 key,
-                &mut deflated_bytes,
             );
+            deflated_bytes += self.compressor.take_bytes();
             scratch.plans.extend(plan);
             if deflated_bytes > BATCH_DEFLATED_BYTES {
                 break;
@@ -222,27 +222,18 @@ impl Core {
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
-    deflater: &mut Deflater,
+    compressor: &mut Compressor,
     leads: &mut Vec<u8>,
     key: SessionKey,
-    deflated_bytes: &mut usize,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(key.slot as usize)?;
     if session.generation() != key.generation {
         return None;
     }
-    let worth_it = limits.deflate_min_bytes..=limits.deflate_max_bytes;
     let from = leads.len();
     let stats = &mut clients.stats;
-    let writes = session.prepare_write(limits.write_bytes_max, leads, |frame| {
-        frame.deflated_with(|body| {
-            if !worth_it.contains(&body.len()) {
-                return None;
-            }
-            stats.frames_deflated += 1;
-            *deflated_bytes += body.len();
-            deflater.deflate(body)
-        });
+    let writes = session.prepare_write(limits.write_bytes_max, leads, |frame, client| {
+        compressor.encode(frame, client, stats);
     });
     writes.then_some(Plan {
         key,

@@ -1,15 +1,17 @@
 //! Shared frames: a payload is encoded once, and every send queue holds a reference.
 //!
 //! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
-//! payload stand in one allocation; the deflated encoding, and those of other protocols, are made
-//! at most once, by the first client that needs them.
+//! payload stand in one allocation; the encodings for clients with compression, and those of other
+//! protocols, are made at most once, by the first client that needs them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::Now;
+use super::deflated::{Encodings, Key};
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::protocol::{Codec, CodecId, Coded};
+use super::window::Link;
 
 /// One encoding of a frame: what stands before its payload, and the payload, in one allocation.
 #[derive(Debug)]
@@ -125,7 +127,8 @@ pub struct Frame {
     class: Class,
     key: Option<ConflationKey>,
     received: Now,
-    deflated: OnceLock<Option<Encoded>>,
+    deflated: Encodings,
+    link: Link,
     coded: OnceLock<Box<Coded>>,
     alive: FrameBytes,
     counted: Counted,
@@ -179,8 +182,8 @@ impl Frame {
 
     /// Bytes that this frame counts for in [`FrameBytes`]: the memory of all its encodings.
     pub fn memory_bytes(&self) -> usize {
-        let deflated = self.deflated().map_or(0, Encoded::memory_bytes);
-        self.plain.memory_bytes() + deflated + Coded::memory_bytes(&self.coded)
+        let others = self.deflated.memory_bytes() + Coded::memory_bytes(&self.coded);
+        self.plain.memory_bytes() + others
     }
 
     /// Counts one more queue entry in walk `number`; returns how many there are so far.
@@ -197,24 +200,51 @@ impl Frame {
         counted
     }
 
-    /// The deflated encoding, if one was made already and was worth it.
+    /// The deflated encoding that refers to nothing before it, if one was made already and was
+    /// worth it.
     pub fn deflated(&self) -> Option<&Encoded> {
-        self.deflated.get().and_then(Option::as_ref)
+        self.deflated.get(Key::ALONE)
     }
 
-    /// The deflated encoding, made by `deflate` at the first call (raw DEFLATE of the body, with
-    /// the trailing empty block removed, RFC 7692 §7.2.1; `None` when it is not worth it).
+    /// The same, made by `deflate` at the first call (raw DEFLATE of the body, with the trailing
+    /// empty block removed, RFC 7692 §7.2.1; `None` when it is not worth it).
     pub fn deflated_with(
         &self,
         deflate: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Option<&Encoded> {
-        let made = self.deflated.get_or_init(|| {
-            let body = deflate(self.body())?;
-            let encoded = websocket::encode_deflated(&body, self.content);
+        self.encoded_with(Key::ALONE, |body| {
+            Some(websocket::behind_room(&deflate(body)?))
+        })
+    }
+
+    /// The frame's number, and the frame before it.
+    #[inline]
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// All encodings for clients that agreed on compression.
+    pub(super) fn encodings(&self) -> &Encodings {
+        &self.deflated
+    }
+
+    /// An encoding for clients that agreed on compression, if it was made already and was worth it.
+    #[inline]
+    pub(super) fn encoded(&self, key: Key) -> Option<&Encoded> {
+        self.deflated.get(key)
+    }
+
+    /// The same, made at the first call: `make` returns the payload behind [`HEADER_ROOM`].
+    pub(super) fn encoded_with(
+        &self,
+        key: Key,
+        make: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<&Encoded> {
+        self.deflated.get_or_make(key, || {
+            let encoded = websocket::encode(make(self.body())?, self.content, true);
             self.alive.add(encoded.memory_bytes());
             Some(encoded)
-        });
-        made.as_ref()
+        })
     }
 
     /// The encoding of another protocol, made at the first call.
@@ -332,7 +362,8 @@ impl FrameBuilder {
             class: self.class,
             key: self.key,
             received: self.received,
-            deflated: OnceLock::new(),
+            deflated: Encodings::default(),
+            link: Link::default(),
             coded: OnceLock::new(),
             alive: self.alive,
             counted: Counted::default(),

@@ -37,6 +37,17 @@ impl Default for SendQueueLimits {
     }
 }
 
+/// What compressed messages may refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeflateWindow {
+    /// Only to themselves.
+    None,
+    /// To earlier messages of their topic. Only for topics in which nobody can cause a message
+    /// between the secrets of others: the size of a message tells what it shares with the one
+    /// before (BREACH).
+    Shared,
+}
+
 /// All limits of the core.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -75,6 +86,9 @@ pub struct Limits {
     pub turn_all_message_bytes_max: usize,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
+    /// Whether the frames of a topic may refer to earlier frames of the topic, for clients whose
+    /// window holds those.
+    pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
     /// Payloads below this go plain.
@@ -103,7 +117,8 @@ impl Default for Limits {
             turn_message_bytes_max: 256 * 1024,
             turn_all_message_bytes_max: 512 * 1024,
             write_bytes_max: 128 * 1024,
-            deflate_level: 2,
+            deflate_window: DeflateWindow::None,
+            deflate_level: 4,
             deflate_min_bytes: 256,
             deflate_max_bytes: 1024 * 1024,
         }

@@ -209,6 +209,8 @@ impl Core {
             self.memory.over_since = None;
             return;
         }
+        // These would count as frames that no drop frees; later frames do without them.
+        self.windows.let_go();
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {
             Some(walk) => walk,

@@ -13,6 +13,7 @@ mod by_client;
 mod clients;
 mod core;
 mod deadlines;
+mod deflated;
 mod drain;
 mod due;
 mod ended;
@@ -39,6 +40,7 @@ mod shell;
 mod stats;
 mod time;
 mod topics;
+mod window;
 
 pub use self::core::Core;
 pub use by_client::ByClient;
@@ -48,7 +50,7 @@ pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, Fra
 pub use gateway::{Accepted, Admission, Entrance, Gateway, Incoming};
 pub use hub::Hub;
 pub use keys::SessionKey;
-pub use limits::{FRAME_WALK_MAX, Limits, SendQueueLimits};
+pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
 pub use protocol::{
     Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };

@@ -1,15 +1,63 @@
 //! One frame on its way out: which encoding, what stands before the shared body, what is left.
 
+use std::sync::Arc;
+
+use super::deflated::{Key, Kind};
 use super::protocol::{CodecId, websocket};
-use super::send_queue::Entry;
-use super::{Encoded, Lead};
+use super::window::FrameId;
+use super::{Encoded, Frame, Lead};
+
+/// One frame in one queue: 16 bytes, whatever the frame's size.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) frame: Arc<Frame>,
+    /// The number that [`Lead::Seq`] shows; 0 for frames without.
+    pub(super) seq: u64,
+}
+
+/// A queued message is one shared body, and so much for each client.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// The first data frame of a queue was begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    /// The encoding that it was begun in; `None` where there is only one for the client.
+    pub(super) deflated: Option<Kind>,
+    /// Bytes of it that the kernel has: header, lead and body counted together.
+    pub(super) offset: u32,
+}
 
 /// Which encoding of a frame goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,
-    Deflated,
+    Deflated(Key),
     Coded(CodecId),
+}
+
+impl Form {
+    fn is_deflated(self) -> bool {
+        matches!(self, Self::Deflated(_))
+    }
+
+    /// What a client's window holds behind a frame that went out in this form, whole: its newest
+    /// part is that frame, in whatever encoding it came. A frame without compression leaves it.
+    #[inline]
+    pub(super) fn window_after(self, frame: &Frame, window: FrameId) -> FrameId {
+        match self {
+            Self::Deflated(_) => frame.link().id(),
+            Self::Plain | Self::Coded(_) => window,
+        }
+    }
+
+    /// What a frame that goes out in this form is begun in.
+    pub(super) fn begun(self) -> Option<Kind> {
+        match self {
+            Self::Deflated(key) => Some(key.kind()),
+            Self::Plain | Self::Coded(_) => None,
+        }
+    }
 }
 
 /// One frame of a write.
@@ -26,7 +74,7 @@ impl<'a> Outgoing<'a> {
         let frame = &self.entry.frame;
         let encoded = match self.form {
             Form::Plain => return frame.plain(),
-            Form::Deflated => frame.deflated(),
+            Form::Deflated(key) => frame.encoded(key),
             Form::Coded(id) => frame.coded(id),
         };
         debug_assert!(encoded.is_some(), "not made");
@@ -56,10 +104,7 @@ impl<'a> Outgoing<'a> {
         let encoded = self.encoded();
         match self.form {
             Form::Coded(_) => encoded.header().len() + text_bytes,
-            form => {
-                let deflated = form == Form::Deflated;
-                websocket::lead_bytes(text_bytes, encoded.body().len(), deflated)
-            }
+            form => websocket::lead_bytes(text_bytes, encoded.body().len(), form.is_deflated()),
         }
     }
 
@@ -86,7 +131,7 @@ impl<'a> Outgoing<'a> {
                 self.entry.frame.content(),
                 self.lead_text_bytes(text),
                 encoded.body().len(),
-                form == Form::Deflated,
+                form.is_deflated(),
             ),
         }
         arena.extend_from_slice(text.as_bytes());

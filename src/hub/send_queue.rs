@@ -16,31 +16,17 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::deflated::{self, Inflates, Key};
 use super::limits::SendQueueLimits;
-use super::outgoing::{Form, Outgoing};
+use super::outgoing::{Begun, Entry, Form, Outgoing};
 use super::protocol::Encoding;
 use super::queue::Queue;
+use super::window::FrameId;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
-
-/// One frame in one queue: 16 bytes, whatever the frame's size.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) frame: Arc<Frame>,
-    /// The number that [`Lead::Seq`] shows; 0 for frames without.
-    pub(super) seq: u64,
-}
-
-/// The first data frame was begun.
-#[derive(Clone, Copy, Debug)]
-struct Begun {
-    deflated: bool,
-    /// Bytes of it that the kernel has: header, lead and body counted together.
-    offset: u32,
-}
 
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +63,8 @@ pub(super) struct SendQueue {
     control: Vec<u8>,
     data: Queue<Entry>,
     encoding: Encoding,
+    /// What the client's window holds, as of the last frame that is out whole.
+    window: FrameId,
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,
@@ -90,10 +78,6 @@ pub(super) struct SendQueue {
     frames_out: u64,
 }
 
-/// A queued message is one shared body, and so much for each client.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Entry>() == 16);
-
 /// Every delivery touches it: two cache lines, and no third.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<SendQueue>() <= 128);
@@ -104,6 +88,7 @@ impl SendQueue {
             control: Vec::new(),
             data: Queue::default(),
             encoding: Encoding::Plain,
+            window: FrameId::NONE,
             begun: None,
             bytes: 0,
             next_seq: 1,
@@ -308,6 +293,13 @@ impl SendQueue {
         };
     }
 
+    /// Whatever the client has, no frame refers to it any more; a frame that was begun still does.
+    pub(super) fn forget_window(&mut self) {
+        if self.begun.is_none() {
+            self.window = FrameId::NONE;
+        }
+    }
+
     /// Discards what was not begun: the client is closed at the next frame boundary.
     pub(super) fn discard_waiting(&mut self) -> (u32, usize) {
         // With what waited goes its clock, or it would be due for ever: nobody asks it any more.
@@ -332,17 +324,19 @@ impl SendQueue {
     /// Has `encode` make the encodings that the next write of this many bytes sends. Exactly the
     /// frames of [`Self::outgoing`]: one more that another client has deflated before the write is
     /// put together would not be what its lead was rendered for.
-    pub(super) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame)) {
-        let mut left = bytes_max;
+    pub(super) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame, FrameId)) {
+        let (mut left, mut window) = (bytes_max, self.window);
         for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
             if left == 0 {
                 break;
             }
             let begun = self.begun.filter(|_| index == 0);
-            if begun.is_none() && self.may_encode(&entry.frame) {
-                encode(&entry.frame);
+            if begun.is_none() {
+                encode(&entry.frame, window);
             }
-            left = left.saturating_sub(self.part(entry, begun).body().len());
+            let part = self.part(entry, begun, window);
+            window = part.form.window_after(&entry.frame, window);
+            left = left.saturating_sub(part.body().len());
         }
     }
 
@@ -417,18 +411,19 @@ impl SendQueue {
         let Some(first) = self.data.front() else {
             return left;
         };
-        let part = self.part(first, self.begun);
-        let (deflated, skip) = (part.form == Form::Deflated, part.skip);
+        let part = self.part(first, self.begun, self.window);
+        let (form, skip) = (part.form, part.skip);
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
-                deflated,
+                deflated: form.begun(),
                 offset: (skip + left) as u32,
             });
             return 0;
         }
         self.begun = None;
         if let Some(entry) = self.data.pop_front() {
+            self.window = form.window_after(&entry.frame, self.window);
             let bytes = entry.frame.queue_bytes();
             self.bytes -= bytes;
             wrote.frames += 1;
@@ -441,12 +436,13 @@ impl SendQueue {
     #[inline]
     fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
         let mut begun = self.begun;
-        let mut left = bytes_max;
+        let (mut left, mut window) = (bytes_max, self.window);
         (0..FRAMES_MAX).map_while(move |index| {
             if left == 0 {
                 return None;
             }
-            let part = self.part(self.data.get(index)?, begun.take());
+            let part = self.part(self.data.get(index)?, begun.take(), window);
+            window = part.form.window_after(&part.entry.frame, window);
             left = left.saturating_sub(part.body().len());
             Some(part)
         })
@@ -454,33 +450,20 @@ impl SendQueue {
 
     /// One frame as it goes out now, or as it was `begun`.
     #[inline]
-    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>) -> Outgoing<'a> {
+    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
         Outgoing {
             entry,
             form: match self.encoding {
                 Encoding::Plain => Form::Plain,
                 Encoding::Coded(id) => Form::Coded(id),
-                Encoding::Deflate(_) => self.deflated_form(entry, begun),
+                Encoding::Deflate(params) => match begun {
+                    Some(Begun { deflated, .. }) => {
+                        deflated.map_or(Form::Plain, |kind| Form::Deflated(Key::of(kind, window)))
+                    }
+                    None => deflated::form(&entry.frame, Inflates { params, window }),
+                },
             },
             skip: begun.map_or(0, |b| b.offset as usize),
-        }
-    }
-
-    fn deflated_form(&self, entry: &Entry, begun: Option<Begun>) -> Form {
-        let deflates = || self.may_encode(&entry.frame) && entry.frame.deflated().is_some();
-        match begun.map_or_else(deflates, |b| b.deflated) {
-            true => Form::Deflated,
-            false => Form::Plain,
-        }
-    }
-
-    /// The deflated encoding serves a client whose window is as large as the one it was made
-    /// with, or holds the whole payload; any message may also go plain (RFC 7692 §6).
-    fn may_encode(&self, frame: &Frame) -> bool {
-        match self.encoding {
-            Encoding::Plain => false,
-            Encoding::Deflate(params) => params.can_inflate(frame.body().len()),
-            Encoding::Coded(_) => true,
         }
     }
 

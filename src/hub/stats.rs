@@ -84,8 +84,14 @@ pub struct HubStats {
     pub send_errors: [u64; SendError::LABELS.len()],
     /// Bytes of the largest send queue since [`super::Hub::take_send_queue_peak`].
     pub send_queue_peak_bytes: u64,
-    /// Frames deflated.
+    /// Frames deflated, once for each encoding.
     pub frames_deflated: u64,
+    /// Encodings that refer to nothing before them.
+    pub encodings_alone: u64,
+    /// Encodings that refer to an earlier frame of their topic.
+    pub encodings_chained: u64,
+    /// Encodings of stored blocks, for clients with compression.
+    pub encodings_stored: u64,
     /// Messages from clients.
     pub received_messages: u64,
     /// Bytes from clients.

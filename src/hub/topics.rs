@@ -5,7 +5,7 @@
 //! Publish is O(1) per member; join, leave and drop are O(own topics), which the contracts bound.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use foldhash::quality::RandomState;
 use slab::Slab;
@@ -38,6 +38,8 @@ struct Topic {
     retained: Option<Arc<Frame>>,
     /// Counts the retained frames.
     retained_number: u32,
+    /// The newest frame that later ones may refer to.
+    newest: Weak<Frame>,
     /// Conflation keys seen on it: what a client that leaves is no longer owed.
     keys: Vec<ConflationKey>,
 }
@@ -195,6 +197,15 @@ impl Topics {
         self.forget_if_unused(key);
     }
 
+    /// The newest frame of the topic that later ones may refer to; the publication is retained next.
+    pub(super) fn newest(&mut self, publication: &Publication) -> Option<&mut Weak<Frame>> {
+        let key = match publication.retain {
+            Retain::Set => self.key_or_insert(&publication.topic),
+            Retain::Keep | Retain::Clear => *self.by_name.get(&publication.topic)?,
+        };
+        Some(&mut self.topics[key.0 as usize].newest)
+    }
+
     /// Whom a publication goes to, in no order that anyone may lean on. A frame that was retained
     /// quietly and is delivered now does not go again to those who got it when they joined.
     pub(super) fn receivers(&self, publication: &Publication) -> impl Iterator<Item = SessionKey> {
@@ -253,6 +264,7 @@ impl Topics {
             members: Vec::new(),
             retained: None,
             retained_number: 0,
+            newest: Weak::new(),
             keys: Vec::new(),
         }) as u32);
         self.by_name.insert(name.clone(), key);

@@ -30,9 +30,18 @@ impl Checked {
             turn_message_bytes_max: self.number("turn-message-bytes-max"),
             turn_all_message_bytes_max: self.number("turn-all-message-bytes-max"),
             write_bytes_max: self.number("write-bytes-max"),
+            deflate_window: self.deflate_window(),
             deflate_level: self.number("deflate-level"),
             deflate_min_bytes: self.number("deflate-min-bytes"),
             deflate_max_bytes: self.number("deflate-max-bytes"),
+        }
+    }
+
+    /// Gateways without such a row share no window.
+    fn deflate_window(&self) -> hub::DeflateWindow {
+        match self.has("deflate-window") && self.choice("deflate-window") == "shared" {
+            true => hub::DeflateWindow::Shared,
+            false => hub::DeflateWindow::None,
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Part {
     BusMessages,
     /// The nesting of JSON.
     Json,
+    /// A deflate window for all clients: topics in which no stranger can cause messages.
+    SharedWindow,
     /// Whether clients without a good token are refused.
     RequireAuth,
     /// What tokens are judged with.

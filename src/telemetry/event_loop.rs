@@ -195,6 +195,17 @@ impl LoopNumbers {
         zip(CloseReason::ALL.map(CloseReason::label), self.hub.closes)
     }
 
+    /// Encodings made for clients with compression, by kind.
+    pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let HubStats {
+            encodings_chained: chained,
+            encodings_alone: alone,
+            encodings_stored: stored,
+            ..
+        } = self.hub;
+        [("chained", chained), ("alone", alone), ("stored", stored)].into_iter()
+    }
+
     /// Writes that failed for good, by kind.
     pub fn send_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(SendError::LABELS, self.hub.send_errors)

@@ -211,8 +211,12 @@ metric_names! { |at|
         "Failed accepts, for example without free file descriptors."
         => at.turn.shell.accept_errors;
     DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
-        "Frames compressed; each at most once, for all clients."
+        "Compressions of frames; a frame is compressed once for each of its encodings."
         => at.turn.hub.frames_deflated;
+    DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
+        "Encodings of frames made for clients with permessage-deflate, each once for all such clients, \
+            by kind: chained (refers to an earlier message), alone, stored (not compressed)."
+        => ByLabel(at.turn.deflate_encodings());
     RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
         "WebSocket messages from clients."
         => at.turn.hub.received_messages;

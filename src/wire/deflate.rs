@@ -1,42 +1,84 @@
-//! permessage-deflate (RFC 7692), always without context takeover on both sides.
+//! permessage-deflate (RFC 7692).
 //!
-//! So no connection keeps a window: one [`Deflater`] and one [`Inflater`] serve a whole reactor,
-//! and one deflated frame serves every client that negotiated a window of [`WINDOW_BITS`] or
-//! more.
+//! No connection keeps a compressor: one [`Deflater`] and one [`Inflater`] serve a whole reactor,
+//! and a deflated frame serves every client whose window holds what the frame refers to. A client
+//! whose window stays from message to message (context takeover) may get a message that refers to
+//! the message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says to whom.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// Window of the shared deflated frames: 4 KiB. A larger one gains nothing for payloads of this
-/// size, and a smaller one would serve fewer clients.
-pub const WINDOW_BITS: u8 = 12;
+/// log2 of the window of shared deflated frames: 32 KiB, what clients have unless they ask for less.
+pub const WINDOW_BITS: u8 = 15;
+/// log2 of the window of the frames for clients that asked for a smaller one: 4 KiB.
+pub const SMALL_WINDOW_BITS: u8 = 12;
+/// Bytes of an earlier message that a message can refer to: what the largest window holds.
+pub const DICTIONARY_BYTES_MAX: usize = 1 << WINDOW_BITS;
 
 /// What a client and this server agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateParams {
-    server_max_window_bits: Option<u8>,
+    /// As offered; 0: not in the offer.
+    server_max_window_bits: u8,
+    takeover: Takeover,
+}
+
+/// Whether a message may refer to what this client got before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Takeover {
+    /// The offer allows it, and nobody uses it.
+    #[default]
+    Unused,
+    /// It is agreed on.
+    Used,
+    /// The offer has `server_no_context_takeover` (§7.1.1.1).
+    Refused,
 }
 
 impl DeflateParams {
     /// log2 of the largest window, in bytes, that the client inflates with: 9 to 15.
     pub fn server_window_bits(self) -> u8 {
-        self.server_max_window_bits.unwrap_or(15)
+        match self.server_max_window_bits {
+            0 => WINDOW_BITS,
+            bits => bits,
+        }
     }
 
-    /// Whether the client can inflate a body of `body_bytes` that was deflated with
-    /// [`WINDOW_BITS`]. If not, it gets the plain frame, which is always allowed (§6).
-    pub fn can_inflate(self, body_bytes: usize) -> bool {
+    /// Keeps the client's window from message to message, if the offer allows it and the window is
+    /// the largest.
+    #[must_use]
+    pub fn with_takeover(mut self) -> Self {
+        if self.takeover == Takeover::Unused && self.server_window_bits() == WINDOW_BITS {
+            self.takeover = Takeover::Used;
+        }
+        self
+    }
+
+    /// A message may refer to the message that this client got before it.
+    pub fn takes_over(self) -> bool {
+        self.takeover == Takeover::Used
+    }
+
+    /// With which of our two windows a body of `body_bytes` may be deflated for the client: no match
+    /// reaches back further than the body is long. `None`: with neither, the body can only be
+    /// stored.
+    pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
         let bits = self.server_window_bits();
-        bits >= WINDOW_BITS || body_bytes <= 1 << bits
+        if bits >= WINDOW_BITS || body_bytes <= 1 << bits {
+            return Some(WINDOW_BITS);
+        }
+        (bits >= SMALL_WINDOW_BITS).then_some(SMALL_WINDOW_BITS)
     }
 
     /// Appends the value of the `Sec-WebSocket-Extensions` header that says so.
     pub fn write_header_value(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            b"permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-        );
-        if let Some(bits) = self.server_max_window_bits {
+        out.extend_from_slice(b"permessage-deflate; ");
+        if !self.takes_over() {
+            out.extend_from_slice(b"server_no_context_takeover; ");
+        }
+        out.extend_from_slice(b"client_no_context_takeover");
+        if self.server_max_window_bits > 0 {
             out.extend_from_slice(b"; server_max_window_bits=");
-            out.extend_from_slice(bits.to_string().as_bytes());
+            out.extend_from_slice(self.server_max_window_bits.to_string().as_bytes());
         }
     }
 }
@@ -91,10 +133,13 @@ fn accept_offer(offer: &str) -> Option<DeflateParams> {
             None => (part, None),
         };
         let index = match (name, value) {
-            ("server_no_context_takeover", None) => 0,
+            ("server_no_context_takeover", None) => {
+                params.takeover = Takeover::Refused;
+                0
+            }
             ("client_no_context_takeover", None) => 1,
             ("server_max_window_bits", Some(value)) => {
-                params.server_max_window_bits = Some(window_bits(value).filter(|&bits| bits > 8)?);
+                params.server_max_window_bits = window_bits(value).filter(|&bits| bits > 8)?;
                 2
             }
             // What the client can do with its own window; nothing follows from it for us, as the
@@ -127,21 +172,23 @@ fn window_bits(value: &str) -> Option<u8> {
     (value.len() == if bits < 10 { 1 } else { 2 }).then_some(bits)
 }
 
-/// Deflates whole messages, one after the other, each on its own.
+/// Deflates whole messages, one after the other.
 #[derive(Debug)]
 pub struct Deflater {
     state: Compress,
 }
 
 impl Deflater {
-    /// `level`: 1 (fast) to 9 (small). Takes about 300 KB.
+    /// `level`: 1 (fast) to 9 (small). With [`WINDOW_BITS`]; takes about 380 KB.
     pub fn new(level: u32) -> Self {
+        Self::with_window(level, WINDOW_BITS)
+    }
+
+    /// The same with a window of so many bits, 9 to 15.
+    pub fn with_window(level: u32, window_bits: u8) -> Self {
+        let level = Compression::new(level.clamp(1, 9));
         Self {
-            state: Compress::new_with_window_bits(
-                Compression::new(level.clamp(1, 9)),
-                false,
-                WINDOW_BITS,
-            ),
+            state: Compress::new_with_window_bits(level, false, window_bits),
         }
     }
 
@@ -150,6 +197,20 @@ impl Deflater {
     /// capacity: it stays in queues.
     pub fn deflate(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();
+        self.blocks(body)
+    }
+
+    /// The same for a client whose last message was `before`: the blocks refer to that message as
+    /// the newest part of the client's window, up to [`DICTIONARY_BYTES_MAX`] back. No other client
+    /// can inflate them.
+    pub fn deflate_after(&mut self, before: &[u8], body: &[u8]) -> Option<Vec<u8>> {
+        self.state.reset();
+        let from = before.len().saturating_sub(DICTIONARY_BYTES_MAX);
+        self.state.set_dictionary(&before[from..]).ok()?;
+        self.blocks(body)
+    }
+
+    fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
         loop {
             let taken = usize::try_from(self.state.total_in()).ok()?;
@@ -292,6 +353,14 @@ pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
         stored_header(out, block.len() as u16);
         out.extend_from_slice(block);
     }
+}
+
+/// Appends `body` as a whole message that is not compressed: stored blocks, and what is left of the
+/// empty block that ends a message (§7.2.1). Some clients that agreed on compression cannot take a
+/// message without it (libwebsockets up to 4.3.2 spins).
+pub fn stored_message(out: &mut Vec<u8>, body: &[u8]) {
+    stored_block(out, body);
+    out.push(0);
 }
 
 /// Bytes of [`stored_header`].

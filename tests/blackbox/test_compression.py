@@ -1,10 +1,13 @@
 """Real clients in two languages, with and without permessage-deflate: all get the same text."""
 import asyncio
 import json
+import random
 
 import websockets
+from browser import open_page
 from bus import publisher
 from processes import ROOT, node_binary
+from prometheus import scrape
 from waiting import until
 
 STATES = [
@@ -18,18 +21,18 @@ STATES = [
 ]
 
 
-async def python_client(url, compression):
+async def python_client(url, compression, count=len(STATES)):
     """(extensions agreed on, texts) of the Python library."""
     async with websockets.connect(url, compression=compression, max_size=None) as ws:
-        texts = [await asyncio.wait_for(ws.recv(), 20) for _ in STATES]
+        texts = [await asyncio.wait_for(ws.recv(), 20) for _ in range(count)]
         assert all(isinstance(text, str) for text in texts)
         return [e.name for e in ws.protocol.extensions], texts
 
 
-async def node_client(url, encoding):
+async def node_client(url, encoding, count=len(STATES)):
     """The same of the package ws."""
     child = await asyncio.create_subprocess_exec(
-        node_binary(), ROOT / "tests" / "node" / "collect.mjs", url, str(len(STATES)), encoding,
+        node_binary(), ROOT / "tests" / "node" / "collect.mjs", url, str(count), encoding,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 24)
     try:
         out, err = await asyncio.wait_for(child.communicate(), 30)
@@ -70,3 +73,99 @@ async def test_a_compressed_newcomer_gets_the_cached_state(nats, start_weirgate)
         text = await asyncio.wait_for(early.recv(), 5)
         async with websockets.connect(weirgate.ws_url, max_size=None) as late:
             assert await asyncio.wait_for(late.recv(), 5) == text
+
+
+class Raw:
+    """A client that counts the bytes of its data frames, and sees whether each is compressed."""
+
+    def __init__(self, reader, head):
+        self.reader, self.head, self.bytes, self.uncompressed = reader, head, [], 0
+
+    @classmethod
+    async def connect(cls, port, offer):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+        writer.write(f"GET /ws/stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                     f"{offer}\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        raw = cls(reader, head.decode())
+        raw.writer = writer
+        return raw
+
+    async def message(self):
+        while True:
+            first, length = await asyncio.wait_for(self.reader.readexactly(2), 20)
+            wide = {126: 2, 127: 8}.get(length, 0)
+            if wide:
+                length = int.from_bytes(await self.reader.readexactly(wide))
+            await self.reader.readexactly(length)
+            if first & 0x08 == 0:
+                self.bytes.append(2 + wide + length)
+                self.uncompressed += first & 0x40 == 0
+                return
+
+
+def documents(count):
+    """A book of prices of which a few change each time, and now and then most; short and long ones between."""
+    draw = random.Random(4)
+    book = [draw.randrange(10_000_000) for _ in range(700)]
+    for n in range(count):
+        for _ in range(draw.choice([1, 20, 20, 600])):
+            book[draw.randrange(len(book))] = draw.randrange(10_000_000)
+        shown = {7: book[:3], 8: book * 8}.get(n % 20, list(book))
+        yield {"n": n, "book": shown}
+
+
+COLLECT = """
+(() => {
+  window.texts = [];
+  const socket = new WebSocket(%s);
+  socket.onopen = () => { window.extensions = socket.extensions; };
+  socket.onmessage = (event) => window.texts.push(event.data);
+  socket.onclose = (event) => { window.closed = event.code; };
+})()
+"""
+
+
+async def test_messages_that_refer_to_earlier_ones_inflate_in_three_clients(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    url, count = weirgate.ws_url, 120
+    async with open_page(weirgate.http_url) as page, publisher(nats) as bus:
+        await page.js(COLLECT % json.dumps(url))
+        browser = await Raw.connect(weirgate.port, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")
+        running = [asyncio.create_task(c) for c in (
+            python_client(url, None, count), python_client(url, "deflate", count), node_client(url, "deflate", count))]
+        try:
+            # The page itself is a client, too.
+            await until(lambda: weirgate.health()["connections"] == 6, 20, "six clients")
+            for state in documents(count):
+                await bus.flow(state)
+                await browser.message()
+            plain, deflated, node = await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+        await page.until(f"texts.length >= {count}", 20, "all messages in Chromium")
+        texts, extensions = await page.js("texts"), await page.js("extensions")
+    assert [json.loads(text) for text in plain[1]] == [{"flow": state} for state in documents(count)]
+    assert plain[0] == [] and deflated[0] == ["permessage-deflate"] and node[0] == ["permessage-deflate"]
+    assert extensions == "permessage-deflate; client_no_context_takeover"
+    assert deflated[1] == plain[1] and node[1] == plain[1] and texts == plain[1]
+    assert "server_no_context_takeover" not in browser.head and browser.uncompressed == 0
+    browser.writer.close()
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_deflate_encodings_total", kind="chained") > count / 2
+
+
+async def test_the_demo_sends_browsers_a_twentieth(start_weirgate):
+    demo = start_weirgate("demo", "--rate-hz", "20").wait_ready()
+    offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    plain, browser = await Raw.connect(demo.port, ""), await Raw.connect(demo.port, offer)
+    for _ in range(40):
+        await plain.message()
+        await browser.message()
+    share = sum(browser.bytes[2:]) / sum(plain.bytes[2:])
+    print(f"demo: {share:.1%} of the plain bytes")
+    assert share <= 0.06
+    for client in (plain, browser):
+        client.writer.close()

@@ -1,6 +1,6 @@
 //! Frame memory: what counts, who is dropped, and how much work that is in one turn.
 
-use weirgate::hub::{CloseReason, Frame, Limits, SendQueueLimits, SessionKey};
+use weirgate::hub::{CloseReason, DeflateWindow, Frame, Limits, SendQueueLimits, SessionKey};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
@@ -171,4 +171,23 @@ fn a_shared_frame_is_counted_once() {
     assert_eq!(world.hub.stats().send_queue_bytes, 100_000);
     keys.iter().for_each(|key| world.end(*key, true));
     assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+#[test]
+fn frames_kept_for_later_ones_to_refer_to_are_let_go_past_the_limit() {
+    let limits = Limits {
+        deflate_window: DeflateWindow::Shared,
+        ..little_memory()
+    };
+    let mut world = symbols(limits);
+    let reader = world.reader(Some(15), usize::MAX);
+    let slow = world.stuck("B");
+    world.queue("B", 1_000);
+    world.settle();
+    for _ in 0..40 {
+        world.publish(20_000);
+        assert!(world.frame_bytes.alive() <= LIMIT, "after the flush");
+    }
+    assert_eq!(world.dropped(&[reader, slow]), [false, false]);
+    assert!(world.hub.stats().encodings_chained > 20, "most are chained");
 }

@@ -28,15 +28,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/wire/frame_reader/tests.rs::violations_are_refused",
     },
     Fixed {
-        what: "Window of the compression towards clients",
-        value: "4 KiB",
-        beyond: "older bytes are not referred to; a client with a smaller window gets larger \
-            messages uncompressed",
-        shows: Shows::Metric(names::DEFLATED_FRAMES),
-        code: ("src/wire/deflate.rs", "WINDOW_BITS: u8 = 12;"),
-        test: "src/wire/deflate/tests.rs::deflated_bodies_fit_the_windows_that_were_promised",
-    },
-    Fixed {
         what: "Buffer for inflated bytes, kept between messages for all clients together",
         value: "64 KiB",
         beyond: "the buffer is freed after the message",

@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod compression;
 mod files;
 mod fixed;
 mod frames;
@@ -13,6 +14,7 @@ mod tables;
 use std::fs;
 use std::path::PathBuf;
 
+use compression::COMPRESSION;
 use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
@@ -68,6 +70,7 @@ fn limits() -> Vec<Setting> {
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
     FIXED
         .iter()
+        .chain(COMPRESSION)
         .chain(FILES)
         .chain(FRAMES)
         .chain(NATS)

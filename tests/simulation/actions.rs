@@ -5,7 +5,7 @@ use weirgate::hub::{CloseReason, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
-use crate::world::client::{frame, request};
+use crate::world::client::{NO_TAKEOVER, frame, request};
 use crate::world::toys::In;
 
 /// Why an address has no place for one more.
@@ -117,7 +117,9 @@ impl<T: Toy> Run<T> {
     /// A request head, maybe bad, maybe without its end; `true` if a WebSocket may follow.
     fn head(&mut self, peer: &mut Peer) -> (Vec<u8>, bool) {
         let random = &mut self.random;
-        let bits = random.chance(60).then(|| random.between(9, 15) as u8);
+        let bits = random
+            .chance(60)
+            .then(|| random.pick(&[NO_TAKEOVER, 9, 10, 11, 12, 13, 14, 15, 15, 15]));
         peer.deflate = bits.is_some() && self.limits.deflate_level > 0;
         let bytes = match random.below(100) {
             0..70 => {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use weirgate::admission::AddressLimits;
-use weirgate::hub::{CloseReason, DrainPlan, Limits, SendQueueLimits};
+use weirgate::hub::{CloseReason, DeflateWindow, DrainPlan, Limits, SendQueueLimits};
 
 use crate::world::Random;
 use crate::world::client::{frame, request};
@@ -58,6 +58,7 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         turn_message_bytes_max: random.between(10, 60_000) as usize,
         turn_all_message_bytes_max: random.between(10, 120_000) as usize,
         write_bytes_max: random.pick(&[1, 100, 700, 3_000, 128 * 1024]),
+        deflate_window: random.pick(&[DeflateWindow::None, DeflateWindow::Shared]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),
         deflate_min_bytes: random.pick(&[0, 0, 32, 256]),
         ..Limits::default()

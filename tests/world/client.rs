@@ -6,16 +6,21 @@ use flate2::{Decompress, FlushDecompress};
 
 use super::inflate::inflate;
 
-/// An upgrade request.
+/// In place of a number of bits: the largest window, and no context takeover.
+pub(crate) const NO_TAKEOVER: u8 = 0;
+
+/// An upgrade request; `deflate`: the bits of the window that the client asks for.
 pub(crate) fn request(target: &str, deflate: Option<u8>) -> Vec<u8> {
     let mut request = format!(
         "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     );
     if let Some(bits) = deflate {
-        request += &format!(
-            "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n"
-        );
+        let parameter = match bits {
+            NO_TAKEOVER => "server_no_context_takeover".to_owned(),
+            bits => format!("server_max_window_bits={bits}"),
+        };
+        request += &format!("Sec-WebSocket-Extensions: permessage-deflate; {parameter}\r\n");
     }
     request += "\r\n";
     request.into_bytes()
@@ -56,6 +61,8 @@ pub(crate) struct Client {
     bytes: Vec<u8>,
     head: Option<String>,
     window_bits: Option<u8>,
+    /// The window that stays from message to message, where that was agreed on.
+    kept: Option<KeptWindow>,
     pub(crate) texts: Vec<String>,
     /// Messages so far, taken ones included.
     pub(crate) messages: usize,
@@ -74,6 +81,11 @@ impl Client {
         self.head
             .as_deref()
             .is_some_and(|h| h.starts_with("HTTP/1.1 101 "))
+    }
+
+    /// Context takeover from the server was agreed on.
+    pub(crate) fn keeps_window(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// The answer to the request, whole.
@@ -148,10 +160,15 @@ impl Client {
                 return;
             };
             let head = String::from_utf8(self.bytes.drain(..end + 4).collect()).expect("a head");
-            if let Some(at) = head.find("server_max_window_bits=") {
-                let value = &head[at + "server_max_window_bits=".len()..];
-                let digits = value.split(|c: char| !c.is_ascii_digit()).next();
-                self.window_bits = digits.and_then(|d| d.parse().ok());
+            if head.contains("permessage-deflate") {
+                let value = head.split("server_max_window_bits=").nth(1);
+                let digits = value.and_then(|v| v.split(|c: char| !c.is_ascii_digit()).next());
+                let bits = digits.map_or(15, |d| d.parse().expect("bits"));
+                self.window_bits = Some(bits);
+                if !head.contains("server_no_context_takeover") {
+                    assert_eq!(bits, 15, "a window that stays is the largest");
+                    self.kept = Some(KeptWindow(Decompress::new(false)));
+                }
             }
             self.head = Some(head);
         }
@@ -190,13 +207,18 @@ impl Client {
         assert_eq!(first & 0x30, 0, "reserved bits");
         match (first & 0x0f, first & 0x40 != 0) {
             (1, deflated) => {
-                self.deflated += usize::from(deflated);
+                assert!(
+                    deflated || self.window_bits.is_none(),
+                    "a message without compression, which some clients cannot take"
+                );
                 self.messages += 1;
+                let bytes = payload.len();
                 let text = if deflated {
                     self.inflate(payload)
                 } else {
                     payload
                 };
+                self.deflated += usize::from(bytes < text.len());
                 self.texts.push(String::from_utf8(text).expect("text"));
             }
             (8, false) if payload.is_empty() => self.close = Some((1005, String::new())),
@@ -219,24 +241,38 @@ impl Client {
     }
 
     /// With exactly the window that was agreed on.
-    fn inflate(&self, mut payload: Vec<u8>) -> Vec<u8> {
+    fn inflate(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
         payload.extend([0, 0, 0xff, 0xff]);
         if bits < 12 {
             return inflate(&payload, bits);
         }
-        let mut inflate = Decompress::new_with_window_bits(false, bits);
+        match &mut self.kept {
+            Some(kept) => kept.inflate(&payload),
+            None => KeptWindow(Decompress::new_with_window_bits(false, bits)).inflate(&payload),
+        }
+    }
+}
+
+/// An inflater with its window.
+#[derive(Debug)]
+struct KeptWindow(Decompress);
+
+impl KeptWindow {
+    /// Inflates one message, whose end is appended to it.
+    fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
+        let start = self.0.total_in();
         let mut out = Vec::new();
         let mut piece = [0; 4096];
         loop {
-            let (at, before) = (inflate.total_in() as usize, inflate.total_out());
-            inflate
+            let (at, before) = ((self.0.total_in() - start) as usize, self.0.total_out());
+            self.0
                 .decompress(&payload[at..], &mut piece, FlushDecompress::Sync)
                 .expect("deflate data");
-            let made = (inflate.total_out() - before) as usize;
+            let made = (self.0.total_out() - before) as usize;
             out.extend_from_slice(&piece[..made]);
             if made == 0 {
-                let taken = inflate.total_in() as usize;
+                let taken = (self.0.total_in() - start) as usize;
                 assert_eq!(taken, payload.len(), "deflate data that ends early");
                 return out;
             }

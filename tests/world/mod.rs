@@ -306,6 +306,9 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.send(key, &request);
         let socket = &self.net.sockets[&key];
         assert!(socket.client.is_open(), "no 101: {:?}", socket.client);
+        if deflate == Some(client::NO_TAKEOVER) {
+            assert!(!socket.client.keeps_window(), "the client asked for none");
+        }
         key
     }
 

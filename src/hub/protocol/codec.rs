@@ -19,9 +19,9 @@ pub(in crate::hub) enum Encoding {
 }
 
 /// A number that stands for a codec, the same for all hubs of the process: a reference would take
-/// a send queue over its two cache lines.
+/// a send queue over its two cache lines, and so would the alignment of a `u16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) struct CodecId(u16);
+pub(in crate::hub) struct CodecId([u8; 2]);
 
 /// How the frames of one protocol look on its wire.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Codec {
         static CODECS: AtomicU16 = AtomicU16::new(0);
         *self
             .id
-            .get_or_init(|| CodecId(CODECS.fetch_add(1, Ordering::Relaxed)))
+            .get_or_init(|| CodecId(CODECS.fetch_add(1, Ordering::Relaxed).to_ne_bytes()))
     }
 }
 

@@ -8,7 +8,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
 use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Step};
-use crate::hub::{CloseCode, CloseReason, Content, Encoded, Limits};
+use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded, Limits};
 use crate::wire::deflate::{self, STORED_HEADER_BYTES};
 use crate::wire::encode::{
     self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
@@ -29,7 +29,10 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;
     let offers = (limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
-    let params = offers.flatten();
+    let params = offers.flatten().map(|params| match limits.deflate_window {
+        DeflateWindow::Shared => params.with_takeover(),
+        DeflateWindow::None => params,
+    });
     let accept = upgrade.accept_key();
     response::switching_protocols(out, &accept, params.as_ref(), request.subprotocol);
     Ok(Greeted {
@@ -72,12 +75,18 @@ pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: boo
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
 }
 
-/// A deflated payload as a frame (RFC 7692 §6).
-pub(in crate::hub) fn encode_deflated(payload: &[u8], content: Content) -> Encoded {
-    let mut bytes = Vec::with_capacity(HEADER_ROOM + payload.len());
+/// An empty payload behind [`HEADER_ROOM`], with room for so many bytes.
+pub(in crate::hub) fn room_for(payload_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_ROOM + payload_bytes);
     bytes.resize(HEADER_ROOM, 0);
+    bytes
+}
+
+/// A payload behind [`HEADER_ROOM`].
+pub(in crate::hub) fn behind_room(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = room_for(payload.len());
     bytes.extend_from_slice(payload);
-    encode(bytes, content, true)
+    bytes
 }
 
 /// Bytes of the lead's text in its payload: deflated, it is a stored block that deflated blocks may

@@ -15,6 +15,7 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
@@ -257,6 +258,11 @@ impl Session {
         Some(usize::from(self.queue.encoding() != Encoding::Plain))
     }
 
+    /// Nothing is known of the client's window any more.
+    pub(super) fn forget_window(&mut self) {
+        self.queue.forget_window();
+    }
+
     // ---- what a flush touches
 
     /// Something waits for the kernel.
@@ -272,7 +278,7 @@ impl Session {
         &mut self,
         bytes_max: usize,
         leads: &mut Vec<u8>,
-        deflate: impl FnMut(&Frame),
+        mut deflate: impl FnMut(&Frame, Inflates),
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -283,7 +289,9 @@ impl Session {
         }
         match self.queue.encoding() {
             Encoding::Plain => {}
-            Encoding::Deflate(_) => self.queue.encode_next(bytes_max, deflate),
+            Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
+                deflate(frame, Inflates { params, window });
+            }),
             Encoding::Coded(_) => self.encode_next(bytes_max),
         }
         self.queue.render_leads(bytes_max, leads);
@@ -293,7 +301,7 @@ impl Session {
     /// Makes the encodings of the next write, for a protocol with a codec.
     fn encode_next(&self, bytes_max: usize) {
         if let Some(codec) = self.cold.codec {
-            self.queue.encode_next(bytes_max, |frame| {
+            self.queue.encode_next(bytes_max, |frame, _| {
                 frame.coded_with(codec);
             });
         }

@@ -21,8 +21,14 @@ use crate::settings::{Checked, Part, Rows, SettingsError};
 pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     "levels",
     "Relay level signals and market flow from NATS JetStream",
-    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Nats, Part::Json])
-        .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
+    Rows::gateway(&[
+        Part::Bus,
+        Part::BusMessages,
+        Part::Nats,
+        Part::Json,
+        Part::SharedWindow,
+    ])
+    .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
     start,
 )
 .check(unknown_keys);
@@ -31,7 +37,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
 pub(super) const DEMO: GatewayKind = GatewayKind::new(
     "demo",
     "Run the levels gateway with a simulated market, without a broker",
-    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Json])
+    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Json, Part::SharedWindow])
         .own(&[rows::OF_BOTH, rows::OF_DEMO])
         .changes(rows::DEMO_CHANGES),
     demo,

@@ -22,6 +22,7 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
         Part::BusMessages,
         Part::Redis,
         Part::Json,
+        Part::SharedWindow,
         Part::RequireAuth,
         Part::Tokens,
     ])

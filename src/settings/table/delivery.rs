@@ -1,6 +1,7 @@
 //! What waits for a client, and how a connection is kept.
 
-use super::super::setting::{Heading, Setting, Shows};
+use super::super::kind::Kind;
+use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
@@ -131,10 +132,23 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::CONNECTION,
         "deflate-level",
         (0, 9),
-        "2",
+        "4",
         "Compression for clients that offer permessage-deflate; 0 for none",
     )
-    .more("A message is compressed once for all clients. 1 is fastest, 9 is smallest."),
+    .more("A message is compressed once for all clients, not for each. 1 is fastest, 9 is smallest."),
+    Setting::new(
+        Heading::CONNECTION,
+        "deflate-window",
+        Kind::Choice(&["shared", "none"]),
+        "shared",
+        "What a compressed message may refer to: earlier messages of its topic, or none",
+    )
+    .more(
+        "With shared, a message is compressed once with the message before it in its topic, for \
+            all clients that got that message last. The size of a message then tells how much has \
+            changed.",
+    )
+    .part(Part::SharedWindow),
     Setting::bytes(
         Heading::CONNECTION,
         "deflate-min-bytes",
@@ -149,7 +163,7 @@ pub(super) static ROWS: &[Setting] = &[
         "1048576",
         "Messages above this many bytes are not compressed",
     )
-    .more("All clients wait during a compression: 3 to 10 ms for each MiB at level 2.")
+    .more("All clients wait during a compression: 4 to 12 ms for each MiB at level 4.")
     .limit(
         "sent uncompressed to all clients, as RFC 7692 §6 allows",
         Shows::Metric(names::DEFLATED_FRAMES),

@@ -41,6 +41,7 @@ fn sample(bytes: usize) -> Vec<u8> {
 #[test]
 fn offers_and_answers() {
     let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    let kept = "permessage-deflate; client_no_context_takeover";
     for (offer, bits) in [
         ("permessage-deflate", None),
         ("Permessage-Deflate", None),
@@ -79,6 +80,17 @@ fn offers_and_answers() {
         );
         assert_eq!(header_value(params), expected, "{offer}");
         assert_eq!(params.server_window_bits(), bits.unwrap_or(15), "{offer}");
+        assert!(!params.takes_over(), "{offer}: only where it is asked for");
+        let params = params.with_takeover();
+        let refused = offer.contains("server_no_context_takeover");
+        let takes_over = !refused && bits.is_none_or(|bits| bits == 15);
+        assert_eq!(params.takes_over(), takes_over, "{offer}");
+        if takes_over {
+            let expected = expected.replace(answer, kept);
+            assert_eq!(header_value(params), expected, "{offer}");
+        } else {
+            assert_eq!(header_value(params), expected, "{offer}");
+        }
     }
 }
 
@@ -139,26 +151,91 @@ fn offers_stand_in_several_lines_and_in_great_number() {
 }
 
 #[test]
-fn a_small_window_takes_small_bodies_only() {
+fn a_small_window_takes_what_reaches_back_no_further() {
     let bits = |n| negotiate([format!("permessage-deflate; server_max_window_bits={n}").as_str()]);
-    let nine = bits(9).expect("accepted");
-    assert!(nine.can_inflate(512) && !nine.can_inflate(513));
-    assert!(bits(12).expect("accepted").can_inflate(1 << 20));
-    assert!(DeflateParams::default().can_inflate(1 << 20));
+    let deflates = |n, bytes| bits(n).expect("accepted").deflates_with(bytes);
+    assert_eq!([512, 513].map(|n| deflates(9, n)), [Some(15), None]);
+    assert_eq!([2048, 2049].map(|n| deflates(11, n)), [Some(15), None]);
+    assert_eq!([4096, 4097].map(|n| deflates(12, n)), [Some(15), Some(12)]);
+    assert_eq!(deflates(14, 1 << 20), Some(12));
+    assert_eq!(deflates(15, 1 << 20), Some(15));
+    assert_eq!(DeflateParams::default().deflates_with(1 << 20), Some(15));
 }
 
 #[test]
 fn deflated_bodies_fit_the_windows_that_were_promised() {
     let mut deflater = Deflater::new(3);
+    let mut small = Deflater::with_window(3, SMALL_WINDOW_BITS);
     for bytes in [300, 512, 4096, 8800, 70_000, 1 << 20] {
         let body = sample(bytes);
         let deflated = deflater.deflate(&body).expect("it gets smaller");
         assert_eq!(deflated.capacity(), deflated.len());
         assert!(inflate_as_client(&deflated, WINDOW_BITS) == body, "{bytes}");
-        if bytes <= 512 {
-            assert!(inflate_as_client(&deflated, 9) == body, "{bytes}");
+        for bits in (9..15).filter(|bits| bytes <= 1 << bits) {
+            assert!(inflate_as_client(&deflated, bits) == body, "{bytes} {bits}");
         }
         assert!(inflate(&deflated, bytes).as_ref() == Ok(&body), "{bytes}");
+        let deflated = small.deflate(&body).expect("it gets smaller");
+        assert!(
+            inflate_as_client(&deflated, SMALL_WINDOW_BITS) == body,
+            "{bytes}"
+        );
+    }
+}
+
+/// A client that keeps its window from message to message.
+struct KeepsWindow(Decompress);
+
+impl KeepsWindow {
+    fn inflate(&mut self, compressed: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 << 20);
+        let input = [compressed, &[0, 0, 0xff, 0xff]].concat();
+        let before = self.0.total_in();
+        self.0
+            .decompress_vec(&input, &mut out, FlushDecompress::Sync)
+            .expect("DEFLATE");
+        assert_eq!(self.0.total_in() - before, input.len() as u64);
+        out
+    }
+}
+
+#[test]
+fn a_message_after_another_is_small_and_right_for_every_past() {
+    for level in 1..=9 {
+        let mut deflater = Deflater::new(level);
+        for bytes in [300, 5_000, 32_768, 60_000, 120_000] {
+            let before = sample(bytes);
+            let mut body = sample(bytes + 40);
+            body[bytes / 2] ^= 1;
+            let chained = deflater.deflate_after(&before, &body).expect("smaller");
+            if bytes < 30_000 {
+                assert!(
+                    chained.len() < bytes / 10 + 60,
+                    "{bytes}: {}",
+                    chained.len()
+                );
+            }
+            let alone = deflater.deflate(&before).expect("smaller");
+            for past in [&b""[..], &sample(40_000)[7..]] {
+                let mut client = KeepsWindow(Decompress::new(false));
+                let mut stored = Vec::new();
+                stored_message(&mut stored, past);
+                assert!(client.inflate(&stored) == past);
+                assert!(client.inflate(&alone) == before);
+                assert!(client.inflate(&chained) == body, "{level} {bytes}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stored_message_is_six_bytes_longer() {
+    for (body, bytes) in [(&b""[..], 1), (b"a", 7), (&sample(65_535), 65_541)] {
+        let mut out = Vec::new();
+        stored_message(&mut out, body);
+        assert_eq!(out.len(), bytes);
+        assert_eq!(inflate_as_client(&out, 9), body);
+        assert_eq!(inflate(&out, body.len()), Ok(body.to_vec()));
     }
 }
 

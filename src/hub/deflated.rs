@@ -1,0 +1,254 @@
+//! The encodings of a frame for clients that agreed on compression, and what makes them.
+//!
+//! Each is made at most once, by the first client that needs it, and serves all others. Such a
+//! client gets every message in one of them: a payload that is not compressed goes in stored
+//! blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
+
+use std::ops::RangeInclusive;
+use std::sync::OnceLock;
+
+use super::outgoing::Form;
+use super::protocol::websocket;
+use super::window::{FrameId, OLDER_MAX};
+use super::{Encoded, Frame, HubStats, Limits};
+use crate::wire::deflate::{
+    self, DICTIONARY_BYTES_MAX, DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS,
+};
+
+/// Payloads above this get the small window for all clients: text that hardly shrinks takes twice as
+/// long with the large one, and the loop waits. They refer to no other frame.
+const LARGE_BYTES: usize = 128 * 1024;
+
+/// Which encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Refers to nothing before it.
+    Alone,
+    /// The same within the window of [`SMALL_WINDOW_BITS`].
+    Small,
+    /// Not compressed.
+    Stored,
+    /// Refers to the frame that is the last of the client's window.
+    After,
+}
+
+/// Which encoding, and after which frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    kind: Kind,
+    /// Of [`Kind::After`]; of others [`FrameId::NONE`].
+    after: FrameId,
+}
+
+impl Key {
+    pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
+
+    /// For a client with this window.
+    pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
+        let after = match kind {
+            Kind::After => window,
+            Kind::Alone | Kind::Small | Kind::Stored => FrameId::NONE,
+        };
+        Self { kind, after }
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        self.kind
+    }
+}
+
+/// What a client can inflate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inflates {
+    pub(super) params: DeflateParams,
+    /// The frame that the newest part of its window is.
+    pub(super) window: FrameId,
+}
+
+/// One encoding of a frame, and others behind it.
+#[derive(Debug)]
+pub(super) struct Deflated {
+    key: Key,
+    /// `None`: it would not be smaller than the payload.
+    encoded: Option<Encoded>,
+    next: OnceLock<Box<Self>>,
+}
+
+/// The encodings of a frame so far.
+#[derive(Debug, Default)]
+pub(super) struct Encodings(OnceLock<Box<Deflated>>);
+
+impl Encodings {
+    fn iter(&self) -> impl Iterator<Item = &Deflated> {
+        let first = self.0.get().map(Box::as_ref);
+        std::iter::successors(first, |at| at.next.get().map(Box::as_ref))
+    }
+
+    /// One that was made already, and was worth it.
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<&Encoded> {
+        self.iter().find(|at| at.key == key)?.encoded.as_ref()
+    }
+
+    /// The same, made by the first call.
+    pub(super) fn get_or_make(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Option<Encoded>,
+    ) -> Option<&Encoded> {
+        let mut at = &self.0;
+        while let Some(made) = at.get() {
+            if made.key == key {
+                return made.encoded.as_ref();
+            }
+            at = &made.next;
+        }
+        let made = at.get_or_init(|| {
+            Box::new(Deflated {
+                key,
+                encoded: make(),
+                next: OnceLock::new(),
+            })
+        });
+        made.encoded.as_ref()
+    }
+
+    /// How many refer to an earlier frame.
+    fn chained(&self) -> usize {
+        self.iter().filter(|at| at.key.kind == Kind::After).count()
+    }
+
+    /// Memory of all of them, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let encoded = self.iter().filter_map(|at| at.encoded.as_ref());
+        encoded.map(Encoded::memory_bytes).sum()
+    }
+}
+
+/// The deflaters of a hub.
+#[derive(Debug)]
+pub(super) struct Compressor {
+    level: u32,
+    deflater: Deflater,
+    /// Made by the first client with a small window.
+    small: Option<Deflater>,
+    /// Payload bytes that are worth it.
+    worth_it: RangeInclusive<usize>,
+    /// Bytes compressed since [`Self::take_bytes`].
+    bytes: usize,
+}
+
+impl Compressor {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let level = limits.deflate_level.max(1);
+        Self {
+            level,
+            deflater: Deflater::new(level),
+            small: None,
+            worth_it: limits.deflate_min_bytes..=limits.deflate_max_bytes,
+            bytes: 0,
+        }
+    }
+
+    /// Bytes compressed since the last call.
+    pub(super) fn take_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Makes what [`form`] then finds for a client.
+    pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
+        let after = after(client);
+        if after.is_some_and(|key| self.after(frame, key, stats)) {
+            return;
+        }
+        let alone = alone(frame, client.params);
+        if alone.is_some_and(|key| self.alone(frame, key, stats)) {
+            return;
+        }
+        frame.encoded_with(Key::of(Kind::Stored, FrameId::NONE), |body| {
+            stats.encodings_stored += 1;
+            let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
+            deflate::stored_message(&mut out, body);
+            out.shrink_to_fit();
+            Some(out)
+        });
+    }
+
+    fn is_worth_it(&self, body_bytes: usize) -> bool {
+        self.worth_it.contains(&body_bytes)
+    }
+
+    /// A payload of so many bytes may refer to another, and another to it.
+    pub(super) fn may_refer(&self, body_bytes: usize) -> bool {
+        self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
+    }
+
+    /// `false`: the frame that the client has does not stand within reach before this one, or this one
+    /// has all its encodings. Once `false` for a window, it stays so: what a write was planned with is
+    /// what goes out.
+    fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
+        if frame.encoded(key).is_some() {
+            return true;
+        }
+        let is_full = frame.encodings().chained() >= OLDER_MAX;
+        if is_full && !frame.link().is_next_after(key.after) {
+            return false;
+        }
+        let Some(earlier) = frame.link().earlier(key.after) else {
+            return false;
+        };
+        let made = frame.encoded_with(key, |body| {
+            stats.frames_deflated += 1;
+            stats.encodings_chained += 1;
+            self.bytes += body.len() + earlier.body().len().min(DICTIONARY_BYTES_MAX);
+            let payload = self.deflater.deflate_after(earlier.body(), body)?;
+            Some(websocket::behind_room(&payload))
+        });
+        made.is_some()
+    }
+
+    /// `false`: it is not worth it.
+    fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
+        let made = frame.encoded_with(key, |body| {
+            if !self.is_worth_it(body.len()) {
+                return None;
+            }
+            stats.frames_deflated += 1;
+            stats.encodings_alone += 1;
+            self.bytes += body.len();
+            let deflater = match key.kind {
+                Kind::Small => self
+                    .small
+                    .get_or_insert_with(|| Deflater::with_window(self.level, SMALL_WINDOW_BITS)),
+                _ => &mut self.deflater,
+            };
+            Some(websocket::behind_room(&deflater.deflate(body)?))
+        });
+        made.is_some()
+    }
+}
+
+/// What a client gets of a frame, of what was made.
+#[inline]
+pub(super) fn form(frame: &Frame, client: Inflates) -> Form {
+    let made = |key: &Key| frame.encoded(*key).is_some();
+    let key = after(client).filter(made);
+    let key = key.or_else(|| alone(frame, client.params).filter(made));
+    let key = key.or_else(|| Some(Key::of(Kind::Stored, FrameId::NONE)).filter(made));
+    key.map_or(Form::Plain, Form::Deflated)
+}
+
+/// The encoding that refers to what the client has, if that is known.
+fn after(client: Inflates) -> Option<Key> {
+    let known = client.params.takes_over() && client.window != FrameId::NONE;
+    known.then_some(Key::of(Kind::After, client.window))
+}
+
+/// The encoding that refers to nothing before it, if the client has the window for one.
+fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
+    let body_bytes = frame.body().len();
+    match params.deflates_with(body_bytes)? {
+        WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
+        _ => Some(Key::of(Kind::Small, FrameId::NONE)),
+    }
+}
