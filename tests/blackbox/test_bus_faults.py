@@ -16,7 +16,7 @@ from waiting import until
 CLIENTS = 20
 GRACE_MS = 500
 # A silent bus is noticed after three seconds at most, and attempts come every two.
-PATIENCE_S = 15
+PATIENCE_S = 25
 
 
 async def flow_until_all_have(server, clients, value):

@@ -253,6 +253,8 @@ impl<T: Toy> Run<T> {
                 self.world.held = self.random.chance(15);
             }
             self.world.settle();
+            // Who ended here ended as the sockets are now.
+            self.look();
             self.act();
             self.world.settle();
             self.look();
