@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Percentiles, Tally, Target};
 use crate::process::Process;
 use crate::report::{self, mib, row, table, unless_refused};
+use crate::wire::deflate::DeflateArgs;
 
 /// Options of `loadtest clients`.
 #[derive(Debug, Args)]
@@ -32,9 +33,8 @@ pub(crate) struct ClientsArgs {
     /// What a throttled client reads, kbit/s
     #[arg(long, default_value_t = 64, value_name = "KBIT")]
     throttle_kbit: u32,
-    /// Offer permessage-deflate
-    #[arg(long)]
-    deflate: bool,
+    #[command(flatten)]
+    deflate: DeflateArgs,
     /// Text message that each client sends once open
     #[arg(long, value_name = "TEXT")]
     send: Option<String>,
@@ -67,6 +67,8 @@ struct Group {
     unstamped: u64,
     deflated: u64,
     payload_bytes: u64,
+    /// The same after inflating.
+    text_bytes: u64,
     /// `None`: refused, the clients' loop was late.
     latency: Percentiles,
     ends: BTreeMap<String, u64>,
@@ -102,7 +104,7 @@ pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> 
     let target = Target {
         addr,
         path,
-        deflate: a.deflate,
+        deflate: a.deflate.deflate,
         send: a.send.clone(),
         throttle_kbit: a.throttle_kbit,
     };
@@ -171,9 +173,19 @@ impl Group {
             unstamped: tally.unstamped,
             deflated: tally.deflated,
             payload_bytes: tally.payload_bytes,
+            text_bytes: tally.text_bytes,
             latency: Percentiles::judged(&tally.latency, &[&fleet.late]),
             ends: tally.ends.clone(),
         }
+    }
+
+    /// Bytes on the wire as a share of the texts.
+    fn of_the_text(&self) -> String {
+        if self.text_bytes == 0 {
+            return "-".into();
+        }
+        let share = self.payload_bytes as f64 / self.text_bytes as f64;
+        format!("{:.1} %", share * 100.0)
     }
 
     fn row(&self, name: &str) -> Vec<String> {
@@ -187,6 +199,7 @@ impl Group {
             &self.unstamped,
             &self.deflated,
             &mib(self.payload_bytes),
+            &self.of_the_text(),
             &unless_refused(self.latency.p50_ms),
             &unless_refused(self.latency.p99_ms),
             &unless_refused(self.latency.p999_ms),
@@ -207,6 +220,7 @@ impl Outcome {
             &"unstamped",
             &"deflated",
             &"MiB",
+            &"of text",
             &"p50 ms",
             &"p99 ms",
             &"p99.9 ms",

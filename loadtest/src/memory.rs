@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
 use crate::launch;
 use crate::report::{self, mib, row, table};
+use crate::wire::deflate::DeflateArgs;
 
 /// Options of `loadtest memory`.
 #[derive(Debug, Args)]
@@ -35,9 +36,8 @@ pub(crate) struct MemoryArgs {
     /// Wait before each measurement, seconds
     #[arg(long, default_value_t = 2.0)]
     settle: f64,
-    /// Clients offer permessage-deflate
-    #[arg(long)]
-    deflate: bool,
+    #[command(flatten)]
+    deflate: DeflateArgs,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,7 +70,7 @@ pub(crate) fn run(a: &MemoryArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let target = Target {
         addr: server.addr,
         path: a.path.clone(),
-        deflate: a.deflate,
+        deflate: a.deflate.deflate,
         send: None,
         throttle_kbit: 0,
     };

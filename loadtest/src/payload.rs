@@ -5,10 +5,13 @@ use std::fmt::Write;
 /// Smallest payload: the stamp with 20-digit numbers and an empty rest.
 pub(crate) const BYTES_MIN: usize = 128;
 
-/// Builds stamped payloads of one size; the rest is made once and the same each time.
+/// Builds stamped payloads of one size; the rest is the same each time, but for a share that is drawn
+/// anew.
 pub(crate) struct Payload {
     bytes: usize,
-    book: String,
+    book: Book,
+    /// Levels drawn anew for each payload.
+    changed: usize,
     text: String,
 }
 
@@ -18,64 +21,106 @@ impl Payload {
         let bytes = bytes.max(BYTES_MIN);
         Self {
             bytes,
-            book: book(bytes - BYTES_MIN),
+            book: Book::new(bytes - BYTES_MIN),
+            changed: 0,
             text: String::with_capacity(bytes),
         }
     }
 
+    /// So large a share of the levels differs from the payload before, 0 to 1.
+    pub(crate) fn changing(mut self, share: f64) -> Self {
+        self.changed = (self.book.levels.len() as f64 * share).round() as usize;
+        self
+    }
+
     /// The payload with this stamp.
     pub(crate) fn stamped(&mut self, stamp_us: u64, n: u64) -> &[u8] {
+        self.book.change(self.changed);
         self.text.clear();
         // Writing to a String cannot fail.
         let _ = write!(self.text, r#"{{"stamp_us":{stamp_us},"n":{n},"pad":""#);
         const AFTER_PAD: usize = r#"","book":[]}"#.len();
-        let used = self.text.len() + AFTER_PAD + self.book.len();
+        let used = self.text.len() + AFTER_PAD + self.book.bytes;
         for _ in used..self.bytes {
             self.text.push('.');
         }
         self.text.push_str(r#"","book":["#);
-        self.text.push_str(&self.book);
+        for (index, level) in self.book.levels.iter().enumerate() {
+            self.text.push_str(if index > 0 { "," } else { "" });
+            self.text.push_str(level);
+        }
         self.text.push_str("]}");
         self.text.as_bytes()
     }
 }
 
 /// Price levels with varying numbers, so that compression has about the work it has with market
-/// data: at most `bytes` bytes of them.
-fn book(bytes: usize) -> String {
-    const KINDS: [&str; 5] = [
-        "VWAP",
-        "PRIOR_CLOSE",
-        "ROUND",
-        "CALL_WALL",
-        "OPEN_RANGE_HIGH",
-    ];
-    let mut seed = 1u64;
-    let mut next = |below: u64| {
-        seed = seed
+/// data.
+struct Book {
+    levels: Vec<String>,
+    /// All levels with a comma between two.
+    bytes: usize,
+    seed: u64,
+}
+
+impl Book {
+    /// As many levels as `bytes_max` bytes hold.
+    fn new(bytes_max: usize) -> Self {
+        let mut book = Self {
+            levels: Vec::new(),
+            bytes: 0,
+            seed: 1,
+        };
+        loop {
+            let level = book.level();
+            let bytes = book.bytes + usize::from(book.bytes > 0) + level.len();
+            if bytes > bytes_max {
+                return book;
+            }
+            book.bytes = bytes;
+            book.levels.push(level);
+        }
+    }
+
+    fn next(&mut self, below: u64) -> u64 {
+        self.seed = self
+            .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) % below
-    };
-    let mut out = String::with_capacity(bytes);
-    loop {
-        let level = format!(
+        (self.seed >> 33) % below
+    }
+
+    fn level(&mut self) -> String {
+        const KINDS: [&str; 5] = [
+            "VWAP",
+            "PRIOR_CLOSE",
+            "ROUND",
+            "CALL_WALL",
+            "OPEN_RANGE_HIGH",
+        ];
+        format!(
             r#"{{"price":{}.{:02},"kind":"{}","size":{},"delta_liq":-{}.{:03},"velocity":0.{:04}}}"#,
-            670 + next(40),
-            next(100),
-            KINDS[next(5) as usize],
-            next(20_000),
-            next(900),
-            next(1_000),
-            next(10_000),
-        );
-        if out.len() + level.len() + 1 > bytes {
-            return out;
+            670 + self.next(40),
+            self.next(100),
+            KINDS[self.next(5) as usize],
+            self.next(20_000),
+            self.next(900),
+            self.next(1_000),
+            self.next(10_000),
+        )
+    }
+
+    /// Draws so many levels anew, of the same length as before.
+    fn change(&mut self, count: usize) {
+        for _ in 0..count {
+            let at = self.next(self.levels.len() as u64) as usize;
+            let bytes = self.levels[at].len();
+            let mut drawn = std::iter::repeat_with(|| self.level()).take(1_000);
+            let fits = drawn.find(|level| level.len() == bytes);
+            if let Some(level) = fits {
+                self.levels[at] = level;
+            }
         }
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.push_str(&level);
     }
 }
 
@@ -83,6 +128,21 @@ fn book(bytes: usize) -> String {
 mod tests {
     use super::*;
     use crate::stamp::{Stamp, find};
+
+    #[test]
+    fn a_share_of_the_levels_changes() {
+        let mut payload = Payload::new(8192).changing(0.1);
+        let before = payload.book.levels.clone();
+        assert_eq!(payload.stamped(1, 1).len(), 8192);
+        let pairs = before.iter().zip(&payload.book.levels);
+        let changed = pairs.filter(|(before, after)| before != after).count();
+        let tenth = before.len() / 10;
+        assert!(
+            (tenth / 2..=tenth + 1).contains(&changed),
+            "{changed} of {}",
+            before.len()
+        );
+    }
 
     #[test]
     fn exact_size_valid_json_and_the_stamp_in_front() {

@@ -85,6 +85,7 @@ pub(crate) struct Publisher {
     connection: nats::Connection,
     subject: String,
     payload: Payload,
+    changed: f64,
     /// How long after its intended time each message was handed over, microseconds.
     late: Histogram<u64>,
 }
@@ -100,13 +101,21 @@ impl Publisher {
             connection,
             subject: subject.to_owned(),
             payload: Payload::new(bytes),
+            changed: 0.0,
             late: histogram(),
         })
     }
 
+    /// So large a share of each payload differs from the payload before it.
+    pub(crate) fn changing(mut self, share: f64) -> Self {
+        self.changed = share;
+        self.payload = self.payload.changing(share);
+        self
+    }
+
     /// Payloads of another size from now on.
     pub(crate) fn resize(&mut self, bytes: usize) {
-        self.payload = Payload::new(bytes);
+        self.payload = Payload::new(bytes).changing(self.changed);
     }
 
     /// How late messages were since the last call, microseconds.

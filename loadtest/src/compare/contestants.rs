@@ -11,6 +11,7 @@ use super::{CompareArgs, Limits};
 use crate::fault::Fault;
 use crate::launch::{self, Program};
 use crate::publish::Publisher;
+use crate::wire::deflate::Window;
 
 /// What a contestant is compared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,8 @@ pub(super) struct Contestant {
     pub(super) program: Program,
     pub(super) nats: Program,
     pub(super) publisher: Publisher,
+    /// What its clients offer.
+    pub(super) deflate: Option<Window>,
     /// Its messages are numbered through from part to part.
     pub(super) next_n: u64,
 }
@@ -55,12 +58,13 @@ impl Contestant {
         };
         let bytes = args.bytes.first().copied().unwrap_or_default();
         Ok(Self {
-            name,
             role,
             command: command.to_owned(),
-            publisher: Publisher::connect(&url, &args.subject, bytes)?,
+            publisher: Publisher::connect(&url, &args.subject, bytes)?.changing(args.changed),
+            deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
             program,
             nats,
+            name,
             next_n: 1,
         })
     }
@@ -111,6 +115,11 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     }
     let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
     let names = names(&args.server, taken)?;
+    if let Some(unknown) = args.plain.iter().find(|name| !names.contains(name)) {
+        return Err(Fault::Usage(format!(
+            "--plain {unknown}: no server is called so"
+        )));
+    }
     let servers = names.into_iter().zip(&args.server);
     all.extend(servers.map(|(name, server)| (Role::Server, name, server.command.as_str())));
     let start = |(role, name, command)| Contestant::start(args, role, name, command);

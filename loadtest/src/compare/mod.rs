@@ -19,6 +19,7 @@ use crate::fault::{Fault, Tried};
 use crate::machine::Machine;
 use crate::process;
 use crate::progress::Progress;
+use crate::wire::deflate::DeflateArgs;
 use contestants::{Contestant, ServerCommand};
 use measured::Measured;
 use result::{Case, Comparison};
@@ -75,9 +76,14 @@ pub(crate) struct CompareArgs {
     /// Wait after the handshakes and after the last message, seconds
     #[arg(long, default_value_t = 0.5)]
     settle: f64,
-    /// Clients offer permessage-deflate (the limit declines it)
-    #[arg(long)]
-    deflate: bool,
+    #[command(flatten)]
+    deflate: DeflateArgs,
+    /// The clients of this server offer no compression, repeatable: compare a server with itself
+    #[arg(long, value_name = "NAME", requires = "deflate")]
+    plain: Vec<String>,
+    /// Share of a payload that differs from the payload before it, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    changed: f64,
     /// One more part per server in which its system calls are counted
     #[arg(long)]
     syscalls: bool,
@@ -195,6 +201,9 @@ fn cases(args: &CompareArgs) -> Result<Vec<Case>, Fault> {
         let with = move |clients: &usize| Case::new(*clients, bytes);
         args.clients.iter().map(with).collect::<Vec<_>>()
     };
+    if !(0.0..=1.0).contains(&args.changed) {
+        return Err(Fault::Usage("--changed must be from 0 to 1".into()));
+    }
     Ok(args.bytes.iter().flat_map(of_size).collect())
 }
 

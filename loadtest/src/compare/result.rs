@@ -99,7 +99,7 @@ impl Comparison {
             messages_per_round: args.messages,
             rate: args.in_flight.is_none().then_some(args.rate),
             in_flight: args.in_flight,
-            deflate: args.deflate,
+            deflate: args.deflate.deflate.is_some(),
             pinned: args.pin,
             contestants: contestants.iter().map(entry).collect(),
             base: base.map(|c| c.name.clone()),

@@ -410,7 +410,7 @@ impl Load<'_> {
         Target {
             addr: contestant.program.addr,
             path: self.args.path.clone(),
-            deflate: self.args.deflate,
+            deflate: contestant.deflate,
             send: None,
             throttle_kbit: 0,
         }

@@ -40,7 +40,7 @@ impl Stage {
         let target = Target {
             addr: front,
             path: a.path.clone(),
-            deflate: false,
+            deflate: None,
             send: None,
             throttle_kbit: 0,
         };

@@ -107,7 +107,7 @@ fn devices(
     let target = Target {
         addr: server.addr,
         path: format!("/ws?device_id={name}-{{n}}"),
-        deflate: false,
+        deflate: None,
         send: None,
         throttle_kbit: 0,
     };

@@ -8,7 +8,8 @@ use super::returning::Comeback;
 use super::tally::{Seen, Tally};
 use crate::clock;
 use crate::stamp;
-use crate::wire::deflate::HeadInflater;
+use crate::stamp::HEAD_BYTES;
+use crate::wire::deflate::{Inflater, Window};
 use crate::wire::handshake::{self, Answer};
 use crate::wire::parser::{FrameParser, Received, client_frame, opcode};
 
@@ -42,7 +43,10 @@ pub(super) struct Client {
     pub(super) kind: Kind,
     pub(super) phase: Phase,
     pub(super) seen: Seen,
-    pub(super) deflate: bool,
+    /// The agreed compression.
+    pub(super) deflate: Option<Window>,
+    /// The messages that the next one may refer to.
+    window: Option<Box<Inflater>>,
     pub(super) comeback: Comeback,
     parser: FrameParser,
     /// What the kernel has not taken yet.
@@ -52,7 +56,10 @@ pub(super) struct Client {
 /// What all clients share while one of them reads.
 pub(super) struct Shared<'a> {
     pub(super) scratch: &'a mut [u8],
-    pub(super) inflater: &'a mut HeadInflater,
+    /// What was offered.
+    pub(super) offered: Option<Window>,
+    /// For messages that stand alone.
+    pub(super) inflater: &'a mut Inflater,
     pub(super) tally: &'a mut Tally,
 }
 
@@ -63,7 +70,8 @@ impl Client {
             kind,
             phase: Phase::Handshake(Vec::new()),
             seen: Seen::default(),
-            deflate: false,
+            deflate: None,
+            window: None,
             comeback: Comeback::default(),
             parser: FrameParser::default(),
             out: request,
@@ -117,7 +125,7 @@ impl Client {
             return self.frames(0..n, now_us, shared);
         };
         head.extend_from_slice(&shared.scratch[..n]);
-        match handshake::answer(head) {
+        match handshake::answer(head, shared.offered) {
             Answer::Partial => {}
             Answer::Refused(why) => {
                 self.stream = None;
@@ -142,23 +150,43 @@ impl Client {
             scratch,
             inflater,
             tally,
+            ..
         } = shared;
         let (seen, out) = (&mut self.seen, &mut self.out);
+        let (deflate, window) = (self.deflate, &mut self.window);
+        let mut broken = None;
         let mut close = None;
         let fed = self.parser.feed(&scratch[at], |received| match received {
             Received::Message {
-                head,
+                payload,
                 bytes,
-                deflated,
+                deflated: false,
             } => {
-                let head = if deflated {
-                    inflater.start_of(head)
-                } else {
-                    head
-                };
                 tally.payload_bytes += bytes;
-                tally.deflated += u64::from(deflated);
-                tally.message(seen, stamp::find(head), now_us);
+                tally.text_bytes += bytes;
+                tally.message(seen, stamp::find(payload), now_us);
+            }
+            Received::Message {
+                payload,
+                bytes,
+                deflated: true,
+            } => {
+                let inflater = if deflate == Some(Window::Kept) {
+                    window.get_or_insert_with(|| Box::new(Inflater::new()))
+                } else {
+                    inflater.forget();
+                    &mut **inflater
+                };
+                let mut head = [0; HEAD_BYTES];
+                match inflater.text(payload, &mut head) {
+                    Ok(text) => {
+                        tally.payload_bytes += bytes;
+                        tally.text_bytes += text.bytes;
+                        tally.deflated += 1;
+                        tally.message(seen, stamp::find(&head[..text.head_bytes]), now_us);
+                    }
+                    Err(why) => broken = Some(why.to_string()),
+                }
             }
             Received::Control {
                 opcode: opcode::PING,
@@ -181,7 +209,7 @@ impl Client {
         if !self.out.is_empty() {
             self.write(tally);
         }
-        if let Some(how) = fed.err().map(|e| e.to_string()).or(close) {
+        if let Some(how) = fed.err().map(|e| e.to_string()).or(broken).or(close) {
             self.end(how, tally);
         }
     }

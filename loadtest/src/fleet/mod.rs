@@ -31,7 +31,7 @@ pub(crate) use tally::{Latency, Samples, Seen, Tally};
 
 use crate::clock;
 use crate::fault::{Fault, Tried};
-use crate::wire::deflate::HeadInflater;
+use crate::wire::deflate::{Inflater, Window};
 use crate::wire::parser::{client_frame, opcode};
 
 /// The shared receive buffer: more than a socket holds of ordinary traffic, so one read empties it.
@@ -51,7 +51,7 @@ pub(crate) struct Target {
     /// Path and query of the upgrade request; `{n}` is the number of the client, from 0.
     pub(crate) path: String,
     /// Offer permessage-deflate.
-    pub(crate) deflate: bool,
+    pub(crate) deflate: Option<Window>,
     /// A text message to send once open (a subscription).
     pub(crate) send: Option<String>,
     /// What a throttled client reads, kbit/s.
@@ -67,7 +67,7 @@ pub(crate) struct Fleet {
     events: Events,
     clients: Vec<Client>,
     scratch: Box<[u8]>,
-    inflater: HeadInflater,
+    inflater: Inflater,
     /// What readers saw.
     pub(crate) readers: Tally,
     /// What throttled clients saw.
@@ -94,7 +94,7 @@ impl Fleet {
             events: Events::with_capacity(1024),
             clients: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            inflater: HeadInflater::new(),
+            inflater: Inflater::new(),
             readers: Tally::new(),
             throttled: Tally::new(),
             late: histogram(),
@@ -153,7 +153,7 @@ impl Fleet {
 
     /// Clients that negotiated permessage-deflate.
     pub(crate) fn deflate_count(&self) -> usize {
-        self.clients.iter().filter(|c| c.deflate).count()
+        self.clients.iter().filter(|c| c.deflate.is_some()).count()
     }
 
     /// Starts all counts anew, for messages numbered `n` and above.
@@ -258,6 +258,7 @@ impl Fleet {
         let before = self.readers.deliveries;
         let mut shared = Shared {
             scratch: &mut self.scratch,
+            offered: self.target.deflate,
             inflater: &mut self.inflater,
             tally: &mut self.readers,
         };
@@ -295,6 +296,7 @@ impl Fleet {
         let budget = u64::from(self.target.throttle_kbit) * ticks_us / 8_000;
         let mut shared = Shared {
             scratch: &mut self.scratch,
+            offered: self.target.deflate,
             inflater: &mut self.inflater,
             tally: &mut self.throttled,
         };

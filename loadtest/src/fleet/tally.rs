@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     pub(crate) unstamped: u64,
     /// Payload bytes of all messages, as on the wire.
     pub(crate) payload_bytes: u64,
+    /// The same after inflating.
+    pub(crate) text_bytes: u64,
     /// Messages that came deflated.
     pub(crate) deflated: u64,
     /// How connections ended, but for those that we ended ourselves.
@@ -87,6 +89,7 @@ impl Tally {
             retained: 0,
             unstamped: 0,
             payload_bytes: 0,
+            text_bytes: 0,
             deflated: 0,
             ends: BTreeMap::new(),
             samples: None,

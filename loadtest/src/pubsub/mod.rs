@@ -18,6 +18,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
 use crate::launch;
 use crate::report;
+use crate::wire::deflate::DeflateArgs;
 
 /// How long the answers to the subscriptions may take.
 const ANSWERS_US: u64 = 30_000_000;
@@ -35,9 +36,8 @@ pub(crate) struct Common {
     /// Messages are published for this long
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
-    /// Clients offer permessage-deflate
-    #[arg(long)]
-    deflate: bool,
+    #[command(flatten)]
+    deflate: DeflateArgs,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -143,7 +143,7 @@ fn run(common: &Common, words: &Words, load: &Load, stop: &Arc<AtomicBool>) -> R
     let target = Target {
         addr: server.addr,
         path: words.path.to_owned(),
-        deflate: common.deflate,
+        deflate: common.deflate.deflate,
         send: None,
         throttle_kbit: 0,
     };

@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Target};
 use crate::launch::{self, Program};
 use crate::publish::Publisher;
+use crate::wire::deflate::DeflateArgs;
 
 /// Which slow clients.
 #[derive(Debug, Subcommand)]
@@ -41,9 +42,8 @@ struct Common {
     /// Size of a payload
     #[arg(long, default_value_t = 8192)]
     bytes: usize,
-    /// Clients offer permessage-deflate
-    #[arg(long)]
-    deflate: bool,
+    #[command(flatten)]
+    deflate: DeflateArgs,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -75,7 +75,7 @@ impl Stage {
         let target = Target {
             addr: server.addr,
             path: common.path.clone(),
-            deflate: common.deflate,
+            deflate: common.deflate.deflate,
             send: None,
             throttle_kbit,
         };

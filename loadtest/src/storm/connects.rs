@@ -82,7 +82,7 @@ fn round(a: &ConnectArgs, stop: &Arc<AtomicBool>) -> Result<Storm, Fault> {
     let target = Target {
         addr: server.addr,
         path: a.common.path.clone(),
-        deflate: false,
+        deflate: None,
         send: None,
         throttle_kbit: 0,
     };

@@ -57,7 +57,7 @@ impl Swarm {
     pub(super) fn new(addr: SocketAddr, path: &str) -> Result<Self, Fault> {
         Ok(Self {
             addr,
-            request: handshake::request(&addr.to_string(), path, false),
+            request: handshake::request(&addr.to_string(), path, None),
             poll: Poll::new().tried("epoll")?,
             events: Events::with_capacity(1024),
             callers: Vec::new(),
@@ -187,7 +187,7 @@ impl Caller {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) if self.times.opened_us == 0 => {
                     self.head.extend_from_slice(&scratch[..n]);
-                    match handshake::answer(&self.head) {
+                    match handshake::answer(&self.head, None) {
                         Answer::Partial => {}
                         Answer::Open { .. } => {
                             self.times.opened_us = clock::now_us();

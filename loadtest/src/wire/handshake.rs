@@ -2,6 +2,8 @@
 
 use tungstenite::handshake::derive_accept_key;
 
+use super::deflate::Window;
+
 /// Largest head of a request or answer that is read, bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -10,12 +12,8 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// What the client asks for.
-pub(crate) fn request(host: &str, path: &str, deflate: bool) -> Vec<u8> {
-    let extension = if deflate {
-        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
-    } else {
-        ""
-    };
+pub(crate) fn request(host: &str, path: &str, deflate: Option<Window>) -> Vec<u8> {
+    let extension = deflate.map_or("", Window::offer);
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n"
@@ -32,15 +30,15 @@ pub(crate) enum Answer {
     Open {
         /// Length of the head.
         head_bytes: usize,
-        /// permessage-deflate was agreed on.
-        deflate: bool,
+        /// permessage-deflate, if it was agreed on.
+        deflate: Option<Window>,
     },
     /// Refused, or an answer that RFC 6455 section 4.1 has the client fail: why.
     Refused(String),
 }
 
-/// Reads the server's answer at the start of `bytes`.
-pub(crate) fn answer(bytes: &[u8]) -> Answer {
+/// Reads the server's answer at the start of `bytes`; the client offered `deflate`.
+pub(crate) fn answer(bytes: &[u8], offered: Option<Window>) -> Answer {
     let Some(head_bytes) = head_length(bytes) else {
         return if bytes.len() > HEAD_BYTES_MAX {
             Answer::Refused("the answer's head is over 16 KiB".into())
@@ -57,8 +55,10 @@ pub(crate) fn answer(bytes: &[u8]) -> Answer {
         return Answer::Refused("Sec-WebSocket-Accept is wrong or missing".into());
     }
     let extensions = header(&head, "sec-websocket-extensions").unwrap_or_default();
-    let deflate = extensions.contains("permessage-deflate");
-    if deflate && !extensions.contains("server_no_context_takeover") {
+    let alone = extensions.contains("server_no_context_takeover");
+    let agreed = if alone { Window::Alone } else { Window::Kept };
+    let deflate = extensions.contains("permessage-deflate").then_some(agreed);
+    if deflate == Some(Window::Kept) && offered != Some(Window::Kept) {
         return Answer::Refused("deflate was agreed on without server_no_context_takeover".into());
     }
     Answer::Open {
@@ -103,11 +103,12 @@ mod tests {
 
     #[test]
     fn the_client_opens_against_our_own_server_half() {
-        let reply = accept(&request("127.0.0.1:1", "/ws", true)).unwrap();
+        let reply = accept(&request("127.0.0.1:1", "/ws", Some(Window::Kept))).unwrap();
         let open = Answer::Open {
             head_bytes: reply.len(),
-            deflate: false,
+            deflate: None,
         };
+        let answer = |bytes: &[u8]| answer(bytes, Some(Window::Kept));
         assert_eq!(answer(&reply), open);
         for cut in 0..reply.len() {
             assert_eq!(answer(&reply[..cut]), Answer::Partial);
@@ -118,6 +119,7 @@ mod tests {
 
     #[test]
     fn refusals_say_why() {
+        let answer = |bytes: &[u8]| answer(bytes, None);
         assert_eq!(
             answer(b"HTTP/1.1 403 Forbidden\r\n\r\n"),
             Answer::Refused(r#"the server answered "HTTP/1.1 403 Forbidden""#.into())
@@ -130,18 +132,22 @@ mod tests {
     }
 
     #[test]
-    fn deflate_counts_only_without_context_takeover() {
+    fn a_window_is_kept_only_if_it_was_offered() {
         let reply = |ext: &str| {
             format!(
                 "HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Extensions: {ext}\r\n\r\n"
             )
         };
-        let good = reply("permessage-deflate; server_no_context_takeover");
-        assert!(matches!(
-            answer(good.as_bytes()),
-            Answer::Open { deflate: true, .. }
-        ));
-        let bad = reply("permessage-deflate");
-        assert!(matches!(answer(bad.as_bytes()), Answer::Refused(_)));
+        let agreed = |ext: &str, offered| match answer(reply(ext).as_bytes(), Some(offered)) {
+            Answer::Open { deflate, .. } => Some(deflate),
+            _ => None,
+        };
+        let (kept, alone) = (Window::Kept, Window::Alone);
+        let no_takeover = "permessage-deflate; server_no_context_takeover";
+        assert_eq!(agreed(no_takeover, alone), Some(Some(alone)));
+        assert_eq!(agreed(no_takeover, kept), Some(Some(alone)));
+        assert_eq!(agreed("permessage-deflate", kept), Some(Some(kept)));
+        assert_eq!(agreed("permessage-deflate", alone), None);
+        assert_eq!(agreed("", kept), Some(None));
     }
 }

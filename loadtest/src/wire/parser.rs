@@ -1,5 +1,5 @@
 //! Frames from a server (RFC 6455 section 5): headers are parsed in place, payloads are skipped but
-//! for their first bytes. No allocation per frame, except the first time a message is split over reads.
+//! for their first bytes; compressed payloads are kept whole. No allocation per frame, except the first time a message is split over reads.
 
 use crate::stamp::HEAD_BYTES;
 
@@ -17,8 +17,8 @@ pub(crate) mod opcode {
 pub(crate) enum Received<'a> {
     /// A text or binary message, its fragments together.
     Message {
-        /// Its first bytes, at most [`HEAD_BYTES`], still deflated when `deflated`.
-        head: &'a [u8],
+        /// Its first bytes, at most [`HEAD_BYTES`]; when `deflated`, all of it, still deflated.
+        payload: &'a [u8],
         /// Payload bytes on the wire.
         bytes: u64,
         /// RSV1 was set (RFC 7692 section 6).
@@ -54,7 +54,7 @@ pub(crate) struct FrameParser {
     frame: Option<Frame>,
     /// The data message that is open (its first frame has arrived).
     message: Option<Message>,
-    /// First bytes of the open message, or a control payload, that were split over reads.
+    /// What is kept of the open message, if it was split over reads.
     carry: Vec<u8>,
     control_carry: Vec<u8>,
 }
@@ -70,6 +70,17 @@ struct Frame {
 struct Message {
     bytes: u64,
     deflated: bool,
+}
+
+impl Message {
+    /// So many of its bytes are handed over.
+    fn kept_bytes(self) -> usize {
+        if self.deflated {
+            usize::MAX
+        } else {
+            HEAD_BYTES
+        }
+    }
 }
 
 impl FrameParser {
@@ -117,19 +128,19 @@ impl FrameParser {
         if whole && self.carry.is_empty() {
             // The ordinary case: everything that is looked at lies in this read.
             on(Received::Message {
-                head: &payload[..payload.len().min(HEAD_BYTES)],
+                payload: &payload[..payload.len().min(message.kept_bytes())],
                 bytes: message.bytes,
                 deflated: message.deflated,
             });
             self.message = None;
             return;
         }
-        let room = HEAD_BYTES - self.carry.len();
+        let room = message.kept_bytes() - self.carry.len();
         self.carry
             .extend_from_slice(&payload[..payload.len().min(room)]);
         if whole {
             on(Received::Message {
-                head: &self.carry,
+                payload: &self.carry,
                 bytes: message.bytes,
                 deflated: message.deflated,
             });
@@ -310,10 +321,10 @@ mod tests {
         for part in [&stream[..600], &stream[600..]] {
             parser
                 .feed(part, |r| {
-                    let Received::Message { head, bytes, .. } = r else {
+                    let Received::Message { payload, bytes, .. } = r else {
                         panic!()
                     };
-                    assert_eq!((head.len(), bytes), (HEAD_BYTES, 5000));
+                    assert_eq!((payload.len(), bytes), (HEAD_BYTES, 5000));
                 })
                 .unwrap();
         }
