@@ -15,6 +15,7 @@ import pytest
 import yaml
 from images import in_context, stages
 from processes import ROOT, Process, free_port, system_binary, weirgate_binary
+from recipes import assert_known, default_ms, run
 from waiting import until
 
 DOCKERFILE = stages((ROOT / "Dockerfile").read_text())
@@ -31,13 +32,6 @@ def tracked():
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-def run(argv, env):
-    """(status, output) of a program that sees this environment and no other."""
-    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, timeout=20)
-    return done.returncode, done.stdout
-
-
 def path_with_weirgate():
     return os.pathsep.join([str(weirgate_binary().parent), "/usr/bin", "/bin"])
 
@@ -47,20 +41,6 @@ def gateways():
     status, text = run([weirgate_binary(), "--help"], {})
     assert status == 0
     return set(re.findall(r"^  ([a-z]+) ", text.split("Commands:")[1].split("\n\n")[0], re.M))
-
-
-def assert_known(env, gateway="levels"):
-    """Every name means something to the program, every value is good, and each one is what counts."""
-    status, text = run([weirgate_binary(), gateway, "--check"], env)
-    assert status == 0 and "warning" not in text, text
-    for name in set(env) - {"WEIRGATE_GATEWAY"}:
-        assert re.search(rf"\b{name}$", text, re.M), f"{name} changes nothing:\n{text}"
-
-
-def default_ms(name):
-    """The default of a setting in milliseconds, from the program."""
-    _, text = run([weirgate_binary(), "levels", "--check"], {})
-    return int(re.search(rf"--{name}\s+(\d+)", text).group(1))
 
 
 # --- images
@@ -186,47 +166,6 @@ def test_compose_files_ask_for_what_there_is(file):
         grace_s = int(service.get("stop_grace_period", "10s").removesuffix("s"))
         assert grace_s * 1000 > default_ms("stop-timeout-ms")
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
-
-
-# --- Kubernetes
-
-def manifest(kind):
-    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "levels.yaml").read_text())
-    return next(d for d in documents if d["kind"] == kind)
-
-
-def test_a_rolling_update_takes_no_pod_away_before_its_time():
-    spec = manifest("Deployment")["spec"]
-    pod = spec["template"]["spec"]
-    container = pod["containers"][0]
-    env = {e["name"]: e["value"] for e in container["env"]}
-    assert_known(env)
-    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    drain_ms = int(env["WEIRGATE_DRAIN_DELAY_MS"]) + int(env["WEIRGATE_DRAIN_MS"])
-    assert pod["terminationGracePeriodSeconds"] * 1000 == drain_ms + default_ms("stop-timeout-ms") + 5000
-    ready, live = container["readinessProbe"], container["livenessProbe"]
-    assert (ready["httpGet"]["path"], live["httpGet"]["path"]) == ("/ready", "/health")
-    notice_s = ready["periodSeconds"] * ready["failureThreshold"]
-    assert notice_s * 1000 < int(env["WEIRGATE_DRAIN_DELAY_MS"]), "the delay is over before anyone can notice"
-    assert container["image"] == "weirgate:levels" and not pod["enableServiceLinks"]
-
-
-def test_a_pod_may_do_nothing_but_serve():
-    pod = manifest("Deployment")["spec"]["template"]["spec"]
-    container = pod["containers"][0]
-    user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
-    assert pod["securityContext"]["runAsNonRoot"] and user == DOCKERFILE["levels"].last("USER")
-    security = container["securityContext"]
-    assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
-    assert security["capabilities"] == {"drop": ["ALL"]}
-
-
-def test_service_and_budget_select_the_pods():
-    labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
-    service, budget = manifest("Service")["spec"], manifest("PodDisruptionBudget")["spec"]
-    assert service["selector"] == labels == budget["selector"]["matchLabels"]
-    names = {p["name"] for p in manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"]}
-    assert {p["targetPort"] for p in service["ports"]} <= names
 
 
 # --- systemd and Debian
