@@ -2,6 +2,7 @@
 documents, word for word."""
 import asyncio
 import json
+import re
 import sys
 
 import pytest
@@ -19,7 +20,7 @@ def wired(ports):
     assert services.keys() == ports.keys()
 
     def local(value):
-        value = str(value).replace("${INTERNAL_AUTH_TOKEN:-change-me}", TOKEN)
+        value = re.sub(r"\$\{INTERNAL_AUTH_TOKEN:\?[^}]*\}", TOKEN, str(value))
         for name, port in ports.items():
             value = value.replace(f"//{name}:8000", f"//127.0.0.1:{port}")
         assert "${" not in value, value
