@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -35,6 +35,14 @@ lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	python3 scripts/tidy.py
 	scripts/deny.sh
 	@echo "make lint: clean"
+
+# Kept between calls, and made anew when its requirements change.
+DOCS := target/docs-venv
+
+docs: ## The documents as a site with a search, every link checked: target/site (pip)
+	[ $(DOCS)/stamp -nt scripts/site/requirements.txt ] || { \
+	    python3 -m venv $(DOCS) && $(DOCS)/bin/pip install -q -r scripts/site/requirements.txt && touch $(DOCS)/stamp; }
+	$(DOCS)/bin/python scripts/site/build.py
 
 bench: deps build ## Micro benchmarks, then latency against the raw limit (minutes)
 	cargo bench --workspace --locked

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Makes target/site from the documents (make docs installs what it needs).
+
+The pages keep their places, so links between them stay as they are. A linked file of another kind, such as a source file
+or a recipe, gets a page with its text. A link that leads nowhere ends the program with status 1.
+"""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TARGET = ROOT / "target"
+SOURCE = TARGET / "site-source"
+# Beside everything in docs/.
+PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PERF.md", "SECURITY.md", "CHANGELOG.md", "clients/js/README.md",
+         "clients/python/README.md", "loadtest/peers/README.md"]
+PICTURES = {".png", ".svg", ".jpg"}
+LANGUAGES = {".rs": "rust", ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".yaml": "yaml",
+             ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".html": "html", ".json": "json", ".jsx": "jsx"}
+FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
+
+
+class Pages:
+    """The files of the site: those that were asked for, and those that a link of them names."""
+
+    def __init__(self):
+        self.done, self.dead = set(), []
+
+    def page(self, path):
+        """Copies a document, with its links turned to what the site has."""
+        if path in self.done:
+            return
+        self.done.add(path)
+        text = path.read_text()
+        parts = FENCE.split(text)
+        # Every second part is code, where nothing is a link.
+        parts[::2] = [LINK.sub(lambda link: self.link(path, link), part) for part in parts[::2]]
+        self.write(path, "".join(parts))
+
+    def link(self, page, link):
+        begin, target, anchor, end = link.groups()
+        if re.match(r"[a-z]+:", target):
+            return link.group()
+        path = (page.parent / target).resolve()
+        if not path.exists():
+            self.dead.append(f"{page.relative_to(ROOT)}: {target}")
+        elif path.is_dir():
+            # A folder is no page: its README, or nothing to follow.
+            if (path / "README.md").exists():
+                self.page(path / "README.md")
+                return f"{begin}{target.rstrip('/')}/README.md{anchor or ''}{end}"
+            return "]"
+        elif path.suffix == ".md":
+            self.page(path)
+        elif path.suffix in PICTURES:
+            self.copy(path)
+        else:
+            self.code(path)
+            return f"{begin}{target}.md{end}"
+        return link.group()
+
+    def copy(self, path):
+        there = SOURCE / path.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, there)
+
+    def code(self, path):
+        """A page with the text of a file; the search leaves it out."""
+        if path in self.done:
+            return
+        self.done.add(path)
+        name = path.relative_to(ROOT)
+        language = LANGUAGES.get(path.suffix, "text")
+        page = f"---\nsearch:\n  exclude: true\n---\n# {name}\n\n````{language}\n{path.read_text()}\n````\n"
+        self.write(path.with_name(path.name + ".md"), page)
+
+    def write(self, path, text):
+        there = SOURCE / path.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(text)
+
+
+def navigation():
+    """The order of docs/README.md: its headings, and the first link of each row."""
+    nav, section = [{"weirgate": "README.md"}], None
+    for line in (ROOT / "docs" / "README.md").read_text().splitlines():
+        if line.startswith("## "):
+            section = []
+            nav.append({line[3:]: section})
+        elif (row := re.match(r"\| \[([^]]+)\]\(([^)]+)\)", line)) and section is not None:
+            path = (ROOT / "docs" / row[2]).resolve().relative_to(ROOT)
+            section.append({row[1]: str(path)})
+    return nav
+
+
+def build():
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    pages = Pages()
+    for path in [*(ROOT / page for page in PAGES), *sorted((ROOT / "docs").rglob("*.md"))]:
+        pages.page(path)
+    for _, target, _, _ in LINK.findall((ROOT / "llms.txt").read_text()):
+        if not (ROOT / target).exists():
+            pages.dead.append(f"llms.txt: {target}")
+    if pages.dead:
+        sys.exit("site: links that lead nowhere:\n" + "\n".join(pages.dead))
+    settings = (HERE / "mkdocs.yml").read_text() + yaml.safe_dump({"nav": navigation()}, allow_unicode=True)
+    # Its folders are beside it.
+    (TARGET / "mkdocs.yml").write_text(settings)
+    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", "mkdocs.yml"], cwd=TARGET)
+    if done.returncode:
+        sys.exit(done.returncode)
+    shutil.copyfile(ROOT / "llms.txt", TARGET / "site" / "llms.txt")
+    print(f"site: {len(pages.done)} pages in target/site; open target/site/index.html")
+
+
+if __name__ == "__main__":
+    build()
