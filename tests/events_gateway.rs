@@ -6,6 +6,7 @@ mod world;
 mod events_gateway {
     use super::*;
 
+    mod bus;
     mod waiting;
 }
 

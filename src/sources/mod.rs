@@ -12,6 +12,7 @@
 //! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
 //! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
 //! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
 //! | `socket` | one socket and one waker in one poll; TCP, TLS |
 //! | `tls_stream` | TLS on a socket that never blocks |
 
@@ -19,6 +20,8 @@
 pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod outage;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod publisher;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
@@ -31,12 +34,15 @@ mod tls_stream;
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::hub::Now;
 use crate::queue_bytes::QueueBytes;
+
+#[cfg(any(feature = "nats", feature = "redis"))]
+pub use self::publisher::Publisher;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -89,6 +95,32 @@ impl SourceLink {
         self.events.send(event).map_err(|_| LoopGone)?;
         (self.wake)();
         Ok(())
+    }
+
+    /// Puts an event in the channel if there is room now, and wakes the loop. Returns whether there
+    /// was room: for a bus that cannot be made to wait.
+    ///
+    /// # Errors
+    /// The loop is gone: the source ends.
+    pub fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
+        let bytes = event.payload_bytes();
+        let room = self.bytes.as_ref();
+        if room.is_some_and(|room| !room.try_take(bytes)) {
+            return Ok(false);
+        }
+        match self.events.try_send(event) {
+            Ok(()) => {
+                (self.wake)();
+                Ok(true)
+            }
+            Err(TrySendError::Full(_)) => {
+                if let Some(room) = room {
+                    room.give_back(bytes);
+                }
+                Ok(false)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(LoopGone),
+        }
     }
 
     /// The instant now, on the clocks that the loop uses.
