@@ -61,7 +61,9 @@ impl Instances {
     pub(super) fn heard(&mut self, now_us: u64, id: &InstanceId) -> Option<bool> {
         if let Some(instance) = self.known.get_mut(id) {
             instance.heard_us = now_us;
-            return Some(!std::mem::replace(&mut instance.is_there, true));
+            let is_new = !std::mem::replace(&mut instance.is_there, true);
+            instance.is_late &= !is_new;
+            return Some(is_new);
         }
         if self.known.len() >= self.max && !self.forget_one() {
             return None;
