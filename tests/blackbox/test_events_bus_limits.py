@@ -16,11 +16,19 @@ class Pretender:
     def __init__(self, redis_server, name="pretender"):
         self.client, self.name = redis_server.client(), name
         self.stopped = threading.Event()
-        threading.Thread(target=self._stay, daemon=True).start()
+        self.thread = threading.Thread(target=self._stay, daemon=True)
+        self.thread.start()
 
     def _stay(self):
         while not self.stopped.wait(0.3):
             self.say("here")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.thread.join(5)
 
     def say(self, words, body=b""):
         """Publishes a message in its own name."""
@@ -31,10 +39,10 @@ async def test_pushes_that_wait_are_bounded(start_weirgate, redis_server):
     flags = ["--events-bus-waiting-max", "3", "--events-bus-wait-ms", "3000"]
     weirgate, = start_instances(start_weirgate, redis_server, 1, *flags)
     await know_each_other([weirgate])
-    pretender = Pretender(redis_server)
-    await until(lambda: knows(weirgate, 2), 20, "the pretender")
     async with device(weirgate, "a") as client:
-        answers = await asyncio.gather(*(asyncio.to_thread(push, weirgate, "e", {"n": n}, "a") for n in range(10)))
+        with Pretender(redis_server):
+            await until(lambda: knows(weirgate, 2), 20, "the pretender")
+            answers = await asyncio.gather(*(asyncio.to_thread(push, weirgate, "e", {"n": n}, "a") for n in range(10)))
         refused = [answer for answer in answers if answer[0] == 503]
         assert len(refused) == 7, answers
         assert refused[0] == (503, {"detail": "Too many pushes wait for other instances"})
@@ -45,7 +53,6 @@ async def test_pushes_that_wait_are_bounded(start_weirgate, redis_server):
             await received(client)
         assert await is_silent(client), "a refused push reaches nobody"
     assert scrape(weirgate).sum("weirgate_events_bus_pushes_refused_total") == 7
-    pretender.stopped.set()
 
 
 async def test_what_others_say_on_the_channel_breaks_nothing(start_weirgate, redis_server):
@@ -63,7 +70,8 @@ async def test_what_others_say_on_the_channel_breaks_nothing(start_weirgate, red
         assert (await pushed(instances[1], {"n": 1}, "a"))["sent"] == 1
         assert await received(client) == {"n": 1}
         # Who may publish on the channel may push: an instance is known by the bus alone.
-        Pretender(redis_server, "p").say("push 1 0 1", b'{"event":"e","data":{"n":2},"targets":{"device_ids":["a"]}}')
+        with Pretender(redis_server, "p") as pretender:
+            pretender.say("push 1 0 1", b'{"event":"e","data":{"n":2},"targets":{"device_ids":["a"]}}')
         assert await received(client) == {"n": 2}
         assert await is_silent(client)
     lines = [line for line in instances[0].log().splitlines() if "is ignored" in line]

@@ -132,7 +132,10 @@ fn redis(
     }
     let (publisher, handle) = RedisPublisher::new(settings, status()).map_err(wrong)?;
     let (events, taken) = run("bus-subscribe", source, clock)?;
-    let (publishing, _) = run("bus-publish", publisher, clock)?;
+    // What it says is short: `Up` and `Down`.
+    let (sender, publishing) = bounded(EVENTS_MAX);
+    let link = SourceLink::new(sender, Box::new(|| {}), clock);
+    start("bus-publish", move || Box::new(publisher).run(link))?;
     Ok(Connection {
         publish: Box::new(move |subject, bytes| handle.publish(subject, bytes)),
         events,
