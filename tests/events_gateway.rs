@@ -7,6 +7,7 @@ mod events_gateway {
     use super::*;
 
     mod bus;
+    mod toy_bus;
     mod waiting;
 }
 

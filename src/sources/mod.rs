@@ -175,4 +175,18 @@ mod tests {
         assert_eq!(taken.held(), 0);
         assert!(source.join().is_ok());
     }
+
+    #[test]
+    fn a_bus_that_cannot_wait_learns_that_there_is_no_room() {
+        let (bytes, taken) = QueueBytes::new(10);
+        let (sender, events) = bounded(2);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
+        assert_eq!(link.try_send(message(8)), Ok(true));
+        assert_eq!(link.try_send(message(8)), Ok(false), "bytes");
+        assert_eq!(link.try_send(message(1)), Ok(true));
+        assert_eq!(link.try_send(message(1)), Ok(false), "messages");
+        assert_eq!(taken.held(), 9, "what was not sent holds nothing");
+        drop(events);
+        assert_eq!(link.try_send(message(1)), Err(LoopGone));
+    }
 }

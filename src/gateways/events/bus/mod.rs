@@ -60,9 +60,9 @@ pub struct ExchangeSettings {
 pub enum Action {
     /// Publish these bytes; `number` is that of a push, for [`Exchange::unsent`].
     Publish {
-        /// For whom.
+        /// The instances that should read it.
         to: To,
-        /// What.
+        /// The whole message.
         bytes: Vec<u8>,
         /// Of which push it is, if it is of one.
         number: Option<u64>,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 pub(super) enum Ignored {
     /// It is no message of instances, or its push cannot be read.
     Bad,
-    /// It came before.
+    /// A message with the same number, or a later one, came before.
     Duplicate,
     /// It is a part of a push of which another part is missing.
     Incomplete,

@@ -166,3 +166,33 @@ fn new_id() -> InstanceId {
     let random = RandomState::new().hash_one(0);
     InstanceId::from(format!("{random:016x}").as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushes_that_wait_are_bounded_in_number_and_bytes() {
+        let (commands, _received) = unbounded();
+        let waiting = Waiting {
+            pushes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            pushes_max: 3,
+        };
+        let bus = Bus {
+            commands,
+            waiting: Arc::new(waiting),
+            stats: Arc::default(),
+        };
+        let large = bus
+            .room(WAITING_BYTES_MAX + 1)
+            .expect("room for one of any size");
+        assert!(bus.room(1).is_none());
+        drop(large);
+        let rooms: Vec<_> = (0..3).filter_map(|_| bus.room(1)).collect();
+        assert!(rooms.len() == 3 && bus.room(1).is_none());
+        assert_eq!(bus.stats.refused(), 2);
+        drop(rooms);
+        assert!(bus.room(WAITING_BYTES_MAX).is_some());
+    }
+}

@@ -269,3 +269,92 @@ pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
     let started = std::thread::Builder::new().name(name.into()).spawn(work);
     started.map(drop).map_err(RunError::Thread)
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::feeds::BusMessage;
+    use crate::gateways::events::bus::ExchangeSettings;
+    use crate::hub::FrameBytes;
+    use crate::queue_bytes::QueueBytes;
+    use crate::reactor::LateWake;
+
+    #[test]
+    fn a_loop_that_delivers_nothing_stops_the_bus() {
+        let (events, received) = bounded(1_024);
+        let (bytes, taken) = QueueBytes::new(1_024 * 1_024);
+        let connection = Connection {
+            publish: Box::new(|_, _| true),
+            events: received,
+            taken,
+            publishing: None,
+        };
+        let settings = ExchangeSettings {
+            wait_us: 1_000,
+            message_bytes_max: 1_000,
+            push_bytes_max: 1_000,
+            instances_max: 4,
+        };
+        let clock = Clock::start();
+        let (commands, commanded) = unbounded();
+        let (input, inputs) = unbounded();
+        let around = Surroundings {
+            input,
+            wake: LateWake::default(),
+            frame_bytes: FrameBytes::default(),
+            clock,
+        };
+        let deliverer = Deliverer {
+            commands: commands.clone(),
+            json_depth_max: 8,
+            around,
+        };
+        let stats = Arc::default();
+        let exchange = Exchange::new(InstanceId::from("me"), settings, Arc::clone(&stats));
+        let thread = BusThread::new(
+            exchange,
+            "name".to_owned(),
+            connection,
+            commanded,
+            deliverer,
+            &stats,
+        );
+        std::thread::spawn(move || thread.run());
+        let pushes = DELIVERING_MAX + 30;
+        for number in 1..=pushes {
+            let body = r#"{"event":"e","targets":{"device_ids":["a"]}}"#;
+            let payload = format!("weirgate-events/1 other push {number} 0 1\n{body}").into_bytes();
+            assert!(bytes.take(payload.len()));
+            let message = BusMessage {
+                subject: "name".into(),
+                pattern: None,
+                payload,
+                position: None,
+                received: clock.now(),
+                quiet: false,
+            };
+            events.send(BusEvent::Message(message)).expect("room");
+        }
+        let soon = Duration::from_secs(10);
+        let mut held = Vec::new();
+        for _ in 0..DELIVERING_MAX {
+            held.push(inputs.recv_timeout(soon).expect("a push"));
+        }
+        let none = inputs.recv_timeout(Duration::from_millis(100));
+        assert!(none.is_err(), "no more until the loop has delivered some");
+        for number in 1..=30 {
+            let delivered = Command::Delivered {
+                origin: InstanceId::from("other"),
+                number,
+                sent: 0,
+            };
+            commands.send(delivered).expect("the thread");
+        }
+        for _ in 0..30 {
+            held.push(inputs.recv_timeout(soon).expect("a push"));
+        }
+        assert_eq!(held.len(), pushes);
+    }
+}
