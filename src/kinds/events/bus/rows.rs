@@ -143,8 +143,8 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
 pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     let urls = checked.url("events-bus");
     let mut wrong = Vec::new();
-    let mut refuse = |flag, allowed: &str| {
-        wrong.push(checked.refused(flag, &Refused::new("", allowed)));
+    let mut refuse = |flag, value: &str, allowed| {
+        wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
     let schemes: Vec<_> = urls
         .expose()
@@ -156,32 +156,29 @@ pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
         .collect();
     let is_redis = schemes.iter().any(|scheme| REDIS_SCHEMES.contains(scheme));
     if !urls.expose().is_empty() && (schemes.contains(&"") || is_redis && schemes.len() > 1) {
-        refuse(
-            "events-bus",
-            "one URL of Redis, or URLs of NATS servers, with their scheme",
-        );
+        let allowed = "one URL of Redis, or URLs of NATS servers, with their scheme";
+        refuse("events-bus", urls.expose(), allowed);
     }
-    let is_set = |flag| checked.path(flag).is_some();
-    for flag in ["cert", "key", "creds", "nkey"] {
-        let (flag, partner) = match flag {
-            "cert" => ("events-bus-cert", Some("events-bus-key")),
-            "key" => ("events-bus-key", Some("events-bus-cert")),
-            "creds" => ("events-bus-creds", None),
-            _ => ("events-bus-nkey", None),
-        };
-        if !is_set(flag) {
+    let value = |flag| checked.text(flag);
+    let is_set = |flag| !value(flag).is_empty();
+    for (flag, partner) in [
+        ("events-bus-cert", Some("events-bus-key")),
+        ("events-bus-key", Some("events-bus-cert")),
+        ("events-bus-creds", None),
+        ("events-bus-nkey", None),
+    ] {
+        let allowed = if !is_set(flag) {
             continue;
-        }
-        if is_redis {
-            refuse(flag, "nothing, with Redis");
+        } else if is_redis {
+            "none, for Redis"
         } else if partner.is_some_and(|partner| !is_set(partner)) {
-            refuse(
-                flag,
-                "nothing, without --events-bus-cert and --events-bus-key both",
-            );
+            "a file, beside another one: --events-bus-cert and --events-bus-key go together"
         } else if flag == "events-bus-nkey" && is_set("events-bus-creds") {
-            refuse(flag, "nothing, beside --events-bus-creds");
-        }
+            "none, beside --events-bus-creds"
+        } else {
+            continue;
+        };
+        refuse(flag, &value(flag), allowed);
     }
     wrong
 }
