@@ -95,6 +95,21 @@ async def test_a_nats_user_that_may_not_publish_is_told(start_weirgate, start_na
     assert (await pushed(weirgate, {}, "a"))["bus"] == "away"
 
 
+async def test_the_documented_permissions_are_enough(start_weirgate, redis_server, start_nats):
+    rules = ["resetchannels", "&weirgate.events", "&weirgate.events.*", "-@all", "+subscribe", "+unsubscribe", "+publish", "+ping"]
+    redis_server.client().execute_command("ACL", "SETUSER", "weirgate", "on", ">pw", *rules)
+    names = '["weirgate.events", "weirgate.events.*"]'
+    users = f"[ {{ user: weirgate, password: pw, permissions: {{ publish: {names}, subscribe: {names} }} }} ]"
+    nats = start_nats(config=f"authorization {{ users = {users} }}")
+    for url in [f"redis://weirgate:pw@127.0.0.1:{redis_server.port}", f"nats://weirgate:pw@127.0.0.1:{nats.port}"]:
+        instances = [start_weirgate("events", "--events-bus", url, "--events-bus-wait-ms", "5000", env=ENV) for _ in range(2)]
+        await know_each_other(instances)
+        async with device(instances[1], "a") as client:
+            assert (await pushed(instances[0], {"n": 1}, "a"))["sent"] == 1
+            assert await received(client) == {"n": 1}
+        assert not any("refused" in one.log() or "ermission" in one.log() for one in instances)
+
+
 async def test_large_pushes_go_over_redis(start_weirgate, redis_server):
     instances = start_instances(start_weirgate, redis_server, 2)
     await know_each_other(instances)

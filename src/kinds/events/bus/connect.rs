@@ -32,10 +32,12 @@ pub(super) struct BusAddress {
     nkey: Option<PathBuf>,
 }
 
+/// Publishes bytes on a subject. Returns `false` if too much waits to be written.
+pub(super) type Publish = Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>;
+
 /// The threads of the connections run, and this is how they are spoken to.
 pub(super) struct Connection {
-    /// Publishes, or returns `false`.
-    pub(super) publish: Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>,
+    pub(super) publish: Publish,
     /// Of the subscribed connection.
     pub(super) events: Receiver<BusEvent>,
     /// Gives the room of taken events back.
