@@ -1,7 +1,6 @@
 //! Several instances on a toy bus: what devices get, what services are told, who is missing.
 
 use super::toy_bus::{Bus, WAIT_US, body, event};
-use super::*;
 
 #[test]
 fn a_push_reaches_every_connection_of_a_device_once_wherever_it_is() {

@@ -48,7 +48,9 @@ impl Bus {
             instances: Vec::new(),
             now: Now::default(),
         };
-        (0..instances).for_each(|_| drop(bus.add()));
+        for _ in 0..instances {
+            bus.add();
+        }
         bus.advance(1_000);
         bus
     }
