@@ -34,11 +34,19 @@ impl QueueBytes {
         (Arc::clone(&bytes), TakenBytes(bytes))
     }
 
+    /// Takes room for an event if there is room now. Returns whether there was.
+    pub fn try_take(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let has_room = !state.is_full(bytes, self.max);
+        if has_room {
+            state.held += bytes;
+        }
+        has_room
+    }
+
     /// Takes room for an event, waiting while others hold too much; `false`: the loop is gone.
     pub fn take(&self, bytes: usize) -> bool {
-        let is_full = |s: &mut State| {
-            !s.is_loop_gone && s.held > 0 && bytes > self.max.saturating_sub(s.held)
-        };
+        let is_full = |s: &mut State| s.is_full(bytes, self.max);
         let mut state = self.state();
         if is_full(&mut state) {
             state.waiting += 1;
@@ -50,20 +58,31 @@ impl QueueBytes {
         !state.is_loop_gone
     }
 
+    /// The loop has taken an event of so many bytes, or the event was not sent after all.
+    pub fn give_back(&self, bytes: usize) {
+        let mut state = self.state();
+        state.held -= bytes;
+        // A notification is a system call, and hardly ever does a source wait.
+        if state.waiting > 0 {
+            self.changed.notify_one();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_full(&self, bytes: usize, max: usize) -> bool {
+        !self.is_loop_gone && self.held > 0 && bytes > max.saturating_sub(self.held)
     }
 }
 
 impl TakenBytes {
     /// The loop has taken an event of so many bytes.
     pub fn give_back(&self, bytes: usize) {
-        let mut state = self.0.state();
-        state.held -= bytes;
-        // A notification is a system call, and hardly ever does a source wait.
-        if state.waiting > 0 {
-            self.0.changed.notify_one();
-        }
+        self.0.give_back(bytes);
     }
 
     /// Bytes of the events between the source and the loop.
@@ -105,6 +124,16 @@ mod tests {
         taken.give_back(6);
         assert_eq!(has_taken.recv(), Ok(true));
         assert_eq!(taken.held(), 5);
+    }
+
+    #[test]
+    fn a_source_that_cannot_wait_learns_that_there_is_no_room() {
+        let (bytes, taken) = QueueBytes::new(10);
+        assert!(bytes.try_take(6) && !bytes.try_take(5) && bytes.try_take(4));
+        taken.give_back(10);
+        assert!(bytes.try_take(1_000) && !bytes.try_take(1));
+        bytes.give_back(1_000);
+        assert_eq!(taken.held(), 0);
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod world;
 mod events_gateway {
     use super::*;
 
+    mod bus;
+    mod toy_bus;
     mod waiting;
 }
 

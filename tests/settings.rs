@@ -187,6 +187,14 @@ fn wrong_values() {
         (&["events"], &[("MAX_MESSAGE_BYTES", "64k")]),
         (&["events"], &[("LOBBY_URL", "lobby:8000")]),
         (&["events"], &[("LOBBY_URL", "http://ann:s3cret@lobby")]),
+        (&["events", "--events-bus=http://ann:s3cret@h"], &[]),
+        (&["events", "--events-bus=redis://a,redis://b"], &[]),
+        (&["events", "--events-bus-name=a.*"], &[]),
+        (&["events", "--events-bus-cert=c"], &[]),
+        (
+            &["events", "--events-bus-nkey=n"],
+            &[("WEIRGATE_EVENTS_BUS", "redis://a")],
+        ),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {

@@ -12,6 +12,7 @@
 //! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
 //! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
 //! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
 //! | `socket` | one socket and one waker in one poll; TCP, TLS |
 //! | `tls_stream` | TLS on a socket that never blocks |
 
@@ -19,6 +20,8 @@
 pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod outage;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod publisher;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
@@ -31,12 +34,15 @@ mod tls_stream;
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::hub::Now;
 use crate::queue_bytes::QueueBytes;
+
+#[cfg(any(feature = "nats", feature = "redis"))]
+pub use self::publisher::Publisher;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -91,6 +97,32 @@ impl SourceLink {
         Ok(())
     }
 
+    /// Puts an event in the channel if there is room now, and wakes the loop. Returns whether there
+    /// was room: for a bus that cannot be made to wait.
+    ///
+    /// # Errors
+    /// The loop is gone: the source ends.
+    pub fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
+        let bytes = event.payload_bytes();
+        let room = self.bytes.as_ref();
+        if room.is_some_and(|room| !room.try_take(bytes)) {
+            return Ok(false);
+        }
+        match self.events.try_send(event) {
+            Ok(()) => {
+                (self.wake)();
+                Ok(true)
+            }
+            Err(TrySendError::Full(_)) => {
+                if let Some(room) = room {
+                    room.give_back(bytes);
+                }
+                Ok(false)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(LoopGone),
+        }
+    }
+
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
@@ -142,5 +174,19 @@ mod tests {
         assert!(most > 15 * MIB && most <= 64 * MIB, "{most} bytes");
         assert_eq!(taken.held(), 0);
         assert!(source.join().is_ok());
+    }
+
+    #[test]
+    fn a_bus_that_cannot_wait_learns_that_there_is_no_room() {
+        let (bytes, taken) = QueueBytes::new(10);
+        let (sender, events) = bounded(2);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
+        assert_eq!(link.try_send(message(8)), Ok(true));
+        assert_eq!(link.try_send(message(8)), Ok(false), "bytes");
+        assert_eq!(link.try_send(message(1)), Ok(true));
+        assert_eq!(link.try_send(message(1)), Ok(false), "messages");
+        assert_eq!(taken.held(), 9, "what was not sent holds nothing");
+        drop(events);
+        assert_eq!(link.try_send(message(1)), Err(LoopGone));
     }
 }

@@ -322,6 +322,24 @@ metric_names! { |at|
         "Messages of disconnected devices that were not forwarded.";
     EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
         "Bytes of messages of devices that wait or are being answered, disconnected devices included.";
+    EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
+        "1 while the bus between instances (--events-bus) carries what this instance publishes.";
+    EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
+        "Instances on the bus, this one included.";
+    EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
+        "Pushes that wait for the counts of other instances.";
+    EVENTS_BUS_PUSHES_SENT = Counter "weirgate_events_bus_pushes_sent_total" []
+        "Pushes published for other instances.";
+    EVENTS_BUS_PUSHES_RECEIVED = Counter "weirgate_events_bus_pushes_received_total" []
+        "Pushes received from other instances.";
+    EVENTS_BUS_PUSHES_INCOMPLETE = Counter "weirgate_events_bus_pushes_incomplete_total" []
+        "Pushes answered while the bus was away or without the counts of all other instances.";
+    EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
+        "Pushes refused because too many waited for other instances.";
+    EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
+        "Messages of the bus that this instance did not take in time; an outage of the bus counts once.";
+    EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
+        "Messages of the bus without effect, by reason.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
         "Ended requests to the proxy, by outcome.";
     PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]

@@ -7,6 +7,7 @@ mod compression;
 mod files;
 mod fixed;
 mod frames;
+mod instances;
 mod nats;
 mod redis;
 mod tables;
@@ -18,6 +19,7 @@ use compression::COMPRESSION;
 use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use instances::INSTANCES;
 use nats::NATS;
 use redis::REDIS;
 use tables::settings;
@@ -73,6 +75,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(COMPRESSION)
         .chain(FILES)
         .chain(FRAMES)
+        .chain(INSTANCES)
         .chain(NATS)
         .chain(REDIS)
 }

@@ -4,6 +4,7 @@
 
 mod direct;
 mod hang;
+mod instances;
 mod never_read;
 mod push;
 mod pusher;
@@ -43,6 +44,8 @@ pub(crate) enum EventsCommand {
     Hang(hang::HangArgs),
     /// One event to all devices, and the same frame from the raw limit
     Push(push::PushArgs),
+    /// One event to all devices of several instances on a bus, and the same from one instance
+    Instances(instances::InstancesArgs),
     /// Events to all devices while some never read, and without those
     NeverRead(never_read::NeverReadArgs),
 }
@@ -68,21 +71,31 @@ pub(crate) fn run(command: EventsCommand, stop: &Arc<AtomicBool>) -> Result<(), 
         EventsCommand::Requests(args) => requests::run(&args, stop),
         EventsCommand::Hang(args) => hang::run(&args, stop),
         EventsCommand::Push(args) => push::run(&args, stop),
+        EventsCommand::Instances(args) => instances::run(&args, stop),
         EventsCommand::NeverRead(args) => never_read::run(&args, stop),
     }
 }
 
 /// The gateway in front of these services.
 fn server(common: &Common, lobby: &Service, simulation: &Service) -> Result<Program, Fault> {
+    server_with(common, lobby, simulation, &[])
+}
+
+/// The same with more values: what stands for each in the command, its variable, the value.
+fn server_with(
+    common: &Common,
+    lobby: &Service,
+    simulation: &Service,
+    more: &[(&str, &str, &str)],
+) -> Result<Program, Fault> {
     let [lobby, simulation] = [lobby, simulation].map(|s| format!("http://{}", s.addr));
-    let server = launch::server_of_devices(
-        &common.server,
-        &[
-            ("{lobby}", "LOBBY_URL", &lobby),
-            ("{simulation}", "SIMULATION_URL", &simulation),
-            ("{token}", "INTERNAL_AUTH_TOKEN", TOKEN),
-        ],
-    )?;
+    let mut given = vec![
+        ("{lobby}", "LOBBY_URL", lobby.as_str()),
+        ("{simulation}", "SIMULATION_URL", &simulation),
+        ("{token}", "INTERNAL_AUTH_TOKEN", TOKEN),
+    ];
+    given.extend_from_slice(more);
+    let server = launch::server_of_devices(&common.server, &given)?;
     pin(common, &server)?;
     Ok(server)
 }
@@ -104,17 +117,21 @@ fn devices(
     count: usize,
     stop: &Arc<AtomicBool>,
 ) -> Result<Fleet, Fault> {
-    let target = Target {
+    let mut fleet = Fleet::new(target(server, name), Arc::clone(stop))?;
+    fleet.open(kind, count)?;
+    fleet.run(SETTLE_US, |_| false)?;
+    Ok(fleet)
+}
+
+/// Where the devices of this name connect.
+fn target(server: &Program, name: &str) -> Target {
+    Target {
         addr: server.addr,
         path: format!("/ws?device_id={name}-{{n}}"),
         deflate: None,
         send: None,
         throttle_kbit: 0,
-    };
-    let mut fleet = Fleet::new(target, Arc::clone(stop))?;
-    fleet.open(kind, count)?;
-    fleet.run(SETTLE_US, |_| false)?;
-    Ok(fleet)
+    }
 }
 
 /// Fails when a median is over its bound, or there is none.

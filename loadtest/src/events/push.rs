@@ -18,6 +18,7 @@ use crate::fault::{Fault, Tried};
 use crate::fleet::{Fleet, Kind};
 use crate::launch::{self, Program};
 use crate::payload::Payload;
+use crate::process::Process;
 use crate::report::{self, row, spread_text, table};
 use crate::stats::{Spread, median, spread};
 
@@ -48,14 +49,21 @@ pub(crate) struct PushArgs {
 
 /// One part: medians over its pushes.
 #[derive(Serialize)]
-struct Part {
+pub(super) struct Part {
     /// From the first byte of the request until the last device has the event.
-    last_ms: f64,
-    /// Server CPU time of a push, all threads.
-    cpu_ms: f64,
+    pub(super) last_ms: f64,
+    /// CPU time of a push, all threads of all servers.
+    pub(super) cpu_ms: f64,
     /// Deliveries that did not come, and those that came again.
-    missing: u64,
-    twice: u64,
+    pub(super) missing: u64,
+    pub(super) twice: u64,
+}
+
+/// What is pushed in a part.
+#[derive(Clone, Copy)]
+pub(super) struct Pushes {
+    pub(super) devices: usize,
+    pub(super) pushes: u64,
 }
 
 /// The result of `loadtest events push`.
@@ -87,15 +95,19 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         to: lines,
         payload: Payload::new(a.bytes),
     };
+    let pushes = Pushes {
+        devices: a.devices,
+        pushes: a.pushes,
+    };
     let rounds = Rounds::measure(a.rounds, |round, through| {
         let program = if through { &server } else { &limit };
         let mut fleet = devices(program, "device", Kind::Reader, a.devices, stop)?;
         let part = if through {
             let ids = (0..a.devices).map(|n| format!("device-{n}"));
             let mut pusher = Pusher::connect(server.addr, ids, a.bytes)?;
-            part(a, program, &mut fleet, &mut pusher)?
+            part(pushes, &[program], &mut fleet, &mut pusher)?
         } else {
-            part(a, program, &mut fleet, &mut lines)?
+            part(pushes, &[program], &mut fleet, &mut lines)?
         };
         fleet.close();
         eprintln!(
@@ -122,7 +134,7 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
 }
 
 /// Where pushes come from.
-trait Source {
+pub(super) trait Source {
     /// Has message `n` sent to all devices.
     fn send(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault>;
     /// What the server says of it: deliveries, if it says anything.
@@ -158,20 +170,27 @@ impl Source for Lines {
 }
 
 /// Pushes one after the other, each when the one before it is everywhere.
-fn part(
-    a: &PushArgs,
-    program: &Program,
+pub(super) fn part(
+    a: Pushes,
+    programs: &[&Program],
     fleet: &mut Fleet,
     source: &mut impl Source,
 ) -> Result<Part, Fault> {
-    let process = program.process()?;
+    let processes: Result<Vec<_>, _> = programs.iter().map(|p| p.process()).collect();
+    let processes = processes?;
+    let used_us = || {
+        processes
+            .iter()
+            .map(Process::cpu_us)
+            .sum::<Result<u64, Fault>>()
+    };
     let all = a.devices as u64;
     let (mut lasts_ms, mut cpus_ms) = (Vec::new(), Vec::new());
     let (mut missing, mut twice) = (0, 0);
     // The first warms up.
     for n in 1..=a.pushes + 1 {
         fleet.count_from(n);
-        let cpu_us = process.cpu_us()?;
+        let cpu_us = used_us()?;
         let begun_us = clock::now_us();
         source.send(begun_us, n)?;
         fleet.run(LATE_US, |f| f.readers.deliveries >= all)?;
@@ -185,7 +204,7 @@ fn part(
         twice += fleet.readers.not_rising;
         if n > 1 {
             lasts_ms.push(took_us as f64 / 1e3);
-            cpus_ms.push((process.cpu_us()? - cpu_us) as f64 / 1e3);
+            cpus_ms.push((used_us()? - cpu_us) as f64 / 1e3);
         }
     }
     Ok(Part {

@@ -106,6 +106,11 @@ impl Fleet {
         })
     }
 
+    /// Clients opened from here on connect to this address.
+    pub(crate) fn turn_to(&mut self, addr: SocketAddr) {
+        self.target.addr = addr;
+    }
+
     /// Clients that are open now, of one kind.
     pub(crate) fn open_count(&self, kind: Kind) -> usize {
         let open = |c: &&Client| c.kind == kind && c.phase == Phase::Open;

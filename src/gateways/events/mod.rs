@@ -5,6 +5,7 @@
 //! answered. Must not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
 
 pub mod broadcast;
+pub mod bus;
 pub mod call;
 mod calls;
 mod connection;

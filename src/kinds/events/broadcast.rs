@@ -3,8 +3,10 @@
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+use super::bus::Bus;
 use crate::clock::Clock;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
+use crate::gateways::events::bus::Outcome;
 use crate::gateways::events::{Input, Push};
 use crate::http::{Answer, Bytes, StatusCode, aside};
 use crate::hub::FrameBytes;
@@ -19,12 +21,22 @@ pub(super) struct Pusher {
     pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
     pub(super) json_depth_max: usize,
+    /// To the other instances.
+    pub(super) bus: Option<Bus>,
 }
 
 impl Pusher {
     pub(super) async fn answer(self, body: Bytes) -> Answer {
+        let shared = match self.bus.as_ref().map(|bus| (bus, bus.room(body.len()))) {
+            None => None,
+            Some((bus, Some(room))) => Some((bus, room)),
+            Some((_, None)) => {
+                let detail = "Too many pushes wait for other instances";
+                return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
+            }
+        };
         let (sent, told) = oneshot::channel();
-        let (bytes, pusher) = (body.len(), self.clone());
+        let (bytes, pusher, whole) = (body.len(), self.clone(), body.clone());
         match aside::work(bytes, move || pusher.read(&body, sent)).await {
             // After the loop's end the push is dropped, and nobody tells.
             Some(Ok(parts)) => parts
@@ -39,14 +51,20 @@ impl Pusher {
             }
         }
         self.wake.wake();
-        match told.await {
-            Ok(count) => {
-                let mut object = ObjectWriter::new();
-                object.number("sent", count);
-                Answer::json(StatusCode::OK, object.finish())
-            }
-            Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
+        // The devices here do not wait for the bus.
+        let others = shared.map(|(bus, room)| bus.push(whole, room));
+        let Ok(count) = told.await else {
+            return stopping();
+        };
+        let mut object = ObjectWriter::new();
+        match others {
+            None => object.number("sent", count),
+            Some(others) => match others.await {
+                Ok(outcome) => write_shared(&mut object, count, &outcome),
+                Err(_) => return stopping(),
+            },
         }
+        Answer::json(StatusCode::OK, object.finish())
     }
 
     fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Vec<Push>, Vec<Wrong>> {
@@ -63,4 +81,18 @@ impl Pusher {
             Box::new(tell),
         ))
     }
+}
+
+/// The answer after the loop's end.
+fn stopping() -> Answer {
+    Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping")
+}
+
+/// Deliveries of this instance and of the others, and which of the others are missing.
+fn write_shared(object: &mut ObjectWriter, count: u64, others: &Outcome) {
+    object.number("sent", count.saturating_add(others.sent));
+    object.string("bus", if others.is_up { "up" } else { "away" });
+    object.number("instances", 1 + others.answered as u64);
+    let missing = others.missing.iter().map(|id| id.as_str());
+    object.strings("missing", missing);
 }

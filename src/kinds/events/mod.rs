@@ -1,6 +1,7 @@
 //! `weirgate events`: the gateway between devices and HTTP services.
 
 mod broadcast;
+mod bus;
 mod pages;
 mod rows;
 mod start;
@@ -13,7 +14,8 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
     Rows::gateway(&[Part::Json])
-        .own(&[rows::OWN])
+        .own(&[rows::OWN, bus::ROWS])
         .changes(rows::CHANGES),
     start::start,
-);
+)
+.check(bus::check);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bus::BusPages;
 use crate::gateways::events::EventsStats;
 use crate::http::services::ServicesAway;
 use crate::http::{Answer, Route, StatusCode};
@@ -15,8 +16,13 @@ pub(super) fn healthz() -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// `/health`, as the other gateways have it, with the services that do not answer.
-pub(super) fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway) -> Route {
+/// `/health`, as the other gateways have it, with the services that do not answer and the bus
+/// between instances.
+pub(super) fn health_route(
+    telemetry: &Arc<Telemetry>,
+    away: ServicesAway,
+    bus: Option<BusPages>,
+) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
@@ -24,6 +30,9 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway) -> Ro
         object.string("status", "healthy");
         object.number("connections", telemetry.event_loop.clients());
         away.write(&mut object);
+        if let Some(bus) = &bus {
+            bus.write(&mut object);
+        }
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }

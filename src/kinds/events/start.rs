@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 
 use super::EVENTS;
 use super::broadcast::Pusher;
+use super::bus::{Bus, BusPages, Surroundings};
 use super::pages::{gateway_metrics, health_route, healthz};
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
@@ -56,32 +57,47 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let proxy = Proxy::new(proxy_settings(checked, &services, clock));
     let calls = start_calls(checked, services.into(), input.clone(), wake.clone())?;
     let frame_bytes = FrameBytes::default();
+    let around = Surroundings {
+        input: input.clone(),
+        wake: wake.clone(),
+        frame_bytes: frame_bytes.clone(),
+        clock,
+    };
+    let (bus, bus_pages) = Bus::start(checked, around)?.unzip();
     let pusher = Pusher {
         input,
         wake: wake.clone(),
         frame_bytes: frame_bytes.clone(),
         clock,
         json_depth_max: gateway_settings.json_depth_max,
+        bus: bus.clone(),
     };
     let mut metrics = calls.metrics();
     metrics.extend(gateway_metrics(&stats));
     metrics.extend(proxy.metrics());
     metrics.push(away.metric());
-    let for_stats = away.clone();
+    metrics.extend(bus_pages.iter().flat_map(BusPages::metrics));
+    let (away_stats, bus_stats) = (away.clone(), bus_pages.clone());
+    let welcome = welcome(checked, bus_pages.as_ref());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
-    Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+    let ran = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
             let mut routes = vec![
-                health_route(telemetry, away),
+                health_route(telemetry, away, bus_pages),
                 Route::get("/healthz", |_| healthz()),
                 internal::route(BROADCAST_PATH, access, clock, broadcast),
             ];
             routes.extend(proxy.routes());
             routes
         })
-        .stats_head(Box::new(move |_, object| for_stats.write(object)))
+        .stats_head(Box::new(move |_, object| {
+            away_stats.write(object);
+            if let Some(bus) = &bus_stats {
+                bus.write(object);
+            }
+        }))
         .metrics(metrics)
         .inputs(Inputs {
             receiver: inputs,
@@ -89,16 +105,27 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         })
         .output(move |call| calls.make(call))
         .run(clock, |listening| {
-            say(&welcome(checked, listening.addr.port()))
-        })
+            let port = listening.addr.port();
+            say(&format!(
+                "{welcome}\n  WebSocket:   ws://localhost:{port}/ws"
+            ));
+        });
+    if let Some(bus) = &bus {
+        bus.leave();
+    }
+    ran
 }
 
-fn welcome(checked: &Checked, port: u16) -> String {
+/// What is said at the start, without the address.
+fn welcome(checked: &Checked, bus: Option<&BusPages>) -> String {
     let [lobby, measurement, simulation] =
         [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
+    let bus = bus.map_or_else(String::new, |bus| {
+        format!("\n  Bus:         {}", bus.address)
+    });
     format!(
         "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-         Simulation:  {simulation}\n  WebSocket:   ws://localhost:{port}/ws"
+         Simulation:  {simulation}{bus}"
     )
 }
 

@@ -11,6 +11,8 @@ pub(super) fn partner(flag: &str) -> Option<&'static str> {
         "nats-key" => "--nats-cert=x",
         "redis-sentinels" => "--redis-sentinel-master=x",
         "redis-sentinel-master" => "--redis-sentinels=x",
+        "events-bus-cert" => "--events-bus-key=x",
+        "events-bus-key" => "--events-bus-cert=x",
         _ => return None,
     })
 }
@@ -20,6 +22,7 @@ pub(super) fn form_value(flag: &str) -> &'static str {
     match flag {
         "relay" => "news.flash=news",
         "endpoint" => "/ws/flow=flow",
+        "events-bus-name" => "other.events",
         _ => "https://other:1/base",
     }
 }

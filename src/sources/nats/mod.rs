@@ -30,6 +30,7 @@
 //! | `loopback` | the connection between the two, which is closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
 //! | `refusals` | what the server does not permit this user |
+//! | `plain` | plain subjects, without JetStream, for gateways that speak to each other |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -46,6 +47,7 @@ mod error;
 mod health;
 mod look_back;
 mod loopback;
+mod plain;
 mod position;
 mod refusals;
 mod session;
@@ -71,6 +73,7 @@ use self::settings::{Endpoint, learn};
 pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
+pub use self::plain::NatsPlainSource;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
 /// The name that the server's connection list shows.
@@ -98,24 +101,6 @@ impl NatsSource {
         }
     }
 
-    /// Tries every server once; the error is the last one's.
-    fn connect(&mut self) -> Result<Link, NatsError> {
-        let mut last = NatsError::Lost;
-        let learned = self.learned.clone().into_iter().map(Ok);
-        for endpoint in self.settings.endpoints().chain(learned) {
-            match endpoint.and_then(|endpoint| Link::open(&endpoint, &self.settings)) {
-                Ok(mut bus) => {
-                    let configured: Vec<_> = self.settings.endpoints().flatten().collect();
-                    let told = std::mem::take(&mut bus.neighbours);
-                    learn(&mut self.learned, told, &configured);
-                    return Ok(bus);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
     fn use_connection(&mut self, bus: &Link, relay: &mut Relay<NatsError>) -> Result<Stop, Stop> {
         let mut session = Session {
             settings: &self.settings,
@@ -130,6 +115,25 @@ impl NatsSource {
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run(&watchdog))
     }
+}
+
+/// Tries every server once; the error is the last one's. What the server says of its cluster is
+/// learned.
+fn connect(settings: &NatsSettings, learned: &mut Vec<Endpoint>) -> Result<Link, NatsError> {
+    let mut last = NatsError::Lost;
+    let known = learned.clone().into_iter().map(Ok);
+    for endpoint in settings.endpoints().chain(known) {
+        match endpoint.and_then(|endpoint| Link::open(&endpoint, settings)) {
+            Ok(mut bus) => {
+                let configured: Vec<_> = settings.endpoints().flatten().collect();
+                let told = std::mem::take(&mut bus.neighbours);
+                learn(learned, told, &configured);
+                return Ok(bus);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl Source for NatsSource {
@@ -151,7 +155,7 @@ impl Bus for NatsSource {
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let bus = match self.connect() {
+        let bus = match connect(&self.settings, &mut self.learned) {
             Ok(bus) => bus,
             Err(error) => return Stop::Bus(error),
         };

@@ -1,6 +1,7 @@
 //! What a NATS source needs to know, and the reading of NATS URLs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::access::{Credentials, Tls};
 use super::error::NatsError;
@@ -90,6 +91,28 @@ pub(super) enum Auth {
 }
 
 impl NatsSettings {
+    /// Servers for plain subjects: no streams, no consumers, everything else as the contracts have it.
+    pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
+        Self {
+            urls: urls.to_owned(),
+            credentials,
+            tls,
+            streams: Vec::new(),
+            subscriptions: Vec::new(),
+            ephemeral: true,
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            watchdog_interval_ms: 1_000,
+            watchdog_misses: 2,
+            consumer_silence_max_ms: 30_000,
+            backlog_quiet_min: 4,
+            look_back: LookBack {
+                messages_max: 0,
+                is_good: Arc::new(|_, _| true),
+            },
+        }
+    }
+
     /// The servers of `urls`, each on its own, so that a bad one does not hide a good one.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
         let urls: Vec<&str> = split(&self.urls).collect();

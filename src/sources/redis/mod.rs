@@ -45,6 +45,7 @@
 //! | `handshake`, `sentinel` | logging in; where the master is |
 //! | `interest` | the handle |
 //! | `probe` | the second connection beside a silent one |
+//! | `publish` | a connection that publishes, for gateways that speak to each other |
 //! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
 
 mod connection;
@@ -53,6 +54,7 @@ mod handshake;
 mod interest;
 mod ledger;
 mod probe;
+mod publish;
 pub mod resp;
 mod sentinel;
 mod session;
@@ -80,6 +82,7 @@ use crate::trust;
 
 pub use self::error::RedisError;
 pub use self::interest::{RedisInterest, UnansweredChanges};
+pub use self::publish::RedisPublisher;
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.
@@ -114,14 +117,7 @@ impl RedisSource {
         settings: RedisSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, RedisInterest), RedisError> {
-        let with_tls = |endpoint: &Endpoint| endpoint.tls;
-        let tls = match with_tls(&settings.server) || settings.sentinels.iter().any(with_tls) {
-            true => {
-                let trusting = trust::client_config(settings.tls_ca_file.as_deref())?;
-                Some(Arc::new(trusting.with_no_client_auth()))
-            }
-            false => None,
-        };
+        let tls = tls_config(&settings)?;
         let waiter = Waiter::new("the Redis source");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
         let probe_waiter = Waiter::new("the Redis probe");
@@ -210,6 +206,16 @@ impl Bus for RedisSource {
         }
         stop
     }
+}
+
+/// What TLS connections trust, where there is one.
+fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
+    let with_tls = |endpoint: &Endpoint| endpoint.tls;
+    if !with_tls(&settings.server) && !settings.sentinels.iter().any(with_tls) {
+        return Ok(None);
+    }
+    let trusting = trust::client_config(settings.tls_ca_file.as_deref())?;
+    Ok(Some(Arc::new(trusting.with_no_client_auth())))
 }
 
 /// A connection to the server, or to the master that the sentinels name, with a watch over them.

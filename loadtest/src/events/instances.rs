@@ -1,0 +1,205 @@
+//! One event to many devices that are spread over several instances on a bus, against one instance
+//! that has all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::push::{Part, Pushes, part};
+use super::pusher::Pusher;
+use super::rounds::Rounds;
+use super::service::Service;
+use super::{ANSWER_AFTER_US, Common, SETTLE_US, judge, server_with, target, verdict};
+use crate::clock;
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Kind};
+use crate::http;
+use crate::launch::{self, Program};
+use crate::report::{self, row, spread_text, table};
+use crate::stats::{Spread, spread};
+
+/// Until the instances know each other.
+const MEET_US: u64 = 20_000_000;
+
+/// Options of `loadtest events instances`.
+#[derive(Debug, Args)]
+pub(crate) struct InstancesArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Instances; WEIRGATE_EVENTS_BUS is set for each
+    #[arg(long, default_value_t = 2)]
+    instances: usize,
+    /// What they share pushes over
+    #[arg(long, value_enum, default_value_t = BusKind::Redis)]
+    bus: BusKind,
+    /// Devices over all instances; each push names all of them
+    #[arg(long, default_value_t = 10_000)]
+    devices: usize,
+    /// Size of an event's data (at least 128)
+    #[arg(long, default_value_t = 2048)]
+    bytes: usize,
+    /// Pushes of each part
+    #[arg(long, default_value_t = 10)]
+    pushes: u64,
+    /// Rounds; each has a part with the instances and one with a single instance without a bus
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Fail when the median of the time, over a single instance's, is above this
+    #[arg(long, default_value_t = 1.3)]
+    ratio_max: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BusKind {
+    Redis,
+    Nats,
+}
+
+impl BusKind {
+    fn start(self) -> Result<(Program, String), Fault> {
+        let bus = match self {
+            Self::Redis => launch::redis_server()?,
+            Self::Nats => launch::nats_server()?,
+        };
+        let url = match self {
+            Self::Redis => launch::redis_url(&bus),
+            Self::Nats => launch::nats_url(&bus),
+        };
+        Ok((bus, url))
+    }
+}
+
+/// The result of `loadtest events instances`.
+#[derive(Serialize)]
+struct Outcome {
+    devices: usize,
+    instances: Vec<Part>,
+    single: Vec<Part>,
+    /// Instances over the single one, of the parts of one round.
+    time_ratio: Option<Spread>,
+    cpu_ratio: Option<Spread>,
+}
+
+/// Runs the scenario; fails when a device does not get each push once, or the bound is passed.
+pub(super) fn run(a: &InstancesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    if a.instances < 2 || a.devices < a.instances || a.pushes == 0 {
+        return Err(Fault::Usage(
+            "--instances must be at least 2, with a device and a push each".into(),
+        ));
+    }
+    // Nobody calls it; the server wants one.
+    let service = Service::start(Some(ANSWER_AFTER_US))?;
+    let (_bus, url) = a.bus.start()?;
+    let with_bus = [("{bus}", "WEIRGATE_EVENTS_BUS", url.as_str())];
+    let instances: Vec<Program> = (0..a.instances)
+        .map(|_| server_with(&a.common, &service, &service, &with_bus))
+        .collect::<Result<_, _>>()?;
+    let single = server_with(&a.common, &service, &service, &[])?;
+    meet(&instances)?;
+    let pushes = Pushes {
+        devices: a.devices,
+        pushes: a.pushes,
+    };
+    let rounds = Rounds::measure(a.rounds, |round, is_spread| {
+        let programs: Vec<&Program> = match is_spread {
+            true => instances.iter().collect(),
+            false => vec![&single],
+        };
+        let mut fleet = spread_devices(&programs, a.devices, stop)?;
+        let ids = (0..a.devices).map(|n| format!("device-{n}"));
+        let mut pusher = Pusher::connect(programs[0].addr, ids, a.bytes)?;
+        let part = part(pushes, &programs, &mut fleet, &mut pusher)?;
+        fleet.close();
+        eprintln!(
+            "round {round}, {}: last {:.1} ms, CPU {:.1} ms",
+            if is_spread { "instances" } else { "single" },
+            part.last_ms,
+            part.cpu_ms
+        );
+        // The servers end their connections: not in the next part's figures.
+        thread::sleep(Duration::from_micros(SETTLE_US));
+        Ok(part)
+    })?;
+    let outcome = Outcome {
+        devices: a.devices,
+        time_ratio: rounds.ratio(|part| part.last_ms),
+        cpu_ratio: rounds.ratio(|part| part.cpu_ms),
+        instances: rounds.seen,
+        single: rounds.base,
+    };
+    println!("{}", outcome.text());
+    report::write_json(a.common.json.as_deref(), &outcome)?;
+    outcome.verdict(a)
+}
+
+/// Waits until each instance counts all, and the answers of others are waited for no longer than
+/// they take: not so right after the start.
+fn meet(instances: &[Program]) -> Result<(), Fault> {
+    let end = clock::now_us() + MEET_US;
+    let all = format!(r#""instances":{}"#, instances.len());
+    let knows = |one: &Program| {
+        let health = http::get(one.addr, "/health").unwrap_or_default();
+        health.contains(r#""up":true"#) && health.contains(&all)
+    };
+    while !instances.iter().all(knows) {
+        if clock::now_us() > end {
+            let why = "the instances do not find each other on the bus";
+            return Err(Fault::Server(why.into()));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Devices called `device-0`, `device-1`, …, an equal share on each program.
+fn spread_devices(
+    programs: &[&Program],
+    count: usize,
+    stop: &Arc<AtomicBool>,
+) -> Result<Fleet, Fault> {
+    let mut fleet = Fleet::new(target(programs[0], "device"), Arc::clone(stop))?;
+    for (n, program) in programs.iter().enumerate() {
+        let share = count * (n + 1) / programs.len() - count * n / programs.len();
+        fleet.turn_to(program.addr);
+        fleet.open(Kind::Reader, share)?;
+    }
+    fleet.run(SETTLE_US, |_| false)?;
+    Ok(fleet)
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
+        for (name, parts) in [("instances", &self.instances), ("single", &self.single)] {
+            let of = |of: fn(&Part) -> f64| {
+                spread_text(spread(&parts.iter().map(of).collect::<Vec<_>>()))
+            };
+            rows.push(row(&[&name, &of(|p| p.last_ms), &of(|p| p.cpu_ms)]));
+        }
+        rows.push(row(&[
+            &"instances over single",
+            &spread_text(self.time_ratio),
+            &spread_text(self.cpu_ratio),
+        ]));
+        format!("{}{} devices\n", table(&rows), self.devices)
+    }
+
+    fn verdict(&self, a: &InstancesArgs) -> Result<(), Fault> {
+        let mut wrong = Vec::new();
+        let parts = || self.instances.iter().chain(&self.single);
+        let missing: u64 = parts().map(|part| part.missing).sum();
+        let twice: u64 = parts().map(|part| part.twice).sum();
+        if missing + twice > 0 {
+            wrong.push(format!(
+                "{missing} deliveries are missing, {twice} came twice"
+            ));
+        }
+        judge(&mut wrong, "time ratio", self.time_ratio, a.ratio_max);
+        verdict(&wrong)
+    }
+}

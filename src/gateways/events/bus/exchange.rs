@@ -1,0 +1,423 @@
+//! What is published, delivered and answered, and when.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::instances::{Instances, SILENCE_US};
+use super::message::Message;
+use super::stats::{BusStats, Ignored};
+use super::{Action, ExchangeSettings, InstanceId, Outcome, To};
+use crate::hub::Now;
+use crate::log_budget::LogBudget;
+
+/// How often an instance says that it is there.
+const HERE_US: u64 = 1_000_000;
+
+/// The same until the bus has brought that back for the first time.
+const FIRST_HERE_US: u64 = 100_000;
+
+/// Lines about what comes from the bus, a second.
+const LINES_PER_SECOND: u32 = 5;
+
+/// Whether the bus carries what is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// There is no connection.
+    Away,
+    /// There is one, and nothing that was published on it has come back, or not for long.
+    Unproven,
+    /// What this instance publishes comes back.
+    Up { since_us: u64, echo_us: u64 },
+}
+
+/// Whose fault it is that a push waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    Nobody,
+    /// Of the instances that have not answered.
+    Late,
+}
+
+/// A push of this instance that waits for others.
+#[derive(Debug)]
+struct Waiting {
+    until_us: u64,
+    sent: u64,
+    answered: Vec<InstanceId>,
+    /// Those that were there when it was published.
+    expected: Vec<InstanceId>,
+    /// Those of them that it waits for.
+    awaited: Vec<InstanceId>,
+    /// Nobody knows yet who is there.
+    waits_for_all: bool,
+}
+
+/// One instance's part in the exchange of pushes.
+#[derive(Debug)]
+pub struct Exchange {
+    me: InstanceId,
+    settings: ExchangeSettings,
+    stats: Arc<BusStats>,
+    link: Link,
+    instances: Instances,
+    /// By number, which is the order of their ends too.
+    waiting: BTreeMap<u64, Waiting>,
+    next_number: u64,
+    next_here_us: u64,
+    actions: VecDeque<Action>,
+    /// The bus has carried that this instance stops.
+    has_left: bool,
+    lines: LogBudget,
+}
+
+impl Exchange {
+    /// An instance without a connection to the bus.
+    pub fn new(me: InstanceId, settings: ExchangeSettings, stats: Arc<BusStats>) -> Self {
+        let others_max = settings.instances_max.saturating_sub(1);
+        Self {
+            instances: Instances::new(others_max, settings.push_bytes_max),
+            me,
+            settings,
+            stats,
+            link: Link::Away,
+            waiting: BTreeMap::new(),
+            next_number: 1,
+            next_here_us: 0,
+            actions: VecDeque::new(),
+            has_left: false,
+            lines: LogBudget::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// The id of this instance.
+    pub fn id(&self) -> &InstanceId {
+        &self.me
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due, on the monotonic clock; `None`: not by itself.
+    pub fn deadline_us(&self) -> Option<u64> {
+        let here = (self.link != Link::Away).then_some(self.next_here_us);
+        let first = self.waiting.values().next();
+        here.into_iter().chain(first.map(|one| one.until_us)).min()
+    }
+
+    /// There is a connection to the bus on which this instance may publish and is subscribed; or
+    /// there is none any more.
+    pub fn set_connected(&mut self, now: Now, is_connected: bool) {
+        if !is_connected {
+            self.lose(Link::Away);
+        } else if self.link == Link::Away {
+            self.link = Link::Unproven;
+            self.say_here(now.mono_us, true);
+        }
+    }
+
+    /// A push that this instance has taken from a service and delivers to its own devices itself.
+    /// Returns its number; [`Action::Tell`] follows, at once if the bus is away.
+    pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        let Link::Up { since_us, .. } = self.link else {
+            self.tell_away(number);
+            return number;
+        };
+        self.stats.count_sent();
+        let expected: Vec<_> = self.instances.there().map(|(id, _)| id.clone()).collect();
+        let in_time = self.instances.there().filter(|(_, is_in_time)| *is_in_time);
+        let waiting = Waiting {
+            until_us: now.mono_us + self.settings.wait_us,
+            sent: 0,
+            answered: Vec::new(),
+            awaited: in_time.map(|(id, _)| id.clone()).collect(),
+            expected,
+            waits_for_all: now.mono_us < since_us + self.settings.wait_us,
+        };
+        self.waiting.insert(number, waiting);
+        self.publish_parts(number, body);
+        self.end_if_answered(number);
+        number
+    }
+
+    /// The push `number`, or a part of it, could not be published.
+    pub fn unsent(&mut self, number: u64) {
+        self.end(number, Blame::Nobody);
+    }
+
+    /// The push `number` of `origin` was delivered to the devices of this instance.
+    pub fn delivered(&mut self, origin: InstanceId, number: u64, sent: u64) {
+        if self.link != Link::Away {
+            self.publish(To::Instance(origin), Message::Answer { number, sent });
+        }
+    }
+
+    /// The push `number` of `origin` could not be read.
+    pub fn unreadable(&mut self, now: Now, origin: &InstanceId) {
+        self.ignore(now, Ignored::Bad, Some(origin));
+    }
+
+    /// A message that came from the bus.
+    pub fn handle_message(&mut self, now: Now, bytes: &[u8]) {
+        let Ok((from, message)) = Message::parse(bytes) else {
+            return self.ignore(now, Ignored::Bad, None);
+        };
+        if from == self.me {
+            self.has_left |= message == Message::Gone;
+            return self.handle_echo(now);
+        }
+        if message == Message::Gone {
+            return self.handle_gone(now, &from);
+        }
+        match self.instances.heard(now.mono_us, &from) {
+            Some(true) => self.count_others(now, &from, "another instance is on the bus"),
+            Some(false) => {}
+            None => return self.ignore(now, Ignored::Instances, Some(&from)),
+        }
+        match message {
+            Message::Here { is_new: true } => {
+                self.publish(To::Instance(from), Message::Here { is_new: false });
+            }
+            Message::Here { is_new: false } | Message::Gone => {}
+            Message::Push {
+                number,
+                part,
+                parts,
+                body,
+            } => self.handle_push(now, from, number, (part, parts), body),
+            Message::Answer { number, sent } => self.handle_answer(from, number, sent),
+        }
+    }
+
+    /// Says that this instance is there, and ends what has waited for long enough.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let now_us = now.mono_us;
+        while let Some((&number, first)) = self.waiting.first_key_value()
+            && first.until_us <= now_us
+        {
+            self.end(number, Blame::Late);
+        }
+        if let Link::Up { echo_us, .. } = self.link {
+            if now_us >= echo_us + SILENCE_US {
+                tracing::warn!("the bus between instances does not bring back what is published");
+                self.lose(Link::Unproven);
+            } else {
+                self.drop_silent(now);
+            }
+        }
+        if self.link != Link::Away && self.next_here_us <= now_us {
+            self.say_here(now_us, self.link == Link::Unproven);
+        }
+    }
+
+    /// This instance stops: the others need not wait for it any more.
+    pub fn leave(&mut self) {
+        if self.link != Link::Away {
+            self.publish(To::All, Message::Gone);
+        }
+    }
+
+    /// The other instances have been told, after [`Self::leave`].
+    pub fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// What this instance has published: the bus carries it.
+    fn handle_echo(&mut self, now: Now) {
+        let echo_us = now.mono_us;
+        match &mut self.link {
+            // Of a connection that is gone.
+            Link::Away => {}
+            Link::Up { echo_us: last, .. } => *last = echo_us,
+            Link::Unproven => {
+                let since_us = echo_us;
+                self.link = Link::Up { since_us, echo_us };
+                self.instances.begin_anew(echo_us);
+                self.stats.store_up(true);
+                tracing::info!(
+                    instance = self.me.as_str(),
+                    "pushes are shared with other instances"
+                );
+            }
+        }
+    }
+
+    /// Nobody waits for an instance that has said that it stops: it has no devices.
+    fn handle_gone(&mut self, now: Now, from: &InstanceId) {
+        if self.instances.gone(from) {
+            self.count_others(now, from, "another instance has stopped");
+        }
+        for waiting in self.waiting.values_mut() {
+            waiting.expected.retain(|id| id != from);
+            waiting.awaited.retain(|id| id != from);
+        }
+        let numbers: Vec<u64> = self.waiting.keys().copied().collect();
+        numbers.into_iter().for_each(|n| self.end_if_answered(n));
+    }
+
+    fn handle_push(
+        &mut self,
+        now: Now,
+        origin: InstanceId,
+        number: u64,
+        part: (u32, u32),
+        bytes: &[u8],
+    ) {
+        match self.instances.take_part(&origin, number, part, bytes) {
+            Ok(Some(body)) => {
+                self.stats.count_received();
+                self.actions.push_back(Action::Deliver {
+                    origin,
+                    number,
+                    body,
+                });
+            }
+            Ok(None) => {}
+            Err(why) => self.ignore(now, why, Some(&origin)),
+        }
+    }
+
+    fn handle_answer(&mut self, from: InstanceId, number: u64, sent: u64) {
+        self.instances.set_late(&from, false);
+        let Some(waiting) = self.waiting.get_mut(&number) else {
+            return;
+        };
+        if waiting.answered.contains(&from) {
+            return;
+        }
+        waiting.sent = waiting.sent.saturating_add(sent);
+        waiting.awaited.retain(|id| *id != from);
+        waiting.answered.push(from);
+        self.end_if_answered(number);
+    }
+
+    fn drop_silent(&mut self, now: Now) {
+        for id in self.instances.silent(now.mono_us) {
+            self.count_others(now, &id, "another instance is silent");
+        }
+    }
+
+    /// An instance has come or gone.
+    fn count_others(&mut self, now: Now, id: &InstanceId, what: &str) {
+        self.stats.store_others(self.instances.count());
+        if let Some(line) = self.lines.line(now) {
+            let (instance, lines_left_out) = (id.as_str(), line.suppressed);
+            tracing::info!(instance, lines_left_out, "{what}");
+        }
+    }
+
+    /// What is published does not come back: no push waits for others.
+    fn lose(&mut self, link: Link) {
+        self.link = link;
+        self.stats.store_up(false);
+        for number in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.end(number, Blame::Nobody);
+        }
+    }
+
+    fn say_here(&mut self, now_us: u64, is_new: bool) {
+        let again = match self.link {
+            Link::Up { .. } => HERE_US,
+            Link::Unproven | Link::Away => FIRST_HERE_US,
+        };
+        self.next_here_us = now_us + again;
+        self.publish(To::All, Message::Here { is_new });
+    }
+
+    fn publish(&mut self, to: To, message: Message<'_>) {
+        let bytes = message.bytes(&self.me);
+        self.actions.push_back(Action::Publish {
+            to,
+            bytes,
+            number: None,
+        });
+    }
+
+    fn publish_parts(&mut self, number: u64, body: &[u8]) {
+        let chunks = body.chunks(self.settings.message_bytes_max.max(1));
+        let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        for (part, body) in (0..).zip(chunks) {
+            let message = Message::Push {
+                number,
+                part,
+                parts,
+                body,
+            };
+            self.actions.push_back(Action::Publish {
+                to: To::All,
+                bytes: message.bytes(&self.me),
+                number: Some(number),
+            });
+        }
+    }
+
+    fn end_if_answered(&mut self, number: u64) {
+        let waiting = self.waiting.get(&number);
+        if waiting.is_some_and(|one| one.awaited.is_empty() && !one.waits_for_all) {
+            self.end(number, Blame::Nobody);
+        } else {
+            self.stats.store_waiting(self.waiting.len());
+        }
+    }
+
+    /// Those that have not answered by now are missing.
+    fn end(&mut self, number: u64, blame: Blame) {
+        let Some(waiting) = self.waiting.remove(&number) else {
+            return;
+        };
+        self.stats.store_waiting(self.waiting.len());
+        if blame == Blame::Late {
+            let late = waiting.awaited.iter();
+            late.for_each(|id| self.instances.set_late(id, true));
+        }
+        let mut missing = waiting.expected;
+        missing.retain(|id| !waiting.answered.contains(id));
+        self.tell(
+            number,
+            Outcome {
+                is_up: matches!(self.link, Link::Up { .. }),
+                sent: waiting.sent,
+                answered: waiting.answered.len(),
+                missing,
+            },
+        );
+    }
+
+    /// A push that only this instance delivers.
+    fn tell_away(&mut self, number: u64) {
+        let missing = self.instances.there().map(|(id, _)| id.clone()).collect();
+        self.tell(
+            number,
+            Outcome {
+                is_up: false,
+                sent: 0,
+                answered: 0,
+                missing,
+            },
+        );
+    }
+
+    fn tell(&mut self, number: u64, mut outcome: Outcome) {
+        outcome.missing.sort_unstable();
+        if !outcome.is_up || !outcome.missing.is_empty() {
+            self.stats.count_incomplete();
+        }
+        self.actions.push_back(Action::Tell { number, outcome });
+    }
+
+    /// Something came that has no effect.
+    fn ignore(&mut self, now: Now, why: Ignored, from: Option<&InstanceId>) {
+        self.stats.count_ignored(why);
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                reason = why.word(),
+                instance = from.map(InstanceId::as_str),
+                lines_left_out = line.suppressed,
+                "a message on the bus between instances is ignored"
+            );
+        }
+    }
+}

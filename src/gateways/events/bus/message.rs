@@ -1,0 +1,200 @@
+//! The form of what instances publish: a line of words, and behind the line a part of a push's body.
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `weirgate-events/1 FROM here` | the instance is there |
+//! | `weirgate-events/1 FROM new` | the same, and every other instance should say so too |
+//! | `weirgate-events/1 FROM gone` | the instance has stopped |
+//! | `weirgate-events/1 FROM push NUMBER PART PARTS` | a part of the body of a push follows the line |
+//! | `weirgate-events/1 FROM answer NUMBER SENT` | deliveries of a push of the addressed instance |
+
+use super::InstanceId;
+
+/// The first word: the name of the form, with its version.
+const FORM: &str = "weirgate-events/1";
+
+/// The longest line.
+const LINE_BYTES_MAX: usize = 256;
+
+/// The longest id.
+const ID_BYTES_MAX: usize = 64;
+
+/// What one instance says to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    /// The instance is there.
+    Here {
+        /// The others should say that they are there.
+        is_new: bool,
+    },
+    /// The instance has stopped.
+    Gone,
+    /// A part of a push.
+    Push {
+        /// Of the push; counted by the instance that has taken it.
+        number: u64,
+        /// From 0.
+        part: u32,
+        parts: u32,
+        body: &'a [u8],
+    },
+    /// A push of the addressed instance was delivered.
+    Answer { number: u64, sent: u64 },
+}
+
+/// Why bytes from the bus are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
+impl<'a> Message<'a> {
+    /// The bytes to publish.
+    pub(super) fn bytes(&self, from: &InstanceId) -> Vec<u8> {
+        let (words, body): (String, &[u8]) = match *self {
+            Self::Here { is_new: false } => ("here".to_owned(), b""),
+            Self::Here { is_new: true } => ("new".to_owned(), b""),
+            Self::Gone => ("gone".to_owned(), b""),
+            Self::Push {
+                number,
+                part,
+                parts,
+                body,
+            } => (format!("push {number} {part} {parts}"), body),
+            Self::Answer { number, sent } => (format!("answer {number} {sent}"), b""),
+        };
+        let mut bytes = format!("{FORM} {} {words}\n", from.as_str()).into_bytes();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    /// Reads the sender's id and the message.
+    ///
+    /// # Errors
+    /// The bytes are no message of this version.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<(InstanceId, Self), Unreadable> {
+        let head = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+        let end = head.iter().position(|&byte| byte == b'\n');
+        let (line, rest) = bytes.split_at(end.ok_or(Unreadable)?);
+        let body = rest.get(1..).unwrap_or_default();
+        let line = std::str::from_utf8(line).map_err(|_| Unreadable)?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let [FORM, from, words @ ..] = words.as_slice() else {
+            return Err(Unreadable);
+        };
+        let message = match *words {
+            ["here"] => Self::Here { is_new: false },
+            ["new"] => Self::Here { is_new: true },
+            ["gone"] => Self::Gone,
+            ["push", number, part, parts] => Self::Push {
+                number: count(number)?,
+                part: small(part)?,
+                parts: small(parts)?,
+                body,
+            },
+            ["answer", number, sent] => Self::Answer {
+                number: count(number)?,
+                sent: count(sent)?,
+            },
+            _ => return Err(Unreadable),
+        };
+        match message {
+            Self::Push { part, parts, .. } if part >= parts => Err(Unreadable),
+            Self::Push { .. } => Ok((id(from)?, message)),
+            _ if !body.is_empty() => Err(Unreadable),
+            _ => Ok((id(from)?, message)),
+        }
+    }
+}
+
+/// An id becomes a part of a subject, so it has no dots and no wildcards.
+fn id(word: &str) -> Result<InstanceId, Unreadable> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let fits = (1..=ID_BYTES_MAX).contains(&word.len());
+    match fits && word.bytes().all(is_good) {
+        true => Ok(InstanceId::from(word)),
+        false => Err(Unreadable),
+    }
+}
+
+fn count(word: &str) -> Result<u64, Unreadable> {
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|_| is_number).ok_or(Unreadable)
+}
+
+fn small(word: &str) -> Result<u32, Unreadable> {
+    u32::try_from(count(word)?).map_err(|_| Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_messages_of_this_form_are_read() {
+        for text in [
+            "",
+            "weirgate-events/1 a here",
+            "weirgate-events/2 a here\n",
+            "weirgate-events/1 a here\nx",
+            "weirgate-events/1 a here \n",
+            "weirgate-events/1  here\n",
+            "weirgate-events/1 a.b here\n",
+            "weirgate-events/1 > here\n",
+            "weirgate-events/1 a\r here\n",
+            "weirgate-events/1 a push 1 1 1\n{}",
+            "weirgate-events/1 a push 1 0 0\n{}",
+            "weirgate-events/1 a push +1 0 1\n{}",
+            "weirgate-events/1 a push 1 0 4294967296\n{}",
+            "weirgate-events/1 a answer 1 18446744073709551616\n",
+            "weirgate-events/1 a answer 1\n",
+            r#"{"event":"e","targets":{}}"#,
+        ] {
+            assert_eq!(Message::parse(text.as_bytes()), Err(Unreadable), "{text}");
+        }
+        let long = format!("weirgate-events/1 {} here\n", "a".repeat(ID_BYTES_MAX + 1));
+        assert_eq!(Message::parse(long.as_bytes()), Err(Unreadable));
+        let endless = vec![b' '; 10_000];
+        assert_eq!(Message::parse(&endless), Err(Unreadable));
+    }
+
+    fn message(body: &[u8]) -> impl Strategy<Value = Message<'_>> {
+        prop_oneof![
+            any::<bool>().prop_map(|is_new| Message::Here { is_new }),
+            Just(Message::Gone),
+            (any::<u64>(), 0..9_u32, 1..9_u32).prop_map(move |(number, part, more)| {
+                let parts = part + more;
+                Message::Push {
+                    number,
+                    part,
+                    parts,
+                    body,
+                }
+            }),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(number, sent)| Message::Answer { number, sent }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(message in message(b"{\n}"), id in "[A-Za-z0-9_-]{1,64}") {
+            let id = InstanceId::from(id.as_str());
+            let bytes = message.bytes(&id);
+            prop_assert_eq!(Message::parse(&bytes), Ok((id, message)));
+        }
+
+        #[test]
+        fn no_bytes_break_the_reader(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..400),
+                "weirgate-events/1 [a-z]{0,3} (push|answer|here|new) ?[0-9 -]{0,30}\n?.{0,9}".prop_map(String::into_bytes),
+            ],
+        ) {
+            if let Ok((id, message)) = Message::parse(&bytes) {
+                let again = message.bytes(&id);
+                prop_assert_eq!(Message::parse(&again), Ok((id, message)));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What `/health`, `/stats` and the metrics say of the bus between instances.
+
+use std::sync::Arc;
+
+use super::connect::BusAddress;
+use crate::gateways::events::bus::{BusStats, InstanceId};
+use crate::telemetry::{GatewayMetric, names};
+use crate::wire::object_writer::ObjectWriter;
+
+/// The bus, for those who look at the gateway.
+#[derive(Clone)]
+pub(in crate::kinds::events) struct BusPages {
+    /// Without secrets.
+    pub(in crate::kinds::events) address: String,
+    kind: &'static str,
+    instance: InstanceId,
+    stats: Arc<BusStats>,
+}
+
+impl BusPages {
+    pub(super) fn new(address: &BusAddress, instance: &InstanceId, stats: Arc<BusStats>) -> Self {
+        Self {
+            address: address.to_string(),
+            kind: address.kind(),
+            instance: instance.clone(),
+            stats,
+        }
+    }
+
+    /// The member `events_bus`.
+    pub(in crate::kinds::events) fn write(&self, object: &mut ObjectWriter) {
+        let mut bus = ObjectWriter::new();
+        bus.string("kind", self.kind);
+        bus.boolean("up", self.stats.is_up());
+        bus.string("instance", self.instance.as_str());
+        bus.number("instances", self.stats.instances());
+        object.object("events_bus", bus);
+    }
+
+    pub(in crate::kinds::events) fn metrics(&self) -> Vec<GatewayMetric> {
+        let number = |name, read: fn(&BusStats) -> u64| {
+            let stats = Arc::clone(&self.stats);
+            GatewayMetric::Number(name, Box::new(move || read(&stats)))
+        };
+        let ignored = Arc::clone(&self.stats);
+        vec![
+            number(&names::EVENTS_BUS_UP, |stats| stats.is_up().into()),
+            number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
+            number(&names::EVENTS_BUS_PUSHES_WAITING, BusStats::waiting),
+            number(&names::EVENTS_BUS_PUSHES_SENT, BusStats::sent),
+            number(&names::EVENTS_BUS_PUSHES_RECEIVED, BusStats::received),
+            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, BusStats::incomplete),
+            number(&names::EVENTS_BUS_PUSHES_REFUSED, BusStats::refused),
+            number(&names::EVENTS_BUS_LOST, BusStats::lost),
+            GatewayMetric::ByLabel(
+                &names::EVENTS_BUS_IGNORED,
+                Box::new(move || ignored.ignored().collect()),
+            ),
+        ]
+    }
+}

@@ -1,0 +1,184 @@
+//! The bus between instances of the events gateway.
+
+use crate::settings::{Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows};
+use crate::telemetry::names;
+
+const BUS: Heading = Heading("Bus between instances");
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Schemes of the URL, the ones with TLS too.
+pub(super) const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
+
+/// Part of a subject, so without spaces and wildcards.
+static NAME: Form = Form {
+    placeholder: "NAME",
+    allowed: NAME_ALLOWED,
+    repeats: false,
+    is_url: false,
+    read: |text| {
+        let word = |word: &str| {
+            let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:".contains(&byte);
+            !word.is_empty() && word.bytes().all(is_good)
+        };
+        match text.len() <= 100 && text.split('.').all(word) {
+            true => Ok(text.to_owned()),
+            false => Err(Refused::new(text, NAME_ALLOWED)),
+        }
+    },
+};
+
+const NAME_ALLOWED: &str = "up to 100 letters, digits, - _ : and single dots between them";
+
+pub(in crate::kinds::events) const ROWS: &[Setting] = &[
+    Setting::new(
+        BUS,
+        "events-bus",
+        Kind::OptionalUrls(&["redis", "rediss", "nats", "tls"]),
+        "",
+        "Redis or NATS through which several instances share pushes",
+    )
+    .more(
+        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, tls:// \
+         for TLS, several NATS servers with commas between them; shown without the secret. Empty: \
+         a push reaches the devices of this instance only.",
+    ),
+    Setting::new(
+        BUS,
+        "events-bus-name",
+        Kind::Form(&NAME),
+        "weirgate.events",
+        "Channel or subject of the instances that belong together",
+    )
+    .more("Each instance also listens on this name with its id behind a dot."),
+    Setting::new(
+        BUS,
+        "events-bus-ca",
+        Kind::Path,
+        "",
+        "PEM file of the certificate authorities to trust for the bus",
+    )
+    .more("Replaces the certificate authorities of the system."),
+    Setting::new(
+        BUS,
+        "events-bus-cert",
+        Kind::Path,
+        "",
+        "PEM file of the client certificate, for NATS with mutual TLS",
+    ),
+    Setting::new(
+        BUS,
+        "events-bus-key",
+        Kind::Path,
+        "",
+        "PEM file of the key of --events-bus-cert",
+    ),
+    Setting::new(
+        BUS,
+        "events-bus-creds",
+        Kind::Path,
+        "",
+        "NATS credentials file with the user's JWT and the seed of the user's key",
+    ),
+    Setting::new(
+        BUS,
+        "events-bus-nkey",
+        Kind::Path,
+        "",
+        "File with the seed of the NATS user's nkey",
+    ),
+    Setting::ms(
+        BUS,
+        "events-bus-wait-ms",
+        (1, 60_000),
+        "250",
+        "Time that a push waits for the counts of the other instances",
+    )
+    .limit(
+        "the response names the instances in `missing`; the devices there may have got the push",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        "tests/events_gateway/bus.rs::an_instance_that_does_not_answer_is_missing_and_then_forgotten",
+    ),
+    Setting::count(
+        BUS,
+        "events-bus-waiting-max",
+        (1, 100_000),
+        "1000",
+        "Pushes that may wait for the counts of other instances at once",
+    )
+    .more("Their bodies may have 64 MiB together; a single body of any size has room.")
+    .limit(
+        "503 `Too many pushes wait for other instances`, and no device gets the push",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_REFUSED),
+        "tests/blackbox/test_events_bus_limits.py::test_pushes_that_wait_are_bounded",
+    ),
+    Setting::count(
+        BUS,
+        "events-bus-instances-max",
+        (2, 1_000),
+        "64",
+        "Instances on the bus, this one included",
+    )
+    .limit(
+        "the messages of a further instance are ignored and counted",
+        Shows::Metric(names::EVENTS_BUS_IGNORED),
+        "tests/events_gateway/bus.rs::one_instance_too_many_is_ignored",
+    ),
+    Setting::bytes(
+        BUS,
+        "events-bus-message-bytes-max",
+        (KIB, 16 * MIB),
+        "1000000",
+        "Bytes of a push in one message on the bus",
+    )
+    .more("At most max_payload of a NATS server (1 MiB by default), less 256 bytes.")
+    .limit(
+        "a larger push is sent in several messages",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),
+        "tests/events_gateway/bus.rs::a_large_push_goes_in_parts",
+    ),
+];
+
+/// What these settings have to fit together in.
+pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
+    let urls = checked.url("events-bus");
+    let mut wrong = Vec::new();
+    let mut refuse = |flag, value: &str, allowed| {
+        wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
+    };
+    let schemes: Vec<_> = urls
+        .expose()
+        .split(',')
+        .map(|url| {
+            url.split_once("://")
+                .map_or("", |(scheme, _)| scheme.trim())
+        })
+        .collect();
+    let is_redis = schemes.iter().any(|scheme| REDIS_SCHEMES.contains(scheme));
+    if !urls.expose().is_empty() && (schemes.contains(&"") || is_redis && schemes.len() > 1) {
+        let allowed = "one URL of Redis, or URLs of NATS servers, with their scheme";
+        refuse("events-bus", urls.expose(), allowed);
+    }
+    let value = |flag| checked.text(flag);
+    let is_set = |flag| !value(flag).is_empty();
+    for (flag, partner) in [
+        ("events-bus-cert", Some("events-bus-key")),
+        ("events-bus-key", Some("events-bus-cert")),
+        ("events-bus-creds", None),
+        ("events-bus-nkey", None),
+    ] {
+        let allowed = if !is_set(flag) {
+            continue;
+        } else if is_redis {
+            "none, for Redis"
+        } else if partner.is_some_and(|partner| !is_set(partner)) {
+            "a file, beside another one: --events-bus-cert and --events-bus-key go together"
+        } else if flag == "events-bus-nkey" && is_set("events-bus-creds") {
+            "none, beside --events-bus-creds"
+        } else {
+            continue;
+        };
+        refuse(flag, &value(flag), allowed);
+    }
+    wrong
+}

@@ -1,0 +1,360 @@
+//! The thread between HTTP, the loop and the bus: it carries out what the exchange decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+use tokio::sync::oneshot;
+
+use super::connect::Connection;
+use super::{Room, Surroundings};
+use crate::clock::Clock;
+use crate::feeds::BusEvent;
+use crate::gateways::events::broadcast::Broadcast;
+use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, Outcome, To};
+use crate::gateways::events::{Input, Push};
+use crate::http::Bytes;
+use crate::run::RunError;
+
+/// Pushes of other instances that the loop has not delivered. With more, the bus is not read.
+const DELIVERING_MAX: usize = 64;
+
+/// While nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What other threads want of this one.
+pub(super) enum Command {
+    /// A push was handed to the loop of this instance: the others should deliver it too.
+    Push {
+        body: Bytes,
+        room: Room,
+        tell: oneshot::Sender<Outcome>,
+    },
+    /// The loop has delivered a push of another instance.
+    Delivered {
+        origin: InstanceId,
+        number: u64,
+        sent: u64,
+    },
+    /// The loop has ended. The sender is used once the bus has carried that.
+    Leave(Sender<()>),
+}
+
+/// Hands pushes of other instances to the loop.
+pub(super) struct Deliverer {
+    pub(super) commands: Sender<Command>,
+    pub(super) json_depth_max: usize,
+    pub(super) around: Surroundings,
+}
+
+impl Deliverer {
+    /// Returns `false` if the body is no broadcast.
+    fn deliver(&self, origin: &InstanceId, number: u64, body: &[u8]) -> bool {
+        let Ok(broadcast) = Broadcast::parse(body, self.json_depth_max) else {
+            return false;
+        };
+        let (commands, origin) = (self.commands.clone(), origin.clone());
+        let tell = move |sent| {
+            let delivered = Command::Delivered {
+                origin,
+                number,
+                sent,
+            };
+            // After the end of its thread nobody waits for it.
+            let _ = commands.send(delivered);
+        };
+        let around = &self.around;
+        let now = around.clock.now();
+        for part in Push::parts(broadcast, &around.frame_bytes, now, Box::new(tell)) {
+            // After the loop's end nobody delivers.
+            let _ = around.input.send(Input::Push(part));
+        }
+        around.wake.wake();
+        true
+    }
+}
+
+/// A push that a service waits for.
+struct Told {
+    tell: oneshot::Sender<Outcome>,
+    /// Held until then.
+    _room: Room,
+}
+
+/// The exchange of one instance, at work.
+pub(super) struct BusThread {
+    exchange: Exchange,
+    /// What all instances are subscribed to.
+    all: Arc<str>,
+    connection: Connection,
+    is_subscribed: bool,
+    can_publish: bool,
+    commands: Receiver<Command>,
+    deliverer: Deliverer,
+    stats: Arc<BusStats>,
+    told: HashMap<u64, Told>,
+    /// Pushes of other instances that are in the loop.
+    delivering: usize,
+    leaving: Option<Sender<()>>,
+    clock: Clock,
+}
+
+impl BusThread {
+    pub(super) fn new(
+        exchange: Exchange,
+        name: String,
+        connection: Connection,
+        commands: Receiver<Command>,
+        deliverer: Deliverer,
+        stats: &Arc<BusStats>,
+    ) -> Self {
+        Self {
+            exchange,
+            all: name.into(),
+            is_subscribed: false,
+            can_publish: connection.publishing.is_none(),
+            connection,
+            commands,
+            clock: deliverer.around.clock,
+            deliverer,
+            stats: Arc::clone(stats),
+            told: HashMap::new(),
+            delivering: 0,
+            leaving: None,
+        }
+    }
+
+    /// Works until the process ends.
+    pub(super) fn run(mut self) {
+        let nothing = never();
+        loop {
+            self.act();
+            let events = match self.delivering < DELIVERING_MAX {
+                true => &self.connection.events,
+                false => &nothing,
+            };
+            let publishing = self.connection.publishing.as_ref().unwrap_or(&nothing);
+            select! {
+                recv(self.commands) -> command => match command {
+                    Ok(command) => self.command(command),
+                    Err(_) => return,
+                },
+                recv(events) -> event => match event {
+                    Ok(event) => self.event(event),
+                    Err(_) => return,
+                },
+                recv(publishing) -> event => match event {
+                    Ok(BusEvent::Up) => self.can_publish(true),
+                    Ok(_) => self.can_publish(false),
+                    Err(_) => return,
+                },
+                default(self.patience()) => {}
+            }
+            let now = self.clock.now();
+            if self
+                .exchange
+                .deadline_us()
+                .is_some_and(|at| at <= now.mono_us)
+            {
+                self.exchange.handle_timeout(now);
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let now_us = self.clock.now().mono_us;
+        let due_us = self.exchange.deadline_us();
+        due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Push { body, room, tell } => {
+                let number = self.exchange.push(self.clock.now(), &body);
+                let told = Told { tell, _room: room };
+                self.told.insert(number, told);
+            }
+            Command::Delivered {
+                origin,
+                number,
+                sent,
+            } => {
+                self.delivering -= 1;
+                self.exchange.delivered(origin, number, sent);
+            }
+            Command::Leave(done) => {
+                self.leaving = Some(done);
+                self.exchange.leave();
+            }
+        }
+    }
+
+    fn event(&mut self, event: BusEvent) {
+        self.connection.taken.give_back(event.payload_bytes());
+        let now = self.clock.now();
+        match event {
+            BusEvent::Message(message) => {
+                self.exchange.handle_message(now, &message.payload);
+                if self.exchange.has_left()
+                    && let Some(done) = self.leaving.take()
+                {
+                    let _ = done.send(());
+                }
+            }
+            BusEvent::Up => self.subscribed(true),
+            BusEvent::Down(_) => self.subscribed(false),
+            BusEvent::Gap { lost } => self.stats.count_lost(lost),
+            _ => {}
+        }
+    }
+
+    fn subscribed(&mut self, is_subscribed: bool) {
+        self.is_subscribed = is_subscribed;
+        self.connected();
+    }
+
+    fn can_publish(&mut self, can_publish: bool) {
+        self.can_publish = can_publish;
+        self.connected();
+    }
+
+    fn connected(&mut self) {
+        let is_connected = self.is_subscribed && self.can_publish;
+        self.exchange.set_connected(self.clock.now(), is_connected);
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.exchange.poll_action() {
+            match action {
+                Action::Publish { to, bytes, number } => {
+                    let subject = match to {
+                        To::All => Arc::clone(&self.all),
+                        To::Instance(id) => subject_of(&self.all, &id),
+                    };
+                    let is_published = (self.connection.publish)(&subject, bytes);
+                    if let Some(number) = number.filter(|_| !is_published) {
+                        self.exchange.unsent(number);
+                    }
+                }
+                Action::Deliver {
+                    origin,
+                    number,
+                    body,
+                } => {
+                    if self.deliverer.deliver(&origin, number, &body) {
+                        self.delivering += 1;
+                    } else {
+                        self.exchange.unreadable(self.clock.now(), &origin);
+                    }
+                }
+                Action::Tell { number, outcome } => {
+                    if let Some(told) = self.told.remove(&number) {
+                        // The service may have gone.
+                        let _ = told.tell.send(outcome);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What one instance alone is subscribed to.
+pub(super) fn subject_of(name: &str, id: &InstanceId) -> Arc<str> {
+    format!("{name}.{}", id.as_str()).into()
+}
+
+/// Starts a thread that ends with the process.
+pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(work);
+    started.map(drop).map_err(RunError::Thread)
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::feeds::BusMessage;
+    use crate::gateways::events::bus::ExchangeSettings;
+    use crate::hub::FrameBytes;
+    use crate::queue_bytes::QueueBytes;
+    use crate::reactor::LateWake;
+
+    #[test]
+    fn a_loop_that_delivers_nothing_stops_the_bus() {
+        let (events, received) = bounded(1_024);
+        let (bytes, taken) = QueueBytes::new(1_024 * 1_024);
+        let connection = Connection {
+            publish: Box::new(|_, _| true),
+            events: received,
+            taken,
+            publishing: None,
+        };
+        let settings = ExchangeSettings {
+            wait_us: 1_000,
+            message_bytes_max: 1_000,
+            push_bytes_max: 1_000,
+            instances_max: 4,
+        };
+        let clock = Clock::start();
+        let (commands, commanded) = unbounded();
+        let (input, inputs) = unbounded();
+        let around = Surroundings {
+            input,
+            wake: LateWake::default(),
+            frame_bytes: FrameBytes::default(),
+            clock,
+        };
+        let deliverer = Deliverer {
+            commands: commands.clone(),
+            json_depth_max: 8,
+            around,
+        };
+        let stats = Arc::default();
+        let exchange = Exchange::new(InstanceId::from("me"), settings, Arc::clone(&stats));
+        let thread = BusThread::new(
+            exchange,
+            "name".to_owned(),
+            connection,
+            commanded,
+            deliverer,
+            &stats,
+        );
+        std::thread::spawn(move || thread.run());
+        let pushes = DELIVERING_MAX + 30;
+        for number in 1..=pushes {
+            let body = r#"{"event":"e","targets":{"device_ids":["a"]}}"#;
+            let payload = format!("weirgate-events/1 other push {number} 0 1\n{body}").into_bytes();
+            assert!(bytes.take(payload.len()));
+            let message = BusMessage {
+                subject: "name".into(),
+                pattern: None,
+                payload,
+                position: None,
+                received: clock.now(),
+                quiet: false,
+            };
+            events.send(BusEvent::Message(message)).expect("room");
+        }
+        let soon = Duration::from_secs(10);
+        let mut held = Vec::new();
+        for _ in 0..DELIVERING_MAX {
+            held.push(inputs.recv_timeout(soon).expect("a push"));
+        }
+        let none = inputs.recv_timeout(Duration::from_millis(100));
+        assert!(none.is_err(), "no more until the loop has delivered some");
+        for number in 1..=30 {
+            let delivered = Command::Delivered {
+                origin: InstanceId::from("other"),
+                number,
+                sent: 0,
+            };
+            commands.send(delivered).expect("the thread");
+        }
+        for _ in 0..30 {
+            held.push(inputs.recv_timeout(soon).expect("a push"));
+        }
+        assert_eq!(held.len(), pushes);
+    }
+}

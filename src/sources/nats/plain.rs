@@ -1,0 +1,226 @@
+//! Plain subjects, without JetStream: what is published is delivered to those who are subscribed at
+//! that moment, and kept nowhere. For gateways that speak to each other.
+//!
+//! The caller publishes at least once a second on a subject that is subscribed here, so a link on
+//! which nothing comes for three seconds is dead, and is left. What the loop does not take in time is
+//! dropped and told as [`BusEvent::Gap`]: the crate keeps any number of messages, and a core
+//! subscription cannot make the server wait.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
+use nats::Connection;
+
+use super::connection::{Link, spawn};
+use super::error::{NatsError, Stop};
+use super::refusals::Refusal;
+use super::settings::{Endpoint, NatsSettings};
+use super::{connect, redacted};
+use crate::feeds::{BusEvent, BusMessage};
+use crate::sources::publisher::{self, Outbox, Publisher};
+use crate::sources::relay::{Bus, Relay};
+use crate::sources::{LoopGone, Source, SourceLink};
+use crate::telemetry::BusStatus;
+
+/// The time without a message after which the connection is left.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Relays and publishes on plain subjects, for ever.
+pub struct NatsPlainSource {
+    settings: NatsSettings,
+    status: Arc<BusStatus>,
+    subjects: Vec<Arc<str>>,
+    /// A server has to take messages of this size.
+    payload_bytes_max: usize,
+    outbox: Outbox,
+    /// Servers of the cluster that the URL does not name, tried after those.
+    learned: Vec<Endpoint>,
+}
+
+impl NatsPlainSource {
+    /// A source of these subjects, and a handle that publishes messages of up to so many bytes. Of
+    /// the settings, streams and consumers are not used.
+    pub fn new(
+        settings: NatsSettings,
+        subjects: Vec<Arc<str>>,
+        payload_bytes_max: usize,
+        status: Arc<BusStatus>,
+    ) -> (Self, Publisher) {
+        let (handle, outbox) = publisher::publisher(None);
+        let source = Self {
+            settings,
+            status,
+            subjects,
+            payload_bytes_max,
+            outbox,
+            learned: Vec::new(),
+        };
+        (source, handle)
+    }
+
+    fn use_connection(
+        &self,
+        bus: &Link,
+        subscriptions: &mut Vec<nats::Subscription>,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<Stop, Stop> {
+        let connection = &bus.api.connection;
+        let payload_bytes = connection.max_payload();
+        if payload_bytes < self.payload_bytes_max {
+            let (url, needed) = (redacted(&self.settings.urls), self.payload_bytes_max);
+            let reason = format!(
+                "max_payload of the server is {payload_bytes}, and messages have up to {needed} bytes"
+            );
+            return Err(NatsError::Refused { url, reason }.into());
+        }
+        for subject in &self.subjects {
+            let subscription = bus.subscribe(subject, None);
+            subscriptions.push(subscription.map_err(|_| NatsError::Lost)?);
+        }
+        self.outbox.discard();
+        let _publishing = publish(connection.clone(), self.outbox.clone())?;
+        let away_ms = relay.stands()?;
+        let url = redacted(&self.settings.urls);
+        tracing::info!(url, away_ms, "subscribed on NATS");
+        let mut session = Session {
+            bus,
+            relay,
+            subscriptions,
+            heard: Instant::now(),
+            dropped: 0,
+        };
+        let stop = loop {
+            if let Err(stop) = session.turn() {
+                break stop;
+            }
+        };
+        Ok(stop)
+    }
+}
+
+impl Source for NatsPlainSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        let relay = Relay::new(
+            link,
+            Arc::clone(&self.status),
+            self.settings.reconnect_delay_min_ms,
+            self.settings.reconnect_delay_max_ms,
+        );
+        relay.run(&mut *self);
+    }
+}
+
+impl Bus for NatsPlainSource {
+    type Error = NatsError;
+    const NAME: &'static str = "NATS";
+    const OUTAGE_LOSES_MESSAGES: bool = true;
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        let bus = match connect(&self.settings, &mut self.learned) {
+            Ok(bus) => bus,
+            Err(error) => return Stop::Bus(error),
+        };
+        let mut subscriptions = Vec::new();
+        let stop = self.use_connection(&bus, &mut subscriptions, relay);
+        bus.abandon(subscriptions);
+        stop.unwrap_or_else(|stop| stop)
+    }
+}
+
+/// One connection from its first message to its loss.
+struct Session<'a> {
+    bus: &'a Link,
+    relay: &'a mut Relay<NatsError>,
+    subscriptions: &'a [nats::Subscription],
+    /// When anything came.
+    heard: Instant,
+    /// Messages for which the loop had no room, and which it does not know of.
+    dropped: u64,
+}
+
+impl Session<'_> {
+    /// Waits for messages, and hands over those that are there.
+    fn turn(&mut self) -> Result<(), Stop> {
+        let silence = SILENCE_MAX.saturating_sub(self.heard.elapsed());
+        let mut select = Select::new();
+        select.recv(&self.bus.api.lost);
+        for subscription in self.subscriptions {
+            select.recv(subscription.receiver());
+        }
+        match select.ready_timeout(silence) {
+            Ok(0) => Err(NatsError::Lost.into()),
+            Ok(n) => {
+                let subscriptions = self.subscriptions;
+                let ready = subscriptions.get(n - 1).into_iter();
+                for message in ready.flat_map(|one| one.receiver().try_iter()) {
+                    self.relay(message)?;
+                }
+                Ok(())
+            }
+            Err(_) => Err(self.silent().into()),
+        }
+    }
+
+    fn relay(&mut self, message: nats::Message) -> Result<(), LoopGone> {
+        self.heard = Instant::now();
+        let link = &self.relay.link;
+        if self.dropped > 0 {
+            let lost = Some(self.dropped);
+            if link.try_send(BusEvent::Gap { lost })? {
+                self.dropped = 0;
+            }
+        }
+        let event = BusEvent::Message(BusMessage {
+            subject: message.subject.into(),
+            pattern: None,
+            payload: message.data,
+            position: None,
+            received: link.now(),
+            quiet: false,
+        });
+        if !link.try_send(event)? {
+            self.dropped += 1;
+        }
+        Ok(())
+    }
+
+    /// Why nothing comes.
+    fn silent(&self) -> NatsError {
+        let refused = self.bus.api.refusals.take_news().into_iter().next();
+        let what = match refused {
+            Some(Refusal::Subscription(subject)) => format!("subscribe to {subject}"),
+            Some(Refusal::Request(subject)) => format!("publish to {subject}"),
+            _ => {
+                let silent_ms = SILENCE_MAX.as_millis() as u64;
+                return NatsError::Silent { silent_ms };
+            }
+        };
+        NatsError::NotPermitted {
+            what,
+            is_of_all: true,
+        }
+    }
+}
+
+/// Publishes what is in the outbox, until the returned end is dropped. On a thread of its own: a
+/// server that reads nothing blocks it, and the thread that listens has to notice.
+fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>, NatsError> {
+    let (end, ended): (Sender<Infallible>, Receiver<Infallible>) = bounded(0);
+    let work = move || {
+        loop {
+            let message = select! {
+                recv(ended) -> _ => return,
+                recv(outbox.messages) -> message => message,
+            };
+            let Ok(message) = message else {
+                return;
+            };
+            // An error means that the connection is gone, which the other thread sees.
+            let _ = connection.publish(&message.subject, &message.payload);
+        }
+    };
+    spawn("nats-publish", work).map_err(|source| NatsError::NoThread { source })?;
+    Ok(end)
+}

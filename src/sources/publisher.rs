@@ -1,0 +1,119 @@
+//! What a gateway publishes on a bus, on its way to the thread of the connection.
+//!
+//! Never waits: the way is bounded in messages and bytes, and a full one is told. What was not
+//! published when a connection is lost is forgotten: it is late by the time the next one stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::wake::Wake;
+
+/// Messages that may wait to be written.
+const MESSAGES_MAX: usize = 4_096;
+/// Bytes of these. One message of any size has room.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Publishes on a bus; clones publish on the same connection, in the order of their calls.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    sender: Sender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    /// Of a thread that waits in a poll; others wait for the channel.
+    wake: Option<Wake>,
+}
+
+/// The end of the thread that writes.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    pub(super) messages: Receiver<Outgoing>,
+    wake: Option<Wake>,
+}
+
+/// A message on its way.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) subject: Arc<str>,
+    pub(super) payload: Vec<u8>,
+    room: Arc<AtomicUsize>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.room.fetch_sub(self.payload.len(), Relaxed);
+    }
+}
+
+/// Both ends. `wake` wakes the thread that writes.
+pub(super) fn publisher(wake: Option<Wake>) -> (Publisher, Outbox) {
+    let (sender, messages) = bounded(MESSAGES_MAX);
+    let publisher = Publisher {
+        sender,
+        bytes: Arc::default(),
+        wake: wake.clone(),
+    };
+    (publisher, Outbox { messages, wake })
+}
+
+impl Publisher {
+    /// Has a message published. Returns `false` if too much waits to be written, or the thread that
+    /// writes has ended: the message is dropped.
+    pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
+        let bytes = payload.len();
+        let before = self.bytes.fetch_add(bytes, Relaxed);
+        let outgoing = Outgoing {
+            subject: Arc::clone(subject),
+            payload,
+            room: Arc::clone(&self.bytes),
+        };
+        let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
+        if is_full || self.sender.try_send(outgoing).is_err() {
+            return false;
+        }
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+        true
+    }
+}
+
+impl Outbox {
+    /// The thread that writes is awake: what is published from here on wakes it again.
+    pub(super) fn awake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.awake();
+        }
+    }
+
+    /// Forgets what waits: it was meant for a connection that is gone.
+    pub(super) fn discard(&self) {
+        self.messages.try_iter().for_each(drop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_published_is_bounded_in_messages_and_bytes() {
+        let (publisher, outbox) = publisher(None);
+        let subject: Arc<str> = "s".into();
+        assert!(publisher.publish(&subject, vec![0; BYTES_MAX + 1]));
+        assert!(!publisher.publish(&subject, vec![0; 1]));
+        outbox.discard();
+        for _ in 0..MESSAGES_MAX {
+            assert!(publisher.publish(&subject, vec![0; 1]));
+        }
+        assert!(!publisher.publish(&subject, vec![0; 1]));
+        outbox.discard();
+        assert_eq!(
+            publisher.bytes.load(Relaxed),
+            0,
+            "dropped messages give their room back"
+        );
+        drop(outbox);
+        assert!(!publisher.publish(&subject, Vec::new()));
+    }
+}

@@ -1,0 +1,188 @@
+//! A connection that publishes: a subscribed connection takes no PUBLISH (RESP2), so this is another
+//! one, on a thread of its own.
+//!
+//! Commands are sent without waiting for answers. A server that answers none for three seconds is
+//! left; what was on its way is not sent again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::TryRecvError;
+use rustls::ClientConfig;
+
+use super::connection::Connection;
+use super::error::{RedisError, Stop};
+use super::handshake::shown;
+use super::resp::Value;
+use super::sentinel::Watch;
+use super::settings::RedisSettings;
+use super::{connect, tls_config};
+use crate::log_budget::LogBudget;
+use crate::sources::publisher::{self, Outbox, Publisher};
+use crate::sources::relay::{Bus, Relay};
+use crate::sources::socket::Waiter;
+use crate::sources::{Source, SourceLink};
+use crate::telemetry::BusStatus;
+
+/// Messages are taken while less than this waits for the socket.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The time without an answer after which the connection is left.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Lines about refused messages, a second.
+const LINES_PER_SECOND: u32 = 1;
+
+/// Publishes what its [`Publisher`] is given, for ever. Its events are `Up` and `Down` alone.
+pub struct RedisPublisher {
+    settings: RedisSettings,
+    status: Arc<BusStatus>,
+    tls: Option<Arc<ClientConfig>>,
+    waiter: Waiter,
+    outbox: Outbox,
+    lines: LogBudget,
+    /// The sentinel that answered last.
+    first_sentinel: usize,
+}
+
+impl RedisPublisher {
+    /// A connection and its handle, which may be used before the connection is there.
+    ///
+    /// # Errors
+    /// The certificates to trust cannot be read, or the system has no descriptor left.
+    pub fn new(
+        settings: RedisSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, Publisher), RedisError> {
+        let tls = tls_config(&settings)?;
+        let waiter = Waiter::new("the Redis publisher");
+        let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
+        let (handle, outbox) = publisher::publisher(Some(wake));
+        let publisher = Self {
+            settings,
+            status,
+            tls,
+            waiter,
+            outbox,
+            lines: LogBudget::new(LINES_PER_SECOND),
+            first_sentinel: 0,
+        };
+        Ok((publisher, handle))
+    }
+
+    fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
+        let Self {
+            settings, waiter, ..
+        } = self;
+        let tls = self.tls.as_ref();
+        let (connection, _, master) = connect(waiter, settings, tls, &mut self.first_sentinel)?;
+        self.outbox.discard();
+        relay.stands()?;
+        let mut session = Session {
+            connection,
+            outbox: &self.outbox,
+            lines: &mut self.lines,
+            relay,
+            asked: VecDeque::new(),
+        };
+        loop {
+            if master.as_ref().is_some_and(Watch::has_moved) {
+                let server = session.connection.server().to_owned();
+                return Err(RedisError::Moved { server }.into());
+            }
+            session.turn()?;
+        }
+    }
+}
+
+impl Source for RedisPublisher {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        let relay = Relay::new(
+            link,
+            Arc::clone(&self.status),
+            self.settings.reconnect_delay_min_ms,
+            self.settings.reconnect_delay_max_ms,
+        );
+        relay.run(&mut *self);
+    }
+}
+
+impl Bus for RedisPublisher {
+    type Error = RedisError;
+    const NAME: &'static str = "Redis (to publish)";
+    const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
+        self.use_connection(relay).unwrap_or_else(|stop| stop)
+    }
+}
+
+/// One connection from its log-in to its loss.
+struct Session<'a, 'w> {
+    connection: Connection<'w>,
+    outbox: &'a Outbox,
+    lines: &'a mut LogBudget,
+    relay: &'a Relay<RedisError>,
+    /// When each command without an answer was queued.
+    asked: VecDeque<Instant>,
+}
+
+impl Session<'_, '_> {
+    /// Writes what there is, reads once, and waits if there was nothing to read.
+    fn turn(&mut self) -> Result<(), Stop> {
+        let lost = |source| RedisError::Lost { source };
+        self.outbox.awake();
+        self.take()?;
+        self.connection.flush().map_err(lost)?;
+        if self.connection.read().map_err(lost)? {
+            while let Some(answer) = self.connection.next_value()? {
+                self.answered(answer)?;
+            }
+            return Ok(());
+        }
+        let give_up = self.asked.front().map(|asked| *asked + SILENCE_MAX);
+        if give_up.is_some_and(|at| Instant::now() >= at) {
+            let silent_ms = SILENCE_MAX.as_millis() as u64;
+            return Err(RedisError::Silent { silent_ms }.into());
+        }
+        // Messages that were left wait for room, and so for the socket.
+        let until = give_up.unwrap_or_else(|| Instant::now() + SILENCE_MAX);
+        Ok(self.connection.wait(until).map_err(lost)?)
+    }
+
+    fn take(&mut self) -> Result<(), Stop> {
+        while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
+            match self.outbox.messages.try_recv() {
+                Ok(message) => {
+                    let subject = message.subject.as_bytes();
+                    let command = [b"PUBLISH".as_slice(), subject, &message.payload];
+                    self.connection.queue(command.iter());
+                    self.asked.push_back(Instant::now());
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Err(Stop::LoopGone),
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, answer: Value) -> Result<(), Stop> {
+        let was_asked = self.asked.pop_front().is_some();
+        match answer {
+            Value::Integer(_) if was_asked => Ok(()),
+            Value::Error(words) if was_asked => {
+                if let Some(line) = self.lines.line(self.relay.link.now()) {
+                    tracing::warn!(
+                        reason = shown(&words),
+                        lines_left_out = line.suppressed,
+                        "Redis refused a message"
+                    );
+                }
+                Ok(())
+            }
+            _ => Err(self
+                .connection
+                .wrong("an answer that fits no question".to_owned())
+                .into()),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Several instances on a toy bus: what devices get, what services are told, who is missing.
+
+use super::toy_bus::{Bus, WAIT_US, body, event};
+
+#[test]
+fn a_push_reaches_every_connection_of_a_device_once_wherever_it_is() {
+    let mut bus = Bus::new(3);
+    assert_eq!(bus.others(), [3, 3, 3]);
+    let mut keys = Vec::new();
+    for (instance, devices) in [(0, &["a", "b"][..]), (1, &["a", "a"]), (2, &["c"])] {
+        for device in devices {
+            let key = bus.instances[instance].connect(device);
+            keys.push((instance, key, *device));
+        }
+    }
+    for from in 0..3 {
+        let data = format!(r#"{{"n":{from}}}"#);
+        let pushed = bus.push(from, &["a", "c", "c", "nobody"], &data);
+        assert_eq!(bus.answer(from, pushed), (5, true, vec![]), "from {from}");
+        for (instance, key, device) in &keys {
+            let texts = bus.instances[*instance].world.texts(*key);
+            let times = match *device {
+                "a" => 1,
+                "c" => 2,
+                _ => 0,
+            };
+            assert_eq!(texts, vec![event(&data); times], "{device} on {instance}");
+        }
+    }
+    assert!(bus.instances.iter().all(|one| one.stats.waiting() == 0));
+    assert_eq!(bus.instances[0].stats.sent(), 1);
+    assert_eq!(bus.instances[0].stats.received(), 2);
+}
+
+#[test]
+fn pushes_of_one_instance_keep_their_order_on_every_other() {
+    let mut bus = Bus::new(2);
+    let key = bus.instances[1].connect("a");
+    let large = "x".repeat(5_000);
+    for n in 0..20 {
+        let pad = if n % 3 == 0 { &large } else { "" };
+        bus.push(0, &["a"], &format!(r#"{{"n":{n},"pad":"{pad}"}}"#));
+    }
+    let texts = bus.instances[1].world.texts(key);
+    assert_eq!(texts.len(), 20);
+    for (n, text) in texts.iter().enumerate() {
+        assert!(text.contains(&format!(r#""data":{{"n":{n},"#)), "{text}");
+    }
+}
+
+#[test]
+fn an_instance_that_does_not_answer_is_missing_and_then_forgotten() {
+    let mut bus = Bus::new(3);
+    let local = bus.instances[0].connect("a");
+    bus.instances[1].connect("a");
+    bus.instances[2].is_connected = false;
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(pushed.0, 1, "its own devices wait for nobody");
+    assert_eq!(bus.instances[0].world.texts(local).len(), 1);
+    assert!(bus.instances[0].told.is_empty());
+    assert_eq!(bus.instances[0].stats.waiting(), 1);
+    bus.advance(WAIT_US / 1_000);
+    assert_eq!(bus.answer(0, pushed), (2, true, vec!["i2"]));
+    assert_eq!(bus.instances[0].stats.incomplete(), 1);
+    // The next push does not wait for it, and still says that it is missing.
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (2, true, vec!["i2"]));
+    bus.advance(4_000);
+    assert_eq!(bus.others()[..2], [2, 2]);
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (2, true, vec![]));
+    // Back, it is one of them at once.
+    bus.connect(2, false);
+    bus.connect(2, true);
+    bus.advance(10);
+    assert_eq!(bus.others(), [3, 3, 3]);
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (2, true, vec![]));
+}
+
+#[test]
+fn an_instance_that_is_late_is_waited_for_again_once_it_answers() {
+    let mut bus = Bus::new(2);
+    bus.instances[1].is_hung = true;
+    let first = bus.push(0, &["a"], "{}");
+    bus.advance(WAIT_US / 1_000);
+    assert_eq!(bus.answer(0, first), (0, true, vec!["i1"]));
+    bus.advance(10_000);
+    assert_eq!(bus.others(), [2, 2], "it says that it is there");
+    bus.instances[1].connect("a");
+    bus.instances[1].is_hung = false;
+    let second = bus.push(0, &["a"], "{}");
+    assert_eq!(
+        bus.answer(0, second),
+        (0, true, vec!["i1"]),
+        "not waited for"
+    );
+    let third = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, third), (1, true, vec![]));
+}
+
+#[test]
+fn with_the_bus_away_own_devices_are_served_and_the_answer_says_so() {
+    let mut bus = Bus::new(2);
+    let keys = [0, 1].map(|n| bus.instances[n].connect("a"));
+    let waits = {
+        bus.instances[1].is_connected = false;
+        bus.push(0, &["a"], "{}")
+    };
+    bus.connect(0, false);
+    assert_eq!(bus.answer(0, waits), (1, false, vec!["i1"]), "told at once");
+    assert!(!bus.instances[0].stats.is_up());
+    bus.advance(60_000);
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (1, false, vec!["i1"]));
+    assert_eq!(bus.instances[0].world.texts(keys[0]).len(), 2);
+    let before = bus.instances[0].published.len();
+    bus.connect(1, false);
+    bus.connect(0, true);
+    bus.connect(1, true);
+    bus.advance(1_000);
+    assert!(bus.instances[0].published.len() > before);
+    assert!(
+        bus.instances[1].world.texts(keys[1]).is_empty(),
+        "nothing comes late"
+    );
+    let pushed = bus.push(0, &["a"], r#"{"n":3}"#);
+    assert_eq!(bus.answer(0, pushed), (2, true, vec![]));
+    assert_eq!(bus.instances[1].world.texts(keys[1]), [event(r#"{"n":3}"#)]);
+}
+
+#[test]
+fn a_bus_that_carries_nothing_back_counts_as_away() {
+    let mut bus = Bus::new(2);
+    // It is connected, and nothing that it publishes comes back: it may not publish, say.
+    bus.instances[0].is_connected = false;
+    bus.advance(3_100);
+    assert!(!bus.instances[0].stats.is_up());
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (0, false, vec!["i1"]));
+    bus.instances[0].is_connected = true;
+    bus.advance(500);
+    assert!(bus.instances[0].stats.is_up());
+    let alone = Bus::new(1);
+    assert!(alone.instances[0].stats.is_up(), "it hears itself");
+}
+
+#[test]
+fn pushes_right_after_a_connection_wait_for_whoever_answers() {
+    let mut bus = Bus::new(1);
+    bus.instances[0].connect("a");
+    let new = bus.add();
+    let early = bus.push(new, &["a"], "{}");
+    assert!(
+        bus.instances[new].told.is_empty(),
+        "nobody knows yet who is there"
+    );
+    bus.advance(WAIT_US / 1_000);
+    assert_eq!(bus.answer(new, early), (1, true, vec![]));
+    let later = bus.push(new, &["a"], "{}");
+    assert_eq!(bus.answer(new, later), (1, true, vec![]));
+}
+
+#[test]
+fn an_instance_that_stops_is_not_missing() {
+    let mut bus = Bus::new(3);
+    bus.instances[2].is_hung = true;
+    let pushed = bus.push(0, &["a"], "{}");
+    assert!(bus.instances[0].told.is_empty());
+    bus.instances[2].exchange.leave();
+    bus.carry();
+    assert!(bus.instances[2].exchange.has_left());
+    assert_eq!(bus.answer(0, pushed), (0, true, vec![]));
+    assert_eq!(bus.others()[..2], [2, 2]);
+}
+
+#[test]
+fn what_comes_again_is_delivered_once() {
+    let mut bus = Bus::new(2);
+    let key = bus.instances[1].connect("a");
+    bus.push(0, &["a"], r#"{"n":1}"#);
+    bus.push(0, &["a"], r#"{"n":2}"#);
+    assert_eq!(bus.instances[1].world.texts(key).len(), 2);
+    let pushes: Vec<_> = bus.instances[0]
+        .published
+        .iter()
+        .map(|(_, bytes)| bytes.clone())
+        .collect();
+    bus.connect(1, false);
+    bus.advance(20_000);
+    bus.connect(1, true);
+    for bytes in &pushes {
+        bus.inject(bytes);
+    }
+    assert!(bus.instances[1].world.texts(key).is_empty());
+    assert_eq!(bus.instances[1].ignored("duplicate"), 2);
+}
+
+#[test]
+fn a_large_push_goes_in_parts() {
+    let mut bus = Bus::new(2);
+    let key = bus.instances[1].connect("a");
+    let data = format!(r#"{{"x":"{}"}}"#, "é".repeat(2_000));
+    let pushed = bus.push(0, &["a"], &data);
+    assert_eq!(bus.answer(0, pushed), (1, true, vec![]));
+    assert_eq!(bus.instances[1].world.texts(key), [event(&data)]);
+    let parts = bus.instances[0]
+        .published
+        .iter()
+        .filter(|(_, bytes)| bytes.len() > 900);
+    assert_eq!(parts.count(), 4);
+    assert!(
+        bus.instances[0]
+            .published
+            .iter()
+            .all(|(_, bytes)| bytes.len() <= 1_256)
+    );
+}
+
+#[test]
+fn a_push_whose_parts_are_lost_or_too_many_has_no_effect() {
+    let mut bus = Bus::new(1);
+    let key = bus.instances[0].connect("a");
+    let part = |number: u64, part: u32, parts: u32, bytes: usize| {
+        let mut message =
+            format!("weirgate-events/1 other push {number} {part} {parts}\n").into_bytes();
+        message.resize(message.len() + bytes, b' ');
+        message
+    };
+    bus.inject(&part(1, 0, 3, 10));
+    bus.inject(&part(1, 2, 3, 10));
+    assert_eq!(bus.instances[0].ignored("incomplete"), 1);
+    bus.inject(&part(2, 1, 2, 10));
+    assert_eq!(bus.instances[0].ignored("incomplete"), 2);
+    // Over the size of one push.
+    bus.inject(&part(3, 0, 1, 10_001));
+    bus.inject(&part(4, 0, 3, 6_000));
+    bus.inject(&part(4, 1, 3, 6_000));
+    assert_eq!(bus.instances[0].ignored("too_large"), 2);
+    // Several at once may hold twice that.
+    for (sender, too_large) in [("x", 2), ("y", 2), ("other", 3)] {
+        let bytes = String::from_utf8(part(9, 0, 2, 9_000)).expect("text");
+        bus.inject(bytes.replace("other", sender).as_bytes());
+        assert_eq!(bus.instances[0].ignored("too_large"), too_large, "{sender}");
+    }
+    assert!(bus.instances[0].world.texts(key).is_empty());
+    assert_eq!(bus.instances[0].stats.received(), 0);
+}
+
+#[test]
+fn one_instance_too_many_is_ignored() {
+    let mut bus = Bus::new(4);
+    assert_eq!(bus.others(), [4, 4, 4, 4]);
+    let here = |id: &str| format!("weirgate-events/1 {id} here\n");
+    let push = |id: &str| format!("weirgate-events/1 {id} push 1 0 1\n{}", body(&["a"], "{}"));
+    let key = bus.instances[0].connect("a");
+    bus.inject(here("e").as_bytes());
+    bus.inject(push("e").as_bytes());
+    assert_eq!(bus.instances[0].ignored("instances"), 2);
+    assert!(bus.instances[0].world.texts(key).is_empty());
+    // One that is gone makes room.
+    bus.connect(3, false);
+    bus.advance(4_000);
+    bus.inject(push("e").as_bytes());
+    assert_eq!(bus.instances[0].world.texts(key), [event("{}")]);
+    for n in 0..10_000 {
+        bus.inject(here(&format!("f{n}")).as_bytes());
+    }
+    assert_eq!(bus.others()[..3], [4, 4, 4]);
+}
+
+#[test]
+fn what_is_no_message_is_counted_and_has_no_effect() {
+    let mut bus = Bus::new(1);
+    let key = bus.instances[0].connect("a");
+    for bytes in [
+        &b""[..],
+        b"PING",
+        b"\xff\xfe\n",
+        b"weirgate-events/2 x here\n",
+        b"weirgate-events/1 x.> here\n",
+        br#"{"event":"e","targets":{"device_ids":["a"]}}"#,
+    ] {
+        bus.inject(bytes);
+    }
+    assert_eq!(bus.instances[0].ignored("bad"), 6);
+    // Answers to no question, and larger than any count.
+    bus.inject(format!("weirgate-events/1 x answer 9 {}\n", u64::MAX).as_bytes());
+    bus.advance(500);
+    let pushed = bus.push(0, &["a"], "{}");
+    for sender in ["x", "x", "y"] {
+        bus.inject(
+            format!(
+                "weirgate-events/1 {sender} answer {} {}\n",
+                pushed.1,
+                u64::MAX
+            )
+            .as_bytes(),
+        );
+    }
+    bus.advance(WAIT_US / 1_000);
+    let (sent, is_up, _) = bus.answer(0, (0, pushed.1));
+    assert_eq!((sent, is_up), (u64::MAX, true));
+    assert_eq!(bus.instances[0].world.texts(key).len(), 1);
+}
