@@ -89,16 +89,16 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         })
         .output(move |call| calls.make(call))
         .run(clock, |listening| {
-            say(&welcome(checked, listening.addr.port()))
+            say(&welcome(checked, &listening.url("ws", "/ws")))
         })
 }
 
-fn welcome(checked: &Checked, port: u16) -> String {
+fn welcome(checked: &Checked, websocket: &str) -> String {
     let [lobby, measurement, simulation] =
         [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
     format!(
         "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-         Simulation:  {simulation}\n  WebSocket:   ws://localhost:{port}/ws"
+         Simulation:  {simulation}\n  WebSocket:   {websocket}"
     )
 }
 

@@ -20,6 +20,8 @@ pub(super) fn form_value(flag: &str) -> &'static str {
     match flag {
         "relay" => "news.flash=news",
         "endpoint" => "/ws/flow=flow",
+        "admin-addr" => "127.0.0.1:9100",
+        "unix-socket-owner" => ":0",
         _ => "https://other:1/base",
     }
 }
