@@ -32,7 +32,7 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Where it is.
+    /// The path that it was bound to.
     pub fn path(&self) -> &Path {
         &self.path
     }

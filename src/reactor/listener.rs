@@ -23,7 +23,7 @@ const RETRY_MAX_US: u64 = 500_000;
 pub struct ListenSettings {
     /// Where to listen.
     pub addrs: Vec<ListenAddr>,
-    /// How.
+    /// The backlog, the sharing of ports, the rights of unix sockets.
     pub options: ListenOptions,
     /// Unsent bytes above which the kernel takes no more over TCP: what it holds cannot be
     /// conflated.

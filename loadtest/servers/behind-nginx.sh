@@ -1,0 +1,51 @@
+#!/bin/sh
+# weirgate levels behind one nginx worker, as a server of `loadtest compare`: behind-nginx.sh tcp|unix PORT
+# nginx listens on PORT with deploy/nginx/weirgate.conf. NATS_URL as for any server; WEIRGATE is the program.
+set -eu
+way=$1 port=$2
+here=$(cd "$(dirname "$0")" && pwd)
+weirgate=${WEIRGATE:-$here/../../target/release/weirgate}
+folder=$(mktemp -d)
+unset GATEWAY_PORT
+children=
+end() {
+    # shellcheck disable=SC2086
+    kill $children 2>/dev/null || true
+    wait
+    rm -rf "$folder"
+    exit 0
+}
+trap end TERM INT
+
+case $way in
+tcp)
+    # The port behind the one that loadtest has looked for.
+    backend=127.0.0.1:$((port + 12000))
+    "$weirgate" levels --listen 127.0.0.1 --port "${backend##*:}" >"$folder/weirgate" 2>&1 &
+    ;;
+unix)
+    backend=unix:$folder/http.sock
+    "$weirgate" levels --listen "$backend" --trusted-proxies unix >"$folder/weirgate" 2>&1 &
+    ;;
+*)
+    echo "$0: tcp or unix, not $way" >&2
+    exit 2
+    ;;
+esac
+children=$!
+
+{
+    # The head of loadtest deploy, with a worker that is a process of its own, and /ready for loadtest.
+    sed -e "s|{dir}|$folder|" -e '/{site}/,$d' "$here/../src/deploy/nginx.conf"
+    sed -e "s|server 127.0.0.1:8000 |server $backend |" -e "s|listen 80;|listen 127.0.0.1:$port backlog=4096;|" \
+        -e '/location = .ready/d' "$here/../../deploy/nginx/weirgate.conf"
+    echo "}"
+} >"$folder/nginx.conf"
+# nginx is a server that is started when the instance behind it is there, for loadtest waits for the port.
+for _ in $(seq 500); do
+    grep -q "GATEWAY SERVICE" "$folder/weirgate" && break
+    sleep 0.02
+done
+nginx -p "$folder" -c "$folder/nginx.conf" 2>"$folder/nginx" &
+children="$children $!"
+wait
