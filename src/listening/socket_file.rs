@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ListenOptions;
@@ -85,9 +86,8 @@ pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixList
 /// Locks a directory, and waits a moment for another start to end. The lock goes with the file.
 fn lock(directory: &File) {
     let until = Instant::now() + LOCK_WAIT;
-    while flock(directory, FlockOperation::NonBlockingLockExclusive).is_err()
-        && Instant::now() < until
-    {
+    let lock = || flock(directory, FlockOperation::NonBlockingLockExclusive);
+    while lock() == Err(Errno::WOULDBLOCK) && Instant::now() < until {
         thread::sleep(Duration::from_millis(10));
     }
 }

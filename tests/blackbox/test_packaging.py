@@ -218,7 +218,7 @@ async def test_the_replicas_share_the_clients_and_one_may_go(started, nats):
         clients += await connect_many(3, proxy.port)
         await asyncio.sleep(0.1)
     assert {client.close_code for client in clients if not client.open} == {1012}
-    assert len([client for client in clients[:30] if not client.open]) <= 15, "those of one process"
+    assert any(client.open for client in clients[:30]), "the others have their clients still"
 
 
 # --- systemd and Debian
