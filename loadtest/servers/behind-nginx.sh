@@ -19,13 +19,15 @@ trap end TERM INT
 
 case $way in
 tcp)
-    # The port behind the one that loadtest has looked for.
+    # loadtest has looked for one port; this one is above its range.
     backend=127.0.0.1:$((port + 12000))
     "$weirgate" levels --listen 127.0.0.1 --port "${backend##*:}" >"$folder/weirgate" 2>&1 &
     ;;
 unix)
     backend=unix:$folder/http.sock
-    "$weirgate" levels --listen "$backend" --trusted-proxies unix >"$folder/weirgate" 2>&1 &
+    # A worker of an nginx that root starts is another user.
+    chmod 755 "$folder"
+    "$weirgate" levels --listen "$backend" --unix-socket-mode 0666 --trusted-proxies unix >"$folder/weirgate" 2>&1 &
     ;;
 *)
     echo "$0: tcp or unix, not $way" >&2
@@ -41,7 +43,7 @@ children=$!
         -e '/location = .ready/d' "$here/../../deploy/nginx/weirgate.conf"
     echo "}"
 } >"$folder/nginx.conf"
-# nginx is a server that is started when the instance behind it is there, for loadtest waits for the port.
+# loadtest waits for nginx's port, so nginx is started when the instance behind it is there.
 for _ in $(seq 500); do
     grep -q "GATEWAY SERVICE" "$folder/weirgate" && break
     sleep 0.02
