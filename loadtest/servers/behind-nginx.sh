@@ -19,8 +19,8 @@ trap end TERM INT
 
 case $way in
 tcp)
-    # loadtest has looked for one port; this one is above its range.
-    backend=127.0.0.1:$((port + 12000))
+    # loadtest has looked for one port; this one is below its range.
+    backend=127.0.0.1:$((port - 12000))
     "$weirgate" levels --listen 127.0.0.1 --port "${backend##*:}" >"$folder/weirgate" 2>&1 &
     ;;
 unix)
