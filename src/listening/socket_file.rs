@@ -57,7 +57,7 @@ impl Drop for SocketFile {
 /// Listens at `path`. The mode and the owner are there before anybody can connect.
 pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixListener, SocketFile)> {
     let owner = options.unix_owner.ids()?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let directory = File::open(directory)
         .map_err(|error| io::Error::new(error.kind(), format!("its directory: {error}")))?;
     // Two starts at once could both find that nobody listens, and one would remove the other's file.
