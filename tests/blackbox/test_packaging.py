@@ -195,19 +195,12 @@ def test_haproxy_finds_the_replicas(tmp_path):
     assert {line for line in words[0] ^ words[1] if not re.match("server|resolvers|nameserver|hold", line)} == set()
 
 
-async def test_the_replicas_share_the_clients_and_one_may_go(started, nats):
-    env = {k: str(v) for k, v in replicas()["gateway"]["environment"].items()}
-    of_test = {"NATS_URL": nats.url, "WEIRGATE_TRUSTED_PROXIES": "127.0.0.1"}
-    ports = [free_port() for _ in range(3)]
-    gateways = [Process([weirgate_binary(), "levels"], {**env, **of_test, "GATEWAY_PORT": str(port)}) for port in ports]
-    started.extend(gateways)
-    proxy = Haproxy(*ports, recipe="replicas.cfg")
+async def test_the_replicas_share_the_clients_and_one_may_go(started, start_weirgate, nats):
+    env = {k: str(v) for k, v in replicas()["gateway"]["environment"].items() if k not in ("NATS_URL", "GATEWAY_PORT")}
+    env["WEIRGATE_TRUSTED_PROXIES"] = "127.0.0.1"
+    gateways = [start_weirgate("levels", nats=nats, env=env).wait_ready() for _ in range(3)]
+    proxy = Haproxy(*(gateway.port for gateway in gateways), recipe="replicas.cfg")
     started.append(proxy)
-
-    def ready(port):
-        return run([weirgate_binary(), "health", "levels", "--listen", "127.0.0.1", "--port", str(port)], {})[0] == 0
-
-    await until(lambda: all(map(ready, [*ports, proxy.port])), 10, "all of them")
     clients = await connect_many(30, proxy.port)
     async with publisher(nats) as bus:
         await bus.flow({"n": 1})
