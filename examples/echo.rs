@@ -69,13 +69,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .ok_or("--message-bytes-max")?;
 
     let mut common = CommonSettings::default();
-    common.reactor.listen.addr = addr;
+    common.reactor.listen.addrs = vec![addr.into()];
     common.limits.message_bytes_max = message_bytes_max;
     // One echo of the largest message may wait behind another.
     let hard_bytes = &mut common.limits.send_queue.hard_bytes;
     *hard_bytes = message_bytes_max.max(*hard_bytes);
     Parts::new("echo", common, NoFeed::default(), Echo).run(Clock::start(), |listening| {
-        println!("echo on ws://{}/", listening.addr);
+        println!("echo on {}", listening.url("ws", "/"));
     })?;
     Ok(())
 }

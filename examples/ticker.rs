@@ -55,7 +55,9 @@ fn run(checked: &Checked) -> Result<(), RunError> {
             let health = move |_: &_| Answer::json(StatusCode::OK, text()).no_store();
             vec![Route::get("/health", health)]
         })
-        .run(clock, |at| say(&format!("ticker on ws://{}/ws", at.addr)))
+        .run(clock, |at| {
+            say(&format!("ticker on {}", at.url("ws", "/ws")))
+        })
 }
 
 /// The bus, on a thread of its own: a message now and then, until the loop is gone.

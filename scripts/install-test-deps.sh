@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-# nats-server, redis-server, nginx, systemd-analyze and Chromium, a Python environment in .venv, Node packages in tests/node.
+# nats-server, redis-server, nginx, HAProxy, systemd-analyze and Chromium, a Python environment in .venv, Node packages in tests/node.
 # Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
 # command that a person has to run, and fails: nothing is skipped.
 set -euo pipefail
@@ -19,6 +19,7 @@ need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("
 need nats-server nats-server
 need redis-server redis-server
 need nginx nginx-light
+need haproxy haproxy
 need systemd-analyze systemd
 need python3 python3
 need node nodejs

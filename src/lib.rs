@@ -16,6 +16,7 @@ pub mod http;
 pub mod hub;
 pub mod key_files;
 pub mod kinds;
+pub mod listening;
 pub mod log_budget;
 pub mod queue_bytes;
 pub mod random;

@@ -15,6 +15,7 @@ use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
     Publication, SessionKey,
 };
+use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Parts};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
@@ -110,7 +111,7 @@ impl Source for Bursts {
 /// Runs until the test binary ends; the sender starts bursts of bad messages.
 fn start() -> (SocketAddr, mpsc::Sender<usize>) {
     let mut common = CommonSettings::default();
-    common.reactor.listen.addr = ([127, 0, 0, 1], 0).into();
+    common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     // As a gateway with a bus has them: all of a burst waits for the loop at once.
     common.bus_queue_messages_max = 1_024;
     common.bus_queue_bytes_max = 64 * 1024 * 1024;
@@ -121,7 +122,10 @@ fn start() -> (SocketAddr, mpsc::Sender<usize>) {
         Parts::new("toy", common, Refuses::default(), Toy)
             .source(Bursts(bursts), status)
             .run(Clock::start(), |listening| {
-                send.send(listening.addr).expect("the test listens");
+                let ListenAddr::Tcp(addr) = listening.addrs[0] else {
+                    panic!("{listening:?}");
+                };
+                send.send(addr).expect("the test listens");
             })
             .expect("the loop runs");
     });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use ipnet::Ipv6Net;
 
-use super::TokenBucket;
+use super::{ClientAddr, TokenBucket};
 
 /// The network that one IPv6 client has (RFC 6177 §1: a /64 at least).
 const V6_PREFIX_BITS: u8 = 64;
@@ -77,7 +77,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
-    entries: HashMap<IpAddr, Entry, RandomState>,
+    entries: HashMap<ClientAddr, Entry, RandomState>,
     /// Twice what was left by the last look: so a look costs each newcomer O(1).
     sweep_at: usize,
 }
@@ -92,14 +92,14 @@ impl Addresses {
         }
     }
 
-    /// A place for one more connection of `ip`; `None` where nothing is limited. It may be given
+    /// A place for one more connection of `client`; `None` where nothing is limited. It may be given
     /// back on any thread.
     ///
     /// # Errors
     /// The address has no more to come; nothing was counted for it.
     pub fn admit(
         &mut self,
-        ip: IpAddr,
+        client: ClientAddr,
         now_us: u64,
     ) -> Result<Option<AddressPlace>, AddressRefusal> {
         let AddressLimits {
@@ -116,7 +116,7 @@ impl Addresses {
         }
         let entry = self
             .entries
-            .entry(address_group(ip))
+            .entry(address_group(client))
             .or_insert_with(|| Entry {
                 places: Arc::default(),
                 bucket: connections_per_second
@@ -143,11 +143,15 @@ impl Addresses {
     }
 }
 
-/// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits.
-pub fn address_group(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc().addr()),
-        v4 => v4,
+/// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits,
+/// and all that came over unix sockets without an address.
+pub fn address_group(client: ClientAddr) -> ClientAddr {
+    match client {
+        ClientAddr::Ip(IpAddr::V6(v6)) => {
+            let net = Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc();
+            ClientAddr::Ip(IpAddr::V6(net.addr()))
+        }
+        v4_or_unix => v4_or_unix,
     }
 }
 
@@ -166,8 +170,8 @@ mod tests {
         })
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> ClientAddr {
+        text.parse::<IpAddr>().unwrap().into()
     }
 
     #[test]
@@ -198,6 +202,8 @@ mod tests {
         let _place = all.admit(ip("2001:db8:0:1::1"), 0).unwrap();
         assert!(all.admit(ip("2001:db8:0:1:ffff::9"), 0).is_err());
         assert!(all.admit(ip("2001:db8:0:2::1"), 0).is_ok());
+        let _local = all.admit(ClientAddr::Unix, 0).unwrap();
+        assert!(all.admit(ClientAddr::Unix, 0).is_err());
     }
 
     #[test]
@@ -235,7 +241,7 @@ mod tests {
         for n in 0..100_000_u64 {
             // A thousand a second, each of an address of its own, and gone at once.
             let one = IpAddr::from((u128::from(n) + 1_000_000).wrapping_shl(64).to_be_bytes());
-            assert!(all.admit(one, n * 1_000).is_ok(), "{n}");
+            assert!(all.admit(one.into(), n * 1_000).is_ok(), "{n}");
         }
         let known = all.known();
         assert!(known <= 4 * SWEEP_ADDRESSES_MIN, "{known} addresses known");

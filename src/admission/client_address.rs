@@ -6,20 +6,30 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// One address, or all that share its first bits (CIDR): `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
-/// Bits beyond the prefix are zero.
+use super::{ClientAddr, Peer};
+
+/// Where a proxy may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(IpNet);
+pub enum Network {
+    /// One address, or all that share its first bits (CIDR): `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
+    /// Bits beyond the prefix are zero.
+    Ip(IpNet),
+    /// At the other end of a unix socket: `unix`.
+    Unix,
+}
 
 /// A text that names no network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no IP address and no network such as 10.0.0.0/8")]
+#[error("no IP address, no network such as 10.0.0.0/8, and not unix")]
 pub struct NoNetwork;
 
 impl FromStr for Network {
     type Err = NoNetwork;
 
     fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
         let (ip, prefix_bits) = match text.split_once('/') {
             Some((ip, bits)) => (ip, Some(bits.parse().map_err(|_| NoNetwork)?)),
             None => (text, None),
@@ -29,15 +39,16 @@ impl FromStr for Network {
             Some(bits) => IpNet::new(ip, bits).map_err(|_| NoNetwork)?,
             None => IpNet::from(ip),
         };
-        Ok(Self(net.trunc()))
+        Ok(Self::Ip(net.trunc()))
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.prefix_len() == self.0.max_prefix_len() {
-            true => self.0.addr().fmt(f),
-            false => self.0.fmt(f),
+        match self {
+            Self::Ip(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            Self::Ip(net) => net.fmt(f),
+            Self::Unix => f.write_str("unix"),
         }
     }
 }
@@ -56,14 +67,15 @@ pub enum TrustedProxies {
 
 impl TrustedProxies {
     /// The word of this peer counts.
-    pub fn trusts(&self, ip: IpAddr) -> bool {
+    pub fn trusts(&self, peer: ClientAddr) -> bool {
         match self {
             Self::None => false,
             Self::Any => true,
-            Self::Networks(networks) => {
-                let ip = ip.to_canonical();
-                networks.iter().any(|network| network.0.contains(&ip))
-            }
+            Self::Networks(networks) => networks.iter().any(|network| match (network, peer) {
+                (Network::Ip(net), ClientAddr::Ip(ip)) => net.contains(&ip),
+                (Network::Unix, ClientAddr::Unix) => true,
+                _ => false,
+            }),
         }
     }
 
@@ -71,15 +83,19 @@ impl TrustedProxies {
     /// `X-Forwarded-For` that is none of theirs. What stands left of that one the client may have
     /// written itself. An entry that is no address ends the search. With [`Self::Any`] it is the
     /// right-most entry (contract events, row "The call").
-    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a str>) -> IpAddr {
-        let mut client = peer.to_canonical();
+    pub fn client<'a>(
+        &self,
+        peer: &Peer,
+        forwarded_for: impl Iterator<Item = &'a str>,
+    ) -> ClientAddr {
+        let mut client = peer.client();
         let entries: Vec<&str> = forwarded_for.flat_map(|line| line.split(',')).collect();
         for entry in entries.into_iter().rev() {
             if !self.trusts(client) {
                 break;
             }
             match address(entry.trim()) {
-                Some(before) => client = before.to_canonical(),
+                Some(before) => client = before.into(),
                 None => break,
             }
             // Where everybody is trusted nobody else is known to be a proxy: the last one's word
@@ -116,9 +132,16 @@ mod tests {
         TrustedProxies::Networks(list.split(' ').map(|n| n.parse().unwrap()).collect())
     }
 
+    fn addr(ip: &str) -> ClientAddr {
+        ip.parse::<IpAddr>().unwrap().into()
+    }
+
     fn client(trusted: &TrustedProxies, peer: &str, lines: &[&str]) -> String {
-        let peer = peer.parse().unwrap();
-        trusted.client(peer, lines.iter().copied()).to_string()
+        let peer = match peer {
+            "unix" => Peer::Unix(None),
+            ip => std::net::SocketAddr::new(ip.parse().unwrap(), 4711).into(),
+        };
+        trusted.client(&peer, lines.iter().copied()).to_string()
     }
 
     #[test]
@@ -132,6 +155,7 @@ mod tests {
             ("fd00:1::2/16", "fd00::/16"),
             ("::1", "::1"),
             ("::/0", "::/0"),
+            ("unix", "unix"),
         ] {
             assert_eq!(network(typed).as_deref(), Some(shown), "{typed}");
         }
@@ -157,11 +181,12 @@ mod tests {
     fn a_network_has_its_own_addresses_only() {
         let trusted = proxies("10.0.0.0/8 fd00::/8 192.0.2.1");
         for ip in ["10.255.0.1", "fdff::1", "192.0.2.1", "::ffff:10.0.0.1"] {
-            assert!(trusted.trusts(ip.parse().unwrap()), "{ip}");
+            assert!(trusted.trusts(addr(ip)), "{ip}");
         }
         for ip in ["11.0.0.1", "fe00::1", "192.0.2.2", "::a00:1"] {
-            assert!(!trusted.trusts(ip.parse().unwrap()), "{ip}");
+            assert!(!trusted.trusts(addr(ip)), "{ip}");
         }
+        assert!(!trusted.trusts(ClientAddr::Unix));
     }
 
     #[test]
@@ -196,5 +221,21 @@ mod tests {
             any, "10.0.0.2",
             "the rest the client may have written itself"
         );
+    }
+
+    #[test]
+    fn a_proxy_behind_a_unix_socket_is_believed_where_that_is_said() {
+        let says = &["203.0.113.1, 198.51.100.7"];
+        for (trusted, expected) in [
+            (proxies("unix"), "198.51.100.7"),
+            (proxies("unix 198.51.100.0/24"), "203.0.113.1"),
+            (proxies("0.0.0.0/0 ::/0"), "unix"),
+            (TrustedProxies::Any, "198.51.100.7"),
+            (TrustedProxies::None, "unix"),
+        ] {
+            assert_eq!(client(&trusted, "unix", says), expected, "{trusted:?}");
+        }
+        assert_eq!(client(&proxies("unix"), "unix", &[]), "unix");
+        assert_eq!(client(&proxies("unix"), "192.0.2.9", says), "192.0.2.9");
     }
 }

@@ -8,8 +8,10 @@
 
 mod address_limits;
 mod client_address;
+mod peer;
 mod token_bucket;
 
 pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
 pub use client_address::{Network, NoNetwork, TrustedProxies};
+pub use peer::{ClientAddr, Credentials, Peer};
 pub use token_bucket::TokenBucket;

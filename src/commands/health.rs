@@ -4,8 +4,9 @@
 //! by `main`.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use crate::listening::ListenAddr;
 
 /// As much of the answer as is looked at: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -13,7 +14,7 @@ const ANSWER_BYTES_MAX: usize = 1024;
 /// Where to ask, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    addrs: Vec<SocketAddr>,
+    addrs: Vec<ListenAddr>,
     timeout_ms: u64,
 }
 
@@ -24,7 +25,7 @@ pub enum HealthCheckError {
     #[error("no answer from http://{addr}/health: {error}")]
     NoAnswer {
         /// Who was asked last.
-        addr: SocketAddr,
+        addr: ListenAddr,
         /// What happened.
         error: io::Error,
     },
@@ -32,7 +33,7 @@ pub enum HealthCheckError {
     #[error("http://{addr}/health answered: {answer}")]
     Unhealthy {
         /// Who was asked.
-        addr: SocketAddr,
+        addr: ListenAddr,
         /// The status line, bounded.
         answer: String,
     },
@@ -41,19 +42,9 @@ pub enum HealthCheckError {
 impl HealthCheck {
     /// Asks a gateway that listens on `listen`; where that stands for all addresses, over
     /// loopback. `timeout_ms` is for the whole of it.
-    pub fn new(listen: SocketAddr, timeout_ms: u64) -> Self {
-        let loopback: &[IpAddr] = match listen.ip() {
-            ip if !ip.is_unspecified() => &[ip],
-            IpAddr::V4(_) => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            // `[::]` takes IPv4 too, where the system maps it.
-            IpAddr::V6(_) => &[
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ],
-        };
-        let addr = |&ip| SocketAddr::new(ip, listen.port());
+    pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
-            addrs: loopback.iter().map(addr).collect(),
+            addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
             timeout_ms,
         }
     }
@@ -65,8 +56,10 @@ impl HealthCheck {
     pub fn run(&self) -> Result<(), HealthCheckError> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
         let mut result = Ok(());
-        for &addr in &self.addrs {
-            result = match ask(addr, deadline) {
+        for addr in &self.addrs {
+            let asked = ask(addr, deadline);
+            let addr = addr.clone();
+            result = match asked {
                 Ok(answer) if is_200(&answer) => return Ok(()),
                 Ok(answer) => Err(HealthCheckError::Unhealthy { addr, answer }),
                 Err(error) => Err(HealthCheckError::NoAnswer { addr, error }),
@@ -77,10 +70,14 @@ impl HealthCheck {
 }
 
 /// The status line of the answer.
-fn ask(addr: SocketAddr, deadline: Instant) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, left(deadline)?)?;
+fn ask(addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
+    let mut stream = addr.connect(left(deadline)?)?;
+    let host = match addr {
+        ListenAddr::Tcp(addr) => addr.to_string(),
+        ListenAddr::Unix(_) => "localhost".to_owned(),
+    };
     stream.set_write_timeout(Some(left(deadline)?))?;
-    let request = format!("GET /health HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; ANSWER_BYTES_MAX];
@@ -118,7 +115,7 @@ mod tests {
     /// Runs a check against a listener that reads the request, then sends `parts` one by one.
     fn answered(parts: &'static [&'static str], timeout_ms: u64) -> Result<(), HealthCheckError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let check = HealthCheck::new(listener.local_addr().unwrap(), timeout_ms);
+        let check = HealthCheck::new(&[listener.local_addr().unwrap().into()], timeout_ms);
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();
@@ -170,17 +167,28 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = free.local_addr().unwrap();
         drop(free);
-        let error = HealthCheck::new(addr, 1000).run().unwrap_err();
+        let error = HealthCheck::new(&[addr.into()], 1000).run().unwrap_err();
         assert!(error.to_string().contains("/health"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 
     #[test]
-    fn an_address_for_all_is_asked_over_loopback() {
-        let addrs = |listen: &str| HealthCheck::new(listen.parse().unwrap(), 1).addrs;
-        assert_eq!(addrs("0.0.0.0:80"), ["127.0.0.1:80".parse().unwrap()]);
-        assert_eq!(addrs("10.1.1.1:80"), ["10.1.1.1:80".parse().unwrap()]);
-        let both: [SocketAddr; 2] = ["[::1]:80".parse().unwrap(), "127.0.0.1:80".parse().unwrap()];
-        assert_eq!(addrs("[::]:80"), both);
+    fn a_unix_socket_is_asked_too_and_one_answer_is_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 512];
+            let n = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&head[..n]).into_owned()
+        });
+        let nobody = ListenAddr::Unix(folder.path().join("nobody"));
+        let both = [nobody.clone(), ListenAddr::Unix(path)];
+        assert!(HealthCheck::new(&both, 5000).run().is_ok());
+        assert!(server.join().unwrap().contains("Host: localhost\r\n"));
+        let error = HealthCheck::new(&[nobody], 5000).run().unwrap_err();
+        assert!(error.to_string().contains("http://unix:/"), "{error}");
     }
 }

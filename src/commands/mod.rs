@@ -261,7 +261,7 @@ impl Program {
         // Its warnings are the gateway's own, and are in its log already.
         let checked = self.checked(rows, matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
-        let check = HealthCheck::new(checked.listen(), checked.number("health-timeout-ms"));
+        let check = HealthCheck::new(&checked.listen(), checked.number("health-timeout-ms"));
         Ok(Invocation::Health(check))
     }
 

@@ -6,14 +6,15 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -23,8 +24,10 @@ use super::connection::{self, Server};
 use super::connection_clock::FirstHead;
 use super::plane::Handover;
 use super::site::Site;
+use crate::admission::Peer;
 use crate::clock::Clock;
 use crate::hub::Permit;
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 use crate::log_budget::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
@@ -39,7 +42,7 @@ pub struct Admin {
 
 /// A listener that is bound.
 pub(super) struct Listener {
-    socket: std::net::TcpListener,
+    bound: Bound,
     /// For the limit of log lines.
     clock: Clock,
 }
@@ -56,10 +59,14 @@ impl Admin {
     ///
     /// # Errors
     /// The address is taken, or is none of this machine's.
-    pub fn bind(addr: SocketAddr, site: Site, clock: Clock) -> io::Result<Self> {
-        let socket = std::net::TcpListener::bind(addr)?;
-        socket.set_nonblocking(true)?;
-        let listener = Listener { socket, clock };
+    pub fn bind(
+        addr: &ListenAddr,
+        options: &ListenOptions,
+        site: Site,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let bound = addr.bind(options)?;
+        let listener = Listener { bound, clock };
         Ok(Self { listener, site })
     }
 
@@ -67,12 +74,53 @@ impl Admin {
     ///
     /// # Errors
     /// The socket has no address, which a bound one always has.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.socket.local_addr()
+    pub fn local_addr(&self) -> io::Result<ListenAddr> {
+        self.listener.bound.local_addr()
     }
 
     pub(super) fn into_parts(self) -> (Listener, Site) {
         (self.listener, self.site)
+    }
+}
+
+/// A listener on the HTTP thread.
+enum Accepting {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+impl Accepting {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, file) => {
+                let listener = UnixListener::from_std(listener)?;
+                Ok(Self::Unix {
+                    listener,
+                    _file: file,
+                })
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                // Fails only on a connection that is gone already; the first read will say so.
+                let _ = stream.set_nodelay(true);
+                stream.into_std().map(|stream| (stream, peer.into()))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                // What follows is the same for every stream socket.
+                let stream = stream.into_std()?;
+                Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
+            }
+        })
     }
 }
 
@@ -94,9 +142,9 @@ impl Connections {
     /// stop.
     async fn accept(
         &mut self,
-        listener: &TcpListener,
+        listener: &Accepting,
         stopping: &mut watch::Receiver<bool>,
-    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    ) -> Option<io::Result<(TcpStream, Peer)>> {
         let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
         poll_fn(|cx| {
             // Whose end this sees has given its place back; the next end wakes this again.
@@ -118,12 +166,9 @@ impl Connections {
     fn serve(
         &mut self,
         server: &Rc<Server>,
-        (stream, peer): (TcpStream, SocketAddr),
+        (stream, peer): (TcpStream, Peer),
         stopping: &watch::Receiver<bool>,
-    ) -> io::Result<()> {
-        // Fails only on a connection that is gone already; the first read will say so.
-        let _ = stream.set_nodelay(true);
-        let stream = stream.into_std()?;
+    ) {
         if self.are_full()
             && let Some((_, task)) = self.silent.pop_front()
         {
@@ -145,7 +190,6 @@ impl Connections {
         );
         let task = self.tasks.spawn_local(served);
         self.silent.push_back((first_head, task));
-        Ok(())
     }
 }
 
@@ -155,8 +199,8 @@ pub(super) async fn serve(
     server: Rc<Server>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let Listener { socket, clock } = listener;
-    let listener = match TcpListener::from_std(socket) {
+    let Listener { bound, clock } = listener;
+    let listener = match Accepting::new(bound) {
         Ok(listener) => listener,
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };
@@ -164,8 +208,9 @@ pub(super) async fn serve(
     let mut connections = Connections::default();
     let mut retry = RETRY_MIN;
     while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
-        match accepted.and_then(|accepted| connections.serve(&server, accepted, &stopping)) {
-            Ok(()) => {
+        match accepted {
+            Ok(accepted) => {
+                connections.serve(&server, accepted, &stopping);
                 retry = RETRY_MIN;
                 if connections.are_full() && lines.line(clock.now()).is_some() {
                     warn!(

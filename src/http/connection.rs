@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use super::plane::{Handover, HttpSettings, WayBack};
 use super::read_ahead::ReadAhead;
 use super::service::{Found, Service};
 use super::site::{Handler, LateAnswer, Later, RequestParts};
+use crate::admission::Peer;
 use crate::wire::response;
 
 /// How soon a client that is not seen to be there is looked for again.
@@ -249,7 +249,7 @@ async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSetting
 struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl service::Service<Request<Incoming>> for Requests {

@@ -1,7 +1,6 @@
 //! What only the services behind a gateway may ask for: a token first, then a body.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
@@ -11,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::body::{ReadBodyError, RequestBody};
 use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
+use crate::admission::Peer;
 use crate::clock::Clock;
 use crate::hub::Now;
 use crate::log_budget::{LogBudget, LogLine};
@@ -70,7 +70,7 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    fn log(&self, path: &'static str, peer: SocketAddr, now: Now) {
+    fn log(&self, path: &'static str, peer: Peer, now: Now) {
         // No holder of this lock can panic.
         let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(LogLine { suppressed }) = budget.line(now) {
@@ -155,7 +155,7 @@ mod tests {
             .with_ansi(false)
             .finish();
         let attempts = Attempts::default();
-        let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
+        let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 4711)).into();
         tracing::subscriber::with_default(subscriber, || {
             for mono_us in [5_000_000, 5_000_001, 5_999_999, 6_000_000] {
                 let now = Now {

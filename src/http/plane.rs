@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,6 +18,7 @@ use super::admin::{self, Admin};
 use super::connection::{self, Server};
 use super::service::Service;
 use super::site::Site;
+use crate::admission::Peer;
 use crate::hub::Permit;
 
 /// Limits of plain HTTP connections.
@@ -60,7 +61,7 @@ pub struct Handover {
     /// The bytes read so far, from the start of the request line on.
     pub read: Vec<u8>,
     /// The other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Its place in the connection limits: dropped when the connection has ended.
     pub permit: Permit,
 }

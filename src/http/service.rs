@@ -79,12 +79,13 @@ fn method_not_allowed(methods: &[&Method]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Peer;
     use crate::http::{Cors, Route};
     use hyper::Request;
 
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let peer = ([127, 0, 0, 1], 9).into();
+        let peer = Peer::Unix(None);
         let (service, parts) = (Service::new(site), RequestParts { head, peer });
         let mut answer = match service.find(&parts) {
             Found::Answer(answer) => answer,

@@ -2,7 +2,6 @@
 //! from a browser (Fetch standard, CORS protocol).
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, RequestBody};
+use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
 
 /// The methods of a route that is only read. HEAD goes where GET goes and needs no mention.
@@ -30,7 +30,7 @@ pub struct RequestParts {
     /// Method, target, version and headers.
     pub head: request::Parts,
     /// The other end of the connection.
-    pub peer: SocketAddr,
+    pub peer: Peer,
 }
 
 impl RequestParts {

@@ -2,7 +2,6 @@
 //! [`super::Hub`], so that a callback may change anything here at once.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -21,7 +20,7 @@ use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
     Publication, Retain, SessionKey, TopicName,
 };
-use crate::admission::Addresses;
+use crate::admission::{Addresses, ClientAddr, Peer};
 use crate::random::SplitMix64;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -113,12 +112,12 @@ impl Core {
     }
 
     /// The peer's address, while the session exists.
-    pub fn peer(&self, key: SessionKey) -> Option<SocketAddr> {
+    pub fn peer(&self, key: SessionKey) -> Option<Peer> {
         self.clients.session(key).map(Session::peer)
     }
 
     /// The client's address, while the session exists: the peer's, or what a trusted proxy says.
-    pub fn client_addr(&self, key: SessionKey) -> Option<IpAddr> {
+    pub fn client_addr(&self, key: SessionKey) -> Option<ClientAddr> {
         self.clients.session(key).map(Session::client_addr)
     }
 
@@ -290,7 +289,7 @@ impl Core {
         }
     }
 
-    pub(super) fn insert(&mut self, peer: SocketAddr, permit: Permit) -> SessionKey {
+    pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);

@@ -1,16 +1,15 @@
 //! What is left to say of a connection when it has ended.
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::CloseReason;
+use crate::admission::{ClientAddr, Peer};
 
 /// How a client that ended looked, for the log line.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// The other end of the socket.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Who it was: the peer's address, or what a trusted proxy said.
-    pub client: IpAddr,
+    pub client: ClientAddr,
     /// Who it said it was, where the gateway tells.
     pub user: Option<Box<str>>,
     /// Path of the request, without its query; empty before a whole head.

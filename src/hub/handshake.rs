@@ -1,8 +1,6 @@
 //! From the first byte to the answer that the head deserves: the protocol's greeting, a refusal, or
 //! a place on the HTTP side.
 
-use std::net::IpAddr;
-
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
@@ -10,7 +8,7 @@ use super::protocol::{Refusal, Request, Speaks};
 use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
-use crate::admission::AddressRefusal;
+use crate::admission::{AddressRefusal, ClientAddr};
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 
@@ -44,17 +42,17 @@ impl Core {
             return false;
         };
         session.set_path(head.path());
-        let peer = session.peer().ip();
+        let peer = session.peer();
         let trusted = &self.limits.trusted_proxies;
-        if !trusted.trusts(peer) {
+        if !trusted.trusts(peer.client()) {
             return true;
         }
-        let client = trusted.client(peer, head.header_values("X-Forwarded-For"));
+        let client = trusted.client(&peer, head.header_values("X-Forwarded-For"));
         session.set_client_addr(client);
         self.admit(key, client)
     }
 
-    fn admit(&mut self, key: SessionKey, client: IpAddr) -> bool {
+    fn admit(&mut self, key: SessionKey, client: ClientAddr) -> bool {
         let place = match self.addresses.admit(client, self.now.mono_us) {
             Ok(place) => place,
             Err(refusal) => {
@@ -117,7 +115,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        if self.limits.trusted_proxies.trusts(session.peer().ip()) {
+        if self.limits.trusted_proxies.trusts(session.peer().client()) {
             // Proxies keep connections and send other clients' requests over them.
             session.hold_place(None);
         }

@@ -5,8 +5,6 @@
 //! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
 //! are none.
 
-use std::net::SocketAddr;
-
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
@@ -17,6 +15,7 @@ use super::shell::{Effect, Permit, Transmit};
 use super::{
     BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
 };
+use crate::admission::Peer;
 
 /// For a 503: come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
@@ -48,10 +47,10 @@ impl<G: Gateway> Hub<G> {
 
     /// A connection was accepted. Its key names it until
     /// [`handle_released`](Self::handle_released).
-    pub fn handle_accepted(&mut self, now: Now, peer: SocketAddr) -> SessionKey {
+    pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>) -> SessionKey {
         self.core.now = now;
         let permit = Permit::new(&self.core.places);
-        let key = self.core.insert(peer, permit);
+        let key = self.core.insert(peer.into(), permit);
         self.core.clients.stats.accepted += 1;
         if self.core.connections() > self.core.limits.connections_max {
             let reason = CloseReason::ConnectionLimit;
@@ -78,10 +77,15 @@ impl<G: Gateway> Hub<G> {
 
     /// A connection that was handed to HTTP is back, with its place in the limits: its client
     /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
-    pub fn handle_returned(&mut self, now: Now, peer: SocketAddr, permit: Permit) -> SessionKey {
+    pub fn handle_returned(
+        &mut self,
+        now: Now,
+        peer: impl Into<Peer>,
+        permit: Permit,
+    ) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
-        self.core.insert(peer, permit)
+        self.core.insert(peer.into(), permit)
     }
 
     /// Bytes that a client sent, as they came.

@@ -7,6 +7,7 @@ mod walks;
 use super::{GATEWAYS, WEIRGATE};
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
+use crate::listening::ListenAddr;
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
 
@@ -136,7 +137,6 @@ fn every_source_of_every_setting_goes_over_the_next() {
             // the order, so each is the default.
             let default = match (setting.default, setting.kind) {
                 ("", Kind::Form(_)) => walks::form_value(setting.flag),
-                ("", Kind::SocketAddr) => "127.0.0.1:9100",
                 ("", _) => "*",
                 (default, _) => default,
             };
@@ -169,7 +169,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
 
 #[test]
 fn values_follow_the_sources() {
-    let port = |args: &[&str], env: &[(&str, &str)]| levels(args, env).listen().port();
+    let port = |args: &[&str], env: &[(&str, &str)]| levels(args, env).number::<u16>("port");
     let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
     assert_eq!(port(&["--port", "4"], &env), 4);
     assert_eq!(
@@ -223,7 +223,7 @@ fn a_kubernetes_service_address_is_no_port() {
         "tcp://[fd00::1]:80",
     ] {
         let settings = levels(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
-        assert_eq!(settings.listen().port(), 9000);
+        assert_eq!(settings.number::<u16>("port"), 9000);
         assert_eq!(settings.warnings().len(), 1);
         let warning = settings.warnings()[0].to_string();
         assert!(
@@ -232,9 +232,7 @@ fn a_kubernetes_service_address_is_no_port() {
         );
     }
     assert_eq!(
-        levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")])
-            .listen()
-            .port(),
+        levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")]).number::<u16>("port"),
         8000
     );
     // Not of that form, or typed by a person: wrong.
@@ -374,12 +372,21 @@ fn health_asks_where_the_gateway_listens() {
         Ok(Invocation::Health(check)) => check,
         other => panic!("{other:?}"),
     };
-    let check = |listen: &str, ms| HealthCheck::new(listen.parse().unwrap(), ms);
+    let check = |listen: &str, ms| {
+        let addr = listen.parse::<std::net::SocketAddr>().unwrap();
+        HealthCheck::new(&[addr.into()], ms)
+    };
     assert_eq!(asked(&["health"], &[]), check("127.0.0.1:8000", 2000));
     let env = [("WEIRGATE_LISTEN", "10.0.0.1"), ("PORT", "9000")];
     assert_eq!(
         asked(&["health", "levels"], &env),
         check("10.0.0.1:9000", 2000)
+    );
+    let unix = [("WEIRGATE_LISTEN", "unix:/run/a.sock")];
+    let socket = ListenAddr::Unix("/run/a.sock".into());
+    assert_eq!(
+        asked(&["health", "levels"], &unix),
+        HealthCheck::new(&[socket], 2000)
     );
     let args = ["health", "demo", "--port=1", "--health-timeout-ms=5"];
     assert_eq!(
@@ -430,7 +437,7 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
     for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
         match ONE.parse(args, none) {
             Ok(Invocation::Run(gateway, checked)) => {
-                assert_eq!((gateway.name, checked.listen().port()), ("events", 9));
+                assert_eq!((gateway.name, checked.number::<u16>("port")), ("events", 9));
             }
             other => panic!("{other:?}"),
         }

@@ -2,27 +2,31 @@
 //! instead of spinning on a socket that stays readable.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
+use crate::admission::{Credentials, Peer};
 use crate::hub::Now;
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 use crate::log_budget::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN_US: u64 = 10_000;
 const RETRY_MAX_US: u64 = 500_000;
 
-/// Settings of the listening socket and of those it accepts.
+/// Settings of the listening sockets and of those they accept.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// Where to listen; port 0 takes a free one.
-    pub addr: SocketAddr,
-    /// Handshakes that the kernel holds until they are accepted.
-    pub backlog: i32,
-    /// Unsent bytes above which the kernel takes no more: what it holds cannot be conflated.
+    /// Where to listen.
+    pub addrs: Vec<ListenAddr>,
+    /// The backlog, the sharing of ports, the rights of unix sockets.
+    pub options: ListenOptions,
+    /// Unsent bytes above which the kernel takes no more over TCP: what it holds cannot be
+    /// conflated.
     pub notsent_lowat_bytes: u32,
 }
 
@@ -30,7 +34,7 @@ pub struct ListenSettings {
 #[derive(Debug)]
 pub(super) struct Listener {
     /// `None` once it is closed.
-    inner: Option<TcpListener>,
+    inner: Option<Inner>,
     notsent_lowat_bytes: u32,
     /// Connections may wait: the edge came and `accept` did not say "would block" since.
     ready: bool,
@@ -41,26 +45,80 @@ pub(super) struct Listener {
     lines: LogBudget,
 }
 
+#[derive(Debug)]
+enum Inner {
+    Tcp(TcpListener),
+    /// The file goes before the socket: who comes later finds nothing there, and no socket that
+    /// refuses.
+    Unix {
+        _file: SocketFile,
+        listener: UnixListener,
+    },
+}
+
+impl Inner {
+    fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((stream, peer.into()))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept()?;
+                let peer = Peer::Unix(credentials(&stream));
+                Ok((as_any_stream(stream), peer))
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix { listener, .. } => listener,
+        }
+    }
+}
+
+/// From here on a connection is a stream socket, whatever its family: reading, writing, half-closing
+/// and looking ahead are the same system calls, so neither the loop nor the HTTP side tells them
+/// apart. What only TCP has is asked of the [`Peer`] or set in [`Listener::prepare`].
+fn as_any_stream(stream: UnixStream) -> TcpStream {
+    TcpStream::from_std(OwnedFd::from(stream).into())
+}
+
+#[cfg(target_os = "linux")]
+fn credentials(stream: &UnixStream) -> Option<Credentials> {
+    let given = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    Some(Credentials {
+        // 0 for a process that is not seen from here.
+        pid: given.pid.as_raw_pid().try_into().unwrap_or(0),
+        uid: given.uid.as_raw(),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn credentials(_: &UnixStream) -> Option<Credentials> {
+    None
+}
+
 impl Listener {
-    pub(super) fn bind(
-        settings: &ListenSettings,
+    pub(super) fn register(
+        bound: Bound,
+        notsent_lowat_bytes: u32,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        let tcp = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
-        let (socket, addr) = socket_for(settings.addr, tcp)?;
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&addr.into())?;
-        socket.listen(settings.backlog)?;
-        socket.set_nonblocking(true)?;
-        let mut inner = TcpListener::from_std(socket.into());
-        registry.register(&mut inner, token, Interest::READABLE)?;
+        let mut inner = match bound {
+            Bound::Tcp(listener) => Inner::Tcp(TcpListener::from_std(listener)),
+            Bound::Unix(listener, file) => Inner::Unix {
+                _file: file,
+                listener: UnixListener::from_std(listener),
+            },
+        };
+        registry.register(inner.source(), token, Interest::READABLE)?;
         Ok(Self {
             inner: Some(inner),
-            notsent_lowat_bytes: settings.notsent_lowat_bytes,
+            notsent_lowat_bytes,
             ready: false,
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
@@ -69,9 +127,14 @@ impl Listener {
         })
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        let closed = || io::Error::from(io::ErrorKind::NotConnected);
-        self.inner.as_ref().ok_or_else(closed)?.local_addr()
+    /// It is open, on a TCP port.
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.inner, Some(Inner::Tcp(_)))
+    }
+
+    /// Connections may wait.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// Accepts no more: who connects from here on is refused by the system.
@@ -91,19 +154,21 @@ impl Listener {
     }
 
     /// Takes the next connection, if one waits and accepting is not backed off.
-    pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, SocketAddr)> {
+    pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
         let inner = self.inner.take()?;
         let accepted = self.accept_from(&inner, now);
         self.inner = Some(inner);
         accepted
     }
 
-    fn accept_from(&mut self, inner: &TcpListener, now: Now) -> Option<(TcpStream, SocketAddr)> {
+    fn accept_from(&mut self, inner: &Inner, now: Now) -> Option<(TcpStream, Peer)> {
         while self.ready && now.mono_us >= self.retry_at_us {
             match inner.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
-                    self.prepare(&stream);
+                    if matches!(peer, Peer::Tcp(_)) {
+                        self.prepare(&stream);
+                    }
                     return Some((stream, peer));
                 }
                 Err(error) => self.failed(now, &error),
@@ -142,42 +207,5 @@ impl Listener {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (self.notsent_lowat_bytes, SockRef::from(stream));
-    }
-}
-
-/// A socket for `addr`. Where the system has no IPv6, `[::]` still means every address that it has.
-fn socket_for<S>(
-    addr: SocketAddr,
-    open: impl Fn(Domain) -> io::Result<S>,
-) -> io::Result<(S, SocketAddr)> {
-    match open(Domain::for_address(addr)) {
-        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() => {
-            tracing::warn!(%error, "no IPv6 here; listening on IPv4 alone");
-            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            Ok((open(Domain::IPV4)?, addr))
-        }
-        opened => Ok((opened?, addr)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_ipv6_all_addresses_are_those_of_ipv4() {
-        let opened = |addr: &str, has_ipv6: bool| {
-            let open = |domain| match domain == Domain::IPV4 || has_ipv6 {
-                true => Ok(domain == Domain::IPV4),
-                false => Err(io::Error::other("no such family")),
-            };
-            let opened = socket_for(addr.parse().unwrap(), open).ok();
-            opened.map(|(is_ipv4, addr)| (is_ipv4, addr.to_string()))
-        };
-        let got = |is_ipv4, addr: &str| Some((is_ipv4, addr.to_owned()));
-        assert_eq!(opened("[::]:80", true), got(false, "[::]:80"));
-        assert_eq!(opened("[::]:80", false), got(true, "0.0.0.0:80"));
-        assert_eq!(opened("0.0.0.0:80", false), got(true, "0.0.0.0:80"));
-        assert_eq!(opened("[::1]:80", false), None, "that one was asked for");
     }
 }

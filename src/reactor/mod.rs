@@ -5,6 +5,7 @@
 //! no second edge comes. The loop serves any gateway and any feed: it knows only their traits.
 
 mod listener;
+mod listeners;
 mod report;
 mod seams;
 mod signals;
@@ -12,7 +13,8 @@ mod sockets;
 mod turn;
 
 pub use listener::ListenSettings;
+pub use listeners::ListenError;
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
-pub use turn::Reactor;
+pub use turn::{BindError, Reactor};
 
 pub use crate::wake::{LateWake, Wake};

@@ -8,14 +8,13 @@ mod freeze;
 mod reading;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use self::freeze::Freeze;
-use super::listener::Listener;
+use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
@@ -23,13 +22,15 @@ use super::sockets::{Cost, Sockets};
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
+use crate::listening::ListenAddr;
 use crate::log_budget::LogBudget;
 use crate::telemetry::{Budget, Stage};
 use crate::wake::Wake;
 
-const LISTENER: Token = Token(usize::MAX);
-const WAKER: Token = Token(usize::MAX - 1);
-const SIGNALS: Token = Token(usize::MAX - 2);
+const WAKER: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// The first listener's; the others' are below it.
+const LISTENERS: Token = Token(usize::MAX - 2);
 
 /// One read buffer for all sockets.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -42,15 +43,40 @@ const FLUSH_US_MAX: u64 = 4_000;
 /// Inputs of the gateway in one turn; more wait for the next.
 const INPUTS_MAX: usize = 64;
 
+/// Before the end of a stop, time to refuse connections that were still accepted when the port was
+/// left to other processes.
+const REFUSE_US: u64 = 500_000;
+
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
+
+/// Why a loop could not be made.
+#[derive(Debug)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    Listen(ListenError),
+    /// The system refuses a descriptor or a thread.
+    System(io::Error),
+}
+
+impl From<ListenError> for BindError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
 
 /// The loop with everything it owns.
 pub struct Reactor<G: Gateway, F: Feed> {
     poll: Poll,
     wake: Wake,
     signals: StopSignals,
-    listener: Listener,
+    listeners: Listeners,
     sockets: Sockets,
     hub: Hub<G>,
     feed: F,
@@ -66,32 +92,34 @@ pub struct Reactor<G: Gateway, F: Feed> {
     end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
+    /// It does not end before this moment while connections are open.
+    refuse_until_us: u64,
     stop_now: bool,
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Binds the listener and makes the poll. `seams` is asked for with the handle that wakes the
+    /// Binds the listeners and makes the poll. `seams` is asked for with the handle that wakes the
     /// loop, which the other threads need.
     ///
     /// # Errors
-    /// The address cannot be bound, or the system refuses a descriptor.
+    /// An address cannot be bound, or the system refuses a descriptor.
     pub fn bind(
         settings: ReactorSettings,
         hub: Hub<G>,
         feed: F,
         clock: Clock,
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, BindError> {
         let poll = Poll::new()?;
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = StopSignals::register(poll.registry(), SIGNALS)?;
-        let listener = Listener::bind(&settings.listen, poll.registry(), LISTENER)?;
+        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)?;
         let seams = seams(&wake)?;
         Ok(Self {
             poll,
             wake,
             signals,
-            listener,
+            listeners,
             sockets: Sockets::new(clock),
             hub,
             feed,
@@ -105,16 +133,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
+            refuse_until_us: 0,
             stop_now: false,
         })
     }
 
-    /// Where the loop listens.
-    ///
-    /// # Errors
-    /// The socket has no address, which a bound one always has.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where the loop listens, in the order of the settings.
+    pub fn local_addrs(&self) -> &[ListenAddr] {
+        self.listeners.local_addrs()
     }
 
     /// Turns until a stop is complete.
@@ -136,7 +162,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn is_stopped(&self) -> bool {
         let now = self.clock.now().mono_us;
         let late = self.stop_at_us.is_some_and(|at| now >= at);
-        self.stop_now || late || self.hub.is_drained()
+        let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
+        self.stop_now || late || self.hub.is_drained() && !refuses
     }
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
@@ -152,7 +179,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.clock.now().mono_us;
         let dues = [
             self.hub.poll_timeout(),
-            self.listener.due_us(),
+            self.listeners.due_us(),
             self.report.due_us(),
             self.stop_at_us,
         ];
@@ -197,7 +224,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Ends a turn that began at `began` with what others may know of it.
     fn tell(&mut self, began: Now) {
         let shell = Shell {
-            accept_errors: self.listener.errors,
+            accept_errors: self.listeners.errors(),
             bus_queue_messages: self.seams.bus.len(),
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
             bus_queue_bytes: self.seams.bus_bytes.held(),
@@ -216,9 +243,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     fn event(&mut self, now: Now, event: &Event) {
         match event.token() {
-            LISTENER => self.listener.set_ready(),
             WAKER => {}
             SIGNALS => self.stop(now),
+            token if self.listeners.set_ready(token) => {}
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
                 if event.is_readable() || event.is_read_closed() || event.is_error() {

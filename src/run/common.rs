@@ -1,11 +1,11 @@
 //! What every gateway is told: made from its settings once, each part in the form of who takes it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::auth::Origins;
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
+use crate::listening::ListenAddr;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::Checked;
 
@@ -27,7 +27,7 @@ pub struct CommonSettings {
     /// Origins that may connect and read answers, as browsers write them; empty for any.
     pub allowed_origins: Vec<String>,
     /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
-    pub admin_addr: Option<SocketAddr>,
+    pub admin_addr: Option<ListenAddr>,
     /// Connections to services at once, whose open files clients must not take.
     pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 where there is no bus.
@@ -65,7 +65,7 @@ impl CommonSettings {
                 bus_grace_ms: of_bus(checked, "ready-bus-grace-ms"),
             },
             allowed_origins: checked.origins("allowed-origins"),
-            admin_addr: checked.socket_addr("admin-addr"),
+            admin_addr: checked.admin_addr(),
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
             bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
@@ -102,8 +102,8 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     let stop_timeout_us = checked.micros("stop-timeout-ms");
     ReactorSettings {
         listen: ListenSettings {
-            addr: checked.listen(),
-            backlog: checked.number("listen-backlog"),
+            addrs: checked.listen(),
+            options: checked.listen_options(),
             notsent_lowat_bytes: checked.number("tcp-notsent-lowat-bytes"),
         },
         budgets: TurnBudgets {

@@ -1,7 +1,6 @@
 //! From feed, gateway and source to a running loop: the same for every gateway.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -21,8 +20,11 @@ use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
+use crate::listening::{ListenAddr, ListenOptions};
 use crate::queue_bytes::QueueBytes;
-use crate::reactor::{LateWake, Reactor, ReactorSettings, Seams, Wake, way_back};
+use crate::reactor::{
+    BindError, LateWake, ListenError, Reactor, ReactorSettings, Seams, Wake, way_back,
+};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -41,16 +43,17 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 /// use weirgate::feeds::NoFeed;
 /// use weirgate::gateways::{LevelsGateway, LevelsPath};
 /// use weirgate::hub::TopicName;
+/// use weirgate::listening::ListenAddr;
 /// use weirgate::run::{CommonSettings, Parts, RunError};
 ///
 /// // Takes clients on /ws, has nothing to tell them, and ends at a signal.
 /// fn main() -> Result<(), RunError> {
 ///     let mut common = CommonSettings::default();
-///     common.reactor.listen.addr = ([127, 0, 0, 1], 8080).into();
+///     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 8080).into())];
 ///     let path = LevelsPath { path: "/ws".to_owned(), topic: TopicName::fixed("nothing") };
 ///     let gateway = LevelsGateway::new(vec![path], common.origins());
 ///     Parts::new("quiet", common, NoFeed::default(), gateway)
-///         .run(Clock::start(), |listening| println!("on {}", listening.addr))
+///         .run(Clock::start(), |listening| println!("on {}", listening.url("ws", "/ws")))
 /// }
 /// ```
 pub struct Parts<G: Gateway, F> {
@@ -92,12 +95,24 @@ impl<I> Inputs<I> {
 /// A gateway that listens.
 #[derive(Clone, Debug)]
 pub struct Listening {
-    /// Where clients connect.
-    pub addr: SocketAddr,
+    /// Where clients connect, in the order of the settings.
+    pub addrs: Vec<ListenAddr>,
     /// Where the operators' pages are, if not there too.
-    pub admin_addr: Option<SocketAddr>,
+    pub admin_addr: Option<ListenAddr>,
     /// What the process tells of itself.
     pub telemetry: Arc<Telemetry>,
+}
+
+impl Listening {
+    /// What a program of this machine would connect to: the TCP port if there is one, or the unix
+    /// socket as Node's `ws` writes it.
+    pub fn url(&self, scheme: &str, path: &str) -> String {
+        if let Some(port) = self.addrs.iter().find_map(ListenAddr::port) {
+            return format!("{scheme}://localhost:{port}{path}");
+        }
+        let unix = self.addrs.first().map(ToString::to_string);
+        format!("{scheme}+{}:{path}", unix.unwrap_or_default())
+    }
 }
 
 impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
@@ -237,11 +252,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 telemetry: Arc::clone(&telemetry),
             })
         };
-        let addr = common.reactor.listen.addr;
-        let mut reactor = Reactor::bind(common.reactor.clone(), hub, feed, clock, seams)
-            .map_err(|error| RunError::Listen { addr, error })?;
+        let mut reactor = Reactor::bind(common.reactor.clone(), hub, feed, clock, seams)?;
         let listening = Listening {
-            addr: reactor.local_addr().map_err(RunError::Loop)?,
+            addrs: reactor.local_addrs().to_vec(),
             admin_addr,
             telemetry,
         };
@@ -293,16 +306,17 @@ fn start_http(
     routes: Vec<Route>,
     fallback: Option<Handler>,
     clock: Clock,
-) -> Result<(HttpPlane, Option<SocketAddr>), RunError> {
+) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
     let site = Site {
         routes,
         fallback,
         cors: common.cors(),
     };
-    let (site, admin, addr) = match common.admin_addr {
+    let (site, admin, addr) = match &common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin();
-            let (admin, addr) = bind_admin(addr, admin, clock)?;
+            let options = &common.reactor.listen.options;
+            let (admin, addr) = bind_admin(addr, options, admin, clock)?;
             (site, Some(admin), Some(addr))
         }
         None => (site, None, None),
@@ -311,10 +325,23 @@ fn start_http(
     Ok((plane, addr))
 }
 
-fn bind_admin(addr: SocketAddr, site: Site, clock: Clock) -> Result<(Admin, SocketAddr), RunError> {
-    let listen_error = |error| RunError::Listen { addr, error };
-    let admin = Admin::bind(addr, site, clock).map_err(listen_error)?;
-    let addr = admin.local_addr().map_err(listen_error)?;
+fn bind_admin(
+    addr: &ListenAddr,
+    options: &ListenOptions,
+    site: Site,
+    clock: Clock,
+) -> Result<(Admin, ListenAddr), RunError> {
+    let failed = |error| {
+        let addr = addr.clone();
+        RunError::from(BindError::Listen(ListenError { addr, error }))
+    };
+    // Each process has pages of its own: nobody shares their port.
+    let options = ListenOptions {
+        reuse_port: false,
+        ..options.clone()
+    };
+    let admin = Admin::bind(addr, &options, site, clock).map_err(failed)?;
+    let addr = admin.local_addr().map_err(failed)?;
     tracing::info!(%addr, "admin pages");
     Ok((admin, addr))
 }

@@ -26,8 +26,9 @@ mod stats_line;
 mod systemd;
 
 use std::io;
-use std::net::SocketAddr;
 
+use crate::listening::ListenAddr;
+use crate::reactor::{BindError, ListenError};
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
@@ -47,7 +48,7 @@ pub enum RunError {
     #[error("cannot listen on {addr}: {error}")]
     Listen {
         /// What was asked for.
-        addr: SocketAddr,
+        addr: ListenAddr,
         /// What the system said.
         error: io::Error,
     },
@@ -69,6 +70,21 @@ pub enum RunError {
     /// Settings: the gateway needs a source that is not in this build.
     #[error("this build has no {0} source")]
     NotBuilt(&'static str),
+}
+
+impl From<BindError> for RunError {
+    fn from(error: BindError) -> Self {
+        match error {
+            // Such as an owner that this machine does not know: it stays so.
+            BindError::Listen(ListenError { addr, error })
+                if error.kind() == io::ErrorKind::InvalidInput =>
+            {
+                Self::Settings(format!("cannot listen on {addr}: {error}"))
+            }
+            BindError::Listen(ListenError { addr, error }) => Self::Listen { addr, error },
+            BindError::System(error) => Self::Loop(error),
+        }
+    }
 }
 
 impl RunError {

@@ -47,7 +47,10 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     let Ok((files_max, _)) = Resource::NOFILE.get() else {
         return;
     };
-    let admin = common.admin_addr.map_or(0, |_| Admin::CONNECTIONS_MAX);
+    let admin = common
+        .admin_addr
+        .as_ref()
+        .map_or(0, |_| Admin::CONNECTIONS_MAX);
     let outgoing = common.service_connections_max + admin;
     let room = room_for_clients(usize::try_from(files_max).unwrap_or(usize::MAX), outgoing);
     let limits = &mut common.limits;

@@ -1,7 +1,6 @@
 //! The values of one gateway, each allowed, and fitting together.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::{SettingsError, Warning};
@@ -91,6 +90,7 @@ impl Checked {
             return Err(errors);
         }
         checked.lower_to_half("turn-publication-bytes-max", "send-queue-soft-bytes");
+        checked.warnings.extend(checked.listen_warnings());
         for value in &checked.values {
             value.is_read.set(false);
         }
@@ -323,22 +323,6 @@ impl Checked {
             other => unreachable!("--{flag} is no list of networks: {other:?}"),
         }
     }
-
-    /// An address with its port; `None` when none is named.
-    pub fn socket_addr(&self, flag: &str) -> Option<SocketAddr> {
-        match self.value(flag) {
-            &Value::SocketAddr(addr) => addr,
-            other => unreachable!("--{flag} is no address: {other:?}"),
-        }
-    }
-
-    /// The address to listen on, with its port.
-    pub fn listen(&self) -> SocketAddr {
-        match self.value("listen") {
-            &Value::Addr(addr) => SocketAddr::new(addr, self.number("port")),
-            other => unreachable!("--listen is no address: {other:?}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -376,7 +360,10 @@ mod tests {
             all,
             "to ask whether is not to ask for"
         );
-        assert_eq!(checked.listen().port(), 8000);
+        assert_eq!(
+            checked.listen().first().and_then(|addr| addr.port()),
+            Some(8000)
+        );
         assert_eq!(checked.unread().len(), all - 2);
     }
 }

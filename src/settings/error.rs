@@ -100,6 +100,19 @@ pub enum Warning {
         /// The value, such as `tcp://10.0.0.1:80`.
         value: String,
     },
+    /// Limits by address that do not tell the clients of a proxy apart.
+    #[error(
+        "--listen has a unix socket and --trusted-proxies does not have unix: --{flag} applies to all clients of the socket together"
+    )]
+    TogetherOverUnix {
+        /// The flag of the limit.
+        flag: &'static str,
+    },
+    /// A port is shared, and there is none.
+    #[error(
+        "--reuse-port has no effect: --listen has no IP address; give each process a unix socket"
+    )]
+    NoPortToShare,
     /// An env name with our prefix that is no setting.
     #[error("{name} is no setting and is ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
     Unknown {

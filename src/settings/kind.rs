@@ -1,7 +1,7 @@
 //! What a value may be: reading it, saying what is allowed, showing it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use url::Url;
 
@@ -64,10 +64,6 @@ pub enum Kind {
     },
     /// A TCP port; 0 takes a free one. In env, `tcp://HOST:PORT` counts as unset.
     Port,
-    /// An IP address, or `localhost`.
-    Addr,
-    /// An IP address, or `localhost`, with its port; empty for none.
-    SocketAddr,
     /// URLs with commas between them. The first scheme is meant where none is typed.
     Urls(&'static [&'static str]),
     /// One URL of these schemes, which may name a database behind its slash; or nothing.
@@ -82,7 +78,7 @@ pub enum Kind {
     Origins,
     /// Text in the form of one gateway.
     Form(&'static Form),
-    /// IP addresses and networks with commas between them; empty for none, `*` for any.
+    /// IP addresses, networks and `unix` with commas between them; empty for none, `*` for any.
     Networks,
     /// Which log lines, in the language of `RUST_LOG`.
     LogFilter,
@@ -101,10 +97,6 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Decimal`]: thousandths, rounded, but never from something to nothing.
     Milli(i64),
-    /// Of [`Kind::Addr`].
-    Addr(IpAddr),
-    /// Of [`Kind::SocketAddr`].
-    SocketAddr(Option<SocketAddr>),
     /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
@@ -180,8 +172,6 @@ impl Kind {
                     .then_some(Value::Milli(milli))
             }
             Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
-            Self::Addr => parse_addr(text).map(Value::Addr),
-            Self::SocketAddr => parse_socket_addr(text).map(Value::SocketAddr),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
@@ -223,12 +213,6 @@ impl Kind {
                 format!("a number from {min} to {max}")
             }
             Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
-            Self::Addr => {
-                "an IP address such as 0.0.0.0 or [::], without a port (that is --port)".into()
-            }
-            Self::SocketAddr => {
-                "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100".into()
-            }
             Self::Urls(schemes) | Self::OptionalUrls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
@@ -244,15 +228,13 @@ impl Kind {
             }
             Self::Form(form) => form.allowed.into(),
             Self::Networks => {
-                "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8 with commas between them, \
-                 or * for any"
+                "IP addresses and networks such as 10.0.0.7 or 10.0.0.0/8, and unix, with commas \
+                 between them, or * for any"
                     .into()
             }
-            Self::LogFilter => {
-                "error, warn, info, debug, trace or off, or directives such as \
+            Self::LogFilter => "error, warn, info, debug, trace or off, or directives such as \
                  info,weirgate::http=debug"
-                    .into()
-            }
+                .into(),
             Self::Text | Self::Secret => "text".into(),
             Self::Path => "the path of a file".into(),
         }
@@ -284,8 +266,6 @@ impl Kind {
                 Unit::Hertz => "HZ".into(),
             },
             Self::Port => "PORT".into(),
-            Self::Addr => "ADDR".into(),
-            Self::SocketAddr => "ADDR:PORT".into(),
             Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),
@@ -322,9 +302,6 @@ impl fmt::Display for Value {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::Milli(milli) => Milli(*milli).fmt(f),
-            Self::Addr(addr) => addr.fmt(f),
-            Self::SocketAddr(Some(addr)) => addr.fmt(f),
-            Self::SocketAddr(None) => f.write_str("none"),
             Self::Urls(urls) => urls.fmt(f),
             Self::Switch(on) => on.fmt(f),
             Self::Choice(word) => f.write_str(word),
@@ -363,7 +340,8 @@ fn parse_milli(text: &str) -> Option<i64> {
     Some(if milli == 0 && value > 0.0 { 1 } else { milli })
 }
 
-fn parse_addr(text: &str) -> Option<IpAddr> {
+/// An IP address, in brackets or bare, or `localhost`.
+pub(super) fn parse_addr(text: &str) -> Option<IpAddr> {
     if text.eq_ignore_ascii_case("localhost") {
         return Some(Ipv4Addr::LOCALHOST.into());
     }
@@ -372,17 +350,6 @@ fn parse_addr(text: &str) -> Option<IpAddr> {
         Some(v6) => v6.parse().map(IpAddr::V6).ok(),
         None => text.parse().ok(),
     }
-}
-
-fn parse_socket_addr(text: &str) -> Option<Option<SocketAddr>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    let (addr, port) = text.rsplit_once(':')?;
-    // Brackets tell an IPv6 address from its port.
-    let bare_v6 = addr.contains(':') && !addr.starts_with('[');
-    let addr = parse_addr(addr).filter(|_| !bare_v6)?;
-    Some(Some(SocketAddr::new(addr, port.parse().ok()?)))
 }
 
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {

@@ -17,6 +17,7 @@ mod checked;
 mod error;
 mod kind;
 mod limits;
+mod listen;
 mod nats;
 mod redis;
 mod rows;

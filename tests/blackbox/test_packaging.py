@@ -7,14 +7,18 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tomllib
 
 import pytest
 import yaml
+from bus import publisher
+from clients import connect_many
 from images import in_context, stages
 from processes import ROOT, Process, free_port, system_binary, weirgate_binary
+from proxies import Haproxy
 from recipes import assert_known, default_ms, run
 from waiting import until
 
@@ -161,11 +165,53 @@ def test_compose_files_ask_for_what_there_is(file):
         env = {k: str(v) for k, v in service.get("environment", {}).items()}
         gateway = env.get("WEIRGATE_GATEWAY") or DOCKERFILE[image].env()["WEIRGATE_GATEWAY"]
         assert_known(env, gateway)
-        inside = service["ports"][0].rsplit(":", 1)[1]
+        # A port of its own, or one that the proxy beside it reaches.
+        inside = (service.get("ports") or service["expose"])[0].rsplit(":", 1)[-1]
         assert int(inside) == int(env.get("GATEWAY_PORT", default_port(gateway)))
         grace_s = int(service.get("stop_grace_period", "10s").removesuffix("s"))
-        assert grace_s * 1000 > default_ms("stop-timeout-ms")
+        drain_ms = int(env.get("WEIRGATE_DRAIN_DELAY_MS", 0)) + int(env.get("WEIRGATE_DRAIN_MS", 0))
+        assert grace_s * 1000 > drain_ms + default_ms("stop-timeout-ms")
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
+
+
+def replicas():
+    return yaml.safe_load((DEPLOY / "compose.replicas.yaml").read_text())["services"]
+
+
+def test_haproxy_finds_the_replicas(tmp_path):
+    services, config = replicas(), DEPLOY / "haproxy" / "replicas.cfg"
+    mounted, inside = services["proxy"]["volumes"][0].split(":")[:2]
+    assert (DEPLOY / mounted).resolve() == config and inside == "/usr/local/etc/haproxy/haproxy.cfg"
+    name, port, most = re.search(r"server-template \w+ (\d+) (\w+):(\d+) ", config.read_text()).group(2, 3, 1)
+    assert services[name]["expose"] == [port] and services[name]["deploy"]["replicas"] <= int(most)
+    published = services["proxy"]["ports"][0].rsplit(":", 1)[1]
+    assert f"bind :{published}\n" in config.read_text()
+    for file in config.parent.glob("*.cfg"):
+        status, text = run([system_binary("haproxy", "haproxy"), "-c", "-f", file], dict(os.environ))
+        assert status == 0 and "warning" not in text.lower(), text
+    # Apart from how the instances are found it is the recipe for a single machine.
+    words = [set(line.split("#")[0].strip() for line in file.read_text().splitlines()) for file in
+             (config, config.with_name("weirgate.cfg"))]
+    assert {line for line in words[0] ^ words[1] if not re.match("server|resolvers|nameserver|hold", line)} == set()
+
+
+async def test_the_replicas_share_the_clients_and_one_may_go(started, start_weirgate, nats):
+    env = {k: str(v) for k, v in replicas()["gateway"]["environment"].items() if k not in ("NATS_URL", "GATEWAY_PORT")}
+    env["WEIRGATE_TRUSTED_PROXIES"] = "127.0.0.1"
+    gateways = [start_weirgate("levels", nats=nats, env=env).wait_ready() for _ in range(3)]
+    proxy = Haproxy(*(gateway.port for gateway in gateways), recipe="replicas.cfg")
+    started.append(proxy)
+    clients = await connect_many(30, proxy.port)
+    async with publisher(nats) as bus:
+        await bus.flow({"n": 1})
+        for client in clients:
+            await client.wait_for(lambda c: c.messages >= 1, 10, "the state, whichever process it is")
+    gateways[0].send(signal.SIGTERM)
+    while gateways[0].alive():
+        clients += await connect_many(3, proxy.port)
+        await asyncio.sleep(0.1)
+    assert {client.close_code for client in clients if not client.open} == {1012}
+    assert any(client.open for client in clients[:30]), "the others have their clients still"
 
 
 # --- systemd and Debian
@@ -186,6 +232,36 @@ def test_the_unit_is_good_and_hardened(tmp_path):
     status, text = run([analyze, "security", "--offline=true", "--no-pager", unit], dict(os.environ))
     exposure = float(re.search(r"exposure level for .*: ([\d.]+)", text).group(1))
     assert exposure < 2, text
+
+
+def drop_in(name):
+    """The settings of a file in deploy/systemd: those of the unit, and the environment."""
+    lines = [line for line in (DEPLOY / "systemd" / name).read_text().splitlines() if "=" in line and line[0] != "#"]
+    pairs = [line.split("=", 1) for line in lines]
+    env = dict(value.replace("%i", "levels").split("=", 1) for key, value in pairs if key == "Environment")
+    return {key: value for key, value in pairs if key != "Environment"}, env
+
+
+@pytest.mark.parametrize("name", ["proxy.conf", "shared-port.conf"])
+def test_a_drop_in_fits_the_unit(tmp_path, name):
+    analyze, unit = system_binary("systemd-analyze", "systemd"), unit_for_here(tmp_path)
+    folder = tmp_path / f"{unit.name}.d"
+    folder.mkdir()
+    shutil.copy(DEPLOY / "systemd" / name, folder)
+    status, text = run([analyze, "verify", "--man=no", unit], dict(os.environ))
+    assert (status, text) == (0, ""), text
+    _, env = drop_in(name)
+    assert_known(env)
+
+
+def test_the_socket_is_where_the_unit_makes_room_and_the_recipes_look():
+    unit = (DEPLOY / "systemd" / "weirgate@.service").read_text()
+    _, env = drop_in("proxy.conf")
+    where = env["WEIRGATE_LISTEN"]
+    assert "RuntimeDirectory=weirgate/%i\n" in unit and where == "unix:/run/weirgate/levels/http.sock"
+    assert f"server {where} max_fails=0;" in (DEPLOY / "nginx" / "weirgate.conf").read_text()
+    assert where.replace(":", "@", 1) in (DEPLOY / "haproxy" / "weirgate.cfg").read_text()
+    assert drop_in("shared-port.conf")[0]["User"], "one user for all: the kernel shares a port with no other"
 
 
 def test_freed_memory_goes_back_to_the_kernel_in_every_recipe():

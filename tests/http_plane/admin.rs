@@ -5,10 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, get, request};
-use crate::gateway::Running;
+use crate::gateway::{Running, tcp};
 use weirgate::clock::Clock;
 use weirgate::http::{Admin, HttpPlane, HttpSettings, Site};
 use weirgate::hub::Limits;
+use weirgate::listening::{ListenAddr, ListenOptions};
 
 fn status(addr: SocketAddr, path: &str) -> u16 {
     Client::connect(addr).ask(&get(path)).status
@@ -148,11 +149,16 @@ fn silent_connections_make_room_the_oldest_first() {
     }
 }
 
+fn bind(addr: &str) -> std::io::Result<Admin> {
+    let addr = ListenAddr::Tcp(addr.parse().unwrap());
+    let options = ListenOptions::default();
+    Admin::bind(&addr, &options, Site::default(), Clock::start())
+}
+
 #[test]
 fn a_silent_connection_has_the_time_of_a_head() {
-    let any = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::bind(any, Site::default(), Clock::start()).unwrap();
-    let addr = admin.local_addr().unwrap();
+    let admin = bind("127.0.0.1:0").unwrap();
+    let addr = tcp(&admin.local_addr().unwrap());
     let settings = HttpSettings {
         head_timeout_ms: 300,
         ..HttpSettings::default()
@@ -168,9 +174,8 @@ fn a_silent_connection_has_the_time_of_a_head() {
 
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
-    let clock = Clock::start();
-    let first = Admin::bind("127.0.0.1:0".parse().unwrap(), Site::default(), clock).unwrap();
-    let second = Admin::bind(first.local_addr().unwrap(), Site::default(), clock);
+    let first = bind("127.0.0.1:0").unwrap();
+    let second = bind(&first.local_addr().unwrap().to_string());
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

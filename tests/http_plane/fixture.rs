@@ -85,7 +85,7 @@ impl Fixture {
         self.handle.serve(Handover {
             stream: accepted,
             read: read.as_ref().to_vec(),
-            peer,
+            peer: peer.into(),
             permit: Permit::new(&self.places),
         });
         Client::new(stream)

@@ -14,6 +14,7 @@ use weirgate::http::page;
 use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
+use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Parts};
 use weirgate::telemetry::Telemetry;
 use weirgate::wire::head::RequestHead;
@@ -63,6 +64,14 @@ impl Gateway for Toy {
     }
 }
 
+/// The address of a TCP port.
+pub(crate) fn tcp(addr: &ListenAddr) -> SocketAddr {
+    match addr {
+        ListenAddr::Tcp(addr) => *addr,
+        ListenAddr::Unix(_) => panic!("{addr}"),
+    }
+}
+
 /// Runs until the test binary ends.
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
@@ -72,13 +81,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(limits: Limits) -> Self {
-        let any = ([127, 0, 0, 1], 0).into();
+        let any = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
         let mut common = CommonSettings {
             limits,
-            admin_addr: Some(any),
+            admin_addr: Some(any.clone()),
             ..CommonSettings::default()
         };
-        common.reactor.listen.addr = any;
+        common.reactor.listen.addrs = vec![any];
         common.reactor.budgets.accepts_max = 16;
         common.ready.loop_stall_ms = 700;
         let (send, listening) = mpsc::channel();
@@ -92,8 +101,8 @@ impl Running {
         });
         let listening = listening.recv().unwrap();
         Self {
-            addr: listening.addr,
-            admin: listening.admin_addr.unwrap(),
+            addr: tcp(&listening.addrs[0]),
+            admin: tcp(&listening.admin_addr.unwrap()),
             telemetry: listening.telemetry,
         }
     }

@@ -210,7 +210,7 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
     handle.serve(Handover {
         stream,
         read: get("/health").into_bytes(),
-        peer,
+        peer: peer.into(),
         permit: Permit::new(&fixture.places),
     });
     assert_eq!(Permit::taken(&fixture.places), 0);

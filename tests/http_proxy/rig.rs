@@ -125,7 +125,7 @@ impl Rig {
         self.handle.serve(Handover {
             stream: accepted,
             read: read.as_ref().to_vec(),
-            peer,
+            peer: peer.into(),
             permit: Permit::new(&self.places),
         });
         client

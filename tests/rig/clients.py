@@ -158,11 +158,14 @@ def small_socket(receive_bytes):
     return s
 
 
-async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream", make=Client):
-    """A client past its 101; `source` is the address that it comes from, `make` its class."""
+async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream", make=Client,
+                  unix=None):
+    """A client past its 101; `source` is the address that it comes from, `make` its class, `unix` the path of a socket."""
     loop = asyncio.get_running_loop()
     protocol = lambda: make(port, extra, keep_sums, path)
-    if receive_bytes is None:
+    if unix is not None:
+        _, client = await loop.create_unix_connection(protocol, str(unix))
+    elif receive_bytes is None:
         local_addr = (source, 0) if source else None
         _, client = await loop.create_connection(protocol, "127.0.0.1", port, local_addr=local_addr)
     else:

@@ -1,4 +1,4 @@
-"""nginx in front of weirgate, with the configuration that deploy/ hands out; started without rights, in a folder of its own."""
+"""nginx and HAProxy in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
 import pathlib
 import re
 import shutil
@@ -9,6 +9,10 @@ import time
 from processes import ROOT, Process, StartError, free_port, system_binary
 
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
+HAPROXY = ROOT / "deploy" / "haproxy"
+# The line of a recipe that says where weirgate is, and what it says of that.
+HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
+                  "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)"}
 
 MAIN = """\
 daemon off;
@@ -30,28 +34,12 @@ http {{
 
 def replaced(text, old, new):
     """`text` with `old` replaced; the recipe must still have it."""
-    assert old in text, f"{RECIPE} has no {old!r} any more"
+    assert old in text, f"the recipe has no {old!r} any more"
     return text.replace(old, new)
 
 
-class Nginx:
-    """nginx before the given ports; `replace` changes lines of the recipe for a test."""
-
-    def __init__(self, *backends, replace=()):
-        self.port = free_port()
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nginx-"))
-        recipe = RECIPE.read_text()
-        server = re.search(r"server 127\.0\.0\.1:8000(.*;)", recipe)
-        assert server, f"{RECIPE} names no backend"
-        servers = "\n    ".join(f"server 127.0.0.1:{port}{server.group(1)}" for port in backends)
-        recipe = replaced(recipe, server.group(0), servers)
-        recipe = replaced(recipe, "listen 80;", f"listen 127.0.0.1:{self.port};")
-        for old, new in replace:
-            recipe = replaced(recipe, old, new)
-        (self.folder / "weirgate.conf").write_text(recipe)
-        (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
-        self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
-        self.wait_until_it_listens()
+class Proxy:
+    """A proxy that listens on `port` of 127.0.0.1."""
 
     def wait_until_it_listens(self, seconds=10):
         end = time.monotonic() + seconds
@@ -62,10 +50,51 @@ class Nginx:
             except OSError:
                 pass
             if not self.process.alive():
-                raise StartError(f"nginx ended at start\n{self.process.log_tail()}")
+                raise StartError(f"{type(self).__name__} ended at start\n{self.process.log_tail()}")
             time.sleep(0.02)
-        raise StartError(f"nginx does not listen\n{self.process.log_tail()}")
+        raise StartError(f"{type(self).__name__} does not listen\n{self.process.log_tail()}")
 
     def discard(self):
         self.process.discard()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Haproxy(Proxy):
+    """HAProxy before the given ports or paths of unix sockets."""
+
+    def __init__(self, *backends, recipe="weirgate.cfg"):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-haproxy-"))
+        server = re.search(HAPROXY_SERVER[recipe], text := (HAPROXY / recipe).read_text())
+        assert server, f"{recipe} names no backend"
+        where = [f"unix@{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
+        servers = "\n    ".join(f"server s{n} {one} {server.group(1)}" for n, one in enumerate(where))
+        text = replaced(text, server.group(0), servers)
+        # Two descriptors for each: more than a test may have.
+        text = replaced(text, "maxconn 50000", "maxconn 1000")
+        text = replaced(text, "bind :80", f"bind 127.0.0.1:{self.port}")
+        config = self.folder / "haproxy.cfg"
+        config.write_text(text)
+        self.process = Process([system_binary("haproxy", "haproxy"), "-db", "-f", config])
+        self.wait_until_it_listens()
+
+
+class Nginx(Proxy):
+    """nginx before the given ports or paths of unix sockets; `replace` changes lines of the recipe for a test."""
+
+    def __init__(self, *backends, replace=()):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nginx-"))
+        recipe = RECIPE.read_text()
+        server = re.search(r"server 127\.0\.0\.1:8000(.*;)", recipe)
+        assert server, f"{RECIPE} names no backend"
+        where = [f"unix:{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
+        servers = "\n    ".join(f"server {one}{server.group(1)}" for one in where)
+        recipe = replaced(recipe, server.group(0), servers)
+        recipe = replaced(recipe, "listen 80;", f"listen 127.0.0.1:{self.port};")
+        for old, new in replace:
+            recipe = replaced(recipe, old, new)
+        (self.folder / "weirgate.conf").write_text(recipe)
+        (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
+        self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
+        self.wait_until_it_listens()

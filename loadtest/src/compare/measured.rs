@@ -33,6 +33,8 @@ pub(super) struct Measured {
     pub(super) p99_ms: Option<Spread>,
     /// p99.9 of a round, milliseconds, without refused ones.
     pub(super) p999_ms: Option<Spread>,
+    /// From a message's first arrival to its last, milliseconds.
+    pub(super) first_to_last_ms: Option<Spread>,
     /// Rounds whose p50, p99 or p99.9 is refused.
     pub(super) refused: Refused,
     /// Rounds in which other programs disturbed.
@@ -75,6 +77,7 @@ pub(super) struct Against {
     pub(super) bytes: Option<Spread>,
     pub(super) p50: Option<Spread>,
     pub(super) p99: Option<Spread>,
+    pub(super) first_to_last: Option<Spread>,
 }
 
 /// Rounds without the figure.
@@ -171,6 +174,7 @@ impl Measured {
             p50_ms: None,
             p99_ms: None,
             p999_ms: None,
+            first_to_last_ms: None,
             refused: Refused::default(),
             disturbed: 0,
             latency: Percentiles::default(),
@@ -230,6 +234,7 @@ impl Measured {
         self.p50_ms = self.over_rounds(|r| r.latency.p50_ms);
         self.p99_ms = self.over_rounds(|r| r.latency.p99_ms);
         self.p999_ms = self.over_rounds(|r| r.latency.p999_ms);
+        self.first_to_last_ms = self.over_rounds(|r| Some(r.first_to_last_ms));
         self.deliveries_per_s = self.over_rounds(|r| Some(r.deliveries_per_s));
         self.bytes_per_delivery = self.over_rounds(|r| Some(r.bytes_per_delivery));
         self.others_busy_cpus = self.over_rounds(|r| Some(r.others_busy_cpus));
@@ -263,6 +268,7 @@ impl Measured {
             bytes: ratio(|r| Some(r.bytes_per_delivery)),
             p50: ratio(|r| r.latency.p50_ms),
             p99: ratio(|r| r.latency.p99_ms),
+            first_to_last: ratio(|r| Some(r.first_to_last_ms)),
         }
     }
 

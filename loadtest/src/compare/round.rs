@@ -20,6 +20,7 @@ use crate::machine::{Machine, MachineTime};
 use crate::process::Family;
 use crate::progress::Progress;
 use crate::publish::Pace;
+use crate::stats::median;
 use crate::syscalls::{Counting, Syscalls};
 
 /// Longest wait for messages after the last was published, microseconds.
@@ -90,6 +91,8 @@ pub(super) struct Round {
     pub(super) syscalls: Option<Syscalls>,
     /// All latencies: microseconds (to three digits), and how many.
     histogram_us: Vec<(u64, u64)>,
+    /// From a message's first arrival to its last, median of the messages, milliseconds.
+    pub(super) first_to_last_ms: f64,
     /// Of each message in turn, over the clients: the first arrival, p50, p99 and the last,
     /// microseconds.
     pub(super) messages_us: Vec<[u32; 4]>,
@@ -227,6 +230,7 @@ impl Round {
             return None;
         }
         let per_delivery = |v: u64| v as f64 / tally.deliveries as f64;
+        let messages_us = tally.samples.as_ref().map(by_message).unwrap_or_default();
         let others_busy_cpus = used.others_us() as f64 / t.took_us as f64;
         Some(Self {
             position: 0,
@@ -257,7 +261,8 @@ impl Round {
                 .iter_recorded()
                 .map(|bar| (bar.value_iterated_to(), bar.count_at_value()))
                 .collect(),
-            messages_us: tally.samples.as_ref().map(by_message).unwrap_or_default(),
+            first_to_last_ms: first_to_last_ms(&messages_us),
+            messages_us,
         })
     }
 
@@ -280,6 +285,11 @@ fn by_message(samples: &Samples) -> Vec<[u32; 4]> {
         [0.0, 0.5, 0.99, 1.0].map(at)
     };
     samples.latencies_us.iter().map(of_message).collect()
+}
+
+fn first_to_last_ms(messages_us: &[[u32; 4]]) -> f64 {
+    let of_message = |&[first, _, _, last]: &[u32; 4]| f64::from(last - first) / 1e3;
+    median(&messages_us.iter().map(of_message).collect::<Vec<_>>())
 }
 
 impl Load<'_> {
@@ -425,6 +435,8 @@ mod tests {
     fn a_message_has_its_first_middle_and_last_arrival() {
         let mut samples = Samples::new(1, 2, 4);
         samples.latencies_us[0] = vec![40, 10, 30, 20];
-        assert_eq!(by_message(&samples), [[10, 20, 40, 40], [0; 4]]);
+        let messages_us = by_message(&samples);
+        assert_eq!(messages_us, [[10, 20, 40, 40], [0; 4]]);
+        assert_eq!(first_to_last_ms(&messages_us[..1]), 0.03);
     }
 }

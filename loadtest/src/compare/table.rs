@@ -22,6 +22,9 @@ pub(super) fn text(result: &Comparison) -> String {
     for case in &result.cases {
         text.push_str(&against_first(result, case));
     }
+    for case in &result.cases {
+        text.push_str(&first_to_last(result, case));
+    }
     text.push_str(&notes(result));
     text
 }
@@ -118,6 +121,29 @@ fn against_first(result: &Comparison, case: &CaseResult) -> String {
     std::iter::once(heading)
         .chain(servers.filter_map(line))
         .collect()
+}
+
+/// How long the clients of one message were apart, in the order of the table.
+fn first_to_last(result: &Comparison, case: &CaseResult) -> String {
+    let reference = result.base.as_ref().or(result.first.as_ref());
+    let line = |s: &Measured| {
+        let of = |name: &String| {
+            let ratio = interval(s.ratios_to(name)?.first_to_last);
+            Some(format!(", {ratio} of {}", clip(name)))
+        };
+        let ratio = reference.and_then(of).unwrap_or_default();
+        format!(
+            "  {}: {} ms{ratio}\n",
+            clip(&s.name),
+            figure(s.first_to_last_ms)
+        )
+    };
+    let heading = format!(
+        "{} – from the first client of a message to the last:\n",
+        case.case
+    );
+    let lines = case.servers.iter().map(line);
+    std::iter::once(heading).chain(lines).collect()
 }
 
 /// What makes figures worth less, and system calls.
@@ -283,6 +309,7 @@ mod tests {
             bytes: None,
             p50: None,
             p99: value(99.94),
+            first_to_last: value(99.94),
         };
         let mut measured = Measured::named(name, role);
         measured.against = vec![
@@ -291,6 +318,7 @@ mod tests {
         ];
         measured.cpu_us_per_delivery = value(123.4);
         measured.p50_ms = value(12_345.6);
+        measured.first_to_last_ms = value(12_345.6);
         measured.disturbed = 1_000;
         measured.refused.p99 = 1_000;
         measured.client_busy_max = 9.0;

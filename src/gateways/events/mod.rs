@@ -340,7 +340,7 @@ impl Gateway for EventsGateway {
         let burst = self.settings.rate_burst.max(1);
         let mut connection = Connection::new(
             URL_SAFE_NO_PAD.encode(id.to_be_bytes()),
-            ip.map_or_else(String::new, |ip| ip.to_canonical().to_string()),
+            ip.map_or_else(String::new, |ip| ip.to_string()),
             TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
         connection.device = device_in_query(head);

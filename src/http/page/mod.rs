@@ -111,7 +111,7 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let request = RequestParts {
             head,
-            peer: ([127, 0, 0, 1], 9).into(),
+            peer: crate::admission::Peer::Unix(None),
         };
         let file = FILES.iter().find(|file| file.path == path).unwrap();
         answer(file, &etag(file.text), &request)

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::iter;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::stats::{Outcome, ServiceStats};
+use crate::admission::Peer;
 use crate::clock::Clock;
 use crate::http::services::Service;
 use crate::log_budget::{LogBudget, LogLine};
@@ -58,14 +58,14 @@ impl Watch {
 #[derive(Debug)]
 pub(super) struct Exchange {
     watch: Arc<Watch>,
-    peer: IpAddr,
+    peer: Peer,
     begun: Instant,
     status: StatusCode,
     outcome: Option<Outcome>,
 }
 
 impl Exchange {
-    pub(super) fn begin(watch: &Arc<Watch>, peer: IpAddr) -> Self {
+    pub(super) fn begin(watch: &Arc<Watch>, peer: Peer) -> Self {
         watch.stats.requests.begin();
         Self {
             watch: Arc::clone(watch),
@@ -107,7 +107,7 @@ impl Exchange {
         warn!(
             service = self.watch.service,
             outcome = outcome.label(),
-            peer = %self.peer,
+            peer = %self.peer.client(),
             suppressed,
             "proxied request refused"
         );

@@ -1,12 +1,11 @@
 //! What a proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"). Pure.
 
-use std::net::IpAddr;
-
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::admission::ClientAddr;
 use crate::wire::traceparent;
 
 /// What concerns one connection only, besides what `Connection` names.
@@ -25,7 +24,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 #[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
-    pub(super) peer: IpAddr,
+    pub(super) peer: ClientAddr,
     /// It is a proxy whose word on the client's scheme and host counts.
     pub(super) peer_is_trusted: bool,
     /// The host of the target, where it has one: then `Host` says nothing (RFC 9112 §3.2.2).
@@ -52,7 +51,11 @@ pub(super) fn to_service(
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
-    append_forwarded_for(headers, forwarded.peer);
+    match forwarded.peer {
+        // A trusted proxy without an address: its last entry is the last that has one.
+        ClientAddr::Unix if forwarded.peer_is_trusted => {}
+        peer => append_forwarded_for(headers, peer),
+    }
     let add = |headers: &mut HeaderMap, name, value| match headers.entry(name) {
         Entry::Occupied(_) if forwarded.peer_is_trusted => {}
         Entry::Occupied(mut entry) => drop(entry.insert(value)),
@@ -139,7 +142,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+fn append_forwarded_for(headers: &mut HeaderMap, peer: ClientAddr) {
     let name = HeaderName::from_static("x-forwarded-for");
     let mut list: Vec<u8> = Vec::new();
     for line in headers.get_all(&name) {
@@ -148,7 +151,7 @@ fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
             list.extend_from_slice(b", ");
         }
     }
-    list.extend_from_slice(peer.to_canonical().to_string().as_bytes());
+    list.extend_from_slice(peer.to_string().as_bytes());
     // Parts of good values and an address make a good value.
     if let Ok(value) = HeaderValue::from_bytes(&list) {
         headers.insert(name, value);
@@ -170,6 +173,8 @@ fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -195,16 +200,35 @@ mod tests {
         lines
     }
 
-    fn asked(mut headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
+    fn asked(headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
+        asked_by(IpAddr::from([10, 0, 0, 9]).into(), headers, peer_is_trusted)
+    }
+
+    fn asked_by(peer: ClientAddr, mut headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
         let host = HeaderValue::from_static("service:8001");
         let forwarded = Forwarded {
-            peer: [10, 0, 0, 9].into(),
+            peer,
             peer_is_trusted,
             target_host: None,
             host: &host,
         };
         to_service(&mut headers, forwarded, || 7);
         headers
+    }
+
+    #[test]
+    fn a_proxy_behind_a_unix_socket_adds_no_address_if_it_is_trusted() {
+        let forwarded_for = |peer_is_trusted| {
+            let headers = map(&[("x-forwarded-for", "198.51.100.7")]);
+            let headers = asked_by(ClientAddr::Unix, headers, peer_is_trusted);
+            headers["x-forwarded-for"].clone()
+        };
+        assert_eq!(forwarded_for(true), "198.51.100.7");
+        assert_eq!(
+            forwarded_for(false),
+            "198.51.100.7, unix",
+            "anybody may have written it"
+        );
     }
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";

@@ -13,7 +13,6 @@ mod shares;
 mod stats;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
 use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::admission::TrustedProxies;
+use crate::admission::{ClientAddr, TrustedProxies};
 use crate::clock::Clock;
 use crate::telemetry::GatewayMetric;
 
@@ -170,7 +169,7 @@ impl Shared {
         parts: RequestParts,
         body: RequestBody,
     ) -> LateAnswer {
-        let mut exchange = Exchange::begin(&behind.watch, parts.peer.ip());
+        let mut exchange = Exchange::begin(&behind.watch, parts.peer);
         let upload = body.progress();
         let upstream = behind.pool.service().upstream();
         let client = self.client(&parts);
@@ -231,7 +230,7 @@ impl Shared {
     async fn send(
         &self,
         behind: &Behind,
-        client: IpAddr,
+        client: ClientAddr,
         request: Request<ToService>,
         upload: &Progress,
     ) -> Result<(Response<Incoming>, Held), Failure> {
@@ -247,17 +246,17 @@ impl Shared {
     }
 
     /// The address that a request counts for.
-    fn client(&self, parts: &RequestParts) -> IpAddr {
+    fn client(&self, parts: &RequestParts) -> ClientAddr {
         let lines = parts.head.headers.get_all("x-forwarded-for").iter();
         let lines = lines.filter_map(|line| line.to_str().ok());
-        self.trusted_proxies.client(parts.peer.ip(), lines)
+        self.trusted_proxies.client(&parts.peer, lines)
     }
 
     /// A place in the share of the client's address, and one among all connections to the service.
     async fn place(
         &self,
         behind: &Behind,
-        client: IpAddr,
+        client: ClientAddr,
     ) -> Result<(Option<Share>, Place), Failure> {
         let places = async {
             let waits = || behind.stats.count_address_wait();
@@ -303,8 +302,8 @@ impl Shared {
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
-            peer: parts.peer.ip(),
-            peer_is_trusted: self.trusted_proxies.trusts(parts.peer.ip()),
+            peer: parts.peer.client(),
+            peer_is_trusted: self.trusted_proxies.trusts(parts.peer.client()),
             target_host,
             host: upstream.authority(),
         };

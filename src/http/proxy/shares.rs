@@ -2,15 +2,14 @@
 //! address that holds none and waits for none is forgotten.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::address_group;
+use crate::admission::{ClientAddr, address_group};
 
 type Places = Arc<Semaphore>;
-type ByAddress = Arc<Mutex<HashMap<IpAddr, Places>>>;
+type ByAddress = Arc<Mutex<HashMap<ClientAddr, Places>>>;
 
 /// The shares of all addresses in the connections to one service.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Shares {
 /// A request that counts for its client's address, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    address: IpAddr,
+    address: ClientAddr,
     places: Places,
     /// `None` while it waits.
     held: Option<OwnedSemaphorePermit>,
@@ -40,7 +39,7 @@ impl Shares {
 
     /// A place of the address, once one is free; `None` where nothing is limited. `waits` is
     /// called if the address holds as many as it may.
-    pub(super) async fn place(&self, client: IpAddr, waits: impl FnOnce()) -> Option<Share> {
+    pub(super) async fn place(&self, client: ClientAddr, waits: impl FnOnce()) -> Option<Share> {
         let connections_max = self.connections_max?;
         let mut share = self.share(client, connections_max);
         let places = &share.places;
@@ -55,7 +54,7 @@ impl Shares {
         Some(share)
     }
 
-    fn share(&self, client: IpAddr, connections_max: usize) -> Share {
+    fn share(&self, client: ClientAddr, connections_max: usize) -> Share {
         let address = address_group(client);
         let new = || Arc::new(Semaphore::new(connections_max));
         let places = Arc::clone(lock(&self.by_address).entry(address).or_insert_with(new));
@@ -80,7 +79,9 @@ impl Drop for Share {
 }
 
 /// No holder of this lock can panic.
-fn lock(by_address: &Mutex<HashMap<IpAddr, Places>>) -> MutexGuard<'_, HashMap<IpAddr, Places>> {
+fn lock(
+    by_address: &Mutex<HashMap<ClientAddr, Places>>,
+) -> MutexGuard<'_, HashMap<ClientAddr, Places>> {
     by_address.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -93,8 +94,8 @@ mod tests {
 
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> ClientAddr {
+        text.parse::<std::net::IpAddr>().unwrap().into()
     }
 
     /// A place that is there at once, or nothing.

@@ -12,7 +12,6 @@ mod record;
 mod timers;
 
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::deflated::Inflates;
@@ -20,7 +19,7 @@ use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
-use crate::admission::{AddressPlace, TokenBucket};
+use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use due::Due;
@@ -109,7 +108,7 @@ impl Session {
     /// A connection whose request head is on its way.
     pub(super) fn new(
         generation: u32,
-        peer: SocketAddr,
+        peer: Peer,
         now: Now,
         permit: Permit,
         limits: &Limits,
@@ -162,11 +161,11 @@ impl Session {
         !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
     }
 
-    pub(super) fn peer(&self) -> SocketAddr {
+    pub(super) fn peer(&self) -> Peer {
         self.cold.record.peer
     }
 
-    pub(super) fn client_addr(&self) -> IpAddr {
+    pub(super) fn client_addr(&self) -> ClientAddr {
         self.cold.record.client
     }
 
@@ -405,7 +404,7 @@ impl Session {
     }
 
     /// Whose connection it is, as a trusted proxy says.
-    pub(super) fn set_client_addr(&mut self, client: IpAddr) {
+    pub(super) fn set_client_addr(&mut self, client: ClientAddr) {
         self.cold.record.client = client;
     }
 

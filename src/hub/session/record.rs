@@ -1,7 +1,6 @@
 //! What the log line says of a connection when it has ended.
 
-use std::net::{IpAddr, SocketAddr};
-
+use crate::admission::{ClientAddr, Peer};
 use crate::hub::{CloseReason, Ended, Now};
 
 /// What is kept of a request's path: enough to tell who it was.
@@ -12,9 +11,9 @@ const PARAMETERS: &[u8] = b";?&=#";
 
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// The client's address: the peer's, or what a trusted proxy says.
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Box<str>,
     /// Who it is, where the gateway told.
@@ -28,10 +27,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(peer: SocketAddr, now: Now) -> Self {
+    pub(super) fn new(peer: Peer, now: Now) -> Self {
         Self {
             peer,
-            client: peer.ip().to_canonical(),
+            client: peer.client(),
             path: Box::default(),
             user: None,
             accepted: now,
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     fn logged(path: &str) -> String {
-        let peer = SocketAddr::from(([192, 0, 2, 1], 80));
+        let peer = Peer::Unix(None);
         let now = Now {
             mono_us: 0,
             unix_ms: 0,

@@ -62,9 +62,9 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         None => parts,
     };
     parts.run(clock, |listening| {
-        let port = listening.addr.port();
+        let websocket = listening.url("ws", "/ws");
         say(&format!(
-            "weirgate channels\n  Redis:     {shown}\n  WebSocket: ws://localhost:{port}/ws"
+            "weirgate channels\n  Redis:     {shown}\n  WebSocket: {websocket}"
         ));
     })
 }

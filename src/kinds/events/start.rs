@@ -105,10 +105,9 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         })
         .output(move |call| calls.make(call))
         .run(clock, |listening| {
-            let port = listening.addr.port();
-            say(&format!(
-                "{welcome}\n  WebSocket:   ws://localhost:{port}/ws"
-            ));
+            let websocket = listening.url("ws", "/ws");
+            say(&format!("{welcome}
+  WebSocket:   {websocket}"));
         });
     if let Some(bus) = &bus {
         bus.leave();

@@ -43,7 +43,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         status,
         access.url.to_string(),
         move |listening| {
-            say(&banner(&announced_url, listening.addr.port()));
+            say(&banner(&announced_url, &listening.url("ws", "/ws/stream")));
             announce_subscribed(subscribing);
         },
     )
@@ -124,11 +124,11 @@ fn announce_subscribed(status: Arc<BusStatus>) {
     }
 }
 
-/// The block at the start of `weirgate levels`. `port` is the one that is listened on.
-fn banner(nats_url: &SecretUrl, port: u16) -> String {
+/// The block at the start of `weirgate levels`.
+fn banner(nats_url: &SecretUrl, websocket: &str) -> String {
     format!(
         "{RULE}\nGATEWAY SERVICE\n{RULE}\n  NATS URL: {nats_url}\n  \
-         WebSocket: ws://localhost:{port}/ws/stream\n{RULE}"
+         WebSocket: {websocket}\n{RULE}"
     )
 }
 
@@ -148,14 +148,14 @@ GATEWAY SERVICE
 ============================================================
 ✅ Gateway subscribed to NATS subjects
 ";
-        let start = banner(&url, 8000);
+        let start = banner(&url, "ws://localhost:8000/ws/stream");
         assert_eq!(format!("{start}\n{}\n", SUBSCRIBED), expected);
     }
 
     #[test]
     fn the_banner_hides_the_password() {
         let url = SecretUrl::new("nats://ann:s3cret@nats:4222");
-        let start = banner(&url, 9000);
+        let start = banner(&url, "ws://localhost:9000/ws/stream");
         assert!(start.contains("  NATS URL: nats://ann:***@nats:4222\n"));
         assert!(!start.contains("s3cret"));
     }

@@ -12,6 +12,7 @@ use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJ
 use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::page;
 use crate::hub::{FrameBytes, TopicName};
+use crate::listening::ListenAddr;
 use crate::run::{CommonSettings, Listening, Parts, RunError, say, start_process};
 use crate::settings::Checked;
 use crate::sources::Source;
@@ -30,23 +31,24 @@ pub(super) fn demo(checked: &Checked) -> Result<(), RunError> {
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
     plan.run(clock, source, status, "simulated".to_owned(), |listening| {
-        say(&welcome(listening.addr));
+        say(&welcome(listening));
     })
 }
 
 /// What the demo says at the start: what to open. An address that stands for all is shown as
 /// `localhost`.
-fn welcome(listen: SocketAddr) -> String {
-    let host = match listen.ip() {
-        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
-        ip if ip.is_ipv6() => format!("[{ip}]"),
-        ip => ip.to_string(),
+fn welcome(listening: &Listening) -> String {
+    let tcp = listening.addrs.iter().find_map(|addr| match addr {
+        ListenAddr::Tcp(addr) => Some(addr),
+        ListenAddr::Unix(_) => None,
+    });
+    let is_elsewhere = |addr: &&SocketAddr| !addr.ip().is_unspecified() && !addr.ip().is_loopback();
+    let url = |scheme: &str, path: &str| match tcp.filter(is_elsewhere) {
+        Some(addr) => format!("{scheme}://{addr}{path}"),
+        None => listening.url(scheme, path),
     };
-    let port = listen.port();
-    format!(
-        "weirgate demo: a simulated market\n  Page:      http://{host}:{port}/\n  \
-         WebSocket: ws://{host}:{port}/ws/stream"
-    )
+    let (page, websocket) = (url("http", "/"), url("ws", "/ws/stream"));
+    format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
 }
 
 /// The levels gateway apart from its source.
@@ -158,6 +160,22 @@ fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::FeedStats;
+    use crate::telemetry::{Build, Telemetry};
+
+    fn listening(addrs: Vec<ListenAddr>) -> Listening {
+        let build = Build {
+            version: "0",
+            gateway: "demo",
+            features: String::new(),
+        };
+        let now = Clock::start().now();
+        Listening {
+            addrs,
+            admin_addr: None,
+            telemetry: Telemetry::new(build, FeedStats::default(), None, now),
+        }
+    }
 
     #[test]
     fn the_demo_says_what_to_open() {
@@ -167,8 +185,14 @@ mod tests {
             ("10.0.0.1:80", "http://10.0.0.1:80/\n"),
             ("[fd00::1]:80", "http://[fd00::1]:80/\n"),
         ] {
-            let shown = listen.parse().map(welcome);
-            assert!(shown.is_ok_and(|text| text.contains(page)), "{listen}");
+            let addr = listen.parse::<SocketAddr>().expect("an address");
+            let text = welcome(&listening(vec![addr.into()]));
+            assert!(text.contains(page), "{listen}: {text}");
         }
+        let unix = welcome(&listening(vec![ListenAddr::Unix("/run/a.sock".into())]));
+        assert!(
+            unix.ends_with("WebSocket: ws+unix:/run/a.sock:/ws/stream"),
+            "{unix}"
+        );
     }
 }

@@ -23,6 +23,8 @@ pub(super) fn form_value(flag: &str) -> &'static str {
         "relay" => "news.flash=news",
         "endpoint" => "/ws/flow=flow",
         "events-bus-name" => "other.events",
+        "admin-addr" => "127.0.0.1:9100",
+        "unix-socket-owner" => ":0",
         _ => "https://other:1/base",
     }
 }

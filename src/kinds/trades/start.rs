@@ -62,10 +62,10 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         .metrics(metrics(&stats))
         .reloads(reload::keys(keys))
         .run(clock, |listening| {
-            let (port, server_id) = (listening.addr.port(), &numbers.server_id);
+            let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
             say(&format!(
                 "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
-                 ws://localhost:{port}\n  Environment: {environment}\n  Server:      {server_id}"
+                 {websocket}\n  Environment: {environment}\n  Server:      {server_id}"
             ));
         })
 }

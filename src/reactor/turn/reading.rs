@@ -9,7 +9,7 @@ use std::io;
 
 use mio::net::TcpStream;
 
-use super::{Cost, Reactor};
+use super::{Cost, REFUSE_US, Reactor};
 use crate::hub::{Feed, Gateway, Now, PhaseKind, SessionKey};
 use crate::telemetry::Budget;
 
@@ -101,14 +101,23 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn accept(&mut self, now: Now, until_us: u64) {
         if self.hub.takes_no_more() {
             // Balancers and clients go elsewhere at once.
-            self.listener.close();
+            self.listeners.close();
             return;
+        }
+        // Of a port that other processes listen on too, new clients are theirs from the stop on.
+        let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
+        if gives_way {
+            self.listeners.look_again();
         }
         for accepted in 0..self.settings.budgets.accepts_max {
             if accepted > 0 && self.clock.now().mono_us >= until_us {
                 break;
             }
-            let Some((stream, peer)) = self.listener.accept(now) else {
+            let Some((stream, peer)) = self.listeners.accept(now) else {
+                if gives_way {
+                    self.listeners.give_way();
+                    self.refuse_until_us = now.mono_us + REFUSE_US;
+                }
                 return;
             };
             if self.hub.turns_away() {

@@ -1,17 +1,22 @@
 //! Where a gateway listens.
 
 use super::super::kind::Kind;
+use super::super::listen::{ADMIN, LISTEN, MODE, OWNER};
 use super::super::setting::{Heading, Setting, Shows};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::LISTENING,
         "listen",
-        Kind::Addr,
+        Kind::Form(&LISTEN),
         "0.0.0.0",
-        "Address to listen on",
+        "Address to listen on, or unix:PATH for a unix socket; repeatable",
     )
-    .more("[::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses."),
+    .more(
+        "[::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A unix socket is for \
+         a proxy on the same machine: nginx or HAProxy. In the environment: addresses separated by \
+         spaces or commas.",
+    ),
     Setting::new(
         Heading::LISTENING,
         "port",
@@ -21,6 +26,35 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("PORT is read when GATEWAY_PORT is not set.")
     .original_env(&["GATEWAY_PORT", "PORT"]),
+    Setting::new(
+        Heading::LISTENING,
+        "reuse-port",
+        Kind::Switch,
+        "false",
+        "Share the port with other processes of the same user (SO_REUSEPORT)",
+    )
+    .more(
+        "The system spreads new clients over the processes. Limits by address and all other limits \
+         apply to each process.",
+    ),
+    Setting::new(
+        Heading::LISTENING,
+        "unix-socket-mode",
+        Kind::Form(&MODE),
+        "0660",
+        "Mode of unix sockets: connecting needs the right to write",
+    ),
+    Setting::new(
+        Heading::LISTENING,
+        "unix-socket-owner",
+        Kind::Form(&OWNER),
+        "",
+        "Owner of unix sockets: USER, USER:GROUP or :GROUP",
+    )
+    .more(
+        "Names are looked up in /etc/passwd and /etc/group. Without root rights: a group of the \
+         process.",
+    ),
     Setting::count(
         Heading::LISTENING,
         "listen-backlog",
@@ -37,7 +71,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::LISTENING,
         "admin-addr",
-        Kind::SocketAddr,
+        Kind::Form(&ADMIN),
         "",
         "Address for /metrics, /stats, /ready and /internal/*, off the public port",
     )

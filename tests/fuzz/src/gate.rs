@@ -88,7 +88,7 @@ impl Plane {
         self.handle.serve(Handover {
             stream: accepted,
             read: first.to_vec(),
-            peer,
+            peer: peer.into(),
             permit: Permit::new(&Arc::default()),
         });
         let (one, other) = rest.split_at(cut.min(rest.len()));

@@ -91,7 +91,6 @@ fn check_value(row: &Setting, text: &str) {
     let reads_again = match &value {
         Value::Secret(_) | Value::Urls(_) => false,
         Value::Origins(origins) => !origins.is_empty(),
-        Value::SocketAddr(addr) => addr.is_some(),
         Value::List(entries) => !entries.is_empty(),
         Value::Networks(_) => value.to_string().contains(['.', ':']),
         _ => true,

@@ -1,0 +1,53 @@
+#!/bin/sh
+# weirgate levels behind one nginx worker, as a server of `loadtest compare`: behind-nginx.sh tcp|unix PORT
+# nginx listens on PORT with deploy/nginx/weirgate.conf. NATS_URL as for any server; WEIRGATE is the program.
+set -eu
+way=$1 port=$2
+here=$(cd "$(dirname "$0")" && pwd)
+weirgate=${WEIRGATE:-$here/../../target/release/weirgate}
+folder=$(mktemp -d)
+unset GATEWAY_PORT
+children=
+end() {
+    # shellcheck disable=SC2086
+    kill $children 2>/dev/null || true
+    wait
+    rm -rf "$folder"
+    exit 0
+}
+trap end TERM INT
+
+case $way in
+tcp)
+    # loadtest has looked for one port; this one is below its range.
+    backend=127.0.0.1:$((port - 12000))
+    "$weirgate" levels --listen 127.0.0.1 --port "${backend##*:}" >"$folder/weirgate" 2>&1 &
+    ;;
+unix)
+    backend=unix:$folder/http.sock
+    # A worker of an nginx that root starts is another user.
+    chmod 755 "$folder"
+    "$weirgate" levels --listen "$backend" --unix-socket-mode 0666 --trusted-proxies unix >"$folder/weirgate" 2>&1 &
+    ;;
+*)
+    echo "$0: tcp or unix, not $way" >&2
+    exit 2
+    ;;
+esac
+children=$!
+
+{
+    # The head of loadtest deploy, with a worker that is a process of its own, and /ready for loadtest.
+    sed -e "s|{dir}|$folder|" -e '/{site}/,$d' "$here/../src/deploy/nginx.conf"
+    sed -e "s|server 127.0.0.1:8000 |server $backend |" -e "s|listen 80;|listen 127.0.0.1:$port backlog=4096;|" \
+        -e '/location = .ready/d' "$here/../../deploy/nginx/weirgate.conf"
+    echo "}"
+} >"$folder/nginx.conf"
+# loadtest waits for nginx's port, so nginx is started when the instance behind it is there.
+for _ in $(seq 500); do
+    grep -q "GATEWAY SERVICE" "$folder/weirgate" && break
+    sleep 0.02
+done
+nginx -p "$folder" -c "$folder/nginx.conf" 2>"$folder/nginx" &
+children="$children $!"
+wait

@@ -1,0 +1,89 @@
+//! The two ends of the question whose connection it is: the socket's other end, and the client.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a unix socket: a program of this machine, whose socket has no address.
+    Unix(Option<Credentials>),
+}
+
+/// Which program of this machine it is, as the kernel noted when it connected (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The process, 0 if it is in another namespace.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+}
+
+impl Peer {
+    /// The client, if no proxy says anything else.
+    pub fn client(&self) -> ClientAddr {
+        match self {
+            Self::Tcp(addr) => addr.ip().into(),
+            Self::Unix(_) => ClientAddr::Unix,
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp(addr)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(None) => f.write_str("unix"),
+            Self::Unix(Some(Credentials { pid, uid })) => write!(f, "unix:pid={pid},uid={uid}"),
+        }
+    }
+}
+
+/// Whose connection it is, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAddr {
+    /// A client of this address. An IPv4 address in the form of IPv6 is an IPv4 address here.
+    Ip(IpAddr),
+    /// A program that has connected to a unix socket, or a client whose address no trusted proxy
+    /// told there.
+    Unix,
+}
+
+impl From<IpAddr> for ClientAddr {
+    fn from(ip: IpAddr) -> Self {
+        Self::Ip(ip.to_canonical())
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_without_an_address_is_shown_as_the_program_that_it_is() {
+        let credentials = Credentials { pid: 812, uid: 33 };
+        let local = Peer::Unix(Some(credentials));
+        assert_eq!(local.to_string(), "unix:pid=812,uid=33");
+        assert_eq!(Peer::Unix(None).to_string(), "unix");
+        assert_eq!(local.client().to_string(), "unix");
+        let mapped = Peer::from(SocketAddr::new("::ffff:192.0.2.1".parse().unwrap(), 9));
+        assert_eq!(mapped.client().to_string(), "192.0.2.1");
+    }
+}

@@ -1,0 +1,281 @@
+//! The file of a unix socket: made at the start with its mode and owner, removed at the end.
+//!
+//! A process that was killed leaves its file behind, and a file in the way refuses a bind. So a file
+//! whose socket nobody listens on is replaced; a socket with somebody behind it, and a file of any
+//! other kind, stay.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::ListenOptions;
+
+/// How long a start waits for another start in the same directory. Other programs may hold the lock
+/// of a directory for as long as they like, and then there is nothing to wait for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// The file of a socket that this process listens on. Dropping it removes the file, unless another
+/// process has put its own there meanwhile. To be dropped before the socket, which holds the inode: no
+/// other file has the same number until then.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// The path that it was bound to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn is(&self, found: &Metadata) -> bool {
+        (found.dev(), found.ino()) == (self.device, self.inode)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| self.is(&found))
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            // The next start finds that nobody listens there, and replaces it.
+            tracing::warn!(path = %self.path.display(), %error, "a unix socket could not be removed");
+        }
+    }
+}
+
+/// Listens at `path`. The mode and the owner are there before anybody can connect.
+pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixListener, SocketFile)> {
+    let owner = options.unix_owner.ids()?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+    let directory = File::open(directory)
+        .map_err(|error| io::Error::new(error.kind(), format!("its directory: {error}")))?;
+    // Two starts at once could both find that nobody listens, and one would remove the other's file.
+    lock(&directory);
+    remove_if_nobody_listens(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let made = fs::symlink_metadata(path)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        device: made.dev(),
+        inode: made.ino(),
+    };
+    if owner != (None, None) {
+        chown(path, owner.0, owner.1).map_err(|error| {
+            let text = format!("its owner cannot be {}: {error}", options.unix_owner);
+            io::Error::new(error.kind(), text)
+        })?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(options.unix_mode))?;
+    socket.listen(options.backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), file))
+}
+
+/// Locks a directory, and waits a moment for another start to end. The lock goes with the file.
+fn lock(directory: &File) {
+    let until = Instant::now() + LOCK_WAIT;
+    let lock = || flock(directory, FlockOperation::NonBlockingLockExclusive);
+    while lock() == Err(Errno::WOULDBLOCK) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Makes room for a socket at `path`, if what is there is a socket that nobody listens on.
+fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !found.file_type().is_socket() {
+        let text = "a file that is no socket is there; it stays as it is";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // "Would block": somebody listens, and has no room for one more.
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        _ => {
+            let text = "another process listens there";
+            Err(io::Error::new(ErrorKind::AddrInUse, text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::super::{ListenAddr, Owner, PATH_BYTES_MAX};
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        bind(path, &ListenOptions::default())
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("a file").mode() & 0o7777
+    }
+
+    fn connects(path: &Path) -> bool {
+        let addr = ListenAddr::Unix(path.to_owned());
+        addr.connect(Duration::from_secs(1)).is_ok()
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_and_goes_with_its_process() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        let (listener, file) = listen(&path).expect("bound");
+        assert_eq!(mode(&path), 0o660);
+        assert!(connects(&path));
+        drop((listener, file));
+        assert!(!path.exists());
+        let open = ListenOptions {
+            unix_mode: 0o666,
+            ..ListenOptions::default()
+        };
+        let _bound = bind(&path, &open).expect("bound again");
+        assert_eq!(mode(&path), 0o666);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_replaced_and_a_living_one_stays() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        let (listener, file) = listen(&path).expect("bound");
+        let error = listen(&path).expect_err("somebody listens");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("another process"), "{error}");
+        assert!(connects(&path), "the first one still listens");
+        // A kill closes the socket and leaves the file.
+        drop(listener);
+        std::mem::forget(file);
+        assert!(path.exists() && !connects(&path));
+        let _second = listen(&path).expect("nobody listens");
+        assert!(connects(&path));
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_put_there_stays() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        let (listener, file) = listen(&path).expect("bound");
+        fs::remove_file(&path).expect("somebody takes it away");
+        let _second = listen(&path).expect("nothing is there");
+        drop((file, listener));
+        assert!(connects(&path), "the first one removes its own file only");
+    }
+
+    #[test]
+    fn a_listener_without_room_is_alive() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        let options = ListenOptions {
+            backlog: 0,
+            ..ListenOptions::default()
+        };
+        let _bound = bind(&path, &options).expect("bound");
+        let fill = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("nonblocking");
+            let connected = socket.connect(&SockAddr::unix(&path).expect("a path"));
+            connected.map(|()| socket)
+        };
+        let mut held = Vec::new();
+        while let Ok(socket) = fill() {
+            held.push(socket);
+        }
+        let error = listen(&path).expect_err("it is alive");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    }
+
+    #[test]
+    fn no_other_file_is_ever_removed() {
+        let folder = folder();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "kept").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        for path in [&file, &link, &folder.path().to_owned()] {
+            let error = listen(path).expect_err("taken");
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+            assert!(error.to_string().contains("no socket"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&link).expect("both"), "kept");
+        let datagrams = folder.path().join("datagrams");
+        let _bound = UnixDatagram::bind(&datagrams).expect("bound");
+        assert!(listen(&datagrams).is_err() && datagrams.exists());
+        let nowhere = listen(&folder.path().join("none/a.sock")).expect_err("no directory");
+        assert!(nowhere.to_string().contains("directory"), "{nowhere}");
+    }
+
+    #[test]
+    fn starts_at_the_same_time_leave_one_listener_that_is_reached() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        for _ in 0..20 {
+            // A file that nobody listens on, as all of them find it.
+            drop(UnixListener::bind(&path).expect("bound"));
+            let start = || {
+                thread::spawn({
+                    let path = path.clone();
+                    move || listen(&path).ok()
+                })
+            };
+            let starts: Vec<_> = (0..8).map(|_| start()).collect();
+            let bound = starts
+                .into_iter()
+                .filter_map(|start| start.join().expect("no panic"));
+            let bound: Vec<_> = bound.collect();
+            assert_eq!(bound.len(), 1);
+            assert!(connects(&path), "the one that says so listens there");
+        }
+    }
+
+    #[test]
+    fn the_longest_path_is_bound_and_a_longer_one_is_not() {
+        let folder = folder();
+        let name = |bytes: usize| {
+            let rest = bytes - folder.path().as_os_str().len() - 1;
+            folder.path().join("x".repeat(rest))
+        };
+        assert!(listen(&name(PATH_BYTES_MAX)).is_ok());
+        assert!(listen(&name(PATH_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn an_owner_is_set_or_the_start_fails() {
+        let folder = folder();
+        let path = folder.path().join("a.sock");
+        let me = fs::metadata(folder.path()).expect("a folder");
+        let options = |owner: &str| ListenOptions {
+            unix_owner: owner.parse::<Owner>().expect("an owner"),
+            ..ListenOptions::default()
+        };
+        let mine = format!("{}:{}", me.uid(), me.gid());
+        let bound = bind(&path, &options(&mine)).expect("what it is anyway");
+        drop(bound);
+        let error = bind(&path, &options("nobody-of-this-name")).expect_err("unknown");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(!path.exists());
+    }
+}
