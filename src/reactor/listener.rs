@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::hub::Now;
 use crate::log_budget::LogBudget;
@@ -31,7 +31,6 @@ pub struct ListenSettings {
 pub(super) struct Listener {
     /// `None` once it is closed.
     inner: Option<TcpListener>,
-    notsent_lowat_bytes: u32,
     /// Connections may wait: the edge came and `accept` did not say "would block" since.
     ready: bool,
     /// After a failure: not before this.
@@ -54,13 +53,13 @@ impl Listener {
             socket.set_only_v6(false)?;
         }
         socket.bind(&addr.into())?;
+        set_options(&socket, settings.notsent_lowat_bytes)?;
         socket.listen(settings.backlog)?;
         socket.set_nonblocking(true)?;
         let mut inner = TcpListener::from_std(socket.into());
         registry.register(&mut inner, token, Interest::READABLE)?;
         Ok(Self {
             inner: Some(inner),
-            notsent_lowat_bytes: settings.notsent_lowat_bytes,
             ready: false,
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
@@ -103,7 +102,8 @@ impl Listener {
             match inner.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
-                    self.prepare(&stream);
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = stream.set_nodelay(true);
                     return Some((stream, peer));
                 }
                 Err(error) => self.failed(now, &error),
@@ -132,17 +132,20 @@ impl Listener {
             }
         }
     }
+}
 
-    fn prepare(&self, stream: &TcpStream) {
-        // Either fails only on a connection that is gone already; the first read will say so.
-        let _ = stream.set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        if self.notsent_lowat_bytes > 0 {
-            let _ = SockRef::from(stream).set_tcp_notsent_lowat(self.notsent_lowat_bytes);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (self.notsent_lowat_bytes, SockRef::from(stream));
+/// Sets what every accepted socket is to have. On Linux a listening socket hands its TCP options on
+/// to the sockets that it accepts, so no connection pays for them.
+fn set_options(socket: &Socket, notsent_lowat_bytes: u32) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if notsent_lowat_bytes > 0 {
+        // A kernel without the option only makes slow clients less fresh.
+        let _ = socket.set_tcp_notsent_lowat(notsent_lowat_bytes);
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = notsent_lowat_bytes;
+    Ok(())
 }
 
 /// A socket for `addr`. Where the system has no IPv6, `[::]` still means every address that it has.
@@ -163,6 +166,42 @@ fn socket_for<S>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One connection accepted from a listener on `addr`, and the client's end of it.
+    #[cfg(target_os = "linux")]
+    fn accepted(addr: &str, notsent_lowat_bytes: u32) -> (TcpStream, std::net::TcpStream) {
+        let poll = mio::Poll::new().unwrap();
+        let settings = ListenSettings {
+            addr: addr.parse().unwrap(),
+            backlog: 16,
+            notsent_lowat_bytes,
+        };
+        let mut listener = Listener::bind(&settings, poll.registry(), Token(0)).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_ready();
+        let (stream, _) = listener.accept(Now::default()).unwrap();
+        (stream, client)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        use socket2::SockRef;
+        for addr in ["127.0.0.1:0", "[::]:0"] {
+            let (stream, _client) = accepted(addr, 16 * 1024);
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap(), "{addr}");
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
+            assert!(socket.nonblocking().unwrap(), "{addr}");
+        }
+        let (stream, _client) = accepted("127.0.0.1:0", 0);
+        let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert_eq!(
+            SockRef::from(&stream).tcp_notsent_lowat().unwrap(),
+            unset.tcp_notsent_lowat().unwrap(),
+            "0 leaves the kernel's default"
+        );
+    }
 
     #[test]
     fn without_ipv6_all_addresses_are_those_of_ipv4() {
