@@ -115,7 +115,7 @@ pub(crate) fn run(a: &MemoryArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         });
     }
     let counted = if a.syscalls {
-        let counting = Counting::start(&process.pids())?;
+        let counting = Counting::start(&server.family()?.pids())?;
         fleet.open(Kind::Reader, COUNTED_HANDSHAKES)?;
         Some(counting.stop()?)
     } else {
