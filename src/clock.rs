@@ -22,8 +22,13 @@ impl Clock {
     pub fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Now {
-            mono_us: 1_000_000 + self.origin.elapsed().as_micros() as u64,
+            mono_us: self.mono_us(),
             unix_ms: unix.map_or(0, |d| d.as_millis() as i64),
         }
+    }
+
+    /// Reads the monotonic clock alone, as [`Now::mono_us`]: half the cost.
+    pub fn mono_us(&self) -> u64 {
+        1_000_000 + self.origin.elapsed().as_micros() as u64
     }
 }

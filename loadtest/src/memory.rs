@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
 use crate::launch;
 use crate::report::{self, mib, row, table};
+use crate::syscalls::{Counting, Syscalls};
 use crate::wire::deflate::DeflateArgs;
 
 /// Options of `loadtest memory`.
@@ -38,10 +39,16 @@ pub(crate) struct MemoryArgs {
     settle: f64,
     #[command(flatten)]
     deflate: DeflateArgs,
+    /// Count the server's system calls, idle threads included, while 1,000 more clients connect
+    #[arg(long)]
+    syscalls: bool,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
+
+/// Handshakes of `--syscalls`.
+const COUNTED_HANDSHAKES: usize = 1_000;
 
 /// Resident memory at one number of clients.
 #[derive(Serialize)]
@@ -107,9 +114,33 @@ pub(crate) fn run(a: &MemoryArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
             cpu_us_per_handshake: (new > 0).then(|| cpu_us as f64 / new as f64),
         });
     }
+    let counted = if a.syscalls {
+        let counting = Counting::start(&server.family()?.pids())?;
+        fleet.open(Kind::Reader, COUNTED_HANDSHAKES)?;
+        Some(counting.stop()?)
+    } else {
+        None
+    };
     fleet.close();
     println!("{}", text(&steps));
+    if let Some(counted) = counted {
+        println!("{}", syscalls_text(&counted));
+    }
     report::write_json(a.json.as_deref(), &steps)
+}
+
+fn syscalls_text(counted: &Syscalls) -> String {
+    let each = |count: u64| count as f64 / COUNTED_HANDSHAKES as f64;
+    let names = counted.by_name.iter();
+    let names: Vec<String> = names
+        .map(|(name, count)| format!("{name} {:.2}", each(*count)))
+        .collect();
+    format!(
+        "system calls per handshake: {:.2} ({}; counted with {})",
+        each(counted.total),
+        names.join(", "),
+        counted.tool
+    )
 }
 
 fn text(steps: &[Step]) -> String {

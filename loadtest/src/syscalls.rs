@@ -43,7 +43,7 @@ pub(crate) fn run(args: &SyscallsArgs) -> Result<(), Fault> {
 }
 
 /// Calls listed by name with perf, where this kernel has them.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 20] = [
     "sendto",
     "sendmsg",
     "sendmmsg",
@@ -53,6 +53,10 @@ const NAMES: [&str; 16] = [
     "recvmsg",
     "read",
     "readv",
+    "accept4",
+    "setsockopt",
+    "shutdown",
+    "close",
     "epoll_wait",
     "epoll_pwait",
     "epoll_ctl",

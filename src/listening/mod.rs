@@ -36,6 +36,9 @@ pub enum ListenAddr {
 pub struct ListenOptions {
     /// Connections that may wait in the kernel until they are accepted.
     pub backlog: i32,
+    /// Unsent bytes above which the kernel takes no more from who writes to an accepted TCP socket:
+    /// what it holds cannot be conflated. 0: its default.
+    pub notsent_lowat_bytes: u32,
     /// Other processes of this user may listen on the same TCP port, and the kernel spreads new
     /// connections over all of them.
     pub reuse_port: bool,
@@ -49,6 +52,7 @@ impl Default for ListenOptions {
     fn default() -> Self {
         Self {
             backlog: 4096,
+            notsent_lowat_bytes: 0,
             reuse_port: false,
             unix_mode: 0o660,
             unix_owner: Owner::default(),
@@ -162,9 +166,24 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
         socket.set_only_v6(false)?;
     }
     socket.bind(&addr.into())?;
+    set_options(&socket, options.notsent_lowat_bytes)?;
     socket.listen(options.backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Sets what every accepted socket is to have. On Linux a listening socket hands its TCP options on
+/// to the sockets that it accepts, so no connection pays for them.
+fn set_options(socket: &Socket, notsent_lowat_bytes: u32) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if notsent_lowat_bytes > 0 {
+        // A kernel without the option only makes slow clients less fresh.
+        let _ = socket.set_tcp_notsent_lowat(notsent_lowat_bytes);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = notsent_lowat_bytes;
+    Ok(())
 }
 
 /// A socket for `addr`. Where the system has no IPv6, `[::]` still means every address that it has.

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
 
 use crate::admission::{Credentials, Peer};
 use crate::hub::Now;
@@ -23,11 +22,8 @@ const RETRY_MAX_US: u64 = 500_000;
 pub struct ListenSettings {
     /// Where to listen.
     pub addrs: Vec<ListenAddr>,
-    /// The backlog, the sharing of ports, the rights of unix sockets.
+    /// The backlog, the sharing of ports, the rights of unix sockets, what accepted sockets have.
     pub options: ListenOptions,
-    /// Unsent bytes above which the kernel takes no more over TCP: what it holds cannot be
-    /// conflated.
-    pub notsent_lowat_bytes: u32,
 }
 
 /// A listening socket, its edge and its back-off.
@@ -35,7 +31,6 @@ pub struct ListenSettings {
 pub(super) struct Listener {
     /// `None` once it is closed.
     inner: Option<Inner>,
-    notsent_lowat_bytes: u32,
     /// Connections may wait: the edge came and `accept` did not say "would block" since.
     ready: bool,
     /// After a failure: not before this.
@@ -81,7 +76,7 @@ impl Inner {
 
 /// From here on a connection is a stream socket, whatever its family: reading, writing, half-closing
 /// and looking ahead are the same system calls, so neither the loop nor the HTTP side tells them
-/// apart. What only TCP has is asked of the [`Peer`] or set in [`Listener::prepare`].
+/// apart. What only TCP has is asked of the [`Peer`], or inherited from the listening socket.
 fn as_any_stream(stream: UnixStream) -> TcpStream {
     TcpStream::from_std(OwnedFd::from(stream).into())
 }
@@ -102,12 +97,7 @@ fn credentials(_: &UnixStream) -> Option<Credentials> {
 }
 
 impl Listener {
-    pub(super) fn register(
-        bound: Bound,
-        notsent_lowat_bytes: u32,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
+    pub(super) fn register(bound: Bound, registry: &Registry, token: Token) -> io::Result<Self> {
         let mut inner = match bound {
             Bound::Tcp(listener) => Inner::Tcp(TcpListener::from_std(listener)),
             Bound::Unix(listener, file) => Inner::Unix {
@@ -118,7 +108,6 @@ impl Listener {
         registry.register(inner.source(), token, Interest::READABLE)?;
         Ok(Self {
             inner: Some(inner),
-            notsent_lowat_bytes,
             ready: false,
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
@@ -166,9 +155,8 @@ impl Listener {
             match inner.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
-                    if matches!(peer, Peer::Tcp(_)) {
-                        self.prepare(&stream);
-                    }
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = stream.set_nodelay(true);
                     return Some((stream, peer));
                 }
                 Err(error) => self.failed(now, &error),
@@ -197,15 +185,49 @@ impl Listener {
             }
         }
     }
+}
 
-    fn prepare(&self, stream: &TcpStream) {
-        // Either fails only on a connection that is gone already; the first read will say so.
-        let _ = stream.set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        if self.notsent_lowat_bytes > 0 {
-            let _ = SockRef::from(stream).set_tcp_notsent_lowat(self.notsent_lowat_bytes);
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    use super::*;
+
+    /// One connection accepted from a listener on `addr`, and the client's end of it.
+    fn accepted(addr: &str, notsent_lowat_bytes: u32) -> (TcpStream, std::net::TcpStream) {
+        let poll = mio::Poll::new().unwrap();
+        let options = ListenOptions {
+            notsent_lowat_bytes,
+            ..ListenOptions::default()
+        };
+        let bound = ListenAddr::Tcp(addr.parse().unwrap())
+            .bind(&options)
+            .unwrap();
+        let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
+            panic!("a TCP port");
+        };
+        let mut listener = Listener::register(bound, poll.registry(), Token(0)).unwrap();
+        let client = std::net::TcpStream::connect(local).unwrap();
+        listener.set_ready();
+        let (stream, _) = listener.accept(Now::default()).unwrap();
+        (stream, client)
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        for addr in ["127.0.0.1:0", "[::]:0"] {
+            let (stream, _client) = accepted(addr, 16 * 1024);
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap(), "{addr}");
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
+            assert!(socket.nonblocking().unwrap(), "{addr}");
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (self.notsent_lowat_bytes, SockRef::from(stream));
+        let (stream, _client) = accepted("127.0.0.1:0", 0);
+        let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert_eq!(
+            SockRef::from(&stream).tcp_notsent_lowat().unwrap(),
+            unset.tcp_notsent_lowat().unwrap(),
+            "0 leaves the kernel's default"
+        );
     }
 }

@@ -55,8 +55,7 @@ impl Listeners {
             let bound = addr.bind(&settings.options).map_err(failed)?;
             listeners.addrs.push(bound.local_addr().map_err(failed)?);
             let token = Token(first.0 - listeners.all.len());
-            let lowat = settings.notsent_lowat_bytes;
-            let listener = Listener::register(bound, lowat, registry, token);
+            let listener = Listener::register(bound, registry, token);
             listeners.all.push(listener.map_err(failed)?);
         }
         Ok(listeners)

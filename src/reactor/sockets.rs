@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
@@ -23,7 +24,44 @@ struct Socket {
     /// It stands in a list of those to be read: once, however many edges came.
     readable: bool,
     cost: Cost,
+    unread: Unread,
+    /// The poll tells when the kernel takes bytes again. Only sockets that were full once ask for
+    /// that: it would be told of each socket at its start.
+    asks_for_room: bool,
 }
+
+/// What a socket may hold that was not read. A new edge comes for all that arrives later, also
+/// between the last poll and a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unread {
+    /// Nothing: it was read empty.
+    Nothing,
+    /// No event told of bytes yet: a first read just after the accept.
+    Hoped,
+    /// Bytes, perhaps: a read that fills less than its buffer empties it.
+    Bytes,
+    /// Also what a short read does not reach: the peer's end, an error, bytes behind urgent data.
+    /// Only a read that would block, or an end, tells that nothing is left.
+    End,
+}
+
+impl Unread {
+    fn of(event: &Event) -> Self {
+        if event.is_read_closed() || event.is_error() || event.is_priority() {
+            Self::End
+        } else if event.is_readable() {
+            Self::Bytes
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+/// Urgent data cuts a read short though more bytes follow, so the poll has to tell of it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const READABLE: Interest = Interest::READABLE;
 
 /// What reading a socket may cost. Those that cost little are read first, and the answers to them go
 /// out first, so that nobody waits for the messages of hundreds that cost much.
@@ -44,6 +82,7 @@ impl Cost {
 /// Sockets by slot of the hub's table.
 #[derive(Debug)]
 pub(super) struct Sockets {
+    registry: Registry,
     slots: Vec<Option<Socket>>,
     /// Sockets that may hold more than was read, by what they cost.
     readable: [VecDeque<SessionKey>; Cost::ALL.len()],
@@ -55,8 +94,9 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(super) fn new(registry: Registry, clock: Clock) -> Self {
         Self {
+            registry,
             slots: Vec::new(),
             readable: Default::default(),
             joined: Vec::new(),
@@ -73,17 +113,13 @@ impl Sockets {
 
     /// The next flush stops after `us` microseconds.
     pub(super) fn allow_flush_us(&mut self, us: u64) {
-        self.flush_until_us = self.clock.now().mono_us + us;
+        self.flush_until_us = self.clock.mono_us() + us;
     }
 
-    pub(super) fn insert(
-        &mut self,
-        registry: &Registry,
-        key: SessionKey,
-        mut stream: TcpStream,
-    ) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut stream, Token(key.to_bits() as usize), interest)?;
+    /// Takes a socket into the table and into the poll. If the socket holds bytes already, an edge
+    /// comes for these.
+    pub(super) fn insert(&mut self, key: SessionKey, mut stream: TcpStream) -> io::Result<()> {
+        self.registry.register(&mut stream, token(key), READABLE)?;
         let slot = key.slot as usize;
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
@@ -93,13 +129,46 @@ impl Sockets {
             stream,
             readable: false,
             cost: Cost::Little,
+            unread: Unread::Nothing,
+            asks_for_room: false,
         });
         Ok(())
     }
 
-    /// Puts a socket in the list of those to be read, unless it stands in one.
-    pub(super) fn set_readable(&mut self, key: SessionKey) {
+    /// Notes what an event says of a socket's input.
+    pub(super) fn take_event(&mut self, key: SessionKey, event: &Event) {
+        self.note_unread(key, Unread::of(event));
+    }
+
+    /// The socket is to be read although no event told of bytes.
+    pub(super) fn hope_for_bytes(&mut self, key: SessionKey) {
+        self.note_unread(key, Unread::Hoped);
+    }
+
+    /// No event told yet of what is to be read.
+    pub(super) fn is_hoped(&mut self, key: SessionKey) -> bool {
+        self.socket(key)
+            .is_some_and(|socket| socket.unread == Unread::Hoped)
+    }
+
+    fn note_unread(&mut self, key: SessionKey, unread: Unread) {
+        if let Some(socket) = self.socket(key) {
+            socket.unread = socket.unread.max(unread);
+            self.read_on(key);
+        }
+    }
+
+    /// The socket may hold more than was read of it.
+    pub(super) fn has_unread(&mut self, key: SessionKey) -> bool {
+        self.socket(key)
+            .is_some_and(|socket| socket.unread != Unread::Nothing)
+    }
+
+    /// Puts a socket that may hold more than was read in the list of those to be read, unless it
+    /// stands in one.
+    pub(super) fn read_on(&mut self, key: SessionKey) {
         if let Some(socket) = self.socket(key)
+            && socket.unread != Unread::Nothing
             && !std::mem::replace(&mut socket.readable, true)
         {
             let list = socket.cost as usize;
@@ -137,9 +206,20 @@ impl Sockets {
         self.socket(key).map(|socket| &mut socket.stream)
     }
 
+    /// Reads once, and notes whether more may follow ([`has_unread`](Self::has_unread)).
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
-        self.stream(key).ok_or_else(gone)?.read(buf)
+        let socket = self.socket(key).ok_or_else(gone)?;
+        let read = socket.stream.read(buf);
+        let is_empty = match &read {
+            Ok(0) => true,
+            Ok(n) => *n < buf.len() && socket.unread < Unread::End,
+            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        };
+        if is_empty {
+            socket.unread = Unread::Nothing;
+        }
+        read
     }
 
     /// The sending side is done. An error means that the peer went first.
@@ -161,9 +241,9 @@ impl Sockets {
     }
 
     /// Takes a socket out of the table and out of the poll.
-    pub(super) fn hand_over(&mut self, registry: &Registry, key: SessionKey) -> Option<TcpStream> {
+    pub(super) fn hand_over(&mut self, key: SessionKey) -> Option<TcpStream> {
         let mut stream = self.take(key)?;
-        registry.deregister(&mut stream).ok()?;
+        self.registry.deregister(&mut stream).ok()?;
         Some(stream)
     }
 
@@ -182,8 +262,42 @@ impl Sockets {
             .ok_or_else(gone)
             .and_then(|stream| write_slices(stream, write.slices, &mut joined));
         self.joined = joined;
+        let is_full = match &outcome {
+            Ok(taken) => *taken < bytes(write.slices),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if is_full {
+            self.ask_for_room(write.key)?;
+        }
         outcome
     }
+
+    /// From here on the poll tells when the socket takes bytes again; at once, if it does already.
+    fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
+        let Some(socket) = self
+            .slots
+            .get_mut(key.slot as usize)
+            .and_then(Option::as_mut)
+        else {
+            return Ok(());
+        };
+        if socket.generation != key.generation || socket.asks_for_room {
+            return Ok(());
+        }
+        let interest = READABLE | Interest::WRITABLE;
+        self.registry
+            .reregister(&mut socket.stream, token(key), interest)?;
+        socket.asks_for_room = true;
+        Ok(())
+    }
+}
+
+fn token(key: SessionKey) -> Token {
+    Token(key.to_bits() as usize)
+}
+
+fn bytes(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
 }
 
 fn write_slices(
@@ -194,8 +308,7 @@ fn write_slices(
     if let [one] = slices {
         return stream.write(one);
     }
-    let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-    if bytes > JOIN_BYTES_MAX {
+    if bytes(slices) > JOIN_BYTES_MAX {
         return stream.write_vectored(slices);
     }
     joined.clear();
@@ -210,12 +323,12 @@ impl Transmit for Sockets {
         for write in batch {
             wrote.push(self.write(write));
             if self.first_write_us.is_none() {
-                self.first_write_us = Some(self.clock.now().mono_us);
+                self.first_write_us = Some(self.clock.mono_us());
             }
         }
     }
 
     fn has_time(&self) -> bool {
-        self.clock.now().mono_us < self.flush_until_us
+        self.clock.mono_us() < self.flush_until_us
     }
 }

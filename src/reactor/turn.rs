@@ -14,6 +14,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use self::freeze::Freeze;
+use self::reading::FirstReads;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
@@ -88,6 +89,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     report: Report,
     /// Which of those that cost much is read first.
     first_costly: usize,
+    first_reads: FirstReads,
     freeze: Freeze,
     end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
@@ -114,13 +116,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = StopSignals::register(poll.registry(), SIGNALS)?;
         let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)?;
+        let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         Ok(Self {
             poll,
             wake,
             signals,
             listeners,
-            sockets: Sockets::new(clock),
+            sockets: Sockets::new(registry, clock),
             hub,
             feed,
             seams,
@@ -130,6 +133,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             publications: Vec::new(),
             report: Report::default(),
             first_costly: 0,
+            first_reads: FirstReads::default(),
             freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
             stop_at_us: None,
@@ -160,7 +164,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn is_stopped(&self) -> bool {
-        let now = self.clock.now().mono_us;
+        let now = self.clock.mono_us();
         let late = self.stop_at_us.is_some_and(|at| now >= at);
         let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
         self.stop_now || late || self.hub.is_drained() && !refuses
@@ -176,7 +180,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if waits {
             return Duration::ZERO;
         }
-        let now = self.clock.now().mono_us;
+        let now = self.clock.mono_us();
         let dues = [
             self.hub.poll_timeout(),
             self.listeners.due_us(),
@@ -248,9 +252,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             token if self.listeners.set_ready(token) => {}
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.sockets.set_readable(key);
-                }
+                self.sockets.take_event(key, event);
                 if event.is_writable() {
                     self.hub.handle_writable(now, key);
                 }
@@ -316,7 +318,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if self.publications.is_empty() {
             return 0;
         }
-        let made_us = self.clock.now().mono_us;
+        let made_us = self.clock.mono_us();
         let mut bytes = 0;
         for publication in self.publications.drain(..) {
             if publication.deliver {
@@ -327,7 +329,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.handle_publication(now, &publication);
         }
         self.report.stage(Stage::Feed, now.mono_us, made_us);
-        let queued_us = self.clock.now().mono_us;
+        let queued_us = self.clock.mono_us();
         self.report.stage(Stage::Queue, made_us, queued_us);
         bytes
     }
@@ -344,7 +346,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         let first_write_us = self.sockets.take_first_write_us();
-        let ended_us = self.clock.now().mono_us;
+        let ended_us = self.clock.mono_us();
         self.report.flushed(first_write_us, ended_us);
     }
 
@@ -354,7 +356,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
                     // Its FIN may have come while nobody read.
-                    self.sockets.set_readable(key);
+                    self.sockets.read_on(key);
                 }
                 Effect::Release { key, reset, ended } => {
                     self.log_end(&ended);
@@ -362,7 +364,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.hub.handle_released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-                Effect::Resume(key) => self.sockets.set_readable(key),
+                Effect::Resume(key) => self.sockets.read_on(key),
             }
         }
         while let Some(output) = self.hub.poll_output() {
@@ -395,7 +397,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
         let peer = self.hub.core().peer(key);
-        let stream = self.sockets.hand_over(self.poll.registry(), key);
+        let stream = self.sockets.hand_over(key);
         self.hub.handle_released(key);
         if let (Some(stream), Some(peer)) = (stream, peer) {
             self.seams.http.serve(Handover {

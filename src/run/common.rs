@@ -104,7 +104,6 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         listen: ListenSettings {
             addrs: checked.listen(),
             options: checked.listen_options(),
-            notsent_lowat_bytes: checked.number("tcp-notsent-lowat-bytes"),
         },
         budgets: TurnBudgets {
             accepts_max: checked.number("accepts-per-turn-max"),

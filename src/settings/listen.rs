@@ -178,6 +178,7 @@ impl Checked {
     pub fn listen_options(&self) -> ListenOptions {
         ListenOptions {
             backlog: self.number("listen-backlog"),
+            notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
             reuse_port: self.switch("reuse-port"),
             unix_mode: self.formed("unix-socket-mode", parse_mode),
             unix_owner: self.formed("unix-socket-owner", |text| text.parse().ok()),

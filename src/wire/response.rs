@@ -12,6 +12,8 @@ pub fn switching_protocols(
     extensions: Option<&DeflateParams>,
     protocol: Option<&str>,
 ) {
+    // For all but the extensions and the protocol.
+    out.reserve(144);
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );

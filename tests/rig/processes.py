@@ -251,16 +251,16 @@ class RedisServer:
 
 
 class Weirgate(Process):
-    """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them."""
+    """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them; `under` is a program that starts it."""
 
-    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None):
+    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=()):
         self.port = free_port()
         settings = {name: str(self.port) for name in ("GATEWAY_PORT", "WS_PORT", "REDIS_WS_GATEWAY_PORT")}
         if redis is not None:
             settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
-        super().__init__([weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
+        super().__init__([*under, weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
 

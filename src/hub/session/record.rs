@@ -44,7 +44,8 @@ impl Record {
     /// Keeps the path, without parameters: a client may have put its token there.
     pub(super) fn set_path(&mut self, path: &str) {
         let path = &path[..parameters_begin(path)];
-        self.path = path.chars().take(PATH_CHARS_MAX).collect();
+        let cut = path.char_indices().nth(PATH_CHARS_MAX);
+        self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
     }
 
     /// How the connection looked at its end.

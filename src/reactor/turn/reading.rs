@@ -33,12 +33,42 @@ enum Costly {
     Socket(Cost),
 }
 
+/// Whether accepted sockets are read in the turn of their accept. Under load and beside a proxy on the
+/// same machine the request is there already, and reading it saves a wake-up. A request from afar comes
+/// later, and the read would be one too many.
+#[derive(Debug, Default)]
+pub(super) struct FirstReads {
+    /// The last try found bytes: all are tried.
+    pays: bool,
+    /// Otherwise: accepts until the next try.
+    left_out: u32,
+}
+
+impl FirstReads {
+    /// Accepts without a try behind one, while tries do not pay.
+    const LEFT_OUT: u32 = 63;
+
+    fn is_next_tried(&mut self) -> bool {
+        let is_tried = self.pays || self.left_out == 0;
+        self.left_out = match is_tried {
+            true => Self::LEFT_OUT,
+            false => self.left_out - 1,
+        };
+        is_tried
+    }
+
+    /// A socket was tried; `came`: it held bytes.
+    fn tried(&mut self, came: bool) {
+        self.pays = came;
+    }
+}
+
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Accepts, and reads the clients that cost little. Accepting has half of the time while such
     /// clients wait.
     pub(super) fn accept_and_read(&mut self, now: Now) {
         self.hub.renew_reading();
-        let began_us = self.clock.now().mono_us;
+        let began_us = self.clock.mono_us();
         let readers = self.sockets.readable(Cost::Little) > 0;
         let share_us = if readers {
             READ_US_MAX / 2
@@ -89,7 +119,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn is_spent(&mut self, until_us: u64) -> bool {
         let budget = if self.hub.has_read_enough() {
             Budget::Messages
-        } else if self.clock.now().mono_us >= until_us {
+        } else if self.clock.mono_us() >= until_us {
             Budget::Reads
         } else {
             return false;
@@ -110,7 +140,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.listeners.look_again();
         }
         for accepted in 0..self.settings.budgets.accepts_max {
-            if accepted > 0 && self.clock.now().mono_us >= until_us {
+            if accepted > 0 && self.clock.mono_us() >= until_us {
                 break;
             }
             let Some((stream, peer)) = self.listeners.accept(now) else {
@@ -125,12 +155,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             let key = self.hub.handle_accepted(now, peer);
             self.register(now, key, stream);
+            if self.first_reads.is_next_tried() {
+                self.sockets.hope_for_bytes(key);
+            }
         }
         self.report.spent(Budget::Accepts);
     }
 
     fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
-        if let Err(error) = self.sockets.insert(self.poll.registry(), key, stream) {
+        if let Err(error) = self.sockets.insert(key, stream) {
             tracing::warn!(%error, "a connection could not be registered");
             self.hub.handle_ended(now, key, true);
         }
@@ -139,7 +172,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Takes connections back from HTTP, as if they had just come with the bytes read there.
     fn take_returned(&mut self, now: Now, until_us: u64) {
         for taken in 0..self.settings.budgets.accepts_max {
-            if taken > 0 && self.clock.now().mono_us >= until_us {
+            if taken > 0 && self.clock.mono_us() >= until_us {
                 break;
             }
             let Ok(handover) = self.seams.returned.try_recv() else {
@@ -150,8 +183,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 .handle_returned(now, handover.peer, handover.permit);
             self.register(now, key, TcpStream::from_std(handover.stream));
             self.hub.handle_bytes(now, key, &handover.read);
-            // What came since may have had its edge elsewhere.
-            self.sockets.set_readable(key);
         }
         self.report.spent(Budget::Accepts);
     }
@@ -161,9 +192,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let Some(key) = self.sockets.next_readable(cost) else {
             return;
         };
+        let is_hoped = self.sockets.is_hoped(key);
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let before = self.hub.message_bytes();
         let (read_bytes, more) = self.read_one(now, key);
+        if is_hoped {
+            self.first_reads.tried(read_bytes > 0);
+        }
         let bytes = read_bytes.max(self.hub.message_bytes() - before);
         match bytes {
             0 => {}
@@ -172,7 +207,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             _ => self.sockets.set_cost(key, Cost::Unknown),
         }
         if more {
-            self.sockets.set_readable(key);
+            self.sockets.read_on(key);
         }
     }
 
@@ -180,13 +215,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.hub.wants_read(key) {
+        while self.sockets.has_unread(key) && self.hub.wants_read(key) {
             if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
                 return (bytes, true);
             }
             let room = self.read_buffer.len().min(bytes_max - bytes);
             match self.sockets.read(key, &mut self.read_buffer[..room]) {
-                // A short read is not the end: data and FIN can share one edge.
                 Ok(n) if n > 0 => {
                     bytes += n;
                     self.hub.handle_bytes(now, key, &self.read_buffer[..n]);
@@ -204,5 +238,38 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
         }
         (bytes, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FirstReads;
+
+    #[test]
+    fn sockets_are_read_at_once_while_that_finds_requests() {
+        let mut reads = FirstReads::default();
+        for _ in 0..5 {
+            assert!(reads.is_next_tried());
+            reads.tried(true);
+        }
+        // Requests come late now.
+        assert!(reads.is_next_tried());
+        reads.tried(false);
+        while !reads.is_next_tried() {}
+        let tried = (0..640).filter(|_| {
+            let is_tried = reads.is_next_tried();
+            if is_tried {
+                reads.tried(false);
+            }
+            is_tried
+        });
+        assert_eq!(tried.count(), 10, "one of 64");
+        // Many accepts before the first of them is read.
+        let tried = (0..640).filter(|_| reads.is_next_tried());
+        assert_eq!(tried.count(), 10, "one of 64");
+        // And early again.
+        while !reads.is_next_tried() {}
+        reads.tried(true);
+        assert!(reads.is_next_tried());
     }
 }

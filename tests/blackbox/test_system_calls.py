@@ -1,0 +1,87 @@
+"""System calls of the loop for what a client does most, counted one by one with strace: each of them is CPU in every storm."""
+import asyncio
+import pathlib
+import re
+import tempfile
+
+import pytest
+from clients import PING, client_frame, upgrade_request
+from processes import system_binary
+
+# A call that has ended, with its result.
+CALL = re.compile(r"^(\w+)\(.* = (-?\d+)", re.MULTILINE)
+# Events of other threads and of the clock, which no client causes.
+LOG = ("futex", "brk", "write", "madvise")
+CONNECTIONS = 6
+
+
+class Loop:
+    """weirgate under strace, which follows the loop's thread alone."""
+
+    def __init__(self, start_weirgate, nats, path):
+        self.path = path
+        strace = [system_binary("strace", "strace"), "-q", "-o", path]
+        self.weirgate = start_weirgate("levels", "--ping-interval-ms", "0", nats=nats, under=strace).wait_ready(60)
+        self.seen = 0
+
+    async def calls(self):
+        """Calls since the last call of this method, once the loop waits again; turns without an event are left out."""
+        await asyncio.sleep(0.15)
+        text = self.path.read_text()
+        new, self.seen = text[self.seen:], text.rfind("\n") + 1
+        ended = [(name, int(result)) for name, result in CALL.findall(new[:new.rfind("\n") + 1])]
+        return [name for name, result in ended if name not in LOG and (name, result) != ("epoll_wait", 0)]
+
+
+def fewest(counted):
+    """What is common to all connections: now and then the bus wakes the loop meanwhile."""
+    return min(counted, key=len)
+
+
+@pytest.fixture
+def loop(start_weirgate, nats):
+    with tempfile.TemporaryDirectory() as folder:
+        yield Loop(start_weirgate, nats, pathlib.Path(folder) / "calls")
+
+
+async def test_a_handshake_is_seven_calls_and_a_ping_three(loop):
+    port = loop.weirgate.port
+    handshakes, pings, ends = [], [], []
+    for _ in range(CONNECTIONS):
+        await loop.calls()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # From afar, the request comes after the loop has accepted the connection.
+        accepted = await loop.calls()
+        writer.write(upgrade_request(port))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        handshakes.append(accepted + await loop.calls())
+        for _ in range(2):
+            writer.write(client_frame(PING))
+            assert await asyncio.wait_for(reader.readexactly(2), 10) == b"\x8a\x00"
+            pings.append(await loop.calls())
+        writer.close()
+        ends.append(await loop.calls())
+    assert fewest(handshakes) == ["epoll_wait", "accept4", "epoll_ctl", "accept4", "epoll_wait", "recvfrom", "sendto"]
+    assert fewest(pings) == ["epoll_wait", "recvfrom", "sendto"]
+    assert fewest(ends) == ["epoll_wait", "recvfrom", "close"]
+
+
+async def test_a_request_that_is_there_at_the_accept_saves_a_wake_up(loop):
+    port = loop.weirgate.port
+    counted = []
+    # After a try in vain the loop leaves out 63 accepts.
+    for n in range(70):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(upgrade_request(port))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        writer.close()
+    for _ in range(CONNECTIONS):
+        await loop.calls()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(upgrade_request(port))
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        counted.append(await loop.calls())
+        writer.close()
+    assert len(fewest(counted)) <= 7, counted
