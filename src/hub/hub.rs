@@ -152,10 +152,11 @@ impl<G: Gateway> Hub<G> {
         self.core.message_bytes = 0;
     }
 
-    /// The client that has waited longest after its share of an earlier turn has another.
+    /// A client that had its share of an earlier turn has another: the one that has waited longest of
+    /// the address whose turn has come.
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
-        if let Some(key) = self.core.next_turn.pop_front() {
+        if let Some(key) = self.core.next_turn.pop() {
             self.core.resume(key, Pause::Turn);
         }
         self.settle();
@@ -336,7 +337,7 @@ impl<G: Gateway> Hub<G> {
             let all_spent = core.message_bytes > limits.turn_all_message_bytes_max;
             let spent = message_bytes > limits.turn_message_bytes_max;
             if (spent || all_spent && !input.is_empty()) && session.pause(Pause::Turn) {
-                core.next_turn.push_back(key);
+                core.next_turn.push(session.client_addr(), key);
             }
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use crate::admission::FairQueue;
 use crate::clock::Clock;
 use crate::hub::{SessionKey, Transmit, Write};
 
@@ -41,12 +42,39 @@ impl Cost {
     pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
 }
 
+/// Sockets that may hold more than was read, by what they cost. Where a message may cost much,
+/// client addresses take turns: hundreds of clients of one address delay another address by one.
+#[derive(Debug, Default)]
+struct Readable {
+    little: VecDeque<SessionKey>,
+    unknown: FairQueue<SessionKey>,
+    much: FairQueue<SessionKey>,
+}
+
+impl Readable {
+    fn len(&self, cost: Cost) -> usize {
+        match cost {
+            Cost::Little => self.little.len(),
+            Cost::Unknown => self.unknown.len(),
+            Cost::Much => self.much.len(),
+        }
+    }
+
+    fn pop(&mut self, cost: Cost) -> Option<SessionKey> {
+        match cost {
+            Cost::Little => self.little.pop_front(),
+            Cost::Unknown => self.unknown.pop(),
+            Cost::Much => self.much.pop(),
+        }
+    }
+}
+
 /// Sockets by slot of the hub's table.
 #[derive(Debug)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
-    /// Sockets that may hold more than was read, by what they cost.
-    readable: [VecDeque<SessionKey>; Cost::ALL.len()],
+    /// Sockets that may hold more than was read.
+    readable: Readable,
     joined: Vec<u8>,
     clock: Clock,
     first_write_us: Option<u64>,
@@ -58,7 +86,7 @@ impl Sockets {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             slots: Vec::new(),
-            readable: Default::default(),
+            readable: Readable::default(),
             joined: Vec::new(),
             clock,
             first_write_us: None,
@@ -97,13 +125,17 @@ impl Sockets {
         Ok(())
     }
 
-    /// Puts a socket in the list of those to be read, unless it stands in one.
-    pub(super) fn set_readable(&mut self, key: SessionKey) {
+    /// Puts a socket in the list of those to be read, unless it stands in one. `address` is asked for
+    /// if the socket may cost much.
+    pub(super) fn set_readable(&mut self, key: SessionKey, address: impl FnOnce() -> IpAddr) {
         if let Some(socket) = self.socket(key)
             && !std::mem::replace(&mut socket.readable, true)
         {
-            let list = socket.cost as usize;
-            self.readable[list].push_back(key);
+            match socket.cost {
+                Cost::Little => self.readable.little.push_back(key),
+                Cost::Unknown => self.readable.unknown.push(address(), key),
+                Cost::Much => self.readable.much.push(address(), key),
+            }
         }
     }
 
@@ -116,12 +148,12 @@ impl Sockets {
 
     /// Sockets in a list.
     pub(super) fn readable(&self, cost: Cost) -> usize {
-        self.readable[cost as usize].len()
+        self.readable.len(cost)
     }
 
     /// Takes the next socket off a list.
     pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
-        let key = self.readable[cost as usize].pop_front()?;
+        let key = self.readable.pop(cost)?;
         if let Some(socket) = self.socket(key) {
             socket.readable = false;
         }

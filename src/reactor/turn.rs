@@ -8,7 +8,7 @@ mod freeze;
 mod reading;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -41,6 +41,9 @@ const FLUSH_US_MAX: u64 = 4_000;
 
 /// Inputs of the gateway in one turn; more wait for the next.
 const INPUTS_MAX: usize = 64;
+
+/// Of a session that has ended; nothing is read from its socket.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
@@ -177,6 +180,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.tell(now);
     }
 
+    /// A client's socket may hold bytes.
+    fn set_readable(&mut self, key: SessionKey) {
+        let core = self.hub.core();
+        let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
+        self.sockets.set_readable(key, address);
+    }
+
     /// Some clients have more to read or to send than this turn took.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
@@ -222,7 +232,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.sockets.set_readable(key);
+                    self.set_readable(key);
                 }
                 if event.is_writable() {
                     self.hub.handle_writable(now, key);
@@ -327,7 +337,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
                     // Its FIN may have come while nobody read.
-                    self.sockets.set_readable(key);
+                    self.set_readable(key);
                 }
                 Effect::Release { key, reset, ended } => {
                     self.log_end(&ended);
@@ -335,7 +345,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.hub.handle_released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-                Effect::Resume(key) => self.sockets.set_readable(key),
+                Effect::Resume(key) => self.set_readable(key),
             }
         }
         while let Some(output) = self.hub.poll_output() {

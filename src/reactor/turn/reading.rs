@@ -3,7 +3,8 @@
 //! What a message will cost is not known before it is inflated and looked at, so a client is taken for
 //! what its last messages were. Clients that cost little are read before the first flush of a turn.
 //! Behind that flush come, one after the other, a client that has sent nothing yet, a client that
-//! cost much, and a client that had its share of an earlier turn. Both parts have their own budget.
+//! cost much, and a client that had its share of an earlier turn. Within each of these kinds client
+//! addresses take turns. Both parts have their own budget.
 
 use std::io;
 
@@ -142,7 +143,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.register(now, key, TcpStream::from_std(handover.stream));
             self.hub.handle_bytes(now, key, &handover.read);
             // What came since may have had its edge elsewhere.
-            self.sockets.set_readable(key);
+            self.set_readable(key);
         }
         self.report.spent(Budget::Accepts);
     }
@@ -163,7 +164,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             _ => self.sockets.set_cost(key, Cost::Unknown),
         }
         if more {
-            self.sockets.set_readable(key);
+            self.set_readable(key);
         }
     }
 
