@@ -319,6 +319,7 @@ impl<G: Gateway> Hub<G> {
             self.judge_head(key, head, &mut input);
         }
         self.take_frames(key, &mut input);
+        self.core.frame_scratch.rest();
     }
 
     /// Messages come out one by one, so that a gateway may close or pause between them.
@@ -433,6 +434,7 @@ impl<G: Gateway> Hub<G> {
         };
         let held = session.take_held();
         self.take_frames(key, &mut held.as_slice());
+        self.core.frame_scratch.rest();
         if self.wants_read(key) {
             self.core.effects.push_back(Effect::Resume(key));
         }
