@@ -294,7 +294,7 @@ impl Core {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);
-        let slot = self.clients.sessions.insert(session) as u32;
+        let slot = self.clients.insert(session);
         let key = SessionKey { slot, generation };
         self.clients.stats.moved(moved);
         self.arm(key);

@@ -5,6 +5,7 @@
 //! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
 //! are none.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::core::Core;
@@ -16,6 +17,7 @@ use super::session::{Pause, PeerEnd, Session};
 use super::shell::{Effect, Permit, Transmit};
 use super::{
     BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
+    room,
 };
 
 /// For a 503: come back, but not at once.
@@ -120,7 +122,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_released(&mut self, key: SessionKey) {
         if self.core.clients.session(key).is_some() {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
-            self.core.clients.sessions.remove(key.slot as usize);
+            self.core.clients.remove(key.slot);
         }
     }
 
@@ -202,7 +204,12 @@ impl<G: Gateway> Hub<G> {
 
     /// What the shell has to do to sockets, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.core.effects.pop_front()
+        let effects = &mut self.core.effects;
+        let effect = effects.pop_front();
+        if effect.is_none() && room::is_too_large(0, effects.capacity()) {
+            *effects = VecDeque::new();
+        }
+        effect
     }
 
     /// What other threads have to do for the gateway, in order.

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use crate::admission::FairQueue;
 use crate::clock::Clock;
-use crate::hub::{SessionKey, Transmit, Write};
+use crate::hub::{SessionKey, Transmit, Write, room};
 
 /// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`
 /// costs 7–13 % at these sizes.
@@ -201,9 +201,9 @@ impl Sockets {
 
     fn take(&mut self, key: SessionKey) -> Option<TcpStream> {
         self.stream(key)?;
-        self.slots[key.slot as usize]
-            .take()
-            .map(|socket| socket.stream)
+        let socket = self.slots[key.slot as usize].take();
+        room::trim(&mut self.slots, Option::is_none);
+        socket.map(|socket| socket.stream)
     }
 
     fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
