@@ -49,9 +49,10 @@ RUN apt-get update \
  && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin weirgate
 COPY --from=build /src/target/dist/weirgate /usr/local/bin/weirgate
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/weirgate/
-# As in deploy/systemd: large blocks go back to the kernel when they are freed, and few heaps.
+# As in deploy/systemd: memory goes back to the kernel when it is freed, and few heaps.
 ENV MALLOC_MMAP_THRESHOLD_=131072
 ENV MALLOC_ARENA_MAX=2
+ENV GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0
 USER 65532:65532
 STOPSIGNAL SIGTERM
 # Asks where the gateway listens by the same environment: name it there (WEIRGATE_GATEWAY), and its port.

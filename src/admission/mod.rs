@@ -1,17 +1,19 @@
 //! How much of the server one client may use: limits by address, whose address a connection has
-//! behind proxies, and the token bucket of all rates.
+//! behind proxies, a queue with a share for each address, and the token bucket of all rates.
 //!
 //! Pure: time is handed in. The hub asks for limits by address and for outbound rates, the gateways
-//! for the rates of their clients.
+//! for the rates of their clients; the loop reads costly clients in the order of the queue.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod address_limits;
 mod client_address;
+mod fair_queue;
 mod peer;
 mod token_bucket;
 
 pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
 pub use client_address::{Network, NoNetwork, TrustedProxies};
+pub use fair_queue::FairQueue;
 pub use peer::{ClientAddr, Credentials, Peer};
 pub use token_bucket::TokenBucket;

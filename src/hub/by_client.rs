@@ -1,6 +1,6 @@
 //! What a gateway keeps of each client, by the slot of the client's session.
 
-use super::SessionKey;
+use super::{SessionKey, room};
 
 /// One value for each client. A key of a former client of the slot finds nothing.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ impl<C> ByClient<C> {
         self.get(key)?;
         let (_, client) = self.slots[key.slot as usize].take()?;
         self.len -= 1;
+        room::trim(&mut self.slots, Option::is_none);
         Some(client)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::room::SlabRoom;
 use super::send_queue::Pushed;
 use super::session::{Delivered, PhaseKind, Session};
 use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
@@ -12,6 +13,7 @@ use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) sessions: Slab<Session>,
+    room: SlabRoom,
     /// Sessions with something to send that the kernel may take: plain ones, then deflated ones.
     pub(super) dirty: [Vec<SessionKey>; 2],
     /// A publish never closes: who is over a limit is reaped after the loop.
@@ -22,6 +24,19 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// Takes a session in; returns its slot.
+    pub(super) fn insert(&mut self, session: Session) -> u32 {
+        let slot = self.sessions.insert(session) as u32;
+        self.room.added(&self.sessions);
+        slot
+    }
+
+    /// The socket of a session is gone; the slot may be taken again.
+    pub(super) fn remove(&mut self, slot: u32) {
+        self.sessions.remove(slot as usize);
+        self.room.removed(&mut self.sessions);
+    }
+
     pub(super) fn session(&self, key: SessionKey) -> Option<&Session> {
         let session = self.sessions.get(key.slot as usize)?;
         (session.generation() == key.generation).then_some(session)

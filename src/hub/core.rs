@@ -20,7 +20,7 @@ use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
     Publication, Retain, SessionKey, TopicName,
 };
-use crate::admission::{Addresses, ClientAddr, Peer};
+use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
 use crate::random::SplitMix64;
 use crate::wire::frame_reader::FrameScratch;
 
@@ -39,8 +39,8 @@ pub struct Core {
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
-    /// Sessions that had their share of this turn, in the order in which they go on.
-    pub(super) next_turn: VecDeque<SessionKey>,
+    /// Sessions that had their share of this turn; their addresses take turns in going on.
+    pub(super) next_turn: FairQueue<SessionKey>,
     /// Message bytes of all clients since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
     pub(super) drain: Option<Drain>,
@@ -75,7 +75,7 @@ impl Core {
             emptied: VecDeque::new(),
             ended: VecDeque::new(),
             resumed: Vec::new(),
-            next_turn: VecDeque::new(),
+            next_turn: FairQueue::default(),
             message_bytes: 0,
             drain: None,
             busy: HashSet::default(),
@@ -293,7 +293,7 @@ impl Core {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);
-        let slot = self.clients.sessions.insert(session) as u32;
+        let slot = self.clients.insert(session);
         let key = SessionKey { slot, generation };
         self.clients.stats.moved(moved);
         self.arm(key);

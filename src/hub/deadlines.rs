@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::SessionKey;
+use super::{SessionKey, room};
 
 /// Entries for each session before stale ones are swept out.
 const SWEEP_ENTRIES_PER_SESSION: usize = 4;
@@ -52,6 +52,10 @@ impl Deadlines {
         if *at > now_us {
             return None;
         }
-        self.heap.pop().map(|Reverse(entry)| entry)
+        let due = self.heap.pop().map(|Reverse(entry)| entry);
+        if room::is_too_large(self.heap.len(), self.heap.capacity()) {
+            self.heap.shrink_to(2 * self.heap.len());
+        }
+        due
     }
 }

@@ -5,6 +5,8 @@
 //! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
 //! are none.
 
+use std::collections::VecDeque;
+
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
@@ -14,6 +16,7 @@ use super::session::{Pause, PeerEnd, Session};
 use super::shell::{Effect, Permit, Transmit};
 use super::{
     BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
+    room,
 };
 use crate::admission::Peer;
 
@@ -124,7 +127,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_released(&mut self, key: SessionKey) {
         if self.core.clients.session(key).is_some() {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
-            self.core.clients.sessions.remove(key.slot as usize);
+            self.core.clients.remove(key.slot);
         }
     }
 
@@ -156,10 +159,11 @@ impl<G: Gateway> Hub<G> {
         self.core.message_bytes = 0;
     }
 
-    /// The client that has waited longest after its share of an earlier turn has another.
+    /// A client that had its share of an earlier turn has another: the one that has waited longest of
+    /// the address whose turn has come.
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
-        if let Some(key) = self.core.next_turn.pop_front() {
+        if let Some(key) = self.core.next_turn.pop() {
             self.core.resume(key, Pause::Turn);
         }
         self.settle();
@@ -205,7 +209,12 @@ impl<G: Gateway> Hub<G> {
 
     /// What the shell has to do to sockets, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.core.effects.pop_front()
+        let effects = &mut self.core.effects;
+        let effect = effects.pop_front();
+        if effect.is_none() && room::is_too_large(0, effects.capacity()) {
+            *effects = VecDeque::new();
+        }
+        effect
     }
 
     /// What other threads have to do for the gateway, in order.
@@ -322,6 +331,7 @@ impl<G: Gateway> Hub<G> {
             self.judge_head(key, head, &mut input);
         }
         self.take_frames(key, &mut input);
+        self.core.frame_scratch.rest();
     }
 
     /// Messages come out one by one, so that a gateway may close or pause between them.
@@ -340,7 +350,7 @@ impl<G: Gateway> Hub<G> {
             let all_spent = core.message_bytes > limits.turn_all_message_bytes_max;
             let spent = message_bytes > limits.turn_message_bytes_max;
             if (spent || all_spent && !input.is_empty()) && session.pause(Pause::Turn) {
-                core.next_turn.push_back(key);
+                core.next_turn.push(session.client_addr(), key);
             }
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;
@@ -436,6 +446,7 @@ impl<G: Gateway> Hub<G> {
         };
         let held = session.take_held();
         self.take_frames(key, &mut held.as_slice());
+        self.core.frame_scratch.rest();
         if self.wants_read(key) {
             self.core.effects.push_back(Effect::Resume(key));
         }

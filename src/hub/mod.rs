@@ -34,6 +34,7 @@ mod protocol;
 mod publication;
 mod queue;
 mod reason;
+pub(crate) mod room;
 mod send_queue;
 mod session;
 mod shell;

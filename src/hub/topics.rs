@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use super::keys::TopicKey;
-use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName};
+use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
 
 /// A session in a topic.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,7 @@ impl Topics {
             emptied.extend(self.remove(slot, at));
         }
         self.joined[slot as usize] = Vec::new();
+        room::trim(&mut self.joined, Vec::is_empty);
         emptied
     }
 
@@ -163,6 +164,7 @@ impl Topics {
             let list = &mut self.joined[moved.session.slot as usize];
             list[moved.joined_at as usize].member_at = gone.member_at;
         }
+        room::shrink(&mut topic.members);
         if !topic.members.is_empty() {
             return None;
         }

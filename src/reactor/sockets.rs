@@ -10,8 +10,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use crate::admission::{ClientAddr, FairQueue};
 use crate::clock::Clock;
-use crate::hub::{SessionKey, Transmit, Write};
+use crate::hub::{SessionKey, Transmit, Write, room};
 
 /// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`
 /// costs 7–13 % at these sizes.
@@ -33,7 +34,7 @@ struct Socket {
 /// What a socket may hold that was not read. A new edge comes for all that arrives later, also
 /// between the last poll and a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Unread {
+pub(super) enum Unread {
     /// Nothing: it was read empty.
     Nothing,
     /// No event told of bytes yet: a first read just after the accept.
@@ -46,7 +47,7 @@ enum Unread {
 }
 
 impl Unread {
-    fn of(event: &Event) -> Self {
+    pub(super) fn of(event: &Event) -> Self {
         if event.is_read_closed() || event.is_error() || event.is_priority() {
             Self::End
         } else if event.is_readable() {
@@ -79,13 +80,40 @@ impl Cost {
     pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
 }
 
+/// Sockets that may hold more than was read, by what they cost. Where a message may cost much,
+/// client addresses take turns: hundreds of clients of one address delay another address by one.
+#[derive(Debug, Default)]
+struct Readable {
+    little: VecDeque<SessionKey>,
+    unknown: FairQueue<SessionKey>,
+    much: FairQueue<SessionKey>,
+}
+
+impl Readable {
+    fn len(&self, cost: Cost) -> usize {
+        match cost {
+            Cost::Little => self.little.len(),
+            Cost::Unknown => self.unknown.len(),
+            Cost::Much => self.much.len(),
+        }
+    }
+
+    fn pop(&mut self, cost: Cost) -> Option<SessionKey> {
+        match cost {
+            Cost::Little => self.little.pop_front(),
+            Cost::Unknown => self.unknown.pop(),
+            Cost::Much => self.much.pop(),
+        }
+    }
+}
+
 /// Sockets by slot of the hub's table.
 #[derive(Debug)]
 pub(super) struct Sockets {
     registry: Registry,
     slots: Vec<Option<Socket>>,
-    /// Sockets that may hold more than was read, by what they cost.
-    readable: [VecDeque<SessionKey>; Cost::ALL.len()],
+    /// Sockets that may hold more than was read.
+    readable: Readable,
     joined: Vec<u8>,
     clock: Clock,
     first_write_us: Option<u64>,
@@ -98,7 +126,7 @@ impl Sockets {
         Self {
             registry,
             slots: Vec::new(),
-            readable: Default::default(),
+            readable: Readable::default(),
             joined: Vec::new(),
             clock,
             first_write_us: None,
@@ -135,27 +163,23 @@ impl Sockets {
         Ok(())
     }
 
-    /// Notes what an event says of a socket's input.
-    pub(super) fn take_event(&mut self, key: SessionKey, event: &Event) {
-        self.note_unread(key, Unread::of(event));
-    }
-
-    /// The socket is to be read although no event told of bytes.
-    pub(super) fn hope_for_bytes(&mut self, key: SessionKey) {
-        self.note_unread(key, Unread::Hoped);
+    /// Notes what is known of a socket's input. `address` is asked for if the socket may cost much.
+    pub(super) fn note_unread(
+        &mut self,
+        key: SessionKey,
+        unread: Unread,
+        address: impl FnOnce() -> ClientAddr,
+    ) {
+        if let Some(socket) = self.socket(key) {
+            socket.unread = socket.unread.max(unread);
+            self.read_on(key, address);
+        }
     }
 
     /// No event told yet of what is to be read.
     pub(super) fn is_hoped(&mut self, key: SessionKey) -> bool {
         self.socket(key)
             .is_some_and(|socket| socket.unread == Unread::Hoped)
-    }
-
-    fn note_unread(&mut self, key: SessionKey, unread: Unread) {
-        if let Some(socket) = self.socket(key) {
-            socket.unread = socket.unread.max(unread);
-            self.read_on(key);
-        }
     }
 
     /// The socket may hold more than was read of it.
@@ -165,14 +189,17 @@ impl Sockets {
     }
 
     /// Puts a socket that may hold more than was read in the list of those to be read, unless it
-    /// stands in one.
-    pub(super) fn read_on(&mut self, key: SessionKey) {
+    /// stands in one. `address` is asked for if the socket may cost much.
+    pub(super) fn read_on(&mut self, key: SessionKey, address: impl FnOnce() -> ClientAddr) {
         if let Some(socket) = self.socket(key)
             && socket.unread != Unread::Nothing
             && !std::mem::replace(&mut socket.readable, true)
         {
-            let list = socket.cost as usize;
-            self.readable[list].push_back(key);
+            match socket.cost {
+                Cost::Little => self.readable.little.push_back(key),
+                Cost::Unknown => self.readable.unknown.push(address(), key),
+                Cost::Much => self.readable.much.push(address(), key),
+            }
         }
     }
 
@@ -185,12 +212,12 @@ impl Sockets {
 
     /// Sockets in a list.
     pub(super) fn readable(&self, cost: Cost) -> usize {
-        self.readable[cost as usize].len()
+        self.readable.len(cost)
     }
 
     /// Takes the next socket off a list.
     pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
-        let key = self.readable[cost as usize].pop_front()?;
+        let key = self.readable.pop(cost)?;
         if let Some(socket) = self.socket(key) {
             socket.readable = false;
         }
@@ -249,9 +276,9 @@ impl Sockets {
 
     fn take(&mut self, key: SessionKey) -> Option<TcpStream> {
         self.stream(key)?;
-        self.slots[key.slot as usize]
-            .take()
-            .map(|socket| socket.stream)
+        let socket = self.slots[key.slot as usize].take();
+        room::trim(&mut self.slots, Option::is_none);
+        socket.map(|socket| socket.stream)
     }
 
     fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {

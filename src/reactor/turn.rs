@@ -19,7 +19,8 @@ use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
-use super::sockets::{Cost, Sockets};
+use super::sockets::{Cost, Sockets, Unread};
+use crate::admission::ClientAddr;
 use crate::clock::Clock;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
@@ -47,6 +48,9 @@ const INPUTS_MAX: usize = 64;
 /// Before the end of a stop, time to refuse connections that were still accepted when the port was
 /// left to other processes.
 const REFUSE_US: u64 = 500_000;
+
+/// Of a session that has ended; nothing is read from its socket.
+const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
 
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
@@ -208,6 +212,20 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.tell(now);
     }
 
+    /// Notes what is known of the input of a client's socket.
+    fn note_unread(&mut self, key: SessionKey, unread: Unread) {
+        let core = self.hub.core();
+        let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
+        self.sockets.note_unread(key, unread, address);
+    }
+
+    /// A client's socket may hold more than was read of it.
+    fn read_on(&mut self, key: SessionKey) {
+        let core = self.hub.core();
+        let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
+        self.sockets.read_on(key, address);
+    }
+
     /// Some clients have more to read or to send than this turn took.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
@@ -252,7 +270,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             token if self.listeners.set_ready(token) => {}
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
-                self.sockets.take_event(key, event);
+                self.note_unread(key, Unread::of(event));
                 if event.is_writable() {
                     self.hub.handle_writable(now, key);
                 }
@@ -356,7 +374,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Effect::HalfClose(key) => {
                     self.sockets.half_close(key);
                     // Its FIN may have come while nobody read.
-                    self.sockets.read_on(key);
+                    self.read_on(key);
                 }
                 Effect::Release { key, reset, ended } => {
                     self.log_end(&ended);
@@ -364,7 +382,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.hub.handle_released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-                Effect::Resume(key) => self.sockets.read_on(key),
+                Effect::Resume(key) => self.read_on(key),
             }
         }
         while let Some(output) = self.hub.poll_output() {

@@ -157,6 +157,41 @@ fn large_messages_and_fragments_are_heard_one_after_the_other() {
 }
 
 #[test]
+fn addresses_take_turns_in_what_is_left_of_a_turn() {
+    let limits = Limits {
+        turn_all_message_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, Numbered::default(), 1);
+    let ips = [[192, 0, 2, 2]].into_iter().chain([[192, 0, 2, 1]; 50]);
+    let keys: Vec<_> = ips
+        .map(|ip| {
+            let key = world.accept_from(ip.into(), usize::MAX);
+            world.send(key, &request("/ws", None));
+            key
+        })
+        .collect();
+    let [last, others @ ..] = &keys[..] else {
+        unreachable!("51 clients")
+    };
+    let message = frame(0x81, &[b'x'; 20_000]);
+    world.hub.renew_reading();
+    for key in others {
+        world.hub.handle_bytes(world.now, *key, &message.repeat(2));
+    }
+    world.hub.handle_bytes(world.now, *last, &message);
+    assert_eq!(world.hub.waiting_shares(), 51);
+    for others in 0..2 {
+        assert!(!world.hub.wants_read(*last), "{others} others had a share");
+        world.hub.renew_reading();
+        world.hub.handle_next_share(world.now);
+    }
+    assert!(world.hub.wants_read(*last), "it had its share");
+    world.settle();
+    assert!(keys.iter().all(|key| world.hub.wants_read(*key)));
+}
+
+#[test]
 fn messages_of_all_clients_have_one_budget_and_none_is_lost() {
     let limits = Limits {
         turn_all_message_bytes_max: 50_000,

@@ -13,7 +13,7 @@ from prometheus import Metrics
 def deployed_environment():
     """What the recipes of deploy/ set for the allocator: the gateways of a measurement of memory run with the same."""
     unit = (ROOT / "deploy/systemd/weirgate@.service").read_text()
-    return dict(re.findall(r"^Environment=(MALLOC_\w+)=(\S+)$", unit, re.M))
+    return dict(re.findall(r"^Environment=(MALLOC_\w+|GLIBC_TUNABLES)=(\S+)$", unit, re.M))
 
 
 def process_numbers(pid):

@@ -3,13 +3,14 @@
 //! What a message will cost is not known before it is inflated and looked at, so a client is taken for
 //! what its last messages were. Clients that cost little are read before the first flush of a turn.
 //! Behind that flush come, one after the other, a client that has sent nothing yet, a client that
-//! cost much, and a client that had its share of an earlier turn. Both parts have their own budget.
+//! cost much, and a client that had its share of an earlier turn. Within each of these kinds client
+//! addresses take turns. Both parts have their own budget.
 
 use std::io;
 
 use mio::net::TcpStream;
 
-use super::{Cost, REFUSE_US, Reactor};
+use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::hub::{Feed, Gateway, Now, PhaseKind, SessionKey};
 use crate::telemetry::Budget;
 
@@ -156,7 +157,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let key = self.hub.handle_accepted(now, peer);
             self.register(now, key, stream);
             if self.first_reads.is_next_tried() {
-                self.sockets.hope_for_bytes(key);
+                self.note_unread(key, Unread::Hoped);
             }
         }
         self.report.spent(Budget::Accepts);
@@ -207,7 +208,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             _ => self.sockets.set_cost(key, Cost::Unknown),
         }
         if more {
-            self.sockets.read_on(key);
+            self.read_on(key);
         }
     }
 

@@ -45,17 +45,24 @@ pub struct FrameScratch {
 }
 
 impl FrameScratch {
-    /// Takes about 50 KB, and the frame handed out last; of that, 64 KiB are kept for the next.
+    /// Takes about 50 KB, and the frame handed out last until [`rest`](Self::rest); of that, 64 KiB are
+    /// kept for the next.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Empties the frame, down to the room for its header.
-    pub(super) fn begin(&mut self) {
-        self.frame.clear();
+    /// The frame handed out last was looked at. A large frame's memory is given back now: the next
+    /// frame may be hours away.
+    pub fn rest(&mut self) {
         if self.frame.capacity() > SCRATCH_BYTES_KEPT {
             self.frame = Vec::new();
         }
+    }
+
+    /// Empties the frame, down to the room for its header.
+    pub(super) fn begin(&mut self) {
+        self.rest();
+        self.frame.clear();
         self.frame.extend_from_slice(&[0; HEADER_BYTES_MAX]);
     }
 

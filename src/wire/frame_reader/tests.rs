@@ -258,6 +258,19 @@ fn an_idle_reader_is_small_and_keeps_nothing() {
 }
 
 #[test]
+fn a_large_frame_is_given_back_once_it_was_looked_at() {
+    let (mut reader, mut scratch) = (FrameReader::new(LIMIT, false), FrameScratch::new());
+    let small = SCRATCH_BYTES_KEPT / 2;
+    for (payload, stays) in [(LIMIT, false), (small, true)] {
+        let bytes = frame(0x82, &vec![7; payload]);
+        let whole = reader.read(&mut &bytes[..], &mut scratch).expect("good");
+        assert_eq!(whole.expect("a frame").payload().len(), payload);
+        scratch.rest();
+        assert_eq!(scratch.frame.capacity() > 0, stays, "{payload}");
+    }
+}
+
+#[test]
 fn fragments_pass_and_control_frames_between_them() {
     let sent = [
         (0x01, &b"a"[..]),
