@@ -106,8 +106,10 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         .output(move |call| calls.make(call))
         .run(clock, |listening| {
             let websocket = listening.url("ws", "/ws");
-            say(&format!("{welcome}
-  WebSocket:   {websocket}"));
+            say(&format!(
+                "{welcome}
+  WebSocket:   {websocket}"
+            ));
         });
     if let Some(bus) = &bus {
         bus.leave();
