@@ -54,7 +54,7 @@ pub(crate) struct FirstByteArgs {
     #[arg(long)]
     pin: bool,
     /// Fail when a server's p99 is more than this over the relay's, us
-    #[arg(long, value_name = "US")]
+    #[arg(long, value_name = "US", allow_negative_numbers = true)]
     added_p99_max: Option<f64>,
     /// Write the result as JSON, with every sample
     #[arg(long, value_name = "FILE")]
