@@ -55,16 +55,16 @@ impl Wake {
 
     /// From here on a call of [`Wake::wake`] wakes the thread again. The thread calls this before it
     /// looks at its channels and sleeps: what was put in before is seen, what comes later wakes.
-    pub(crate) fn arm(&self) {
+    pub(crate) fn awake(&self) {
         // A plain store could become visible after the look at the channels: a caller in between
         // would find the thread still marked as woken, and its thing would wait for the next event.
         // Of two swaps one always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// The thread is awake, and calls [`Wake::arm`] before it sleeps: until then, nobody makes a
+    /// The thread is awake, and calls [`Wake::awake`] before it sleeps: until then, nobody makes a
     /// system call for it.
-    pub(crate) fn disarm(&self) {
+    pub(crate) fn will_look(&self) {
         self.inner.pending.swap(true, Ordering::AcqRel);
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     const NEVER: Duration = Duration::from_secs(20);
 
     #[test]
-    fn an_awake_thread_is_not_called_and_an_armed_one_is_called_once() {
+    fn a_thread_that_will_look_is_not_called_and_another_is_called_once() {
         let mut poll = Poll::new().expect("a poll");
         let wake = Wake::new(poll.registry(), Token(0), "the test").expect("a waker");
         let mut events = Events::with_capacity(4);
@@ -113,17 +113,17 @@ mod tests {
             poll.poll(&mut events, timeout).expect("polled");
             !events.is_empty()
         };
-        wake.disarm();
+        wake.will_look();
         wake.wake();
         assert!(!is_called());
-        wake.arm();
+        wake.awake();
         assert!(!is_called());
         wake.wake();
         wake.wake();
         assert!(is_called() && !is_called());
     }
 
-    /// Two senders and a thread that spins for a while, then arms, looks and sleeps; each message is
+    /// Two senders and a thread that spins for a while, then looks once more and sleeps; each message is
     /// sent when the one before was taken, so that each finds the thread at another point.
     #[test]
     fn no_wake_up_is_lost_between_spinning_and_sleeping() {
@@ -154,13 +154,13 @@ mod tests {
             if (0..spins).any(|_| !taken.is_empty()) || left == 0 {
                 continue;
             }
-            wake.arm();
+            wake.awake();
             if taken.is_empty() {
                 let began = Instant::now();
                 poll.poll(&mut events, Some(NEVER)).expect("polled");
                 assert!(began.elapsed() < NEVER, "a wake-up was lost");
             }
-            wake.disarm();
+            wake.will_look();
         }
         for sender in senders {
             sender.join().expect("it ends");
@@ -194,7 +194,7 @@ mod tests {
             match self.thread {
                 // It takes what is there: a turn, or a look while it spins.
                 0 => next.messages = 0,
-                // arm
+                // awake
                 1 => next.pending = false,
                 2 => {
                     next.saw_messages = self.messages > 0;
@@ -202,7 +202,7 @@ mod tests {
                 // The poll: returns when it was called, or at once after a look that saw something.
                 SLEEPING if !(self.saw_messages || self.is_called) => return None,
                 SLEEPING => next.is_called = false,
-                // disarm
+                // will_look
                 _ => next.pending = true,
             }
             next.thread = (self.thread + 1) % 5;

@@ -171,11 +171,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return Ok(());
             }
             // What another thread puts in a channel after this look wakes the loop.
-            self.wake.arm();
+            self.wake.awake();
             timeout = self.timeout();
         }
         poll(&mut self.poll, events, timeout)?;
-        self.wake.disarm();
+        self.wake.will_look();
         Ok(())
     }
 

@@ -26,7 +26,7 @@ impl Client {
         stream.set_nodelay(true).tried("TCP_NODELAY")?;
         let timeout = stream.set_read_timeout(Some(PATIENCE));
         timeout.tried("SO_RCVTIMEO")?;
-        let request = handshake::request(&addr.to_string(), path, false);
+        let request = handshake::request(&addr.to_string(), path, None);
         stream.write_all(&request).tried("the request")?;
         let mut client = Self {
             stream,
@@ -35,7 +35,7 @@ impl Client {
         };
         let mut head = Vec::new();
         loop {
-            match handshake::answer(&head) {
+            match handshake::answer(&head, None) {
                 Answer::Open { head_bytes, .. } => {
                     // A retained message may follow at once.
                     let rest = head.split_off(head_bytes);
@@ -77,7 +77,7 @@ impl Client {
         let mut newest = None;
         let mut pongs = Vec::new();
         let fed = self.parser.feed(bytes, |received| match received {
-            Received::Message { head, .. } => newest = stamp::find(head).map(|stamp| stamp.n),
+            Received::Message { payload, .. } => newest = stamp::find(payload).map(|stamp| stamp.n),
             Received::Control {
                 opcode: opcode::PING,
                 payload,

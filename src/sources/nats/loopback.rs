@@ -154,7 +154,7 @@ impl Loopback {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.wake.arm();
+        self.wake.awake();
         Ok(())
     }
 }

@@ -142,7 +142,7 @@ impl Wishes {
     /// Some of what was said until now: [`TAKEN_MAX`] at most, oldest first. If there is more, the
     /// next wait of the source ends at once. What is said from here on wakes the source again.
     pub(super) fn take(&self) -> Vec<Wish> {
-        self.wake.arm();
+        self.wake.awake();
         let (taken, has_more) = self.shared.changes().take();
         if has_more {
             self.wake.wake();
