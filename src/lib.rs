@@ -25,6 +25,7 @@ pub mod run;
 pub mod settings;
 mod small_files;
 pub mod sources;
+pub mod spin;
 pub mod telemetry;
 pub mod trust;
 mod wake;

@@ -1,4 +1,5 @@
-//! Waking a thread that waits in its poll: once, however many threads have something for it.
+//! Waking a thread that waits in its poll: once, however many threads have something for it, and not
+//! at all while the thread is awake.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ pub struct Wake {
 struct Inner {
     /// Who sleeps, for the log line.
     sleeper: &'static str,
+    /// Nobody has to wake it: somebody did, or it is awake and will look before it sleeps.
     pending: AtomicBool,
     waker: Waker,
 }
@@ -51,13 +53,19 @@ impl Wake {
         }
     }
 
-    /// The thread is awake. Called before the channels are looked at, so that what comes later
-    /// wakes the thread again.
+    /// From here on a call of [`Wake::wake`] wakes the thread again. The thread calls this before it
+    /// looks at its channels and sleeps: what was put in before is seen, what comes later wakes.
     pub(crate) fn awake(&self) {
         // A plain store could become visible after the look at the channels: a caller in between
         // would find the thread still marked as woken, and its thing would wait for the next event.
         // Of two swaps one always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
+    }
+
+    /// The thread is awake, and calls [`Wake::awake`] before it sleeps: until then, nobody makes a
+    /// system call for it.
+    pub(crate) fn will_look(&self) {
+        self.inner.pending.swap(true, Ordering::AcqRel);
     }
 }
 
@@ -78,5 +86,177 @@ impl LateWake {
         if let Some(wake) = self.0.get() {
             wake.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    /// A lost wake-up costs this long, and fails the test.
+    const NEVER: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_thread_that_will_look_is_not_called_and_another_is_called_once() {
+        let mut poll = Poll::new().expect("a poll");
+        let wake = Wake::new(poll.registry(), Token(0), "the test").expect("a waker");
+        let mut events = Events::with_capacity(4);
+        let mut is_called = || {
+            let timeout = Some(Duration::ZERO);
+            poll.poll(&mut events, timeout).expect("polled");
+            !events.is_empty()
+        };
+        wake.will_look();
+        wake.wake();
+        assert!(!is_called());
+        wake.awake();
+        assert!(!is_called());
+        wake.wake();
+        wake.wake();
+        assert!(is_called() && !is_called());
+    }
+
+    /// Two senders and a thread that spins for a while, then looks once more and sleeps; each message is
+    /// sent when the one before was taken, so that each finds the thread at another point.
+    #[test]
+    fn no_wake_up_is_lost_between_spinning_and_sleeping() {
+        let mut poll = Poll::new().expect("a poll");
+        let wake = Wake::new(poll.registry(), Token(0), "the test").expect("a waker");
+        let (messages, taken) = crossbeam_channel::unbounded::<mpsc::Sender<()>>();
+        let senders = [1u32, 7].map(|step| {
+            let (messages, wake) = (messages.clone(), wake.clone());
+            thread::spawn(move || {
+                for n in 0..10_000u32 {
+                    let (done, is_done) = mpsc::channel();
+                    messages.send(done).expect("the other end is there");
+                    wake.wake();
+                    is_done.recv().expect("taken");
+                    for _ in 0..n.wrapping_mul(step) % 512 {
+                        std::hint::spin_loop();
+                    }
+                }
+            })
+        });
+        drop(messages);
+        let mut events = Events::with_capacity(4);
+        let (mut spins, mut left) = (0u32, 20_000);
+        while left > 0 {
+            let taken_now = taken.try_iter().take(left);
+            left -= taken_now.filter(|done| done.send(()).is_ok()).count();
+            spins = (spins + 13) % 400;
+            if (0..spins).any(|_| !taken.is_empty()) || left == 0 {
+                continue;
+            }
+            wake.awake();
+            if taken.is_empty() {
+                let began = Instant::now();
+                poll.poll(&mut events, Some(NEVER)).expect("polled");
+                assert!(began.elapsed() < NEVER, "a wake-up was lost");
+            }
+            wake.will_look();
+        }
+        for sender in senders {
+            sender.join().expect("it ends");
+        }
+    }
+
+    /// What the thread and two senders share, and how far each is, in the steps of [`Wake`].
+    #[derive(Clone, Default, PartialEq, Eq, Hash)]
+    struct Shared {
+        messages: u8,
+        pending: bool,
+        is_called: bool,
+        /// Next step of the thread; [`SLEEPING`] has one way out.
+        thread: u8,
+        saw_messages: bool,
+        senders: [Sender; 2],
+    }
+
+    #[derive(Clone, Default, PartialEq, Eq, Hash)]
+    struct Sender {
+        step: u8,
+        has_to_call: bool,
+        left: u8,
+    }
+
+    const SLEEPING: u8 = 3;
+
+    impl Shared {
+        fn thread_steps(&self) -> Option<Self> {
+            let mut next = self.clone();
+            match self.thread {
+                // It takes what is there: a turn, or a look while it spins.
+                0 => next.messages = 0,
+                // awake
+                1 => next.pending = false,
+                2 => {
+                    next.saw_messages = self.messages > 0;
+                }
+                // The poll: returns when it was called, or at once after a look that saw something.
+                SLEEPING if !(self.saw_messages || self.is_called) => return None,
+                SLEEPING => next.is_called = false,
+                // will_look
+                _ => next.pending = true,
+            }
+            next.thread = (self.thread + 1) % 5;
+            Some(next)
+        }
+
+        fn sender_steps(&self, index: usize) -> Option<Self> {
+            let mut next = self.clone();
+            let sender = &mut next.senders[index];
+            match sender.step {
+                0 if sender.left == 0 => return None,
+                0 => next.messages += 1,
+                1 => sender.has_to_call = !std::mem::replace(&mut next.pending, true),
+                _ => {
+                    next.is_called |= sender.has_to_call;
+                    sender.left -= 1;
+                }
+            }
+            let sender = &mut next.senders[index];
+            sender.step = (sender.step + 1) % 3;
+            Some(next)
+        }
+    }
+
+    /// Every order of the steps of a thread and two senders with three messages each.
+    #[test]
+    fn in_no_order_of_steps_does_the_thread_sleep_over_a_message() {
+        let first = Shared {
+            pending: true,
+            senders: [3, 3].map(|left| Sender {
+                left,
+                ..Sender::default()
+            }),
+            ..Shared::default()
+        };
+        let mut seen = HashSet::from([first.clone()]);
+        let mut open = vec![first];
+        let mut sleeps = 0;
+        while let Some(state) = open.pop() {
+            let nexts = [
+                state.thread_steps(),
+                state.sender_steps(0),
+                state.sender_steps(1),
+            ];
+            if nexts.iter().all(Option::is_none) {
+                assert_eq!(state.messages, 0, "it sleeps, and nobody will call it");
+                sleeps += 1;
+            }
+            for next in nexts.into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        assert!(sleeps > 0 && seen.len() > 1_000, "{} states", seen.len());
     }
 }

@@ -17,7 +17,7 @@ use weirgate::hub::{
     Publication, SessionKey,
 };
 use weirgate::listening::ListenAddr;
-use weirgate::run::{CommonSettings, Parts};
+use weirgate::run::{CommonSettings, Listening, Parts};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 use weirgate::wire::head::RequestHead;
@@ -111,8 +111,22 @@ impl Source for Bursts {
 
 /// Runs until the test binary ends; the sender starts bursts of bad messages.
 fn start() -> (SocketAddr, mpsc::Sender<usize>) {
+    let (listening, burst) = start_spinning(0);
+    (port(&listening), burst)
+}
+
+fn port(listening: &Listening) -> SocketAddr {
+    match listening.addrs[0] {
+        ListenAddr::Tcp(addr) => addr,
+        _ => panic!("{listening:?}"),
+    }
+}
+
+/// The same with a loop that polls without sleeping for so long after work.
+fn start_spinning(spin_us: u64) -> (Listening, mpsc::Sender<usize>) {
     let mut common = CommonSettings::default();
     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
+    common.reactor.spin_us = spin_us;
     // As a gateway with a bus has them: all of a burst waits for the loop at once.
     common.bus_queue_messages_max = 1_024;
     common.bus_queue_bytes_max = 64 * 1024 * 1024;
@@ -123,10 +137,7 @@ fn start() -> (SocketAddr, mpsc::Sender<usize>) {
         Parts::new("toy", common, Refuses::default(), Toy)
             .source(Bursts(bursts), status)
             .run(Clock::start(), |listening| {
-                let ListenAddr::Tcp(addr) = listening.addrs[0] else {
-                    panic!("{listening:?}");
-                };
-                send.send(addr).expect("the test listens");
+                send.send(listening.clone()).expect("the test listens");
             })
             .expect("the loop runs");
     });
@@ -261,4 +272,41 @@ fn messages_that_are_refused_have_their_share_of_a_turn() {
         longest < Duration::from_millis(100),
         "a round trip of {longest:?}"
     );
+}
+
+#[test]
+fn a_loop_that_spins_finds_its_work_awake_and_sleeps_when_none_comes() {
+    let (listening, burst) = start_spinning(50_000);
+    let spin = || listening.telemetry.event_loop.numbers().times.spin;
+    let mut client = Client::connect(port(&listening));
+    let is_reached = |found: u64| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while spin().found < found && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        spin().found >= found
+    };
+    (0..50).for_each(|_| drop(client.round_trip()));
+    assert!(is_reached(5), "sockets: {:?}", spin());
+    let found = spin().found;
+    for _ in 0..50 {
+        burst.send(1).expect("it runs");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(is_reached(found + 5), "the bus: {:?}", spin());
+    // An idle turn, at least every half second, tells the last of it.
+    thread::sleep(Duration::from_millis(1_500));
+    let spun = spin();
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(spin(), spun, "nothing came, and it did not sleep");
+    client.round_trip();
+}
+
+#[test]
+fn a_loop_that_may_not_spin_does_not() {
+    let (listening, _burst) = start_spinning(0);
+    let mut client = Client::connect(port(&listening));
+    (0..50).for_each(|_| drop(client.round_trip()));
+    let spin = listening.telemetry.event_loop.numbers().times.spin;
+    assert_eq!((spin.found, spin.spun_us), (0, 0));
 }

@@ -9,6 +9,7 @@ mod deploy;
 mod drive;
 mod events;
 mod fault;
+mod first_byte;
 mod fleet;
 mod http;
 mod launch;
@@ -79,6 +80,8 @@ enum Command {
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
     Proxy(proxy::ProxyArgs),
+    /// Measure how much later a message reaches one client than through a raw relay
+    FirstByte(first_byte::FirstByteArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -121,6 +124,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Storm(command) => storm::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Proxy(args) => proxy::run(&args, &stop),
+        Command::FirstByte(args) => first_byte::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }

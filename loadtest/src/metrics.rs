@@ -9,9 +9,13 @@ use crate::http;
 /// The counter of closed connections; its label says why.
 pub(crate) const CLOSES: &str = "weirgate_client_closes_total";
 
-/// The samples of `name` by the value of the label `reason`; empty when the page has none.
-pub(crate) fn by_reason(addr: SocketAddr, name: &str) -> Result<BTreeMap<String, f64>, Fault> {
-    Ok(parse(&page(addr)?, name))
+/// The samples of `name` by the value of a label; empty when the page has none.
+pub(crate) fn by_label(
+    addr: SocketAddr,
+    name: &str,
+    label: &str,
+) -> Result<BTreeMap<String, f64>, Fault> {
+    Ok(parse(&page(addr)?, name, label))
 }
 
 /// The one sample of `name`, which has no labels; `None` when the page has none.
@@ -40,16 +44,16 @@ pub(crate) fn risen(
     after.iter().filter_map(rise).collect()
 }
 
-fn parse(page: &str, name: &str) -> BTreeMap<String, f64> {
+fn parse(page: &str, name: &str, label: &str) -> BTreeMap<String, f64> {
     let sample = |line: &str| {
         let (labels, value) = line
             .strip_prefix(name)?
             .strip_prefix('{')?
             .split_once('}')?;
-        let (_, reason) = labels.split_once("reason=\"")?;
-        let reason = reason.split('"').next()?;
+        let (_, value_on) = labels.split_once(&format!("{label}=\""))?;
+        let label_value = value_on.split('"').next()?;
         Some((
-            reason.to_owned(),
+            label_value.to_owned(),
             value.split_whitespace().next()?.parse().ok()?,
         ))
     };
@@ -64,7 +68,7 @@ mod tests {
     fn a_counter_by_reason() {
         let page = "HTTP/1.1 200 OK\r\n\r\n# TYPE closes counter\ncloses_total{reason=\"stall\"} 10\n\
                     closes_total{gateway=\"a\",reason=\"peer\"} 3 1700000000\nother_total{reason=\"x\"} 5\n";
-        let after = parse(page, "closes_total");
+        let after = parse(page, "closes_total", "reason");
         assert_eq!(
             after,
             BTreeMap::from([("peer".into(), 3.0), ("stall".into(), 10.0)])
@@ -74,7 +78,7 @@ mod tests {
             risen(&before, &after),
             BTreeMap::from([("stall".into(), 9.0)])
         );
-        assert!(parse(page, "absent").is_empty());
+        assert!(parse(page, "absent", "reason").is_empty());
         let page = "# HELP clients Open.\nclients_max 9\nclients 12\n";
         assert_eq!(parse_value(page, "clients"), Some(12.0));
         assert_eq!(parse_value(page, "client"), None);

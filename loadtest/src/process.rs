@@ -150,7 +150,8 @@ fn parents() -> Result<Vec<(u32, u32)>, Fault> {
     Ok(pids.filter_map(parent).collect())
 }
 
-fn pin_thread(tid: Option<Pid>, cpu: usize) -> Result<(), Fault> {
+/// Puts one thread on one CPU; `None`: the calling thread.
+pub(crate) fn pin_thread(tid: Option<Pid>, cpu: usize) -> Result<(), Fault> {
     if cpu >= CpuSet::MAX_CPU {
         return Err(Fault::Usage(format!("no CPU {cpu}")));
     }

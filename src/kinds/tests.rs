@@ -92,6 +92,7 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
             continue;
         };
         let good = match unit {
+            Unit::Microseconds => flag.ends_with("-us"),
             Unit::Milliseconds => flag.ends_with("-ms"),
             Unit::Seconds => flag.ends_with("-s"),
             Unit::Minutes => flag.ends_with("-min"),

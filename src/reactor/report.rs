@@ -4,6 +4,7 @@
 use tracing::warn;
 
 use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
+use crate::spin::SpinCounts;
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is told for the last window and the one before: a scraper that comes
@@ -66,6 +67,11 @@ impl Report {
     /// A budget of this turn was used up.
     pub(super) fn spent(&mut self, budget: Budget) {
         self.times.count_spent(budget);
+    }
+
+    /// What spinning cost and saved so far.
+    pub(super) fn spun(&mut self, counts: SpinCounts) {
+        self.times.spin = counts;
     }
 
     /// Ends the turn that began at `began`: copies its numbers; nothing waits.

@@ -33,6 +33,8 @@ pub struct ReactorSettings {
     pub drain: DrainPlan,
     /// From the last phase of a stop to its end, whoever is left.
     pub stop_timeout_us: u64,
+    /// How long after the last work the loop polls without sleeping; 0: not at all.
+    pub spin_us: u64,
 }
 
 /// What the loop is connected to.
@@ -54,6 +56,13 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub returned: Receiver<Handover>,
     /// What others may see of the loop.
     pub telemetry: Arc<Telemetry>,
+}
+
+impl<G: Gateway, F: Feed> Seams<G, F> {
+    /// Whether another thread has put something in a channel.
+    pub(super) fn have_messages(&self) -> bool {
+        !(self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty())
+    }
 }
 
 /// How connections come back from the HTTP side. The connection limits bound how many wait.

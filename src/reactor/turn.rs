@@ -7,6 +7,7 @@
 mod freeze;
 mod reading;
 
+use std::hint;
 use std::io;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
 use crate::listening::ListenAddr;
 use crate::log_budget::LogBudget;
+use crate::spin::Spin;
 use crate::telemetry::{Budget, Stage};
 use crate::wake::Wake;
 
@@ -51,6 +53,9 @@ const REFUSE_US: u64 = 500_000;
 
 /// Of a session that has ended; nothing is read from its socket.
 const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
+
+/// Looks at the channels, a few nanoseconds each, between two polls while the loop spins.
+const LOOKS_PER_POLL: u32 = 16;
 
 /// Lines about ended connections; more are counted and said with the next.
 const END_LINES_PER_SECOND: u32 = 10;
@@ -95,6 +100,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     first_costly: usize,
     first_reads: FirstReads,
     freeze: Freeze,
+    spin: Spin,
     end_lines: LogBudget,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
@@ -131,6 +137,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             hub,
             feed,
             seams,
+            spin: Spin::new(settings.spin_us),
             settings,
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -158,13 +165,42 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.is_stopped() {
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => self.turn(&events),
-            }
+            self.wait(&mut events)?;
+            self.turn(&events);
         }
         Ok(())
+    }
+
+    /// Waits until there is something to do: without sleeping while the loop spins.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut timeout = self.timeout();
+        if !timeout.is_zero() {
+            if self.spin(events, timeout)? {
+                return Ok(());
+            }
+            // What another thread puts in a channel after this look wakes the loop.
+            self.wake.awake();
+            timeout = self.timeout();
+        }
+        poll(&mut self.poll, events, timeout)?;
+        self.wake.will_look();
+        Ok(())
+    }
+
+    /// Polls without sleeping for some time after the last work, while nothing is due. Returns
+    /// whether there is something to do.
+    fn spin(&mut self, events: &mut Events, timeout: Duration) -> io::Result<bool> {
+        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+        let due_us = self.clock.now().mono_us.saturating_add(timeout_us);
+        let (sockets, seams) = (&mut self.poll, &self.seams);
+        self.spin.poll(self.clock, due_us, || {
+            let has_messages = (0..LOOKS_PER_POLL).any(|_| {
+                hint::spin_loop();
+                seams.have_messages()
+            });
+            poll(sockets, events, Duration::ZERO)?;
+            Ok(has_messages || !events.is_empty())
+        })
     }
 
     fn is_stopped(&self) -> bool {
@@ -176,11 +212,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits = self.clients_wait()
-            || self.freeze.is_catching_up()
-            || !self.seams.bus.is_empty()
-            || !self.seams.inputs.is_empty()
-            || !self.seams.returned.is_empty();
+        let waits =
+            self.clients_wait() || self.freeze.is_catching_up() || self.seams.have_messages();
         if waits {
             return Duration::ZERO;
         }
@@ -196,9 +229,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn turn(&mut self, events: &Events) {
-        self.wake.awake();
         let now = self.clock.now();
         self.freeze.look(now.mono_us);
+        if !events.is_empty() || self.seams.have_messages() {
+            self.spin.worked(now.mono_us);
+        }
         events.iter().for_each(|event| self.event(now, event));
         self.accept_and_read(now);
         self.take_inputs(now);
@@ -259,6 +294,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let turn = [began, self.clock.now()];
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
+        self.report.spun(self.spin.counts());
         self.report
             .turn_ended(event_loop, turn, &mut self.hub, feed, shell);
     }
@@ -425,5 +461,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 permit,
             });
         }
+    }
+}
+
+/// Fills `events`; a signal that interrupts the poll leaves them empty.
+fn poll(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
+    match poll.poll(events, Some(timeout)) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }

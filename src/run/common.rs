@@ -116,5 +116,6 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
             busy_us: stop_timeout_us * BUSY_PERCENT / 100,
         },
         stop_timeout_us,
+        spin_us: checked.number("spin-us"),
     }
 }

@@ -238,7 +238,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
                 let link = SourceLink::new(events, waking(wake), clock);
-                start_source(source, link.bounded(bytes))?;
+                let link = link.bounded(bytes).spinning(common.reactor.spin_us);
+                start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);
             Ok(Seams {

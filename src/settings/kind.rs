@@ -16,6 +16,8 @@ pub enum Unit {
     Count,
     /// Bytes.
     Bytes,
+    /// Microseconds.
+    Microseconds,
     /// Milliseconds.
     Milliseconds,
     /// Seconds.
@@ -260,6 +262,7 @@ impl Kind {
             Self::Number { unit, .. } | Self::Decimal { unit, .. } => match unit {
                 Unit::Count => "N".into(),
                 Unit::Bytes => "BYTES".into(),
+                Unit::Microseconds => "US".into(),
                 Unit::Milliseconds => "MS".into(),
                 Unit::Seconds => "S".into(),
                 Unit::Minutes => "MIN".into(),

@@ -29,6 +29,8 @@ impl Heading {
     pub const CONNECTION: Self = Self("Connections");
     /// Budgets of one turn of the loop.
     pub const LOOP: Self = Self("Budgets of one turn of the loop");
+    /// How soon a message is taken.
+    pub const LATENCY: Self = Self("Latency");
     /// What the bus may send.
     pub const BUS: Self = Self("Messages from the bus");
     /// The health check.

@@ -58,6 +58,7 @@ pub struct SourceLink {
     bytes: Option<Arc<QueueBytes>>,
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
+    spin_us: u64,
 }
 
 /// The loop that takes the events has ended.
@@ -73,6 +74,7 @@ impl SourceLink {
             bytes: None,
             wake,
             clock,
+            spin_us: 0,
         }
     }
 
@@ -80,6 +82,13 @@ impl SourceLink {
     #[must_use]
     pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
         self.bytes = Some(bytes);
+        self
+    }
+
+    /// The source polls without sleeping for so long after each message.
+    #[must_use]
+    pub fn spinning(mut self, spin_us: u64) -> Self {
+        self.spin_us = spin_us;
         self
     }
 
@@ -121,6 +130,16 @@ impl SourceLink {
             }
             Err(TrySendError::Disconnected(_)) => Err(LoopGone),
         }
+    }
+
+    /// How long the source polls without sleeping after a message, microseconds.
+    pub fn spin_us(&self) -> u64 {
+        self.spin_us
+    }
+
+    /// The clocks that the loop uses.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The instant now, on the clocks that the loop uses.

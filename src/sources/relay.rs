@@ -8,11 +8,12 @@ use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outage::{Failure, Outages};
 use super::{LoopGone, SourceLink};
 use crate::feeds::{BusEvent, Fault};
+use crate::spin::Spin;
 use crate::telemetry::BusStatus;
 
 /// What a bus adds to the thread that all buses share.
@@ -52,6 +53,7 @@ impl<E> From<LoopGone> for Stop<E> {
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
     pub(super) status: Arc<BusStatus>,
+    spin: Spin,
     outages: Outages<E>,
 }
 
@@ -66,6 +68,7 @@ impl<E: Error> Relay<E> {
         // Processes that start together in containers can have the same clock and process id.
         let seed = RandomState::new().hash_one(link.now().mono_us);
         Self {
+            spin: Spin::new(link.spin_us()),
             link,
             status,
             outages: Outages::new(delay_min_ms, delay_max_ms, seed),
@@ -80,6 +83,33 @@ impl<E: Error> Relay<E> {
             }
             thread::sleep(self.outages.next_delay());
         }
+    }
+
+    /// Messages came: the thread spins from here on.
+    pub(super) fn worked(&mut self) {
+        if self.link.spin_us() > 0 {
+            self.spin.worked(self.link.now().mono_us);
+        }
+    }
+
+    /// Looks for work without sleeping, for some time after the last messages and `timeout` at most.
+    ///
+    /// # Errors
+    /// Those of `has_work`.
+    pub(super) fn spin<F>(
+        &mut self,
+        timeout: Duration,
+        has_work: impl FnMut() -> Result<bool, F>,
+    ) -> Result<bool, F> {
+        if self.link.spin_us() == 0 {
+            return Ok(false);
+        }
+        let clock = self.link.clock();
+        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+        let due_us = clock.now().mono_us.saturating_add(timeout_us);
+        let found = self.spin.poll(clock, due_us, has_work);
+        self.status.set_spin(self.spin.counts());
+        found
     }
 
     /// All subscriptions stand. Returns how long the bus was away, milliseconds; `None` when the

@@ -51,7 +51,16 @@ impl Waiter {
 
     /// Waits until something may be read or written, the waker was used, or the time is over.
     pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
-        let timeout = until.saturating_duration_since(Instant::now());
+        self.poll(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether there is something at this moment that would end a wait.
+    pub(super) fn look(&mut self) -> io::Result<bool> {
+        self.poll(Duration::ZERO)?;
+        Ok(!self.events.is_empty())
+    }
+
+    fn poll(&mut self, timeout: Duration) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use crate::spin::SpinCounts;
+
 /// The state of one bus connection.
 #[derive(Debug)]
 pub struct BusStatus {
@@ -13,6 +15,8 @@ pub struct BusStatus {
     reconnects: AtomicU64,
     refused: AtomicU64,
     look_backs_limited: AtomicU64,
+    spun_us: AtomicU64,
+    spins_found: AtomicU64,
     subscription_refused: AtomicBool,
     consumers: Vec<ConsumerStatus>,
 }
@@ -65,6 +69,8 @@ impl BusStatus {
             reconnects: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             look_backs_limited: AtomicU64::new(0),
+            spun_us: AtomicU64::new(0),
+            spins_found: AtomicU64::new(0),
             subscription_refused: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
         }
@@ -104,6 +110,20 @@ impl BusStatus {
     /// Source: a search for the last good message of a subject ended at its limit.
     pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
+    }
+
+    /// What polling without sleeping cost and saved the source.
+    pub fn spin(&self) -> SpinCounts {
+        SpinCounts {
+            spun_us: self.spun_us.load(Relaxed),
+            found: self.spins_found.load(Relaxed),
+        }
+    }
+
+    /// Source: what polling without sleeping cost and saved so far.
+    pub fn set_spin(&self, counts: SpinCounts) {
+        self.spun_us.store(counts.spun_us, Relaxed);
+        self.spins_found.store(counts.found, Relaxed);
     }
 
     /// Whether the bus refuses a subscription without which nothing comes.

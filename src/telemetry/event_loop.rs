@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::samples::DurationCounts;
 use crate::hub::{CloseReason, FeedStats, HubStats, Now, SendError};
+use crate::spin::SpinCounts;
 
 /// A value that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -92,6 +93,8 @@ impl Budget {
 pub struct LoopTimes {
     /// Turns, each without its wait for events.
     pub turns: DurationCounts,
+    /// Polling without sleeping.
+    pub spin: SpinCounts,
     stages: [DurationCounts; Stage::LABELS.len()],
     spent: [u64; Budget::LABELS.len()],
 }

@@ -25,6 +25,7 @@ pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations};
 
 use crate::hub::{FeedStats, Now, SubjectStats};
+use crate::spin::SpinCounts;
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
 
@@ -203,6 +204,12 @@ impl<'a> Reading<'a> {
     fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
         let each = self.turn.feed.subjects.iter();
         ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
+    }
+
+    /// Polling without sleeping, of each thread that can.
+    fn spins(&self) -> impl Iterator<Item = (&'static str, SpinCounts)> {
+        let source = self.bus.map(|bus| ("source", bus.spin()));
+        [("loop", self.turn.times.spin)].into_iter().chain(source)
     }
 
     /// Version, gateway, features.

@@ -235,6 +235,12 @@ metric_names! { |at|
     LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
         "Times that a budget of one turn was used up, so that the rest waited for the next turn."
         => ByLabel(at.turn.times.spent());
+    SPIN = Counter "weirgate_spin_seconds_total" ["thread"]
+        "Time in which the event loop and the thread of the bus polled without sleeping (--spin-us)."
+        => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.spun_us as f64 / 1e6)));
+    WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
+        "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
+        => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
     DEADLINES = Gauge "weirgate_deadlines" []
         "Entries in the heap of deadlines of connections."
         => at.turn.shell.deadlines;

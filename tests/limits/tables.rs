@@ -55,6 +55,7 @@ pub(crate) fn value(setting: &Setting) -> String {
                 (Unit::Milliseconds, n) => {
                     scaled(n, &[("h", 3_600_000), ("min", 60_000), ("s", 1_000)], "ms")
                 }
+                (Unit::Microseconds, n) => scaled(n, &[("s", 1_000_000), ("ms", 1_000)], "us"),
                 (Unit::Seconds, n) => format!("{n} s"),
                 (Unit::Minutes, n) => format!("{n} min"),
                 (Unit::Hertz, n) => format!("{n} Hz"),

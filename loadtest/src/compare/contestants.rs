@@ -130,7 +130,8 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerCommand {
     name: Option<String>,
-    command: String,
+    /// What is run.
+    pub(crate) command: String,
 }
 
 impl FromStr for ServerCommand {
@@ -164,7 +165,10 @@ impl ServerCommand {
 }
 
 /// A name for each; a number tells servers without a name apart.
-fn names(servers: &[ServerCommand], mut taken: BTreeSet<String>) -> Result<Vec<String>, Fault> {
+pub(crate) fn names(
+    servers: &[ServerCommand],
+    mut taken: BTreeSet<String>,
+) -> Result<Vec<String>, Fault> {
     for name in servers.iter().filter_map(|server| server.name.as_ref()) {
         if !taken.insert(name.clone()) {
             return Err(Fault::Usage(format!("two servers are called {name}")));

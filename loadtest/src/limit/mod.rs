@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
+pub(crate) use source::frame;
+
 use crate::fault::Fault;
 
 /// Options of `loadtest limit`.

@@ -44,7 +44,7 @@ impl Inlet {
 
 /// The text frame of `{"flow":PAYLOAD}`: the same bytes that the levels gateway sends when it knows
 /// nothing but the flow.
-pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = server_header(opcode::TEXT, payload.len() + br#"{"flow":}"#.len());
     frame.extend_from_slice(br#"{"flow":"#);
     frame.extend_from_slice(payload);

@@ -116,7 +116,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
     stage.fleet.open(Kind::Stuck, stuck)?;
     stage.fleet.open(Kind::Reader, readers)?;
     stage.fleet.run(1_000_000, |_| false)?;
-    let before = metrics::by_reason(stage.server.addr, metrics::CLOSES)?;
+    let before = metrics::by_label(stage.server.addr, metrics::CLOSES, "reason")?;
     stage.fleet.run(500_000, |_| false)?;
     let (rss_before_bytes, sockets) = (process.rss_bytes()?, process.sockets()?);
     let count = (a.seconds * a.rate) as u64;
@@ -142,7 +142,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
             (published && f.readers.deliveries >= count * readers as u64) || now >= late_at
         },
     )?;
-    let after = metrics::by_reason(stage.server.addr, metrics::CLOSES)?;
+    let after = metrics::by_label(stage.server.addr, metrics::CLOSES, "reason")?;
     let late = stage.publisher.take_late();
     let tally = &stage.fleet.readers;
     let part = Part {

@@ -1,5 +1,6 @@
-//! Budgets of one turn of the loop, and what the bus may send.
+//! Budgets of one turn of the loop, how it waits, and what the bus may send.
 
+use super::super::kind::{Kind, Unit};
 use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, KIB, MIB};
 use crate::telemetry::names;
@@ -82,6 +83,14 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::LOOP_BUDGETS_SPENT),
         "tests/blackbox/test_limits_turns.py::test_small_budgets_lose_nothing",
     ),
+    Setting::new(
+        Heading::LATENCY,
+        "spin-us",
+        Kind::number(Unit::Microseconds, (0, 1_000_000)),
+        "0",
+        "How long loop and bus thread poll without sleeping after work; 0: not at all",
+    )
+    .more("Lower latency for a whole CPU of each of the two threads, while they poll."),
     Setting::count(
         Heading::BUS,
         "bus-queue-messages-max",

@@ -1,8 +1,9 @@
 //! One connection from its first message to its loss: the messages of all subscriptions, in turns.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Select;
+use crossbeam_channel::{Select, TryRecvError};
 
 use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
@@ -51,7 +52,7 @@ impl Session<'_> {
         }
     }
 
-    fn relay_all(&mut self, watchdog: &Watchdog) -> Result<std::convert::Infallible, Stop> {
+    fn relay_all(&mut self, watchdog: &Watchdog) -> Result<Infallible, Stop> {
         let mut answered = Instant::now();
         let mut told_caught_up = false;
         self.relay_gaps()?;
@@ -79,7 +80,23 @@ impl Session<'_> {
         }
     }
 
-    fn wait(&self, watchdog: &Watchdog, timeout: Duration) -> Ready {
+    fn wait(&mut self, watchdog: &Watchdog, timeout: Duration) -> Ready {
+        let mut ready = Ready::Nothing;
+        let (subscriptions, bus) = (&*self.subscriptions, self.bus);
+        let Ok(found) = self.relay.spin(timeout, || {
+            ready = look(subscriptions, bus, watchdog);
+            Ok::<_, Infallible>(!matches!(ready, Ready::Nothing))
+        });
+        if !found {
+            ready = self.sleep(watchdog, timeout);
+        }
+        if let Ready::Messages(_) = ready {
+            self.relay.worked();
+        }
+        ready
+    }
+
+    fn sleep(&self, watchdog: &Watchdog, timeout: Duration) -> Ready {
         let mut select = Select::new();
         select.recv(&self.bus.api.lost);
         select.recv(&watchdog.reports);
@@ -295,6 +312,22 @@ impl Session<'_> {
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.watchdog_interval_ms.max(10))
     }
+}
+
+/// What there is to do at this moment.
+fn look(subscriptions: &[Subscription], bus: &Link, watchdog: &Watchdog) -> Ready {
+    if let Err(TryRecvError::Disconnected) = bus.api.lost.try_recv() {
+        return Ready::Lost;
+    }
+    if !watchdog.reports.is_empty() {
+        return Ready::Reports;
+    }
+    let waits = |s: &Subscription| {
+        s.standing()
+            .is_some_and(|standing| !standing.messages.receiver().is_empty())
+    };
+    let index = subscriptions.iter().position(waits);
+    index.map_or(Ready::Nothing, Ready::Messages)
 }
 
 /// Where `/health` and `/ready` read about a subscription.

@@ -146,6 +146,11 @@ impl<'w> Connection<'w> {
         Ok(self.waiter.readable)
     }
 
+    /// Whether something may be read or written, or the waker was used; does not wait.
+    pub(super) fn look(&mut self) -> io::Result<bool> {
+        self.waiter.look()
+    }
+
     /// Waits until something may be read or written, the waker was used, or the time is over.
     pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
         self.waiter.wait(until)

@@ -108,10 +108,21 @@ impl Session<'_, '_> {
         self.ask();
         self.wishes.show(self.ledger.unanswered());
         self.connection.flush().map_err(lost)?;
-        if !has_read {
+        if has_read {
+            self.relay.worked();
+        } else if !self.spin(until)? {
             self.connection.wait(until).map_err(lost)?;
         }
         Ok(())
+    }
+
+    /// Polls without sleeping while the last messages are young. Returns whether there is something
+    /// to do.
+    fn spin(&mut self, until: Instant) -> Result<bool, Stop> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let connection = &mut self.connection;
+        let has_work = || connection.look();
+        self.relay.spin(timeout, has_work).map_err(lost)
     }
 
     fn take_wishes(&mut self) -> Result<(), Stop> {
