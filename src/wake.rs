@@ -51,6 +51,12 @@ impl Wake {
         }
     }
 
+    /// The thread looks at its channels before it sleeps again: until [`Self::awake`], nobody needs
+    /// to wake it.
+    pub(crate) fn will_look(&self) {
+        self.inner.pending.store(true, Ordering::Relaxed);
+    }
+
     /// The thread is awake. Called before the channels are looked at, so that what comes later
     /// wakes the thread again.
     pub(crate) fn awake(&self) {
@@ -78,5 +84,37 @@ impl LateWake {
         if let Some(wake) = self.0.get() {
             wake.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    #[test]
+    fn only_a_thread_that_may_sleep_costs_a_system_call() {
+        let mut poll = Poll::new().expect("a poll");
+        let wake = Wake::new(poll.registry(), Token(1), "the test").expect("a descriptor");
+        let mut events = Events::with_capacity(8);
+        let mut is_woken = || {
+            poll.poll(&mut events, Some(Duration::ZERO))
+                .expect("polled");
+            !events.is_empty()
+        };
+        wake.will_look();
+        wake.wake();
+        assert!(!is_woken(), "it looks before it sleeps");
+        wake.awake();
+        assert!(!is_woken());
+        wake.wake();
+        wake.wake();
+        assert!(is_woken() && !is_woken(), "once for both");
+        wake.awake();
+        wake.wake();
+        assert!(is_woken());
     }
 }

@@ -124,6 +124,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.is_stopped() {
+            // Only what comes after the look at the channels has to wake the loop.
+            self.wake.awake();
             let timeout = self.timeout();
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -161,7 +163,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn turn(&mut self, events: &Events) {
-        self.wake.awake();
+        self.wake.will_look();
         let now = self.clock.now();
         self.freeze.look(now.mono_us);
         events.iter().for_each(|event| self.event(now, event));
