@@ -19,6 +19,12 @@ struct State {
     is_loop_gone: bool,
 }
 
+impl State {
+    fn has_room(&self, bytes: usize, max: usize) -> bool {
+        self.is_loop_gone || self.held == 0 || bytes <= max.saturating_sub(self.held)
+    }
+}
+
 /// The loop's end. The source no longer waits once this is dropped.
 #[derive(Debug)]
 pub struct TakenBytes(Arc<QueueBytes>);
@@ -36,9 +42,7 @@ impl QueueBytes {
 
     /// Takes room for an event, waiting while others hold too much; `false`: the loop is gone.
     pub fn take(&self, bytes: usize) -> bool {
-        let is_full = |s: &mut State| {
-            !s.is_loop_gone && s.held > 0 && bytes > self.max.saturating_sub(s.held)
-        };
+        let is_full = |s: &mut State| !s.has_room(bytes, self.max);
         let mut state = self.state();
         if is_full(&mut state) {
             state.waiting += 1;
@@ -48,6 +52,11 @@ impl QueueBytes {
         }
         state.held += bytes;
         !state.is_loop_gone
+    }
+
+    /// Whether [`Self::take`] would not wait.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.state().has_room(bytes, self.max)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,7 +104,8 @@ mod tests {
     #[test]
     fn a_source_waits_while_others_hold_too_much() {
         let (bytes, taken) = QueueBytes::new(10);
-        assert!(bytes.take(6) && bytes.take(4));
+        assert!(bytes.has_room(1_000) && bytes.take(6));
+        assert!(bytes.has_room(4) && !bytes.has_room(5) && bytes.take(4));
         let (took, has_taken) = mpsc::channel();
         thread::spawn(move || took.send(bytes.take(5)));
         let soon = Duration::from_millis(50);
