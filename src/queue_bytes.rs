@@ -19,6 +19,12 @@ struct State {
     is_loop_gone: bool,
 }
 
+impl State {
+    fn has_room(&self, bytes: usize, max: usize) -> bool {
+        self.is_loop_gone || self.held == 0 || bytes <= max.saturating_sub(self.held)
+    }
+}
+
 /// The loop's end. The source no longer waits once this is dropped.
 #[derive(Debug)]
 pub struct TakenBytes(Arc<QueueBytes>);
@@ -37,7 +43,7 @@ impl QueueBytes {
     /// Takes room for an event if there is room now. Returns whether there was.
     pub fn try_take(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        let has_room = !state.is_full(bytes, self.max);
+        let has_room = state.has_room(bytes, self.max);
         if has_room {
             state.held += bytes;
         }
@@ -46,7 +52,7 @@ impl QueueBytes {
 
     /// Takes room for an event, waiting while others hold too much; `false`: the loop is gone.
     pub fn take(&self, bytes: usize) -> bool {
-        let is_full = |s: &mut State| s.is_full(bytes, self.max);
+        let is_full = |s: &mut State| !s.has_room(bytes, self.max);
         let mut state = self.state();
         if is_full(&mut state) {
             state.waiting += 1;
@@ -68,14 +74,13 @@ impl QueueBytes {
         }
     }
 
+    /// Whether [`Self::take`] would not wait.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.state().has_room(bytes, self.max)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn is_full(&self, bytes: usize, max: usize) -> bool {
-        !self.is_loop_gone && self.held > 0 && bytes > max.saturating_sub(self.held)
     }
 }
 
@@ -114,7 +119,8 @@ mod tests {
     #[test]
     fn a_source_waits_while_others_hold_too_much() {
         let (bytes, taken) = QueueBytes::new(10);
-        assert!(bytes.take(6) && bytes.take(4));
+        assert!(bytes.has_room(1_000) && bytes.take(6));
+        assert!(bytes.has_room(4) && !bytes.has_room(5) && bytes.take(4));
         let (took, has_taken) = mpsc::channel();
         thread::spawn(move || took.send(bytes.take(5)));
         let soon = Duration::from_millis(50);

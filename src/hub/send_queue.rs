@@ -9,6 +9,8 @@
 //! empty once. Frames without a key are never skipped; a client that cannot keep up with them is
 //! dropped by the soft or the hard limit.
 
+mod plain;
+
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::num::NonZeroU64;
@@ -27,6 +29,9 @@ use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 /// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
+
+/// The number of the first frame that shows one.
+const FIRST_SEQ: u64 = 1;
 
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +96,7 @@ impl SendQueue {
             window: FrameId::NONE,
             begun: None,
             bytes: 0,
-            next_seq: 1,
+            next_seq: FIRST_SEQ,
             conflating: false,
             over_soft_since: None,
             progress_at: 0,
@@ -341,7 +346,11 @@ impl SendQueue {
     }
 
     /// Renders the leads of the next write, in order, behind what is in the arena.
+    #[inline]
     pub(super) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+        if !self.has_numbered() {
+            return;
+        }
         for part in self.outgoing(bytes_max) {
             part.render_lead(arena);
         }
@@ -357,6 +366,9 @@ impl SendQueue {
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
             out.push(IoSlice::new(&self.control));
+        }
+        if self.is_whole_and_plain() {
+            return self.gather_plain(bytes_max, out);
         }
         for part in self.outgoing(bytes_max) {
             let (lead, rest) = leads.split_at(part.lead_bytes());
@@ -393,6 +405,9 @@ impl SendQueue {
                 self.control = Vec::new();
                 wrote.control_out = true;
             }
+        }
+        if left == self.bytes && self.control.is_empty() && self.is_whole_and_plain() {
+            left = self.all_out(&mut wrote);
         }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
             left = self.advance(left, &mut wrote);

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
 
 /// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`
-/// costs 7–13 % at these sizes.
+/// costs 7–13 % at these sizes. Larger ones are copied where several clients get the same.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     /// Sockets that may hold more than was read.
     readable: Readable,
-    joined: Vec<u8>,
+    joined: Joined,
     clock: Clock,
     first_write_us: Option<u64>,
     /// A flush stops at this moment, microseconds of the monotonic clock.
@@ -127,7 +127,7 @@ impl Sockets {
             registry,
             slots: Vec::new(),
             readable: Readable::default(),
-            joined: Vec::new(),
+            joined: Joined::default(),
             clock,
             first_write_us: None,
             flush_until_us: 0,
@@ -281,20 +281,19 @@ impl Sockets {
         socket.map(|socket| socket.stream)
     }
 
-    fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
-        let mut joined = std::mem::take(&mut self.joined);
+    fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        let outcome = self
-            .stream(write.key)
-            .ok_or_else(gone)
-            .and_then(|stream| write_slices(stream, write.slices, &mut joined));
-        self.joined = joined;
+        let stream = self.stream(key).ok_or_else(gone)?;
+        let outcome = match slices {
+            [one] => stream.write(one),
+            many => stream.write_vectored(many),
+        };
         let is_full = match &outcome {
-            Ok(taken) => *taken < bytes(write.slices),
+            Ok(taken) => *taken < bytes(slices),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
         if is_full {
-            self.ask_for_room(write.key)?;
+            self.ask_for_room(key)?;
         }
         outcome
     }
@@ -327,35 +326,105 @@ fn bytes(slices: &[IoSlice<'_>]) -> usize {
     slices.iter().map(|slice| slice.len()).sum()
 }
 
-fn write_slices(
-    stream: &mut TcpStream,
-    slices: &[IoSlice<'_>],
-    joined: &mut Vec<u8>,
-) -> io::Result<usize> {
-    if let [one] = slices {
-        return stream.write(one);
+/// Slices of several writes, in one buffer while the writes of a batch are equal.
+#[derive(Debug, Default)]
+struct Joined {
+    bytes: Vec<u8>,
+    /// Index in the batch of the write that `bytes` was joined for.
+    of: Option<usize>,
+}
+
+impl Joined {
+    /// The slices of the write at `index` in one: from the write before where these are the same
+    /// bytes in memory, which the frames of a burst are for all its clients. `None`: to copy them
+    /// costs more than to send them as they are.
+    fn join(&mut self, batch: &[Write<'_>], index: usize) -> Option<&[u8]> {
+        let slices = batch[index].slices;
+        if slices.len() < 2 {
+            return None;
+        }
+        if self.of.is_some_and(|of| is_same(slices, batch[of].slices)) {
+            return Some(&self.bytes);
+        }
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let again = batch.get(index + 1);
+        if bytes > JOIN_BYTES_MAX && !again.is_some_and(|next| is_same(slices, next.slices)) {
+            return None;
+        }
+        self.bytes.clear();
+        for slice in slices {
+            self.bytes.extend_from_slice(slice);
+        }
+        self.of = Some(index);
+        Some(&self.bytes)
     }
-    if bytes(slices) > JOIN_BYTES_MAX {
-        return stream.write_vectored(slices);
-    }
-    joined.clear();
-    slices
-        .iter()
-        .for_each(|slice| joined.extend_from_slice(slice));
-    stream.write(joined)
+}
+
+/// The same memory. The slices of a batch are borrowed for as long as the batch, so that the same
+/// memory holds the same bytes.
+fn is_same(one: &[IoSlice<'_>], other: &[IoSlice<'_>]) -> bool {
+    let same = |(a, b): (&IoSlice<'_>, &IoSlice<'_>)| std::ptr::eq::<[u8]>(&**a, &**b);
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 impl Transmit for Sockets {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
-        for write in batch {
-            wrote.push(self.write(write));
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.of = None;
+        for (index, write) in batch.iter().enumerate() {
+            wrote.push(match joined.join(batch, index) {
+                Some(bytes) => self.write(write.key, &[IoSlice::new(bytes)]),
+                None => self.write(write.key, write.slices),
+            });
             if self.first_write_us.is_none() {
                 self.first_write_us = Some(self.clock.mono_us());
             }
         }
+        self.joined = joined;
     }
 
     fn has_time(&self) -> bool {
         self.clock.mono_us() < self.flush_until_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write<'a>(slices: &'a [IoSlice<'a>]) -> Write<'a> {
+        Write {
+            key: SessionKey {
+                slot: 0,
+                generation: 0,
+            },
+            slices,
+        }
+    }
+
+    #[test]
+    fn large_slices_are_joined_once_for_those_that_get_the_same() {
+        let frames = [vec![b'a'; JOIN_BYTES_MAX], vec![b'b'; 10], vec![b'c'; 10]];
+        let slices: Vec<IoSlice<'_>> = frames.iter().map(|f| IoSlice::new(f)).collect();
+        let equal_text = frames[0].clone();
+        let other = [IoSlice::new(&equal_text), slices[1]];
+        let batch = [
+            write(&slices[..2]),
+            write(&slices[..2]),
+            write(&slices[1..]),
+            write(&slices[..2]),
+            write(&slices[..1]),
+            write(&other),
+        ];
+        let mut joined = Joined::default();
+        let mut lengths = |index| joined.join(&batch, index).map(<[u8]>::len);
+        assert_eq!(lengths(0), Some(JOIN_BYTES_MAX + 10));
+        assert_eq!(lengths(1), Some(JOIN_BYTES_MAX + 10));
+        assert_eq!(lengths(2), Some(20), "small ones always");
+        assert_eq!(lengths(3), None, "nobody else gets the same");
+        assert_eq!(lengths(4), None, "one slice");
+        assert_eq!(lengths(5), None, "other memory");
+        let whole = joined.join(&batch, 0).expect("joined").to_vec();
+        assert_eq!(whole, frames[..2].concat());
     }
 }

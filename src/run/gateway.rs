@@ -30,6 +30,8 @@ use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
+/// From there to the end of what the source owes the bus.
+const SOURCE_STOP: Duration = Duration::from_millis(100);
 
 /// Makes routes once there is something that they can show.
 type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
@@ -234,11 +236,16 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
         let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);
+        let mut stopping = None;
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
                 let link = SourceLink::new(events, waking(wake), clock);
-                let link = link.bounded(bytes).spinning(common.reactor.spin_us);
+                let (link, stop) = link
+                    .bounded(bytes)
+                    .spinning(common.reactor.spin_us)
+                    .stoppable();
+                stopping = Some(stop);
                 start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);
@@ -264,6 +271,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let bus_away = watch(&common, &listening.telemetry, clock, self.stats_line)?;
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
+        if let Some(source) = stopping {
+            source.settle(SOURCE_STOP);
+        }
         tracing::info!("stopped");
         match common.bus_away_exit_s {
             Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),

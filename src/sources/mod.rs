@@ -32,9 +32,13 @@ mod socket;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod tls_stream;
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never};
 
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
@@ -59,6 +63,26 @@ pub struct SourceLink {
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
     spin_us: u64,
+    stopped: Receiver<Infallible>,
+    owes: Arc<AtomicBool>,
+}
+
+/// The loop's end of a stop: dropped or settled, it tells the source that the loop has ended.
+#[derive(Debug)]
+pub struct Stopping {
+    stop: Sender<Infallible>,
+    owes: Arc<AtomicBool>,
+}
+
+impl Stopping {
+    /// Tells the source, and waits at most `patience` while it owes the bus something.
+    pub fn settle(self, patience: Duration) {
+        drop(self.stop);
+        let until = Instant::now() + patience;
+        while self.owes.load(Ordering::Acquire) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// The loop that takes the events has ended.
@@ -75,7 +99,28 @@ impl SourceLink {
             wake,
             clock,
             spin_us: 0,
+            stopped: never(),
+            owes: Arc::default(),
         }
+    }
+
+    /// Gives the source the time to settle at a stop.
+    #[must_use]
+    pub fn stoppable(mut self) -> (Self, Stopping) {
+        let (stop, stopped) = bounded(0);
+        self.stopped = stopped;
+        let owes = Arc::clone(&self.owes);
+        (self, Stopping { stop, owes })
+    }
+
+    /// Closed when the loop has ended, for a source that waits for other things too.
+    pub fn stopped(&self) -> &Receiver<Infallible> {
+        &self.stopped
+    }
+
+    /// Says whether the source owes the bus something that a stop should wait for.
+    pub fn set_owing(&self, owes: bool) {
+        self.owes.store(owes, Ordering::Release);
     }
 
     /// Bounds the events that were not taken by their bytes, too.
@@ -142,6 +187,12 @@ impl SourceLink {
         self.clock
     }
 
+    /// Whether a message of so many bytes does not have to wait: only this thread takes room.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
+        !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
+    }
+
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
@@ -150,11 +201,6 @@ impl SourceLink {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-    use std::time::Duration;
-
-    use crossbeam_channel::bounded;
-
     use super::*;
     use crate::feeds::BusMessage;
 

@@ -23,7 +23,7 @@ use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
-use weirgate::sources::{Source, SourceLink};
+use weirgate::sources::{Source, SourceLink, Stopping};
 use weirgate::telemetry::BusStatus;
 use weirgate_test_support::NatsServer;
 
@@ -72,6 +72,7 @@ fn settings(url: &str) -> NatsSettings {
 struct Running {
     events: Receiver<BusEvent>,
     status: Arc<BusStatus>,
+    stopping: Stopping,
     thread: thread::JoinHandle<()>,
 }
 
@@ -87,11 +88,13 @@ fn run_with_room(settings: NatsSettings, room: usize) -> Running {
     let status = Arc::new(BusStatus::new(&names, 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let (link, stopping) = link.stoppable();
     let source = Box::new(NatsSource::new(settings, Arc::clone(&status)));
     let thread = thread::spawn(move || source.run(link));
     Running {
         events,
         status,
+        stopping,
         thread,
     }
 }
@@ -151,12 +154,11 @@ impl Running {
         }
     }
 
-    /// Lets the source end by itself: it does when it has something to hand over to nobody.
+    /// Ends the source as a stop does: it acknowledges what it handed over.
     fn end(self, server: &mut NatsServer) {
-        thread::sleep(Duration::from_millis(100)); // acknowledgements leave every 5 ms
-        drop(self.events);
-        server.shut_down();
+        self.stopping.settle(PATIENCE);
         self.thread.join().expect("the source ends");
+        server.shut_down();
     }
 }
 

@@ -125,6 +125,57 @@ fn a_durable_of_another_client_is_resumed_as_it_is() {
     assert_eq!(streams.state.consumer_count, 1);
 }
 
+#[test]
+fn acknowledgements_wait_for_others_and_a_stop_sends_them() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    let owed = || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.expect("the durable").num_ack_pending
+    };
+    publish(&js, LEVELS, 0..3);
+    source.until("levels 2");
+    eventually("they leave", || owed() == 0);
+    // A pause between two batches is short; in one of these tries the stop comes within.
+    let mut first = 3;
+    while owed() == 0 {
+        publish(&js, LEVELS, first..first + 1);
+        source.until(&format!("levels {first}"));
+        first += 1;
+    }
+    source.stopping.settle(PATIENCE);
+    assert_eq!(owed(), 0);
+    source.thread.join().expect("the source ends");
+}
+
+#[test]
+fn a_consumer_that_waits_for_each_acknowledgement_is_not_held_up() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    js.add_consumer(
+        "LEVEL_SIGNALS",
+        ConsumerConfig {
+            durable_name: Some("gateway_levels".into()),
+            deliver_subject: Some("odd.place.of.another".into()),
+            filter_subject: LEVELS.into(),
+            ack_policy: AckPolicy::Explicit,
+            max_ack_pending: 1,
+            ..ConsumerConfig::default()
+        },
+    )
+    .expect("a durable");
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let start = Instant::now();
+    publish(&js, LEVELS, 0..40);
+    source.until("levels 39");
+    // With 200 ms for each it would be eight seconds.
+    assert!(start.elapsed() < Duration::from_secs(6), "{start:?}");
+}
+
 /// Makes the durable, and is bound to it as another client.
 fn bound_elsewhere(server: &NatsServer, js: &JetStream) -> (nats::Connection, nats::Subscription) {
     let config = ConsumerConfig {

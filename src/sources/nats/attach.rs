@@ -112,6 +112,8 @@ impl Session<'_> {
         while self.messages_wait(index) {
             self.relay_turn(index)?;
         }
+        // They are owed to the consumer that is left.
+        self.subscriptions[index].send_acks(self.bus);
         // The other subjects wait meanwhile.
         let hasty = self.bus.hasty();
         let attached = match self.attach(index, &hasty) {
@@ -133,6 +135,7 @@ impl Session<'_> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
+        subscription.send_acks(self.bus);
         match subscription.take_over(&hasty, &self.relay.link) {
             Ok(()) => watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
@@ -189,6 +192,7 @@ impl Session<'_> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
+        subscription.send_acks(self.bus);
         let hasty = self.bus.hasty();
         let attached = subscription.attach_elsewhere(&hasty, self.settings, &self.relay.link);
         let subject = &subscription.spec().subject;

@@ -137,7 +137,8 @@ impl Link {
         }
     }
 
-    /// Publishes an empty message: the answer to a consumer that asks whether we still listen.
+    /// Publishes an empty message: an acknowledgement, or the answer to a consumer that asks whether
+    /// we still listen.
     pub(super) fn answer(&self, subject: &str) {
         // An error means that the connection is gone, which is seen elsewhere.
         let _ = self.api.connection.publish(subject, b"");
@@ -153,6 +154,24 @@ impl Link {
         if let Err(error) = left {
             tracing::warn!(%error, "no thread to leave a NATS connection in; it was dropped");
         }
+    }
+}
+
+/// Whether it is a heartbeat or flow control message of the consumer and no message of the stream.
+pub(super) fn is_control(message: &nats::Message) -> bool {
+    let status = |h: &nats::HeaderMap| h.get("Status").is_some_and(|s| s == "100");
+    message.data.is_empty() && message.headers.as_ref().is_some_and(status)
+}
+
+/// Flow control is answered on its reply subject, and so is a heartbeat that says that the consumer
+/// is stalled. Consumers that we make have neither; those of other clients may.
+pub(super) fn answer_control(message: &nats::Message, bus: &Link) {
+    let stalled = message
+        .headers
+        .as_ref()
+        .and_then(|h| h.get("Nats-Consumer-Stalled"));
+    if let Some(subject) = message.reply.as_ref().or(stalled) {
+        bus.answer(subject);
     }
 }
 

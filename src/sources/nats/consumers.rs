@@ -6,6 +6,7 @@ use nats::jetstream::{
     AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig, StreamInfo,
 };
 
+use super::acks::Acks;
 use super::api::{Api, ApiError, Fetched};
 use super::connection::Link;
 use super::error::NatsError;
@@ -13,9 +14,9 @@ use super::position::StreamState;
 use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
-/// Messages that may be on their way to us without our acknowledgement. Acknowledgements leave in
-/// batches every 5 ms, so this allows some 100,000 messages a second; it bounds what the crate's
-/// unbounded channel can hold.
+/// Messages that may be on their way to us without our acknowledgement. When many come,
+/// acknowledgements leave every 5 ms, so this allows some 90,000 messages a second; it bounds what
+/// the crate's unbounded channel can hold.
 const ACK_PENDING_MAX: i64 = 512;
 /// Deliveries of one message at most: a message whose headers the crate cannot read costs the
 /// connection each time, and must not do so for as long as the stream keeps it.
@@ -47,6 +48,8 @@ pub(super) struct Standing {
     pub(super) pending: u64,
     /// Messages that went out and were not acknowledged.
     pub(super) ack_pending: u64,
+    /// What we owe for messages that were handed over.
+    pub(super) acks: Acks,
 }
 
 /// What came of joining a durable consumer that was free.
@@ -126,6 +129,7 @@ impl Link {
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
+            acks: Acks::new(info.config.max_ack_pending, info.config.ack_wait),
         };
         if theirs.starts_with(INBOX_PREFIX) {
             let ours = self.new_inbox();
@@ -195,6 +199,7 @@ impl Link {
             delivered: start.saturating_sub(1),
             pending: info.num_pending,
             ack_pending: 0,
+            acks: Acks::new(ACK_PENDING_MAX, Duration::ZERO),
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! The NATS JetStream source: relays subjects of streams through push consumers.
 //!
-//! Every message is acknowledged after it was handed over, so when the loop's channel is full this
+//! Every message is acknowledged after it was handed over, several at a time, so when the loop's channel is full this
 //! thread waits, the server stops sending at the consumer's limit of unacknowledged messages, and
 //! the stream keeps the rest. Nothing is lost by being slow.
 //!
@@ -19,6 +19,7 @@
 //! | `attach` | the same: subjects attached to consumers, at first and again |
 //! | `attempts` | when a subject is attached again, and what is logged of that; pure |
 //! | `subscription` | one subject: consumer, cursor, backlog |
+//! | `acks` | acknowledgements that are owed, sent several at a time; pure |
 //! | `told` | what is logged of its stream and durable |
 //! | `consumers` | making and finding streams and consumers |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
@@ -38,6 +39,7 @@
 #![allow(deprecated)]
 
 mod access;
+mod acks;
 mod api;
 mod attach;
 mod attempts;

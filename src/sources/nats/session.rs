@@ -31,6 +31,7 @@ pub(super) struct Session<'a> {
 enum Ready {
     Lost,
     Reports,
+    Stopped,
     Messages(usize),
     Nothing,
 }
@@ -43,7 +44,10 @@ impl Session<'_> {
             Ok(never) => match never {},
         };
         match stop {
-            Stop::LoopGone => Stop::LoopGone,
+            Stop::LoopGone => {
+                self.settle();
+                Stop::LoopGone
+            }
             // What has arrived is good, however the connection ended.
             Stop::Bus(error) => match self.relay_rest() {
                 Err(Stop::LoopGone) => Stop::LoopGone,
@@ -62,8 +66,12 @@ impl Session<'_> {
                 self.relay.link.send(BusEvent::CaughtUp)?;
             }
             told_caught_up = caught_up;
+            let until_acks = self.until_acks();
+            self.relay.link.set_owing(until_acks.is_some());
             let patience = self.patience().saturating_sub(answered.elapsed());
+            let patience = until_acks.map_or(patience, |acks| acks.min(patience));
             match self.wait(watchdog, patience) {
+                Ready::Stopped => return Err(Stop::LoopGone),
                 Ready::Lost => return Err(NatsError::Lost.into()),
                 Ready::Messages(index) => self.relay_turn(index)?,
                 Ready::Reports | Ready::Nothing => {}
@@ -74,9 +82,42 @@ impl Session<'_> {
                 // Its last message was handed over, quiet.
                 told_caught_up &= !found_stream;
             }
+            self.send_due_acks();
             self.take_refusals(watchdog)?;
             self.check_silence(answered)?;
             self.check_consumers(watchdog)?;
+        }
+    }
+
+    /// How long no acknowledgement is due; `None`: none is owed.
+    fn until_acks(&self) -> Option<Duration> {
+        let dues = self.subscriptions.iter().filter_map(|s| s.acks_due());
+        Some(dues.min()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// The process ends: no acknowledgement that is owed is forgotten, or the next reader of a
+    /// durable would get its message again.
+    fn settle(&mut self) {
+        let mut owed = false;
+        for subscription in self.subscriptions.iter_mut() {
+            owed |= subscription.acks_due().is_some();
+            subscription.send_acks(self.bus);
+        }
+        // Waits without a limit for a server that is gone; the process does not.
+        if owed && !self.bus.api.is_lost() {
+            let _ = self.bus.api.connection.flush();
+        }
+        self.relay.link.set_owing(false);
+    }
+
+    fn send_due_acks(&mut self) {
+        let mut now = None;
+        for subscription in self.subscriptions.iter_mut() {
+            if let Some(due) = subscription.acks_due()
+                && due <= *now.get_or_insert_with(Instant::now)
+            {
+                subscription.send_acks(self.bus);
+            }
         }
     }
 
@@ -100,6 +141,7 @@ impl Session<'_> {
         let mut select = Select::new();
         select.recv(&self.bus.api.lost);
         select.recv(&watchdog.reports);
+        select.recv(self.relay.link.stopped());
         let mut indices = Vec::with_capacity(self.subscriptions.len());
         for (index, subscription) in self.subscriptions.iter().enumerate() {
             if let Some(standing) = subscription.standing() {
@@ -111,8 +153,9 @@ impl Session<'_> {
             Err(_) => Ready::Nothing,
             Ok(0) => Ready::Lost,
             Ok(1) => Ready::Reports,
+            Ok(2) => Ready::Stopped,
             Ok(n) => indices
-                .get(n - 2)
+                .get(n - 3)
                 .map_or(Ready::Nothing, |&i| Ready::Messages(i)),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
 use super::attempts::Attempts;
-use super::connection::Link;
+use super::connection::{Link, answer_control, is_control};
 use super::consumers::{self, Durable, Joined, Standing, Target, asked};
 use super::error::{NatsError, Stop};
 use super::health::Health;
@@ -408,8 +408,8 @@ impl Subscription {
         std::mem::take(&mut self.gap)
     }
 
-    /// Hands a message over and then acknowledges it, so that what the loop has no room for stays
-    /// with the server. Whatever its size: a message that is too big is the feed's to refuse and
+    /// Hands a message over and then owes its acknowledgement, so that what the loop has no room for
+    /// stays with the server. Whatever its size: a message that is too big is the feed's to refuse and
     /// count, and it is acknowledged like any other.
     pub(super) fn relay(
         &mut self,
@@ -429,20 +429,42 @@ impl Subscription {
             .cursor
             .reached()
             .is_none_or(|r| ack.stream_sequence > r);
+        let now = Instant::now();
         if news {
+            if !link.has_room(message.data.len()) {
+                // The wait may be long, and the server would deliver again what the loop has.
+                self.send_acks(bus);
+            }
             let data = std::mem::take(&mut message.data);
             let quiet = self.quiet_until.is_some();
             self.hand_over(data, ack.stream_sequence, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
-            self.health.handed(Instant::now());
+            self.health.handed(now);
         }
         let ends = |until: u64| ack.stream_sequence >= until;
         if self.quiet_until.is_some_and(ends) {
             self.quiet_until = None;
         }
-        // An error means that the connection is gone; the server then sends the message again.
-        let _ = message.ack();
+        let Some(subject) = message.reply.take() else {
+            return Ok(());
+        };
+        let owe = |standing: &mut Standing| standing.acks.owe(subject, now);
+        if self.standing.as_mut().is_some_and(owe) {
+            self.send_acks(bus);
+        }
         Ok(())
+    }
+
+    /// Sends the acknowledgements that are owed. What a lost connection does not take, the server
+    /// delivers again.
+    pub(super) fn send_acks(&mut self, bus: &Link) {
+        let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
+        acks.for_each(|subject| bus.answer(&subject));
+    }
+
+    /// When to send them.
+    pub(super) fn acks_due(&self) -> Option<Instant> {
+        self.standing.as_ref().and_then(|s| s.acks.due())
     }
 
     fn hand_over(
@@ -469,23 +491,5 @@ impl Subscription {
             return;
         }
         what.log(&self.spec, &self.target);
-    }
-}
-
-/// Whether it is a heartbeat or flow control message of the consumer and no message of the stream.
-fn is_control(message: &nats::Message) -> bool {
-    let status = |h: &nats::HeaderMap| h.get("Status").is_some_and(|s| s == "100");
-    message.data.is_empty() && message.headers.as_ref().is_some_and(status)
-}
-
-/// Flow control is answered on its reply subject, and so is a heartbeat that says that the consumer
-/// is stalled. Consumers that we make have neither; those of other clients may.
-fn answer_control(message: &nats::Message, bus: &Link) {
-    let stalled = message
-        .headers
-        .as_ref()
-        .and_then(|h| h.get("Nats-Consumer-Stalled"));
-    if let Some(subject) = message.reply.as_ref().or(stalled) {
-        bus.answer(subject);
     }
 }
