@@ -208,8 +208,10 @@ fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
     let mut world = symbols(Limits::default());
     let key = world.connect("/ws", None);
     let stuck = world.connect("/ws", None);
+    assert!(!world.hub.is_draining());
     world.hub.drain(world.now, DrainPlan::default());
     world.settle();
+    assert!(world.hub.is_draining());
     assert!(world.hub.takes_no_more(), "both are closed");
     let refused = world.accept(usize::MAX);
     world.send(refused, &request("/ws", None));
