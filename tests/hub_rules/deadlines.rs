@@ -314,6 +314,23 @@ fn a_stop_does_not_shorten_a_graceful_close() {
     assert_eq!(world.client(key).close, Some((1000, String::new())));
 }
 
+/// A deadline that moves back leaves its entry in the heap.
+#[test]
+fn a_stale_deadline_is_taken_for_no_other() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 3_600 * SECOND,
+        ..Limits::default()
+    });
+    let key = world.reader(None, 0);
+    world.publish(100);
+    world.advance(SECOND);
+    world.open_window(key, usize::MAX);
+    while world.client(key).pings == 0 {
+        world.advance(100 * SECOND);
+    }
+    assert_eq!(world.hub.core().deadline_entries(), 1);
+}
+
 #[test]
 fn stale_deadlines_are_swept_out() {
     let limits = Limits {

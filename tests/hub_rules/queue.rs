@@ -279,6 +279,18 @@ fn a_long_queue_goes_out_in_writes_of_so_many_frames() {
 }
 
 #[test]
+fn a_write_that_fails_ends_its_client_and_no_other() {
+    let mut world = symbols(Limits::default());
+    let [broken, other] = [(); 2].map(|()| world.reader(None, usize::MAX));
+    world.net.sockets.get_mut(&broken).expect("it").broken = true;
+    let body = world.publish(100);
+    assert_eq!(world.reason(broken), Some(CloseReason::SocketError));
+    assert_eq!(world.net.sockets[&broken].released, Some(true), "reset");
+    assert_eq!(world.texts(other), [body]);
+    assert_eq!(world.hub.stats().send_errors.iter().sum::<u64>(), 1);
+}
+
+#[test]
 fn a_write_has_so_many_bytes_and_the_rest_follows() {
     let mut world = symbols(Limits {
         write_bytes_max: 1_000,
