@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -137,6 +137,12 @@ reproducible: ## Build the shipped binary twice, in two folders, and compare the
 
 mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (half an hour)
 	python3 scripts/mutants.py
+
+# Every 20th of the mutants of .cargo/mutants.toml; another twentieth is SHARD=7/20.
+mutants-sample: ## Change a sample of all operators, conditions and results in the core, and see that the tests notice (an hour; cargo-mutants); SHARD
+	cargo mutants --version >/dev/null 2>&1 || cargo install cargo-mutants --locked
+	CARGO_TARGET_DIR="$(abspath $(TARGET))/mutants-sample" CARGO_INCREMENTAL=1 CARGO_PROFILE_DEV_DEBUG=0 SIM_SEEDS=$(or $(SEEDS),60) \
+	    cargo mutants --shard $(or $(SHARD),0/20) --build-timeout 900 $(MUTANTS)
 
 fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, with a new seed (15 minutes); FUZZ_SEED, NAME
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \

@@ -39,7 +39,11 @@ fn settings() -> EventsGatewaySettings {
 }
 
 fn world(settings: EventsGatewaySettings) -> Events {
-    let gateway = EventsGateway::new(settings, Origins::new([]), Arc::<EventsStats>::default());
+    world_with(settings, Arc::default())
+}
+
+fn world_with(settings: EventsGatewaySettings, stats: Arc<EventsStats>) -> Events {
+    let gateway = EventsGateway::new(settings, Origins::new([]), stats);
     World::new(Limits::default(), gateway, 1)
 }
 
@@ -144,7 +148,8 @@ fn a_device_says_who_it_is_first() {
 
 #[test]
 fn a_push_to_many_devices_counts_them_all() {
-    let mut world = world(settings());
+    let stats = Arc::<EventsStats>::default();
+    let mut world = world_with(settings(), Arc::clone(&stats));
     let keys = ["d0", "d499", "d500", "d1234"].map(|id| {
         let target = format!("/ws?device_id={id}");
         world.connect(&target, None)
@@ -156,6 +161,7 @@ fn a_push_to_many_devices_counts_them_all() {
     }
     let got = keys.map(|key| world.texts(key).len());
     assert_eq!(got, [5, 4, 3, 1]);
+    assert_eq!(stats.pushes(), 6, "each once, in however many parts");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate::hub::{Feed, FrameBytes, Limits, SessionKey};
 use world::World;
-use world::client::frame;
+use world::client::{frame, request};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -64,6 +64,19 @@ fn connect(world: &mut World<TradesGateway>, token: &str) -> (SessionKey, String
     let key = world.connect(&format!("/?token={token}"), None);
     let welcome = world.texts(key).pop().unwrap_or_default();
     (key, welcome)
+}
+
+#[test]
+fn the_first_protocol_that_a_client_offers_is_echoed() {
+    let mut world = world(false);
+    let request = String::from_utf8(request("/", None)).expect("text");
+    let offer = "\r\nSec-WebSocket-Protocol: v1, v2\r\n\r\n";
+    let key = world.accept(usize::MAX);
+    world.send(key, request.replacen("\r\n\r\n", offer, 1).as_bytes());
+    let head = world.client(key).head().expect("a head");
+    let head = head.to_ascii_lowercase();
+    let echoed = "\r\nsec-websocket-protocol: v1\r\n";
+    assert!(head.contains(echoed), "{head}");
 }
 
 fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &str, payload: &str) {

@@ -287,6 +287,7 @@ mod tests {
     #[test]
     fn the_contracts_table() {
         let mut acl = Acl::default();
+        assert_eq!(acl.roles(), 3);
         for (role, name, granted) in [
             ("user", "market:tick", true),
             ("user", "market:tick:BANKNIFTY", true),

@@ -60,6 +60,11 @@ mod tests {
         assert_eq!(verdicts.get("99999*"), Some(false));
         let known = verdicts.newer.len() + verdicts.older.len();
         assert!(known <= VERDICTS_MAX, "{known}");
+        let mut verdicts = Verdicts::default();
+        (0..VERDICTS_MAX / 2).for_each(|n| verdicts.keep(&format!("{n}*"), n % 2 == 0));
+        for n in 0..VERDICTS_MAX / 2 {
+            assert_eq!(verdicts.get(&format!("{n}*")), Some(n % 2 == 0));
+        }
         let long = "x".repeat(PATTERN_BYTES_MAX + 1);
         verdicts.keep(&long, true);
         assert_eq!(verdicts.get(&long), None);

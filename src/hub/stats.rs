@@ -143,3 +143,28 @@ impl HubStats {
         self.closes[reason as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn failed_writes_are_counted_by_their_cause() {
+        for (kind, label) in [
+            (ErrorKind::BrokenPipe, "peer_gone"),
+            (ErrorKind::ConnectionReset, "peer_gone"),
+            (ErrorKind::ConnectionAborted, "peer_gone"),
+            (ErrorKind::NotConnected, "peer_gone"),
+            (ErrorKind::TimedOut, "timed_out"),
+            (ErrorKind::HostUnreachable, "unreachable"),
+            (ErrorKind::NetworkUnreachable, "unreachable"),
+            (ErrorKind::NetworkDown, "unreachable"),
+            (ErrorKind::OutOfMemory, "other"),
+        ] {
+            let cause = SendError::of(&kind.into());
+            assert_eq!(SendError::LABELS[cause as usize], label);
+        }
+    }
+}

@@ -180,6 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_as_many_bytes_as_are_kept_all_stay() {
+        let alive = FrameBytes::default();
+        let mut windows = Windows::default();
+        let mut newest = Weak::new();
+        let first = frame(&alive, 40_000);
+        // The header of a large frame has 10 bytes.
+        let second = frame(&alive, KEPT_BYTES_MAX - first.queue_bytes() - 10);
+        assert_eq!(first.queue_bytes() + second.queue_bytes(), KEPT_BYTES_MAX);
+        for frame in [&first, &second] {
+            windows.link(&mut newest, frame, false);
+        }
+        let kept = Arc::downgrade(&first);
+        drop(first);
+        assert!(kept.upgrade().is_some());
+        windows.link(&mut newest, &frame(&alive, 1), false);
+        assert!(kept.upgrade().is_none(), "one byte more");
+    }
+
+    #[test]
     fn a_retained_frame_is_kept_when_another_takes_its_place() {
         let alive = FrameBytes::default();
         let mut windows = Windows::default();

@@ -311,6 +311,18 @@ mod tests {
         assert_eq!(chunked().take(spaces.as_bytes()), Err(BodyError::TooLarge));
     }
 
+    #[test]
+    fn extensions_and_trailers_have_their_8_kib_to_the_last_byte() {
+        let spaces = |count| format!("1{}\r\nx\r\n0\r\n\r\n", " ".repeat(count));
+        let trailer = |count| format!("0\r\nX:{}\r\n\r\n", "y".repeat(count - 1));
+        for body in [spaces, trailer] {
+            let most = body(8 * 1024);
+            assert_eq!(chunked().take(most.as_bytes()), Ok(most.len()));
+            let refused = chunked().take(body(8 * 1024 + 1).as_bytes());
+            assert_eq!(refused, Err(BodyError::TooLarge));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_in_chunks_is_found_again(

@@ -104,8 +104,11 @@ mod tests {
         object.strings("list", ["x", "\""].into_iter());
         object.object("a", inner);
         object.raw("r", "1.50");
+        let bytes = object.bytes();
+        let text = object.finish();
+        assert_eq!(bytes + "}".len(), text.len());
         assert_eq!(
-            object.finish(),
+            text,
             r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
         );
         assert_eq!(ObjectWriter::new().finish(), "{}");

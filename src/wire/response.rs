@@ -112,6 +112,25 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_phrases_are_those_of_the_standard() {
+        let mut own = 0;
+        for status in 400..600 {
+            let line = text(|out| refusal(out, status, &[], ""));
+            let line = line.lines().next().expect("a line");
+            let standard = hyper::StatusCode::from_u16(status).expect("a status");
+            let phrase = match phrase(status) {
+                "Refused" => "Refused",
+                // The name since RFC 9110.
+                "Content Too Large" => "Content Too Large",
+                _ => standard.canonical_reason().expect("a phrase"),
+            };
+            assert_eq!(line, format!("HTTP/1.1 {status} {phrase}"));
+            own += usize::from(phrase != "Refused");
+        }
+        assert_eq!(own, 17, "every status that weirgate sends has its phrase");
+    }
+
+    #[test]
     fn a_refusal_carries_its_length_and_its_headers() {
         let answer =
             text(|out| refusal(out, 426, &[("Sec-WebSocket-Version", "13")], "say \"13\""));

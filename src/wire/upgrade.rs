@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_have_every_digit_of_base64() {
+        for key in ["++//AQIDBAUGBwgJCgsMDQ==", "azAZ09azAZ09azAZ09azAQ=="] {
+            let request = request("dGhlIHNhbXBsZSBub25jZQ==", key);
+            assert_eq!(outcome(&request), Ok(derive_accept_key(key.as_bytes())));
+        }
+        for key in ["--__AQIDBAUGBwgJCgsMDQ==", "AQIDBAUGBwgJCgsMDQ4=Dw=="] {
+            let request = request("dGhlIHNhbXBsZSBub25jZQ==", key);
+            assert_eq!(outcome(&request), Err(UpgradeError::Key), "{key}");
+        }
+    }
+
+    #[test]
     fn a_plain_request_asks_for_no_upgrade() {
         let head = request("Upgrade: websocket", "Accept: */*");
         assert!(!parse(&head, 100).expect("a good head").asks_upgrade());

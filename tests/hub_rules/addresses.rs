@@ -75,6 +75,12 @@ fn a_connection_without_a_request_has_a_place_too() {
 fn behind_a_trusted_proxy_each_client_has_places_of_its_own() {
     let mut world = at_most(1);
     let first = world.come(PROXY, Some("198.51.100.7"));
+    let peer = world
+        .hub
+        .core()
+        .peer(first)
+        .map(|peer| peer.ip().to_string());
+    assert_eq!(peer.as_deref(), Some(PROXY));
     let client = world.hub.core().client_addr(first).map(|ip| ip.to_string());
     assert_eq!(client.as_deref(), Some("198.51.100.7"));
     assert_eq!(world.status_of(PROXY, Some("198.51.100.8")), Some(101));

@@ -45,6 +45,21 @@ fn a_violation_waits_for_what_its_turn_takes_and_no_longer() {
 }
 
 #[test]
+fn a_violation_behind_a_graceful_close_waits_no_longer_either() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.net.sockets.get_mut(&key).expect("it").room = 4;
+    world.held = true;
+    world.text(key, "bye now");
+    world.send(key, &frame(0x83, b"no such opcode"));
+    world.held = false;
+    world.settle();
+    assert_eq!(world.hub.gateway().closed, [(key, CloseReason::Policy)]);
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+}
+
+#[test]
 fn nothing_is_sent_after_a_close() {
     let mut world = symbols(Limits::default());
     let key = world.reader(None, usize::MAX);
@@ -208,12 +223,15 @@ fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
     let mut world = symbols(Limits::default());
     let key = world.connect("/ws", None);
     let stuck = world.connect("/ws", None);
+    assert!(!world.hub.is_draining());
     world.hub.drain(world.now, DrainPlan::default());
     world.settle();
+    assert!(world.hub.is_draining());
     assert!(world.hub.takes_no_more(), "both are closed");
     let refused = world.accept(usize::MAX);
     world.send(refused, &request("/ws", None));
     assert_eq!(world.client(refused).status(), Some(503));
+    assert_eq!(world.hub.stats().refused, 1);
     world.end(key, false);
     assert!(!world.hub.is_drained(), "one has not ended its side");
     world.end(stuck, false);

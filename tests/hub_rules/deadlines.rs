@@ -314,6 +314,23 @@ fn a_stop_does_not_shorten_a_graceful_close() {
     assert_eq!(world.client(key).close, Some((1000, String::new())));
 }
 
+/// A deadline that moves back leaves its entry in the heap.
+#[test]
+fn stale_deadlines_of_a_client_do_not_pile_up() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 3_600 * SECOND,
+        ..Limits::default()
+    });
+    let key = world.connect("/ws", None);
+    for pings in 1..20 {
+        while world.client(key).pings < pings {
+            world.advance(100 * SECOND);
+        }
+        world.send(key, &frame(0x8a, b""));
+        assert!(world.hub.core().deadline_entries() <= 3, "{pings} pings");
+    }
+}
+
 #[test]
 fn stale_deadlines_are_swept_out() {
     let limits = Limits {

@@ -67,6 +67,8 @@ fn frames_that_wait_in_no_queue_drop_nobody() {
     let outside = outside.finish();
     for _ in 0..10 {
         world.publish(200);
+        let due = world.hub.poll_timeout().expect("the next walk");
+        assert!(due <= world.now.mono_us + SECOND / 4, "the loop wakes up");
         world.advance(SECOND / 10);
     }
     assert_eq!(world.dropped(&[reads, slow]), [false, false]);
@@ -156,6 +158,53 @@ fn what_very_many_clients_share_is_freed_in_steps() {
     world.settle();
     assert_eq!(world.dropped(&same), [true; 1_100]);
     assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+/// A choice happens in one call, so the frames that it looks at are bounded too.
+#[test]
+fn very_many_frames_are_freed_in_steps() {
+    let mut world = symbols(little_memory());
+    let topics = ["A", "B", "C"];
+    let keys = topics.map(|topic| world.stuck(topic));
+    for topic in topics {
+        (0..33_000).for_each(|_| world.queue(topic, 1));
+    }
+    let dropped = |world: &World<Symbols>| {
+        let dropped = world.dropped(&keys);
+        dropped.into_iter().filter(|dropped| *dropped).count()
+    };
+    while dropped(&world) == 0 {
+        assert!(world.hub.flush(world.now, &mut world.net), "no walk");
+    }
+    assert_eq!(dropped(&world), 2, "66,000 frames");
+    world.settle();
+    assert_eq!(dropped(&world), 3);
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+/// Where each flush runs out of time, some clients always wait for their write.
+#[test]
+fn flushes_that_never_end_put_a_walk_off_for_a_quarter_of_a_second() {
+    let mut world = symbols(little_memory());
+    let slow = world.stuck("B");
+    let readers: Vec<_> = (0..400).map(|_| world.reader(None, usize::MAX)).collect();
+    world.queue("B", 150_000);
+    let mut walks_after = |us| {
+        world.now = world.now.plus_us(us);
+        world.queue("A", 10);
+        world.net.batches_max = Some(world.net.batches + 1);
+        assert!(world.hub.flush(world.now, &mut world.net));
+        assert!(world.hub.is_flushing());
+        world.hub.core().frame_walks()
+    };
+    assert_eq!(walks_after(0), 0);
+    assert_eq!(walks_after(SECOND / 4 - 1), 0);
+    assert_eq!(walks_after(1), 1);
+    world.net.batches_max = None;
+    world.settle();
+    world.advance(SECOND);
+    assert_eq!(world.dropped(&[slow]), [true]);
+    assert_eq!(world.dropped(&readers), vec![false; readers.len()]);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::hub::{CloseReason, Feed, Limits, SessionKey};
 
 use super::{SECOND, small_queue, state, symbols};
-use crate::world::World;
 use crate::world::state::StateFeed;
 use crate::world::toys::{In, Symbols};
+use crate::world::{Random, World};
 
 #[test]
 fn an_empty_queue_takes_a_frame_of_any_size() {
@@ -271,10 +271,23 @@ fn a_long_queue_goes_out_in_writes_of_so_many_frames() {
     let mut world = symbols(Limits::default());
     let key = world.reader(None, 0);
     let bodies: Vec<_> = (0..600).map(|_| world.publish(20)).collect();
+    assert_eq!(world.hub.stats().publications, 600);
     let writes = world.net.writes;
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key), bodies);
     assert_eq!(world.net.writes - writes, 3, "256, 256 and 88 frames");
+}
+
+#[test]
+fn a_write_that_fails_ends_its_client_and_no_other() {
+    let mut world = symbols(Limits::default());
+    let [broken, other] = [(); 2].map(|()| world.reader(None, usize::MAX));
+    world.net.sockets.get_mut(&broken).expect("it").broken = true;
+    let body = world.publish(100);
+    assert_eq!(world.reason(broken), Some(CloseReason::SocketError));
+    assert_eq!(world.net.sockets[&broken].released, Some(true), "reset");
+    assert_eq!(world.texts(other), [body]);
+    assert_eq!(world.hub.stats().send_errors.iter().sum::<u64>(), 1);
 }
 
 #[test]
@@ -328,6 +341,32 @@ fn a_flush_without_time_goes_on_where_it_stopped() {
     assert!(!world.hub.is_flushing() && !world.hub.has_to_flush());
     for key in keys {
         assert_eq!(world.texts(key), ["first", "second", "third"]);
+    }
+}
+
+/// A repeat 8,000 bytes back is within a window of 32 KiB, and not within one of 4 KiB.
+#[test]
+fn a_client_with_the_whole_window_gets_repeats_that_lie_far_back() {
+    let mut world = symbols(Limits::default());
+    let [whole, small] = [15, 12].map(|bits| world.reader(Some(bits), usize::MAX));
+    let mut random = Random::new(1);
+    let mut letter = || char::from(b'0' + random.below(64) as u8);
+    let half: String = (0..8_000).map(|_| letter()).collect();
+    let before = [whole, small].map(|key| world.net.sockets[&key].bytes);
+    let message = In::Publish("A".to_owned(), half.repeat(2));
+    world.hub.handle_input(world.now, message);
+    world.settle();
+    let bytes = [whole, small].map(|key| world.net.sockets[&key].bytes);
+    assert!(
+        (5_900..7_000).contains(&(bytes[0] - before[0])),
+        "{bytes:?}"
+    );
+    assert!(
+        (11_800..14_000).contains(&(bytes[1] - before[1])),
+        "{bytes:?}"
+    );
+    for key in [whole, small] {
+        assert_eq!(world.texts(key), [half.repeat(2)]);
     }
 }
 

@@ -259,6 +259,11 @@ fn the_api_key_makes_an_admin_and_an_absent_one_nobody() {
         ..Authenticator::default()
     };
     assert!(nobody.admits_nobody() && !authenticator().admits_nobody());
+    let by_tokens_alone = Authenticator {
+        api_key: None,
+        ..authenticator()
+    };
+    assert!(!by_tokens_alone.admits_nobody());
     assert_eq!(
         nobody.identify(key.as_ref(), NOW_MS),
         Err(Refusal::NotAToken)

@@ -82,3 +82,26 @@ impl Users {
         self.0.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_kept_while_a_connection_holds_a_symbol() {
+        let client = Held {
+            symbols: Vec::new(),
+            user: Some("alice".into()),
+            symbols_max: 10,
+        };
+        let mut users = Users::default();
+        users.add(&client, 0);
+        assert!(users.is_empty());
+        users.add(&client, 2);
+        assert_eq!((users.count(&client), users.is_empty()), (2, false));
+        users.remove(&client, 1);
+        assert_eq!((users.count(&client), users.is_empty()), (1, false));
+        users.remove(&client, 1);
+        assert!(users.is_empty());
+    }
+}

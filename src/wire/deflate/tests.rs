@@ -26,6 +26,27 @@ fn inflate_as_client(compressed: &[u8], window_bits: u8) -> Vec<u8> {
     out
 }
 
+/// Text of 64 letters without any repeats: six bits in each byte.
+fn letters(bytes: usize) -> String {
+    let mut n = 1_u64;
+    let mut letter = || {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'0' + (n >> 58) as u8)
+    };
+    (0..bytes).map(|_| letter()).collect()
+}
+
+#[test]
+fn text_that_shrinks_by_a_quarter_is_worth_it() {
+    for bytes in [1_000, 10_000, 100_000] {
+        let text = letters(bytes);
+        let compressed = Deflater::new(6).deflate(text.as_bytes());
+        let compressed = compressed.expect("it is smaller");
+        assert!(compressed.len() < bytes * 4 / 5, "{bytes}");
+        assert_eq!(inflate(&compressed, bytes).as_deref(), Ok(text.as_bytes()));
+    }
+}
+
 /// Text that deflates well, and whose repeats lie near and far.
 fn sample(bytes: usize) -> Vec<u8> {
     let mut text = Vec::new();
