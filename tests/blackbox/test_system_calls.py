@@ -20,7 +20,8 @@ class Loop:
 
     def __init__(self, start_weirgate, nats, path):
         self.path = path
-        strace = [system_binary("strace", "strace"), "-q", "-o", path]
+        # With -D weirgate, not strace, is the child that the test ends.
+        strace = [system_binary("strace", "strace"), "-D", "-q", "-o", path]
         self.weirgate = start_weirgate("levels", "--ping-interval-ms", "0", nats=nats, under=strace).wait_ready(60)
         self.seen = 0
 
