@@ -172,6 +172,13 @@ fn an_instance_that_stops_is_not_missing() {
     assert!(bus.instances[2].exchange.has_left());
     assert_eq!(bus.answer(0, pushed), (0, true, vec![]));
     assert_eq!(bus.others()[..2], [2, 2]);
+    // The end of its process may take a while.
+    bus.instances[2].is_hung = false;
+    bus.push(0, &["a"], "{}");
+    let late = bus.push(2, &["a"], "{}");
+    assert_eq!(bus.answer(2, late), (0, false, vec!["i0", "i1"]));
+    bus.advance(2_500);
+    assert_eq!(bus.others()[..2], [2, 2], "it is silent");
 }
 
 #[test]

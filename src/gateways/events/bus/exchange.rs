@@ -65,7 +65,9 @@ pub struct Exchange {
     next_number: u64,
     next_here_us: u64,
     actions: VecDeque<Action>,
-    /// The bus has carried that this instance stops.
+    /// This instance has said that it stops: whatever it said after that would bring it back.
+    is_leaving: bool,
+    /// The bus has carried that.
     has_left: bool,
     lines: LogBudget,
 }
@@ -84,6 +86,7 @@ impl Exchange {
             next_number: 1,
             next_here_us: 0,
             actions: VecDeque::new(),
+            is_leaving: false,
             has_left: false,
             lines: LogBudget::new(LINES_PER_SECOND),
         }
@@ -122,9 +125,12 @@ impl Exchange {
     pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let Link::Up { since_us, .. } = self.link else {
-            self.tell_away(number);
-            return number;
+        let since_us = match self.link {
+            Link::Up { since_us, .. } if !self.is_leaving => since_us,
+            _ => {
+                self.tell_away(number);
+                return number;
+            }
         };
         self.stats.count_sent();
         let expected: Vec<_> = self.instances.there().map(|(id, _)| id.clone()).collect();
@@ -217,6 +223,7 @@ impl Exchange {
     pub fn leave(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, Message::Gone);
+            self.is_leaving = true;
         }
     }
 
@@ -328,6 +335,9 @@ impl Exchange {
     }
 
     fn publish(&mut self, to: To, message: Message<'_>) {
+        if self.is_leaving {
+            return;
+        }
         let bytes = message.bytes(&self.me);
         self.actions.push_back(Action::Publish {
             to,
