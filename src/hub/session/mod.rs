@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::deflated::Inflates;
-use super::protocol::{Codec, Encoding, Step};
+use super::protocol::{Codec, Encoding, Protocol as _, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
