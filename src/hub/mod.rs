@@ -37,6 +37,7 @@ mod reason;
 mod send_queue;
 mod session;
 mod shell;
+mod slot_set;
 mod stats;
 mod time;
 mod topics;

@@ -258,6 +258,11 @@ impl Session {
         Some(usize::from(self.queue.encoding() != Encoding::Plain))
     }
 
+    /// In a list of the next flush, or of the one under way.
+    pub(super) fn is_listed(&self) -> bool {
+        self.sending == Sending::Listed
+    }
+
     /// Nothing is known of the client's window any more.
     pub(super) fn forget_window(&mut self) {
         self.queue.forget_window();
