@@ -9,6 +9,7 @@ mod hub_rules {
     mod closing;
     mod deadlines;
     mod memory;
+    mod order;
     mod queue;
     mod reading;
     mod topics;

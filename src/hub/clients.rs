@@ -7,6 +7,7 @@ use slab::Slab;
 use super::room::SlabRoom;
 use super::send_queue::Pushed;
 use super::session::{Delivered, PhaseKind, Session};
+use super::slot_set::SlotSet;
 use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
 
 /// Sessions by slot, those to be flushed, and those to be dropped.
@@ -15,7 +16,7 @@ pub(super) struct Clients {
     pub(super) sessions: Slab<Session>,
     room: SlabRoom,
     /// Sessions with something to send that the kernel may take: plain ones, then deflated ones.
-    pub(super) dirty: [Vec<SessionKey>; 2],
+    pub(super) dirty: [SlotSet; 2],
     /// A publish never closes: who is over a limit is reaped after the loop.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
     /// Sessions whose queue went over its soft limit: to be armed.
@@ -95,7 +96,7 @@ impl Clients {
         self.stats.send_queue_bytes += frame.queue_bytes() as u64;
         let peak = &mut self.stats.send_queue_peak_bytes;
         *peak = (*peak).max(session.queued_bytes() as u64);
-        enlist(session, key, &mut self.dirty);
+        enlist(session, key.slot, &mut self.dirty);
     }
 
     /// Puts a session in the list of the next flush, if it has something that may go.
@@ -106,8 +107,16 @@ impl Clients {
             && session.generation() == key.generation
             && session.has_waiting()
         {
-            enlist(session, key, &mut self.dirty);
+            enlist(session, key.slot, &mut self.dirty);
         }
+    }
+
+    /// The session whose slot this is now, or none.
+    #[inline]
+    pub(super) fn key_at(&self, slot: u32) -> Option<SessionKey> {
+        let session = self.sessions.get(slot as usize)?;
+        let generation = session.generation();
+        Some(SessionKey { slot, generation })
     }
 
     /// Counters balance, and every queue is whole.
@@ -140,8 +149,8 @@ impl Clients {
 /// Puts a session that has something to send in its list of the next flush, once; not one whose
 /// kernel takes nothing.
 #[inline]
-fn enlist(session: &mut Session, key: SessionKey, dirty: &mut [Vec<SessionKey>; 2]) {
+fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; 2]) {
     if let Some(list) = session.enlist() {
-        dirty[list].push(key);
+        dirty[list].insert(slot);
     }
 }

@@ -14,6 +14,7 @@ use super::flush::Scratch;
 use super::memory::FrameMemory;
 use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
+use super::slot_set::SlotSet;
 use super::topics::{Joined, Left, Topics};
 use super::window::Windows;
 use super::{
@@ -50,6 +51,8 @@ pub struct Core {
     pub(super) compressor: Compressor,
     pub(super) windows: Windows,
     pub(super) scratch: Scratch,
+    /// Receivers of the message that is published, in the order of their memory; empty otherwise.
+    ordered: SlotSet,
     pub(super) memory: FrameMemory,
     /// One count per connection, those handed to HTTP included.
     pub(super) places: Arc<()>,
@@ -81,6 +84,7 @@ impl Core {
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
+            ordered: SlotSet::default(),
             memory: FrameMemory::default(),
             places: Arc::new(()),
             next_generation: 0,
@@ -203,10 +207,23 @@ impl Core {
         if !publication.deliver {
             return;
         }
-        for key in self.topics.receivers(publication) {
-            self.clients
-                .deliver(self.now, &self.limits, key, &publication.frame);
+        let frame = &publication.frame;
+        let receivers = self.topics.receivers(publication);
+        if !receivers.scattered {
+            for key in receivers.keys {
+                self.clients.deliver(self.now, &self.limits, key, frame);
+            }
+            return;
         }
+        receivers.keys.for_each(|key| self.ordered.insert(key.slot));
+        let mut next = 0;
+        while let Some(slot) = self.ordered.take_from(next) {
+            next = slot + 1;
+            if let Some(key) = self.clients.key_at(slot) {
+                self.clients.deliver(self.now, &self.limits, key, frame);
+            }
+        }
+        debug_assert!(self.ordered.is_empty(), "receivers that got nothing");
     }
 
     /// Makes the client a member; the topic's retained frame is the first thing that it gets.

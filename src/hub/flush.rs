@@ -5,6 +5,9 @@
 //! once, and the apply moves the queues by what the kernel took. The vectors live on from batch to
 //! batch, so that a flush allocates nothing.
 //!
+//! Clients are written to in the order of their slots, which is the order of the memory, from a
+//! start that moves on each turn.
+//!
 //! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
 //! flush goes on with the clients that had no write yet, and takes others behind them.
 
@@ -16,6 +19,7 @@ use super::core::Core;
 use super::deflated::Compressor;
 use super::session::{AfterWrite, Pause};
 use super::shell::{Transmit, Write};
+use super::slot_set::SlotSet;
 use super::{CloseReason, Effect, Limits, SendError, SessionKey};
 
 /// Sessions in one batch.
@@ -38,28 +42,41 @@ pub(super) struct Scratch {
     turn: usize,
 }
 
-/// The clients of one list, and how many of them have had their write.
+/// The clients of one list that have had no write yet.
 #[derive(Debug, Default)]
 struct Round {
-    keys: Vec<SessionKey>,
-    done: usize,
+    waiting: SlotSet,
+    /// Where the walk goes on.
+    next: u32,
 }
 
 impl Round {
     fn is_over(&self) -> bool {
-        self.done == self.keys.len()
+        self.waiting.is_empty()
     }
 
-    /// Takes the clients of a list. Nobody is always last: the start moves on by a prime each turn.
-    fn begin(&mut self, list: &mut Vec<SessionKey>, turn: usize) {
-        self.keys.clear();
-        self.done = 0;
+    /// Takes the clients of a list. Nobody is always last: the start moves on by a prime each turn,
+    /// counted in clients, because slots that have nothing to send stand between them.
+    fn begin(&mut self, list: &mut SlotSet, turn: usize) {
+        debug_assert!(
+            self.is_over(),
+            "clients of an earlier turn would be passed over"
+        );
         if list.is_empty() {
             return;
         }
-        std::mem::swap(&mut self.keys, list);
-        let start = turn.wrapping_mul(7919) % self.keys.len();
-        self.keys.rotate_left(start);
+        std::mem::swap(&mut self.waiting, list);
+        let start = turn.wrapping_mul(7919) % self.waiting.len();
+        self.next = self.waiting.slot_at(start);
+    }
+
+    /// The next client, once.
+    #[inline]
+    fn take(&mut self) -> Option<u32> {
+        let behind = self.waiting.take_from(self.next);
+        let slot = behind.or_else(|| self.waiting.take_from(0))?;
+        self.next = slot + 1;
+        Some(slot)
     }
 }
 
@@ -67,6 +84,12 @@ impl Scratch {
     /// A flush has stopped before its end.
     pub(super) fn is_under_way(&self) -> bool {
         !self.rounds.iter().all(Round::is_over)
+    }
+
+    /// The clients that a flush has yet to reach.
+    pub(super) fn waiting(&self) -> [&SlotSet; 2] {
+        let [plain, deflated] = &self.rounds;
+        [&plain.waiting, &deflated.waiting]
     }
 }
 
@@ -104,41 +127,34 @@ impl Core {
         for index in 0..scratch.rounds.len() {
             let mut round = std::mem::take(&mut scratch.rounds[index]);
             while !round.is_over() && tx.has_time() {
-                let left = &round.keys[round.done..];
-                let batch = &left[..left.len().min(BATCH_SESSIONS)];
-                round.done += self.flush_batch(batch, scratch, tx);
+                self.flush_batch(&mut round, scratch, tx);
             }
             scratch.rounds[index] = round;
         }
         !scratch.is_under_way()
     }
 
-    /// Returns how many sessions of the batch had their write: fewer than all where many bytes had
-    /// to be deflated.
-    fn flush_batch(
-        &mut self,
-        batch: &[SessionKey],
-        scratch: &mut Scratch,
-        tx: &mut dyn Transmit,
-    ) -> usize {
+    /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
+    /// deflated.
+    fn flush_batch(&mut self, round: &mut Round, scratch: &mut Scratch, tx: &mut dyn Transmit) {
         scratch.plans.clear();
         scratch.leads.clear();
         scratch.wrote.clear();
         let (mut planned, mut deflated_bytes) = (0, 0);
-        for &key in batch {
+        while planned < BATCH_SESSIONS
+            && deflated_bytes <= BATCH_DEFLATED_BYTES
+            && let Some(slot) = round.take()
+        {
             planned += 1;
             let plan = plan(
                 &mut self.clients,
                 &self.limits,
                 &mut self.compressor,
                 &mut scratch.leads,
-                key,
+                slot,
             );
             deflated_bytes += self.compressor.take_bytes();
             scratch.plans.extend(plan);
-            if deflated_bytes > BATCH_DEFLATED_BYTES {
-                break;
-            }
         }
 
         let mut slices = recycle(std::mem::take(&mut scratch.slices));
@@ -167,7 +183,30 @@ impl Core {
         for (plan, outcome) in outcomes {
             self.apply(plan.key, plan.bytes, outcome);
         }
-        planned
+    }
+
+    /// A slot is free: no flush reaches its next session for what this one had to send.
+    pub(super) fn unlist(&mut self, slot: u32) {
+        for list in &mut self.clients.dirty {
+            list.remove(slot);
+        }
+        for round in &mut self.scratch.rounds {
+            round.waiting.remove(slot);
+        }
+    }
+
+    /// Sessions that say so are in exactly one list, and no other is in any.
+    pub(super) fn check_lists(&self) {
+        let lists = self.clients.dirty.iter().chain(self.scratch.waiting());
+        let lists: Vec<&SlotSet> = lists.collect();
+        for (slot, session) in &self.clients.sessions {
+            let within = lists.iter().filter(|list| list.contains(slot as u32));
+            let listed = usize::from(session.is_listed());
+            assert_eq!(within.count(), listed, "lists of the session in {slot}");
+        }
+        let listed = self.clients.sessions.iter().filter(|(_, s)| s.is_listed());
+        let slots: usize = lists.iter().map(|list| list.len()).sum();
+        assert_eq!(slots, listed.count(), "slots without a session");
     }
 
     /// Moves one queue by what the kernel took.
@@ -224,19 +263,17 @@ fn plan(
     limits: &Limits,
     compressor: &mut Compressor,
     leads: &mut Vec<u8>,
-    key: SessionKey,
+    slot: u32,
 ) -> Option<Plan> {
-    let session = clients.sessions.get_mut(key.slot as usize)?;
-    if session.generation() != key.generation {
-        return None;
-    }
+    let session = clients.sessions.get_mut(slot as usize)?;
+    let generation = session.generation();
     let from = leads.len();
     let stats = &mut clients.stats;
     let writes = session.prepare_write(limits.write_bytes_max, leads, |frame, client| {
         compressor.encode(frame, client, stats);
     });
     writes.then_some(Plan {
-        key,
+        key: SessionKey { slot, generation },
         leads: from..leads.len(),
         bytes: 0,
     })

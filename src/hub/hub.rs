@@ -125,8 +125,11 @@ impl<G: Gateway> Hub<G> {
 
     /// The socket is gone; the slot may be taken again.
     pub fn handle_released(&mut self, key: SessionKey) {
-        if self.core.clients.session(key).is_some() {
+        if let Some(session) = self.core.clients.session(key) {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
+            if session.is_listed() {
+                self.core.unlist(key.slot);
+            }
             self.core.clients.remove(key.slot);
         }
     }
@@ -310,6 +313,7 @@ impl<G: Gateway> Hub<G> {
     /// Everything that must always hold; panics otherwise. For simulations and tests.
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
+        self.core.check_lists();
         self.core.topics.check_invariants();
         assert_eq!(
             self.clients.len() as u64,

@@ -38,6 +38,7 @@ pub(crate) mod room;
 mod send_queue;
 mod session;
 mod shell;
+mod slot_set;
 mod stats;
 mod time;
 mod topics;

@@ -13,6 +13,9 @@ use slab::Slab;
 use super::keys::TopicKey;
 use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
 
+/// Members from which the order of their sessions in memory matters.
+const SCATTERED_MEMBERS_MIN: usize = 32;
+
 /// A session in a topic.
 #[derive(Clone, Copy, Debug)]
 struct Member {
@@ -35,6 +38,10 @@ struct Membership {
 struct Topic {
     name: TopicName,
     members: Vec<Member>,
+    /// A member stands before another one with a smaller slot, or has stood there.
+    out_of_order: bool,
+    /// Of the client that has joined last.
+    last_slot: u32,
     retained: Option<Arc<Frame>>,
     /// Counts the retained frames.
     retained_number: u32,
@@ -44,7 +51,19 @@ struct Topic {
     keys: Vec<ConflationKey>,
 }
 
+/// Whom a publication goes to.
+pub(super) struct Receivers<K> {
+    /// In no order that anyone may lean on.
+    pub(super) keys: K,
+    /// They are many, and a walk over their sessions would read memory here and there.
+    pub(super) scattered: bool,
+}
+
 impl Topic {
+    fn is_scattered(&self) -> bool {
+        self.out_of_order && self.members.len() >= SCATTERED_MEMBERS_MIN
+    }
+
     fn holds(&self, frame: &Arc<Frame>) -> bool {
         self.retained
             .as_ref()
@@ -103,6 +122,8 @@ impl Topics {
             return (Joined::Already, None);
         }
         let topic = &mut self.topics[key.0 as usize];
+        topic.out_of_order |= session.slot < topic.last_slot;
+        topic.last_slot = session.slot;
         joined.push(Membership {
             topic: key,
             member_at: topic.members.len() as u32,
@@ -163,11 +184,14 @@ impl Topics {
         if let Some(moved) = topic.members.get(gone.member_at as usize) {
             let list = &mut self.joined[moved.session.slot as usize];
             list[moved.joined_at as usize].member_at = gone.member_at;
+            topic.out_of_order = true;
         }
         room::shrink(&mut topic.members);
         if !topic.members.is_empty() {
             return None;
         }
+        topic.out_of_order = false;
+        topic.last_slot = 0;
         let name = topic.name.clone();
         self.forget_if_unused(gone.topic);
         Some(name)
@@ -208,17 +232,24 @@ impl Topics {
         Some(&mut self.topics[key.0 as usize].newest)
     }
 
-    /// Whom a publication goes to, in no order that anyone may lean on. A frame that was retained
-    /// quietly and is delivered now does not go again to those who got it when they joined.
-    pub(super) fn receivers(&self, publication: &Publication) -> impl Iterator<Item = SessionKey> {
+    /// Whom a publication goes to. A frame that was retained quietly and is delivered now does not
+    /// go again to those who got it when they joined.
+    pub(super) fn receivers(
+        &self,
+        publication: &Publication,
+    ) -> Receivers<impl Iterator<Item = SessionKey>> {
         let key = self.by_name.get(&publication.topic);
         let topic = key.map(|key| &self.topics[key.0 as usize]);
         let repeated = topic.filter(|t| t.holds(&publication.frame));
         let got = repeated.map(|t| t.retained_number);
         let members = topic.into_iter().flat_map(|t| &t.members);
-        members
+        let keys = members
             .filter(move |m| got != Some(m.retained))
-            .map(|m| m.session)
+            .map(|m| m.session);
+        Receivers {
+            scattered: topic.is_some_and(Topic::is_scattered),
+            keys,
+        }
     }
 
     /// A topic's members, in no order that anyone may lean on.
@@ -264,6 +295,8 @@ impl Topics {
         let key = TopicKey(self.topics.insert(Topic {
             name: name.clone(),
             members: Vec::new(),
+            out_of_order: false,
+            last_slot: 0,
             retained: None,
             retained_number: 0,
             newest: Weak::new(),

@@ -162,6 +162,11 @@ impl FrameReader {
         }
     }
 
+    /// The limit of a message, in bytes.
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max as usize
+    }
+
     /// Whether no frame and no fragmented message is open, so that the WebSocket state behind
     /// this reader may be replaced by a fresh one.
     pub fn between_messages(&self) -> bool {

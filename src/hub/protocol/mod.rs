@@ -13,6 +13,7 @@ pub use tungstenite::{Bytes, Utf8Bytes};
 
 pub use codec::Codec;
 pub(super) use codec::{CodecId, Coded, Encoding};
+use websocket::WebSocket;
 
 use super::{CloseCode, CloseReason, Incoming, Limits};
 use crate::wire::frame_reader::FrameScratch;
@@ -113,10 +114,46 @@ impl Speaks {
     };
 }
 
+/// The protocol of one client. WebSockets, which most clients speak, stand in the session itself;
+/// any other protocol is behind a pointer.
+#[derive(Debug)]
+pub(super) enum Spoken {
+    WebSocket(WebSocket),
+    Other(Box<dyn Protocol>),
+}
+
+impl Spoken {
+    fn protocol(&mut self) -> &mut dyn Protocol {
+        match self {
+            Self::WebSocket(websocket) => websocket,
+            Self::Other(other) => &mut **other,
+        }
+    }
+}
+
+impl Protocol for Spoken {
+    fn read(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        scratch: &mut FrameScratch,
+    ) -> Option<Step> {
+        self.protocol().read(input, out, scratch)
+    }
+
+    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
+        self.protocol().keep_alive(out)
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+        self.protocol().close(out, code);
+    }
+}
+
 /// A client whose request is answered.
 #[derive(Debug)]
 pub struct Greeted {
-    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) protocol: Spoken,
     pub(super) encoding: Encoding,
     /// Of [`Encoding::Coded`].
     pub(super) codec: Option<&'static Codec>,
@@ -126,7 +163,7 @@ impl Greeted {
     /// A client whose frames are encoded by `codec`.
     pub fn new(protocol: Box<dyn Protocol>, codec: &'static Codec) -> Self {
         Self {
-            protocol,
+            protocol: Spoken::Other(protocol),
             encoding: Encoding::Coded(codec.id()),
             codec: Some(codec),
         }

@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
-use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Step};
+use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Spoken, Step};
 use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded, Limits};
 use crate::wire::deflate::{self, STORED_HEADER_BYTES};
 use crate::wire::encode::{
@@ -36,7 +36,7 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     let accept = upgrade.accept_key();
     response::switching_protocols(out, &accept, params.as_ref(), request.subprotocol);
     Ok(Greeted {
-        protocol: Box::new(WebSocket::new(limits, params.is_some())),
+        protocol: Spoken::WebSocket(WebSocket::new(limits, params.is_some())),
         encoding: params.map_or(Encoding::Plain, Encoding::Deflate),
         codec: None,
     })
@@ -123,64 +123,99 @@ pub(in crate::hub) fn write_lead_header(
 
 // ---- one client
 
-/// Frames above this leave a buffer in the protocol context that never shrinks: the context is
-/// made anew behind them.
-const SMALL_FRAME_BYTES: usize = 4096;
-
-/// What is kept of one client's WebSocket.
+/// What is kept of one client's WebSocket: between two messages, no more than the reader.
 #[derive(Debug)]
-struct WebSocket {
+pub(in crate::hub) struct WebSocket {
     reader: FrameReader,
-    context: WebSocketContext,
-    message_bytes_max: usize,
+    /// Within a fragmented message, and once one side has closed. Otherwise a new one would know as
+    /// much, and need no memory.
+    context: Option<Box<WebSocketContext>>,
 }
+
+/// Every client has one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<WebSocket>() <= 72);
 
 impl WebSocket {
     fn new(limits: &Limits, deflate: bool) -> Self {
         Self {
             reader: FrameReader::new(limits.message_bytes_max, deflate),
-            context: context(limits.message_bytes_max),
-            message_bytes_max: limits.message_bytes_max,
+            context: None,
         }
     }
 
-    /// What reading one frame came to; `None` for one that asks for nothing.
-    fn judge(&mut self, outcome: Result<Received, Error>, control: &mut Vec<u8>) -> Option<Step> {
-        match outcome {
-            Ok(Received::Text(text)) => Some(Step::Message(Message::Text(text))),
-            Ok(Received::Binary(bytes)) => Some(Step::Message(Message::Binary(bytes))),
-            Ok(Received::Ping(_)) => {
-                self.flush(control);
-                Some(Step::Ping)
-            }
-            Ok(Received::Pong(_)) => Some(Step::Pong),
-            Ok(Received::Close(frame)) => {
-                self.flush(control);
-                Some(Step::PeerClosed(frame.map(|frame| frame.code.into())))
-            }
-            Err(Error::ConnectionClosed) => {
-                self.flush(control);
-                Some(Step::PeerClosed(None))
-            }
-            // A fragment: the message goes on.
-            Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
-            Err(Error::Utf8(_)) => Some(violation(FrameError::BadUtf8)),
-            Err(Error::Capacity(_)) => Some(violation(FrameError::TooBig)),
-            Err(_) => Some(violation(FrameError::Protocol(
-                "not a frame that may come here",
-            ))),
+    /// What one frame comes to; `None` for one that asks for nothing.
+    fn take_frame(&mut self, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
+        if let Some(context) = &mut self.context {
+            let step = read_frame(context, frame, control);
+            let between = self.reader.between_messages();
+            self.context
+                .take_if(|context| between && context.can_write());
+            return step;
         }
+        let mut context = new_context(self.reader.message_bytes_max());
+        let step = read_frame(&mut context, frame, control);
+        if !self.reader.between_messages() || !context.can_write() {
+            self.context = Some(Box::new(context));
+        }
+        step
     }
+}
 
-    /// Lets the context write the pong or close that it owes.
-    fn flush(&mut self, control: &mut Vec<u8>) {
-        let mut pipe = Pipe {
-            input: &[],
-            control,
-        };
-        // The pipe never fails; after a close there may be nothing to do.
-        let _ = self.context.flush(&mut pipe);
+/// What one frame comes to in its context.
+fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
+    let mut pipe = Pipe {
+        input: frame,
+        control,
+    };
+    let outcome = context.read(&mut pipe);
+    debug_assert!(
+        pipe.input.is_empty() || outcome.is_err(),
+        "a frame is taken whole"
+    );
+    judge(context, outcome, control)
+}
+
+/// What reading one frame came to; `None` for one that asks for nothing.
+fn judge(
+    context: &mut WebSocketContext,
+    outcome: Result<Received, Error>,
+    control: &mut Vec<u8>,
+) -> Option<Step> {
+    match outcome {
+        Ok(Received::Text(text)) => Some(Step::Message(Message::Text(text))),
+        Ok(Received::Binary(bytes)) => Some(Step::Message(Message::Binary(bytes))),
+        Ok(Received::Ping(_)) => {
+            flush(context, control);
+            Some(Step::Ping)
+        }
+        Ok(Received::Pong(_)) => Some(Step::Pong),
+        Ok(Received::Close(frame)) => {
+            flush(context, control);
+            Some(Step::PeerClosed(frame.map(|frame| frame.code.into())))
+        }
+        Err(Error::ConnectionClosed) => {
+            flush(context, control);
+            Some(Step::PeerClosed(None))
+        }
+        // A fragment: the message goes on.
+        Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
+        Err(Error::Utf8(_)) => Some(violation(FrameError::BadUtf8)),
+        Err(Error::Capacity(_)) => Some(violation(FrameError::TooBig)),
+        Err(_) => Some(violation(FrameError::Protocol(
+            "not a frame that may come here",
+        ))),
     }
+}
+
+/// Lets the context write the pong or close that it owes.
+fn flush(context: &mut WebSocketContext, control: &mut Vec<u8>) {
+    let mut pipe = Pipe {
+        input: &[],
+        control,
+    };
+    // The pipe never fails; after a close there may be nothing to do.
+    let _ = context.flush(&mut pipe);
 }
 
 impl Protocol for WebSocket {
@@ -196,23 +231,7 @@ impl Protocol for WebSocket {
                 Ok(None) => return None,
                 Err(error) => return Some(violation(error)),
             };
-            let frame_bytes = frame.len();
-            let mut pipe = Pipe {
-                input: frame,
-                control: out,
-            };
-            let outcome = self.context.read(&mut pipe);
-            debug_assert!(
-                pipe.input.is_empty() || outcome.is_err(),
-                "a frame is taken whole"
-            );
-            let step = self.judge(outcome, out);
-            if frame_bytes > SMALL_FRAME_BYTES
-                && self.reader.between_messages()
-                && self.context.can_write()
-            {
-                self.context = context(self.message_bytes_max);
-            }
+            let step = self.take_frame(frame, out);
             if step.is_some() {
                 return step;
             }
@@ -233,8 +252,10 @@ impl Protocol for WebSocket {
             code: code.code.into(),
             reason: code.text.into(),
         };
-        let _ = self.context.close(&mut pipe, Some(frame));
-        let _ = self.context.flush(&mut pipe);
+        let new = || Box::new(new_context(self.reader.message_bytes_max()));
+        let context = self.context.get_or_insert_with(new);
+        let _ = context.close(&mut pipe, Some(frame));
+        let _ = context.flush(&mut pipe);
     }
 }
 
@@ -247,7 +268,7 @@ fn violation(error: FrameError) -> Step {
     Step::Violation(CloseCode::bare(error.close_code()), reason)
 }
 
-fn context(message_bytes_max: usize) -> WebSocketContext {
+fn new_context(message_bytes_max: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         // Nothing is kept per connection: the frame reader hands over whole frames.
         .read_buffer_size(0)

@@ -3,6 +3,7 @@
 use super::phase::{Phase, Ping};
 use super::timers::Timer;
 use super::{Session, Timers};
+use crate::hub::protocol::Protocol as _;
 use crate::hub::{CloseReason, Limits, Now};
 
 /// One thing that is due; when it is done, the session is armed again for the next.

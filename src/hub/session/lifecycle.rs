@@ -4,7 +4,7 @@ use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Reading, Sending, Session};
 use crate::admission::TokenBucket;
-use crate::hub::protocol::Greeted;
+use crate::hub::protocol::{Greeted, Protocol as _};
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
 use crate::wire::head::HeadError;

@@ -15,7 +15,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::deflated::Inflates;
-use super::protocol::{Codec, Encoding, Step};
+use super::protocol::{Codec, Encoding, Protocol as _, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
@@ -255,6 +255,11 @@ impl Session {
         }
         self.sending = Sending::Listed;
         Some(usize::from(self.queue.encoding() != Encoding::Plain))
+    }
+
+    /// In a list of the next flush, or of the one under way.
+    pub(super) fn is_listed(&self) -> bool {
+        self.sending == Sending::Listed
     }
 
     /// Nothing is known of the client's window any more.

@@ -2,7 +2,7 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use crate::hub::protocol::Protocol;
+use crate::hub::protocol::Spoken;
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
 
@@ -57,7 +57,7 @@ pub(super) struct Head {
 /// A client that gets messages.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) protocol: Spoken,
     pub(super) ping: Ping,
     /// A close waits for data to go out: all of it, or what the kernel takes at once.
     pub(super) close: Option<PendingClose>,

@@ -1,0 +1,157 @@
+//! In which order clients are written to: that of their slots, from a start that moves on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use weirgate::hub::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
+
+use super::symbols;
+use crate::world::World;
+use crate::world::toys::{In, Symbols};
+
+/// More than two batches of a flush, and members enough for their order to matter.
+const CLIENTS: usize = 300;
+
+/// Takes everything, and notes for whom. Has time for so many batches.
+#[derive(Default)]
+struct Notes {
+    keys: Vec<SessionKey>,
+    batches: usize,
+}
+
+impl Transmit for Notes {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        self.batches -= 1;
+        for write in batch {
+            self.keys.push(write.key);
+            wrote.push(Ok(write.slices.iter().map(|slice| slice.len()).sum()));
+        }
+    }
+
+    fn has_time(&self) -> bool {
+        self.batches > 0
+    }
+}
+
+/// Members of `A`. Most of the first have gone, others have their slots.
+fn churned(clients: usize) -> (World<Symbols>, BTreeSet<SessionKey>) {
+    let mut world = symbols(Limits::default());
+    let mut keys: Vec<_> = (0..clients).map(|_| member(&mut world)).collect();
+    for round in 0..4 {
+        for n in 0..clients / 5 {
+            let gone = keys.swap_remove((n * 7919 + round) % keys.len());
+            world.end(gone, false);
+        }
+        keys.resize_with(clients, || member(&mut world));
+    }
+    (world, keys.into_iter().collect())
+}
+
+fn member(world: &mut World<Symbols>) -> SessionKey {
+    let key = world.connect("/ws", None);
+    world.text(key, "sub A");
+    key
+}
+
+/// Publishes to all members, and flushes so many batches; who was written to, in this order.
+fn written(world: &mut World<Symbols>, publish: bool, batches: usize) -> Vec<SessionKey> {
+    if publish {
+        let message = In::Publish("A".to_owned(), "x".to_owned());
+        world.hub.handle_input(world.now, message);
+    }
+    let mut notes = Notes {
+        batches,
+        ..Notes::default()
+    };
+    while world.hub.flush(world.now, &mut notes) && notes.has_time() {}
+    notes.keys
+}
+
+fn topic() -> TopicName {
+    TopicName::from("A".to_owned())
+}
+
+/// How often a slot follows a larger one.
+fn descents(keys: &[SessionKey]) -> usize {
+    let pairs = keys.windows(2);
+    pairs.filter(|pair| pair[0].slot > pair[1].slot).count()
+}
+
+#[test]
+fn clients_are_written_to_in_the_order_of_their_slots() {
+    for clients in [40, CLIENTS] {
+        let (mut world, all) = churned(clients);
+        let members: Vec<_> = world.hub.core().members(&topic()).collect();
+        assert!(descents(&members) > 3, "out of order");
+        for _ in 0..5 {
+            let keys = written(&mut world, true, usize::MAX);
+            assert_eq!(keys.len(), clients, "one write each");
+            assert_eq!(BTreeSet::from_iter(keys.iter().copied()), all);
+            assert!(descents(&keys) <= 1, "once around");
+        }
+    }
+}
+
+/// Many slots between those of the members have nothing to send.
+#[test]
+fn nobody_is_always_last() {
+    const TURNS: usize = 200;
+    let mut world = symbols(Limits::default());
+    for n in 0..CLIENTS {
+        match n % 29 {
+            0 => member(&mut world),
+            _ => world.connect("/ws", None),
+        };
+    }
+    let members = world.hub.core().member_count(&topic());
+    let mut last: BTreeMap<SessionKey, usize> = BTreeMap::new();
+    for _ in 0..TURNS {
+        let keys = written(&mut world, true, usize::MAX);
+        assert_eq!(keys.len(), members);
+        *last.entry(keys[members - 1]).or_default() += 1;
+    }
+    assert_eq!(last.len(), members, "each is the last one now and then");
+    let most = last.values().max().expect("some");
+    assert!(*most <= 2 * TURNS / members, "{last:?}");
+}
+
+/// A client that has had its write in a flush waits until the flush has reached everybody.
+#[test]
+fn a_flush_goes_on_with_those_that_it_has_not_reached() {
+    let (mut world, all) = churned(CLIENTS);
+    let first = written(&mut world, true, 1);
+    assert!(first.len() < CLIENTS && world.hub.is_flushing());
+    let rest = written(&mut world, true, 2);
+    let reached: BTreeSet<_> = first.iter().chain(&rest).copied().collect();
+    assert_eq!(reached, all, "everybody, before anybody has a second write");
+    assert_eq!(first.len() + rest.len(), CLIENTS);
+    assert!(world.hub.has_to_flush(), "the first have another message");
+    let again = written(&mut world, false, usize::MAX);
+    let again: BTreeSet<_> = again.into_iter().collect();
+    assert_eq!(again, first.into_iter().collect());
+    world.hub.check_invariants();
+}
+
+/// The slot of a client that a flush has not reached is taken by another client.
+#[test]
+fn a_flush_writes_nothing_to_the_next_client_in_a_slot() {
+    let (mut world, all) = churned(CLIENTS);
+    let first = written(&mut world, true, 1);
+    let mut waiting = all.iter().filter(|key| !first.contains(key));
+    let gone = *waiting.next().expect("one that was not reached");
+    world.held = true;
+    world.hub.handle_ended(world.now, gone, false);
+    while let Some(effect) = world.hub.poll_effect() {
+        let Effect::Release { key, .. } = effect else {
+            panic!("{effect:?}");
+        };
+        world.hub.handle_released(key);
+    }
+    world.hub.check_invariants();
+    let next = world.accept(usize::MAX);
+    assert_eq!(next.slot, gone.slot);
+    let rest = written(&mut world, false, usize::MAX);
+    assert_eq!(rest.len(), CLIENTS - first.len() - 1);
+    assert!(rest.iter().all(|key| key.slot != gone.slot));
+    world.hub.check_invariants();
+}
