@@ -17,6 +17,7 @@ use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
     Publication, SessionKey,
 };
+use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Parts};
 use weirgate::wire::head::RequestHead;
 use world::client::{frame, request};
@@ -76,16 +77,20 @@ impl Feed for Nothing {
 /// Runs until the test binary ends.
 fn start() -> SocketAddr {
     let mut common = CommonSettings::default();
-    common.reactor.listen.addr = ([127, 0, 0, 1], 0).into();
+    common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     let (send, listening) = mpsc::channel();
     thread::spawn(move || {
         Parts::new("toy", common, Nothing::default(), Toy)
             .run(Clock::start(), |listening| {
-                send.send(listening.addr).expect("the test listens");
+                send.send(listening.addrs[0].clone())
+                    .expect("the test listens");
             })
             .expect("the loop runs");
     });
-    listening.recv().expect("it listens")
+    match listening.recv().expect("it listens") {
+        ListenAddr::Tcp(addr) => addr,
+        ListenAddr::Unix(_) => unreachable!("a port was asked for"),
+    }
 }
 
 /// One read of the loop.

@@ -79,7 +79,7 @@ fn behind_a_trusted_proxy_each_client_has_places_of_its_own() {
         .hub
         .core()
         .peer(first)
-        .map(|peer| peer.ip().to_string());
+        .map(|peer| peer.client().to_string());
     assert_eq!(peer.as_deref(), Some(PROXY));
     let client = world.hub.core().client_addr(first).map(|ip| ip.to_string());
     assert_eq!(client.as_deref(), Some("198.51.100.7"));
