@@ -124,8 +124,13 @@ impl Session<'_> {
     fn wait(&mut self, watchdog: &Watchdog, timeout: Duration) -> Ready {
         let mut ready = Ready::Nothing;
         let (subscriptions, bus) = (&*self.subscriptions, self.bus);
+        let stopped = self.relay.link.stopped().clone();
         let Ok(found) = self.relay.spin(timeout, || {
-            ready = look(subscriptions, bus, watchdog);
+            ready = match stopped.try_recv() {
+                Err(TryRecvError::Disconnected) => Ready::Stopped,
+                Err(TryRecvError::Empty) => look(subscriptions, bus, watchdog),
+                Ok(never) => match never {},
+            };
             Ok::<_, Infallible>(!matches!(ready, Ready::Nothing))
         });
         if !found {
