@@ -130,15 +130,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn accept(&mut self, now: Now, until_us: u64) {
-        if self.hub.takes_no_more() {
-            // Balancers and clients go elsewhere at once.
-            self.listeners.close();
-            return;
-        }
         // Of a port that other processes listen on too, new clients are theirs from the stop on.
         let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
         if gives_way {
+            // What waits here is accepted once more, also where the stop has nobody to close.
             self.listeners.look_again();
+        } else if self.hub.takes_no_more() {
+            // Balancers and clients go elsewhere at once.
+            self.listeners.close();
+            return;
         }
         for accepted in 0..self.settings.budgets.accepts_max {
             if accepted > 0 && self.clock.mono_us() >= until_us {
