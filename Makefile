@@ -109,8 +109,8 @@ proxy-load: deps build ## 1 GB up and down through the proxy of events, beside n
 
 EVENTS := $(TARGET)/release/loadtest events
 
-events-load: build ## Requests, a service that hangs, pushes and devices that never read, events gateway (20 minutes)
-	for what in requests hang push never-read; do \
+events-load: build ## Requests, a service that hangs, pushes (to two instances too) and devices that never read, events gateway (25 minutes)
+	for what in requests hang push instances never-read; do \
 	    $(EVENTS) $$what --server "$(TARGET)/release/weirgate events"; \
 	done
 
