@@ -28,7 +28,6 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub(super) struct Outbox {
     pub(super) messages: Receiver<Outgoing>,
-    wake: Option<Wake>,
 }
 
 /// A message on its way.
@@ -51,9 +50,9 @@ pub(super) fn publisher(wake: Option<Wake>) -> (Publisher, Outbox) {
     let publisher = Publisher {
         sender,
         bytes: Arc::default(),
-        wake: wake.clone(),
+        wake,
     };
-    (publisher, Outbox { messages, wake })
+    (publisher, Outbox { messages })
 }
 
 impl Publisher {
@@ -79,13 +78,6 @@ impl Publisher {
 }
 
 impl Outbox {
-    /// The thread that writes is awake: what is published from here on wakes it again.
-    pub(super) fn awake(&self) {
-        if let Some(wake) = &self.wake {
-            wake.awake();
-        }
-    }
-
     /// Forgets what waits: it was meant for a connection that is gone.
     pub(super) fn discard(&self) {
         self.messages.try_iter().for_each(drop);

@@ -24,6 +24,7 @@ use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::BusStatus;
+use crate::wake::Wake;
 
 /// Messages are taken while less than this waits for the socket.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
@@ -39,6 +40,8 @@ pub struct RedisPublisher {
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
     outbox: Outbox,
+    /// What wakes this thread.
+    wake: Wake,
     lines: LogBudget,
     /// The sentinel that answered last.
     first_sentinel: usize,
@@ -56,13 +59,14 @@ impl RedisPublisher {
         let tls = tls_config(&settings)?;
         let waiter = Waiter::new("the Redis publisher");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
-        let (handle, outbox) = publisher::publisher(Some(wake));
+        let (handle, outbox) = publisher::publisher(Some(wake.clone()));
         let publisher = Self {
             settings,
             status,
             tls,
             waiter,
             outbox,
+            wake,
             lines: LogBudget::new(LINES_PER_SECOND),
             first_sentinel: 0,
         };
@@ -80,6 +84,7 @@ impl RedisPublisher {
         let mut session = Session {
             connection,
             outbox: &self.outbox,
+            wake: &self.wake,
             lines: &mut self.lines,
             relay,
             asked: VecDeque::new(),
@@ -120,6 +125,7 @@ impl Bus for RedisPublisher {
 struct Session<'a, 'w> {
     connection: Connection<'w>,
     outbox: &'a Outbox,
+    wake: &'a Wake,
     lines: &'a mut LogBudget,
     relay: &'a Relay<RedisError>,
     /// When each command without an answer was queued.
@@ -130,7 +136,8 @@ impl Session<'_, '_> {
     /// Writes what there is, reads once, and waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         let lost = |source| RedisError::Lost { source };
-        self.outbox.awake();
+        // What is published from here on wakes this thread again.
+        self.wake.awake();
         self.take()?;
         self.connection.flush().map_err(lost)?;
         if self.connection.read().map_err(lost)? {

@@ -1,5 +1,10 @@
 //! The connection to the bus between instances: Redis or NATS, as the URL says.
 
+#![cfg_attr(
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "some of it is for one of the buses only")
+)]
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
