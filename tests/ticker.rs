@@ -143,7 +143,7 @@ fn its_own_setting_is_one_among_the_others() {
         "Ticks:\n",
         "--tick-interval-ms <MS>",
         "[default: 250]",
-        "--listen <ADDR>",
+        "--listen <ADDR|unix:PATH>",
     ] {
         assert!(help.contains(part), "{part}: {help}");
     }

@@ -298,6 +298,23 @@ impl Sockets {
         outcome
     }
 
+    /// The poll told that the socket takes bytes again. A unix socket stops asking: the loop would
+    /// be woken for every message that its client reads.
+    pub(super) fn has_room(&mut self, key: SessionKey) {
+        let Some(socket) = self
+            .slots
+            .get_mut(key.slot as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if socket.generation == key.generation && socket.asks_for_room && is_unix(&socket.stream) {
+            let stream = &mut socket.stream;
+            let asked = self.registry.reregister(stream, token(key), READABLE);
+            socket.asks_for_room = asked.is_err();
+        }
+    }
+
     /// From here on the poll tells when the socket takes bytes again; at once, if it does already.
     fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
         let Some(socket) = self
@@ -316,6 +333,13 @@ impl Sockets {
         socket.asks_for_room = true;
         Ok(())
     }
+}
+
+/// The kernel tells of room in a unix socket with each read at its other end, in TCP only where a
+/// write was refused before (unix(7), `SOCK_NOSPACE`).
+fn is_unix(stream: &TcpStream) -> bool {
+    let addr = SockRef::from(stream).local_addr();
+    addr.is_ok_and(|addr| addr.is_unix())
 }
 
 fn token(key: SessionKey) -> Token {

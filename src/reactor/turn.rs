@@ -308,6 +308,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 let key = SessionKey::from_bits(bits as u64);
                 self.note_unread(key, Unread::of(event));
                 if event.is_writable() {
+                    self.sockets.has_room(key);
                     self.hub.handle_writable(now, key);
                 }
             }

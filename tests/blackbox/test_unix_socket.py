@@ -1,6 +1,7 @@
 """A unix socket to listen on: its file, its clients, the proxies in front that deploy/ has recipes for."""
 import asyncio
 import http.client
+import json
 import os
 import signal
 import socket
@@ -178,6 +179,37 @@ async def test_a_client_that_does_not_read_skips_and_is_fresh_again(start_weirga
     taken = slow.messages
     await slow.wait_for(lambda c: c.messages > taken + 100, 10, "messages again")
     assert slow.open and other.open
+
+
+async def test_the_loop_sleeps_while_clients_read(start_weirgate, path):
+    weirgate = start_weirgate(*both(path, "--rate-hz", "100", "--levels", "200")).wait_ready()
+    clients = [await connect(0, unix=path) for _ in range(40)]
+    for client in clients:
+        client.stop_reading()
+    # Every socket is full once. The kernel then tells of room in a unix socket with each read of its client.
+    await until(lambda: scrape(weirgate).sum("weirgate_messages_conflated_total") > 40 * 20, 30, "skipped messages")
+    for client in clients:
+        client.transport.resume_reading()
+    taken = [client.messages for client in clients]
+    for client, n in zip(clients, taken):
+        await client.wait_for(lambda c: c.messages > n + 200, 20, "messages again")
+
+    def counts():
+        stats = json.loads(weirgate.get("/stats")[2])
+        subjects = stats["bus"]["subjects"].values()
+        return stats["loop"]["turns"], sum(subject["messages"] for subject in subjects)
+
+    for client in clients:
+        client.stop_reading()
+    before = counts()
+    for _ in range(20):
+        # One after the other, so that each read would be an event of its own: 800 of them.
+        for client in clients:
+            client.transport.resume_reading()
+            await asyncio.sleep(0.002)
+            client.stop_reading()
+    turns, messages = (now - then for now, then in zip(counts(), before))
+    assert turns < 3 * messages, f"{turns} turns for {messages} messages"
 
 
 async def test_the_admin_pages_have_a_socket_too(start_weirgate, path):
