@@ -6,7 +6,7 @@ import pytest
 from processes import ROOT, weirgate_binary
 
 # The words of others that the pages quote.
-OTHERS = {"--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now", "--signal",
+OTHERS = {"--scale", "--unix-socket", "--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now", "--signal",
           "--remap-path-prefix"}
 
 

@@ -64,8 +64,15 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     source.until("!channel:trade:*");
     eventually("it connected", || source.status.connected());
     eventually("it is refused", || source.status.refused() > 0);
+    let counts_as_away =
+        || !source.status.subscribed() && source.status.away_since_unix_ms().is_some();
+    eventually(
+        "nothing is subscribed, and that counts as away",
+        counts_as_away,
+    );
+    // It stays so.
     thread::sleep(Duration::from_millis(300));
-    assert!(!source.status.subscribed() && source.status.away_since_unix_ms().is_some());
+    assert!(counts_as_away());
     assert!(
         source.status.is_subscription_refused(),
         "/ready tells at once"

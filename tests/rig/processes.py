@@ -204,6 +204,8 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.process = None
+        # A replica writes what its master sends into its directory, and a server reads that when it starts.
+        self.directory = tempfile.TemporaryDirectory(prefix="weirgate-redis-")
         self.start()
 
     def start(self, seconds=20):
@@ -211,7 +213,7 @@ class RedisServer:
         if self.process:
             self.process.discard()
         self.process = Process([system_binary("redis-server", "redis-server"), "--port", self.port, "--bind", "127.0.0.1",
-                                "--save", "", "--appendonly", "no", *self.args])
+                                "--dir", self.directory.name, "--save", "", "--appendonly", "no", *self.args])
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
