@@ -9,6 +9,7 @@ import websockets
 from browser import open_page
 from bus import publisher
 from processes import ROOT
+from waiting import until
 
 # Chromium takes a core for itself: one at a time.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -198,6 +199,71 @@ async def test_a_feed_that_stops_is_stale_within_3_s(nats, start_weirgate):
         await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "fresh again")
         assert await page.js("document.querySelector('.is-stale')") is None
         nothing_wrong(page, weirgate)
+
+
+async def test_a_paused_view_says_so_and_its_price_is_dimmed(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        await connected(page)
+        await page.until("document.getElementById('spot').textContent !== '–'", 10, "a price")
+        await page.js("document.getElementById('pause').click()")
+        assert await page.text("#status") == "Paused"
+        assert await page.js("document.getElementById('pill').dataset.status") == "paused"
+        held = await page.text("#spot")
+        opacity = "Number(getComputedStyle(document.getElementById('spot')).opacity)"
+        assert await page.js(opacity) < 0.6
+        await asyncio.sleep(1.5)
+        assert await page.text("#spot") == held
+        await page.js("document.getElementById('pause').click()")
+        await page.until(f"document.getElementById('spot').textContent !== '{held}'", 10, "it moves again")
+        assert await page.text("#status") == "Live"
+        assert await page.js(opacity) == 1
+        nothing_wrong(page, weirgate)
+
+
+async def test_an_invented_market_is_called_simulated_and_a_real_one_is_not(nats, start_weirgate):
+    shown = "!document.getElementById('simulated').hidden"
+    demo, real = start_weirgate("demo").wait_ready(), start_weirgate(nats=nats).wait_ready()
+    async with open_page(demo.http_url) as page:
+        await page.until(shown, 10, "the badge")
+        nothing_wrong(page, demo)
+    async with open_page(real.http_url) as page:
+        await connected(page)
+        await asyncio.sleep(1)
+        assert not await page.js(shown)
+        nothing_wrong(page, real)
+
+
+async def test_a_bus_that_is_away_is_told_apart_from_a_quiet_market(start_nats, start_weirgate):
+    nats = start_nats()
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
+        await connected(page)
+        await bus.flow({"n": 1})
+        await page.until("document.getElementById('status').textContent === 'Stale'", 20, "a quiet market")
+        nats.kill()
+        await page.until("document.getElementById('status').textContent === 'NATS is away'", 20, "the bus is away")
+        nats.start()
+        await page.until("document.getElementById('status').textContent === 'Stale'", 30, "quiet again")
+
+
+async def test_pages_of_operators_elsewhere_have_no_link(start_weirgate):
+    weirgate = start_weirgate("demo", "--admin-addr", "127.0.0.1:0")
+    await until(lambda: weirgate.get("/health")[0] == 200, 10, "it listens")
+    async with open_page(weirgate.http_url) as page:
+        await page.until("document.getElementById('operators') === null", 10, "the links are gone")
+        assert "weirgate.js" in await page.text("footer")
+
+
+async def test_at_320_px_every_price_is_whole(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url, width=320, height=700) as page:
+        await connected(page)
+        await page.until("document.querySelectorAll('#ladder .price').length > 3", 10, "prices")
+        cut = "[...document.querySelectorAll('#ladder .price')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+        assert await page.js(cut) == 0
+        await page.until("!document.getElementById('simulated').hidden", 10, "the badge")
+        assert await page.js("document.getElementById('simulated').getBoundingClientRect().right") <= 320
 
 
 async def test_a_server_that_is_killed_and_started_is_back_within_5_s(start_weirgate):

@@ -3,6 +3,7 @@ import { connect } from "../weirgate.js";
 import { drawFlow } from "./flow.js";
 import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
+import { ask, removeDeadLinks, server } from "./server.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
 
 /** Told well within the 3 s that are promised. */
@@ -131,9 +132,11 @@ function statusTexts(now) {
   switch (feed.status) {
     case "connecting": return feed.lastClose ? ["Reconnecting", "Connection lost, reconnecting"] : ["Connecting", "Connecting"];
     case "waiting": return [`Reconnecting in ${wait} s`, "Connection lost, reconnecting"];
-    case "stale": return ["Stale", "Connected, but the data is stale"];
+    case "stale": return server.isBusAway
+      ? ["NATS is away", "Connected, but the server gets no data: NATS is away"]
+      : ["Stale", "Connected, but the data is stale"];
     case "closed": return [`Closed: ${closeText(feed.lastClose)}`, "Closed by the server. The button Reconnect tries again."];
-    default: return ["Live", "Connected, the data is live"];
+    default: return isPaused ? ["Paused", "The view is paused, the data comes on"] : ["Live", "Connected, the data is live"];
   }
 }
 
@@ -168,7 +171,10 @@ function tick() {
   const now = performance.now(), isStale = freshAt !== null && feed.status !== "open" && now - freshAt >= STALE_MS;
   const [label, spoken] = statusTexts(now);
   put(byId("status"), label);
-  attribute(byId("pill"), "data-status", feed.status);
+  attribute(byId("pill"), "data-status", isPaused && feed.status === "open" ? "paused" : feed.status);
+  if (feed.status !== "open") ask(now);
+  byId("simulated").hidden = !server.isSimulated;
+  document.body.classList.toggle("is-old", isStale || isPaused);
   speak(spoken, now);
   byId("main").classList.toggle("is-stale", isStale);
   byId("about").classList.toggle("stale", isStale);
@@ -203,6 +209,8 @@ byId("pause").onclick = () => {
   tick();
 };
 document.addEventListener("visibilitychange", tick);
+ask();
+removeDeadLinks(byId("operators"));
 setInterval(tick, TICK_MS);
 draw();
 tick();

@@ -24,7 +24,7 @@ struct File {
     text: &'static str,
 }
 
-static FILES: [File; 8] = [
+static FILES: [File; 9] = [
     File {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -44,6 +44,7 @@ static FILES: [File; 8] = [
     script("/page/ladder.js", include_str!("ladder.js")),
     script("/page/flow.js", include_str!("flow.js")),
     script("/page/predictions.js", include_str!("predictions.js")),
+    script("/page/server.js", include_str!("server.js")),
 ];
 
 const fn script(path: &'static str, text: &'static str) -> File {
