@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::RunError;
 use super::bus_away::BusAway;
 use super::common::CommonSettings;
+use super::freed_memory;
 use super::log_filter::LogFilterFile;
 use super::process::{bound_connections, build, seed};
 use super::reload::{Reload, Reloads};
@@ -303,6 +304,7 @@ fn watch(
         line.start(Arc::clone(telemetry))
             .map_err(RunError::Thread)?;
     }
+    freed_memory::start(Arc::clone(telemetry)).map_err(RunError::Thread)?;
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);

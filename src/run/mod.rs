@@ -9,6 +9,7 @@
 //! | `reload` | what is read again at SIGHUP, and key files when they change |
 //! | `log_filter` | the log filter, and the file that it may be in |
 //! | `bus_away` | the end when the bus stays away, where that is asked for |
+//! | `freed_memory` | memory of clients that have left, given back to the system |
 //! | `stats_line` | the numbers that a gateway logs of itself |
 //! | `systemd` | what systemd is told, where it started the process |
 //!
@@ -17,6 +18,7 @@
 
 mod bus_away;
 mod common;
+mod freed_memory;
 mod gateway;
 mod kind;
 mod log_filter;
