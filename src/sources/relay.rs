@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::outage::{Failure, Outages};
-use super::{LoopGone, SourceLink};
+use super::{LoopGone, Source, SourceLink};
 use crate::feeds::{BusEvent, Fault};
 use crate::spin::Spin;
 use crate::telemetry::BusStatus;
@@ -28,9 +28,23 @@ pub(super) trait Bus {
     /// Whether what is published during an outage is lost. `false`: the bus keeps it for us.
     const OUTAGE_LOSES_MESSAGES: bool;
 
+    /// What others read of the bus.
+    fn status(&self) -> &Arc<BusStatus>;
+
+    /// The first wait before another attempt to connect, and the longest, milliseconds: each is twice
+    /// the one before.
+    fn reconnect_delays_ms(&self) -> (u64, u64);
+
     /// One connection, from the attempt to make it to its loss. Calls [`Relay::stands`] as soon as
     /// all subscriptions stand.
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
+}
+
+/// The thread of every bus: connection after connection, until the loop is gone.
+impl<B: Bus + Send> Source for B {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        Relay::new(link, &*self).run(&mut *self);
+    }
 }
 
 /// Why work on a connection ended.
@@ -58,25 +72,20 @@ pub(super) struct Relay<E> {
 }
 
 impl<E: Error> Relay<E> {
-    /// Attempts to connect follow each other after `delay_min_ms`, doubling up to `delay_max_ms`.
-    pub(super) fn new(
-        link: SourceLink,
-        status: Arc<BusStatus>,
-        delay_min_ms: u64,
-        delay_max_ms: u64,
-    ) -> Self {
+    fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
+        let (delay_min_ms, delay_max_ms) = bus.reconnect_delays_ms();
         // Processes that start together in containers can have the same clock and process id.
         let seed = RandomState::new().hash_one(link.now().mono_us);
         Self {
             spin: Spin::new(link.spin_us()),
             link,
-            status,
+            status: Arc::clone(bus.status()),
             outages: Outages::new(delay_min_ms, delay_max_ms, seed),
         }
     }
 
     /// Connects again and again, until the loop is gone.
-    pub(super) fn run<B: Bus<Error = E>>(mut self, bus: &mut B) {
+    fn run<B: Bus<Error = E>>(mut self, bus: &mut B) {
         while let Stop::Bus(error) = bus.connect_and_relay(&mut self) {
             if self.is_away::<B>(&error).is_err() {
                 return;
@@ -168,6 +177,14 @@ mod tests {
     /// A bus whose connections end as the list says.
     struct Toy<const LOSES: bool> {
         connections: VecDeque<Connection>,
+        status: Arc<BusStatus>,
+    }
+
+    fn toy<const LOSES: bool>(connections: &[Connection]) -> Toy<LOSES> {
+        Toy {
+            connections: connections.iter().copied().collect(),
+            status: Arc::new(BusStatus::new(&[], 1)),
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -190,6 +207,14 @@ mod tests {
         const NAME: &'static str = "the toy bus";
         const OUTAGE_LOSES_MESSAGES: bool = LOSES;
 
+        fn status(&self) -> &Arc<BusStatus> {
+            &self.status
+        }
+
+        fn reconnect_delays_ms(&self) -> (u64, u64) {
+            (1, 1)
+        }
+
         fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {
             match self.connections.pop_front() {
                 None => Stop::LoopGone,
@@ -202,19 +227,18 @@ mod tests {
         }
     }
 
-    fn relay(room: usize) -> (Relay<Trouble>, Receiver<BusEvent>, Arc<BusStatus>) {
+    /// Both ends of the channel to the loop, with room for so many events.
+    fn link(room: usize) -> (SourceLink, Receiver<BusEvent>) {
         let (sender, events) = bounded(room);
-        let status = Arc::new(BusStatus::new(&[], 1));
         let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
-        let relay = Relay::new(link, Arc::clone(&status), 1, 1);
-        (relay, events, status)
+        (link, events)
     }
 
     fn told<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
-        let (relay, events, status) = relay(64);
-        relay.run(&mut Toy::<LOSES> {
-            connections: connections.iter().copied().collect(),
-        });
+        let (link, events) = link(64);
+        let toy = Box::new(toy::<LOSES>(connections));
+        let status = Arc::clone(&toy.status);
+        toy.run(link);
         let name = |event: BusEvent| match event {
             BusEvent::Up => "up",
             BusEvent::Down(_) => "down",
@@ -243,9 +267,9 @@ mod tests {
 
     #[test]
     fn a_loop_that_ends_ends_a_source_that_waits_for_room() {
-        let (relay, events, _) = relay(1);
-        let connections = VecDeque::from([Connection::Lost; 3]);
-        let thread = thread::spawn(move || relay.run(&mut Toy::<false> { connections }));
+        let (link, events) = link(1);
+        let toy = Box::new(toy::<false>(&[Connection::Lost; 3]));
+        let thread = thread::spawn(move || toy.run(link));
         assert!(matches!(events.recv(), Ok(BusEvent::Up)));
         drop(events);
         assert!(thread.join().is_ok());

@@ -88,6 +88,16 @@ fn a_restart_resumes_the_durable_with_what_came_meanwhile() {
     assert_eq!(flow, ["flow 0", "flow 1"]);
 }
 
+/// A durable for the levels that another client has made.
+fn durable_of_another() -> ConsumerConfig {
+    ConsumerConfig {
+        durable_name: Some("gateway_levels".into()),
+        deliver_subject: Some("odd.place.of.another".into()),
+        filter_subject: LEVELS.into(),
+        ..ConsumerConfig::default()
+    }
+}
+
 #[test]
 fn a_durable_of_another_client_is_resumed_as_it_is() {
     let server = NatsServer::start();
@@ -96,12 +106,9 @@ fn a_durable_of_another_client_is_resumed_as_it_is() {
     js.add_consumer(
         "LEVEL_SIGNALS",
         ConsumerConfig {
-            durable_name: Some("gateway_levels".into()),
-            deliver_subject: Some("odd.place.of.another".into()),
-            filter_subject: LEVELS.into(),
             idle_heartbeat: Duration::from_millis(200),
             flow_control: true,
-            ..ConsumerConfig::default()
+            ..durable_of_another()
         },
     )
     .expect("a durable");
@@ -158,12 +165,9 @@ fn a_consumer_that_waits_for_each_acknowledgement_is_not_held_up() {
     js.add_consumer(
         "LEVEL_SIGNALS",
         ConsumerConfig {
-            durable_name: Some("gateway_levels".into()),
-            deliver_subject: Some("odd.place.of.another".into()),
-            filter_subject: LEVELS.into(),
             ack_policy: AckPolicy::Explicit,
             max_ack_pending: 1,
-            ..ConsumerConfig::default()
+            ..durable_of_another()
         },
     )
     .expect("a durable");

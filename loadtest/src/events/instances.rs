@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::push::{Part, Pushes, part};
+use super::push::{Part, Pushes, losses, part, two_ways};
 use super::pusher::Pusher;
 use super::rounds::Rounds;
 use super::service::Service;
@@ -19,8 +19,8 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind};
 use crate::http;
 use crate::launch::{self, Program};
-use crate::report::{self, row, spread_text, table};
-use crate::stats::{Spread, spread};
+use crate::report;
+use crate::stats::Spread;
 
 /// Until the instances know each other.
 const MEET_US: u64 = 20_000_000;
@@ -174,31 +174,13 @@ fn spread_devices(
 
 impl Outcome {
     fn text(&self) -> String {
-        let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
-        for (name, parts) in [("instances", &self.instances), ("single", &self.single)] {
-            let of = |of: fn(&Part) -> f64| {
-                spread_text(spread(&parts.iter().map(of).collect::<Vec<_>>()))
-            };
-            rows.push(row(&[&name, &of(|p| p.last_ms), &of(|p| p.cpu_ms)]));
-        }
-        rows.push(row(&[
-            &"instances over single",
-            &spread_text(self.time_ratio),
-            &spread_text(self.cpu_ratio),
-        ]));
-        format!("{}{} devices\n", table(&rows), self.devices)
+        let ways = [("instances", &*self.instances), ("single", &*self.single)];
+        let table = two_ways(ways, [self.time_ratio, self.cpu_ratio]);
+        format!("{table}{} devices\n", self.devices)
     }
 
     fn verdict(&self, a: &InstancesArgs) -> Result<(), Fault> {
-        let mut wrong = Vec::new();
-        let parts = || self.instances.iter().chain(&self.single);
-        let missing: u64 = parts().map(|part| part.missing).sum();
-        let twice: u64 = parts().map(|part| part.twice).sum();
-        if missing + twice > 0 {
-            wrong.push(format!(
-                "{missing} deliveries are missing, {twice} came twice"
-            ));
-        }
+        let mut wrong = losses(self.instances.iter().chain(&self.single));
         judge(&mut wrong, "time ratio", self.time_ratio, a.ratio_max);
         verdict(&wrong)
     }

@@ -215,38 +215,44 @@ pub(super) fn part(
     })
 }
 
+/// A row for each of two ways, and one for the first divided by the second.
+pub(super) fn two_ways(ways: [(&str, &[Part]); 2], ratios: [Option<Spread>; 2]) -> String {
+    let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
+    for (name, parts) in ways {
+        let of =
+            |of: fn(&Part) -> f64| spread_text(spread(&parts.iter().map(of).collect::<Vec<_>>()));
+        rows.push(row(&[&name, &of(|p| p.last_ms), &of(|p| p.cpu_ms)]));
+    }
+    let name = format!("{} over {}", ways[0].0, ways[1].0);
+    let [time, cpu] = ratios.map(spread_text);
+    rows.push(row(&[&name, &time, &cpu]));
+    table(&rows)
+}
+
+/// What is wrong if devices got a push not at all, or twice.
+pub(super) fn losses<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<String> {
+    let of_all = |(missing, twice), part: &Part| (missing + part.missing, twice + part.twice);
+    match parts.fold((0, 0), of_all) {
+        (0, 0) => Vec::new(),
+        (missing, twice) => vec![format!(
+            "{missing} deliveries are missing, {twice} came twice"
+        )],
+    }
+}
+
 impl Outcome {
     fn text(&self) -> String {
-        let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
-        for (name, parts) in [("gateway", &self.gateway), ("limit", &self.limit)] {
-            let of = |of: fn(&Part) -> f64| {
-                spread_text(spread(&parts.iter().map(of).collect::<Vec<_>>()))
-            };
-            rows.push(row(&[&name, &of(|p| p.last_ms), &of(|p| p.cpu_ms)]));
-        }
-        rows.push(row(&[
-            &"gateway over limit",
-            &spread_text(self.time_ratio),
-            &spread_text(self.cpu_ratio),
-        ]));
+        let ways = [("gateway", &*self.gateway), ("limit", &*self.limit)];
         format!(
             "{}{} devices, {} bytes each\n",
-            table(&rows),
+            two_ways(ways, [self.time_ratio, self.cpu_ratio]),
             self.devices,
             self.message_bytes
         )
     }
 
     fn verdict(&self, a: &PushArgs) -> Result<(), Fault> {
-        let mut wrong = Vec::new();
-        let parts = || self.gateway.iter().chain(&self.limit);
-        let missing: u64 = parts().map(|part| part.missing).sum();
-        let twice: u64 = parts().map(|part| part.twice).sum();
-        if missing + twice > 0 {
-            wrong.push(format!(
-                "{missing} deliveries are missing, {twice} came twice"
-            ));
-        }
+        let mut wrong = losses(self.gateway.iter().chain(&self.limit));
         judge(&mut wrong, "time ratio", self.time_ratio, a.ratio_max);
         if let Some(most) = a.cpu_ratio_max {
             judge(&mut wrong, "CPU ratio", self.cpu_ratio, most);

@@ -61,26 +61,19 @@ fn nats_settings(
         subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
         max_age_s: DAY_S,
     };
+    let tls = Tls {
+        ca: access.ca.clone(),
+        client: access.client.clone(),
+    };
     NatsSettings {
-        urls: access.url.expose().to_owned(),
-        credentials: credentials(&access.user),
-        tls: Tls {
-            ca: access.ca.clone(),
-            client: access.client.clone(),
-        },
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
         ],
         subscriptions: subscriptions(plan),
         ephemeral: is_ephemeral,
-        reconnect_delay_min_ms: 100,
-        reconnect_delay_max_ms: 2_000,
-        watchdog_interval_ms: 1_000,
-        watchdog_misses: 2,
-        consumer_silence_max_ms: 30_000,
-        backlog_quiet_min: 4,
         look_back,
+        ..NatsSettings::plain(access.url.expose(), credentials(&access.user), tls)
     }
 }
 

@@ -67,7 +67,6 @@ use self::refusals::Refusal;
 use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
-use super::{Source, SourceLink};
 use crate::telemetry::BusStatus;
 
 use self::settings::{Endpoint, learn};
@@ -138,23 +137,23 @@ fn connect(settings: &NatsSettings, learned: &mut Vec<Endpoint>) -> Result<Link,
     Err(last)
 }
 
-impl Source for NatsSource {
-    fn run(mut self: Box<Self>, link: SourceLink) {
-        let relay = Relay::new(
-            link,
-            Arc::clone(&self.status),
-            self.settings.reconnect_delay_min_ms,
-            self.settings.reconnect_delay_max_ms,
-        );
-        relay.run(&mut *self);
-    }
-}
-
 impl Bus for NatsSource {
     type Error = NatsError;
     const NAME: &'static str = "NATS";
     /// The streams keep them.
     const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn status(&self) -> &Arc<BusStatus> {
+        &self.status
+    }
+
+    fn reconnect_delays_ms(&self) -> (u64, u64) {
+        let settings = &self.settings;
+        (
+            settings.reconnect_delay_min_ms,
+            settings.reconnect_delay_max_ms,
+        )
+    }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         let bus = match connect(&self.settings, &mut self.learned) {

@@ -19,9 +19,9 @@ use super::refusals::Refusal;
 use super::settings::{Endpoint, NatsSettings};
 use super::{connect, redacted};
 use crate::feeds::{BusEvent, BusMessage};
+use crate::sources::LoopGone;
 use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, Relay};
-use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
 
 /// The time without a message after which the connection is left.
@@ -100,22 +100,22 @@ impl NatsPlainSource {
     }
 }
 
-impl Source for NatsPlainSource {
-    fn run(mut self: Box<Self>, link: SourceLink) {
-        let relay = Relay::new(
-            link,
-            Arc::clone(&self.status),
-            self.settings.reconnect_delay_min_ms,
-            self.settings.reconnect_delay_max_ms,
-        );
-        relay.run(&mut *self);
-    }
-}
-
 impl Bus for NatsPlainSource {
     type Error = NatsError;
     const NAME: &'static str = "NATS";
     const OUTAGE_LOSES_MESSAGES: bool = true;
+
+    fn status(&self) -> &Arc<BusStatus> {
+        &self.status
+    }
+
+    fn reconnect_delays_ms(&self) -> (u64, u64) {
+        let settings = &self.settings;
+        (
+            settings.reconnect_delay_min_ms,
+            settings.reconnect_delay_max_ms,
+        )
+    }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         let bus = match connect(&self.settings, &mut self.learned) {

@@ -367,24 +367,7 @@ mod tests {
 
     #[test]
     fn several_urls_are_separate() {
-        let settings = |urls: &str| NatsSettings {
-            urls: urls.into(),
-            credentials: Credentials::None,
-            tls: Tls::default(),
-            streams: Vec::new(),
-            subscriptions: Vec::new(),
-            ephemeral: false,
-            reconnect_delay_min_ms: 100,
-            reconnect_delay_max_ms: 2_000,
-            watchdog_interval_ms: 1_000,
-            watchdog_misses: 2,
-            consumer_silence_max_ms: 30_000,
-            backlog_quiet_min: 4,
-            look_back: LookBack {
-                messages_max: 0,
-                is_good: std::sync::Arc::new(|_, _| true),
-            },
-        };
+        let settings = |urls: &str| NatsSettings::plain(urls, Credentials::None, Tls::default());
         let some = settings("nats://a:1, http://b,,c");
         let good: Vec<bool> = some.endpoints().map(|e| e.is_ok()).collect();
         assert_eq!(good, [true, false, true]);

@@ -74,7 +74,6 @@ use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::relay::{Bus, Relay};
 use super::socket::Waiter;
-use super::{Source, SourceLink};
 use crate::feeds::BusEvent;
 use crate::log_budget::LogBudget;
 use crate::telemetry::BusStatus;
@@ -176,22 +175,22 @@ impl RedisSource {
     }
 }
 
-impl Source for RedisSource {
-    fn run(mut self: Box<Self>, link: SourceLink) {
-        let relay = Relay::new(
-            link,
-            Arc::clone(&self.status),
-            self.settings.reconnect_delay_min_ms,
-            self.settings.reconnect_delay_max_ms,
-        );
-        relay.run(&mut *self);
-    }
-}
-
 impl Bus for RedisSource {
     type Error = RedisError;
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = true;
+
+    fn status(&self) -> &Arc<BusStatus> {
+        &self.status
+    }
+
+    fn reconnect_delays_ms(&self) -> (u64, u64) {
+        let settings = &self.settings;
+        (
+            settings.reconnect_delay_min_ms,
+            settings.reconnect_delay_max_ms,
+        )
+    }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         take_wishes(&self.wishes, &mut self.ledger);

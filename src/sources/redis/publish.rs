@@ -22,7 +22,6 @@ use crate::log_budget::LogBudget;
 use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
-use crate::sources::{Source, SourceLink};
 use crate::telemetry::BusStatus;
 use crate::wake::Wake;
 
@@ -99,22 +98,22 @@ impl RedisPublisher {
     }
 }
 
-impl Source for RedisPublisher {
-    fn run(mut self: Box<Self>, link: SourceLink) {
-        let relay = Relay::new(
-            link,
-            Arc::clone(&self.status),
-            self.settings.reconnect_delay_min_ms,
-            self.settings.reconnect_delay_max_ms,
-        );
-        relay.run(&mut *self);
-    }
-}
-
 impl Bus for RedisPublisher {
     type Error = RedisError;
     const NAME: &'static str = "Redis (to publish)";
     const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn status(&self) -> &Arc<BusStatus> {
+        &self.status
+    }
+
+    fn reconnect_delays_ms(&self) -> (u64, u64) {
+        let settings = &self.settings;
+        (
+            settings.reconnect_delay_min_ms,
+            settings.reconnect_delay_max_ms,
+        )
+    }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.use_connection(relay).unwrap_or_else(|stop| stop)
