@@ -22,6 +22,9 @@ pub enum BusEvent {
     },
     /// A message.
     Message(BusMessage),
+    /// A message came for this subscription, and is not handed over; the source has counted or logged
+    /// it.
+    Skipped(Subscription),
     /// A subscription stands: whatever is published from here on comes, behind this event.
     Subscribed {
         /// What stands.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::bad_log::BadMessageLog;
 use super::bus::check_size;
-use super::{BusEvent, BusMessage, Subscription};
+use super::{BusEvent, BusMessage, Subscription, TooLarge};
 use crate::hub::{
     BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,
     TopicName,
@@ -55,10 +55,16 @@ impl ChannelsFeed {
         }
     }
 
+    /// Whether the message is small enough to be relayed.
+    fn check(&self, message: &BusMessage) -> Result<(), TooLarge> {
+        check_size(&message.payload, self.settings.bus_message_bytes_max)
+    }
+
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
+        let check = self.check(message);
         let counts = &mut self.stats.subjects[0];
         let (subject, payload) = (&message.subject, &message.payload);
-        if let Err(why) = check_size(payload, self.settings.bus_message_bytes_max) {
+        if let Err(why) = check {
             counts.messages_bad += 1;
             self.bad_log.say(now, subject, payload, &why);
             return None;
@@ -68,9 +74,8 @@ impl ChannelsFeed {
         if message.payload.is_empty() {
             return None;
         }
-        let topic = message.pattern.as_ref().unwrap_or(&message.subject);
         Some(Publication {
-            topic: TopicName::from(topic.to_string()),
+            topic: topic(message),
             frame: self.frame(now, message),
             deliver: true,
             retain: Retain::Keep,
@@ -107,6 +112,12 @@ impl ChannelsFeed {
     }
 }
 
+/// Called like the pattern that matched, or like the channel.
+fn topic(message: &BusMessage) -> TopicName {
+    let name = message.pattern.as_ref().unwrap_or(&message.subject);
+    TopicName::from(name.to_string())
+}
+
 fn settled(subscription: &Subscription, number: u64, stands: bool) -> BusNotice {
     BusNotice::Settled {
         topic: TopicName::from(subscription.name.to_string()),
@@ -123,6 +134,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Subscribed { .. }
@@ -144,6 +156,12 @@ impl Feed for ChannelsFeed {
                 number,
                 ..
             } => Some(settled(subscription, *number, false)),
+            BusEvent::Skipped(subscription) => Some(BusNotice::Skipped(TopicName::from(
+                subscription.name.to_string(),
+            ))),
+            BusEvent::Message(message) if self.check(message).is_err() => {
+                Some(BusNotice::Skipped(topic(message)))
+            }
             BusEvent::CaughtUp | BusEvent::Message(_) => None,
         }
     }

@@ -140,6 +140,7 @@ impl Feed for TradesFeed {
         match event {
             BusEvent::Up => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             // One pattern, which stands from the first `Up` on; a refusal is logged by the source.
             BusEvent::Down(_)

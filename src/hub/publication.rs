@@ -67,6 +67,8 @@ pub enum BusNotice {
     /// Messages were lost: a connection to the bus has ended, with all subscriptions that stood on
     /// it. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
+    /// One message on a topic was lost: it came, and was skipped.
+    Skipped(TopicName),
     /// The bus has answered a request to subscribe to a topic.
     Settled {
         /// What was asked for.

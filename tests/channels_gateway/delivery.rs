@@ -90,6 +90,34 @@ fn what_is_shed_is_a_gap_and_answers_never_are() {
     assert_eq!(bench.kinds(key), kinds(&[("data", 12)]));
 }
 
+/// What came and is not relayed is one missing number for each client that would have got it.
+#[test]
+fn a_message_that_is_skipped_is_a_gap_for_its_receivers() {
+    let mut bench = Bench::up(settings());
+    let [exact, pattern, other] = [(); 3].map(|()| bench.client());
+    let subscriptions = [
+        (exact, "indicators:x"),
+        (pattern, "indicators:*"),
+        (other, "market:tick"),
+    ];
+    for (key, name) in subscriptions {
+        bench.subscribe(key, &[name]);
+        bench.confirm(name);
+    }
+    let too_large = "1".repeat((1 << 20) + 1);
+    bench.publish("indicators:x", &["indicators:*"], &too_large);
+    bench.bus(BusEvent::Skipped(Subscription::pattern("indicators:*")));
+    for (key, _) in subscriptions {
+        bench.ping(key);
+    }
+    let after = |seq| kinds(&[("subscribed", 2), ("pong", seq)]);
+    assert_eq!(bench.kinds(exact), after(4));
+    assert_eq!(bench.kinds(pattern), after(5));
+    assert_eq!(bench.kinds(other), after(3));
+    assert_eq!(bench.stats.gaps_told(), 3);
+    assert_eq!(bench.feed.stats().subjects[0].messages_bad, 3);
+}
+
 /// A loss of the bus is one missing number for each client that held a name of the lost connection.
 #[test]
 fn a_loss_of_the_bus_is_a_gap_for_those_whom_it_concerns() {

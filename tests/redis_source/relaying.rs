@@ -161,6 +161,7 @@ fn payloads_of_any_bytes_and_any_size_stop_nothing() {
     command.query::<()>(&mut client).expect("published");
     assert_eq!(&*source.next_message().subject, "c\u{fffd}");
     publish(&mut client, &"n".repeat(1_000_001), "skipped");
+    assert_eq!(source.next_short(), "-*", "it is told");
     publish(&mut client, "after", "all");
     assert_eq!(source.next_short(), "after (*): all");
     assert_eq!(source.status.reconnects(), 0);

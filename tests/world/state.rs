@@ -169,6 +169,7 @@ impl Feed for StateFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
+            | BusEvent::Skipped(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. } => return,
         };

@@ -333,6 +333,13 @@ impl ChannelsGateway {
         }
     }
 
+    /// A message on the topic was not relayed, and each client that holds it misses one number.
+    fn skipped(&self, core: &mut Core, topic: &TopicName) {
+        let members: Vec<SessionKey> = core.members(topic).collect();
+        members.iter().for_each(|&key| core.skip_number(key));
+        self.stats.count_gaps_told(members.len() as u64);
+    }
+
     /// Redis is away: nothing will be confirmed soon, and nobody has to wait for it.
     fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
@@ -443,6 +450,7 @@ impl Gateway for ChannelsGateway {
             BusNotice::Up => self.up = true,
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
+            BusNotice::Skipped(topic) => self.skipped(core, topic),
             BusNotice::Settled {
                 topic,
                 number,

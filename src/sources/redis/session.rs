@@ -265,7 +265,8 @@ impl Session<'_, '_> {
                     let lines_left_out = line.suppressed;
                     tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
                 }
-                return Ok(());
+                let subscription = Subscription::pattern(pattern.unwrap_or_default());
+                return Ok(self.relay.link.send(BusEvent::Skipped(subscription))?);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
