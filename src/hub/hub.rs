@@ -220,6 +220,11 @@ impl<G: Gateway> Hub<G> {
         effect
     }
 
+    /// The shell has something left to do.
+    pub fn has_effects(&self) -> bool {
+        !self.core.effects.is_empty()
+    }
+
     /// What other threads have to do for the gateway, in order.
     pub fn poll_output(&mut self) -> Option<G::Out> {
         self.gateway.poll_output()

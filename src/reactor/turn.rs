@@ -41,6 +41,9 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
 
+/// Sockets closed in one turn, and other effects; the rest has the next turn.
+const EFFECTS_MAX: usize = 128;
+
 /// Time of one flush; the clients that are left have their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
 
@@ -168,6 +171,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.wait(&mut events)?;
             self.turn(&events);
         }
+        while let Some(effect) = self.hub.poll_effect() {
+            self.carry_out(effect);
+        }
         Ok(())
     }
 
@@ -261,10 +267,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.sockets.read_on(key, address);
     }
 
-    /// Some clients have more to read or to send than this turn took.
+    /// Some clients have more to read, to send or to close than this turn took.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
-        self.hub.has_to_flush() || self.hub.waiting_shares() > 0 || readable != [0; Cost::ALL.len()]
+        let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
+        has_to_write || self.hub.waiting_shares() > 0 || readable != [0; Cost::ALL.len()]
     }
 
     /// Does what is due by the clock. After a time in which the process stood still that comes when
@@ -405,25 +412,37 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.flushed(first_write_us, ended_us);
     }
 
+    /// What the hub asks for: some of it, and the rest in the next turns. The kernel takes 10 us to
+    /// close a socket, and thousands of clients can leave at once.
     fn effects(&mut self) {
-        while let Some(effect) = self.hub.poll_effect() {
-            match effect {
-                Effect::HalfClose(key) => {
-                    self.sockets.half_close(key);
-                    // Its FIN may have come while nobody read.
-                    self.read_on(key);
-                }
-                Effect::Release { key, reset, ended } => {
-                    self.log_end(&ended);
-                    self.sockets.close(key, reset);
-                    self.hub.handle_released(key);
-                }
-                Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-                Effect::Resume(key) => self.read_on(key),
-            }
+        for _ in 0..EFFECTS_MAX {
+            let Some(effect) = self.hub.poll_effect() else {
+                break;
+            };
+            self.carry_out(effect);
+        }
+        if self.hub.has_effects() {
+            self.report.spent(Budget::Closes);
         }
         while let Some(output) = self.hub.poll_output() {
             (self.seams.output)(output);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::HalfClose(key) => {
+                self.sockets.half_close(key);
+                // Its FIN may have come while nobody read.
+                self.read_on(key);
+            }
+            Effect::Release { key, reset, ended } => {
+                self.log_end(&ended);
+                self.sockets.close(key, reset);
+                self.hub.handle_released(key);
+            }
+            Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
+            Effect::Resume(key) => self.read_on(key),
         }
     }
 

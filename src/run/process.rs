@@ -1,6 +1,8 @@
 //! What every process does first, and what it says of itself.
 
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::RawFd;
 
 use rlimit::Resource;
 
@@ -16,6 +18,10 @@ use crate::telemetry::logging::{self, LogFormat};
 /// Open files that are neither a client's connection nor a service's: the bus, key files, threads,
 /// and new connections that were refused and have not ended.
 const FILES_KEPT: usize = 64;
+
+/// Descriptors that the kernel's table of the process has room for from the start: a MiB of the
+/// kernel's memory.
+const TABLE_DESCRIPTORS_MAX: usize = 128 * 1024;
 
 /// Of those, for refused connections. More are closed without an answer.
 const REFUSED_MAX: usize = 16;
@@ -52,7 +58,8 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
         .as_ref()
         .map_or(0, |_| Admin::CONNECTIONS_MAX);
     let outgoing = common.service_connections_max + admin;
-    let room = room_for_clients(usize::try_from(files_max).unwrap_or(usize::MAX), outgoing);
+    let files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
+    let room = room_for_clients(files_max, outgoing);
     let limits = &mut common.limits;
     limits.sockets_max = room.saturating_add(REFUSED_MAX);
     if room < limits.connections_max {
@@ -68,6 +75,23 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
         } else {
             tracing::info!(files_max, connections_max = room, "connections at once");
         }
+    }
+    let used = limits.connections_max.saturating_add(FILES_KEPT + outgoing);
+    make_room_for_descriptors(used.min(files_max));
+}
+
+/// Lets the kernel make the process's table of descriptors as large as it will be. The table doubles
+/// when it is full, and in a process with several threads the one that opens a descriptor then waits
+/// for all CPUs, 10 to 20 ms. For the loop that would be a pause for every client.
+fn make_room_for_descriptors(descriptors: usize) {
+    let last = descriptors.min(TABLE_DESCRIPTORS_MAX).saturating_sub(1);
+    // Any descriptor; the copy has the highest number of the table, and is closed at once.
+    let copied = File::open("/").and_then(|any| {
+        let last = RawFd::try_from(last).unwrap_or(RawFd::MAX);
+        Ok(rustix::io::fcntl_dupfd_cloexec(any, last)?)
+    });
+    if let Err(error) = copied {
+        tracing::debug!(%error, descriptors, "the table of descriptors grows while clients are served");
     }
 }
 

@@ -81,11 +81,20 @@ pub enum Budget {
     Publications,
     /// Time of one flush.
     Flush,
+    /// Sockets closed, or handed to HTTP.
+    Closes,
 }
 
 impl Budget {
     /// Metric labels, in the order of the numbers.
-    pub const LABELS: [&'static str; 5] = ["accepts", "reads", "messages", "publications", "flush"];
+    pub const LABELS: [&'static str; 6] = [
+        "accepts",
+        "reads",
+        "messages",
+        "publications",
+        "flush",
+        "closes",
+    ];
 }
 
 /// How long turns and messages take. Counts only grow.

@@ -3,9 +3,12 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 import time
+from pathlib import Path
 
+import pytest
 from bus import publisher
 from clients import connect, upgrade_request
 from services import device
@@ -13,6 +16,17 @@ from waiting import until
 
 FILES_MAX = 80
 CALM_S = 3
+
+
+@pytest.mark.parametrize("flags, descriptors_min", [
+    ([], 32 * 1024),
+    (["--connections-max", "3000"], 3_000),
+])
+def test_the_table_of_descriptors_does_not_grow_under_clients(start_weirgate, flags, descriptors_min):
+    weirgate = start_weirgate("demo", *flags).wait_ready()
+    status = Path(f"/proc/{weirgate.pid}/status").read_text()
+    [size] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("FDSize:")]
+    assert size >= min(descriptors_min, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 async def test_running_out_of_descriptors_is_survived(nats, start_weirgate):

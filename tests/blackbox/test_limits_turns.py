@@ -77,6 +77,23 @@ async def test_a_client_that_floods_has_its_share_and_no_more(start_weirgate, bu
     assert flooder.open and other.open
 
 
+async def test_clients_that_leave_at_once_are_closed_in_many_turns(start_weirgate):
+    """They leave while the process is stopped, so that it sees all of them in one turn."""
+    weirgate = start_weirgate("demo").wait_ready()
+    stays, *leave = await connect_many(1_000, weirgate.port)
+    weirgate.send(signal.SIGSTOP)
+    try:
+        for client in leave:
+            client.transport.abort()
+        await asyncio.sleep(0.2)
+    finally:
+        weirgate.send(signal.SIGCONT)
+    await until(lambda: scrape(weirgate).sum("weirgate_connections") == 1, 30, "the others to be closed")
+    assert scrape(weirgate).sum("weirgate_loop_budgets_spent_total", budget="closes") >= 1
+    before = stays.messages
+    await stays.wait_for(lambda c: c.messages > before, 10, "the feed")
+
+
 async def test_small_budgets_lose_nothing(nats, start_weirgate):
     flags = ["--accepts-per-turn-max", "1", "--write-bytes-max", "1024", "--turn-publication-bytes-max", "1024",
              "--bus-queue-messages-max", "1", "--read-bytes-per-turn-max", "1024"]

@@ -251,6 +251,14 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/hub_rules/queue.rs::a_flush_without_time_goes_on_where_it_stopped",
     },
     Fixed {
+        what: "Sockets closed in one turn",
+        value: "128",
+        beyond: "the others are closed in the next turns",
+        shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
+        code: ("src/reactor/turn.rs", "EFFECTS_MAX: usize = 128;"),
+        test: "tests/blackbox/test_limits_turns.py::test_clients_that_leave_at_once_are_closed_in_many_turns",
+    },
+    Fixed {
         what: "Bytes compressed before the next clients are written to",
         value: "256 KiB",
         beyond: "the clients behind them have their writes in the next batch",
