@@ -288,16 +288,6 @@ impl SendQueue {
         self.retain(|entry| !entry.frame.key().is_some_and(&gone))
     }
 
-    /// Forgets everything: the socket ends.
-    pub(super) fn clear(&mut self) {
-        *self = Self {
-            next_seq: self.next_seq,
-            bytes_out: self.bytes_out,
-            frames_out: self.frames_out,
-            ..Self::new()
-        };
-    }
-
     /// Whatever the client has, no frame refers to it any more; a frame that was begun still does.
     pub(super) fn forget_window(&mut self) {
         if self.begun.is_none() {

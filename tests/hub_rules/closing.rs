@@ -1,6 +1,6 @@
 //! The two ends of a close.
 
-use weirgate::hub::{CloseReason, DrainPlan, Limits};
+use weirgate::hub::{CloseReason, DrainPlan, Effect, Limits};
 
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;
@@ -257,4 +257,32 @@ fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
     world.end(refused, false);
     assert!(!world.hub.turns_away());
     world.end(open, false);
+}
+
+/// The shell closes so many sockets in a turn, so a client that ended can wait for many turns.
+#[test]
+fn a_client_that_ended_and_was_not_released_does_nothing() {
+    let mut world = symbols(Limits::default());
+    let key = world.connect("/ws", None);
+    world.text(key, "sub A");
+    world.held = true;
+    world.hub.handle_ended(world.now, key, false);
+    assert!(world.hub.has_effects());
+    world.hub.handle_ended(world.now, key, true);
+    world
+        .hub
+        .handle_bytes(world.now, key, &frame(0x81, b"sub B"));
+    world.hub.handle_writable(world.now, key);
+    let message = In::Publish("A".to_owned(), "x".to_owned());
+    world.hub.handle_input(world.now, message);
+    world.now.mono_us += 3_600_000_000;
+    world.hub.handle_timeout(world.now);
+    assert!(!world.hub.wants_read(key) && !world.hub.has_to_flush());
+    assert_eq!(world.hub.core().memberships(), 0);
+    assert!(
+        matches!(world.hub.poll_effect(), Some(Effect::Release { key: gone, .. }) if gone == key)
+    );
+    assert!(!world.hub.has_effects());
+    world.hub.handle_released(key);
+    world.hub.check_invariants();
 }

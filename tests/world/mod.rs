@@ -412,9 +412,10 @@ impl<G: Gateway<Out: Output>> World<G> {
                     self.hub.handle_ended(self.now, key, false);
                 }
             }
-            Effect::Release { key, reset, .. } => {
+            Effect::Release { key, reset, ended } => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
+                assert_eq!(ended.bytes_out, socket.bytes, "the line about the end");
                 socket.released = Some(reset);
                 self.released.push(key);
                 self.hub.handle_released(key);

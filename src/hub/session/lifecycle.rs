@@ -5,6 +5,7 @@ use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Reading, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::protocol::{Greeted, Protocol as _};
+use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
 use crate::wire::head::HeadError;
@@ -226,7 +227,8 @@ impl Session {
         }
         self.intake = Intake::Closed;
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
-        self.queue.clear();
+        let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
+        self.queue = SendQueue::new();
         let cold = &mut *self.cold;
         cold.timers = Timers::default();
         let (was, moved) = cold.phase.enter(Phase::Gone);
@@ -235,7 +237,6 @@ impl Session {
             Phase::Open(_) => (reason, true, true),
             Phase::Head(_) | Phase::Gone => (reason, true, false),
         };
-        let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
         let left = Left {
             moved,
             reason,
