@@ -210,6 +210,36 @@ fn compare_puts_a_server_beside_both_limits() {
 }
 
 #[test]
+fn compare_leaves_out_a_peer_that_fails() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("result.json");
+    let first = format!("first={}", limit_command());
+    let silent = format!("silent={} --subject of.nobody", limit_command());
+    let peer = format!("peer={}", limit_command());
+    let servers = ["--server", &first, "--server", &silent, "--server", &peer];
+    let rest = [
+        "--rounds", "1", "--limits", "raw", "--rate", "200", "--json",
+    ];
+    let output = loadtest(&[&SMALL[..], &servers, &rest, &[file.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let why = "silent is left out: server: silent: no message arrived";
+    assert!(said.contains(why), "{said}");
+    let seen = json(&file);
+    assert_eq!(seen["rounds"], 1);
+    assert_eq!(
+        names(&seen["cases"][0]["servers"]),
+        ["limit", "first", "peer"]
+    );
+    // Without the first there is nothing to compare with.
+    let servers = ["--server", &silent, "--server", &peer, "--rate", "200"];
+    let output = loadtest(&[&SMALL[..], &servers].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no message arrived") && output.status.code() == Some(1));
+    assert!(!said.contains("left out"), "{said}");
+}
+
+#[test]
 fn compare_takes_several_servers_and_cases_and_turns_their_order() {
     let new = format!("new={}", limit_command());
     let plain = limit_command();

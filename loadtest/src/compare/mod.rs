@@ -20,7 +20,7 @@ use crate::machine::Machine;
 use crate::process;
 use crate::progress::Progress;
 use crate::wire::deflate::DeflateArgs;
-use contestants::Contestant;
+use contestants::{Contestant, Role};
 pub(crate) use contestants::{ServerCommand, names};
 use measured::Measured;
 use result::{Case, Comparison};
@@ -139,55 +139,111 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Fault> {
     page::write(&args.dir, &result)
 }
 
-/// Runs `loadtest compare`; fails when a message was lost.
+/// Runs `loadtest compare`; fails when a message was lost, or a server failed.
 pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let cases = cases(args)?;
-    let mut contestants = contestants::start(args)?;
+    let mut field = Field::new(contestants::start(args)?, cases.len());
     if args.pin {
-        pin(&contestants)?;
+        pin(&field.contestants)?;
     }
     let load = Load {
         stop: Arc::clone(stop),
         args,
         machine: Machine::new()?,
-        progress: Progress::new(args.rounds * cases.len() * contestants.len()),
+        progress: Progress::new(args.rounds * cases.len() * field.contestants.len()),
         start_us: clock::now_us(),
     };
-    let nobody: Vec<Measured> = contestants.iter().map(Measured::new).collect();
-    let mut measured = vec![nobody; cases.len()];
-    let mut rounds = 0;
-    let end = loop {
-        if rounds == args.rounds {
-            break Ok(());
-        }
-        match load.round(&mut contestants, &cases, rounds) {
-            Ok(parts) => parts.into_iter().for_each(|part| {
-                measured[part.case_index][part.which].add(part);
-            }),
-            // Whole rounds are a result. A terminal interrupts the other programs too, so the first
-            // fault may be theirs.
-            Err(_) if rounds > 0 && stop.load(Ordering::Relaxed) => break Err(Fault::Interrupted),
-            Err(fault) => return Err(fault),
-        }
-        rounds += 1;
-    };
+    let end = field.measure(&load, &cases)?;
     if args.syscalls && end.is_ok() {
-        for (case_index, measured) in measured.iter_mut().enumerate() {
-            for (which, measured) in measured.iter_mut().enumerate() {
-                let case = (case_index, cases[case_index]);
-                let part = load.part(&mut contestants, which, case, true)?;
-                measured.syscalls_counted(part);
-            }
-        }
+        field.count_syscalls(&load, &cases)?;
     }
     load.progress.end();
-    let cases = cases.into_iter().zip(measured);
-    let result = Comparison::of(args, rounds, &contestants, cases);
-    drop(contestants);
+    let cases = cases.into_iter().zip(field.measured);
+    let result = Comparison::of(args, field.rounds, &field.contestants, cases);
+    drop(field.contestants);
     println!("{}", table::text(&result));
     result.write(args.json.as_deref(), args.report.as_deref())?;
     end?;
-    result.verdict(args)
+    result.verdict(args)?;
+    match field.left_out.is_empty() {
+        true => Ok(()),
+        false => Err(Fault::Failed(format!(
+            "left out: {}",
+            field.left_out.join("; ")
+        ))),
+    }
+}
+
+/// Who takes part, and what was measured so far.
+struct Field {
+    contestants: Vec<Contestant>,
+    /// For each case, in the order of the contestants.
+    measured: Vec<Vec<Measured>>,
+    /// Whole rounds.
+    rounds: usize,
+    /// Servers that failed, and why.
+    left_out: Vec<String>,
+}
+
+impl Field {
+    fn new(contestants: Vec<Contestant>, cases: usize) -> Self {
+        let nobody: Vec<Measured> = contestants.iter().map(Measured::new).collect();
+        Self {
+            measured: vec![nobody; cases],
+            contestants,
+            rounds: 0,
+            left_out: Vec::new(),
+        }
+    }
+
+    /// All rounds. Inside: [`Fault::Interrupted`] after at least one whole round, which is a result.
+    fn measure(&mut self, load: &Load<'_>, cases: &[Case]) -> Result<Result<(), Fault>, Fault> {
+        while self.rounds < load.args.rounds {
+            match load.round(&mut self.contestants, cases, self.rounds) {
+                Ok(parts) => {
+                    for part in parts {
+                        self.measured[part.case_index][part.which].add(part);
+                    }
+                    self.rounds += 1;
+                }
+                // A terminal interrupts the other programs too, so the first fault may be theirs.
+                Err(_) if self.rounds > 0 && load.stop.load(Ordering::Relaxed) => {
+                    return Ok(Err(Fault::Interrupted));
+                }
+                Err((which, fault)) => self.leave_out(which, fault)?,
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// A peer that failed is left out, and its rounds with it; the round begins again. The limits and
+    /// the first server are what the others are measured against: without them there is no result.
+    fn leave_out(&mut self, which: usize, fault: Fault) -> Result<(), Fault> {
+        let is_server = |c: &Contestant| c.role == Role::Server;
+        let is_peer =
+            is_server(&self.contestants[which]) && self.contestants[..which].iter().any(is_server);
+        if !is_peer || !matches!(fault, Fault::Server(_)) {
+            return Err(fault);
+        }
+        let name = self.contestants.remove(which).name;
+        for of_case in &mut self.measured {
+            of_case.remove(which);
+        }
+        eprintln!("loadtest: {name} is left out: {fault}");
+        self.left_out.push(format!("{name} ({fault})"));
+        Ok(())
+    }
+
+    /// One more part of each server, in which its system calls are counted.
+    fn count_syscalls(&mut self, load: &Load<'_>, cases: &[Case]) -> Result<(), Fault> {
+        for (case_index, measured) in self.measured.iter_mut().enumerate() {
+            for (which, measured) in measured.iter_mut().enumerate() {
+                let case = (case_index, cases[case_index]);
+                measured.syscalls_counted(load.part(&mut self.contestants, which, case, true)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Each size with each number of clients.

@@ -292,18 +292,24 @@ fn first_to_last_ms(messages_us: &[[u32; 4]]) -> f64 {
     median(&messages_us.iter().map(of_message).collect::<Vec<_>>())
 }
 
+fn nothing_arrived(contestant: &Contestant) -> Fault {
+    Fault::Server(format!("{}: no message arrived", contestant.name))
+}
+
 impl Load<'_> {
-    /// All parts of a round, counted from 0.
+    /// All parts of a round, counted from 0; or who failed, and how.
     pub(super) fn round(
         &self,
         all: &mut [Contestant],
         cases: &[Case],
         round: usize,
-    ) -> Result<Vec<Part>, Fault> {
+    ) -> Result<Vec<Part>, (usize, Fault)> {
         let mut parts = Vec::new();
         for case in cases.iter().copied().enumerate() {
             for (position, which) in order(round, all.len()).enumerate() {
-                let mut part = self.part(all, which, case, false)?;
+                let mut part = self
+                    .part(all, which, case, false)
+                    .map_err(|fault| (which, fault))?;
                 part.round.position = position;
                 self.progress.done(&part.line(round + 1, self.args.rounds));
                 parts.push(part);
@@ -331,6 +337,9 @@ impl Load<'_> {
         fleet.open(Kind::Reader, case.clients)?;
         fleet.run(settle_us, |_| false)?;
         self.publish(&mut fleet, contestant, case, a.warm_up)?;
+        if a.warm_up > 0 && fleet.readers.deliveries == 0 {
+            return Err(nothing_arrived(contestant));
+        }
         fleet.run(settle_us, |_| false)?;
         let counting = count_syscalls
             .then(|| Counting::start(&watch.server.pids()))
@@ -352,8 +361,7 @@ impl Load<'_> {
         let late = contestant.publisher.take_late();
         let expected = case.clients as u64 * a.messages;
         let Some(mut round) = Round::of(expected, &fleet, &late, used, &times) else {
-            let name = &contestant.name;
-            return Err(Fault::Server(format!("{name}: nothing arrived")));
+            return Err(nothing_arrived(contestant));
         };
         round.syscalls = syscalls;
         let part = Part {
