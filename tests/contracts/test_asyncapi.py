@@ -1,6 +1,7 @@
 """The AsyncAPI documents: valid, and true of every recorded message."""
 import copy
 import functools
+import re
 
 import asyncapi_documents as documents
 import jsonschema
@@ -164,6 +165,26 @@ def test_publications_of_trades_fit_if_they_are_passed_on():
                 assert (value is not NOT_JSON and document("trades").fits("publication", value)) == is_object, f"{case}: {step}"
                 objects, others = objects + is_object, others + (not is_object)
     assert objects and others
+
+
+def examples(gateway):
+    """The whole messages in the protocol page of a gateway; those with an ellipsis are left out."""
+    page = (documents.ROOT / "docs" / "reference" / f"protocol-{gateway}.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", page, re.S)
+    texts = re.findall(r"`(\{[^`\n]*\})`", page) + [line for block in blocks for line in block.splitlines()]
+    values = [parsed(text) for text in texts if "…" not in text]
+    marks = {"type", "action", "event", "client", "sent", "flow"}
+    return [value for value in values if value is not NOT_JSON and marks & set(value)]
+
+
+@pytest.mark.parametrize("gateway, at_least", [("levels", 1), ("trades", 4), ("channels", 2), ("events", 5)])
+def test_examples_of_the_protocol_pages_fit(gateway, at_least):
+    found = examples(gateway)
+    for value in found:
+        fits = [name for name, message in document(gateway).content["components"]["messages"].items()
+                if message["payload"] and document(gateway).fits(name, value)]
+        assert fits, value
+    assert len(found) >= at_least
 
 
 def levels_steps():
