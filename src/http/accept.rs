@@ -36,7 +36,8 @@ impl MetricsFormat {
             *kind = (*kind).max(Some(quality(&range)));
         }
         // A named type overrides a wildcard.
-        let open_metrics = open_metrics.or(wildcard.filter(|&quality| Some(quality) > text));
+        let open_metrics =
+            open_metrics.or_else(|| wildcard.filter(|&quality| Some(quality) > text));
         match text {
             Some(text) if text > open_metrics.unwrap_or(0) => Self::PrometheusText,
             _ => Self::OpenMetrics,
