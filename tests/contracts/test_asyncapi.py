@@ -71,7 +71,10 @@ def test_messages_to_clients_fit_one_message_each(gateway):
         names = document(gateway).fitting(CLIENTS[gateway], "send", value)
         assert len(names) == 1, f"{case}: {value} fits {names}"
         seen |= names
-    assert seen == document(gateway).message_names(CLIENTS[gateway], "send"), "a message that no case has"
+    # Messages of settings that the replaced gateways do not have are in no case.
+    messages = document(gateway).content["components"]["messages"]
+    of_contract = {name for name in document(gateway).message_names(CLIENTS[gateway], "send") if "x-setting" not in messages[name]}
+    assert seen == of_contract, "a message that no case has"
 
 
 def spoilt(value):
