@@ -5,6 +5,7 @@
 //! later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
 //! state is read from telemetry. Called by `main` (start, stop) and the reactor (hand-over).
 
+mod accept;
 mod admin;
 pub mod aside;
 mod body;

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use hyper::header::ACCEPT;
 
+use super::accept::MetricsFormat;
 use super::readiness::{ReadyLimits, not_ready};
-use super::site::{Answer, Route};
+use super::site::{Answer, RequestParts, Route};
 use crate::clock::Clock;
-use crate::telemetry::{LoopNumbers, OPEN_METRICS_CONTENT_TYPE, Telemetry};
+use crate::telemetry::{
+    LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
+};
 use crate::wire::object_writer::ObjectWriter;
 
 /// Writes the members of `/stats` that a gateway's contract asks for.
@@ -30,11 +34,20 @@ pub fn status_routes(
             }
             stats(object, &for_stats, clock, &limits)
         }),
-        Route::get("/metrics", move |_| {
-            let text = for_metrics.open_metrics();
-            Answer::new(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text).no_store()
-        }),
+        Route::get("/metrics", move |request| metrics(&for_metrics, request)),
     ]
+}
+
+fn metrics(telemetry: &Arc<Telemetry>, request: &RequestParts) -> Answer {
+    let accept = request.head.headers.get_all(ACCEPT).iter();
+    let (content_type, text) = match MetricsFormat::accepted(accept.filter_map(|v| v.to_str().ok()))
+    {
+        MetricsFormat::OpenMetrics => (OPEN_METRICS_CONTENT_TYPE, telemetry.open_metrics()),
+        MetricsFormat::PrometheusText => {
+            (PROMETHEUS_TEXT_CONTENT_TYPE, telemetry.prometheus_text())
+        }
+    };
+    Answer::new(StatusCode::OK, content_type, text).no_store()
 }
 
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {

@@ -10,6 +10,7 @@ mod log_lines;
 pub mod logging;
 pub mod names;
 mod process;
+mod prometheus_text;
 mod samples;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use prometheus_client::registry::Registry;
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use process::ProcessStats;
+pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
 
 use crate::hub::{FeedStats, Now, SubjectStats};
@@ -155,6 +157,11 @@ impl Telemetry {
         // Writing to a String cannot fail.
         let _ = text::encode(&mut out, &registry);
         out
+    }
+
+    /// The same metrics in the text format 0.0.4 of Prometheus.
+    pub fn prometheus_text(self: &Arc<Self>) -> String {
+        prometheus_text::from_open_metrics(&self.open_metrics())
     }
 }
 

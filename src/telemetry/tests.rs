@@ -135,6 +135,29 @@ fn every_family_has_help_and_every_sample_its_labels() {
 }
 
 #[test]
+fn both_texts_have_the_same_samples() {
+    let samples = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        // These are read anew for each text.
+        let lines = lines.filter(|line| !line.starts_with("process_"));
+        lines.map(str::to_owned).collect()
+    };
+    let telemetry = telemetry();
+    let [open_metrics, text] = [telemetry.open_metrics(), telemetry.prometheus_text()];
+    assert_eq!(samples(&text), samples(&open_metrics));
+    let named: Vec<_> = types(&text).into_iter().map(|(name, _)| name).collect();
+    let expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
+    assert_eq!(named, expected, "each family has the name of its samples");
+    assert_eq!(text.matches("# HELP ").count(), names::ALL.len());
+    // Help is escaped in one of the two only.
+    assert!(
+        names::ALL
+            .iter()
+            .all(|metric| !metric.help.contains(['\\', '\n', '"']))
+    );
+}
+
+#[test]
 fn names_and_types_stay_as_they_are() {
     let lines: Vec<_> = types(&telemetry().open_metrics())
         .into_iter()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -26,6 +27,8 @@ DOCKERFILE = stages((ROOT / "Dockerfile").read_text())
 DOCKERIGNORE = (ROOT / ".dockerignore").read_text()
 DEPLOY = ROOT / "deploy"
 IMAGES = ["weirgate", "levels", "trades", "events", "channels", "static"]
+# The program in the stages that build it.
+BUILT = "/usr/local/bin/weirgate"
 # What a gateway cannot start without.
 NEEDS = {"trades": {"REDIS_URL": "redis://127.0.0.1:1"}}
 
@@ -68,10 +71,10 @@ def test_every_copy_has_its_source():
                     inside = [f for f in files if f == source or f.startswith(source + "/")]
                     assert inside, f"{name}: {source} is not there"
                     assert all(in_context(f, DOCKERIGNORE) for f in inside), f"{name}: {source} is ignored"
-                elif source.startswith("/src/target/"):
-                    profile, binary = source.removeprefix("/src/target/").split("/")
-                    assert profile in built and binary == "weirgate"
-                    assert any(f"--profile {profile}" in line for line in DOCKERFILE[origin].own("RUN"))
+                elif source == BUILT:
+                    [line] = [line for line in DOCKERFILE[origin].own("RUN") if "cargo build" in line]
+                    profile = re.search(r"--profile (\w+)", line).group(1)
+                    assert profile in built and f"cp target/{profile}/weirgate {BUILT}" in line
                 else:
                     made = DOCKERFILE[origin].own("RUN") or DOCKERFILE[origin].own("COPY")
                     assert made, f"{source} is from an image as it is"
@@ -104,6 +107,41 @@ def test_the_build_has_all_that_it_reads(tmp_path):
         built = "" if of_tests else source.read_text().split("#[cfg(test)]\nmod")[0]
         for included in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', built):
             assert (source.parent / included).exists(), f"{source}: {included} is not in the build"
+
+
+@pytest.mark.parametrize("stage", ["build", "build-static"])
+def test_dependencies_are_compiled_once_and_weirgate_each_time(stage, tmp_path):
+    [line] = [line for line in DOCKERFILE[stage].own("RUN") if "cargo build" in line]
+    mounts = dict(re.findall(r"--mount=type=cache,id=(\S+?),target=(\S+?),sharing=locked", line))
+    other = " ".join(DOCKERFILE[{"build": "build-static", "build-static": "build"}[stage]].own("RUN"))
+    assert set(mounts.values()) == {"/usr/local/cargo/registry", "/src/target"}
+    [target_id] = [name for name, folder in mounts.items() if folder == "/src/target"]
+    assert target_id not in other, "two C libraries in one folder"
+    # A checkout with files older than the cache: cargo would take the program for built.
+    source, cached = tmp_path / "src" / "main.rs", tmp_path / "target" / "dist" / "weirgate"
+    for file in (source, cached):
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (1, 1))
+    touch = re.search(r"find .*? && ", line).group().removesuffix("&& ")
+    subprocess.run(touch, shell=True, cwd=tmp_path, check=True)
+    assert source.stat().st_mtime > 1 and cached.stat().st_mtime == 1
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_labels(image):
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', " ".join(DOCKERFILE[image].every("LABEL"))))
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
+    assert (labels["version"], labels["licenses"]) == (cargo["version"], cargo["license"])
+    assert labels["title"] == "weirgate" and labels["description"]
+    assert labels["revision"] == "${WEIRGATE_COMMIT}" and "WEIRGATE_COMMIT=" in DOCKERFILE[image].every("ARG")
+
+
+def test_the_dockerfile_is_clean():
+    hadolint = pathlib.Path(sys.executable).with_name("hadolint")
+    assert hadolint.exists(), "no hadolint: run `scripts/install-test-deps.sh`"
+    status, text = run([hadolint, "--no-color", ROOT / "Dockerfile"], dict(os.environ))
+    assert (status, text) == (0, ""), text
 
 
 @pytest.mark.parametrize("image", IMAGES)

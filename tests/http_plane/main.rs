@@ -104,6 +104,16 @@ fn the_pages_say_what_they_are() {
     let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!(metrics.header("content-type"), Some(open_metrics));
     assert!(metrics.text().ends_with("# EOF\n"));
+    let accept = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=0.0.4\r\n\r\n";
+    let metrics = client.ask(accept);
+    let prometheus_text = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(metrics.header("content-type"), Some(prometheus_text));
+    assert!(
+        metrics
+            .text()
+            .contains("\n# TYPE weirgate_build_info gauge\n")
+    );
+    assert!(!metrics.text().contains("# EOF"));
     assert_eq!(client.ask(&get("/ready")).status, 503);
     fixture.telemetry.event_loop.set_caught_up();
     let ready = client.ask(&get("/ready"));

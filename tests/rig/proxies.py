@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
+"""nginx, HAProxy and Caddy in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
 import pathlib
 import re
 import shutil
@@ -10,6 +10,7 @@ from processes import ROOT, Process, StartError, free_port, system_binary
 
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
 HAPROXY = ROOT / "deploy" / "haproxy"
+CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 # The line of a recipe that says where weirgate is, and what it says of that.
 HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
                   "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)"}
@@ -97,4 +98,23 @@ class Nginx(Proxy):
         (self.folder / "weirgate.conf").write_text(recipe)
         (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
         self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
+        self.wait_until_it_listens()
+
+
+class Caddy(Proxy):
+    """Caddy before the given ports or paths of unix sockets."""
+
+    def __init__(self, *backends):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-caddy-"))
+        where = [f"unix/{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
+        recipe = replaced(CADDYFILE.read_text(), "reverse_proxy 127.0.0.1:8000 {", f"reverse_proxy {' '.join(where)} {{")
+        recipe = replaced(recipe, "\n:80 {", f"\nhttp://127.0.0.1:{self.port} {{")
+        config = self.folder / "Caddyfile"
+        # Its own admin port would be the same for every Caddy of the machine.
+        config.write_text("{\n\tadmin off\n}\n" + recipe)
+        caddy = system_binary("caddy", "caddy")
+        # Caddy keeps files of its own below these.
+        homes = [f"{name}={self.folder}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")]
+        self.process = Process(["/usr/bin/env", *homes, caddy, "run", "--adapter", "caddyfile", "--config", config])
         self.wait_until_it_listens()

@@ -1,0 +1,46 @@
+"""Both texts of /metrics, read by the parsers of Prometheus' own Python client."""
+import urllib.request
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus_text
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+# What Prometheus 3 sends, and what it sends with only the text format configured.
+PROMETHEUS = ("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
+              "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2")
+PROMETHEUS_TEXT_ONLY = "text/plain;version=0.0.4;q=0.5,*/*;q=0.4"
+
+
+def page(weirgate, accept):
+    """(content type, text)"""
+    headers = {} if accept is None else {"Accept": accept}
+    request = urllib.request.Request(weirgate.http_url + "/metrics", headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+@pytest.mark.parametrize("accept, content_type", [
+    (None, OPEN_METRICS), ("*/*", OPEN_METRICS), (PROMETHEUS, OPEN_METRICS),
+    ("text/plain", PROMETHEUS_TEXT), (PROMETHEUS_TEXT_ONLY, PROMETHEUS_TEXT),
+])
+def test_the_accept_header_chooses_the_text(start_weirgate, accept, content_type):
+    weirgate = start_weirgate("demo").wait_ready()
+    assert page(weirgate, accept)[0] == content_type
+
+
+def samples(families):
+    return {(sample.name, tuple(sorted(sample.labels.items()))) for family in families for sample in family.samples}
+
+
+def test_both_texts_have_the_same_families_and_samples(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    one, other = (list(parse(page(weirgate, accept)[1]))
+                  for parse, accept in [(open_metrics, None), (prometheus_text, "text/plain")])
+    assert samples(one) == samples(other) and len(samples(one)) > 100
+    # An info metric, of OpenMetrics alone, is a gauge.
+    kinds = {"info": "gauge"}
+    names = {(family.name + ("_info" if family.type == "info" else ""), kinds.get(family.type, family.type)) for family in one}
+    assert names == {(family.name, family.type) for family in other}
+    assert all(family.documentation for family in other)

@@ -1,0 +1,88 @@
+"""Each recipe of a proxy with its own line about --trusted-proxies: weirgate knows the clients' addresses."""
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+
+import pytest
+import websockets
+from bus import publisher
+from clients import connect, connect_many
+from processes import ROOT, system_binary
+from proxies import Caddy, Haproxy, Nginx
+from recipes import run
+from waiting import until
+
+RECIPES = {"nginx/weirgate.conf": Nginx, "haproxy/weirgate.cfg": Haproxy, "caddy/Caddyfile": Caddy}
+
+
+def trusted(recipe):
+    """The value of the line that a recipe has for weirgate."""
+    text = (ROOT / "deploy" / recipe).read_text()
+    [line] = re.findall(r"^#   WEIRGATE_TRUSTED_PROXIES=(\S+) +\(or --trusted-proxies (\S+)\)$", text, re.M)
+    assert line[0] == line[1]
+    return line[0]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+async def test_with_the_line_of_the_recipe_clients_have_their_own_addresses(nats, start_weirgate, started, recipe):
+    env = {"WEIRGATE_TRUSTED_PROXIES": trusted(recipe), "WEIRGATE_CONNECTIONS_PER_IP_MAX": "2"}
+    weirgate = start_weirgate("levels", nats=nats, env=env).wait_ready()
+    proxy = RECIPES[recipe](weirgate.port)
+    started.append(proxy)
+
+    async def client_of(address):
+        return await connect(proxy.port, source=address)
+
+    # A proxy that looks at /ready first may need a moment.
+    await until(lambda: is_there(proxy.port), 10, "the proxy serves")
+    clients = [await client_of("127.0.0.9"), await client_of("127.0.0.9"), await client_of("127.0.0.7")]
+    with pytest.raises(AssertionError, match="HTTP/1.1 503"):
+        await client_of("127.0.0.9")
+    for client in clients:
+        client.abort()
+    for address in ("127.0.0.9", "127.0.0.7"):
+        await until(lambda: f"client={address} " in weirgate.log(), 5, f"{address} in the log")
+
+
+def status_of(port, path):
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        link.request("GET", path)
+        return link.getresponse().status
+    finally:
+        link.close()
+
+
+def is_there(port):
+    return status_of(port, "/health") == 200
+
+
+def test_the_caddyfile_is_valid():
+    status, text = run([system_binary("caddy", "caddy"), "validate", "--adapter", "caddyfile", "--config",
+                        ROOT / "deploy" / "caddy" / "Caddyfile"], dict(os.environ))
+    assert status == 0 and "Valid configuration" in text, text
+
+
+async def test_caddy_passes_messages_and_hides_the_pages_of_operators(nats, start_weirgate, started):
+    one, two = (start_weirgate("levels", "--ephemeral", "--drain-delay-ms", "3000", nats=nats).wait_ready() for _ in range(2))
+    caddy = Caddy(one.port, two.port)
+    started.append(caddy)
+    await until(lambda: is_there(caddy.port), 10, "Caddy serves")
+    for path in ("/metrics", "/stats", "/ready", "/internal/broadcast"):
+        assert status_of(caddy.port, path) == 404, path
+    async with publisher(nats) as bus, websockets.connect(f"ws://127.0.0.1:{caddy.port}/ws/stream", max_size=None) as client:
+        assert [extension.name for extension in client.protocol.extensions] == ["permessage-deflate"]
+        await bus.flow({"n": 1, "pad": "abc" * 5_000})
+        assert json.loads(await asyncio.wait_for(client.recv(), 10))["flow"]["n"] == 1
+    # New clients reach the other instance while one stops, and when it is gone.
+    one.send(signal.SIGTERM)
+    while one.alive():
+        for client in await connect_many(3, caddy.port):
+            client.abort()
+        await asyncio.sleep(0.1)
+    for client in await connect_many(3, caddy.port):
+        client.abort()
+    assert one.wait(10) == 0
