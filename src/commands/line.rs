@@ -44,6 +44,8 @@ pub(super) fn command(program: &Program) -> Command {
     let root = gateways.fold(root, |root, kind| root.subcommand(gateway(kind)));
     root.subcommand(health(program))
         .subcommand(token())
+        .subcommand(super::tail::line::command(program))
+        .subcommand(super::publish::line::command())
         .subcommand(Command::new("version").about("Show the version and the features"))
 }
 
@@ -125,7 +127,8 @@ fn token() -> Command {
         .subcommand(inspect)
 }
 
-fn arg(setting: &Setting) -> Arg {
+/// The flag of a setting.
+pub(super) fn arg(setting: &Setting) -> Arg {
     let arg = Arg::new(setting.flag)
         .long(setting.flag)
         .value_name(setting.kind.placeholder())
