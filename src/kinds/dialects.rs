@@ -1,7 +1,7 @@
 //! How clients speak with each gateway, for `weirgate tail`: what greets a client, what subscribes,
 //! and which messages are about the connection. The contracts are in `docs/reference/protocol-*.md`.
 
-use sonic_rs::{JsonValueTrait, json};
+use sonic_rs::{JsonValueTrait, Serialize};
 
 use crate::run::Dialect;
 
@@ -23,7 +23,9 @@ pub(super) const TRADES: Dialect = Dialect {
     },
     subscribe: |names| {
         let requests = names.chunks(SYMBOLS_PER_REQUEST);
-        let request = |symbols| json!({"action": "subscribe", "symbols": symbols}).to_string();
+        let request = |symbols: &[String]| {
+            format!(r#"{{"action":"subscribe","symbols":{}}}"#, quoted(symbols))
+        };
         requests.map(request).collect()
     },
     status: |message| {
@@ -41,7 +43,12 @@ pub(super) const CHANNELS: Dialect = Dialect {
     path: "/ws",
     names: "channels or patterns, for example 'market:tick:*'",
     is_greeting: |message| is(message, "type", "connected"),
-    subscribe: |names| vec![json!({"action": "subscribe", "channels": names}).to_string()],
+    subscribe: |names| {
+        vec![format!(
+            r#"{{"action":"subscribe","channels":{}}}"#,
+            quoted(names)
+        )]
+    },
     status: |message| match text(message, &["type"])?.as_str() {
         "connected" => {
             let role = text(message, &["role"]).unwrap_or_default();
@@ -73,7 +80,10 @@ pub(super) const EVENTS: Dialect = Dialect {
     names: "the id of the device",
     is_greeting: |message| is(message, "event", "gateway.identify_required"),
     subscribe: |names| {
-        let identify = |id| json!({"event": "identify", "data": {"device_id": id}}).to_string();
+        let identify = |id| {
+            let id = quoted(id);
+            format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#)
+        };
         names.iter().map(identify).collect()
     },
     status: |message| {
@@ -91,6 +101,11 @@ pub(super) const EVENTS: Dialect = Dialect {
         }
     },
 };
+
+/// Text or texts as JSON.
+fn quoted(value: &(impl Serialize + ?Sized)) -> String {
+    sonic_rs::to_string(value).unwrap_or_default()
+}
 
 /// The text under a path of keys.
 fn text(message: &str, path: &[&str]) -> Option<String> {
