@@ -146,13 +146,11 @@ def test_what_redis_refuses_ends_with_1(started):
         assert told.startswith("error: ") and told.count("\n") == 1, told
 
 
-def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
+async def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
     for server, name in ((redis_server, "Redis"), (nats, "NATS")):
         endless = Process([weirgate_binary(), "publish", server.url, "c", "{number}", "--rate", "50"])
         started.append(endless)
-        end = time.monotonic() + 10
-        while "publishing" not in endless.log() and time.monotonic() < end:
-            time.sleep(0.02)
+        await until(lambda: "publishing on c" in endless.log(), 10, "the start")
         server.kill()
         assert endless.wait(20) == 1
         assert "error: " in endless.log() and name in endless.log(), endless.log()

@@ -99,11 +99,35 @@ pub enum PublishError {
 }
 
 /// A connection to a broker.
-enum Broker {
-    #[cfg(feature = "nats")]
-    Nats(NatsSender),
-    #[cfg(feature = "redis")]
-    Redis(RedisSender),
+trait Broker {
+    /// Publishes a message. Returns what the broker said of it.
+    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError>;
+
+    /// Waits until the broker has taken everything.
+    fn settle(&mut self, _name: &str) -> Result<(), PublishError> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "nats")]
+impl Broker for NatsSender {
+    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
+        Ok(match Self::publish(self, name, message)? {
+            Some((stream, sequence)) => Told::Stored { stream, sequence },
+            None => Told::Nothing,
+        })
+    }
+
+    fn settle(&mut self, name: &str) -> Result<(), PublishError> {
+        Ok(Self::settle(self, name)?)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Broker for RedisSender {
+    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
+        Ok(Told::Receivers(Self::publish(self, name, message)?))
+    }
 }
 
 /// What the broker said of the last message.
@@ -161,7 +185,7 @@ impl PublishCommand {
         stop.sleep_until(due)
     }
 
-    fn connect(&self) -> Result<Broker, PublishError> {
+    fn connect(&self) -> Result<Box<dyn Broker>, PublishError> {
         match &self.url {
             BrokerUrl::Nats(url) => self.nats(url),
             BrokerUrl::Redis(url) => self.redis(url),
@@ -169,7 +193,7 @@ impl PublishCommand {
     }
 
     #[cfg(feature = "nats")]
-    fn nats(&self, url: &str) -> Result<Broker, PublishError> {
+    fn nats(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
         let creds = self.creds.clone();
         let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
         let tls = Tls {
@@ -177,54 +201,24 @@ impl PublishCommand {
             ..Tls::default()
         };
         let settings = NatsSettings::plain(url, credentials, tls);
-        Ok(Broker::Nats(NatsSender::connect(
-            &settings,
-            self.jetstream,
-        )?))
+        Ok(Box::new(NatsSender::connect(&settings, self.jetstream)?))
     }
 
     #[cfg(not(feature = "nats"))]
-    fn nats(&self, _: &str) -> Result<Broker, PublishError> {
+    fn nats(&self, _: &str) -> Result<Box<dyn Broker>, PublishError> {
         Err(PublishError::NotBuilt("NATS"))
     }
 
     #[cfg(feature = "redis")]
-    fn redis(&self, url: &str) -> Result<Broker, PublishError> {
+    fn redis(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
         let mut settings = RedisSettings::new(Endpoint::parse(url)?);
         settings.tls_ca_file.clone_from(&self.ca_file);
-        Ok(Broker::Redis(RedisSender::new(&settings)?))
+        Ok(Box::new(RedisSender::new(&settings)?))
     }
 
     #[cfg(not(feature = "redis"))]
-    fn redis(&self, _: &str) -> Result<Broker, PublishError> {
+    fn redis(&self, _: &str) -> Result<Box<dyn Broker>, PublishError> {
         Err(PublishError::NotBuilt("Redis"))
-    }
-}
-
-impl Broker {
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(nats) => Ok(match nats.publish(name, message)? {
-                Some((stream, sequence)) => Told::Stored { stream, sequence },
-                None => Told::Nothing,
-            }),
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => Ok(Told::Receivers(redis.publish(name, message)?)),
-            #[cfg(not(any(feature = "nats", feature = "redis")))]
-            _ => Err(PublishError::NotBuilt("NATS and Redis")),
-        }
-    }
-
-    /// Waits until the broker has taken everything.
-    fn settle(&mut self, name: &str) -> Result<(), PublishError> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(nats) => Ok(nats.settle(name)?),
-            // Each message has had its response.
-            #[allow(unreachable_patterns, reason = "without Redis there is none")]
-            _ => Ok(()),
-        }
     }
 }
 
