@@ -17,7 +17,8 @@ pub(super) const LEVELS: Dialect = Dialect {
 /// Trades: symbols.
 pub(super) const TRADES: Dialect = Dialect {
     path: "/",
-    names: "symbols, for example AAPL",
+    names: "symbols",
+    example: "AAPL",
     is_greeting: |message| {
         is(message, "type", "success") && is(message, "message", "Connected to WebSocket Gateway")
     },
@@ -41,7 +42,8 @@ pub(super) const TRADES: Dialect = Dialect {
 /// Channels: names and patterns.
 pub(super) const CHANNELS: Dialect = Dialect {
     path: "/ws",
-    names: "channels or patterns, for example 'market:tick:*'",
+    names: "channels or patterns",
+    example: "'market:tick:*'",
     is_greeting: |message| is(message, "type", "connected"),
     subscribe: |names| {
         vec![format!(
@@ -78,6 +80,7 @@ pub(super) const CHANNELS: Dialect = Dialect {
 pub(super) const EVENTS: Dialect = Dialect {
     path: "/ws",
     names: "the id of the device",
+    example: "DEVICE",
     is_greeting: |message| is(message, "event", "gateway.identify_required"),
     subscribe: |names| {
         let identify = |id| {

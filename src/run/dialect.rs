@@ -10,6 +10,8 @@ pub struct Dialect {
     pub path: &'static str,
     /// What a client names to subscribe, for people; empty if there is nothing to subscribe to.
     pub names: &'static str,
+    /// One of these, as it is typed in a shell.
+    pub example: &'static str,
     /// Whether a message is the one with which the gateway greets a new client.
     pub is_greeting: fn(&str) -> bool,
     /// The messages that subscribe to these names.
@@ -23,6 +25,7 @@ impl Dialect {
     pub const PLAIN: Self = Self {
         path: "/",
         names: "",
+        example: "",
         is_greeting: |_| false,
         subscribe: |_| Vec::new(),
         status: |_| None,

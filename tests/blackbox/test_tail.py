@@ -180,7 +180,7 @@ def test_where_nobody_is_ends_with_words():
 async def test_what_is_no_websocket_ends_with_words(start_weirgate, nats):
     weirgate = start_weirgate("demo").wait_ready()
     status, _, told = await tail(f"ws://127.0.0.1:{weirgate.port}/ws?token=secret")
-    assert status == 1 and "status 403" in told and "levels and demo have /ws/stream" in told, told
+    assert status == 1 and "status 403" in told and "levels /ws/stream, trades /, channels /ws" in told, told
     assert "secret" not in told
     status, _, told = await tail(f"ws://127.0.0.1:{nats.port}/")
     assert status == 1 and "does not speak WebSocket" in told and told.count("\n") == 1, told

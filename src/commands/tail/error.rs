@@ -2,11 +2,12 @@
 
 use std::io;
 
+use tungstenite::Error;
 use tungstenite::http::Response;
 use tungstenite::protocol::CloseFrame;
-use tungstenite::{Error, http};
 
 use super::target::Target;
+use crate::run::Dialect;
 
 /// As much of a server's words as is shown.
 const WORDS_MAX: usize = 200;
@@ -45,7 +46,7 @@ pub enum TailError {
         /// The server's words, bounded; empty if there are none.
         words: String,
         /// What the user can do.
-        advice: &'static str,
+        advice: String,
     },
     /// What answers speaks something else.
     #[error("{target} does not speak WebSocket: {reason}; check the address and the port")]
@@ -91,14 +92,18 @@ pub enum TailError {
 
 impl TailError {
     /// The server did not open a WebSocket.
-    pub(super) fn refused(target: &Target, response: &Response<Option<Vec<u8>>>) -> Self {
+    pub(super) fn refused(
+        target: &Target,
+        known: &[(&'static str, Dialect)],
+        response: &Response<Option<Vec<u8>>>,
+    ) -> Self {
         let body = response.body().as_deref().unwrap_or_default();
         let status = response.status().as_u16();
         Self::Refused {
             target: target.to_string(),
             status,
             words: shown(&String::from_utf8_lossy(body)),
-            advice: advice(status),
+            advice: advice(status, known),
         }
     }
 
@@ -127,25 +132,24 @@ impl TailError {
 }
 
 /// What to do about a status.
-fn advice(status: u16) -> &'static str {
-    match status {
+fn advice(status: u16, known: &[(&'static str, Dialect)]) -> String {
+    let words = match status {
         401 => "set a valid token: --token, or WEIRGATE_TOKEN in the environment",
-        403 => {
-            "check the path: levels and demo have /ws/stream, channels and events /ws; or the \
-             server refuses this client"
-        }
-        404 | 405 => {
-            "check the path: levels and demo have /ws/stream, channels and events /ws, trades any"
+        403..=405 => {
+            let paths = known
+                .iter()
+                .map(|(name, known)| format!("{name} {}", known.path));
+            let paths = paths.collect::<Vec<_>>().join(", ");
+            return format!("check the path ({paths}), or the server refuses this client");
         }
         429 => "too many new connections: wait a second, or use --reconnect",
         503 => "the server is full or stopping: try again, or use --reconnect",
         500.. => "the server or a proxy before it has failed: look at its log",
         300..=399 => "a redirection: connect to the address that it names",
-        _ if status == http::StatusCode::OK.as_u16() => {
-            "this is a page and no WebSocket: check the path and the port"
-        }
+        200 => "this is a page and no WebSocket: check the path and the port",
         _ => "check the path and the port",
-    }
+    };
+    words.to_owned()
 }
 
 /// What a close code means, and what to do about it.
@@ -218,10 +222,17 @@ mod tests {
     #[test]
     fn a_status_is_told_with_what_to_do() {
         let target = Target::parse("ws://h/x?token=secret").expect("a URL");
+        let known = [(
+            "levels",
+            Dialect {
+                path: "/ws/stream",
+                ..Dialect::PLAIN
+            },
+        )];
         let refused = |status: u16, body: &str| {
             let response = Response::builder().status(status);
             let response = response.body(Some(body.as_bytes().to_vec()));
-            TailError::refused(&target, &response.expect("a response"))
+            TailError::refused(&target, &known, &response.expect("a response"))
         };
         let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
         let text = wrong.to_string();
@@ -230,7 +241,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("/ws/stream") && !text.contains("secret"),
+            text.contains("(levels /ws/stream)") && !text.contains("secret"),
             "{text}"
         );
         assert!(!wrong.may_pass());

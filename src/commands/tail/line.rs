@@ -8,20 +8,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::{Style, TailCommand, Target};
 use crate::commands::Program;
 use crate::commands::line::{arg, flag};
-use crate::run::GatewayKind;
+use crate::run::{Dialect, GatewayKind};
 use crate::settings::{Checked, Rows, Setting};
 
 /// What `weirgate tail` takes of the gateway that it connects to.
 const TAKES: [&str; 2] = ["listen", "port"];
-/// What a gateway's name brings along, and what is the default of a URL.
-const EXAMPLES: &str = "\
-Examples:
-  weirgate tail demo --count 1 --pretty
-  weirgate tail trades --subscribe AAPL --subscribe GOOGL
-  weirgate tail channels --subscribe 'market:tick:*' | jq .data
-  weirgate tail events --subscribe DEVICE --send '{\"event\":\"lobby.create\",\"data\":{}}'
-  weirgate tail wss://example.com/ws/stream --rate > /dev/null
-
+const AFTER: &str = "\
 A gateway of this machine is found by its name, at the address and the port that it reads from the
 same env. Messages go to standard output, one on each line; the state of the connection goes to
 standard error. Exit status: 0 after --count messages, after --timeout-s without --count, after
@@ -51,7 +43,7 @@ pub(in crate::commands) fn command(program: &Program) -> Command {
     };
     Command::new("tail")
         .about("Print what a gateway sends: a WebSocket client in the terminal")
-        .after_help(EXAMPLES)
+        .after_help(format!("{}\n\n{AFTER}", examples(program)))
         .args_override_self(true)
         .arg(
             Arg::new("target")
@@ -61,16 +53,38 @@ pub(in crate::commands) fn command(program: &Program) -> Command {
                     "A gateway of this machine ({names}), or ws://HOST:PORT/PATH"
                 )),
         )
-        .args(own())
+        .args(own(program))
         .args(rows(program.gateways.first()).iter().map(of_gateway))
 }
 
-fn own() -> Vec<Arg> {
+/// An example for each way of use, with the gateways of the program.
+fn examples(program: &Program) -> String {
+    let name = program.name;
+    let mut text = "Examples:".to_owned();
+    if let Some(first) = program.gateways.first() {
+        text += &format!("\n  {name} tail {} --count 1 --pretty", first.name);
+    }
+    for (kind, dialect) in subscribed(program) {
+        text += &format!("\n  {name} tail {kind} --subscribe {}", dialect.example);
+    }
+    text + &format!("\n  {name} tail wss://HOST/PATH --rate > /dev/null")
+}
+
+/// The gateways that have something to subscribe to.
+fn subscribed(program: &Program) -> impl Iterator<Item = (&'static str, Dialect)> {
+    let kinds = program.gateways.iter();
+    let kinds = kinds.filter(|kind| !kind.dialect.names.is_empty());
+    kinds.map(|kind| (kind.name, kind.dialect))
+}
+
+fn own(program: &Program) -> Vec<Arg> {
+    let names = subscribed(program).map(|(kind, dialect)| format!("{} ({kind})", dialect.names));
+    let names = names.collect::<Vec<_>>().join(", ");
     let switch = |name, help| {
         let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
         arg.help(help)
     };
-    let value = |name, placeholder, help| {
+    let value = |name, placeholder, help: String| {
         let arg = Arg::new(name).long(name).value_name(placeholder);
         arg.help(help)
     };
@@ -78,19 +92,23 @@ fn own() -> Vec<Arg> {
         value(
             "subscribe",
             "NAME",
-            "Symbol of trades, channel or pattern of channels, device id of events; repeatable",
+            format!("What to subscribe to: {names}; repeatable"),
         )
         .num_args(1..)
         .action(ArgAction::Append),
         value(
             "send",
             "TEXT",
-            "Message to send after the subscriptions; repeatable",
+            "Message to send after the subscriptions; repeatable".to_owned(),
         )
         .action(ArgAction::Append),
-        value("count", "N", "End with status 0 after N messages")
-            .value_parser(value_parser!(u64).range(1..)),
-        value("timeout-s", "S", "End after S seconds")
+        value(
+            "count",
+            "N",
+            "End with status 0 after N messages".to_owned(),
+        )
+        .value_parser(value_parser!(u64).range(1..)),
+        value("timeout-s", "S", "End after S seconds".to_owned())
             .alias("timeout")
             .value_parser(value_parser!(u32).range(1..)),
         switch("reconnect", "Connect again after the end of a connection"),
@@ -107,7 +125,7 @@ fn own() -> Vec<Arg> {
         value(
             "ca-file",
             "FILE",
-            "PEM file with the certificates to trust for wss:// [default: the system's]",
+            "PEM file with the certificates to trust for wss:// [default: the system's]".to_owned(),
         )
         .value_parser(value_parser!(PathBuf)),
     ]

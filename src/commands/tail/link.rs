@@ -13,9 +13,9 @@ use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, Error, WebSocket, client};
 
-use super::TICK;
 use super::error::TailError;
 use super::target::{Place, Target};
+use super::{TICK, TailCommand};
 use crate::listening::ListenAddr;
 use crate::trust;
 
@@ -69,12 +69,8 @@ impl Write for Stream {
 }
 
 /// Connects, by `deadline` if that comes before the connect timeout.
-pub(super) fn open(
-    target: &Target,
-    token: Option<&str>,
-    ca_file: Option<&Path>,
-    deadline: Option<Instant>,
-) -> Result<Link, TailError> {
+pub(super) fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailError> {
+    let target = &command.target;
     let latest = Instant::now() + CONNECT_TIMEOUT;
     let until = deadline.map_or(latest, |deadline| deadline.min(latest));
     let unreachable = |source| TailError::Unreachable {
@@ -89,9 +85,9 @@ pub(super) fn open(
         .map_err(TailError::System)?;
     let stream = match target.tls {
         false => Stream::Plain(socket),
-        true => tls(socket, target, ca_file)?,
+        true => tls(socket, target, command.ca_file.as_deref())?,
     };
-    let link = shake_hands(target, token, stream)?;
+    let link = shake_hands(command, stream)?;
     let tick = link.get_ref().socket().set_read_timeout(Some(TICK));
     tick.map_err(TailError::System)?;
     Ok(link)
@@ -145,14 +141,16 @@ fn tls(socket: Socket, target: &Target, ca_file: Option<&Path>) -> Result<Stream
     Ok(Stream::Tls(Box::new(StreamOwned::new(session, socket))))
 }
 
-fn shake_hands(target: &Target, token: Option<&str>, stream: Stream) -> Result<Link, TailError> {
+fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError> {
+    let target = &command.target;
     let uri = target.url.parse();
     let uri = uri.map_err(|error: tungstenite::http::uri::InvalidUri| {
         TailError::Broken(Error::HttpFormat(error.into()))
     })?;
     let mut request = ClientRequestBuilder::new(uri);
-    if let Some(token) = token {
-        request = request.with_header("Authorization", format!("Bearer {token}"));
+    if let Some(token) = &command.token {
+        let bearer = format!("Bearer {}", token.expose());
+        request = request.with_header("Authorization", bearer);
     }
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
@@ -160,7 +158,7 @@ fn shake_hands(target: &Target, token: Option<&str>, stream: Stream) -> Result<L
     match client::client_with_config(request, stream, Some(config)) {
         Ok((link, _)) => Ok(link),
         Err(HandshakeError::Failure(Error::Http(response))) => {
-            Err(TailError::refused(target, &response))
+            Err(TailError::refused(target, &command.known, &response))
         }
         Err(HandshakeError::Failure(error)) => Err(TailError::NoWebSocket {
             target: target.to_string(),

@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self) -> Result<(), TailError> {
-        let mut link = self.connect()?;
+        let mut link = link::open(self.command, self.deadline)?;
         complain(&format!("connected to {}", self.command.target));
         if self.dialect.is_some() || self.command.subscribe.is_empty() {
             self.speak(&mut link)?;
@@ -240,13 +240,6 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
         }
-    }
-
-    fn connect(&self) -> Result<Link, TailError> {
-        let command = self.command;
-        let token = command.token.as_ref().map(SecretText::expose);
-        let ca_file = command.ca_file.as_deref();
-        link::open(&command.target, token, ca_file, self.deadline)
     }
 
     /// Looks at the clock: at the deadline, the rate line, and the wait for a greeting.
