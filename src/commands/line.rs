@@ -127,6 +127,22 @@ fn token() -> Command {
         .subcommand(inspect)
 }
 
+/// A flag without a value, that is no setting.
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
+    arg.help(help)
+}
+
+/// A flag with a value, that is no setting.
+pub(super) fn value(
+    name: &'static str,
+    placeholder: &'static str,
+    help: impl Into<StyledStr>,
+) -> Arg {
+    let arg = Arg::new(name).long(name).value_name(placeholder);
+    arg.help(help.into())
+}
+
 /// The flag of a setting.
 pub(super) fn arg(setting: &Setting) -> Arg {
     let arg = Arg::new(setting.flag)

@@ -307,3 +307,19 @@ async def test_wss_needs_a_certificate_that_is_trusted(tmp_path):
         assert (status, out) == (1, "") and f"error: no TLS with {url}" in told and "--ca-file" in told, told
         status, _, told = await tail(url, "--ca-file", tmp_path / "missing.pem")
         assert status == 1 and "missing.pem" in told, told
+
+
+async def test_a_server_that_hangs_is_given_up_and_a_quiet_one_is_not(start_weirgate, start_tail):
+    async def quiet(client):
+        await client.wait_closed()
+    weirgate = start_weirgate("demo").wait_ready()
+    async with server_of(quiet, ping_interval=None) as url:
+        patient = start_tail(url)
+        await patient.says("connected to")
+        frozen = start_tail("demo", "--port", weirgate.port)
+        await frozen.prints(1)
+        weirgate.freeze()
+        # Both were silent for as long; one answers a ping.
+        await until(lambda: not frozen.alive(), 40, "the end")
+        assert frozen.wait(1) == 1 and "error: nothing came for 20 s" in frozen.log(), frozen.log_tail()
+        assert patient.alive(), patient.log_tail()

@@ -3,10 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand, Template};
-use crate::commands::line::flag;
+use crate::commands::line::{flag, switch, value};
 
 /// What is published if no message is given.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
@@ -26,57 +26,34 @@ messages until Ctrl-C. Exit status: 0, or 1 if the broker is away or refuses a m
 
 /// The subcommand.
 pub(in crate::commands) fn command() -> Command {
-    let place = |name, placeholder, help| {
-        let arg = Arg::new(name).value_name(placeholder).help(help);
-        arg.allow_hyphen_values(true)
-    };
-    let value = |name, placeholder, help| {
-        let arg = Arg::new(name).long(name).value_name(placeholder);
+    let place = |name, placeholder, help: String| {
+        let arg = Arg::new(name).value_name(placeholder);
         arg.help(help)
     };
+    let url = "nats://HOST:4222, tls://…, redis://HOST:6379 or rediss://…";
+    let name = "The subject of NATS, or the channel of Redis";
+    let message = format!("The message; - for each line of standard input [default: {EXAMPLE}]");
     Command::new("publish")
         .about("Publish messages on a NATS subject or a Redis channel")
         .after_help(HELP)
         .args_override_self(true)
-        .arg(
-            Arg::new("url")
-                .value_name("URL")
-                .required(true)
-                .help("nats://HOST:4222, tls://…, redis://HOST:6379 or rediss://…"),
-        )
-        .arg(
-            Arg::new("name")
-                .value_name("SUBJECT|CHANNEL")
-                .required(true)
-                .help("The subject of NATS, or the channel of Redis"),
-        )
-        .arg(place(
-            "message",
-            "MESSAGE|-",
-            format!("The message; - for each line of standard input [default: {EXAMPLE}]"),
-        ))
-        .arg(
-            value("count", "N", "End after N messages").value_parser(value_parser!(u64).range(1..)),
-        )
-        .arg(value("rate", "R", "Messages per second, for example 5 or 0.5").value_parser(rate))
-        .arg(
-            Arg::new("jetstream")
-                .long("jetstream")
-                .action(ArgAction::SetTrue)
-                .help("Wait until a JetStream stream has stored each message"),
-        )
-        .arg(
-            value("creds", "FILE", "Credentials file of a NATS user")
-                .value_parser(value_parser!(PathBuf)),
-        )
-        .arg(
-            value(
-                "ca-file",
-                "FILE",
-                "PEM file with the certificates to trust for TLS [default: the system's]",
-            )
+        .arg(place("url", "URL", url.to_owned()).required(true))
+        .arg(place("name", "SUBJECT|CHANNEL", name.to_owned()).required(true))
+        .arg(place("message", "MESSAGE|-", message).allow_hyphen_values(true))
+        .args(flags())
+}
+
+fn flags() -> [Arg; 5] {
+    let stored = "Wait until a JetStream stream has stored each message";
+    let authorities = "PEM file with the certificates to trust for TLS [default: the system's]";
+    [
+        value("count", "N", "End after N messages").value_parser(value_parser!(u64).range(1..)),
+        value("rate", "R", "Messages per second, for example 5 or 0.5").value_parser(rate),
+        switch("jetstream", stored),
+        value("creds", "FILE", "Credentials file of a NATS user")
             .value_parser(value_parser!(PathBuf)),
-        )
+        value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)),
+    ]
 }
 
 /// Messages per second.

@@ -74,6 +74,15 @@ pub enum TailError {
          failed, or the server dropped this client as too slow; {RECONNECT}"
     )]
     Broken(Error),
+    /// The connection stands, and the server does not even answer a ping.
+    #[error(
+        "nothing came for {seconds} s, not even an answer to a ping: the network failed, or the \
+         server hangs; {RECONNECT}"
+    )]
+    Silent {
+        /// For how long, seconds.
+        seconds: u64,
+    },
     /// The time was over before `--count` messages were there.
     #[error("{have} of {want} messages within --timeout-s")]
     TooFew {
@@ -123,7 +132,7 @@ impl TailError {
     /// Whether another attempt may fare better.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broken(_) => true,
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent { .. } => true,
             Self::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007..=1010),
             Self::Refused { status, .. } => matches!(status, 429 | 500..),
             _ => false,

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
 use crate::commands::Program;
-use crate::commands::line::{arg, flag};
+use crate::commands::line::{arg, flag, switch, value};
 use crate::run::{Dialect, GatewayKind};
 use crate::settings::{Checked, Rows, Setting};
 
@@ -77,57 +77,35 @@ fn subscribed(program: &Program) -> impl Iterator<Item = (&'static str, Dialect)
     kinds.map(|kind| (kind.name, kind.dialect))
 }
 
-fn own(program: &Program) -> Vec<Arg> {
+/// The flags that are no settings.
+fn own(program: &Program) -> [Arg; 9] {
     let names = subscribed(program).map(|(kind, dialect)| format!("{} ({kind})", dialect.names));
     let names = names.collect::<Vec<_>>().join(", ");
-    let switch = |name, help| {
-        let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
-        arg.help(help)
-    };
-    let value = |name, placeholder, help: String| {
-        let arg = Arg::new(name).long(name).value_name(placeholder);
-        arg.help(help)
-    };
-    vec![
+    let sent = "Message to send after the subscriptions; repeatable";
+    let raw = "Print each message as it came, and greetings and responses of the gateway too";
+    let authorities = "PEM file with the certificates to trust for wss:// [default: the system's]";
+    [
         value(
             "subscribe",
             "NAME",
-            format!("What to subscribe to: {names}; repeatable"),
+            format!("What to subscribe to; repeatable: {names}"),
         )
         .num_args(1..)
         .action(ArgAction::Append),
-        value(
-            "send",
-            "TEXT",
-            "Message to send after the subscriptions; repeatable".to_owned(),
-        )
-        .action(ArgAction::Append),
-        value(
-            "count",
-            "N",
-            "End with status 0 after N messages".to_owned(),
-        )
-        .value_parser(value_parser!(u64).range(1..)),
-        value("timeout-s", "S", "End after S seconds".to_owned())
+        value("send", "TEXT", sent).action(ArgAction::Append),
+        value("count", "N", "End with status 0 after N messages")
+            .value_parser(value_parser!(u64).range(1..)),
+        value("timeout-s", "S", "End after S seconds")
             .alias("timeout")
             .value_parser(value_parser!(u32).range(1..)),
         switch("reconnect", "Connect again after the end of a connection"),
         switch("pretty", "Print JSON over several lines, indented"),
-        switch(
-            "raw",
-            "Print each message as it came, and greetings and responses of the gateway too",
-        )
-        .conflicts_with("pretty"),
+        switch("raw", raw).conflicts_with("pretty"),
         switch(
             "rate",
             "Print messages and bytes per second on standard error",
         ),
-        value(
-            "ca-file",
-            "FILE",
-            "PEM file with the certificates to trust for wss:// [default: the system's]".to_owned(),
-        )
-        .value_parser(value_parser!(PathBuf)),
+        value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)),
     ]
 }
 
@@ -141,17 +119,7 @@ pub(in crate::commands) fn read(
     of: Option<&GatewayKind>,
     checked: &Checked,
 ) -> Result<TailCommand, String> {
-    let text = flag(matches, "target").unwrap_or_default();
-    let target = match of {
-        Some(kind) => Target::here(&checked.listen(), kind.dialect.path),
-        None if !text.contains(['.', ':', '/']) => {
-            let names = program.names(", ");
-            return Err(format!(
-                "{text:?} is no gateway ({names}) and no URL such as ws://HOST:PORT/PATH"
-            ));
-        }
-        None => Target::parse(&text)?,
-    };
+    let target = target(program, matches, of, checked)?;
     let many = |name: &str| matches.get_many::<String>(name).unwrap_or_default();
     let subscribe: Vec<String> = many("subscribe").cloned().collect();
     if let Some(kind) = of.filter(|kind| kind.dialect.names.is_empty() && !subscribe.is_empty()) {
@@ -185,4 +153,24 @@ pub(in crate::commands) fn read(
         timeout: timeout_s.map(|s| Duration::from_secs(s.into())),
         reconnect: is_on("reconnect"),
     })
+}
+
+/// Where to connect.
+fn target(
+    program: &Program,
+    matches: &ArgMatches,
+    of: Option<&GatewayKind>,
+    checked: &Checked,
+) -> Result<Target, String> {
+    let text = flag(matches, "target").unwrap_or_default();
+    match of {
+        Some(kind) => Ok(Target::here(&checked.listen(), kind.dialect.path)),
+        None if !text.contains(['.', ':', '/']) => {
+            let names = program.names(", ");
+            Err(format!(
+                "{text:?} is no gateway ({names}) and no URL such as ws://HOST:PORT/PATH"
+            ))
+        }
+        None => Target::parse(&text),
+    }
 }

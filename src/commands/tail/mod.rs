@@ -47,6 +47,10 @@ use crate::settings::{SecretText, Setting};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How long a greeting is waited for, before the user is told that nothing was subscribed.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);
+/// Ticks without a byte of the server, after which the server is pinged.
+const SILENT_TICKS_TO_PING: u32 = 100;
+/// Ticks without a byte of the server, after which the connection is given up.
+const SILENT_TICKS_MAX: u32 = 200;
 /// The first delay before a reconnection; it doubles.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The delay that doubling ends at.
@@ -191,6 +195,8 @@ struct Session<'a> {
     dialect: Option<Dialect>,
     /// When the user is told that no greeting came; `None`: one did, or none is needed.
     greeting_until: Option<Instant>,
+    /// Ticks since the last byte of the server. Time in which standard output is blocked is none.
+    silent_ticks: u32,
     closed: Option<CloseFrame>,
 }
 
@@ -215,6 +221,7 @@ impl<'a> Session<'a> {
             deadline,
             dialect: command.dialect,
             greeting_until: None,
+            silent_ticks: 0,
             closed: None,
         }
     }
@@ -281,7 +288,11 @@ impl<'a> Session<'a> {
 
     /// Takes what comes next, if anything comes within a tick.
     fn take(&mut self, link: &mut Link) -> Result<Next, TailError> {
-        match link.read() {
+        let read = link.read();
+        if read.is_ok() {
+            self.silent_ticks = 0;
+        }
+        match read {
             Ok(Message::Text(text)) => self.message(link, text.as_bytes()),
             Ok(Message::Binary(bytes)) => self.message(link, &bytes),
             Ok(Message::Close(frame)) => {
@@ -289,13 +300,28 @@ impl<'a> Session<'a> {
                 Ok(Next::GoOn)
             }
             Ok(_) => Ok(Next::GoOn),
-            Err(Error::Io(error)) if is_a_tick(&error) => Ok(Next::GoOn),
+            Err(Error::Io(error)) if is_a_tick(&error) => self.silence(link),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Err(TailError::closed(self.closed.take()))
             }
             // The end of TCP without a close frame, or in the middle of the two.
             Err(_) if self.closed.is_some() => Err(TailError::closed(self.closed.take())),
             Err(error) => Err(TailError::Broken(error)),
+        }
+    }
+
+    /// Nothing came for a tick: sees whether the server is still there.
+    fn silence(&mut self, link: &mut Link) -> Result<Next, TailError> {
+        self.silent_ticks += 1;
+        if self.silent_ticks == SILENT_TICKS_TO_PING {
+            link.send(Message::Ping(Vec::new().into()))
+                .map_err(TailError::Broken)?;
+        }
+        match self.silent_ticks < SILENT_TICKS_MAX {
+            true => Ok(Next::GoOn),
+            false => Err(TailError::Silent {
+                seconds: (TICK * SILENT_TICKS_MAX).as_secs(),
+            }),
         }
     }
 
