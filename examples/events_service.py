@@ -103,4 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(("", int(os.environ.get("PORT", "8000"))), Handler).serve_forever()
+port = int(os.environ.get("PORT", "8000"))
+server = ThreadingHTTPServer(("", port), Handler)
+print(f"{NAME}: listening on port {port}", flush=True)
+server.serve_forever()

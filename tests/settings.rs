@@ -57,7 +57,7 @@ fn help() {
     for name in GATEWAYS
         .iter()
         .map(|gateway| gateway.name)
-        .chain(["health"])
+        .chain(["health", "tail", "publish"])
     {
         let help = shown(&[name, "--help"], &[]);
         assert_eq!(shown(&["help", name], &[]), help);

@@ -44,6 +44,8 @@ pub(super) fn command(program: &Program) -> Command {
     let root = gateways.fold(root, |root, kind| root.subcommand(gateway(kind)));
     root.subcommand(health(program))
         .subcommand(token())
+        .subcommand(super::tail::line::command(program))
+        .subcommand(super::publish::line::command())
         .subcommand(Command::new("version").about("Show the version and the features"))
 }
 
@@ -125,7 +127,24 @@ fn token() -> Command {
         .subcommand(inspect)
 }
 
-fn arg(setting: &Setting) -> Arg {
+/// A flag without a value, that is no setting.
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
+    arg.help(help)
+}
+
+/// A flag with a value, that is no setting.
+pub(super) fn value(
+    name: &'static str,
+    placeholder: &'static str,
+    help: impl Into<StyledStr>,
+) -> Arg {
+    let arg = Arg::new(name).long(name).value_name(placeholder);
+    arg.help(help.into())
+}
+
+/// The flag of a setting.
+pub(super) fn arg(setting: &Setting) -> Arg {
     let arg = Arg::new(setting.flag)
         .long(setting.flag)
         .value_name(setting.kind.placeholder())

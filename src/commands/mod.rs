@@ -5,6 +5,8 @@
 
 pub mod health;
 mod line;
+pub mod publish;
+pub mod tail;
 pub mod token;
 
 use std::ffi::OsString;
@@ -17,6 +19,8 @@ use clap::error::ErrorKind;
 
 use self::health::HealthCheck;
 use self::line::{command, flag, health_rows, version};
+use self::publish::PublishCommand;
+use self::tail::TailCommand;
 use self::token::{Claims, TokenAction, TokenCommand};
 use crate::auth::Token;
 use crate::run::{GatewayKind, Print, RunError};
@@ -51,6 +55,10 @@ pub enum Invocation {
     Health(HealthCheck),
     /// Make or judge a token.
     Token(Box<TokenCommand>),
+    /// Print what a gateway sends.
+    Tail(Box<TailCommand>),
+    /// Publish on a bus.
+    Publish(Box<PublishCommand>),
 }
 
 /// The end of the process, without anything having been started.
@@ -79,6 +87,8 @@ pub fn main(program: &'static Program) -> ExitCode {
         }
         Ok(Invocation::Health(check)) => ended(check.run()),
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
+        Ok(Invocation::Tail(command)) => ended(command.run()),
+        Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Show(text)) => {
             show(text.trim_end());
             ExitCode::SUCCESS
@@ -149,6 +159,11 @@ impl Program {
         match matches.subcommand() {
             Some(("health", matches)) => self.health(matches, &env),
             Some(("token", matches)) => self.token(matches, &env),
+            Some(("tail", matches)) => self.tail(matches, &env),
+            Some(("publish", matches)) => {
+                let command = publish::line::read(matches).map_err(|e| Exit::wrong_use(&e))?;
+                Ok(Invocation::Publish(Box::new(command)))
+            }
             Some(("version", _)) => {
                 let text = format!("{} {}", self.name, version());
                 Ok(Invocation::Show(text))
@@ -228,7 +243,7 @@ impl Program {
     /// Every row of every command, for names in the environment.
     fn known(&self) -> Vec<Setting> {
         let gateways = self.gateways.iter().map(|gateway| gateway.rows);
-        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH]);
+        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL]);
         all.flat_map(|rows| rows.settings()).collect()
     }
 
@@ -263,6 +278,16 @@ impl Program {
         let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
         let check = HealthCheck::new(&checked.listen(), checked.number("health-timeout-ms"));
         Ok(Invocation::Health(check))
+    }
+
+    fn tail(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
+        let of = flag(matches, "target").and_then(|name| self.gateway(&name));
+        let rows = tail::line::rows(of.or_else(|| self.gateways.first()));
+        let checked = self.checked(rows, matches, env, |_| Vec::new());
+        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+        let command = tail::line::read(self, matches, of, &checked);
+        let command = command.map_err(|error| Exit::wrong_use(&error))?;
+        Ok(Invocation::Tail(Box::new(command)))
     }
 
     fn token(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {

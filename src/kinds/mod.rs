@@ -6,11 +6,14 @@
 //! | `trades`, `channels` | the gateways on Redis; what both need of tokens and Redis is in `auth`, `reload` and `redis` |
 //! | `events` | the gateway between devices and HTTP services |
 //!
+//! `dialects` has what a client in a terminal knows of each.
+//!
 //! A folder has the gateway's rows of settings, its pages, and the function that puts feed, gateway,
 //! source and pages together; the list has its [`GatewayKind`]. Called by `main`.
 
 mod auth;
 mod channels;
+mod dialects;
 mod events;
 mod levels;
 #[cfg(feature = "redis")]

@@ -14,7 +14,9 @@ use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
 /// Every row of every command, as the documents have them.
 fn settings() -> Vec<Setting> {
     let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
-    let all: Vec<_> = gateways.chain([Rows::TOKEN, Rows::HEALTH]).collect();
+    let all: Vec<_> = gateways
+        .chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL])
+        .collect();
     table(&all)
 }
 
@@ -28,7 +30,8 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
     let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
     let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
     let health = (vec!["health"], Rows::HEALTH.settings());
-    gateways.chain([token, health]).collect()
+    let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
+    gateways.chain([token, health, tail]).collect()
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::dialect::Dialect;
 use super::{RunError, reload};
 use crate::settings::{Check, Checked, Rows};
 
@@ -19,6 +20,8 @@ pub struct GatewayKind {
     pub check: Check,
     /// Flags that show something and end.
     pub prints: &'static [Print],
+    /// How `weirgate tail` speaks with it.
+    pub dialect: Dialect,
     run: Run,
 }
 
@@ -51,6 +54,7 @@ impl GatewayKind {
             rows,
             check: |_| Vec::new(),
             prints: &[],
+            dialect: Dialect::PLAIN,
             run,
         }
     }
@@ -66,6 +70,13 @@ impl GatewayKind {
     #[must_use]
     pub const fn prints(mut self, prints: &'static [Print]) -> Self {
         self.prints = prints;
+        self
+    }
+
+    /// With clients that speak in a way of their own.
+    #[must_use]
+    pub const fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
         self
     }
 

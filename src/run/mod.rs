@@ -3,6 +3,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `kind` | a gateway as one value |
+//! | `dialect` | what a client in a terminal has to know of a gateway |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `common` | what every gateway is told, from its settings |
 //! | `process` | what every process does first, and says |
@@ -18,6 +19,7 @@
 
 mod bus_away;
 mod common;
+mod dialect;
 mod freed_memory;
 mod gateway;
 mod kind;
@@ -34,6 +36,7 @@ use crate::reactor::{BindError, ListenError};
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
+pub use self::dialect::Dialect;
 pub use self::gateway::{Inputs, Listening, Parts};
 pub use self::kind::{GatewayKind, Print};
 pub use self::process::{say, start_process};

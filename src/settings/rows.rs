@@ -42,6 +42,9 @@ impl Rows {
     /// What `weirgate health` has, besides the address and the port of the gateway that it asks.
     pub const HEALTH: Self = Self::only(&[Part::Health]);
 
+    /// What `weirgate tail` has, besides the address and the port of the gateway.
+    pub const TAIL: Self = Self::only(&[Part::Tail]);
+
     /// What every gateway has.
     pub const EVERY: Self = Self::gateway(&[]);
 

@@ -35,6 +35,8 @@ impl Heading {
     pub const BUS: Self = Self("Messages from the bus");
     /// The health check.
     pub const HEALTH: Self = Self("Health check");
+    /// The client in a terminal.
+    pub const TAIL: Self = Self("Client in a terminal");
 }
 
 /// A part of the shared table, which a gateway has as a whole or not at all.
@@ -62,6 +64,8 @@ pub enum Part {
     Tokens,
     /// What `weirgate health` has for itself.
     Health,
+    /// What `weirgate tail` has for itself.
+    Tail,
 }
 
 /// What makes a setting a limit: something grows up to it, and something happens beyond it.

@@ -16,7 +16,11 @@ fn commands() -> Vec<(&'static str, Rows)> {
     let place = |name: &str| FIRST.iter().position(|first| *first == name);
     let mut all: Vec<_> = GATEWAYS.iter().map(|kind| (kind.name, kind.rows)).collect();
     all.sort_by_key(|(name, _)| place(name).unwrap_or(FIRST.len()));
-    all.extend([("token", Rows::TOKEN), ("health", Rows::HEALTH)]);
+    all.extend([
+        ("token", Rows::TOKEN),
+        ("health", Rows::HEALTH),
+        ("tail", Rows::TAIL),
+    ]);
     all
 }
 
@@ -30,7 +34,11 @@ pub(crate) fn settings() -> Vec<Setting> {
 /// gateways.
 fn on(setting: &Setting) -> Option<Vec<&'static str>> {
     let gateways = GATEWAYS.iter().map(|kind| (kind.name, kind.rows));
-    let others = [("token", Rows::TOKEN), ("health", Rows::HEALTH)];
+    let others = [
+        ("token", Rows::TOKEN),
+        ("health", Rows::HEALTH),
+        ("tail", Rows::TAIL),
+    ];
     let has = |rows: Rows| rows.settings().iter().any(|row| row.is_same(setting));
     let all = gateways.chain(others).filter(|(_, rows)| has(*rows));
     let names: Vec<_> = all.map(|(name, _)| name).collect();

@@ -31,7 +31,8 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
     .changes(CHANGES),
     start,
 )
-.prints(PRINTS);
+.prints(PRINTS)
+.dialect(super::dialects::CHANNELS);
 
 const PRINTS: &[Print] = &[Print {
     flag: "print-acl",

@@ -18,4 +18,5 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
         .changes(rows::CHANGES),
     start::start,
 )
-.check(bus::check);
+.check(bus::check)
+.dialect(super::dialects::EVENTS);

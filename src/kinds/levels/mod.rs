@@ -31,7 +31,8 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
     start,
 )
-.check(unknown_keys);
+.check(unknown_keys)
+.dialect(super::dialects::LEVELS);
 
 /// `weirgate demo`.
 pub(super) const DEMO: GatewayKind = GatewayKind::new(
@@ -42,7 +43,8 @@ pub(super) const DEMO: GatewayKind = GatewayKind::new(
         .changes(rows::DEMO_CHANGES),
     demo,
 )
-.check(unknown_keys);
+.check(unknown_keys)
+.dialect(super::dialects::LEVELS);
 
 /// Without the NATS source there is nothing to run.
 #[cfg(not(feature = "nats"))]

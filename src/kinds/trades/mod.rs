@@ -29,7 +29,8 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
     .own(&[OWN])
     .changes(CHANGES),
     start,
-);
+)
+.dialect(super::dialects::TRADES);
 
 const HEADING: Heading = Heading("Trades");
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

@@ -14,6 +14,7 @@ mod nats;
 mod process;
 mod redis;
 
+use super::kind::Kind;
 use super::setting::{Heading, Part, Setting, Shows};
 
 const KIB: u64 = 1024;
@@ -33,6 +34,7 @@ pub(super) static AFTER_OWN: &[&[Setting]] = &[
     delivery::ROWS,
     budgets::ROWS,
     HEALTH,
+    TAIL,
 ];
 
 /// The health check.
@@ -49,3 +51,14 @@ static HEALTH: &[Setting] = &[Setting::ms(
     "src/commands/health.rs::silence_and_a_closed_port_end_in_time",
 )
 .part(Part::Health)];
+
+/// `weirgate tail`.
+static TAIL: &[Setting] = &[Setting::new(
+    Heading::TAIL,
+    "token",
+    Kind::Secret,
+    "",
+    "Token for the gateway, sent as Authorization: Bearer TOKEN",
+)
+.more("A token given as a flag is moved to the environment at once, out of the list of processes.")
+.part(Part::Tail)];

@@ -250,9 +250,23 @@ impl Api {
         }
     }
 
+    /// Publishes a message that a stream has to store. Returns the stream, and the number there.
+    pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
+        let answer = self.ask_on(subject.to_owned(), message)?;
+        let stream = sonic_rs::get(answer.as_slice(), ["stream"]).map_err(unreadable)?;
+        let sequence = sonic_rs::get(answer.as_slice(), ["seq"]).map_err(unreadable)?;
+        match (stream.as_str(), sequence.as_u64()) {
+            (Some(stream), Some(sequence)) => Ok((stream.to_owned(), sequence)),
+            _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),
+        }
+    }
+
     /// The answer's JSON, which tells of no error.
     fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        let subject = format!("$JS.API.{verb}");
+        self.ask_on(format!("$JS.API.{verb}"), body)
+    }
+
+    fn ask_on(&self, subject: String, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         // It may be permitted by now.
         let request = Refusal::Request(subject.clone());
         self.refusals.forget(&request);

@@ -31,6 +31,7 @@
 //! | `loopback` | the connection between the two, which is closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
 //! | `refusals` | what the server does not permit this user |
+//! | `send` | a connection that publishes and waits, for a command |
 //! | `plain` | plain subjects, without JetStream, for gateways that speak to each other |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
@@ -52,6 +53,7 @@ mod loopback;
 mod plain;
 mod position;
 mod refusals;
+mod send;
 mod session;
 mod settings;
 mod subscription;
@@ -75,6 +77,7 @@ pub use self::access::{Credentials, Tls};
 pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
+pub use self::send::NatsSender;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 
 /// The name that the server's connection list shows.

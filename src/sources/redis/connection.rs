@@ -158,9 +158,9 @@ impl<'w> Connection<'w> {
 
     /// Sends commands and waits for their answers, one each. There are fewer answers only if the
     /// server ended the connection after the last one.
-    pub(super) fn ask(
+    pub(super) fn ask<T: AsRef<[u8]>>(
         &mut self,
-        commands: &[&[&str]],
+        commands: &[&[T]],
         until: Instant,
     ) -> Result<Vec<Value>, RedisError> {
         for command in commands {

@@ -46,6 +46,7 @@
 //! | `interest` | the handle |
 //! | `probe` | the second connection beside a silent one |
 //! | `publish` | a connection that publishes, for gateways that speak to each other |
+//! | `send` | a connection that publishes and waits, for a command |
 //! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
 
 mod connection;
@@ -56,6 +57,7 @@ mod ledger;
 mod probe;
 mod publish;
 pub mod resp;
+mod send;
 mod sentinel;
 mod session;
 mod settings;
@@ -82,6 +84,7 @@ use crate::trust;
 pub use self::error::RedisError;
 pub use self::interest::{RedisInterest, UnansweredChanges};
 pub use self::publish::RedisPublisher;
+pub use self::send::RedisSender;
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.

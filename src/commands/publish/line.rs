@@ -1,0 +1,190 @@
+//! The flags of `weirgate publish`.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{BrokerUrl, Messages, PublishCommand, Template};
+use crate::commands::line::{flag, switch, value};
+
+/// What is published if no message is given.
+const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
+/// Messages per second at most: a rate beyond it is no rate.
+const RATE_MAX: f64 = 1_000_000.0;
+
+const HELP: &str = "\
+Examples:
+  weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY '{\"ltp\":{walk}}' --rate 5
+  weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
+  cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
+
+In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a
+number that changes a little with each message, from 100.00 on. Lines of standard input are
+published as they are. Without --count and --rate one message is published; with --rate alone,
+messages until Ctrl-C. Exit status: 0, or 1 if the broker is away or refuses a message.";
+
+/// The subcommand.
+pub(in crate::commands) fn command() -> Command {
+    let place = |name, placeholder, help: String| {
+        let arg = Arg::new(name).value_name(placeholder);
+        arg.help(help)
+    };
+    let url = "nats://HOST:4222, tls://…, redis://HOST:6379 or rediss://…";
+    let name = "The subject of NATS, or the channel of Redis";
+    let message = format!("The message; - for each line of standard input [default: {EXAMPLE}]");
+    Command::new("publish")
+        .about("Publish messages on a NATS subject or a Redis channel")
+        .after_help(HELP)
+        .args_override_self(true)
+        .arg(place("url", "URL", url.to_owned()).required(true))
+        .arg(place("name", "SUBJECT|CHANNEL", name.to_owned()).required(true))
+        .arg(place("message", "MESSAGE|-", message).allow_hyphen_values(true))
+        .args(flags())
+}
+
+fn flags() -> [Arg; 5] {
+    let stored = "Wait until a JetStream stream has stored each message";
+    let authorities = "PEM file with the certificates to trust for TLS [default: the system's]";
+    [
+        value("count", "N", "End after N messages").value_parser(value_parser!(u64).range(1..)),
+        value("rate", "R", "Messages per second, for example 5 or 0.5").value_parser(rate),
+        switch("jetstream", stored),
+        value("creds", "FILE", "Credentials file of a NATS user")
+            .value_parser(value_parser!(PathBuf)),
+        value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)),
+    ]
+}
+
+/// Messages per second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: Option<f64> = text.parse().ok();
+    rate.filter(|rate| (0.001..=RATE_MAX).contains(rate))
+        .ok_or_else(|| "allowed: a number from 0.001 to 1000000".to_owned())
+}
+
+/// What was typed.
+///
+/// # Errors
+/// The URL, the name or a combination of flags makes no sense; the text shows no URL.
+pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, String> {
+    let url = broker_url(&flag(matches, "url").unwrap_or_default())?;
+    let name = flag(matches, "name").unwrap_or_default();
+    let is_nats = matches!(url, BrokerUrl::Nats(_));
+    check_name(&name, is_nats)?;
+    let jetstream = matches.get_flag("jetstream");
+    let creds: Option<PathBuf> = matches.get_one("creds").cloned();
+    if !is_nats && (jetstream || creds.is_some()) {
+        return Err("--jetstream and --creds are for NATS, and the URL is that of Redis".into());
+    }
+    let seed = RandomState::new().hash_one(0);
+    let messages = match flag(matches, "message").as_deref() {
+        Some("-") => Messages::Lines,
+        text => Messages::Made(Template::new(text.unwrap_or(EXAMPLE), seed)),
+    };
+    let rate: Option<f64> = matches.get_one("rate").copied();
+    let count: Option<u64> = matches.get_one("count").copied();
+    let is_single = rate.is_none() && matches!(messages, Messages::Made(_));
+    Ok(PublishCommand {
+        url,
+        name,
+        messages,
+        count: count.or_else(|| is_single.then_some(1)),
+        rate,
+        jetstream,
+        creds,
+        ca_file: matches.get_one("ca-file").cloned(),
+    })
+}
+
+fn broker_url(url: &str) -> Result<BrokerUrl, String> {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned())),
+        "redis" | "rediss" => Ok(BrokerUrl::Redis(url.to_owned())),
+        "ws" | "wss" => Err(
+            "clients cannot publish through a gateway; give the URL of the \
+            broker, nats://HOST:4222 or redis://HOST:6379"
+                .to_owned(),
+        ),
+        _ => Err("the URL is neither nats://HOST:4222 nor redis://HOST:6379".to_owned()),
+    }
+}
+
+/// A name on which a message can be published.
+fn check_name(name: &str, is_nats: bool) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("the name to publish on is empty".to_owned());
+    }
+    if !is_nats {
+        return Ok(());
+    }
+    let is_token = |token: &str| {
+        let has_space = token.chars().any(|c| c.is_whitespace() || c.is_control());
+        !token.is_empty() && !has_space && token != "*" && token != ">"
+    };
+    match name.split('.').all(is_token) {
+        true => Ok(()),
+        false => Err(format!(
+            "{name:?} is no subject of NATS to publish on: words with dots between them, without \
+             spaces and wildcards"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<PublishCommand, String> {
+        let line = ["publish"].iter().chain(args);
+        let matches = command().try_get_matches_from(line);
+        read(&matches.map_err(|error| error.to_string())?)
+    }
+
+    #[test]
+    fn one_message_or_the_rate_until_the_end() {
+        let count = |args: &[&str]| {
+            let all = [&["redis://h", "c"], args].concat();
+            let command = parsed(&all).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+            (command.count, command.rate)
+        };
+        assert_eq!(count(&[]), (Some(1), None));
+        assert_eq!(count(&["m", "--count", "3"]), (Some(3), None));
+        assert_eq!(count(&["m", "--rate", "0.5"]), (None, Some(0.5)));
+        assert_eq!(count(&["m", "--rate=5", "--count=2"]), (Some(2), Some(5.0)));
+        assert_eq!(count(&["-"]), (None, None));
+        assert_eq!(
+            count(&["-1"]),
+            (Some(1), None),
+            "a message may be a negative number"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_without_the_url() {
+        for (args, want) in [
+            (&["http://u:secret@h", "c"][..], "neither nats://"),
+            (&["secret", "c"], "neither nats://"),
+            (&["ws://secret", "c"], "the URL of the broker"),
+            (&["redis://secret", ""], "is empty"),
+            (&["redis://secret", "c", "m", "--jetstream"], "for NATS"),
+            (&["nats://secret", "a b"], "no subject"),
+            (&["nats://secret", "a.*"], "no subject"),
+            (&["nats://secret", "a..b"], "no subject"),
+            (&["redis://h", "c", "--rate", "0"], "allowed: a number"),
+            (&["redis://h", "c", "--rate", "nan"], "allowed: a number"),
+            (&["redis://h", "c", "--count", "0"], "--count"),
+        ] {
+            let error = parsed(args).expect_err("it was taken");
+            assert!(error.contains(want), "{args:?}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn redis_takes_any_name() {
+        assert!(parsed(&["redis://h", "a b*"]).is_ok());
+        assert!(parsed(&["tls://h", "a.b"]).is_ok());
+    }
+}

@@ -1,0 +1,259 @@
+//! Why there is no connection, or no more: in words, with what the user can do.
+
+use std::io;
+
+use tungstenite::Error;
+use tungstenite::http::Response;
+use tungstenite::protocol::CloseFrame;
+
+use super::target::Target;
+use crate::run::Dialect;
+
+/// As much of a server's words as is shown.
+const WORDS_MAX: usize = 200;
+/// What to do about the end of a connection that may come back.
+const RECONNECT: &str = "connect again, or use --reconnect";
+
+/// What ended `weirgate tail` before its user did.
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    /// The address, the network or the gateway: nobody accepts.
+    #[error(
+        "no connection to {target}: {source}; check the address and the port, and that the gateway \
+         runs"
+    )]
+    Unreachable {
+        /// The URL, without its query.
+        target: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificates, or a port without TLS.
+    #[error("no TLS with {target}: {reason}; check the certificate, --ca-file, or use ws://")]
+    Tls {
+        /// The URL, without its query.
+        target: String,
+        /// What the TLS library said.
+        reason: String,
+    },
+    /// The server answered with HTTP, and did not open a WebSocket.
+    #[error("{target} refused the WebSocket with status {status}{words}; {advice}")]
+    Refused {
+        /// The URL, without its query.
+        target: String,
+        /// The status of the response.
+        status: u16,
+        /// The server's words, bounded; empty if there are none.
+        words: String,
+        /// What the user can do.
+        advice: String,
+    },
+    /// What answers speaks something else.
+    #[error("{target} does not speak WebSocket: {reason}; check the address and the port")]
+    NoWebSocket {
+        /// The URL, without its query.
+        target: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The server closed with a code.
+    #[error("the server closed the connection with code {code}{words}: {meaning}; {advice}")]
+    Closed {
+        /// The close code (RFC 6455 §7.4).
+        code: u16,
+        /// The server's reason, bounded; empty if there is none.
+        words: String,
+        /// What the code means.
+        meaning: &'static str,
+        /// What the user can do.
+        advice: &'static str,
+    },
+    /// The connection ended without a close frame.
+    #[error(
+        "the connection ended without a close code ({0}): the server was killed, the network \
+         failed, or the server dropped this client as too slow; {RECONNECT}"
+    )]
+    Broken(Error),
+    /// The connection stands, and the server does not even answer a ping.
+    #[error(
+        "nothing came for {seconds} s, not even an answer to a ping: the network failed, or the \
+         server hangs; {RECONNECT}"
+    )]
+    Silent {
+        /// For how long, seconds.
+        seconds: u64,
+    },
+    /// The time was over before `--count` messages were there.
+    #[error("{have} of {want} messages within --timeout-s")]
+    TooFew {
+        /// Messages that came.
+        have: u64,
+        /// Messages that were asked for.
+        want: u64,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// The system refuses something of this machine.
+    #[error("the system refuses: {0}")]
+    System(io::Error),
+}
+
+impl TailError {
+    /// The server did not open a WebSocket.
+    pub(super) fn refused(
+        target: &Target,
+        known: &[(&'static str, Dialect)],
+        response: &Response<Option<Vec<u8>>>,
+    ) -> Self {
+        let body = response.body().as_deref().unwrap_or_default();
+        let status = response.status().as_u16();
+        Self::Refused {
+            target: target.to_string(),
+            status,
+            words: shown(&String::from_utf8_lossy(body)),
+            advice: advice(status, known),
+        }
+    }
+
+    /// The server closed; `None`: with a frame without a code.
+    pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
+        let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
+        let reason = frame.as_ref().map_or("", |frame| &frame.reason);
+        let (meaning, advice) = meaning(code, reason);
+        Self::Closed {
+            code,
+            words: shown(reason),
+            meaning,
+            advice,
+        }
+    }
+
+    /// Whether another attempt may fare better.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent { .. } => true,
+            Self::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007..=1010),
+            Self::Refused { status, .. } => matches!(status, 429 | 500..),
+            _ => false,
+        }
+    }
+}
+
+/// What to do about a status.
+fn advice(status: u16, known: &[(&'static str, Dialect)]) -> String {
+    let words = match status {
+        401 => "set a valid token: --token, or WEIRGATE_TOKEN in the environment",
+        403..=405 => {
+            let paths = known
+                .iter()
+                .map(|(name, known)| format!("{name} {}", known.path));
+            let paths = paths.collect::<Vec<_>>().join(", ");
+            return format!("check the path ({paths}), or the server refuses this client");
+        }
+        429 => "too many new connections: wait a second, or use --reconnect",
+        503 => "the server is full or stopping: try again, or use --reconnect",
+        500.. => "the server or a proxy before it has failed: look at its log",
+        300..=399 => "a redirection: connect to the address that it names",
+        200 => "this is a page and no WebSocket: check the path and the port",
+        _ => "check the path and the port",
+    };
+    words.to_owned()
+}
+
+/// What a close code means, and what to do about it.
+fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
+    match code {
+        1000 if reason == "Heartbeat timeout" => ("this client sent no pong in time", RECONNECT),
+        1000 => ("the server is done with this connection", RECONNECT),
+        1001 | 1012 => ("the server stops or is replaced", RECONNECT),
+        1002 | 1007 => (
+            "the server takes this client's bytes for a violation of the protocol",
+            "check what a proxy between them does",
+        ),
+        1008 => (
+            "the server does not accept this client",
+            "set a valid token with --token, or with WEIRGATE_TOKEN in the environment; \
+             `weirgate token mint` makes one, `weirgate token inspect` says what is wrong with one",
+        ),
+        1009 => ("a message of this client is too large", "shorten --send"),
+        1011 if reason.contains("ping timeout") => ("this client sent no pong in time", RECONNECT),
+        1011 => ("the server has failed", "look at its log"),
+        1013 => ("the server is full", RECONNECT),
+        1005 => ("the server gave no code", RECONNECT),
+        _ => ("see the documents of the server for this code", RECONNECT),
+    }
+}
+
+/// A server's words behind a number: one line, bounded, in brackets.
+fn shown(words: &str) -> String {
+    let fit = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let fit: String = fit.take(WORDS_MAX).collect();
+    match fit.trim() {
+        "" => String::new(),
+        words => format!(" ({words})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tungstenite::protocol::frame::coding::CloseCode;
+
+    fn closed(code: u16, reason: &str) -> TailError {
+        TailError::closed(Some(CloseFrame {
+            code: CloseCode::from(code),
+            reason: reason.into(),
+        }))
+    }
+
+    #[test]
+    fn a_close_is_told_with_what_to_do() {
+        let refused = closed(1008, "Authentication failed");
+        let text = refused.to_string();
+        assert!(
+            text.starts_with(
+                "the server closed the connection with code 1008 (Authentication failed): "
+            ) && text.contains("--token"),
+            "{text}"
+        );
+        assert!(!refused.may_pass(), "the same token is refused again");
+        let stopped = closed(1012, "");
+        assert!(stopped.to_string().contains("--reconnect") && stopped.may_pass());
+        assert!(TailError::closed(None).may_pass());
+        assert!(
+            closed(1000, "Heartbeat timeout")
+                .to_string()
+                .contains("pong")
+        );
+    }
+
+    #[test]
+    fn a_status_is_told_with_what_to_do() {
+        let target = Target::parse("ws://h/x?token=secret").expect("a URL");
+        let known = [(
+            "levels",
+            Dialect {
+                path: "/ws/stream",
+                ..Dialect::PLAIN
+            },
+        )];
+        let refused = |status: u16, body: &str| {
+            let response = Response::builder().status(status);
+            let response = response.body(Some(body.as_bytes().to_vec()));
+            TailError::refused(&target, &known, &response.expect("a response"))
+        };
+        let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
+        let text = wrong.to_string();
+        assert!(
+            text.contains("status 403 ({\"detail\":\"no [2J\"})"),
+            "{text}"
+        );
+        assert!(
+            text.contains("(levels /ws/stream)") && !text.contains("secret"),
+            "{text}"
+        );
+        assert!(!wrong.may_pass());
+        assert!(refused(503, "").may_pass() && refused(429, "").may_pass());
+    }
+}

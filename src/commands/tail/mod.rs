@@ -1,0 +1,390 @@
+//! `weirgate tail`: a WebSocket client in a terminal. Messages go to standard output, one on each
+//! line; everything about the connection goes to standard error.
+//!
+//! Blocking, in a process of its own; no gateway uses it. What is special about a gateway is in its
+//! [`Dialect`]. Called by `main`.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `line` | the flags |
+//! | `target` | from the name of a gateway or a URL to addresses |
+//! | `link` | TCP, TLS and the handshake |
+//! | `output` | what is printed, counted and measured |
+//! | `error` | why there is no (more) connection, in words, and what to do |
+
+mod error;
+pub(super) mod line;
+mod link;
+mod output;
+mod target;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::flag;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Error, Message};
+
+pub use self::error::TailError;
+use self::link::Link;
+pub use self::output::Style;
+use self::output::{Output, Printed};
+pub use self::target::Target;
+use super::complain;
+use crate::run::Dialect;
+use crate::settings::{SecretText, Setting};
+
+/// How long a wait for a message takes at most, before signals and deadlines are looked at.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// How long a greeting is waited for, before the user is told that nothing was subscribed.
+const GREETING_PATIENCE: Duration = Duration::from_secs(3);
+/// Ticks without a byte of the server, after which the server is pinged.
+const SILENT_TICKS_TO_PING: u32 = 100;
+/// Ticks without a byte of the server, after which the connection is given up.
+const SILENT_TICKS_MAX: u32 = 200;
+/// The first delay before a reconnection; it doubles.
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+/// The delay that doubling ends at.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
+/// A connection of this age was a good one: the next delay is the first again.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// `weirgate tail`, ready to run.
+#[derive(Clone, Debug)]
+pub struct TailCommand {
+    /// Where to connect.
+    pub target: Target,
+    /// How to speak there; `None`: what greets the client tells.
+    pub dialect: Option<Dialect>,
+    /// The gateways that a greeting is looked for of, with their names.
+    pub known: Vec<(&'static str, Dialect)>,
+    /// What to subscribe to.
+    pub subscribe: Vec<String>,
+    /// Texts to send once, after the subscriptions.
+    pub send: Vec<String>,
+    /// Sent with the handshake.
+    pub token: Option<SecretText>,
+    /// Whether the token was given as a flag, which other users of the machine can see.
+    pub token_is_visible: bool,
+    /// The authorities to trust for `wss://`; the system's when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// How messages are printed.
+    pub style: Style,
+    /// Whether a line about the rate is printed each second.
+    pub rate: bool,
+    /// The end after so many messages.
+    pub count: Option<u64>,
+    /// The end after this time.
+    pub timeout: Option<Duration>,
+    /// Whether to connect again after the end of a connection.
+    pub reconnect: bool,
+}
+
+/// The wish of the user to end it (Ctrl-C, SIGTERM).
+#[derive(Clone, Debug)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// The first signal is a wish, the second one ends the process.
+    pub(super) fn at_signals() -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in TERM_SIGNALS {
+            flag::register_conditional_shutdown(*signal, 1, Arc::clone(&stop))?;
+            flag::register(*signal, Arc::clone(&stop))?;
+        }
+        Ok(Self(stop))
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until then. Returns `false` if the user asked for the end meanwhile.
+    pub(super) fn sleep_until(&self, until: Instant) -> bool {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.is_asked() || left.is_zero() {
+                return !self.is_asked();
+            }
+            thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+impl TailCommand {
+    /// Prints until the user, `--count` or `--timeout-s` ends it, or standard output is closed.
+    ///
+    /// # Errors
+    /// There is no connection, or it ended.
+    pub fn run(self) -> Result<(), TailError> {
+        if let Some(token) = self.token.as_ref().filter(|_| self.token_is_visible) {
+            hide(token);
+        }
+        let begun = Instant::now();
+        let stop = Stop::at_signals().map_err(TailError::System)?;
+        let mut output = Output::new(self.style, self.rate, self.count, begun);
+        let deadline = self.timeout.map(|timeout| begun + timeout);
+        let mut delay = RECONNECT_DELAY_MIN;
+        loop {
+            let connected = Instant::now();
+            let ended = Session::new(&self, &mut output, &stop, deadline).run();
+            let error = match ended {
+                Err(error) if self.reconnect && error.may_pass() => error,
+                ended => return ended,
+            };
+            if connected.elapsed() > STABLE_AFTER {
+                delay = RECONNECT_DELAY_MIN;
+            }
+            complain(&format!("{error}; again in {:.1} s", delay.as_secs_f64()));
+            let until = Instant::now() + delay;
+            if !stop.sleep_until(deadline.map_or(until, |end| end.min(until))) {
+                return Ok(());
+            }
+            delay = (delay * 2).min(RECONNECT_DELAY_MAX);
+        }
+    }
+}
+
+/// Starts the program again with the token in the environment, which other users cannot see. If
+/// that fails, the flag stays visible.
+fn hide(token: &SecretText) {
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    let row = crate::settings::Rows::TAIL.settings();
+    let name = row.first().map(Setting::weirgate_env).unwrap_or_default();
+    let args = without_token(std::env::args_os().skip(1));
+    let error = Command::new(program)
+        .args(args)
+        .env(name, token.expose())
+        .exec();
+    complain(&format!(
+        "the token stays visible in the list of processes: {error}"
+    ));
+}
+
+/// The arguments without `--token TOKEN` and `--token=TOKEN`.
+fn without_token(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut is_value = false;
+    for arg in args {
+        let is_flag = arg == "--token";
+        if !is_flag && !is_value && !arg.to_string_lossy().starts_with("--token=") {
+            kept.push(arg);
+        }
+        is_value = is_flag;
+    }
+    kept
+}
+
+/// One connection, from its handshake to its end.
+struct Session<'a> {
+    command: &'a TailCommand,
+    output: &'a mut Output,
+    stop: &'a Stop,
+    deadline: Option<Instant>,
+    dialect: Option<Dialect>,
+    /// When the user is told that no greeting came; `None`: one did, or none is needed.
+    greeting_until: Option<Instant>,
+    /// Ticks since the last byte of the server. Time in which standard output is blocked is none.
+    silent_ticks: u32,
+    closed: Option<CloseFrame>,
+}
+
+/// Whether a session goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        command: &'a TailCommand,
+        output: &'a mut Output,
+        stop: &'a Stop,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            command,
+            output,
+            stop,
+            deadline,
+            dialect: command.dialect,
+            greeting_until: None,
+            silent_ticks: 0,
+            closed: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), TailError> {
+        let mut link = link::open(self.command, self.deadline)?;
+        complain(&format!("connected to {}", self.command.target));
+        if self.dialect.is_some() || self.command.subscribe.is_empty() {
+            self.speak(&mut link)?;
+        } else {
+            self.greeting_until = Some(Instant::now() + GREETING_PATIENCE);
+        }
+        loop {
+            if self.stop.is_asked() {
+                let frame = CloseFrame {
+                    code: CloseCode::Normal,
+                    reason: "".into(),
+                };
+                let _ = link.close(Some(frame)).and_then(|()| link.flush());
+                return Ok(());
+            }
+            if self.is_over()? || self.take(&mut link)? == Next::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at the clock: at the deadline, the rate line, and the wait for a greeting.
+    fn is_over(&mut self) -> Result<bool, TailError> {
+        let now = Instant::now();
+        self.output.tick(now);
+        if self.greeting_until.is_some_and(|until| now >= until) {
+            self.greeting_until = None;
+            complain(
+                "the server sent no greeting of a gateway with subscriptions, so --subscribe was \
+                 not sent",
+            );
+        }
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return Ok(false);
+        }
+        match self.command.count {
+            Some(want) => Err(TailError::TooFew {
+                have: self.output.messages(),
+                want,
+            }),
+            None => Ok(true),
+        }
+    }
+
+    /// Subscribes, and sends what the user wants sent.
+    fn speak(&self, link: &mut Link) -> Result<(), TailError> {
+        let names = &self.command.subscribe;
+        let subscriptions = match self.dialect {
+            Some(dialect) if !names.is_empty() => (dialect.subscribe)(names),
+            _ => Vec::new(),
+        };
+        for text in subscriptions.iter().chain(&self.command.send) {
+            link.send(Message::text(text.as_str()))
+                .map_err(TailError::Broken)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what comes next, if anything comes within a tick.
+    fn take(&mut self, link: &mut Link) -> Result<Next, TailError> {
+        let read = link.read();
+        if read.is_ok() {
+            self.silent_ticks = 0;
+        }
+        match read {
+            Ok(Message::Text(text)) => self.message(link, text.as_bytes()),
+            Ok(Message::Binary(bytes)) => self.message(link, &bytes),
+            Ok(Message::Close(frame)) => {
+                self.closed = frame;
+                Ok(Next::GoOn)
+            }
+            Ok(_) => Ok(Next::GoOn),
+            Err(Error::Io(error)) if is_a_tick(&error) => self.silence(link),
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                Err(TailError::closed(self.closed.take()))
+            }
+            // The end of TCP without a close frame, or in the middle of the two.
+            Err(_) if self.closed.is_some() => Err(TailError::closed(self.closed.take())),
+            Err(error) => Err(TailError::Broken(error)),
+        }
+    }
+
+    /// Nothing came for a tick: sees whether the server is still there.
+    fn silence(&mut self, link: &mut Link) -> Result<Next, TailError> {
+        self.silent_ticks += 1;
+        if self.silent_ticks == SILENT_TICKS_TO_PING {
+            link.send(Message::Ping(Vec::new().into()))
+                .map_err(TailError::Broken)?;
+        }
+        match self.silent_ticks < SILENT_TICKS_MAX {
+            true => Ok(Next::GoOn),
+            false => Err(TailError::Silent {
+                seconds: (TICK * SILENT_TICKS_MAX).as_secs(),
+            }),
+        }
+    }
+
+    fn message(&mut self, link: &mut Link, message: &[u8]) -> Result<Next, TailError> {
+        let text = std::str::from_utf8(message).unwrap_or_default();
+        if self.greeting_until.is_some() {
+            self.meet(link, text)?;
+        } else if self.dialect.is_none() {
+            let known = self.command.known.iter();
+            let greeting = known.map(|(_, dialect)| dialect);
+            self.dialect = greeting.copied().find(|known| (known.is_greeting)(text));
+        }
+        let status = self.dialect.and_then(|dialect| (dialect.status)(text));
+        if let Some(status) = &status {
+            complain(status);
+        }
+        if status.is_some() && self.command.style != Style::Raw {
+            return Ok(Next::GoOn);
+        }
+        match self.output.print(message) {
+            Ok(Printed::More) => Ok(Next::GoOn),
+            Ok(Printed::Enough) => Ok(Next::End),
+            // A reader that has gone away (`weirgate tail … | head -1`) has all that it wanted.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
+            Err(error) => Err(TailError::Output(error)),
+        }
+    }
+
+    /// The first message, of a server that was given as a URL: tells what to say to it.
+    fn meet(&mut self, link: &mut Link, text: &str) -> Result<(), TailError> {
+        self.greeting_until = None;
+        let mut known = self.command.known.iter();
+        let Some((name, dialect)) = known.find(|(_, known)| (known.is_greeting)(text)) else {
+            complain(
+                "the first message is no greeting of a gateway with subscriptions, so --subscribe \
+                 was not sent",
+            );
+            return Ok(());
+        };
+        complain(&format!("the server speaks as weirgate {name}"));
+        self.dialect = Some(*dialect);
+        self.speak(link)
+    }
+}
+
+/// Nothing came within a tick.
+fn is_a_tick(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_taken_out_of_the_arguments() {
+        let args = ["tail", "trades", "--token", "s", "--rate", "--token=t", "x"];
+        let kept = without_token(args.into_iter().map(OsString::from));
+        assert_eq!(kept, ["tail", "trades", "--rate", "x"]);
+        let end = without_token(["--token"].into_iter().map(OsString::from));
+        assert!(end.is_empty());
+    }
+}

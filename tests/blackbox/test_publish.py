@@ -1,0 +1,172 @@
+"""`weirgate publish` as a program: real brokers, what they get, and how it ends."""
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+
+import nats as nats_client
+import pytest
+from nats.js.api import StreamConfig
+from processes import Process, RedisServer, free_port, weirgate_binary
+from waiting import until
+
+WALK = r'{"n":{number},"walk":{walk},"other":{}}'
+
+
+def run(*args, stdin="", seconds=30):
+    """(status, standard output, standard error) of a run that ends by itself."""
+    done = subprocess.run([weirgate_binary(), "publish", *map(str, args)], env={"PATH": os.environ["PATH"]}, input=stdin, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds)
+    return done.returncode, done.stdout, done.stderr
+
+
+async def publish(*args, **kwargs):
+    """The same, while this test receives."""
+    return await asyncio.to_thread(run, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def subscribed(server, channel):
+    """What comes on a channel of Redis: a function that returns the next message, or None."""
+    with server.client() as client:
+        pubsub = client.pubsub(ignore_subscribe_messages=True)
+        pubsub.subscribe(channel)
+        assert pubsub.get_message(timeout=10) is None
+
+        def next_message(seconds=10):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                message = pubsub.get_message(timeout=0.2)
+                if message is not None:
+                    return message["data"].decode()
+            return None
+        yield next_message
+
+
+def test_redis_says_how_many_receive(redis_server):
+    url = redis_server.url
+    assert run(url, "a:b", "hello") == (
+        0, "published 1 message on a:b: no receiver; nobody is subscribed to this channel\n", "")
+    with subscribed(redis_server, "a:b") as received:
+        assert run(url, "a:b", "hello") == (0, "published 1 message on a:b: 1 receiver\n", "")
+        assert received() == "hello"
+        assert run(url, "a:b", WALK, "--count", 3)[1] == "published 3 messages on a:b: 1 receiver\n"
+        messages = [json.loads(received()) for _ in range(3)]
+        assert [message["n"] for message in messages] == [1, 2, 3]
+        assert all(99 < message["walk"] < 101 and message["other"] == {} for message in messages)
+        before = time.time_ns() // 1_000_000
+        assert run(url, "a:b")[0] == 0
+        message = json.loads(received())
+        assert message["n"] == 1 and before <= message["time"] <= before + 20_000
+
+
+def test_lines_of_standard_input_are_published_as_they_are(redis_server):
+    lines = ["{number} {walk}", "", "  ä ", "last"]
+    with subscribed(redis_server, "c") as received:
+        status, out, told = run(redis_server.url, "c", "-", stdin="\n".join(lines))
+        assert (status, out, told) == (0, "published 4 messages on c: 1 receiver\n", "")
+        assert [received() for _ in lines] == lines
+        assert run(redis_server.url, "c", "-", "--count", 1, stdin="a\nb\n")[1] == "published 1 message on c: 1 receiver\n"
+        assert received() == "a" and received(0.3) is None
+    assert run(redis_server.url, "c", "-")[:2] == (0, "published 0 messages on c\n")
+
+
+def test_the_rate_is_kept_and_a_signal_ends_it(redis_server, started):
+    begun = time.monotonic()
+    status, out, _ = run(redis_server.url, "c", "x", "--count", 5, "--rate", 10)
+    assert (status, out.startswith("published 5 messages")) == (0, True)
+    assert time.monotonic() - begun >= 0.4
+    with subscribed(redis_server, "c") as received:
+        endless = Process([weirgate_binary(), "publish", redis_server.url, "c", "{number}", "--rate", "20"])
+        started.append(endless)
+        assert [received() for _ in range(4)] == ["1", "2", "3", "4"]
+        endless.send(signal.SIGTERM)
+        assert endless.wait(10) == 0
+    assert "publishing on c; Ctrl-C ends it" in endless.log() and ": 1 receiver" in endless.log()
+
+
+async def test_nats_with_and_without_a_stream(nats):
+    status, out, told = await publish(nats.url, "news.flash", "x", "--jetstream")
+    assert (status, out) == (1, "") and "no stream has this subject" in told and "news.flash" in told, told
+    connection = await nats_client.connect(nats.url)
+    got = await connection.subscribe("news.>")
+    await connection.flush()
+    assert await publish(nats.url, "news.flash", WALK, "--count", 2) == (0, "published 2 messages on news.flash\n", "")
+    assert [json.loads((await got.next_msg(10)).data)["n"] for _ in range(2)] == [1, 2]
+    status, out, told = await publish(nats.url, "news.flash", "x", "--jetstream")
+    assert (status, out) == (1, "") and "no stream with this subject answers" in told, told
+    streams = connection.jetstream()
+    await streams.add_stream(StreamConfig(name="NEWS", subjects=["news.*"]))
+    assert await publish(nats.url, "news.flash", "x", "--jetstream", "--count", 3) == (
+        0, "published 3 messages on news.flash: stored in stream NEWS, up to sequence 3\n", "")
+    many = await publish(nats.url, "news.flash", "-", stdin="y\n" * 5_000)
+    assert many[:2] == (0, "published 5000 messages on news.flash\n")
+    stored = (await streams.stream_info("NEWS")).state.messages
+    assert stored == 5_003
+    await connection.close()
+
+
+async def test_what_nats_refuses_ends_with_1(start_nats):
+    server = start_nats(config='authorization { users: [{user: u, password: secret, permissions: {publish: ["ok", "_INBOX.>"]}}] }')
+    good, bad = (f"nats://u:{password}@127.0.0.1:{server.port}" for password in ("secret", "wrong-secret"))
+    assert (await publish(good, "ok", "x"))[0] == 0
+    for args, words in [
+        ((bad, "ok", "x"), "Authorization Violation"),
+        ((good, "forbidden", "x"), "publish to forbidden"),
+        ((good, "forbidden", "x", "--jetstream"), "publish to forbidden"),
+        ((good, "ok", "-"), "max_payload of the server is 1048576, the message has 1048577 bytes"),
+        ((f"nats://127.0.0.1:{free_port()}", "ok", "x"), "cannot reach NATS"),
+        (("nats://no-such-host.invalid", "ok", "x"), "cannot reach NATS"),
+    ]:
+        status, out, told = await publish(*args, stdin="x" * 1_048_577)
+        assert (status, out) == (1, "") and words in told and "secret" not in told, told
+        assert told.startswith("error: ") and told.count("\n") == 1, told
+
+
+def test_what_redis_refuses_ends_with_1(started):
+    server = RedisServer()
+    started.append(server)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">secret", "resetchannels", "&ok", "+@all")
+        client.config_set("requirepass", "secret")
+    where = f"127.0.0.1:{server.port}"
+    assert run(f"redis://u:secret@{where}", "ok", "x")[0] == 0
+    for url, channel, words in [
+        (f"redis://{where}", "ok", "refused the connection (NOAUTH"),
+        (f"redis://u:wrong-secret@{where}", "ok", "refused AUTH (WRONGPASS"),
+        (f"redis://u:secret@{where}", "forbidden", "refused PUBLISH (NOPERM"),
+        (f"redis://127.0.0.1:{free_port()}", "ok", "cannot reach Redis"),
+        ("redis://no-such-host.invalid", "ok", "cannot reach Redis"),
+    ]:
+        status, out, told = run(url, channel, "x")
+        assert (status, out) == (1, "") and words in told and "secret" not in told, told
+        assert told.startswith("error: ") and told.count("\n") == 1, told
+
+
+async def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
+    for server, name in ((redis_server, "Redis"), (nats, "NATS")):
+        endless = Process([weirgate_binary(), "publish", server.url, "c", "{number}", "--rate", "50"])
+        started.append(endless)
+        await until(lambda: "publishing on c" in endless.log(), 10, "the start")
+        server.kill()
+        assert endless.wait(20) == 1
+        assert "error: " in endless.log() and name in endless.log(), endless.log()
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    ((), "SUBJECT|CHANNEL"),
+    (("redis://h",), "SUBJECT|CHANNEL"),
+    (("ws://h:8000/ws", "c"), "clients cannot publish through a gateway"),
+    (("h:6379", "c"), "neither nats://HOST:4222 nor redis://HOST:6379"),
+    (("http://u:secret@h", "c"), "neither nats://"),
+    (("nats://h", "a.*", "x"), "no subject of NATS to publish on"),
+    (("redis://h", "c", "x", "--jetstream"), "for NATS"),
+    (("redis://h", "c", "--rate", "0"), "allowed: a number from 0.001"),
+    (("redis://h", "c", "--count", "-1"), "--count"),
+])
+def test_wrong_use_ends_with_2(args, words):
+    status, out, told = run(*args)
+    assert (status, out) == (2, "") and words in told and "secret" not in told, told

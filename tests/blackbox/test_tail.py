@@ -1,0 +1,325 @@
+"""`weirgate tail` as a program: real gateways, what it prints, and how it ends."""
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import ssl
+import subprocess
+
+import pytest
+from processes import Process, free_port, weirgate_binary
+from services import push
+from waiting import until
+from websockets.asyncio.server import serve
+
+SECRET = "0123456789abcdef0123456789abcdef"
+TOKEN = "a-token-of-the-tests"
+
+
+def run(*args, seconds=30, **env):
+    """(status, standard output, standard error) of a run that ends by itself."""
+    done = subprocess.run([weirgate_binary(), *map(str, args)], env={"PATH": os.environ["PATH"], **env}, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds)
+    return done.returncode, done.stdout, done.stderr
+
+
+async def tail(*args, **env):
+    """The same, while this test serves or publishes."""
+    return await asyncio.to_thread(run, "tail", *args, **env)
+
+
+class Tail(Process):
+    """A tail that runs, with standard output in a file of its own."""
+
+    def __init__(self, folder, *args, **env):
+        self.out = folder / f"tail-{len(list(folder.iterdir()))}.out"
+        script = f'exec "$0" tail "$@" > {self.out}'
+        super().__init__(["bash", "-c", script, weirgate_binary(), *args], {"WEIRGATE_TOKEN": "", **env})
+
+    def lines(self):
+        return self.out.read_text().splitlines() if self.out.exists() else []
+
+    async def prints(self, number, seconds=20):
+        """Waits for so many lines; returns them parsed."""
+        await until(lambda: len(self.lines()) >= number, seconds, f"{number} lines\n{self.log_tail()}")
+        return [json.loads(line) for line in self.lines()]
+
+    async def says(self, words, seconds=20):
+        await until(lambda: words in self.log(), seconds, f"{words!r}\n{self.log_tail()}")
+
+
+@pytest.fixture
+def start_tail(started, tmp_path):
+    """start_tail(*args, **env) → a running Tail"""
+    def start(*args, **env):
+        started.append(Tail(tmp_path, *map(str, args), **env))
+        return started[-1]
+    return start
+
+
+@contextlib.asynccontextmanager
+async def server_of(handler, **kwargs):
+    """The URL of a WebSocket server of the test."""
+    async with serve(handler, "127.0.0.1", 0, **kwargs) as server:
+        yield f"{'wss' if 'ssl' in kwargs else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_trades_of_a_symbol_are_lines_and_the_rest_is_status(redis_server, start_weirgate, start_tail):
+    weirgate = start_weirgate("trades", redis=redis_server).wait_ready()
+    by_name = start_tail("trades", "--subscribe", "AAPL", "MSFT", "--count", 2, WS_PORT=str(weirgate.port))
+    by_url = start_tail(f"localhost:{weirgate.port}", "--subscribe", "AAPL", "--count", 2)
+    for one in (by_name, by_url):
+        await one.says("Successfully subscribed to")
+    with redis_server.client() as redis:
+        for price in ("1.50", "2"):
+            redis.publish("channel:trade:AAPL", '{"symbol":"AAPL","price":%s}' % price)
+        for one in (by_name, by_url):
+            assert [line["data"]["price"] for line in await one.prints(2)] == [1.5, 2]
+            assert one.wait(10) == 0
+            assert '"price":1.50' in one.lines()[0], "digits are kept"
+    assert "the server speaks as weirgate trades" in by_url.log()
+    assert f"connected to ws://localhost:{weirgate.port}/" in by_url.log()
+
+
+async def test_a_subscription_that_is_refused_is_told(redis_server, start_weirgate, start_tail):
+    weirgate = start_weirgate("channels", redis=redis_server).wait_ready()
+    one = start_tail("channels", "--subscribe", "market:tick:*", "engine:signal", "--port", weirgate.port)
+    await one.says("subscribed to market:tick:*; the gateway refuses: Access denied to channel: engine:signal")
+    with redis_server.client() as redis:
+        redis.publish("market:tick:A", "[1]")
+    [line] = await one.prints(1)
+    assert (line["channel"], line["data"]) == ("market:tick:A", [1])
+    one.send(signal.SIGINT)
+    assert one.wait(10) == 0
+    await until(lambda: 'reason="peer_closed" code=1000' in weirgate.log(), 10, "a close by the client")
+
+
+async def test_a_token_is_sent_refused_in_words_and_hidden(redis_server, start_weirgate, start_tail):
+    env = {"JWT_SECRET": SECRET, "REQUIRE_AUTH": "true"}
+    weirgate = start_weirgate("channels", redis=redis_server, env=env).wait_ready()
+    _, token, _ = run("token", "mint", "--role", "user", JWT_SECRET=SECRET)
+    token, port = token.strip(), str(weirgate.port)
+    for wrong in ({}, {"WEIRGATE_TOKEN": token + "x"}):
+        status, out, told = await tail("channels", "--port", port, "--subscribe", "market:tick:*", **wrong)
+        assert (status, out) == (1, "")
+        assert "code 1008 (Authentication failed)" in told and "weirgate token mint" in told, told
+        assert token not in told
+    from_env = start_tail("channels", "--port", port, "--subscribe", "market:tick:*", WEIRGATE_TOKEN=token)
+    as_flag = start_tail("channels", "--port", port, "--token", token, "--subscribe", "market:tick:*")
+    for one in (from_env, as_flag):
+        await one.says("the gateway gives the role user")
+        await one.says("subscribed to market:tick:*")
+        line = pathlib.Path(f"/proc/{one.pid}/cmdline").read_bytes().split(b"\0")
+        assert b"tail" in line and token.encode() not in b" ".join(line), line
+
+
+async def test_the_state_of_levels_in_three_styles_and_by_rate(start_weirgate, start_tail):
+    weirgate = start_weirgate("demo").wait_ready()
+    port = str(weirgate.port)
+    status, out, _ = await tail("demo", "--count", 1, GATEWAY_PORT=port)
+    assert status == 0 and out.count("\n") == 1 and "levels" in json.loads(out)
+    status, out, _ = await tail("demo", "--count", 1, "--pretty", "--port", port)
+    assert status == 0 and out.count("\n") > 50 and "levels" in json.loads(out)
+    status, out, _ = await tail(f"ws://127.0.0.1:{port}/ws/stream", "--count", 2, "--raw")
+    assert status == 0 and all("flow" in json.loads(line) or "levels" in json.loads(line) for line in out.splitlines())
+    rate = start_tail("demo", "--rate", "--port", port)
+    await rate.says("messages/s, ")
+    line = next(line for line in rate.log().splitlines() if "messages/s" in line)
+    assert float(line.split()[0]) > 1 and len(rate.lines()) > 1, line
+
+
+async def test_a_device_says_who_it_is_sends_and_gets_pushes(start_weirgate, start_tail, service):
+    lobby = service(lambda asked: {"code": "ABC123"})
+    weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN}).wait_ready()
+    one = start_tail("events", "--subscribe", "ann", "--send", '{"event":"lobby.create"}', "--count", 2, "--port", weirgate.port)
+    [answer] = await one.prints(1)
+    assert (answer["type"], answer["data"]) == ("response", {"code": "ABC123"})
+    await asyncio.to_thread(push, weirgate, "hello", {"n": 1}, "ann")
+    assert (await one.prints(2))[1]["event"] == "hello"
+    assert one.wait(10) == 0
+    assert "this is the device ann" in one.log()
+    by_url = start_tail(f"ws://127.0.0.1:{weirgate.port}/ws", "--subscribe", "bob")
+    await by_url.says("the server speaks as weirgate events")
+    await by_url.says("this is the device bob")
+
+
+async def test_a_unix_socket(start_weirgate, tmp_path):
+    path = tmp_path / "gateway.sock"
+    start_weirgate("demo", "--listen", f"unix:{path}")
+    await until(path.exists, 10, "the socket")
+    status, out, told = await tail("demo", "--count", 1, "--listen", f"unix:{path}")
+    assert status == 0 and "levels" in json.loads(out), told
+    assert f"connected to unix:{path}" in told
+
+
+async def test_a_reader_that_goes_away_ends_it_quietly(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    script = '"$0" tail demo --port "$1" | head -n 1; echo "status ${PIPESTATUS[0]}"'
+    done = await asyncio.to_thread(subprocess.run, ["bash", "-c", script, weirgate_binary(), str(weirgate.port)], timeout=30,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line, status = done.stdout.splitlines()
+    assert "levels" in json.loads(line) and status == "status 0"
+    assert done.stderr.splitlines() == [f"connected to ws://127.0.0.1:{weirgate.port}/ws/stream"]
+
+
+def test_where_nobody_is_ends_with_words():
+    for target, words in [
+        (f"ws://127.0.0.1:{free_port()}/ws", "Connection refused"),
+        ("ws://no-such-host.invalid:8000/ws", "failed to lookup address"),
+    ]:
+        status, out, told = run("tail", target)
+        assert (status, out) == (1, "")
+        assert told.startswith(f"error: no connection to {target}: ") and words in told and "check the address" in told, told
+        assert told.count("\n") == 1, told
+    status, _, told = run("tail", "trades", "--port", free_port())
+    assert status == 1 and "no connection to ws://" in told
+
+
+async def test_what_is_no_websocket_ends_with_words(start_weirgate, nats):
+    weirgate = start_weirgate("demo").wait_ready()
+    status, _, told = await tail(f"ws://127.0.0.1:{weirgate.port}/ws?token=secret")
+    assert status == 1 and "status 403" in told and "levels /ws/stream, trades /, channels /ws" in told, told
+    assert "secret" not in told
+    status, _, told = await tail(f"ws://127.0.0.1:{nats.port}/")
+    assert status == 1 and "does not speak WebSocket" in told and told.count("\n") == 1, told
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        status, _, told = await tail(f"ws://127.0.0.1:{port}/", "--timeout-s", 1)
+        assert status == 1 and "no response to the handshake in time" in told, told
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    ((), "GATEWAY|URL"),
+    (("trade",), '"trade" is no gateway (levels, trades, channels, events, demo) and no URL'),
+    (("nats://127.0.0.1:4222",), "that of a broker"),
+    (("ftp://h/",), "does not begin with ws://"),
+    (("ws://u:secret@h/",), "use --token"),
+    (("levels", "--subscribe", "x"), "leave --subscribe out"),
+    (("trades", "--count", "0"), "--count"),
+    (("trades", "--pretty", "--raw"), "cannot be used with"),
+    (("trades", "--port", "x"), "--port"),
+])
+def test_wrong_use_ends_with_2(args, words):
+    status, out, told = run("tail", *args)
+    assert (status, out) == (2, "") and words in told and "secret" not in told, told
+
+
+async def test_a_close_is_told_with_its_code_and_what_to_do():
+    for code, reason, words in [
+        (1012, "", "code 1012: the server stops or is replaced; connect again, or use --reconnect"),
+        (1000, "Heartbeat timeout", "code 1000 (Heartbeat timeout): this client sent no pong in time"),
+        (1009, "too big", "code 1009 (too big): a message of this client is too large; shorten --send"),
+        (4001, "own\nwords", "code 4001 (own words): "),
+    ]:
+        async def end(client):
+            await client.send("{}")
+            await client.close(code, reason)
+        async with server_of(end) as url:
+            status, out, told = await tail(url)
+        assert (status, out) == (1, "{}\n")
+        assert f"error: the server closed the connection with {words}" in told, told
+
+
+async def test_an_end_without_a_close_frame_is_told(start_weirgate, start_tail):
+    weirgate = start_weirgate("demo").wait_ready()
+    one = start_tail("demo", "--port", weirgate.port)
+    await one.prints(1)
+    weirgate.kill()
+    assert one.wait(10) == 1
+    assert "error: the connection ended without a close code" in one.log() and "--reconnect" in one.log()
+
+
+async def test_it_comes_back_if_asked_to(redis_server, start_weirgate, start_tail):
+    port = str(free_port())
+    one = start_tail("trades", "--subscribe", "AAPL", "--reconnect", "--count", 2, WS_PORT=port)
+    await one.says("again in 0.5 s")
+    env = {"WS_PORT": port}
+    for price in (1, 2):
+        weirgate = start_weirgate("trades", redis=redis_server, env=env)
+        weirgate.port, weirgate.http_url = int(port), f"http://127.0.0.1:{port}"
+        weirgate.wait_ready()
+        await until(lambda: one.log().count("Successfully subscribed") == price, 30, "the subscription")
+        with redis_server.client() as redis:
+            redis.publish("channel:trade:AAPL", '{"price":%d}' % price)
+        await one.prints(price)
+        if price == 1:
+            weirgate.send(signal.SIGTERM)
+            await one.says("the server closed the connection with code 1001")
+            weirgate.wait(10)
+    assert one.wait(10) == 0
+    assert [json.loads(line)["data"]["price"] for line in one.lines()] == [1, 2]
+
+
+async def test_a_refused_token_is_not_tried_again(redis_server, start_weirgate):
+    env = {"JWT_SECRET": SECRET, "REQUIRE_AUTH": "true"}
+    weirgate = start_weirgate("channels", redis=redis_server, env=env).wait_ready()
+    status, _, told = await tail("channels", "--port", weirgate.port, "--reconnect")
+    assert status == 1 and told.count("code 1008") == 1, told
+
+
+async def test_the_time_is_over():
+    async def one_message(client):
+        await client.send('{"n":1}')
+        await client.wait_closed()
+    async with server_of(one_message) as url:
+        assert (await tail(url, "--timeout-s", 1))[:2] == (0, '{"n":1}\n')
+        status, out, told = await tail(url, "--timeout", 1, "--count", 2)
+    assert (status, out) == (1, '{"n":1}\n')
+    assert told.endswith("error: 1 of 2 messages within --timeout-s\n")
+
+
+async def test_messages_of_another_server_are_lines():
+    async def others(client):
+        await client.send('{"a":\n 1.50}')
+        await client.send("no JSON \u00e4")
+        await client.send(b"\xff\x00")
+        await client.close()
+    async with server_of(others) as url:
+        _, line, _ = await tail(url, "--count", 2)
+        _, pretty, _ = await tail(url, "--count", 2, "--pretty")
+        done = await asyncio.to_thread(subprocess.run, [weirgate_binary(), "tail", url, "--raw"], capture_output=True, timeout=30)
+        status, _, told = await tail(url, "--subscribe", "x", "--count", 1)
+    assert line == '{"a":  1.50}\nno JSON \u00e4\n'
+    assert pretty == '{\n  "a": 1.50\n}\nno JSON \u00e4\n'
+    assert done.stdout == '{"a":\n 1.50}\nno JSON \u00e4\n'.encode() + b"\xff\x00\n"
+    assert status == 0 and "--subscribe was not sent" in told
+
+
+async def test_wss_needs_a_certificate_that_is_trusted(tmp_path):
+    def openssl(command):
+        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=srv -keyout srv.key -out srv.csr")
+    openssl("x509 -req -in srv.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out srv.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "srv.pem", tmp_path / "srv.key")
+
+    async def hello(client):
+        await client.send("hello")
+        await client.wait_closed()
+    async with server_of(hello, ssl=context) as url:
+        assert (await tail(url, "--count", 1, "--ca-file", tmp_path / "ca.pem"))[:2] == (0, "hello\n")
+        status, out, told = await tail(url, "--count", 1)
+        assert (status, out) == (1, "") and f"error: no TLS with {url}" in told and "--ca-file" in told, told
+        status, _, told = await tail(url, "--ca-file", tmp_path / "missing.pem")
+        assert status == 1 and "missing.pem" in told, told
+
+
+async def test_a_server_that_hangs_is_given_up_and_a_quiet_one_is_not(start_weirgate, start_tail):
+    async def quiet(client):
+        await client.wait_closed()
+    weirgate = start_weirgate("demo").wait_ready()
+    async with server_of(quiet, ping_interval=None) as url:
+        patient = start_tail(url)
+        await patient.says("connected to")
+        frozen = start_tail("demo", "--port", weirgate.port)
+        await frozen.prints(1)
+        weirgate.freeze()
+        # Both were silent for as long; one answers a ping.
+        await until(lambda: not frozen.alive(), 40, "the end")
+        assert frozen.wait(1) == 1 and "error: nothing came for 20 s" in frozen.log(), frozen.log_tail()
+        assert patient.alive(), patient.log_tail()
