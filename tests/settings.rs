@@ -81,9 +81,9 @@ fn check() {
         // Where Redis is has no default on the trades gateway, and is not looked at by the others.
         let redis = ("REDIS_URL", "redis://ann:s3cret@redis:6379");
         let env: &[_] = if name == "trades" { &[redis] } else { &[] };
-        let checked = shown(&[name, "--check"], env);
+        let checked = shown(&[name, "--check", "--all"], env);
         let named = [env, &[("WEIRGATE_GATEWAY", name)]].concat();
-        assert_eq!(shown(&["--check"], &named), checked);
+        assert_eq!(shown(&["--check", "--all"], &named), checked);
         insta::assert_snapshot!(format!("check_{name}_defaults"), checked);
     }
     let env = [
@@ -104,6 +104,10 @@ fn check() {
         "--allowed-origins=https://Example.com,http://a:8080",
     ];
     insta::assert_snapshot!("check_levels_sources", shown(&args, &env));
+    let as_env = shown(&[&args[..], &["--format=env"]].concat(), &env);
+    insta::assert_snapshot!("check_levels_env", as_env);
+    let as_json = shown(&[&args[..], &["--format=json"]].concat(), &env);
+    insta::assert_snapshot!("check_levels_json", as_json);
     let env = [("WEIRGATE_ENDPOINT", "/ws/flow=flow /ws/more=news,levels")];
     let args = [
         "levels",

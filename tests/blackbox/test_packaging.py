@@ -137,7 +137,7 @@ async def test_entrypoint_and_healthcheck_run(started, nats, image):
 
 
 def default_port(gateway):
-    status, text = run([weirgate_binary(), gateway, "--check"], NEEDS.get(gateway, {}))
+    status, text = run([weirgate_binary(), gateway, "--check", "--all"], NEEDS.get(gateway, {}))
     assert status == 0, text
     return int(re.search(r"--port\s+(\d+)", text).group(1))
 

@@ -10,7 +10,7 @@ use self::start::start;
 use super::auth::acl;
 #[cfg(not(feature = "redis"))]
 use super::auth::without_redis as start;
-use crate::run::{GatewayKind, Print};
+use crate::run::{GatewayKind, Print, TokenUse};
 use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
 use crate::telemetry::names;
 
@@ -31,7 +31,10 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
     .changes(CHANGES),
     start,
 )
-.prints(PRINTS);
+.prints(PRINTS)
+.tokens(TokenUse::Roles(|checked| {
+    acl(checked.path("acl").as_deref())
+}));
 
 const PRINTS: &[Print] = &[Print {
     flag: "print-acl",
