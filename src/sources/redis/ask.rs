@@ -1,6 +1,7 @@
 //! What can be asked of Redis before a start: whether it answers, where the master is, and what this
 //! user may subscribe and publish to. Changes nothing there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,41 +161,49 @@ fn subscribed(
     let until = Instant::now() + NAMES_TIMEOUT;
     let answers = connection.ask_for(&commands, until, is_confirmation)?;
     let needed = needs.subscriptions.len();
-    let mut granted = Vec::new();
+    let (mut granted, mut refused) = (Vec::new(), BTreeMap::<_, Vec<String>>::new());
     for (number, (one, answer)) in asked.iter().zip(&answers).enumerate() {
         let name = match one.is_pattern {
             true => format!("the pattern {}", one.name),
             false => one.name.to_string(),
         };
-        let Value::Error(words) = answer else {
-            granted.push(name);
-            continue;
-        };
-        let text = format!("may not subscribe to {name}: {}", handshake::shown(words));
-        found.push(match number < needed {
-            true => Finding::Error(text),
-            false => Finding::Warning(text),
+        match answer {
+            Value::Error(words) => {
+                let same = refused.entry((number >= needed, handshake::shown(words)));
+                same.or_default().push(name);
+            }
+            _ => granted.push(name),
+        }
+    }
+    for ((is_wish, words), names) in refused {
+        let text = format!("may not subscribe to {}: {words}", list(&names));
+        found.push(match is_wish {
+            true => Finding::Warning(text),
+            false => Finding::Error(text),
         });
     }
-    match granted.len() {
-        0 if needed == 0 && !asked.is_empty() => {
-            let text = "Redis lets this user subscribe to nothing that clients may ask for";
-            found.push(Finding::Error(text.to_owned()));
-        }
-        0 => {}
-        1..=NAMES_SHOWN_MAX => {
-            let text = format!("may subscribe to {}", granted.join(", "));
-            found.push(Finding::Good(text));
-        }
-        number => found.push(Finding::Good(format!("may subscribe to {number} names"))),
+    if !granted.is_empty() {
+        found.push(Finding::Good(format!(
+            "may subscribe to {}",
+            list(&granted)
+        )));
+    } else if needed == 0 && !asked.is_empty() {
+        let text = "Redis lets this user subscribe to nothing that clients may ask for";
+        found.push(Finding::Error(text.to_owned()));
     }
     let more = (needed + needs.wishes.len()).saturating_sub(asked.len());
     if more > 0 {
-        found.push(Finding::Warning(format!(
-            "{more} more names were not asked for"
-        )));
+        let text = format!("{more} more names were not asked for");
+        found.push(Finding::Warning(text));
     }
     Ok(())
+}
+
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
+    }
 }
 
 fn command(one: &Subscription) -> [&str; 2] {
