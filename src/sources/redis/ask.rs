@@ -109,10 +109,13 @@ fn master(
         );
         found.push(Finding::Warning(text));
     }
-    masters.into_iter().next().ok_or(RedisError::NoMaster {
-        master: name.clone(),
-        reason,
-    })
+    masters
+        .into_iter()
+        .next()
+        .ok_or_else(|| RedisError::NoMaster {
+            master: name.clone(),
+            reason,
+        })
 }
 
 /// Of `HELLO`, which every user may ask; servers before 6.0 do not know it.

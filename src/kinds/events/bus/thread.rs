@@ -266,7 +266,10 @@ pub(super) fn subject_of(name: &str, id: &InstanceId) -> Arc<str> {
 
 /// Threads that are to be started, each of which ends with the process.
 #[derive(Default)]
-pub(in crate::kinds::events) struct Threads(Vec<(&'static str, Box<dyn FnOnce() + Send>)>);
+pub(in crate::kinds::events) struct Threads(Vec<(&'static str, Work)>);
+
+/// What a thread does.
+type Work = Box<dyn FnOnce() + Send>;
 
 impl Threads {
     /// One more thread.
