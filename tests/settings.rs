@@ -376,6 +376,16 @@ fn a_token_is_minted_judged_and_never_repeated() {
             vec![("JWT_SECRET", "s3cret")],
             "[missing]",
         ),
+        (
+            vec!["token", "inspect", token, "--acl", "/none"],
+            env.to_vec(),
+            "--acl /none: No such file",
+        ),
+        (
+            vec!["token", "inspect", "--gateway=levels", token],
+            env.to_vec(),
+            "allowed: trades or channels",
+        ),
         (vec!["token", "mint"], vec![], "JWT_SECRET is not set"),
         (
             vec!["token", "inspect"],
@@ -402,6 +412,50 @@ fn a_token_is_minted_judged_and_never_repeated() {
             "{all}"
         );
     }
+}
+
+#[test]
+fn a_token_is_judged_by_the_table_of_its_gateway() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("acl.json");
+    std::fs::write(&file, r#"{"guest": ["a", "b:*"], "idle": []}"#).expect("written");
+    let acl = file.to_str().expect("text");
+    let env = [("JWT_SECRET", "s3cret")];
+    let mint = |role: &str| {
+        let with_role = ["token", "mint", "--role", role];
+        let words = if role.is_empty() { 2 } else { 4 };
+        shown(&with_role[..words], &env)
+    };
+    let inspect = |role: &str, more: &[&str]| {
+        let token = mint(role);
+        let run = weirgate(&[&["token", "inspect", token.trim()], more].concat(), &env);
+        (run.status, run.stdout + &run.stderr)
+    };
+    let line = |text: &str, name: &str| {
+        let mut lines = text.lines().filter(|line| line.contains(name));
+        lines.next().unwrap_or_default().trim().to_owned()
+    };
+    let (status, told) = inspect("user", &[]);
+    assert_eq!(status, 0, "{told}");
+    let names = "names:    market:tick, market:tick:*, indicators:*";
+    assert_eq!(line(&told, "names:"), names);
+    let refused = "error: refused with 1008: its role is not in the table [role]\n";
+    for (role, more) in [("user", &["--acl", acl][..]), ("guest", &[])] {
+        assert_eq!(inspect(role, more), (1, refused.to_owned()), "{role}");
+    }
+    let (_, told) = inspect("guest", &["--acl", acl]);
+    assert_eq!(line(&told, "names:"), "names:    a, b:*");
+    let (_, told) = inspect("idle", &["--acl", acl]);
+    assert_eq!(line(&told, "names:"), "names:    none");
+    let (_, told) = inspect("", &["--acl", acl, "--default-role=guest"]);
+    assert_eq!(line(&told, "role:"), "role:     guest (the default role)");
+    // No table of roles there.
+    let (status, told) = inspect("nobody", &["--gateway=trades", "--symbols-max=9"]);
+    assert_eq!(
+        (status, line(&told, "symbols:")),
+        (0, "symbols:  9".to_owned())
+    );
+    assert_eq!(line(&told, "gateway:"), "gateway:  trades");
 }
 
 #[test]
