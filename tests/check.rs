@@ -57,6 +57,16 @@ const OF_ALL: &[Case] = &[
         &[],
         Ends(2),
     ),
+    (
+        "demo --port=33333 --admin-addr=127.0.0.1:33333",
+        &[],
+        Ends(2),
+    ),
+    (
+        "demo --listen=unix:DIR/f --admin-addr=unix:DIR/f",
+        &[],
+        Ends(2),
+    ),
     ("demo --listen=unix:DIR/c --reuse-port", &[], Warns(1)),
     (
         "demo --listen=unix:DIR/d --connections-per-ip-max=3",
@@ -368,7 +378,7 @@ fn a_check_with_connect_finds_an_address_that_is_taken() {
     let (status, text) = check(&unix, "--all");
     assert_eq!(status, Some(0), "{text}");
     assert!(!socket.exists(), "nothing is left behind");
-    let admin = format!("--admin-addr=127.0.0.1:{port}");
+    let admin = format!("--admin-addr=0.0.0.0:{port}");
     drop(taken);
     let (status, text) = check(&admin, &format!("--port={port}"));
     assert_eq!(status, Some(1), "two listeners on one port: {text}");

@@ -278,6 +278,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             };
             addr.check(&listen.options).map_err(failed)?;
         }
+        let mut admin = self.common.admin_addr.iter();
+        if let Some(addr) = admin.find(|addr| addr.port() != Some(0) && listen.addrs.contains(addr))
+        {
+            let text = format!("--admin-addr {addr} is an address of --listen too");
+            return Err(RunError::Settings(text));
+        }
         bound_connections(&mut self.common);
         Ok(())
     }
