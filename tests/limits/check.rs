@@ -21,4 +21,12 @@ pub(crate) const CHECK: &[Fixed] = &[
         code: ("src/sources/redis/ask.rs", "NAMES_MAX: usize = 1_000;"),
         test: "tests/blackbox/test_check.py::test_names_of_the_table_are_asked_for_while_messages_come",
     },
+    Fixed {
+        what: "Subjects of clients' wishes for which `--check --connect` asks NATS",
+        value: "1,000",
+        beyond: "a warning has the number of the other subjects",
+        shows: Shows::Elsewhere("the output of `--check`"),
+        code: ("src/sources/nats/ask.rs", "NAMES_MAX: usize = 1_000;"),
+        test: "tests/nats_source/ask.rs::many_wishes_are_bounded",
+    },
 ];

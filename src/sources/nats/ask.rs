@@ -10,6 +10,11 @@ use super::refusals::Refusal;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::finding::Finding;
 
+/// Names of clients' wishes that are asked for; who has more is told so.
+const NAMES_MAX: usize = 1_000;
+/// Names in one line; of more it has the number.
+const NAMES_SHOWN_MAX: usize = 20;
+
 /// Asks every server of the settings whether it answers, and the first that does about the streams
 /// and the durable consumers that a [`NatsSource`](super::NatsSource) of these settings needs.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
@@ -26,42 +31,89 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     })
 }
 
-/// The same for plain subjects: whether this user may subscribe to `subscribed` and publish to
-/// `published`, and whether the server takes messages of so many bytes. An empty message is
-/// published there, so nobody must listen.
-pub fn ask_plain(
-    settings: &NatsSettings,
-    subscribed: &[&str],
-    published: &[&str],
-    payload_bytes_max: usize,
-) -> Vec<Finding> {
+/// What a gateway needs of plain subjects.
+#[derive(Clone, Debug, Default)]
+pub struct NatsNeeds {
+    /// It cannot do without these.
+    pub subscriptions: Vec<String>,
+    /// Clients may ask for these; one that is refused concerns only them.
+    pub wishes: Vec<String>,
+    /// Subjects that it publishes to. An empty message is published there, so nobody must listen.
+    pub published: Vec<String>,
+    /// The largest message.
+    pub payload_bytes_max: usize,
+}
+
+/// The same for plain subjects: whether this user may do what is needed, and whether the server
+/// takes messages of that size.
+pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
-        let payload_bytes = link.api.connection.max_payload();
-        if payload_bytes < payload_bytes_max {
+        let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
+        if payload_bytes < bytes {
             found.push(Finding::Error(format!(
                 "NATS takes messages of {payload_bytes} bytes (max_payload), and messages have up \
-                 to {payload_bytes_max}"
+                 to {bytes}"
             )));
         }
-        let subscribed = subscribed.iter().map(|&subject| {
-            let refusal = Refusal::Subscription(subject.to_owned());
-            (format!("subscribe to {subject}"), subject, refusal)
-        });
-        let published = published.iter().map(|&subject| {
-            let refusal = Refusal::Request(subject.to_owned());
-            (format!("publish to {subject}"), subject, refusal)
-        });
-        for (what, subject, refusal) in subscribed.chain(published) {
-            let tried = match &refusal {
-                Refusal::Subscription(_) => link.subscribe(subject, None).map(drop),
-                _ => link.api.connection.publish(subject, b""),
-            };
-            let permitted = tried
-                .map_err(|_| NatsError::Lost)
-                .and_then(|()| is_permitted(link, &refusal));
-            found.push(permission(&what, permitted));
+        if let Err(error) = plain(link, needs, found) {
+            found.push(Finding::Error(error.to_string()));
         }
     })
+}
+
+fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(), NatsError> {
+    for subject in &needs.subscriptions {
+        let permitted = may_subscribe(link, subject)?;
+        found.push(permission(&format!("subscribe to {subject}"), permitted));
+    }
+    for subject in &needs.published {
+        let published = link.api.connection.publish(subject, b"");
+        published.map_err(|_| NatsError::Lost)?;
+        let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
+        found.push(permission(&format!("publish to {subject}"), permitted));
+    }
+    let (mut granted, mut refused) = (Vec::new(), Vec::new());
+    for subject in needs.wishes.iter().take(NAMES_MAX) {
+        match may_subscribe(link, subject)? {
+            true => granted.push(subject.as_str()),
+            false => refused.push(subject.as_str()),
+        }
+    }
+    if !refused.is_empty() {
+        let text = format!(
+            "NATS does not let this user subscribe to {}",
+            list(&refused)
+        );
+        found.push(match granted.is_empty() {
+            true => Finding::Error(text),
+            false => Finding::Warning(text),
+        });
+    }
+    if !granted.is_empty() {
+        found.push(Finding::Good(format!(
+            "may subscribe to {}",
+            list(&granted)
+        )));
+    }
+    let more = needs.wishes.len().saturating_sub(NAMES_MAX);
+    if more > 0 {
+        let text = format!("{more} more names were not asked for");
+        found.push(Finding::Warning(text));
+    }
+    Ok(())
+}
+
+fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
+    let subscription = link.subscribe(subject, None);
+    let _subscription = subscription.map_err(|_| NatsError::Lost)?;
+    is_permitted(link, &Refusal::Subscription(subject.to_owned()))
+}
+
+fn list(names: &[&str]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
+    }
 }
 
 /// Connects to each server; the first that takes the connection is asked further.
@@ -212,7 +264,7 @@ fn permissions(
     published.map_err(|_| NatsError::Lost)?;
     Ok(match is_permitted(link, &acks)? {
         true => Finding::Good(format!("may read and acknowledge {subject}")),
-        false => permission("publish to $JS.ACK.>", Ok(false)),
+        false => permission("publish to $JS.ACK.>", false),
     })
 }
 
@@ -223,18 +275,15 @@ fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     Ok(!link.api.refusals.has(refusal))
 }
 
-fn permission(what: &str, permitted: Result<bool, NatsError>) -> Finding {
-    match permitted {
-        Ok(true) => Finding::Good(format!("may {what}")),
-        Ok(false) => {
-            let error = NatsError::NotPermitted {
-                what: what.to_owned(),
-                is_of_all: false,
-            };
-            Finding::Error(error.to_string())
-        }
-        Err(error) => Finding::Error(error.to_string()),
+fn permission(what: &str, is_permitted: bool) -> Finding {
+    if is_permitted {
+        return Finding::Good(format!("may {what}"));
     }
+    let error = NatsError::NotPermitted {
+        what: what.to_owned(),
+        is_of_all: false,
+    };
+    Finding::Error(error.to_string())
 }
 
 /// Whether a subject is one of those that a pattern with the wildcards `*` and `>` stands for.

@@ -76,7 +76,7 @@ use crate::telemetry::BusStatus;
 use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
-pub use self::ask::{ask, ask_plain};
+pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;

@@ -222,11 +222,17 @@ fn nats_question(
     subjects: &[Arc<str>],
     payload_bytes_max: usize,
 ) -> Question {
-    let (settings, subjects) = (settings.clone(), subjects.to_vec());
+    use crate::sources::nats::{NatsNeeds, ask_plain};
+
+    let needs = NatsNeeds {
+        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
+        published: subjects.last().iter().map(|one| one.to_string()).collect(),
+        payload_bytes_max,
+        ..NatsNeeds::default()
+    };
+    let settings = settings.clone();
     Question::new(format!("NATS at {address}"), move || {
-        let subjects: Vec<&str> = subjects.iter().map(|one| &**one).collect();
-        let own = &subjects[subjects.len().saturating_sub(1)..];
-        crate::sources::nats::ask_plain(&settings, &subjects, own, payload_bytes_max)
+        ask_plain(&settings, &needs)
     })
 }
 
