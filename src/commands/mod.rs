@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 
-use self::check::{CheckCommand, CheckFormat, CheckOptions};
+use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
 use self::line::{command, flag, health_rows, inspect_rows, version};
 use self::token::{Claims, TokenAction, TokenCommand};
@@ -81,18 +81,7 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Print(print, checked)) => {
             ran((print.text)(&checked).map(|text| show(text.trim_end())))
         }
-        Ok(Invocation::Check(command)) => {
-            let outcome = command.run();
-            for (show, text) in [
-                (show as fn(&str), outcome.shown.trim_end()),
-                (complain, outcome.complaints.trim_end()),
-            ] {
-                if !text.is_empty() {
-                    show(text);
-                }
-            }
-            ExitCode::from(outcome.status)
-        }
+        Ok(Invocation::Check(command)) => checked(&command.run()),
         Ok(Invocation::Health(check)) => ended(check.run()),
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Show(text)) => {
@@ -108,6 +97,16 @@ pub fn main(program: &'static Program) -> ExitCode {
             ExitCode::from(exit.status)
         }
     }
+}
+
+fn checked(outcome: &Outcome) -> ExitCode {
+    if !outcome.shown.is_empty() {
+        show(outcome.shown.trim_end());
+    }
+    if !outcome.complaints.is_empty() {
+        complain(outcome.complaints.trim_end());
+    }
+    ExitCode::from(outcome.status)
 }
 
 fn ran(result: Result<(), RunError>) -> ExitCode {
