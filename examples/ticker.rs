@@ -6,11 +6,12 @@
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use weirgate::auth::Origins;
+use weirgate::clock::Clock;
 use weirgate::commands::{self, Program};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::http::{Answer, Route, StatusCode};
 use weirgate::hub::*;
-use weirgate::run::{CommonSettings, GatewayKind, Parts, RunError, say, start_process};
+use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, RunError, say};
 use weirgate::settings::{Checked, Heading, Part, Rows, Setting};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
@@ -31,17 +32,16 @@ static PROGRAM: Program = Program {
     name: "ticker",
     about: ABOUT,
     start_with: "Clients connect to /ws and send: subscribe",
-    gateways: &[GatewayKind::new("ticker", ABOUT, ROWS, run)],
+    gateways: &[GatewayKind::new("ticker", ABOUT, ROWS, prepare)],
 };
 
 fn main() -> ExitCode {
     commands::main(&PROGRAM)
 }
 
-fn run(checked: &Checked) -> Result<(), RunError> {
+fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let interval = Duration::from_millis(checked.number("tick-interval-ms"));
-    let clock = start_process(checked)?;
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let (source, alive) = (Ticks(interval, status.clone()), FrameBytes::default());
     let feed = TickFeed(FeedStats::of(["ticks"]), alive.clone());
@@ -55,7 +55,7 @@ fn run(checked: &Checked) -> Result<(), RunError> {
             let health = move |_: &_| Answer::json(StatusCode::OK, text()).no_store();
             vec![Route::get("/health", health)]
         })
-        .run(clock, |at| {
+        .prepare(clock, |at| {
             say(&format!("ticker on {}", at.url("ws", "/ws")))
         })
 }

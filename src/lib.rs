@@ -11,6 +11,7 @@ pub mod auth;
 pub mod clock;
 pub mod commands;
 pub mod feeds;
+pub mod finding;
 pub mod gateways;
 pub mod http;
 pub mod hub;

@@ -1,2 +1,2 @@
 """The rig's fixtures, for every test here."""
-from fixtures import nats, pytest_pyfunc_call, redis_server, service, start_nats, start_weirgate, started  # noqa: F401
+from fixtures import nats, pytest_pyfunc_call, redis_server, sentinel, service, start_nats, start_weirgate, started  # noqa: F401

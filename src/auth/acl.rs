@@ -1,10 +1,11 @@
 //! Who may subscribe to what: a table from role to names and patterns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::glob::{Glob, GlobError, Globs, is_pattern};
 use super::match_budget::{MatchBudget, OverBudget};
 use super::verdicts::Verdicts;
+use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;
 
@@ -150,6 +151,31 @@ impl Acl {
     /// The table has this role.
     pub fn knows(&self, role: &str) -> bool {
         self.roles.contains_key(role)
+    }
+
+    /// The names and patterns of a role, as the table has them; `None` if it does not have the role.
+    pub fn names(&self, role: &str) -> Option<&[String]> {
+        self.roles.get(role).map(|role| role.names.as_slice())
+    }
+
+    /// The names and patterns of all roles, each once.
+    pub fn all_names(&self) -> BTreeSet<&str> {
+        let roles = self.roles.values();
+        roles
+            .flat_map(|role| &role.names)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// Judges an identity by its role; one without a role has the default role.
+    ///
+    /// # Errors
+    /// The table does not have the role.
+    pub fn admit(&self, identity: &Identity) -> Result<(), Refusal> {
+        match &identity.role {
+            Some(role) if !self.knows(role) => Err(Refusal::Role),
+            _ => Ok(()),
+        }
     }
 
     /// How many roles.

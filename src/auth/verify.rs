@@ -78,6 +78,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The close code that a refused client gets, after the upgrade: browsers cannot see an HTTP
+    /// status.
+    pub const CLOSE_CODE: u16 = 1008;
+
     /// All refusals, in the order of their numbers.
     pub const ALL: [Self; 12] = [
         Self::Missing,

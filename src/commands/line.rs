@@ -3,13 +3,16 @@
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::Program;
+use super::{Program, check};
 use crate::run::{GatewayKind, Print};
 use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
 
 /// What `weirgate health` takes of the gateway that it asks.
 const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
+
+/// What `weirgate token inspect` takes of the gateway that it speaks for, beside the keys.
+const INSPECT_TAKES: [&str; 3] = ["acl", "default-role", "symbols-max"];
 
 const SOURCES: &str = "\
 A flag goes over an [env: …] name, that over WEIRGATE_*, that over the default; an empty value is
@@ -43,7 +46,7 @@ pub(super) fn command(program: &Program) -> Command {
     let gateways = program.gateways.iter();
     let root = gateways.fold(root, |root, kind| root.subcommand(gateway(kind)));
     root.subcommand(health(program))
-        .subcommand(token())
+        .subcommand(token(program))
         .subcommand(super::tail::line::command(program))
         .subcommand(super::publish::line::command())
         .subcommand(Command::new("version").about("Show the version and the features"))
@@ -54,12 +57,11 @@ fn gateway(kind: &GatewayKind) -> Command {
         let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
         arg.help(help)
     };
-    let check = "Check the settings, show them with their sources, and exit";
     Command::new(kind.name)
         .about(kind.about)
         .after_help(SOURCES)
         .args_override_self(true)
-        .arg(show("check", check))
+        .args(check::args())
         .args(kind.prints.iter().map(|p: &Print| show(p.flag, p.help)))
         .args(kind.rows.settings().iter().map(arg))
 }
@@ -86,7 +88,31 @@ fn health(program: &Program) -> Command {
         .args(health_rows(first).iter().map(arg))
 }
 
-fn token() -> Command {
+/// The rows of `weirgate token inspect`, for this gateway.
+pub(super) fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
+    let Some(kind) = of else {
+        return Rows::TOKEN.settings();
+    };
+    let of_tokens = Rows::TOKEN.settings();
+    let is_taken = |row: &Setting| {
+        INSPECT_TAKES.contains(&row.flag) || of_tokens.iter().any(|one| one.flag == row.flag)
+    };
+    kind.rows.settings().into_iter().filter(is_taken).collect()
+}
+
+/// The rows of `weirgate token inspect` for all gateways that take tokens, beside the keys.
+fn inspect_args(program: &Program) -> Vec<Arg> {
+    let mut rows: Vec<Setting> = Vec::new();
+    for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {
+        let is_new = rows.iter().all(|known| known.flag != row.flag);
+        if is_new && INSPECT_TAKES.contains(&row.flag) {
+            rows.push(row);
+        }
+    }
+    rows.iter().map(arg).collect()
+}
+
+fn token(program: &Program) -> Command {
     let part = |name, about| {
         Command::new(name)
             .about(about)
@@ -112,19 +138,33 @@ fn token() -> Command {
         );
     let inspect = part(
         "inspect",
-        "Check a token as a gateway does: exit status 0 if the token is valid",
+        "Check a token as a gateway with REQUIRE_AUTH=true does: exit status 0 if admitted",
     )
     .arg(
         Arg::new("token")
             .value_name("TOKEN")
             .help("The token; if missing or -, the token is read from standard input"),
-    );
+    )
+    .arg(inspect_gateway(program))
+    .args(inspect_args(program));
     Command::new("token")
         .about("Make a test token, or check a token as a gateway does")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(mint)
         .subcommand(inspect)
+}
+
+fn inspect_gateway(program: &Program) -> Arg {
+    let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
+    let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
+    Arg::new("gateway")
+        .long("gateway")
+        .value_name("GATEWAY")
+        .help(format!(
+            "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
+            names.join(", ")
+        ))
 }
 
 /// A flag without a value, that is no setting.

@@ -3,6 +3,7 @@
 //! A [`Program`] is a list of gateways; its subcommands, `--help`, `--check`, the environment name
 //! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
 
+pub mod check;
 pub mod health;
 mod line;
 pub mod publish;
@@ -17,13 +18,14 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 
+use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
-use self::line::{command, flag, health_rows, version};
+use self::line::{command, flag, health_rows, inspect_rows, version};
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::{Claims, TokenAction, TokenCommand};
 use crate::auth::Token;
-use crate::run::{GatewayKind, Print, RunError};
+use crate::run::{GatewayKind, Print, RunError, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect};
 use crate::settings::{Check, Checked, Kind, Rows, Setting, SettingsError};
 use crate::telemetry::logging;
@@ -49,6 +51,8 @@ pub enum Invocation {
     Run(GatewayKind, Box<Checked>),
     /// Show something of a gateway with these settings, and exit.
     Print(Print, Box<Checked>),
+    /// Check the settings of a gateway, and what they name.
+    Check(Box<CheckCommand>),
     /// Show this, and exit with 0.
     Show(String),
     /// Ask a running gateway for its health.
@@ -85,6 +89,7 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Print(print, checked)) => {
             ran((print.text)(&checked).map(|text| show(text.trim_end())))
         }
+        Ok(Invocation::Check(command)) => checked(&command.run()),
         Ok(Invocation::Health(check)) => ended(check.run()),
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Tail(command)) => ended(command.run()),
@@ -102,6 +107,16 @@ pub fn main(program: &'static Program) -> ExitCode {
             ExitCode::from(exit.status)
         }
     }
+}
+
+fn checked(outcome: &Outcome) -> ExitCode {
+    if !outcome.shown.is_empty() {
+        show(outcome.shown.trim_end());
+    }
+    if !outcome.complaints.is_empty() {
+        complain(outcome.complaints.trim_end());
+    }
+    ExitCode::from(outcome.status)
 }
 
 fn ran(result: Result<(), RunError>) -> ExitCode {
@@ -254,15 +269,27 @@ impl Program {
         env: &Env,
     ) -> Result<Invocation, Exit> {
         let checked = self.checked(gateway.rows.settings(), matches, env, gateway.check);
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-        if matches.get_flag("check") {
-            let words = self.words(gateway);
-            return Ok(Invocation::Show(report(&words, &checked)));
+        let options = CheckOptions::of(matches);
+        let is_json = options
+            .as_ref()
+            .is_some_and(|o| o.format == CheckFormat::Json);
+        let checked = match checked {
+            Err(errors) if !is_json => return Err(Exit::settings(&errors, 2)),
+            checked => checked.map(Box::new),
+        };
+        if let Some(options) = options {
+            return Ok(Invocation::Check(Box::new(CheckCommand {
+                words: self.words(gateway),
+                gateway: *gateway,
+                settings: checked,
+                options,
+            })));
         }
+        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let asked_for = |print: &&Print| matches.get_flag(print.flag);
         Ok(match gateway.prints.iter().find(asked_for) {
-            Some(print) => Invocation::Print(*print, Box::new(checked)),
-            None => Invocation::Run(*gateway, Box::new(checked)),
+            Some(print) => Invocation::Print(*print, checked),
+            None => Invocation::Run(*gateway, checked),
         })
     }
 
@@ -294,8 +321,15 @@ impl Program {
         let Some((name, matches)) = matches.subcommand() else {
             return Err(Exit::wrong_use("no command of token"));
         };
+        let gateway = match name {
+            "mint" => None,
+            _ => self.inspecting(matches, env),
+        };
+        let gateway = gateway
+            .transpose()
+            .map_err(|error| Exit::settings(&[error], 2))?;
         // Its warnings are the gateway's own.
-        let checked = self.checked(Rows::TOKEN.settings(), matches, env, |_| Vec::new());
+        let checked = self.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let action = match name {
             "mint" => TokenAction::Mint(Claims {
@@ -310,7 +344,49 @@ impl Program {
             }
         };
         let auth = checked.auth();
-        Ok(Invocation::Token(Box::new(TokenCommand { action, auth })))
+        let judge = gateway.map(|gateway| (*gateway, checked));
+        Ok(Invocation::Token(Box::new(TokenCommand {
+            action,
+            auth,
+            judge,
+        })))
+    }
+
+    /// The gateway that `weirgate token inspect` speaks for.
+    fn inspecting(
+        &self,
+        matches: &ArgMatches,
+        env: &Env,
+    ) -> Option<Result<&'static GatewayKind, SettingsError>> {
+        let Some(name) = matches.get_one::<String>("gateway") else {
+            let named = self.env_gateway(env);
+            return match named {
+                Err(error) => Some(Err(error)),
+                Ok(Some(kind)) if kind.takes_tokens() => Some(Ok(kind)),
+                Ok(_) => self.gateway_of_tokens().map(Ok),
+            };
+        };
+        let found = self.with_tokens().find(|kind| kind.name == name.trim());
+        Some(found.ok_or_else(|| {
+            let names: Vec<_> = self.with_tokens().map(|kind| kind.name).collect();
+            SettingsError::Value {
+                name: "--gateway".to_owned(),
+                value: Kind::Text.shown_when_wrong(name),
+                allowed: names.join(" or "),
+            }
+        }))
+    }
+
+    /// The gateways whose clients bring tokens.
+    fn with_tokens(&self) -> impl Iterator<Item = &'static GatewayKind> {
+        self.gateways.iter().filter(|kind| kind.takes_tokens())
+    }
+
+    /// The gateway that a token is for where none is named: the first with a table of roles.
+    fn gateway_of_tokens(&self) -> Option<&'static GatewayKind> {
+        let with_roles = |kind: &&GatewayKind| matches!(kind.tokens, TokenUse::Roles(_));
+        let first = self.with_tokens().next();
+        self.with_tokens().find(with_roles).or(first)
     }
 
     fn checked(
@@ -324,29 +400,6 @@ impl Program {
         let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
         Checked::new(typed, warnings, check)
     }
-}
-
-/// What `--check` shows: a line for each setting, with its value and where that came from.
-fn report(words: &str, checked: &Checked) -> String {
-    let values: Vec<_> = checked
-        .values()
-        .iter()
-        .map(|v| (v.setting.flag, v.value.to_string(), &v.source))
-        .collect();
-    let flag_width = values.iter().map(|v| v.0.len()).max().unwrap_or(0);
-    let value_width = values
-        .iter()
-        .map(|v| v.1.chars().count())
-        .max()
-        .unwrap_or(0);
-    let mut text = format!("{words}: the settings are good\n");
-    for (flag, value, source) in values {
-        text += &format!("  --{flag:flag_width$}  {value:value_width$}  {source}\n");
-    }
-    for warning in checked.warnings() {
-        text += &format!("warning: {warning}\n");
-    }
-    text
 }
 
 impl Exit {

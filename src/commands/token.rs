@@ -9,10 +9,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
-use crate::auth::{ApiKey, Authenticator, Identity, KeyRing, Refusal, TOKEN_BYTES_MAX, Token};
+use crate::auth::{Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, TOKEN_BYTES_MAX, Token};
 use crate::clock::Clock;
 use crate::key_files::{KeyFileError, KeyFiles};
-use crate::settings::AuthSettings;
+use crate::run::{GatewayKind, RunError, TokenUse};
+use crate::settings::{AuthSettings, Checked};
 use crate::wire::object_writer::ObjectWriter;
 
 /// What is to be done.
@@ -38,12 +39,14 @@ pub struct Claims {
 }
 
 /// `weirgate token`, ready to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct TokenCommand {
     /// What is to be done.
     pub action: TokenAction,
     /// The keys, and what is asked of claims.
     pub auth: AuthSettings,
+    /// The gateway that the token is for, with its settings.
+    pub judge: Option<(GatewayKind, Checked)>,
 }
 
 /// Why there is no token, or a bad one.
@@ -61,8 +64,11 @@ pub enum TokenError {
     /// Standard input cannot be read.
     #[error("no token on standard input: {0}")]
     Input(io::Error),
+    /// The table of roles cannot be read.
+    #[error(transparent)]
+    Table(RunError),
     /// A gateway with these settings would refuse it.
-    #[error("refused: {0} [{label}]", label = .0.label())]
+    #[error("refused with {code}: {0} [{label}]", code = Refusal::CLOSE_CODE, label = .0.label())]
     Refused(Refusal),
 }
 
@@ -132,8 +138,38 @@ impl TokenCommand {
             rules: self.auth.rules.clone(),
         };
         let identity = authenticator.identify(token, unix_ms);
-        let identity = identity.map_err(TokenError::Refused)?;
-        Ok(good(&identity, unix_ms))
+        let mut identity = identity.map_err(TokenError::Refused)?;
+        let Some((gateway, checked)) = &self.judge else {
+            return Ok(good(&identity, unix_ms));
+        };
+        let mut grants = format!("\n  gateway:  {}", gateway.name);
+        if let TokenUse::Roles(table) = gateway.tokens {
+            let table = table(checked).map_err(TokenError::Table)?;
+            table.admit(&identity).map_err(TokenError::Refused)?;
+            let role = identity.role.take();
+            let (role, shown) = match role {
+                Some(role) => (role.clone(), role),
+                None => {
+                    let role = checked.text("default-role");
+                    (role.clone(), format!("{role} (the default role)"))
+                }
+            };
+            identity.role = Some(shown);
+            grants += &format!("\n  names:    {}", names(&table, &role));
+        }
+        if checked.has("symbols-max") && identity.symbols_max.is_none() {
+            identity.symbols_max = Some(checked.number("symbols-max"));
+        }
+        Ok(good(&identity, unix_ms) + &grants)
+    }
+}
+
+/// What the role may subscribe to.
+fn names(table: &Acl, role: &str) -> String {
+    match table.names(role) {
+        None => "none, because the table does not have the role".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(names) => names.join(", "),
     }
 }
 
@@ -185,6 +221,7 @@ mod tests {
                 jwks_file: None,
                 rules,
             },
+            judge: None,
         }
     }
 
@@ -209,7 +246,7 @@ mod tests {
         );
         let late = mint.inspect(token.as_ref(), 1_700_000_060_000);
         let told = late.expect_err("expired").to_string();
-        assert_eq!(told, "refused: its time (exp) is over [expired]");
+        assert_eq!(told, "refused with 1008: its time (exp) is over [expired]");
         let endless = mint.mint(&Claims::default(), 0).expect("a token");
         let shown = mint
             .inspect(Token::new(endless).as_ref(), i64::MAX)

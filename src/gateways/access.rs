@@ -7,9 +7,9 @@ use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, Now};
 
-/// For a refused token and for one that has ended: browsers cannot see an HTTP status.
+/// For a refused token and for one that has ended.
 pub(super) const AUTHENTICATION_FAILED: CloseCode = CloseCode {
-    code: 1008,
+    code: Refusal::CLOSE_CODE,
     text: "Authentication failed",
 };
 

@@ -40,7 +40,7 @@ pub(super) fn authenticator(
 /// Logs what is allowed and probably not meant.
 pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     if authenticator.admits_nobody() {
-        tracing::warn!("REQUIRE_AUTH is on and there is no key: nobody can connect");
+        tracing::error!("REQUIRE_AUTH is on and there is no key: nobody can connect");
     }
     warn_of_short("JWT_SECRET", settings.jwt_secret.as_ref());
     warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
@@ -92,7 +92,10 @@ pub(super) fn acl_of(path: &Path, text: io::Result<Vec<u8>>) -> Result<Acl, Stri
 /// # Errors
 /// Always.
 #[cfg(not(feature = "redis"))]
-pub(super) fn without_redis(_: &crate::settings::Checked) -> Result<(), RunError> {
+pub(super) fn without_redis(
+    _: &crate::settings::Checked,
+    _: crate::clock::Clock,
+) -> Result<crate::run::Prepared, RunError> {
     Err(RunError::NotBuilt("Redis"))
 }
 

@@ -49,7 +49,7 @@ const START_WITH: &str = "\
 Start with:
   weirgate demo            then open http://localhost:8000/
   weirgate levels          with NATS_URL set
-  weirgate levels --check  to print every setting with its source
+  weirgate levels --check  to check the settings and the files that they name
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand if none is given.";

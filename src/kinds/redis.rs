@@ -1,8 +1,10 @@
 //! The Redis source from settings, for the gateways that have one.
 
-use crate::run::RunError;
+use crate::auth::{Acl, is_pattern};
+use crate::feeds::Subscription;
+use crate::run::{Question, RunError};
 use crate::settings::{Checked, RedisSettings, SentinelSettings};
-use crate::sources::redis::{self, Endpoint};
+use crate::sources::redis::{self, Endpoint, RedisNeeds};
 
 /// What the source is told.
 ///
@@ -46,4 +48,32 @@ pub(super) fn shown_address(source: &redis::RedisSettings) -> String {
         source.master_name,
         sentinels.join(", ")
     )
+}
+
+/// What `--check --connect` asks Redis.
+pub(super) fn question(source: &redis::RedisSettings, needs: RedisNeeds) -> Question {
+    let asked = format!("Redis at {}", shown_address(source));
+    let source = source.clone();
+    Question::new(asked, move || redis::ask(&source, &needs))
+}
+
+/// What clients may ask for by this table: its names, its patterns, and for each pattern a name that
+/// it matches. Redis has rules of its own for patterns.
+pub(super) fn wishes(acl: &Acl) -> RedisNeeds {
+    let mut wishes = Vec::new();
+    for name in acl.all_names() {
+        if !is_pattern(name) {
+            wishes.push(Subscription::channel(name));
+            continue;
+        }
+        wishes.push(Subscription::pattern(name));
+        if !name.contains(['[', '\\']) {
+            let example = name.replace('*', "example").replace('?', "x");
+            wishes.push(Subscription::channel(example));
+        }
+    }
+    RedisNeeds {
+        wishes,
+        ..RedisNeeds::default()
+    }
 }

@@ -111,6 +111,17 @@ pub(super) fn warn_of_default_role(acl: &Acl, role: &str) {
     }
 }
 
+/// The same before a start. Without tokens no client has another role.
+pub(super) fn check_default_role(acl: &Acl, role: &str, tokens_required: bool) {
+    if tokens_required || acl.knows(role) {
+        return warn_of_default_role(acl, role);
+    }
+    tracing::error!(
+        role,
+        "DEFAULT_ROLE is not in the table and every client has it: nobody can subscribe"
+    );
+}
+
 fn shown(roles: &[String]) -> String {
     let named: Vec<&str> = roles.iter().take(ROLES_SHOWN).map(String::as_str).collect();
     match roles.len().saturating_sub(ROLES_SHOWN) {

@@ -8,6 +8,7 @@ use super::{GATEWAYS, WEIRGATE};
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
 use crate::listening::ListenAddr;
+use crate::run::TIMEOUT_FLAG;
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
 
@@ -73,8 +74,10 @@ fn names_are_unique_on_each_subcommand() {
         }
         assert!(!flags.is_empty());
         let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
-        for own in ["check", "help", "version"]
+        let of_check = ["check", "all", "format", "connect", TIMEOUT_FLAG];
+        for own in of_check
             .into_iter()
+            .chain(["help", "version", "gateway"])
             .chain(prints.map(|p| p.flag))
         {
             assert!(!flags.contains(own), "--{own} is no setting");
@@ -147,13 +150,11 @@ fn every_source_of_every_setting_goes_over_the_next() {
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let given = !args.is_empty() || !env.is_empty();
                 let beside = walks::partner(setting.flag).filter(|_| given);
-                let args = [&[gateway.name, "--check"], args, beside.as_slice()].concat();
-                let Ok(Invocation::Show(text)) = run(&args, env) else {
-                    panic!("{:?}", run(&args, env));
-                };
-                let flag = format!("--{} ", setting.flag);
-                let line = text.lines().find(|l| l.trim_start().starts_with(&flag));
-                line.unwrap().rsplit("  ").next().unwrap().to_owned()
+                let args = [&[gateway.name], args, beside.as_slice()].concat();
+                let (_, checked) = started(&args, env);
+                let mut values = checked.values().iter();
+                let value = values.find(|value| value.setting.flag == setting.flag);
+                value.expect("a value").source.to_string()
             };
             let env: Vec<_> = names.iter().map(|n| (n.as_str(), default)).collect();
             let flag = format!("--{}={default}", setting.flag);
@@ -401,6 +402,7 @@ fn health_asks_where_the_gateway_listens() {
     assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
 }
 
+#[cfg(all(feature = "nats", feature = "redis"))]
 #[test]
 fn secrets_are_in_no_text() {
     let url = "nats://ann:s3cret@h:1";
@@ -419,7 +421,20 @@ fn secrets_are_in_no_text() {
         refused(&["levels", "--check", "--ephemeral", url], &[]).text,
         refused(&[url], &[]).text,
     ];
-    for text in shown {
+    let env = [
+        ("WEIRGATE_EVENTS_BUS", url),
+        ("INTERNAL_AUTH_TOKEN", "s3cret"),
+        ("WEIRGATE_LISTEN", "127.0.0.1"),
+        ("WEIRGATE_PORT", "0"),
+    ];
+    let checked = ["text", "json", "env"].map(|format| {
+        match run(&["events", "--check", "--all", "--format", format], &env) {
+            Ok(Invocation::Check(command)) => command.run(),
+            other => panic!("{other:?}"),
+        }
+    });
+    let checked = checked.map(|outcome| outcome.shown + &outcome.complaints);
+    for text in shown.into_iter().chain(checked) {
         assert!(text.contains("***") || text.contains("nats-ur"), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
@@ -449,7 +464,7 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
     let help = ONE.parse(["one", "--help"], none).unwrap_err();
     assert!(help.text.contains("--lobby-url"), "{help}");
     match ONE.parse(["one", "--check"], none) {
-        Ok(Invocation::Show(text)) => assert!(text.starts_with("one: the settings"), "{text}"),
+        Ok(Invocation::Check(command)) => assert_eq!(command.words, "one"),
         other => panic!("{other:?}"),
     }
 }

@@ -86,6 +86,17 @@ impl ListenAddr {
         }
     }
 
+    /// Looks at what can be known before a bind.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown here.
+    pub fn check(&self, options: &ListenOptions) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Unix(_) => options.unix_owner.ids().map(drop),
+        }
+    }
+
     /// Where a program of this machine reaches who listens there: an address that stands for all
     /// is reached over loopback.
     pub fn to_connect(&self) -> Vec<Self> {

@@ -12,6 +12,7 @@ use super::bus_away::BusAway;
 use super::common::CommonSettings;
 use super::freed_memory;
 use super::log_filter::LogFilterFile;
+use super::prepared::{Prepared, Question, alone};
 use super::process::{bound_connections, build, seed};
 use super::reload::{Reload, Reloads};
 use super::stats_line::StatsLine;
@@ -75,7 +76,12 @@ pub struct Parts<G: Gateway, F> {
     reloads: Vec<Box<dyn Reload>>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
+    threads: Option<StartThreads>,
+    questions: Vec<Question>,
 }
+
+/// Starts threads of a gateway's own.
+type StartThreads = Box<dyn FnOnce() -> Result<(), RunError>>;
 
 /// What other threads tell the gateway.
 pub struct Inputs<I> {
@@ -138,6 +144,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             reloads: Vec::new(),
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
+            threads: None,
+            questions: Vec::new(),
         }
     }
 
@@ -214,15 +222,81 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
+    /// Starts threads of the gateway's own that connect somewhere, when everything is put together
+    /// and before the gateway listens.
+    #[must_use]
+    pub fn threads(mut self, start: impl FnOnce() -> Result<(), RunError> + 'static) -> Self {
+        self.threads = Some(Box::new(start));
+        self
+    }
+
+    /// What `--check --connect` asks those whom the gateway connects to.
+    #[must_use]
+    pub fn asks(mut self, questions: impl IntoIterator<Item = Question>) -> Self {
+        self.questions.extend(questions);
+        self
+    }
+
+    /// Puts the gateway together, up to the moment where it listens: nothing is bound, and nobody is
+    /// connected to. `announce` is called once it listens.
+    ///
+    /// # Errors
+    /// The settings of where it listens are no good.
+    pub fn prepare(
+        mut self,
+        clock: Clock,
+        announce: impl FnOnce(&Listening) + 'static,
+    ) -> Result<Prepared, RunError>
+    where
+        G: 'static,
+        F: 'static,
+    {
+        self.before_listening()?;
+        Ok(Prepared {
+            listen: self.common.reactor.listen.clone(),
+            admin_addr: self.common.admin_addr.clone(),
+            questions: std::mem::take(&mut self.questions),
+            run: Box::new(move || self.listen_and_run(clock, announce)),
+        })
+    }
+
     /// Runs the gateway until a signal. `announce` is called once it listens.
     ///
     /// # Errors
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
-    pub fn run(self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
-        let Self {
-            mut common, feed, ..
-        } = self;
-        bound_connections(&mut common);
+    pub fn run(mut self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
+        self.before_listening()?;
+        self.listen_and_run(clock, announce)
+    }
+
+    fn before_listening(&mut self) -> Result<(), RunError> {
+        let listen = &self.common.reactor.listen;
+        for addr in listen.addrs.iter().chain(&self.common.admin_addr) {
+            let failed = |error| {
+                let addr = addr.clone();
+                RunError::from(BindError::Listen(ListenError { addr, error }))
+            };
+            addr.check(&listen.options).map_err(failed)?;
+        }
+        let mut admin = self.common.admin_addr.iter();
+        if let Some(addr) = admin.find(|addr| addr.port() != Some(0) && listen.addrs.contains(addr))
+        {
+            let text = format!("--admin-addr {addr} is an address of --listen too");
+            return Err(RunError::Settings(text));
+        }
+        bound_connections(&mut self.common);
+        Ok(())
+    }
+
+    fn listen_and_run(
+        self,
+        clock: Clock,
+        announce: impl FnOnce(&Listening),
+    ) -> Result<(), RunError> {
+        let Self { common, feed, .. } = self;
+        if let Some(start) = self.threads {
+            start()?;
+        }
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         let reloads = reloads(self.reloads, &common);
@@ -348,12 +422,7 @@ fn bind_admin(
         let addr = addr.clone();
         RunError::from(BindError::Listen(ListenError { addr, error }))
     };
-    // Each process has pages of its own: nobody shares their port.
-    let options = ListenOptions {
-        reuse_port: false,
-        ..options.clone()
-    };
-    let admin = Admin::bind(addr, &options, site, clock).map_err(failed)?;
+    let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
     tracing::info!(%addr, "admin pages");
     Ok((admin, addr))

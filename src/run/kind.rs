@@ -3,7 +3,12 @@
 use std::fmt;
 
 use super::dialect::Dialect;
-use super::{RunError, reload};
+use super::prepared::Prepared;
+use super::process::{check_process, start_process};
+use super::{RunError, notices, reload};
+use crate::auth::Acl;
+use crate::clock::Clock;
+use crate::finding::Finding;
 use crate::settings::{Check, Checked, Rows};
 
 /// A gateway as one value. A program is a list of these ([`crate::commands::Program`]): its
@@ -22,11 +27,26 @@ pub struct GatewayKind {
     pub prints: &'static [Print],
     /// How `weirgate tail` speaks with it.
     pub dialect: Dialect,
-    run: Run,
+    /// What it makes of its clients' tokens.
+    pub tokens: TokenUse,
+    prepare: Prepare,
 }
 
-/// What runs a gateway until a signal.
-type Run = fn(&Checked) -> Result<(), RunError>;
+/// What a gateway makes of the tokens of its clients.
+#[derive(Clone, Copy, Debug)]
+pub enum TokenUse {
+    /// It looks at none.
+    None,
+    /// The claims count, but for the role.
+    Claims,
+    /// The role has to be in this table, and decides what the client may subscribe to.
+    Roles(fn(&Checked) -> Result<Acl, RunError>),
+}
+
+/// What puts a gateway together, up to the moment where it listens. Reads every file that the
+/// settings name; binds nothing and connects to nobody. What it logs as an error can never work, and
+/// a check of the settings fails for it.
+type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
 /// A flag that shows something instead of running the gateway.
 #[derive(Clone, Copy)]
@@ -46,8 +66,14 @@ impl fmt::Debug for Print {
 }
 
 impl GatewayKind {
-    /// A gateway of this name, which `run` runs until a signal.
-    pub const fn new(name: &'static str, about: &'static str, rows: Rows, run: Run) -> Self {
+    /// A gateway of this name, which `prepare` puts together
+    /// ([`Parts::prepare`](super::Parts::prepare)).
+    pub const fn new(
+        name: &'static str,
+        about: &'static str,
+        rows: Rows,
+        prepare: Prepare,
+    ) -> Self {
         Self {
             name,
             about,
@@ -55,7 +81,8 @@ impl GatewayKind {
             check: |_| Vec::new(),
             prints: &[],
             dialect: Dialect::PLAIN,
-            run,
+            tokens: TokenUse::None,
+            prepare,
         }
     }
 
@@ -80,18 +107,38 @@ impl GatewayKind {
         self
     }
 
+    /// Its clients bring tokens.
+    pub fn takes_tokens(&self) -> bool {
+        !matches!(self.tokens, TokenUse::None)
+    }
+
+    /// With clients that bring tokens.
+    #[must_use]
+    pub const fn tokens(mut self, tokens: TokenUse) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     /// Runs it until a signal.
     ///
     /// # Errors
     /// It could not start, the loop failed, or the bus was away for longer than was allowed.
     pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
         reload::expect_signals();
-        let ended = (self.run)(checked);
-        // Whoever came as far as to listen has put everything together.
-        if matches!(ended, Ok(()) | Err(RunError::Listen { .. })) {
-            let unread = checked.unread();
-            debug_assert!(unread.is_empty(), "settings without effect: {unread:?}");
-        }
-        ended
+        let clock = start_process(checked)?;
+        self.prepare(checked, clock)?.run()
+    }
+
+    /// All that a start does before it listens and connects, without a log: what the start would
+    /// have logged as a warning or an error comes back beside the gateway.
+    pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
+        notices::of(|| self.prepare(checked, check_process(checked)?))
+    }
+
+    fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
+        let prepared = (self.prepare)(checked, clock)?;
+        let unread = checked.unread();
+        debug_assert!(unread.is_empty(), "settings without effect: {unread:?}");
+        Ok(prepared)
     }
 }

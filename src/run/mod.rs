@@ -6,6 +6,8 @@
 //! | `dialect` | what a client in a terminal has to know of a gateway |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
 //! | `common` | what every gateway is told, from its settings |
+//! | `prepared` | a gateway just before it listens, and what can be asked before a start |
+//! | `notices` | what a start would log, for a check |
 //! | `process` | what every process does first, and says |
 //! | `reload` | what is read again at SIGHUP, and key files when they change |
 //! | `log_filter` | the log filter, and the file that it may be in |
@@ -24,6 +26,8 @@ mod freed_memory;
 mod gateway;
 mod kind;
 mod log_filter;
+mod notices;
+mod prepared;
 mod process;
 mod reload;
 mod stats_line;
@@ -38,8 +42,9 @@ use crate::telemetry::logging::LoggingError;
 pub use self::common::CommonSettings;
 pub use self::dialect::Dialect;
 pub use self::gateway::{Inputs, Listening, Parts};
-pub use self::kind::{GatewayKind, Print};
-pub use self::process::{say, start_process};
+pub use self::kind::{GatewayKind, Print, TokenUse};
+pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
+pub use self::process::say;
 pub use self::reload::{Reload, Reloaded};
 pub use self::stats_line::StatsLine;
 

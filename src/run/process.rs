@@ -31,20 +31,38 @@ const REFUSED_MAX: usize = 16;
 ///
 /// # Errors
 /// Logging was set up before, the file of the log filter is broken, or the system refuses a thread.
-pub fn start_process(checked: &Checked) -> Result<Clock, RunError> {
+pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
+    let (format, filter) = log_settings(checked)?;
+    logging::init(format, &filter)?;
+    Ok(begin(checked))
+}
+
+/// The same without a log, for a process that only checks the settings.
+///
+/// # Errors
+/// The file of the log filter is broken.
+pub(super) fn check_process(checked: &Checked) -> Result<Clock, RunError> {
+    log_settings(checked)?;
+    Ok(begin(checked))
+}
+
+fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
     let format = match checked.choice("log-format") {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
     let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
-    logging::init(format, &filter)?;
+    Ok((format, filter))
+}
+
+fn begin(checked: &Checked) -> Clock {
     for warning in checked.warnings() {
         tracing::warn!("{warning}");
     }
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
-    Ok(Clock::start())
+    Clock::start()
 }
 
 /// Lowers the limit on connections to what the limit on open files has room for: clients must not

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from images import stages
 from kubernetes_validate import validate
-from processes import ROOT
-from recipes import assert_known, default_ms
+from processes import ROOT, weirgate_binary
+from recipes import assert_known, default_ms, run
 
 CHART = ROOT / "deploy" / "helm" / "weirgate"
 GATEWAYS = ["levels", "trades", "channels", "events"]
@@ -84,6 +84,17 @@ def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
     notice_s = ready["periodSeconds"] * ready["failureThreshold"]
     assert notice_s * 1000 < int(env["WEIRGATE_DRAIN_DELAY_MS"]), "the delay is over before anyone can notice"
     assert it["image"] == f"weirgate:{gateway}" and not pod["enableServiceLinks"]
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_an_init_container_checks_with_the_settings_of_the_gateway(gateway):
+    documents = rendered(gateway, "--set", "checkFirst=true")
+    validate(documents["Deployment"], KUBERNETES[-1], strict=True)
+    [first], it = documents["Deployment"]["spec"]["template"]["spec"]["initContainers"], container(documents)
+    assert all(first[key] == it[key] for key in ("image", "imagePullPolicy", "env", "securityContext"))
+    status, text = run([weirgate_binary(), *first["args"]], {e["name"]: e.get("value", "s" * 32) for e in first["env"]})
+    assert (status, text.splitlines()[0]) == (0, f"weirgate {gateway}: the settings are good"), text
+    assert "initContainers" not in rendered(gateway)["Deployment"]["spec"]["template"]["spec"]
 
 
 def test_the_grace_period_follows_the_drain():

@@ -175,7 +175,7 @@ async def test_entrypoint_and_healthcheck_run(started, nats, image):
 
 
 def default_port(gateway):
-    status, text = run([weirgate_binary(), gateway, "--check"], NEEDS.get(gateway, {}))
+    status, text = run([weirgate_binary(), gateway, "--check", "--all"], NEEDS.get(gateway, {}))
     assert status == 0, text
     return int(re.search(r"--port\s+(\d+)", text).group(1))
 
@@ -320,10 +320,13 @@ def test_the_unit_waits_for_a_stop_and_gives_up_on_wrong_settings_only(tmp_path)
     assert str(status) == unit["RestartPreventExitStatus"]
 
 
-def test_the_defaults_file_names_real_settings():
+def test_the_defaults_file_names_real_settings(tmp_path):
     text = (DEPLOY / "debian" / "weirgate.default").read_text()
     offered = dict(re.findall(r"^#?([A-Z_]+)=(\S+)$", text, re.M))
     assert len(offered) >= 5
+    filter_file = tmp_path / "log-filter"
+    filter_file.write_text("info\n")
+    offered["WEIRGATE_LOG_FILTER_FILE"] = str(filter_file)
     assert_known(offered)
 
 

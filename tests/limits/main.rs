@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod check;
 mod compression;
 mod files;
 mod fixed;
@@ -15,6 +16,7 @@ mod tables;
 use std::fs;
 use std::path::PathBuf;
 
+use check::CHECK;
 use compression::COMPRESSION;
 use files::FILES;
 use fixed::{FIXED, Fixed};
@@ -72,6 +74,7 @@ fn limits() -> Vec<Setting> {
 fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
     FIXED
         .iter()
+        .chain(CHECK)
         .chain(COMPRESSION)
         .chain(FILES)
         .chain(FRAMES)

@@ -3,6 +3,7 @@
 #![allow(deprecated)] // the nats crate is, as a whole
 
 mod access;
+mod ask;
 mod cluster;
 mod links;
 mod look_back;

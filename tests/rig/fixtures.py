@@ -1,9 +1,11 @@
 """What a test can ask for: a nats-server, a redis-server, weirgate and services, started for it alone and ended with it."""
 import asyncio
 import inspect
+import time
 
 import pytest
-from processes import NatsServer, RedisServer, Weirgate
+import redis
+from processes import NatsServer, Process, RedisServer, Weirgate, free_port, system_binary
 from services import Service
 
 
@@ -71,3 +73,19 @@ def service():
     yield start
     for one in services:
         one.stop()
+
+
+@pytest.fixture
+def sentinel(redis_server, started, tmp_path):
+    """The port of a sentinel that knows the server as `main`."""
+    port, config = free_port(), tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n")
+    started.append(Process([system_binary("redis-server", "redis-server"), config, "--sentinel"]))
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            if redis.Redis(port=port).execute_command("SENTINEL", "get-master-addr-by-name", "main"):
+                return port
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    raise AssertionError(started[-1].log_tail())

@@ -22,5 +22,5 @@ def assert_known(env, gateway="levels"):
 
 def default_ms(name):
     """The default of a setting in milliseconds, from the program."""
-    _, text = run([weirgate_binary(), "levels", "--check"], {})
+    _, text = run([weirgate_binary(), "levels", "--check", "--all"], {})
     return int(re.search(rf"--{name}\s+(\d+)", text).group(1))

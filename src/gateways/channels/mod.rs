@@ -119,10 +119,7 @@ impl ChannelsGateway {
         }
         let token = Token::find(head);
         let identity = authenticator.identify(token.as_ref(), core.now().unix_ms)?;
-        let role_is_known = |role: &String| self.settings.acl.knows(role);
-        if !identity.role.as_ref().is_none_or(role_is_known) {
-            return Err(Refusal::Role);
-        }
+        self.settings.acl.admit(&identity)?;
         Ok(identity)
     }
 

@@ -4,12 +4,14 @@
 //! of their own for a service, because they run on threads of their own and have limits of their
 //! own.
 
+mod ask;
 mod away;
 mod link;
 mod pool;
 mod stats;
 mod upstream;
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -30,6 +32,13 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// The same for all clones.
     answering: Arc<Answering>,
+}
+
+/// Its name, and where it is.
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the service {} at {}", self.name, self.upstream)
+    }
 }
 
 impl Service {

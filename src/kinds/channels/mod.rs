@@ -10,7 +10,7 @@ use self::start::start;
 use super::auth::acl;
 #[cfg(not(feature = "redis"))]
 use super::auth::without_redis as start;
-use crate::run::{GatewayKind, Print};
+use crate::run::{GatewayKind, Print, TokenUse};
 use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
 use crate::telemetry::names;
 
@@ -32,7 +32,10 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
     start,
 )
 .prints(PRINTS)
-.dialect(super::dialects::CHANNELS);
+.dialect(super::dialects::CHANNELS)
+.tokens(TokenUse::Roles(|checked| {
+    acl(checked.path("acl").as_deref())
+}));
 
 const PRINTS: &[Print] = &[Print {
     flag: "print-acl",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::CHANNELS;
 use super::pages::{health_route, stats_head};
 use crate::auth::{Acl, Authenticator, is_pattern};
+use crate::clock::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
@@ -13,27 +14,28 @@ use crate::gateways::channels::{
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::redis::{shown_address, source_settings};
-use crate::kinds::reload::{self, AclFile, warn_of_default_role};
-use crate::run::{CommonSettings, Inputs, Parts, Reload, RunError, say, start_process};
+use crate::kinds::redis::{question, shown_address, source_settings, wishes};
+use crate::kinds::reload::{self, AclFile, check_default_role};
+use crate::run::{CommonSettings, Inputs, Parts, Prepared, Reload, RunError, say};
 use crate::settings::Checked;
 use crate::sources::redis::{RedisInterest, RedisSource};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
-/// Runs the channels gateway until a signal.
-pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+/// Puts the channels gateway together.
+pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
     let redis = source_settings(checked)?;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
-    let clock = start_process(checked)?;
     warn_of(&auth, &gateway_settings.authenticator);
-    warn_of_default_role(&gateway_settings.acl, &gateway_settings.default_role);
+    let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
+    check_default_role(acl, role, auth.required);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let shown = shown_address(&redis);
+    let question = question(&redis, wishes(&gateway_settings.acl));
     let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
         .map_err(|error| RunError::Settings(error.to_string()))?;
     let stats = Arc::new(ChannelsStats::default());
@@ -49,6 +51,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .source(source, status)
+        .asks([question])
         .routes(move |telemetry| vec![health_route(telemetry, clock)])
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock);
@@ -61,7 +64,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         Some(tables) => parts.inputs(tables),
         None => parts,
     };
-    parts.run(clock, |listening| {
+    parts.prepare(clock, move |listening| {
         let websocket = listening.url("ws", "/ws");
         say(&format!(
             "weirgate channels\n  Redis:     {shown}\n  WebSocket: {websocket}"

@@ -9,10 +9,11 @@ use rustls::ClientConfig;
 
 use super::EVENTS;
 use super::broadcast::Pusher;
-use super::bus::{Bus, BusPages, Surroundings};
+use super::bus::{Bus, BusPages, Surroundings, ToStart};
 use super::pages::{gateway_metrics, health_route, healthz};
 use crate::clock::Clock;
 use crate::feeds::NoFeed;
+use crate::finding::Finding;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
     Input, Service,
@@ -25,7 +26,7 @@ use crate::http::services::{self, ServicesAway, Upstream};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
-use crate::run::{CommonSettings, Inputs, Parts, RunError, say, start_process};
+use crate::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
 use crate::trust;
 
@@ -36,14 +37,13 @@ const WHOLE_SILENCES: u32 = 6;
 /// this and four times that (contract events, row `message_too_large`).
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
-/// Runs the events gateway until a signal.
-pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+/// Puts the events gateway together.
+pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let gateway_settings = gateway_settings(checked);
     let mut common = CommonSettings::new(checked);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
     common.service_connections_max = service_connections_max(checked);
     let access = internal_access(checked);
-    let clock = start_process(checked)?;
     if access.token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
@@ -55,7 +55,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let wake = LateWake::default();
     let (input, inputs) = unbounded();
     let proxy = Proxy::new(proxy_settings(checked, &services, clock));
-    let calls = start_calls(checked, services.into(), input.clone(), wake.clone())?;
+    let calls = start_calls(
+        checked,
+        services.clone().into(),
+        input.clone(),
+        wake.clone(),
+    )?;
     let frame_bytes = FrameBytes::default();
     let around = Surroundings {
         input: input.clone(),
@@ -63,7 +68,15 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         frame_bytes: frame_bytes.clone(),
         clock,
     };
-    let (bus, bus_pages) = Bus::start(checked, around)?.unzip();
+    let (bus, bus_pages, to_start) = match Bus::prepare(checked, around)? {
+        Some((bus, pages, to_start)) => (Some(bus), Some(pages), to_start),
+        None => (None, None, ToStart::default()),
+    };
+    let questions: Vec<_> = services
+        .iter()
+        .map(question)
+        .chain(to_start.question)
+        .collect();
     let pusher = Pusher {
         input,
         wake: wake.clone(),
@@ -80,7 +93,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let (away_stats, bus_stats) = (away.clone(), bus_pages.clone());
     let welcome = welcome(checked, bus_pages.as_ref());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
-    let ran = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+    let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
@@ -104,17 +117,20 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             wake,
         })
         .output(move |call| calls.make(call))
-        .run(clock, |listening| {
+        .threads(move || to_start.threads.start())
+        .asks(questions)
+        .prepare(clock, move |listening| {
             let websocket = listening.url("ws", "/ws");
             say(&format!(
                 "{welcome}
   WebSocket:   {websocket}"
             ));
-        });
-    if let Some(bus) = &bus {
-        bus.leave();
-    }
-    ran
+        })?;
+    Ok(prepared.ending_with(move || {
+        if let Some(bus) = &bus {
+            bus.leave();
+        }
+    }))
 }
 
 /// What is said at the start, without the address.
@@ -171,6 +187,17 @@ fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()]
         services::Service::new(service.label(), upstream(checked, service), tls.clone())
     };
     Ok(Service::ALL.map(service))
+}
+
+/// What `--check --connect` asks a service.
+fn question(service: &services::Service) -> Question {
+    let (service, asked) = (service.clone(), service.to_string());
+    Question::new(asked.clone(), move || {
+        vec![match service.ask() {
+            Ok((status, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
+            Err(error) => Finding::Error(format!("{asked} does not answer: {error}")),
+        }]
+    })
 }
 
 /// Where a service is.

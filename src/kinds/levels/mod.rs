@@ -11,10 +11,12 @@ mod start;
 #[cfg(feature = "nats")]
 use self::nats::start;
 use self::start::demo;
+#[cfg(not(feature = "nats"))]
+use crate::clock::Clock;
 use crate::feeds::levels::KEYS;
 use crate::run::GatewayKind;
 #[cfg(not(feature = "nats"))]
-use crate::run::RunError;
+use crate::run::{Prepared, RunError};
 use crate::settings::{Checked, Part, Rows, SettingsError};
 
 /// `weirgate levels`.
@@ -48,7 +50,7 @@ pub(super) const DEMO: GatewayKind = GatewayKind::new(
 
 /// Without the NATS source there is nothing to run.
 #[cfg(not(feature = "nats"))]
-fn start(_: &Checked) -> Result<(), RunError> {
+fn start(_: &Checked, _: Clock) -> Result<Prepared, RunError> {
     Err(RunError::NotBuilt("NATS"))
 }
 

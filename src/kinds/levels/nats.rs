@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
-use crate::run::{RunError, say, start_process};
+use crate::clock::Clock;
+use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, NatsUser, SecretUrl};
 use crate::sources::nats::{
-    Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+    self, Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
 use crate::telemetry::BusStatus;
 
@@ -20,13 +21,12 @@ const RULE: &str = "============================================================
 /// The last line of the banner, once both subscriptions stand.
 const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
-/// Runs the levels gateway until a signal.
-pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+/// Puts the levels gateway on NATS together.
+pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let access = checked.nats();
     let is_ephemeral = checked.switch("ephemeral");
     let look_back_messages_max = checked.number("look-back-messages-max");
     let plan = LevelsPlan::new(LEVELS.name, checked, relay::of(checked));
-    let clock = start_process(checked)?;
     let status = plan.bus_status(clock);
     let judge = plan.judge();
     let look_back = LookBack {
@@ -34,10 +34,15 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
     let settings = nats_settings(&access, is_ephemeral, look_back, &plan);
+    let checked_files = settings.check_files("nats");
+    checked_files.map_err(RunError::Settings)?;
+    let asked = format!("NATS at {}", access.url);
+    let for_question = settings.clone();
+    let question = Question::new(asked, move || nats::ask(&for_question));
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     let announced_url = access.url.clone();
-    plan.run(
+    plan.asks(question).prepare(
         clock,
         source,
         status,

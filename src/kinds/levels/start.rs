@@ -13,24 +13,23 @@ use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::page;
 use crate::hub::{FrameBytes, TopicName};
 use crate::listening::ListenAddr;
-use crate::run::{CommonSettings, Listening, Parts, RunError, say, start_process};
+use crate::run::{CommonSettings, Listening, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
 
-/// Runs the levels gateway on a simulated market until a signal.
-pub(super) fn demo(checked: &Checked) -> Result<(), RunError> {
+/// Puts the levels gateway on a simulated market together.
+pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let market = SimulatedSettings {
         levels: checked.number("levels"),
         seed: checked.number("seed"),
     };
     let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
     let plan = LevelsPlan::new(DEMO.name, checked, Vec::new());
-    let clock = start_process(checked)?;
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
-    plan.run(clock, source, status, "simulated".to_owned(), |listening| {
+    plan.prepare(clock, source, status, "simulated".to_owned(), |listening| {
         say(&welcome(listening));
     })
 }
@@ -58,6 +57,7 @@ pub(super) struct LevelsPlan {
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
     pub(super) relays: Vec<RelaySettings>,
+    questions: Vec<Question>,
 }
 
 impl LevelsPlan {
@@ -73,7 +73,15 @@ impl LevelsPlan {
             feed: feed_settings(checked, &relays, &endpoints),
             paths: paths(&endpoints),
             relays,
+            questions: Vec::new(),
         }
+    }
+
+    /// What `--check --connect` asks.
+    #[cfg(feature = "nats")]
+    pub(super) fn asks(mut self, question: Question) -> Self {
+        self.questions.push(question);
+        self
     }
 
     /// The durables and their subjects, as `/health` shows them.
@@ -94,27 +102,28 @@ impl LevelsPlan {
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
     }
 
-    /// Runs until a signal. `shown_url` is where the bus is, for `/health`.
-    pub(super) fn run(
+    /// Puts everything together. `shown_url` is where the bus is, for `/health`.
+    pub(super) fn prepare(
         self,
         clock: Clock,
         source: impl Source + 'static,
         status: Arc<BusStatus>,
         shown_url: String,
-        announce: impl FnOnce(&Listening),
-    ) -> Result<(), RunError> {
+        announce: impl FnOnce(&Listening) + 'static,
+    ) -> Result<Prepared, RunError> {
         let frame_bytes = FrameBytes::default();
         let gateway = LevelsGateway::new(self.paths, self.common.origins());
         let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
         Parts::new(self.gateway, self.common, feed, gateway)
             .frame_bytes(frame_bytes)
             .source(source, status)
+            .asks(self.questions)
             .routes(move |telemetry| {
                 let mut routes = page::routes();
                 routes.push(health_route(telemetry, shown_url));
                 routes
             })
-            .run(clock, announce)
+            .prepare(clock, announce)
     }
 }
 

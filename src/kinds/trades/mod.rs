@@ -9,7 +9,7 @@ mod start;
 use self::start::start;
 #[cfg(not(feature = "redis"))]
 use super::auth::without_redis as start;
-use crate::run::GatewayKind;
+use crate::run::{GatewayKind, TokenUse};
 use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
 use crate::telemetry::names;
 
@@ -30,7 +30,8 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
     .changes(CHANGES),
     start,
 )
-.dialect(super::dialects::TRADES);
+.dialect(super::dialects::TRADES)
+.tokens(TokenUse::Claims);
 
 const HEADING: Heading = Heading("Trades");
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

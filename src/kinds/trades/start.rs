@@ -6,20 +6,21 @@ use std::sync::Arc;
 use super::TRADES;
 use super::pages::{Numbers, health_route, upgrade_required};
 use crate::auth::Authenticator;
+use crate::clock::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::redis::{shown_address, source_settings};
+use crate::kinds::redis::{question, shown_address, source_settings};
 use crate::kinds::reload;
-use crate::run::{CommonSettings, Parts, RunError, say, start_process};
+use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
-use crate::sources::redis::RedisSource;
+use crate::sources::redis::{RedisNeeds, RedisSource};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
-/// Runs the trades gateway until a signal.
-pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
+/// Puts the trades gateway together.
+pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
     let mut redis = source_settings(checked)?;
@@ -27,11 +28,15 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
     let environment = checked.text("node-env");
-    let clock = start_process(checked)?;
     warn_of(&auth, &gateway_settings.authenticator);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let redis_shown = shown_address(&redis);
+    let needs = RedisNeeds {
+        subscriptions: vec![Subscription::pattern(PATTERN)],
+        ..RedisNeeds::default()
+    };
+    let question = question(&redis, needs);
     let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
         .map_err(|error| RunError::Settings(error.to_string()))?;
     interest.subscribe(Subscription::pattern(PATTERN));
@@ -53,6 +58,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .source(source, status)
+        .asks([question])
         .routes(|telemetry| vec![health_route(telemetry)])
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
@@ -61,7 +67,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         }))
         .metrics(metrics(&stats))
         .reloads(reload::keys(keys))
-        .run(clock, |listening| {
+        .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
             say(&format!(
                 "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \

@@ -236,6 +236,16 @@ impl Api {
         }))
     }
 
+    /// Whether this user may ask for `verb`: the body cannot be read, so JetStream refuses it.
+    pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
+        match self.ask(verb, b"{") {
+            Err(error) if !error.is_an_answer() || matches!(error, ApiError::NoJetStream) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Why nothing came back.
     fn unanswered(&self, request: &Refusal) -> ApiError {
         let inboxes = Refusal::Subscription(INBOXES.to_owned());

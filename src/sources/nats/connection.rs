@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) api: Api,
     /// The other servers of the cluster, as this one tells.
     pub(super) neighbours: Vec<Endpoint>,
+    /// The server's version, as it tells.
+    pub(super) version: String,
 }
 
 impl Link {
@@ -105,6 +107,7 @@ impl Link {
         Ok(Self {
             api: Api::new(connection, lost, refusals),
             neighbours,
+            version: tls::version(&info_line),
         })
     }
 
@@ -113,6 +116,7 @@ impl Link {
         Self {
             api: self.api.hasty(),
             neighbours: Vec::new(),
+            version: self.version.clone(),
         }
     }
 

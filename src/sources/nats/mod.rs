@@ -24,6 +24,8 @@
 //! | `consumers` | making and finding streams and consumers |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, which end with the connection |
+//! | `ask` | what is asked before a start, for a check |
+//! | `files` | the files that settings name, read before a start |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `connection` | making and leaving connections |
 //! | `access` | credentials, and which certificates count |
@@ -42,11 +44,13 @@
 mod access;
 mod acks;
 mod api;
+mod ask;
 mod attach;
 mod attempts;
 mod connection;
 mod consumers;
 mod error;
+mod files;
 mod health;
 mod look_back;
 mod loopback;
@@ -74,6 +78,7 @@ use crate::telemetry::BusStatus;
 use self::settings::{Endpoint, learn};
 
 pub use self::access::{Credentials, Tls};
+pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;

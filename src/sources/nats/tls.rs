@@ -32,6 +32,9 @@ const NOT_FOR_THE_CRATE: [&str; 4] = [
     "connect_urls",
 ];
 
+/// The most of a server's version that is shown.
+const VERSION_CHARS_MAX: usize = 40;
+
 /// Whether the server's first line asks for TLS.
 pub(super) fn is_wanted(info_line: &str) -> bool {
     let json = info_line.trim_start_matches("INFO ");
@@ -46,6 +49,18 @@ pub(super) fn neighbours(info_line: &str) -> Vec<String> {
         .ok()
         .and_then(|urls| sonic_rs::from_str(urls.as_raw_str()).ok());
     told.unwrap_or_default()
+}
+
+/// The version that the server's first line tells.
+pub(super) fn version(info_line: &str) -> String {
+    let json = info_line.trim_start_matches("INFO ");
+    let told = sonic_rs::get(json, ["version"]).ok();
+    let version = told.and_then(|version| version.as_str().map(str::to_owned));
+    version
+        .unwrap_or_default()
+        .chars()
+        .take(VERSION_CHARS_MAX)
+        .collect()
 }
 
 /// The client side of TLS, with what the settings trust and show.

@@ -163,6 +163,16 @@ impl<'w> Connection<'w> {
         commands: &[&[T]],
         until: Instant,
     ) -> Result<Vec<Value>, RedisError> {
+        self.ask_for(commands, until, |_| true)
+    }
+
+    /// The same, where other values may come between the answers.
+    pub(super) fn ask_for<T: AsRef<[u8]>>(
+        &mut self,
+        commands: &[&[T]],
+        until: Instant,
+        is_answer: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, RedisError> {
         for command in commands {
             self.queue(command.iter());
         }
@@ -184,8 +194,10 @@ impl<'w> Connection<'w> {
                 Err(_) if !answers.is_empty() => return Ok(answers),
                 Err(error) => return Err(self.no_answer(error)),
             }
-            while let Some(answer) = self.next_value()? {
-                answers.push(answer);
+            while let Some(value) = self.next_value()? {
+                if is_answer(&value) {
+                    answers.push(value);
+                }
             }
             if answers.len() >= commands.len() {
                 return Ok(answers);

@@ -45,10 +45,12 @@
 //! | `handshake`, `sentinel` | logging in; where the master is |
 //! | `interest` | the handle |
 //! | `probe` | the second connection beside a silent one |
+//! | `ask` | what is asked before a start, for a check |
 //! | `publish` | a connection that publishes, for gateways that speak to each other |
 //! | `send` | a connection that publishes and waits, for a command |
 //! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
 
+mod ask;
 mod connection;
 mod error;
 mod handshake;
@@ -81,6 +83,7 @@ use crate::log_budget::LogBudget;
 use crate::telemetry::BusStatus;
 use crate::trust;
 
+pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
 pub use self::interest::{RedisInterest, UnansweredChanges};
 pub use self::publish::RedisPublisher;

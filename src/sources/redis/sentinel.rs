@@ -87,7 +87,8 @@ pub(super) fn find_master(
     })
 }
 
-fn ask(
+/// Asks one sentinel.
+pub(super) fn ask(
     waiter: &mut Waiter,
     sentinel: &Endpoint,
     settings: &RedisSettings,

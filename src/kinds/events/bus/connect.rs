@@ -12,12 +12,12 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::rows::REDIS_SCHEMES;
-use super::thread::{start, subject_of};
+use super::thread::{Threads, subject_of};
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::gateways::events::bus::{ExchangeSettings, InstanceId};
 use crate::queue_bytes::{QueueBytes, TakenBytes};
-use crate::run::RunError;
+use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl};
 use crate::sources::{Source, SourceLink};
 
@@ -40,8 +40,10 @@ pub(super) struct BusAddress {
 /// Publishes bytes on a subject. Returns `false` if too much waits to be written.
 pub(super) type Publish = Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>;
 
-/// The threads of the connections run, and this is how they are spoken to.
+/// How the threads of the connections are spoken to, once they run.
 pub(super) struct Connection {
+    /// What `--check --connect` asks the bus.
+    pub(super) question: Option<Question>,
     pub(super) publish: Publish,
     /// Of the subscribed connection.
     pub(super) events: Receiver<BusEvent>,
@@ -82,37 +84,39 @@ impl fmt::Display for BusAddress {
     }
 }
 
-/// Starts the threads of the connections.
+/// Makes the connections, each on a thread that is to be started.
 ///
 /// # Errors
-/// The settings are no good, this program has no such bus, or the system has no thread left.
+/// The settings are no good, or this program has no such bus.
 pub(super) fn connect(
     address: &BusAddress,
     name: &str,
     me: &InstanceId,
     settings: &ExchangeSettings,
     clock: Clock,
+    threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     let payload_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     let subjects = vec![Arc::from(name), subject_of(name, me)];
     match address.kind() {
-        "redis" => redis(address, subjects, payload_bytes_max, clock),
-        _ => nats(address, subjects, payload_bytes_max, clock),
+        "redis" => redis(address, subjects, payload_bytes_max, clock, threads),
+        _ => nats(address, subjects, payload_bytes_max, clock, threads),
     }
 }
 
-/// Runs a connection on a thread of its own.
+/// Has a connection run on a thread of its own.
 fn run(
-    name: &str,
+    name: &'static str,
     source: impl Source + 'static,
     clock: Clock,
-) -> Result<(Receiver<BusEvent>, TakenBytes), RunError> {
+    threads: &mut Threads,
+) -> (Receiver<BusEvent>, TakenBytes) {
     let (sender, events) = bounded(EVENTS_MAX);
     let (bytes, taken) = QueueBytes::new(EVENT_BYTES_MAX);
     // The thread of the bus waits for the channel itself.
     let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
-    start(name, move || Box::new(source).run(link))?;
-    Ok((events, taken))
+    threads.add(name, move || Box::new(source).run(link));
+    (events, taken)
 }
 
 #[cfg(feature = "redis")]
@@ -121,6 +125,7 @@ fn redis(
     subjects: Vec<Arc<str>>,
     payload_bytes_max: usize,
     clock: Clock,
+    threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     use crate::feeds::Subscription;
     use crate::sources::redis::{Endpoint, RedisError, RedisPublisher, RedisSettings, RedisSource};
@@ -133,22 +138,44 @@ fn redis(
     settings.payload_bytes_max = payload_bytes_max;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let question = redis_question(&settings, &subjects);
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(wrong)?;
     for subject in subjects {
         interest.subscribe(Subscription::channel(&*subject));
     }
     let (publisher, handle) = RedisPublisher::new(settings, status()).map_err(wrong)?;
-    let (events, taken) = run("bus-subscribe", source, clock)?;
+    let (events, taken) = run("bus-subscribe", source, clock, threads);
     // What it says is short: `Up` and `Down`.
     let (sender, publishing) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
-    start("bus-publish", move || Box::new(publisher).run(link))?;
+    threads.add("bus-publish", move || Box::new(publisher).run(link));
     Ok(Connection {
+        question: Some(question),
         publish: Box::new(move |subject, bytes| handle.publish(subject, bytes)),
         events,
         taken,
         publishing: Some(publishing),
     })
+}
+
+/// Published to is the last subject, which is this instance's own: nobody listens there.
+#[cfg(feature = "redis")]
+fn redis_question(
+    settings: &crate::sources::redis::RedisSettings,
+    subjects: &[Arc<str>],
+) -> Question {
+    use crate::feeds::Subscription;
+    use crate::sources::redis::{RedisNeeds, ask};
+
+    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
+    let needs = RedisNeeds {
+        subscriptions: channels.collect(),
+        published: subjects.last().iter().map(|one| one.to_string()).collect(),
+        ..RedisNeeds::default()
+    };
+    let asked = format!("Redis at {}", settings.server.address());
+    let settings = settings.clone();
+    Question::new(asked, move || ask(&settings, &needs))
 }
 
 #[cfg(feature = "nats")]
@@ -157,6 +184,7 @@ fn nats(
     subjects: Vec<Arc<str>>,
     payload_bytes_max: usize,
     clock: Clock,
+    threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     use crate::sources::nats::{Credentials, NatsPlainSource, NatsSettings, Tls};
     use crate::telemetry::BusStatus;
@@ -171,10 +199,14 @@ fn nats(
         client: address.client.clone(),
     };
     let settings = NatsSettings::plain(address.urls.expose(), credentials, tls);
+    let checked_files = settings.check_files("events-bus");
+    checked_files.map_err(RunError::Settings)?;
+    let question = nats_question(&settings, address, &subjects, payload_bytes_max);
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let (source, handle) = NatsPlainSource::new(settings, subjects, payload_bytes_max, status);
-    let (events, taken) = run("bus", source, clock)?;
+    let (events, taken) = run("bus", source, clock, threads);
     Ok(Connection {
+        question: Some(question),
         publish: Box::new(move |subject, bytes| handle.publish(subject, bytes)),
         events,
         taken,
@@ -182,13 +214,47 @@ fn nats(
     })
 }
 
+/// As with Redis.
+#[cfg(feature = "nats")]
+fn nats_question(
+    settings: &crate::sources::nats::NatsSettings,
+    address: &BusAddress,
+    subjects: &[Arc<str>],
+    payload_bytes_max: usize,
+) -> Question {
+    use crate::sources::nats::{NatsNeeds, ask_plain};
+
+    let needs = NatsNeeds {
+        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
+        published: subjects.last().iter().map(|one| one.to_string()).collect(),
+        payload_bytes_max,
+        ..NatsNeeds::default()
+    };
+    let settings = settings.clone();
+    Question::new(format!("NATS at {address}"), move || {
+        ask_plain(&settings, &needs)
+    })
+}
+
 #[cfg(not(feature = "redis"))]
-fn redis(_: &BusAddress, _: Vec<Arc<str>>, _: usize, _: Clock) -> Result<Connection, RunError> {
+fn redis(
+    _: &BusAddress,
+    _: Vec<Arc<str>>,
+    _: usize,
+    _: Clock,
+    _: &mut Threads,
+) -> Result<Connection, RunError> {
     Err(no_such_bus("Redis"))
 }
 
 #[cfg(not(feature = "nats"))]
-fn nats(_: &BusAddress, _: Vec<Arc<str>>, _: usize, _: Clock) -> Result<Connection, RunError> {
+fn nats(
+    _: &BusAddress,
+    _: Vec<Arc<str>>,
+    _: usize,
+    _: Clock,
+    _: &mut Threads,
+) -> Result<Connection, RunError> {
     Err(no_such_bus("NATS"))
 }
 

@@ -22,14 +22,14 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
 use self::connect::{BusAddress, connect};
-use self::thread::{BusThread, Command, Deliverer};
+use self::thread::{BusThread, Command, Deliverer, Threads};
 use crate::clock::Clock;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, Outcome};
 use crate::http::Bytes;
 use crate::hub::FrameBytes;
 use crate::reactor::LateWake;
-use crate::run::RunError;
+use crate::run::{Question, RunError};
 use crate::settings::Checked;
 
 pub(super) use self::pages::BusPages;
@@ -78,15 +78,22 @@ pub(super) struct Surroundings {
     pub(super) clock: Clock,
 }
 
+/// What is left to do at a start, and to ask before.
+#[derive(Default)]
+pub(super) struct ToStart {
+    pub(super) threads: Threads,
+    pub(super) question: Option<Question>,
+}
+
 impl Bus {
-    /// Starts the threads of the bus, if there is one.
+    /// Puts the bus together, if there is one, with the threads that have to be started.
     ///
     /// # Errors
-    /// The settings are no good, or the system has no thread left.
-    pub(super) fn start(
+    /// The settings are no good.
+    pub(super) fn prepare(
         checked: &Checked,
         around: Surroundings,
-    ) -> Result<Option<(Self, BusPages)>, RunError> {
+    ) -> Result<Option<(Self, BusPages, ToStart)>, RunError> {
         let clock = around.clock;
         let stats = Arc::new(BusStats::default());
         let me = new_id();
@@ -102,7 +109,9 @@ impl Bus {
             return Ok(None);
         };
         let pages = BusPages::new(&address, &me, Arc::clone(&stats));
-        let connection = connect(&address, &name, &me, &settings, clock)?;
+        let mut threads = Threads::default();
+        let mut connection = connect(&address, &name, &me, &settings, clock, &mut threads)?;
+        let question = connection.question.take();
         let (commands, received) = unbounded();
         let deliverer = Deliverer {
             commands: commands.clone(),
@@ -111,7 +120,7 @@ impl Bus {
         };
         let exchange = Exchange::new(me, settings, Arc::clone(&stats));
         let thread = BusThread::new(exchange, name, connection, received, deliverer, &stats);
-        thread::start("events-bus", move || thread.run())?;
+        threads.add("events-bus", move || thread.run());
         let waiting = Waiting {
             pushes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -122,7 +131,7 @@ impl Bus {
             waiting: Arc::new(waiting),
             stats,
         };
-        Ok(Some((bus, pages)))
+        Ok(Some((bus, pages, ToStart { threads, question })))
     }
 
     /// Room for a push with a body of so many bytes. `None`: too many wait, and one more was counted

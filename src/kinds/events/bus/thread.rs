@@ -264,10 +264,30 @@ pub(super) fn subject_of(name: &str, id: &InstanceId) -> Arc<str> {
     format!("{name}.{}", id.as_str()).into()
 }
 
-/// Starts a thread that ends with the process.
-pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
-    let started = std::thread::Builder::new().name(name.into()).spawn(work);
-    started.map(drop).map_err(RunError::Thread)
+/// Threads that are to be started, each of which ends with the process.
+#[derive(Default)]
+pub(in crate::kinds::events) struct Threads(Vec<(&'static str, Work)>);
+
+/// What a thread does.
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Threads {
+    /// One more thread.
+    pub(super) fn add(&mut self, name: &'static str, work: impl FnOnce() + Send + 'static) {
+        self.0.push((name, Box::new(work)));
+    }
+
+    /// Starts all of them.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(in crate::kinds::events) fn start(self) -> Result<(), RunError> {
+        for (name, work) in self.0 {
+            let started = std::thread::Builder::new().name(name.into()).spawn(work);
+            started.map_err(RunError::Thread)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +306,7 @@ mod tests {
         let (events, received) = bounded(1_024);
         let (bytes, taken) = QueueBytes::new(1_024 * 1_024);
         let connection = Connection {
+            question: None,
             publish: Box::new(|_, _| true),
             events: received,
             taken,

@@ -1,0 +1,322 @@
+//! What can be asked of NATS before a start: whether it answers, what it holds, and what this user
+//! may do. Changes nothing there.
+
+use std::time::Instant;
+
+use super::connection::Link;
+use super::consumers::{Durable, Target, asked, find_stream, look_up};
+use super::error::NatsError;
+use super::refusals::Refusal;
+use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use crate::finding::Finding;
+
+/// Names of clients' wishes that are asked for; who has more is told so.
+const NAMES_MAX: usize = 1_000;
+/// Names in one line; of more it has the number.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// Asks every server of the settings whether it answers, and the first that does about the streams
+/// and the durable consumers that a [`NatsSource`](super::NatsSource) of these settings needs.
+pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
+    on_a_server(settings, |link, found| {
+        for spec in &settings.subscriptions {
+            if let Err(error) = subject(link, settings, spec, found) {
+                let is_of_all = error.is_of_all();
+                found.push(Finding::Error(error.to_string()));
+                if is_of_all {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+/// What a gateway needs of plain subjects.
+#[derive(Clone, Debug, Default)]
+pub struct NatsNeeds {
+    /// It cannot do without these.
+    pub subscriptions: Vec<String>,
+    /// Clients may ask for these; one that is refused concerns only them.
+    pub wishes: Vec<String>,
+    /// Subjects that it publishes to. An empty message is published there, so nobody must listen.
+    pub published: Vec<String>,
+    /// The largest message.
+    pub payload_bytes_max: usize,
+}
+
+/// The same for plain subjects: whether this user may do what is needed, and whether the server
+/// takes messages of that size.
+pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
+    on_a_server(settings, |link, found| {
+        let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
+        if payload_bytes < bytes {
+            found.push(Finding::Error(format!(
+                "NATS takes messages of {payload_bytes} bytes (max_payload), and messages have up \
+                 to {bytes}"
+            )));
+        }
+        if let Err(error) = plain(link, needs, found) {
+            found.push(Finding::Error(error.to_string()));
+        }
+    })
+}
+
+fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(), NatsError> {
+    for subject in &needs.subscriptions {
+        let permitted = may_subscribe(link, subject)?;
+        found.push(permission(&format!("subscribe to {subject}"), permitted));
+    }
+    for subject in &needs.published {
+        let published = link.api.connection.publish(subject, b"");
+        published.map_err(|_| NatsError::Lost)?;
+        let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
+        found.push(permission(&format!("publish to {subject}"), permitted));
+    }
+    let (mut granted, mut refused) = (Vec::new(), Vec::new());
+    for subject in needs.wishes.iter().take(NAMES_MAX) {
+        match may_subscribe(link, subject)? {
+            true => granted.push(subject.as_str()),
+            false => refused.push(subject.as_str()),
+        }
+    }
+    if !refused.is_empty() {
+        let text = format!(
+            "NATS does not let this user subscribe to {}",
+            list(&refused)
+        );
+        found.push(match granted.is_empty() {
+            true => Finding::Error(text),
+            false => Finding::Warning(text),
+        });
+    }
+    if !granted.is_empty() {
+        found.push(Finding::Good(format!(
+            "may subscribe to {}",
+            list(&granted)
+        )));
+    }
+    let more = needs.wishes.len().saturating_sub(NAMES_MAX);
+    if more > 0 {
+        let text = format!("{more} more names were not asked for");
+        found.push(Finding::Warning(text));
+    }
+    Ok(())
+}
+
+fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
+    let subscription = link.subscribe(subject, None);
+    let _subscription = subscription.map_err(|_| NatsError::Lost)?;
+    is_permitted(link, &Refusal::Subscription(subject.to_owned()))
+}
+
+fn list(names: &[&str]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
+    }
+}
+
+/// Connects to each server; the first that takes the connection is asked further.
+fn on_a_server(
+    settings: &NatsSettings,
+    further: impl FnOnce(&Link, &mut Vec<Finding>),
+) -> Vec<Finding> {
+    let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
+    for endpoint in settings.endpoints() {
+        let begin = Instant::now();
+        let opened = endpoint.and_then(|one| Ok((Link::open(&one, settings)?, one.url())));
+        match opened {
+            Ok((link, url)) => {
+                let (version, ms) = (&link.version, begin.elapsed().as_millis());
+                found.push(Finding::Good(format!(
+                    "NATS {version} at {url} answered in {ms} ms"
+                )));
+                match first {
+                    None => first = Some(link),
+                    Some(_) => link.abandon(Vec::new()),
+                }
+            }
+            Err(error) => away.push(error.to_string()),
+        }
+    }
+    let Some(link) = first else {
+        return away.into_iter().map(Finding::Error).collect();
+    };
+    // A start uses the next one.
+    found.extend(away.into_iter().map(Finding::Warning));
+    let hasty = link.hasty();
+    further(&hasty, &mut found);
+    drop(hasty);
+    link.abandon(Vec::new());
+    found
+}
+
+/// The stream of a subject, the durable consumer, and what this user may do with both.
+fn subject(
+    link: &Link,
+    settings: &NatsSettings,
+    spec: &SubscriptionSpec,
+    found: &mut Vec<Finding>,
+) -> Result<(), NatsError> {
+    let mut streams = settings.streams.iter();
+    let ours = streams.find(|stream| Some(&stream.name) == spec.stream.as_ref());
+    let Some(stream) = stream_of(link, spec, ours, found)? else {
+        return Ok(());
+    };
+    let target = Target {
+        stream,
+        subject: spec.subject.clone(),
+        durable: spec.durable.clone(),
+    };
+    if !settings.ephemeral {
+        found.push(durable(link, &target)?);
+    }
+    found.push(permissions(link, settings, &target)?);
+    Ok(())
+}
+
+/// The name of the stream that the subject is read from. `None`: there is none, and a start waits
+/// for it or makes it.
+fn stream_of(
+    link: &Link,
+    spec: &SubscriptionSpec,
+    ours: Option<&StreamSpec>,
+    found: &mut Vec<Finding>,
+) -> Result<Option<String>, NatsError> {
+    let subject = &spec.subject;
+    let failed = |error| asked(format!("tell of the stream of {subject}"), error);
+    let (finding, name) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
+        (Some((name, _)), _) => {
+            let info = link.api.stream_info(&name).map_err(failed)?;
+            let stored = info.config.subjects;
+            let holds = stored.iter().any(|pattern| matches(pattern, subject));
+            let finding = match holds {
+                true => Finding::Good(format!("the stream {name} holds {subject}")),
+                false => Finding::Error(format!(
+                    "the stream {name} does not hold {subject}: its subjects are {}",
+                    stored.join(", ")
+                )),
+            };
+            (finding, Some(name))
+        }
+        (None, Some(stream)) => {
+            let name = &stream.name;
+            let made = format!("the stream {name} for {subject} is not there; a start makes it");
+            let verb = format!("STREAM.CREATE.{name}");
+            let permitted = link.api.permits(&verb).map_err(failed);
+            (permitted.map(|()| Finding::Good(made))?, None)
+        }
+        (None, None) => {
+            let text = format!("no stream holds {subject}; weirgate waits for one");
+            (Finding::Warning(text), None)
+        }
+    };
+    found.push(finding);
+    Ok(name)
+}
+
+/// Who has the durable consumer.
+fn durable(link: &Link, target: &Target) -> Result<Finding, NatsError> {
+    let name = &target.durable;
+    let failed = |error| asked(format!("tell of the consumer {name}"), error);
+    Ok(match look_up(&link.api, target).map_err(failed)? {
+        Durable::Missing => Finding::Good(format!(
+            "the durable consumer {name} is not there; a start makes it"
+        )),
+        Durable::Free(_) => Finding::Good(format!("the durable consumer {name} is free")),
+        Durable::Taken => Finding::Warning(format!(
+            "the durable consumer {name} is held by another client; until it is free this \
+             instance reads from a consumer of its own"
+        )),
+        Durable::Unusable(why) => Finding::Warning(format!(
+            "the durable consumer {name} cannot be used ({why}); this instance reads from a \
+             consumer of its own"
+        )),
+    })
+}
+
+/// What a start and each message need. The requests have no readable body, so that JetStream
+/// refuses them and changes nothing; an acknowledgement with an unknown word is ignored.
+fn permissions(
+    link: &Link,
+    settings: &NatsSettings,
+    target: &Target,
+) -> Result<Finding, NatsError> {
+    let Target {
+        stream,
+        subject,
+        durable,
+    } = target;
+    let create = match settings.ephemeral {
+        true => format!("CONSUMER.CREATE.{stream}"),
+        false => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
+    };
+    for verb in [format!("STREAM.MSG.GET.{stream}"), create] {
+        let failed = |error| asked(format!("take the request {verb}"), error);
+        link.api.permits(&verb).map_err(failed)?;
+    }
+    let acks = Refusal::Acks {
+        stream: stream.clone(),
+        consumer: durable.clone(),
+    };
+    let ack = format!("$JS.ACK.{stream}.{durable}.1.0.0.0.0");
+    let published = link.api.connection.publish(&ack, b"check");
+    published.map_err(|_| NatsError::Lost)?;
+    Ok(match is_permitted(link, &acks)? {
+        true => Finding::Good(format!("may read and acknowledge {subject}")),
+        false => permission("publish to $JS.ACK.>", false),
+    })
+}
+
+/// Whether nothing was refused. A refusal comes before the answer to whatever is asked next.
+fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
+    let rtt = link.api.connection.rtt();
+    rtt.map_err(|_| NatsError::Lost)?;
+    Ok(!link.api.refusals.has(refusal))
+}
+
+fn permission(what: &str, is_permitted: bool) -> Finding {
+    if is_permitted {
+        return Finding::Good(format!("may {what}"));
+    }
+    let error = NatsError::NotPermitted {
+        what: what.to_owned(),
+        is_of_all: false,
+    };
+    Finding::Error(error.to_string())
+}
+
+/// Whether a subject is one of those that a pattern with the wildcards `*` and `>` stands for.
+fn matches(pattern: &str, subject: &str) -> bool {
+    let mut words = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, words.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (token, Some(word)) if token == word => {}
+            _ => return false,
+        }
+    }
+    words.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_stand_for_a_word_or_for_the_rest() {
+        for (pattern, subject, is_match) in [
+            ("levels.*", "levels.signals", true),
+            ("levels.*", "levels", false),
+            ("levels.*", "levels.a.b", false),
+            (">", "a.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+        ] {
+            assert_eq!(matches(pattern, subject), is_match, "{pattern} {subject}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What can be asked of Redis before a start: whether it answers, where the master is, and what this
+//! user may subscribe and publish to. Changes nothing there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+
+use super::connection::Connection;
+use super::error::RedisError;
+use super::resp::Value;
+use super::settings::{Endpoint, RedisSettings};
+use super::{HANDSHAKE_TIMEOUT, handshake, sentinel, tls_config};
+use crate::feeds::Subscription;
+use crate::finding::Finding;
+use crate::sources::socket::Waiter;
+
+/// Names that are asked for; who has more is told so.
+const NAMES_MAX: usize = 1_000;
+/// Names in one line; of more it has the number.
+const NAMES_SHOWN_MAX: usize = 20;
+/// How long all of them may take together.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a gateway needs of Redis.
+#[derive(Clone, Debug, Default)]
+pub struct RedisNeeds {
+    /// It cannot do without these.
+    pub subscriptions: Vec<Subscription>,
+    /// Clients may ask for these; one that is refused concerns only them.
+    pub wishes: Vec<Subscription>,
+    /// Channels that it publishes to. An empty message is published there, so nobody must listen.
+    pub published: Vec<String>,
+}
+
+/// Asks the sentinels if there are some, the server whether it answers, and whether this user may
+/// do what is needed.
+pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Err(error) = all(settings, needs, &mut found) {
+        found.push(Finding::Error(error.to_string()));
+    }
+    found
+}
+
+fn all(
+    settings: &RedisSettings,
+    needs: &RedisNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let tls = tls_config(settings)?;
+    let (mut waiter, _) =
+        Waiter::new("a question to Redis").map_err(|source| RedisError::System { source })?;
+    let has_sentinels = !settings.sentinels.is_empty();
+    let endpoint = match has_sentinels {
+        true => master(&mut waiter, settings, tls.as_ref(), found)?,
+        false => settings.server.clone(),
+    };
+    let begin = Instant::now();
+    let timeout = Duration::from_millis(settings.connect_timeout_ms);
+    let mut connection = Connection::open(&mut waiter, &endpoint, tls.as_ref(), timeout)?;
+    let until = Instant::now() + HANDSHAKE_TIMEOUT;
+    handshake::log_in(&mut connection, &endpoint, until)?;
+    let ms = begin.elapsed().as_millis();
+    if has_sentinels {
+        handshake::check_role(&mut connection, until)?;
+    }
+    let version = version(&mut connection, until)?;
+    let server = endpoint.address();
+    let text = format!("Redis {version} at {server} answered in {ms} ms");
+    found.push(Finding::Good(text));
+    published(&mut connection, &needs.published, found)?;
+    subscribed(&mut connection, needs, found)
+}
+
+/// Asks every sentinel, so that one that is away is seen before it is needed.
+fn master(
+    waiter: &mut Waiter,
+    settings: &RedisSettings,
+    tls: Option<&Arc<ClientConfig>>,
+    found: &mut Vec<Finding>,
+) -> Result<Endpoint, RedisError> {
+    let (name, mut masters) = (&settings.master_name, Vec::new());
+    let mut reason = String::from("there is none to ask");
+    for one in &settings.sentinels {
+        let (begin, address) = (Instant::now(), one.address());
+        match sentinel::ask(waiter, one, settings, tls) {
+            Ok(master) => {
+                let (at, ms) = (master.address(), begin.elapsed().as_millis());
+                found.push(Finding::Good(format!(
+                    "the sentinel at {address} answered in {ms} ms: {name} is at {at}"
+                )));
+                masters.push(master);
+            }
+            Err(error) => {
+                reason = error.to_string();
+                found.push(Finding::Warning(format!(
+                    "the sentinel at {address}: {error}"
+                )));
+            }
+        }
+    }
+    let addresses: Vec<_> = masters.iter().map(Endpoint::address).collect();
+    if addresses.iter().any(|one| Some(one) != addresses.first()) {
+        let text = format!(
+            "the sentinels name different masters: {}",
+            addresses.join(", ")
+        );
+        found.push(Finding::Warning(text));
+    }
+    masters
+        .into_iter()
+        .next()
+        .ok_or_else(|| RedisError::NoMaster {
+            master: name.clone(),
+            reason,
+        })
+}
+
+/// Of `HELLO`, which every user may ask; servers before 6.0 do not know it.
+fn version(connection: &mut Connection<'_>, until: Instant) -> Result<String, RedisError> {
+    let answers = connection.ask(&[&["HELLO"]], until)?;
+    let Some(Value::Array(fields)) = answers.first() else {
+        return Ok("(of an unknown version)".to_owned());
+    };
+    let is_version = |pair: &&[Value]| matches!(pair, [Value::Bulk(name), _] if name == b"version");
+    let version = match fields.chunks(2).find(is_version) {
+        Some([_, Value::Bulk(version)]) => String::from_utf8_lossy(version).into_owned(),
+        _ => "(of an unknown version)".to_owned(),
+    };
+    Ok(handshake::shown(&version))
+}
+
+fn published(
+    connection: &mut Connection<'_>,
+    channels: &[String],
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    for channel in channels {
+        let until = Instant::now() + HANDSHAKE_TIMEOUT;
+        let answers = connection.ask(&[&["PUBLISH", channel, ""]], until)?;
+        found.push(match answers.first() {
+            Some(Value::Error(words)) => {
+                let reason = handshake::shown(words);
+                Finding::Error(format!("may not publish to {channel}: {reason}"))
+            }
+            _ => Finding::Good(format!("may publish to {channel}")),
+        });
+    }
+    Ok(())
+}
+
+/// Subscribes for a moment: the connection is closed at once.
+fn subscribed(
+    connection: &mut Connection<'_>,
+    needs: &RedisNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let all = needs.subscriptions.iter().chain(&needs.wishes);
+    let asked: Vec<_> = all.take(NAMES_MAX).collect();
+    let commands: Vec<[&str; 2]> = asked.iter().map(|one| command(one)).collect();
+    let commands: Vec<&[&str]> = commands.iter().map(|words| &words[..]).collect();
+    let until = Instant::now() + NAMES_TIMEOUT;
+    let answers = connection.ask_for(&commands, until, is_confirmation)?;
+    let needed = needs.subscriptions.len();
+    let (mut granted, mut refused) = (Vec::new(), BTreeMap::<_, Vec<String>>::new());
+    for (number, (one, answer)) in asked.iter().zip(&answers).enumerate() {
+        let name = match one.is_pattern {
+            true => format!("the pattern {}", one.name),
+            false => one.name.to_string(),
+        };
+        match answer {
+            Value::Error(words) => {
+                let same = refused.entry((number >= needed, handshake::shown(words)));
+                same.or_default().push(name);
+            }
+            _ => granted.push(name),
+        }
+    }
+    for ((is_wish, words), names) in refused {
+        let text = format!("may not subscribe to {}: {words}", list(&names));
+        found.push(match is_wish {
+            true => Finding::Warning(text),
+            false => Finding::Error(text),
+        });
+    }
+    if !granted.is_empty() {
+        found.push(Finding::Good(format!(
+            "may subscribe to {}",
+            list(&granted)
+        )));
+    } else if needed == 0 && !asked.is_empty() {
+        let text = "Redis lets this user subscribe to nothing that clients may ask for";
+        found.push(Finding::Error(text.to_owned()));
+    }
+    let more = (needed + needs.wishes.len()).saturating_sub(asked.len());
+    if more > 0 {
+        let text = format!("{more} more names were not asked for");
+        found.push(Finding::Warning(text));
+    }
+    Ok(())
+}
+
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
+    }
+}
+
+fn command(one: &Subscription) -> [&str; 2] {
+    let verb = if one.is_pattern {
+        "PSUBSCRIBE"
+    } else {
+        "SUBSCRIBE"
+    };
+    [verb, &one.name]
+}
+
+/// Messages come between the confirmations.
+fn is_confirmation(value: &Value) -> bool {
+    match value {
+        Value::Error(_) => true,
+        Value::Array(items) => matches!(
+            items.first(),
+            Some(Value::Bulk(word)) if word == b"subscribe" || word == b"psubscribe"
+        ),
+        _ => false,
+    }
+}

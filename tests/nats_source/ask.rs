@@ -1,0 +1,85 @@
+//! What is asked before a start, of plain subjects and of a server without JetStream.
+
+use weirgate::finding::Finding;
+use weirgate::sources::nats::{NatsNeeds, ask, ask_plain};
+
+use super::*;
+
+fn plain(url: &str, needs: &NatsNeeds) -> Vec<Finding> {
+    let plain = NatsSettings::plain(url, Credentials::None, Tls::default());
+    ask_plain(&plain, needs)
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+#[test]
+fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
+    let server = NatsServer::start_without_jetstream(
+        "authorization { users: [ { user: gw, password: p, permissions: {
+            publish: \"out\", subscribe: [\"market.>\", \"_INBOX.>\"] } } ] }",
+    );
+    let url = server.url_as("gw:p");
+    let needs = NatsNeeds {
+        subscriptions: names(&["market.a", "news"]),
+        wishes: names(&["market.*", "market.b", "orders.*", "orders.a"]),
+        published: names(&["out", "other"]),
+        payload_bytes_max: 2_000_000,
+    };
+    let found = plain(&url, &needs);
+    let lines: Vec<_> = found.iter().map(|one| (one.label(), one.text())).collect();
+    let refused = "NATS does not let this user";
+    for (label, begins) in [
+        ("ok", "NATS 2.".to_owned()),
+        ("error", "NATS takes messages of 1048576 bytes".to_owned()),
+        ("ok", "may subscribe to market.a".to_owned()),
+        ("error", format!("{refused} subscribe to news")),
+        ("ok", "may publish to out".to_owned()),
+        ("error", format!("{refused} publish to other")),
+        (
+            "warning",
+            format!("{refused} subscribe to orders.*, orders.a"),
+        ),
+        ("ok", "may subscribe to market.*, market.b".to_owned()),
+    ] {
+        let is_it = |line: &&(&str, &str)| line.0 == label && line.1.starts_with(&begins);
+        assert_eq!(lines.iter().filter(is_it).count(), 1, "{begins}: {lines:?}");
+    }
+    assert_eq!(lines.len(), 8, "{lines:?}");
+    let needs = NatsNeeds {
+        wishes: names(&["orders.a"]),
+        ..NatsNeeds::default()
+    };
+    let found = plain(&url, &needs);
+    let none = format!("{refused} subscribe to orders.a");
+    assert_eq!(found.last(), Some(&Finding::Error(none)));
+}
+
+#[test]
+fn many_wishes_are_bounded() {
+    let server = NatsServer::start_without_jetstream("");
+    let needs = NatsNeeds {
+        wishes: (0..1_100).map(|n| format!("a.{n}")).collect(),
+        ..NatsNeeds::default()
+    };
+    let found = plain(&server.url(), &needs);
+    let texts: Vec<_> = found.iter().map(Finding::text).skip(1).collect();
+    let want = [
+        "may subscribe to 1000 names",
+        "100 more names were not asked for",
+    ];
+    assert_eq!(texts, want);
+}
+
+#[test]
+fn a_server_without_jetstream_is_an_error_told_once() {
+    let server = NatsServer::start_without_jetstream("");
+    let found = ask(&settings(&server.url()));
+    let errors: Vec<_> = found.iter().filter(|one| one.is_error()).collect();
+    assert_eq!(errors.len(), 1, "{found:?}");
+    assert!(
+        errors[0].text().contains("JetStream is not there"),
+        "{errors:?}"
+    );
+}

@@ -1,0 +1,145 @@
+//! `weirgate token` from outside: the real binary, its output and its exit status. What the gateway says of the same
+//! tokens is in `tests/blackbox/test_check.py`.
+
+use std::process::{Command, Stdio};
+
+/// What a run of the binary gave.
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the binary with these arguments and nothing else in its environment.
+fn weirgate(args: &[&str], env: &[(&str, &str)]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Run {
+        status: output.status.code().expect("it ended by itself"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Standard output of a run that must succeed and complain of nothing.
+fn shown(args: &[&str], env: &[(&str, &str)]) -> String {
+    let run = weirgate(args, env);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{args:?}");
+    run.stdout
+}
+
+#[test]
+fn a_token_is_minted_judged_and_never_repeated() {
+    let env = [("JWT_SECRET", "s3cret"), ("JWT_AUDIENCE", "here")];
+    let args = ["token", "mint", "--role", "admin", "--user", "ann"];
+    let token = shown(&args, &env);
+    let token = token.trim();
+    let told = shown(&["token", "inspect", token], &env);
+    assert!(
+        told.starts_with("good\n  role:     admin\n  user:     ann\n"),
+        "{told}"
+    );
+    for (args, env, says) in [
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "other")],
+            "[signature]",
+        ),
+        (
+            vec!["token", "inspect", token],
+            vec![("JWT_SECRET", "s3cret")],
+            "[audience]",
+        ),
+        (vec!["token", "inspect", token], vec![], "[unknown_key]"),
+        (
+            vec!["token", "inspect", "-"],
+            vec![("JWT_SECRET", "s3cret")],
+            "[missing]",
+        ),
+        (
+            vec!["token", "inspect", token, "--acl", "/none"],
+            env.to_vec(),
+            "--acl /none: No such file",
+        ),
+        (
+            vec!["token", "inspect", "--gateway=levels", token],
+            env.to_vec(),
+            "allowed: trades or channels",
+        ),
+        (vec!["token", "mint"], vec![], "JWT_SECRET is not set"),
+        (
+            vec!["token", "inspect"],
+            vec![("JWT_JWKS_FILE", "/none")],
+            "/none",
+        ),
+        (
+            vec!["token", "inspect", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+        (
+            vec!["token", "inspect", "--", "x", token],
+            vec![],
+            "unexpected argument",
+        ),
+    ] {
+        let run = weirgate(&args, &env);
+        assert_ne!(run.status, 0, "{args:?}");
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        let all = run.stdout + &run.stderr;
+        assert!(
+            !all.contains(&token[..30]) && !all.contains("s3cret"),
+            "{all}"
+        );
+    }
+}
+
+#[test]
+fn a_token_is_judged_by_the_table_of_its_gateway() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("acl.json");
+    std::fs::write(&file, r#"{"guest": ["a", "b:*"], "idle": []}"#).expect("written");
+    let acl = file.to_str().expect("text");
+    let env = [("JWT_SECRET", "s3cret")];
+    let mint = |role: &str| {
+        let with_role = ["token", "mint", "--role", role];
+        let words = if role.is_empty() { 2 } else { 4 };
+        shown(&with_role[..words], &env)
+    };
+    let inspect = |role: &str, more: &[&str]| {
+        let token = mint(role);
+        let run = weirgate(&[&["token", "inspect", token.trim()], more].concat(), &env);
+        (run.status, run.stdout + &run.stderr)
+    };
+    let line = |text: &str, name: &str| {
+        let mut lines = text.lines().filter(|line| line.contains(name));
+        lines.next().unwrap_or_default().trim().to_owned()
+    };
+    let (status, told) = inspect("user", &[]);
+    assert_eq!(status, 0, "{told}");
+    let names = "names:    market:tick, market:tick:*, indicators:*";
+    assert_eq!(line(&told, "names:"), names);
+    let refused = "error: refused with 1008: its role is not in the table [role]\n";
+    for (role, more) in [("user", &["--acl", acl][..]), ("guest", &[])] {
+        assert_eq!(inspect(role, more), (1, refused.to_owned()), "{role}");
+    }
+    let (_, told) = inspect("guest", &["--acl", acl]);
+    assert_eq!(line(&told, "names:"), "names:    a, b:*");
+    let (_, told) = inspect("idle", &["--acl", acl]);
+    assert_eq!(line(&told, "names:"), "names:    none");
+    let (_, told) = inspect("", &["--acl", acl, "--default-role=guest"]);
+    assert_eq!(line(&told, "role:"), "role:     guest (the default role)");
+    // No table of roles there.
+    let (status, told) = inspect("nobody", &["--gateway=trades", "--symbols-max=9"]);
+    assert_eq!(
+        (status, line(&told, "symbols:")),
+        (0, "symbols:  9".to_owned())
+    );
+    assert_eq!(line(&told, "gateway:"), "gateway:  trades");
+}
