@@ -4,11 +4,12 @@
 #   docker build --target levels -t weirgate:levels .     levels; so trades, events, channels
 #   docker build --target static -t weirgate:static .     one file, nothing else in it
 #
+# The image says its commit (weirgate version) with --build-arg WEIRGATE_COMMIT=$(git rev-parse HEAD).
 # For x86-64 and aarch64: each stage builds for the machine that it runs on.
 ARG RUST=1.95
 
 FROM scratch AS source
-COPY Cargo.toml Cargo.lock /
+COPY Cargo.toml Cargo.lock build.rs /
 COPY src /src
 COPY benches /benches
 COPY clients/js/weirgate.js /clients/js/weirgate.js
@@ -20,6 +21,7 @@ COPY tests/support /tests/support
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src
 COPY --from=source / .
+ARG WEIRGATE_COMMIT=
 RUN cargo build --profile dist --locked --package weirgate --bin weirgate
 
 # musl links everything into the file.
@@ -27,6 +29,7 @@ FROM rust:${RUST}-alpine AS build-static
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
 COPY --from=source / .
+ARG WEIRGATE_COMMIT=
 RUN cargo build --profile dist --locked --package weirgate --bin weirgate
 
 FROM scratch AS static

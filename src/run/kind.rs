@@ -81,6 +81,6 @@ impl GatewayKind {
             let unread = checked.unread();
             debug_assert!(unread.is_empty(), "settings without effect: {unread:?}");
         }
-        ended
+        ended.map_err(|error| error.of_settings(checked))
     }
 }

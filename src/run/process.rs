@@ -6,9 +6,12 @@ use rlimit::Resource;
 
 use super::RunError;
 use super::common::CommonSettings;
+use super::gateway::Listening;
 use super::log_filter;
+use crate::build_info::{self, COMMIT, VERSION};
 use crate::clock::Clock;
 use crate::http::Admin;
+use crate::listening::ListenAddr;
 use crate::settings::Checked;
 use crate::telemetry::Build;
 use crate::telemetry::logging::{self, LogFormat};
@@ -19,6 +22,10 @@ const FILES_KEPT: usize = 64;
 
 /// Of those, for refused connections. More are closed without an answer.
 const REFUSED_MAX: usize = 16;
+
+/// A limit on open files that has room for fewer clients is a default of the system that nobody has
+/// raised.
+const ROOM_WARNED_OF: usize = 1_000;
 
 /// Sets up the log, says there what was odd about the settings, raises the limit on open files, and
 /// starts the clock that all threads of the process share.
@@ -42,11 +49,10 @@ pub fn start_process(checked: &Checked) -> Result<Clock, RunError> {
 }
 
 /// Lowers the limit on connections to what the limit on open files has room for: clients must not
-/// take what the bus, services and key files need.
-pub(super) fn bound_connections(common: &mut CommonSettings) {
-    let Ok((files_max, _)) = Resource::NOFILE.get() else {
-        return;
-    };
+/// take what the bus, services and key files need. Returns the limit on open files, if the system
+/// tells it.
+pub(super) fn bound_connections(common: &mut CommonSettings) -> Option<u64> {
+    let (files_max, _) = Resource::NOFILE.get().ok()?;
     let admin = common
         .admin_addr
         .as_ref()
@@ -65,10 +71,37 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
                 connections_max = room,
                 "the limit on open files allows fewer connections than --connections-max"
             );
-        } else {
-            tracing::info!(files_max, connections_max = room, "connections at once");
+        } else if room < ROOM_WARNED_OF {
+            tracing::warn!(
+                files_max,
+                connections_max = room,
+                "the limit on open files has room for few connections; raise it: ulimit -n, \
+                 LimitNOFILE of systemd"
+            );
         }
     }
+    Some(files_max)
+}
+
+/// Logs what has started, where clients reach it, and what bounds their number.
+pub(super) fn log_start(
+    gateway: &str,
+    listening: &Listening,
+    connections_max: usize,
+    files_max: Option<u64>,
+) {
+    let addrs: Vec<_> = listening.addrs.iter().map(ListenAddr::to_string).collect();
+    let admin = listening.admin_addr.as_ref().map(tracing::field::display);
+    tracing::info!(
+        gateway,
+        version = VERSION,
+        commit = COMMIT,
+        listen = %addrs.join(","),
+        admin,
+        connections_max,
+        files_max,
+        "weirgate is listening"
+    );
 }
 
 /// Connections of clients that fit `files_max` beside the others; at least a quarter of it.
@@ -79,14 +112,10 @@ fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
 }
 
 pub(super) fn build(gateway: &'static str) -> Build {
-    let features = [
-        cfg!(feature = "nats").then_some("nats"),
-        cfg!(feature = "redis").then_some("redis"),
-    ];
     Build {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         gateway,
-        features: features.into_iter().flatten().collect::<Vec<_>>().join(","),
+        features: build_info::features().collect::<Vec<_>>().join(","),
     }
 }
 

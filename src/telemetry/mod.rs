@@ -11,6 +11,7 @@ pub mod logging;
 pub mod names;
 mod process;
 mod samples;
+mod terminal;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

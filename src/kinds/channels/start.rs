@@ -13,7 +13,7 @@ use crate::gateways::channels::{
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::redis::{shown_address, source_settings};
+use crate::kinds::redis::{shown_address, source_error, source_settings};
 use crate::kinds::reload::{self, AclFile, warn_of_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Reload, RunError, say, start_process};
 use crate::settings::Checked;
@@ -34,8 +34,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let shown = shown_address(&redis);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
-        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {

@@ -11,7 +11,7 @@ use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::redis::{shown_address, source_settings};
+use crate::kinds::redis::{shown_address, source_error, source_settings};
 use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, RunError, say, start_process};
 use crate::settings::Checked;
@@ -32,8 +32,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let redis_shown = shown_address(&redis);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
-        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
     interest.subscribe(Subscription::pattern(PATTERN));
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
