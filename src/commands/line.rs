@@ -101,7 +101,7 @@ fn of_gateway(setting: &Setting, made_for: For) -> Arg {
         _ => None,
     };
     arg.help_heading("Settings")
-        .value_name(first.map_or(placeholder.clone(), str::to_owned))
+        .value_name(first.map_or_else(|| placeholder.clone(), str::to_owned))
 }
 
 /// The rows of `weirgate health`, for the gateway that it asks.

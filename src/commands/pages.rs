@@ -147,7 +147,9 @@ fn pages(program: &Program) -> Vec<Page> {
 }
 
 fn add(program: &Program, command: &Command, pages: &mut Vec<Page>) {
-    let name = command.get_display_name().unwrap_or(command.get_name());
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name());
     let is_gateway = program.gateway(command.get_name()).is_some();
     pages.push(Page {
         name: name.to_owned(),

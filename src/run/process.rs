@@ -114,6 +114,7 @@ fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
 pub(super) fn build(gateway: &'static str) -> Build {
     Build {
         version: VERSION,
+        commit: COMMIT,
         gateway,
         features: build_info::features().collect::<Vec<_>>().join(","),
     }

@@ -374,7 +374,7 @@ impl Gateway for ChannelsGateway {
         _: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Client> {
-        let accepted = Accepted {
+        let mut accepted = Accepted {
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
@@ -383,6 +383,7 @@ impl Gateway for ChannelsGateway {
             Ok(identity) => Admission::Accept(accepted, self.client(core, identity)),
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
                 Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED)
             }
         }

@@ -185,6 +185,7 @@ impl Gateway for TradesGateway {
             Ok(identity) => identity,
             Err(refusal) if tokens.required => {
                 self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
                 accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }

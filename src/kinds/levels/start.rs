@@ -160,6 +160,7 @@ mod tests {
     fn listening(addrs: Vec<ListenAddr>) -> Listening {
         let build = Build {
             version: "0",
+            commit: "c0ffee",
             gateway: "demo",
             features: String::new(),
         };
