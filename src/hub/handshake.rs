@@ -211,9 +211,7 @@ impl<G: Gateway> Hub<G> {
             Entrance::None => ("path", "No WebSocket here"),
             Entrance::Clients(_) => ("origin", "Origin not allowed"),
         };
-        if let Some(session) = core.clients.session_mut(key) {
-            session.set_refusal(refusal);
-        }
+        core.set_refusal(key, refusal);
         core.refuse(key, 403, &[], text, CloseReason::Policy);
     }
 

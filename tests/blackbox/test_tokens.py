@@ -78,6 +78,7 @@ async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(ends.recv(), 10)
         assert (ends.close_code, ends.close_reason) == (1008, "Authentication failed")
+        await until(lambda: 'reason="policy" refusal="expired" code=1008' in gateway.log(), 10, "the line says why")
         # Tokens count in whole seconds.
         assert time.time() - begin > 0.9
         assert json.loads(await stays.recv())["role"] == "admin"

@@ -419,6 +419,7 @@ impl Gateway for ChannelsGateway {
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
+            core.set_refusal(key, Refusal::Expired.label());
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
             client.send_ready(core, key);
