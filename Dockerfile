@@ -5,13 +5,13 @@
 #   docker build --target levels -t weirgate:levels .     levels; so trades, events, channels
 #   docker build --target static -t weirgate:static .     one file, nothing else in it
 #
-# The image says its commit (a label) with --build-arg WEIRGATE_COMMIT=$(git rev-parse HEAD).
+# The image says its commit (weirgate version, and a label) with --build-arg WEIRGATE_COMMIT=$(git rev-parse HEAD).
 # For x86-64 and aarch64: each stage builds for the machine that it runs on. Compiled dependencies stay in cache mounts
 # (BuildKit: Docker 23 or newer, or buildah), so a build after a change of src compiles weirgate alone.
 ARG RUST=1.95
 
 FROM scratch AS source
-COPY Cargo.toml Cargo.lock /
+COPY Cargo.toml Cargo.lock build.rs /
 COPY src /src
 COPY benches /benches
 COPY clients/js/weirgate.js /clients/js/weirgate.js
@@ -26,6 +26,7 @@ FROM rust:${RUST}-slim-bookworm AS build
 ARG TARGETARCH
 WORKDIR /src
 COPY --from=source / .
+ARG WEIRGATE_COMMIT=
 RUN --mount=type=cache,id=weirgate-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=weirgate-target-gnu-${TARGETARCH},target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -40,6 +41,7 @@ ARG TARGETARCH
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
 COPY --from=source / .
+ARG WEIRGATE_COMMIT=
 RUN --mount=type=cache,id=weirgate-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=weirgate-target-musl-${TARGETARCH},target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \

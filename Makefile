@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -122,6 +122,9 @@ deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: sto
 	$(DEPLOY) "$(TARGET)/release/weirgate levels --drain-delay-ms 1000 --drain-ms 1000" --rolls 4 --pause 0
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --repeat 2
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --kill --repeat 2
+
+deb: ## The Debian package in target/debian, with manual pages, completions and documents (cargo-deb; minutes)
+	scripts/deb.sh
 
 deb-test: ## Build the Debian package, install it here, run it, remove it (cargo-deb, root; minutes)
 	scripts/deb-test.sh

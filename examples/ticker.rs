@@ -25,7 +25,8 @@ const INTERVAL: Setting = Setting::ms(
     (1, 60_000),
     "250",
     HELP,
-);
+)
+.in_short_help();
 const ABOUT: &str = "Send a counter to those who subscribe";
 const ROWS: Rows = Rows::gateway(&[Part::Bus]).own(&[&[INTERVAL]]);
 static PROGRAM: Program = Program {

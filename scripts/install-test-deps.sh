@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-# nats-server, redis-server, nginx, HAProxy, Caddy, strace, systemd-analyze and Chromium, a Python environment in .venv, Node
-# packages in tests/node.
+# nats-server, redis-server, nginx, HAProxy, Caddy, strace, systemd-analyze, zsh, fish, mandoc and Chromium, a Python
+# environment in .venv, Node packages in tests/node.
 # Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
 # command that a person has to run, and fails: nothing is skipped.
 set -euo pipefail
@@ -29,6 +29,9 @@ need npm npm
 need curl curl
 need strace strace
 need chromium chromium
+need zsh zsh
+need fish fish
+need mandoc mandoc
 if command -v python3 >/dev/null 2>&1 && ! [ -x .venv/bin/python ]; then
     # Debian's python3 comes without the part that makes environments.
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)

@@ -17,29 +17,36 @@ use crate::small_files;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
-    #[error("keys: {}: {error}", path.display())]
+    #[error("--{flag} {}: {error}", path.display())]
     Read {
+        /// The setting that names the file.
+        flag: &'static str,
         /// The file, as the settings name it.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
     },
     /// The file holds no keys.
-    #[error("keys: {}: {error}", path.display())]
+    #[error("--{flag} {}: {error}", path.display())]
     Keys {
+        /// The setting that names the file.
+        flag: &'static str,
         /// The file, as the settings name it.
         path: PathBuf,
         /// What is wrong with it.
         error: KeyError,
     },
     /// The secret cannot be added.
-    #[error("keys: {0}")]
+    #[error("--jwt-secret: {0}")]
     Secret(KeyError),
 }
 
 /// What tells a file from what it was: who replaces it changes its number, who writes into it its
 /// time or length. `None` while it is not there.
 type Print = Option<(u64, u64, Option<SystemTime>)>;
+
+/// The setting with the files that have one key each.
+const PEM_FILES: &str = "jwt-public-key-files";
 
 /// Reads a file.
 type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
@@ -80,13 +87,14 @@ impl KeyFiles {
 
     /// The text of each file.
     fn texts(&self, read: ReadFile) -> Result<Vec<Vec<u8>>, KeyFileError> {
-        let read = |path: &PathBuf| {
+        let read = |(number, path): (usize, &PathBuf)| {
             read(path).map_err(|error| KeyFileError::Read {
+                flag: self.flag(number),
                 path: path.clone(),
                 error,
             })
         };
-        self.paths().map(read).collect()
+        self.paths().enumerate().map(read).collect()
     }
 
     /// The secret, and the keys of these texts of the files.
@@ -96,19 +104,27 @@ impl KeyFiles {
             let added = keys.add_secret(secret.expose().as_bytes());
             added.map_err(KeyFileError::Secret)?;
         }
-        let pem_files = self.0.public_key_files.len();
         for (number, (path, text)) in self.paths().zip(texts).enumerate() {
-            let added = if number < pem_files {
-                keys.add_pem(&String::from_utf8_lossy(text))
-            } else {
-                keys.add_jwks(text)
+            let flag = self.flag(number);
+            let added = match flag {
+                PEM_FILES => keys.add_pem(&String::from_utf8_lossy(text)),
+                _ => keys.add_jwks(text),
             };
             added.map_err(|error| KeyFileError::Keys {
+                flag,
                 path: path.clone(),
                 error,
             })?;
         }
         Ok(keys)
+    }
+
+    /// The setting that names the file of this number.
+    fn flag(&self, number: usize) -> &'static str {
+        match number < self.0.public_key_files.len() {
+            true => PEM_FILES,
+            false => "jwt-jwks-file",
+        }
     }
 
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod build_info;
 pub mod clock;
 pub mod commands;
 pub mod feeds;

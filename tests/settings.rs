@@ -5,6 +5,11 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
+mod settings {
+    mod errors;
+    mod pages;
+}
+
 use weirgate::kinds::GATEWAYS;
 use weirgate::settings::{Kind, Rows, Setting};
 
@@ -53,7 +58,9 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 #[test]
 fn help() {
     insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
-    insta::assert_snapshot!("help_levels_short", shown(&["levels", "-h"], &[]));
+    for name in GATEWAYS.iter().map(|gateway| gateway.name) {
+        insta::assert_snapshot!(format!("help_{name}_short"), shown(&[name, "-h"], &[]));
+    }
     for name in GATEWAYS
         .iter()
         .map(|gateway| gateway.name)
@@ -240,7 +247,8 @@ fn what_cannot_start_ends_with_1() {
     let told = run.stderr.replace(&addr, "ADDR");
     assert_eq!(
         told,
-        "error: cannot listen on ADDR: Address already in use (os error 98)\n"
+        "error: cannot listen on ADDR: Address already in use (os error 98); another process listens \
+         there; see --listen (default) and --port (flag)\n"
     );
 }
 
@@ -320,8 +328,18 @@ fn version_and_features() {
         env!("CARGO_PKG_VERSION"),
         " (features: "
     )));
-    assert_eq!(version.contains("nats"), cfg!(feature = "nats"));
-    assert_eq!(shown(&["--version"], &[]), version);
+    let features = version.lines().next().expect("a line");
+    assert_eq!(features.contains("nats"), cfg!(feature = "nats"));
+    assert_eq!(shown(&["--version"], &[]).trim_end(), features);
+    let json = shown(&["version", "--json"], &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one object");
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    for name in ["commit", "target", "rustc"] {
+        let value = json[name].as_str().expect(name);
+        assert!(version.contains(value), "{name}: {version}");
+    }
+    let has_redis = json["features"].as_array().expect("a list");
+    assert_eq!(has_redis.contains(&"redis".into()), cfg!(feature = "redis"));
 }
 
 #[test]
@@ -344,7 +362,7 @@ fn the_table_is_shown_and_replaced() {
     let keys = refused(&["channels"], &[("JWT_JWKS_FILE", "/none")]);
     assert_eq!(
         keys,
-        "error: keys: /none: No such file or directory (os error 2)\n"
+        "error: --jwt-jwks-file /none: No such file or directory (os error 2)\n"
     );
 }
 

@@ -1,9 +1,11 @@
 //! The command line, made from the list of gateways and their settings.
 
-use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::ffi::OsString;
 
-use super::{Program, check};
+use clap::builder::{PossibleValuesParser, StyledStr};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+use super::{Program, check, pages, version};
 use crate::run::{GatewayKind, Print};
 use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
@@ -15,28 +17,36 @@ const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 const INSPECT_TAKES: [&str; 3] = ["acl", "default-role", "symbols-max"];
 
 const SOURCES: &str = "\
-A flag goes over an [env: …] name, that over WEIRGATE_*, that over the default; an empty value is
-unset. Every flag has a WEIRGATE_* name: --log-format is WEIRGATE_LOG_FORMAT.";
+Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
+[env: …] too. Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value is
+unset.";
 
-/// Version and features.
-pub(super) fn version() -> String {
-    let features = [
-        ("nats", cfg!(feature = "nats")),
-        ("redis", cfg!(feature = "redis")),
-    ];
-    let on: Vec<_> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
-    let features = match on.is_empty() {
-        true => "none".to_owned(),
-        false => on.join(", "),
-    };
-    format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
+/// What a command line is made for. What is parsed is the same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Reading arguments; `--help`, with the settings in groups.
+    Arguments,
+    /// Reading arguments with a `-h` among them: its dozen settings are one list.
+    ShortHelp,
+    /// Completions: the words of a choice are listed.
+    Completions,
+}
+
+impl For {
+    /// What these arguments need. `-h` is help wherever it is: no flag takes it as a value.
+    pub(super) fn arguments(args: &[OsString]) -> Self {
+        match args.iter().any(|arg| arg == "-h") {
+            true => Self::ShortHelp,
+            false => Self::Arguments,
+        }
+    }
 }
 
 /// The whole command line.
-pub(super) fn command(program: &Program) -> Command {
+pub(super) fn command(program: &Program, made_for: For) -> Command {
     let root = Command::new(program.name)
         .about(program.about)
-        .version(version())
+        .version(version::line())
         .after_help(program.start_with)
         .max_term_width(100)
         .subcommand_required(true)
@@ -44,26 +54,52 @@ pub(super) fn command(program: &Program) -> Command {
         .subcommand_value_name("COMMAND")
         .subcommand_help_heading("Commands");
     let gateways = program.gateways.iter();
-    let root = gateways.fold(root, |root, kind| root.subcommand(gateway(kind)));
-    root.subcommand(health(program))
-        .subcommand(token(program))
-        .subcommand(super::tail::line::command(program))
+    let root = gateways.fold(root, |root, kind| {
+        root.subcommand(gateway(program, kind, made_for))
+    });
+    root.subcommand(health(program, made_for))
+        .subcommand(token(program, made_for))
+        .subcommand(super::tail::line::command(program, made_for))
         .subcommand(super::publish::line::command())
-        .subcommand(Command::new("version").about("Show the version and the features"))
+        .subcommand(version_command())
+        .subcommand(completions())
+        .subcommand(man(program))
 }
 
-fn gateway(kind: &GatewayKind) -> Command {
-    let show = |name, help| {
-        let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
-        arg.help(help)
-    };
+fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
+    let rows = kind.rows.settings();
+    let shown = rows.iter().filter(|row| row.in_short_help).count();
+    let words = program.words(kind);
+    let short = format!(
+        "{shown} of {} settings. {words} --help has all, in groups, with their environment names.",
+        rows.len(),
+    );
     Command::new(kind.name)
         .about(kind.about)
-        .after_help(SOURCES)
+        .after_help(short)
+        .after_long_help(SOURCES)
         .args_override_self(true)
         .args(check::args())
-        .args(kind.prints.iter().map(|p: &Print| show(p.flag, p.help)))
-        .args(kind.rows.settings().iter().map(arg))
+        .args(kind.prints.iter().map(|p: &Print| switch(p.flag, p.help)))
+        .args(rows.iter().map(|row| of_gateway(row, made_for)))
+}
+
+/// A setting of a gateway, which `-h` may leave out.
+fn of_gateway(setting: &Setting, made_for: For) -> Arg {
+    let line = with_default(setting.help.to_owned(), setting);
+    let arg = arg(setting, made_for).help(line);
+    let arg = arg.hide_short_help(!setting.in_short_help);
+    if made_for != For::ShortHelp {
+        return arg;
+    }
+    // The first form of several: the column of flags stays narrow.
+    let placeholder = setting.kind.placeholder();
+    let first = match setting.kind {
+        Kind::Form(_) => placeholder.split(['|', '[']).next(),
+        _ => None,
+    };
+    arg.help_heading("Settings")
+        .value_name(first.map_or_else(|| placeholder.clone(), str::to_owned))
 }
 
 /// The rows of `weirgate health`, for the gateway that it asks.
@@ -73,19 +109,25 @@ pub(super) fn health_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     taken.chain(Rows::HEALTH.settings()).collect()
 }
 
-fn health(program: &Program) -> Command {
+fn health(program: &Program, made_for: For) -> Command {
     let names = program.names(", ");
     let first = program.gateways.first();
     let default = first.map_or("", |kind| kind.name);
     let which = Arg::new("gateway").value_name("GATEWAY").help(format!(
         "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: {default}]"
     ));
+    let which = match made_for {
+        For::Completions => which.value_parser(PossibleValuesParser::new(
+            program.gateways.iter().map(|kind| kind.name),
+        )),
+        _ => which,
+    };
     Command::new("health")
         .about("Check /health of a running gateway: exit status 0 for 200, otherwise 1")
         .after_help("Reads the address and the port as the gateway does, from the same env.")
         .args_override_self(true)
         .arg(which)
-        .args(health_rows(first).iter().map(arg))
+        .args(health_rows(first).iter().map(|row| arg(row, made_for)))
 }
 
 /// The rows of `weirgate token inspect`, for this gateway.
@@ -101,7 +143,7 @@ pub(super) fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
 }
 
 /// The rows of `weirgate token inspect` for all gateways that take tokens, beside the keys.
-fn inspect_args(program: &Program) -> Vec<Arg> {
+fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
     let mut rows: Vec<Setting> = Vec::new();
     for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {
         let is_new = rows.iter().all(|known| known.flag != row.flag);
@@ -109,16 +151,49 @@ fn inspect_args(program: &Program) -> Vec<Arg> {
             rows.push(row);
         }
     }
-    rows.iter().map(arg).collect()
+    rows.iter().map(|row| arg(row, made_for)).collect()
 }
 
-fn token(program: &Program) -> Command {
+fn version_command() -> Command {
+    let json = "Show the same as a JSON object";
+    Command::new("version")
+        .about("Show version, commit, target, compiler and features")
+        .arg(switch("json", json))
+}
+
+fn completions() -> Command {
+    let shells = pages::SHELLS.map(|shell| shell.to_string());
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .help("The shell")
+        .required(true);
+    Command::new("completions")
+        .about("Write completions for a shell to standard output: bash, zsh or fish")
+        .arg(shell.value_parser(PossibleValuesParser::new(shells)))
+}
+
+fn man(program: &Program) -> Command {
+    let name = program.name;
+    let help = format!("{name}, or a command: levels is {name}-levels(1)");
+    let page = Arg::new("page").value_name("PAGE").default_value(name);
+    let dir = "Write all pages into this directory, and make the directory if missing";
+    Command::new("man")
+        .about("Write manual pages: one to standard output, or all into a directory")
+        .arg(page.help(help))
+        .arg(
+            value("dir", "DIR", dir)
+                .value_hint(ValueHint::DirPath)
+                .conflicts_with("page"),
+        )
+}
+
+fn token(program: &Program, made_for: For) -> Command {
     let part = |name, about| {
         Command::new(name)
             .about(about)
             .after_help("The settings are the gateway's own, read from the same env.")
             .args_override_self(true)
-            .args(Rows::TOKEN.settings().iter().map(arg))
+            .args(Rows::TOKEN.settings().iter().map(|row| arg(row, made_for)))
     };
     let claim =
         |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
@@ -146,7 +221,7 @@ fn token(program: &Program) -> Command {
             .help("The token; if missing or -, the token is read from standard input"),
     )
     .arg(inspect_gateway(program))
-    .args(inspect_args(program));
+    .args(inspect_args(program, made_for));
     Command::new("token")
         .about("Make a test token, or check a token as a gateway does")
         .subcommand_required(true)
@@ -184,7 +259,7 @@ pub(super) fn value(
 }
 
 /// The flag of a setting.
-pub(super) fn arg(setting: &Setting) -> Arg {
+pub(super) fn arg(setting: &Setting, made_for: For) -> Arg {
     let arg = Arg::new(setting.flag)
         .long(setting.flag)
         .value_name(setting.kind.placeholder())
@@ -192,13 +267,23 @@ pub(super) fn arg(setting: &Setting) -> Arg {
         .allow_negative_numbers(true)
         .help(help(setting, false))
         .long_help(help(setting, true));
-    match setting.kind {
+    let arg = match setting.kind {
         // `--ephemeral` alone is on; `--ephemeral=false` overrides an env value.
         Kind::Switch => arg
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
+        Kind::Path => arg.value_hint(ValueHint::FilePath),
         kind if kind.repeats() => arg.action(ArgAction::Append),
+        _ => arg,
+    };
+    match setting.kind {
+        Kind::Choice(words) if made_for == For::Completions => {
+            arg.value_parser(PossibleValuesParser::new(words))
+        }
+        Kind::Switch if made_for == For::Completions => {
+            arg.value_parser(PossibleValuesParser::new(["true", "false"]))
+        }
         _ => arg,
     }
 }
@@ -211,10 +296,15 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
     if !setting.original_env.is_empty() {
         text = format!("{text} [env: {}]", setting.original_env.join(", "));
     }
-    if !setting.default.is_empty() && !matches!(setting.kind, Kind::Switch) {
-        text = format!("{text} [default: {}]", setting.default);
+    with_default(text, setting).into()
+}
+
+fn with_default(text: String, setting: &Setting) -> String {
+    match setting.default {
+        "" => text,
+        _ if matches!(setting.kind, Kind::Switch) => text,
+        default => format!("{text} [default: {default}]"),
     }
-    text.into()
 }
 
 /// What the long help adds to the line.

@@ -6,9 +6,11 @@
 pub mod check;
 pub mod health;
 mod line;
+pub mod pages;
 pub mod publish;
 pub mod tail;
 pub mod token;
+mod version;
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -16,11 +18,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
-use self::line::{command, flag, health_rows, inspect_rows, version};
+use self::line::{For, command, flag, health_rows, inspect_rows};
+use self::pages::PageFiles;
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::{Claims, TokenAction, TokenCommand};
@@ -63,6 +66,8 @@ pub enum Invocation {
     Tail(Box<TailCommand>),
     /// Publish on a bus.
     Publish(Box<PublishCommand>),
+    /// Write manual pages.
+    Write(PageFiles),
 }
 
 /// The end of the process, without anything having been started.
@@ -71,7 +76,7 @@ pub struct Exit {
     /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health`
     /// are 1: to a container's health check 2 means nothing.
     pub status: u8,
-    /// What to show: on standard output with status 0, else on standard error.
+    /// What to show: on standard output with status 0, else on standard error. Help has colours.
     pub text: String,
 }
 
@@ -94,6 +99,7 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Tail(command)) => ended(command.run()),
         Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
+        Ok(Invocation::Write(files)) => ended(files.write()),
         Ok(Invocation::Show(text)) => {
             show(text.trim_end());
             ExitCode::SUCCESS
@@ -141,13 +147,21 @@ fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
     }
 }
 
-/// A reader that has gone away (`weirgate --help | head -1`) is no failure, and no panic.
+/// A reader that has gone away (`weirgate --help | head -1`) is no failure, and no panic. Colours stay
+/// in a terminal that has them, without `NO_COLOR`.
 fn show(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let mut err = anstream::stderr();
+    for line in text.lines() {
+        // As clap marks its own.
+        let _ = match line.strip_prefix("error:") {
+            Some(rest) => writeln!(err, "\x1b[1m\x1b[31merror:\x1b[0m{rest}"),
+            None => writeln!(err, "{line}"),
+        };
+    }
 }
 
 impl Program {
@@ -168,9 +182,9 @@ impl Program {
         let env = Env::new(env);
         let args = args.into_iter().map(Into::into).collect();
         let args = self.with_subcommand(args, &env)?;
-        let matches = command(self)
+        let matches = command(self, For::arguments(&args))
             .try_get_matches_from(&args)
-            .map_err(|error| Exit::from_clap(&error, &args))?;
+            .map_err(|error| Exit::from_clap(self.with_tip(error), &args))?;
         match matches.subcommand() {
             Some(("health", matches)) => self.health(matches, &env),
             Some(("token", matches)) => self.token(matches, &env),
@@ -179,10 +193,12 @@ impl Program {
                 let command = publish::line::read(matches).map_err(|e| Exit::wrong_use(&e))?;
                 Ok(Invocation::Publish(Box::new(command)))
             }
-            Some(("version", _)) => {
-                let text = format!("{} {}", self.name, version());
-                Ok(Invocation::Show(text))
-            }
+            Some(("version", matches)) => Ok(Invocation::Show(match matches.get_flag("json") {
+                true => version::json(self),
+                false => version::text(self),
+            })),
+            Some(("completions", matches)) => self.completions(matches),
+            Some(("man", matches)) => self.man(matches),
             Some((name, matches)) => match self.gateway(name) {
                 Some(gateway) => self.run(gateway, matches, &env),
                 None => Err(Exit::wrong_use(&format!("no such command: {name}"))),
@@ -228,6 +244,30 @@ impl Program {
             args.insert(at, gateway.name.into());
         }
         Ok(args)
+    }
+
+    /// Tells who typed a setting of another gateway which gateways have the setting.
+    fn with_tip(&self, mut error: clap::Error) -> clap::Error {
+        let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
+            return error;
+        };
+        let typed = arg.trim_start_matches("--").to_owned();
+        let has = |kind: &&GatewayKind| kind.rows.settings().iter().any(|row| row.flag == typed);
+        let of: Vec<_> = self
+            .gateways
+            .iter()
+            .filter(has)
+            .map(|kind| kind.name)
+            .collect();
+        if !of.is_empty() {
+            // What only looks like it is not meant.
+            error.remove(ContextKind::SuggestedArg);
+            error.remove(ContextKind::Usage);
+            let tip = format!("--{typed} is a setting of {}", of.join(" and "));
+            let tips = ContextValue::StyledStrs(vec![tip.into()]);
+            error.insert(ContextKind::Suggested, tips);
+        }
+        error
     }
 
     fn env_gateway(&self, env: &Env) -> Result<Option<&'static GatewayKind>, SettingsError> {
@@ -389,6 +429,22 @@ impl Program {
         self.with_tokens().find(with_roles).or(first)
     }
 
+    fn completions(&self, matches: &ArgMatches) -> Result<Invocation, Exit> {
+        let shell = flag(matches, "shell").unwrap_or_default();
+        let text = pages::completions(self, &shell);
+        let text = text.ok_or_else(|| Exit::wrong_use("no such shell"))?;
+        Ok(Invocation::Show(text))
+    }
+
+    fn man(&self, matches: &ArgMatches) -> Result<Invocation, Exit> {
+        if let Some(dir) = flag(matches, "dir") {
+            return Ok(Invocation::Write(pages::files(self, dir.as_ref())));
+        }
+        let name = flag(matches, "page").unwrap_or_default();
+        let page = pages::page(self, &name).map_err(|error| Exit::wrong_use(&error))?;
+        Ok(Invocation::Show(page))
+    }
+
     fn checked(
         &self,
         rows: Vec<Setting>,
@@ -396,7 +452,9 @@ impl Program {
         env: &Env,
         check: Check,
     ) -> Result<Checked, Vec<SettingsError>> {
-        let mut warnings = env.unknown_names(&self.known());
+        let known = self.known();
+        let mut warnings = env.unknown_names(&known);
+        warnings.extend(env.near_names(&rows, &known));
         let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
         Checked::new(typed, warnings, check)
     }
@@ -405,8 +463,8 @@ impl Program {
 impl Exit {
     /// The parser repeats what it does not know, and that may be a URL or a token in the wrong
     /// place: of arguments with an `@`, or that begin as each JWT does, nothing is shown.
-    fn from_clap(error: &clap::Error, args: &[OsString]) -> Self {
-        let mut text = error.to_string();
+    fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
+        let mut text = error.render().ansi().to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
             let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
             if value.contains('@') || value.starts_with("eyJ") {

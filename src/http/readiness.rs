@@ -110,6 +110,7 @@ mod tests {
     fn telemetry(bus: Option<Arc<BusStatus>>) -> Arc<Telemetry> {
         let build = Build {
             version: "0",
+            commit: "c0ffee",
             gateway: "levels",
             features: String::new(),
         };

@@ -276,6 +276,13 @@ impl Core {
         }
     }
 
+    /// Says why the client is refused, for the log line at its end: the label of a metric.
+    pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_refusal(refusal);
+        }
+    }
+
     /// Stops reading the client: what it sends waits in the kernel, then at the client.
     pub fn pause_reading(&mut self, key: SessionKey) {
         self.pause(key, Pause::Gateway);

@@ -12,6 +12,9 @@ pub struct Ended {
     pub client: ClientAddr,
     /// Who it said it was, where the gateway tells.
     pub user: Option<Box<str>>,
+    /// Why it was refused, where one [`CloseReason`] stands for several reasons: `origin`, `path`, or the
+    /// label of `weirgate_auth_refusals_total`.
+    pub refusal: Option<&'static str>,
     /// Path of the request, without its query; empty before a whole head.
     pub path: Box<str>,
     /// The first reason; what followed from it changed nothing.

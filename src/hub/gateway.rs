@@ -37,6 +37,8 @@ pub struct Accepted {
     pub outbound_per_second: Option<u32>,
     /// Who it is, for the log line at its end.
     pub user: Option<Box<str>>,
+    /// Why the client is closed at once, for the same line: the label of a metric.
+    pub refusal: Option<&'static str>,
 }
 
 /// A whole message from a client.

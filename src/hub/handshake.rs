@@ -159,6 +159,7 @@ impl Core {
             greeted,
             outbound_per_second: accepted.outbound_per_second,
             user: accepted.user,
+            refusal: accepted.refusal,
             first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
         };
         let Some(session) = self.clients.session_mut(key) else {
@@ -198,7 +199,7 @@ impl<G: Gateway> Hub<G> {
             core.hand_to_http(key, read, input);
             return;
         };
-        let refusal = match self.gateway.entrance(head.path()) {
+        let (refusal, text) = match self.gateway.entrance(head.path()) {
             Entrance::Clients(origins) if origins.allow(head.header("Origin")) => {
                 self.judge_request(key, &head, speaks);
                 return;
@@ -207,10 +208,11 @@ impl<G: Gateway> Hub<G> {
                 core.hand_to_http(key, read, input);
                 return;
             }
-            Entrance::None => "No WebSocket here",
-            Entrance::Clients(_) => "Origin not allowed",
+            Entrance::None => ("path", "No WebSocket here"),
+            Entrance::Clients(_) => ("origin", "Origin not allowed"),
         };
-        core.refuse(key, 403, &[], refusal, CloseReason::Policy);
+        core.set_refusal(key, refusal);
+        core.refuse(key, 403, &[], text, CloseReason::Policy);
     }
 
     /// Decides on a client's request where there may be clients.

@@ -36,6 +36,14 @@ pub(super) fn source_settings(checked: &Checked) -> Result<redis::RedisSettings,
     Ok(source)
 }
 
+/// Why there is no source, with the setting that is at fault.
+pub(super) fn source_error(error: redis::RedisError) -> RunError {
+    RunError::Settings(match error {
+        redis::RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
+        error => error.to_string(),
+    })
+}
+
 /// Where Redis is, for people: without user and password.
 pub(super) fn shown_address(source: &redis::RedisSettings) -> String {
     let scheme = if source.server.tls { "rediss" } else { "redis" };

@@ -272,6 +272,10 @@ fn near_misses_are_pointed_out() {
         let expected = format!("{typed} is no setting and is ignored; did you mean {meant}?");
         assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
     }
+    for (typed, meant) in [("GATEWAY_PRT", "GATEWAY_PORT"), ("RUST_LGO", "RUST_LOG")] {
+        let expected = format!("{typed} is no setting and is ignored; did you mean {meant}?");
+        assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
+    }
     assert_eq!(
         warnings(&[("WEIRGATE_MOON_PHASE", "full")]),
         ["WEIRGATE_MOON_PHASE is no setting and is ignored"]
@@ -289,7 +293,14 @@ fn names_that_others_set_are_no_warning() {
         ("WEIRGATE_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
         ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
-        ("GATEWAY_PRT", "1"),
+        ("GATEWAY_HOST", "1"),
+        // Two letters, too short, of another gateway, and beside the name that it is like.
+        ("GATEWAY_PORTAL", "1"),
+        ("PORTS", "1"),
+        ("LOBBY_URLS", "x"),
+        ("GATEWAY_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("RUST_LOG", "info"),
+        ("RUST_LOGS", "x"),
         ("PATH", "/bin"),
     ];
     assert_eq!(warnings(&quiet), Vec::<String>::new());
@@ -350,7 +361,7 @@ fn env_that_is_no_text_is_told_by_name() {
     let exit = exit.unwrap_err();
     assert_eq!(
         (exit.status, exit.text.as_str()),
-        (2, "error: NATS_URL is not UTF-8 text\n")
+        (2, "error: --nats-url (env NATS_URL) is not UTF-8 text\n")
     );
     assert!(Env::new([(bad, "x")]).unknown_names(&settings()).is_empty());
 }

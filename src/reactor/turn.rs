@@ -457,6 +457,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             user = ended.user.as_deref(),
             path = &*ended.path,
             reason = ended.reason.label(),
+            refusal = ended.refusal,
             code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.bytes_in,

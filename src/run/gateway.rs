@@ -1,6 +1,7 @@
 //! From feed, gateway and source to a running loop: the same for every gateway.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::common::CommonSettings;
 use super::freed_memory;
 use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
-use super::process::{bound_connections, build, seed};
+use super::process::{bound_connections, build, log_start, seed};
 use super::reload::{Reload, Reloads};
 use super::stats_line::StatsLine;
 use super::systemd;
@@ -114,10 +115,22 @@ pub struct Listening {
 
 impl Listening {
     /// What a program of this machine would connect to: the TCP port if there is one, or the unix
-    /// socket as Node's `ws` writes it.
+    /// socket as Node's `ws` writes it. `localhost` stands for all addresses, and for the two that
+    /// the name has.
     pub fn url(&self, scheme: &str, path: &str) -> String {
-        if let Some(port) = self.addrs.iter().find_map(ListenAddr::port) {
-            return format!("{scheme}://localhost:{port}{path}");
+        let tcp = self.addrs.iter().find_map(|addr| match addr {
+            ListenAddr::Tcp(addr) => Some(addr),
+            ListenAddr::Unix(_) => None,
+        });
+        if let Some(addr) = tcp {
+            let ip = addr.ip();
+            let is_localhost = ip.is_unspecified()
+                || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+                || ip == IpAddr::V6(Ipv6Addr::LOCALHOST);
+            return match is_localhost {
+                true => format!("{scheme}://localhost:{}{path}", addr.port()),
+                false => format!("{scheme}://{addr}{path}"),
+            };
         }
         let unix = self.addrs.first().map(ToString::to_string);
         format!("{scheme}+{}:{path}", unix.unwrap_or_default())
@@ -342,6 +355,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             telemetry,
         };
         reloads.start().map_err(RunError::Thread)?;
+        let connections_max = common.limits.connections_max;
+        log_start(self.name, &listening, connections_max);
         announce(&listening);
         let bus_away = watch(&common, &listening.telemetry, clock, self.stats_line)?;
         reactor.run().map_err(RunError::Loop)?;
@@ -424,7 +439,6 @@ fn bind_admin(
     };
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
-    tracing::info!(%addr, "admin pages");
     Ok((admin, addr))
 }
 

@@ -126,13 +126,18 @@ impl GatewayKind {
     pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
         reload::expect_signals();
         let clock = start_process(checked)?;
-        self.prepare(checked, clock)?.run()
+        let ended = self.prepare(checked, clock).and_then(Prepared::run);
+        ended.map_err(|error| error.of_settings(checked))
     }
 
     /// All that a start does before it listens and connects, without a log: what the start would
     /// have logged as a warning or an error comes back beside the gateway.
     pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
-        notices::of(|| self.prepare(checked, check_process(checked)?))
+        let prepare = || {
+            let prepared = self.prepare(checked, check_process(checked)?);
+            prepared.map_err(|error| error.of_settings(checked))
+        };
+        notices::of(prepare)
     }
 
     fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {

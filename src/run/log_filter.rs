@@ -15,7 +15,10 @@ const SHOWN_CHARS: usize = 200;
 pub(super) fn at_start(checked: &Checked) -> Result<String, String> {
     let of_settings = checked.text("log-filter");
     match checked.path("log-filter-file") {
-        Some(path) => of_file(&path, small_files::read(&path)),
+        Some(path) => {
+            let named = checked.named("log-filter-file");
+            of_file(&named, &path, small_files::read(&path))
+        }
         None => Ok(of_settings),
     }
 }
@@ -30,7 +33,8 @@ impl Reload for LogFilterFile {
 
     fn reload(&mut self) -> Result<Reloaded, String> {
         let kept = |error| format!("{error}; the log filter stays as it was");
-        let filter = of_file(&self.0, small_files::read_again(&self.0)).map_err(kept)?;
+        let text = small_files::read_again(&self.0);
+        let filter = of_file("--log-filter-file", &self.0, text).map_err(kept)?;
         if logging::is_in_force(&filter) {
             return Ok(Reloaded::Unchanged);
         }
@@ -50,9 +54,9 @@ impl Reload for LogFilterFile {
     }
 }
 
-/// The directives of a file: lines without comments, as one list.
-fn of_file(path: &Path, text: io::Result<Vec<u8>>) -> Result<String, String> {
-    let wrong = |error: &str| format!("--log-filter-file {}: {error}", path.display());
+/// The directives of a file: lines without comments, as one list. `named` is the setting in errors.
+fn of_file(named: &str, path: &Path, text: io::Result<Vec<u8>>) -> Result<String, String> {
+    let wrong = |error: &str| format!("{named} {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| wrong("not UTF-8"))?;
     let lines = text.lines().map(str::trim);
@@ -76,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_file_has_directives_on_lines_and_comments() {
-        let read = |text: &str| of_file(Path::new("f"), Ok(text.as_bytes().to_vec()));
+        let named = "--log-filter-file";
+        let read = |text: &str| of_file(named, Path::new("f"), Ok(text.as_bytes().to_vec()));
         for (text, filter) in [
             ("debug\n", "debug"),
             ("# as always\ninfo\n", "info"),
@@ -95,7 +100,7 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.contains(says), "{error}");
         }
-        let error = of_file(Path::new("f"), Ok(vec![0xFF])).expect_err("no text");
+        let error = of_file(named, Path::new("f"), Ok(vec![0xFF])).expect_err("no text");
         assert!(error.contains("not UTF-8"), "{error}");
     }
 }

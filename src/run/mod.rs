@@ -37,6 +37,7 @@ use std::io;
 
 use crate::listening::ListenAddr;
 use crate::reactor::{BindError, ListenError};
+use crate::settings::Checked;
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
@@ -55,12 +56,14 @@ pub enum RunError {
     #[error(transparent)]
     Logging(#[from] LoggingError),
     /// Settings: the address is taken, or is none of this machine's.
-    #[error("cannot listen on {addr}: {error}")]
+    #[error("cannot listen on {addr}: {error}{}{settings}", listen_hint(.error.kind()))]
     Listen {
         /// What was asked for.
         addr: ListenAddr,
         /// What the system said.
         error: io::Error,
+        /// The settings that ask for it, behind a semicolon; may be empty.
+        settings: String,
     },
     /// Us: a thread could not be started.
     #[error("cannot start a thread: {0}")]
@@ -89,15 +92,53 @@ impl From<BindError> for RunError {
             BindError::Listen(ListenError { addr, error })
                 if error.kind() == io::ErrorKind::InvalidInput =>
             {
-                Self::Settings(format!("cannot listen on {addr}: {error}"))
+                Self::Settings(format!(
+                    "cannot listen on {addr}: {error}; see --unix-socket-owner"
+                ))
             }
-            BindError::Listen(ListenError { addr, error }) => Self::Listen { addr, error },
+            BindError::Listen(ListenError { addr, error }) => Self::Listen {
+                addr,
+                error,
+                settings: String::new(),
+            },
             BindError::System(error) => Self::Loop(error),
         }
     }
 }
 
+/// What the system means.
+fn listen_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; another process listens there",
+        io::ErrorKind::AddrNotAvailable => "; no address of this machine",
+        io::ErrorKind::PermissionDenied => "; this user may not listen there",
+        _ => "",
+    }
+}
+
 impl RunError {
+    /// Says which settings asked for an address that cannot be listened on.
+    pub(crate) fn of_settings(self, checked: &Checked) -> Self {
+        match self {
+            Self::Listen { addr, error, .. } => {
+                let is_admin = checked.admin_addr().as_ref() == Some(&addr);
+                let flags: &[&str] = match addr {
+                    _ if is_admin => &["admin-addr"],
+                    ListenAddr::Tcp(_) => &["listen", "port"],
+                    ListenAddr::Unix(_) => &["listen"],
+                };
+                let named: Vec<_> = flags.iter().map(|flag| checked.named(flag)).collect();
+                let settings = format!("; see {}", named.join(" and "));
+                Self::Listen {
+                    addr,
+                    error,
+                    settings,
+                }
+            }
+            error => error,
+        }
+    }
+
     /// The exit status: 2 for wrong settings, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {

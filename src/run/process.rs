@@ -8,9 +8,12 @@ use rlimit::Resource;
 
 use super::RunError;
 use super::common::CommonSettings;
+use super::gateway::Listening;
 use super::log_filter;
+use crate::build_info::{self, COMMIT, VERSION};
 use crate::clock::Clock;
 use crate::http::Admin;
+use crate::listening::ListenAddr;
 use crate::settings::Checked;
 use crate::telemetry::Build;
 use crate::telemetry::logging::{self, LogFormat};
@@ -25,6 +28,10 @@ const TABLE_DESCRIPTORS_MAX: usize = 128 * 1024;
 
 /// Of those, for refused connections. More are closed without an answer.
 const REFUSED_MAX: usize = 16;
+
+/// A limit on open files that has room for fewer clients is a default of the system that nobody has
+/// raised.
+const ROOM_WARNED_OF: usize = 1_000;
 
 /// Sets up the log, says there what was odd about the settings, raises the limit on open files, and
 /// starts the clock that all threads of the process share.
@@ -68,7 +75,7 @@ fn begin(checked: &Checked) -> Clock {
 /// Lowers the limit on connections to what the limit on open files has room for: clients must not
 /// take what the bus, services and key files need.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
-    let Ok((files_max, _)) = Resource::NOFILE.get() else {
+    let Some(files_max) = files_max() else {
         return;
     };
     let admin = common
@@ -76,7 +83,6 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
         .as_ref()
         .map_or(0, |_| Admin::CONNECTIONS_MAX);
     let outgoing = common.service_connections_max + admin;
-    let files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
     let room = room_for_clients(files_max, outgoing);
     let limits = &mut common.limits;
     limits.sockets_max = room.saturating_add(REFUSED_MAX);
@@ -90,8 +96,13 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
                 connections_max = room,
                 "the limit on open files allows fewer connections than --connections-max"
             );
-        } else {
-            tracing::info!(files_max, connections_max = room, "connections at once");
+        } else if room < ROOM_WARNED_OF {
+            tracing::warn!(
+                files_max,
+                connections_max = room,
+                "the limit on open files has room for few connections; raise it: ulimit -n, \
+                 LimitNOFILE of systemd"
+            );
         }
     }
     let used = limits.connections_max.saturating_add(FILES_KEPT + outgoing);
@@ -113,6 +124,28 @@ fn make_room_for_descriptors(descriptors: usize) {
     }
 }
 
+/// Open files that the process may have, if the system tells.
+fn files_max() -> Option<usize> {
+    let (files_max, _) = Resource::NOFILE.get().ok()?;
+    Some(usize::try_from(files_max).unwrap_or(usize::MAX))
+}
+
+/// Logs what has started, where clients reach it, and what bounds their number.
+pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: usize) {
+    let addrs: Vec<_> = listening.addrs.iter().map(ListenAddr::to_string).collect();
+    let admin = listening.admin_addr.as_ref().map(tracing::field::display);
+    tracing::info!(
+        gateway,
+        version = VERSION,
+        commit = COMMIT,
+        listen = %addrs.join(","),
+        admin,
+        connections_max,
+        files_max = files_max(),
+        "weirgate is listening"
+    );
+}
+
 /// Connections of clients that fit `files_max` beside the others; at least a quarter of it.
 fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
     files_max
@@ -121,14 +154,11 @@ fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
 }
 
 pub(super) fn build(gateway: &'static str) -> Build {
-    let features = [
-        cfg!(feature = "nats").then_some("nats"),
-        cfg!(feature = "redis").then_some("redis"),
-    ];
     Build {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
+        commit: COMMIT,
         gateway,
-        features: features.into_iter().flatten().collect::<Vec<_>>().join(","),
+        features: build_info::features().collect::<Vec<_>>().join(","),
     }
 }
 

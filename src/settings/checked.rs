@@ -118,6 +118,12 @@ impl Checked {
         &self.warnings
     }
 
+    /// The flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    pub fn named(&self, flag: &str) -> String {
+        let found = self.found(flag);
+        found.setting.named(&found.source)
+    }
+
     /// Flags that nothing has asked for: such a setting has no effect, and its row is wrong.
     pub fn unread(&self) -> Vec<&'static str> {
         let unread = self.values.iter().filter(|v| !v.is_read.get());

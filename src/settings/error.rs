@@ -10,7 +10,7 @@ pub enum SettingsError {
     /// A value that is not allowed.
     #[error("{name} is {value}; allowed: {allowed}")]
     Value {
-        /// The flag or the env name that holds it.
+        /// The flag, with the env name if that holds the value.
         name: String,
         /// The value, quoted; `***` where it may be secret.
         value: String,
@@ -20,16 +20,18 @@ pub enum SettingsError {
     /// An env value that is no UTF-8.
     #[error("{name} is not UTF-8 text")]
     NotText {
-        /// The env name.
+        /// The env name, behind the flag if the name belongs to one.
         name: String,
     },
     /// A setting that there is no default for.
-    #[error("--{flag} (env {env}) is needed")]
+    #[error("--{flag} (env {env}) is needed; allowed: {allowed}")]
     Missing {
         /// The flag.
         flag: &'static str,
         /// The env name that one would set.
         env: String,
+        /// What is allowed.
+        allowed: String,
     },
     /// Two settings that say the same in different ways.
     #[error("--{one} ({one_from}) and --{other} ({other_from}) are both set; allowed: one of them")]
@@ -78,7 +80,7 @@ impl SettingsError {
     pub(super) fn value(setting: &Setting, source: &Source, refused: &Refused) -> Self {
         Self::Value {
             name: match source {
-                Source::Env(name) => name.clone(),
+                Source::Env(_) => setting.named(source),
                 _ => format!("--{}", setting.flag),
             },
             value: setting.kind.shown_when_wrong(&refused.item),

@@ -223,7 +223,7 @@ impl Kind {
                 let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
                 forms.collect::<Vec<_>>().join(" or ")
             }
-            Self::Switch => "true or false".into(),
+            Self::Switch => "true or false; also yes, on, 1, or no, off, 0".into(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => {
                 "origins such as https://example.com with commas between them, or * for any".into()

@@ -16,8 +16,8 @@ const UNIX: &str = "unix:";
 /// Addresses at once: each is a socket that the loop looks at.
 const ADDRS_MAX: usize = 8;
 
-const ADDR_ALLOWED: &str = "an IP address such as 0.0.0.0 or [::], without a port (that is --port), or \
-     unix:/PATH with at most 107 bytes of path";
+const ADDR_ALLOWED: &str = "an IP address such as 0.0.0.0 or [::], or localhost, without a port (that is \
+     --port), or unix:/PATH with at most 107 bytes of path";
 
 /// Of `--listen`.
 pub(super) static LISTEN: Form = Form {
@@ -28,8 +28,8 @@ pub(super) static LISTEN: Form = Form {
     read: |text| parse_listen(text).map(|all| shown(&all)),
 };
 
-const ADMIN_ALLOWED: &str = "an IP address with a port, such as 127.0.0.1:9100 or [::1]:9100, or \
-     unix:/PATH with at most 107 bytes of path";
+const ADMIN_ALLOWED: &str = "an IP address or localhost with a port, such as 127.0.0.1:9100 or \
+     [::1]:9100, or unix:/PATH with at most 107 bytes of path";
 
 /// Of `--admin-addr`; empty for none.
 pub(super) static ADMIN: Form = Form {

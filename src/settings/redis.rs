@@ -56,6 +56,7 @@ impl Checked {
         (!known).then(|| SettingsError::Missing {
             flag: url.setting.flag,
             env: url.setting.env_names().swap_remove(0),
+            allowed: url.setting.kind.allowed(),
         })
     }
 
@@ -82,7 +83,7 @@ mod tests {
         assert!(missing.contains("--redis-url (env REDIS_URL) is needed"));
         assert_eq!(run(NAMED, &[("REDIS_URL", " ")]).unwrap_err(), missing);
         let wrong = run(NAMED, &[("REDIS_URL", "localhost:6379")]).unwrap_err();
-        assert!(wrong.contains("REDIS_URL is "), "{wrong}");
+        assert!(wrong.contains("--redis-url (env REDIS_URL) is "), "{wrong}");
         let url = run(NAMED, &[("REDIS_URL", "redis://u:s3cret@h/2")]).expect("good settings");
         assert!(!format!("{url:?}").contains("s3cret"), "{url:?}");
         let default = run(WITH_HOST, &[]).expect("good settings");

@@ -1,6 +1,7 @@
 //! One row of the table: what a setting is called, where it may come from, what it may be.
 
 use super::kind::{Kind, Unit};
+use super::typed::Source;
 use crate::hub::CloseReason;
 use crate::telemetry::names::MetricName;
 
@@ -110,6 +111,8 @@ pub struct Setting {
     pub more: &'static str,
     /// What makes it a limit; `None`: nothing grows with it.
     pub limit: Option<Limit>,
+    /// `-h` shows it: one of the dozen that most operators of the gateway set.
+    pub in_short_help: bool,
     /// The part of the shared table that it belongs to; a gateway's own row is in none.
     pub(super) part: Part,
 }
@@ -132,6 +135,7 @@ impl Setting {
             help,
             more: "",
             limit: None,
+            in_short_help: false,
             part: Part::Every,
         }
     }
@@ -196,6 +200,13 @@ impl Setting {
         self
     }
 
+    /// Among the dozen settings of `-h`. With its default the line has to fit a terminal of 100
+    /// columns.
+    pub const fn in_short_help(mut self) -> Self {
+        self.in_short_help = true;
+        self
+    }
+
     /// A limit: what happens beyond it, where that shows, and `FILE::FUNCTION` of a test that hits
     /// it. `beyond` goes on from "beyond it: " and ends without a full stop.
     pub const fn limit(mut self, beyond: &'static str, shows: Shows, test: &'static str) -> Self {
@@ -225,6 +236,11 @@ impl Setting {
     pub(super) const fn part(mut self, part: Part) -> Self {
         self.part = part;
         self
+    }
+
+    /// The flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    pub fn named(&self, source: &Source) -> String {
+        format!("--{} ({source})", self.flag)
     }
 
     /// The env name that every setting has: `WEIRGATE_` and the flag in capitals.

@@ -16,6 +16,9 @@ use super::setting::Setting;
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
 const PREFIX: &str = "WEIRGATE_";
 
+/// Letters of an environment name, from which on a name that differs by one is no accident.
+const NEAR_LENGTH_MIN: usize = 8;
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -82,6 +85,31 @@ impl Env {
                 nearest: nearest(name, known),
             })
             .collect()
+    }
+
+    /// Warns of names that differ by a letter from an environment name of `rows` without our prefix, such
+    /// as `NATS_URLS`, if that name is not set. Names of other programs are nobody's business, so short
+    /// names are left out, and `known` names of other gateways.
+    pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<Warning> {
+        let is_set = |name: &str| self.0.get(name).is_some_and(|value| !value.is_empty());
+        let is_known = |name: &str| known.iter().any(|s| s.original_env.contains(&name));
+        let originals = rows.iter().flat_map(|row| row.original_env);
+        let unset: Vec<_> = originals
+            .filter(|name| name.len() >= NEAR_LENGTH_MIN && !is_set(name))
+            .collect();
+        let unknown = self.0.keys().filter(|name| {
+            is_set(name) && !is_known(name) && !name.starts_with(PREFIX) && !is_service_link(name)
+        });
+        let near = |name: &String| {
+            let meant = unset
+                .iter()
+                .find(|meant| strsim::damerau_levenshtein(meant, name) == 1)?;
+            Some(Warning::Unknown {
+                name: name.clone(),
+                nearest: Some((**meant).to_string()),
+            })
+        };
+        unknown.filter_map(near).collect()
     }
 
     fn is_service_address(&self, name: &str) -> bool {
@@ -157,7 +185,10 @@ fn from_env(
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<(String, Source)>, SettingsError> {
     for name in setting.env_names() {
-        let Some(value) = env.value(&name)? else {
+        let named = |_| SettingsError::NotText {
+            name: setting.named(&Source::Env(name.clone())),
+        };
+        let Some(value) = env.value(&name).map_err(named)? else {
             continue;
         };
         if matches!(setting.kind, Kind::Port) && is_service_address(value) {

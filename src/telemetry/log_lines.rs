@@ -197,7 +197,7 @@ fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
 
 /// DEL and the C1 controls, the separators of lines and paragraphs, and what is not seen but changes
 /// how the text around it is shown (Unicode's Bidi_Control, zero width, tags).
-fn steers(c: char) -> bool {
+pub(super) fn steers(c: char) -> bool {
     matches!(
         c,
         '\u{7f}'..='\u{9f}'

@@ -4,9 +4,11 @@ use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::log_lines::{self, LogLines};
+use super::terminal::TerminalLines;
 
 /// The format of this process, once it is known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
@@ -20,7 +22,7 @@ static FILTER: OnceLock<(SetFilter, Mutex<String>)> = OnceLock::new();
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One line of text, for people.
+    /// One line of text, for people; short and coloured if standard output is a terminal.
     #[default]
     Text,
     /// One JSON object a line, for collectors.
@@ -55,27 +57,35 @@ pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let lines = LogLines::start()?;
     let formatter = tracing_subscriber::fmt().with_env_filter(filter);
-    let set_filter: SetFilter;
-    match format {
-        LogFormat::Text => {
-            let formatter = formatter.with_writer(lines).with_filter_reloading();
-            let handle = formatter.reload_handle();
-            set_filter = Box::new(move |filter| handle.reload(filter));
-            formatter.try_init()
-        }
-        LogFormat::Json => {
+    let set_filter = match (format, TerminalLines::for_stdout()) {
+        (LogFormat::Json, _) => {
             let formatter = formatter.json().flatten_event(true);
-            let formatter = formatter.with_writer(lines.json()).with_filter_reloading();
-            let handle = formatter.reload_handle();
-            set_filter = Box::new(move |filter| handle.reload(filter));
-            formatter.try_init()
+            put_in_force(formatter.with_writer(lines.json()))
         }
-    }
-    .map_err(|_| LoggingError::Again)?;
+        (LogFormat::Text, None) => put_in_force(formatter.with_writer(lines)),
+        (LogFormat::Text, Some(terminal)) => {
+            put_in_force(formatter.event_format(terminal).with_writer(lines))
+        }
+    }?;
     FORMAT.get_or_init(|| format);
     FILTER.get_or_init(|| (set_filter, Mutex::new(directives.to_owned())));
     flush_before_panics();
     Ok(())
+}
+
+/// Makes this the log of the process; returns what replaces its filter.
+fn put_in_force<N, E, W>(
+    formatter: SubscriberBuilder<N, E, EnvFilter, W>,
+) -> Result<SetFilter, LoggingError>
+where
+    N: for<'a> FormatFields<'a> + Send + Sync + 'static,
+    E: FormatEvent<Registry, N> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let formatter = formatter.with_filter_reloading();
+    let handle = formatter.reload_handle();
+    formatter.try_init().map_err(|_| LoggingError::Again)?;
+    Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
 /// Lets other lines through from now on: those that `directives` let through.

@@ -12,6 +12,7 @@ pub mod names;
 mod process;
 mod prometheus_text;
 mod samples;
+mod terminal;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -40,6 +41,8 @@ pub const OPEN_METRICS_CONTENT_TYPE: &str =
 pub struct Build {
     /// The program's version.
     pub version: &'static str,
+    /// The commit that it was built from, or `unknown`.
+    pub commit: &'static str,
     /// The gateway that was started: the subcommand.
     pub gateway: &'static str,
     /// Cargo features built in, with commas.
@@ -219,9 +222,10 @@ impl<'a> Reading<'a> {
         [("loop", self.turn.times.spin)].into_iter().chain(source)
     }
 
-    /// Version, gateway, features.
-    fn build_labels(&self) -> [&'a str; 3] {
-        [self.build.version, self.build.gateway, &self.build.features]
+    /// Version, commit, gateway, features.
+    fn build_labels(&self) -> [&'a str; 4] {
+        let build = self.build;
+        [build.version, build.commit, build.gateway, &build.features]
     }
 }
 

@@ -364,7 +364,7 @@ metric_names! { |at|
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;
-    BUILD = Info "weirgate_build_info" ["version", "gateway", "features"]
+    BUILD = Info "weirgate_build_info" ["version", "commit", "gateway", "features"]
         "The running program."
         => Info(at.build_labels());
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

@@ -10,6 +10,7 @@ fn telemetry() -> Arc<Telemetry> {
     let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.unix_ms);
     let build = Build {
         version: "1.2.3",
+        commit: "c0ffee",
         gateway: "levels",
         features: "nats".to_owned(),
     };
@@ -204,7 +205,7 @@ fn the_numbers_of_a_turn_are_written_as_they_are() {
         "weirgate_caught_up 1",
         "weirgate_draining 0",
         "weirgate_bus_connected 0",
-        "weirgate_build_info{version=\"1.2.3\",gateway=\"levels\",features=\"nats\"} 1",
+        "weirgate_build_info{version=\"1.2.3\",commit=\"c0ffee\",gateway=\"levels\",features=\"nats\"} 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }

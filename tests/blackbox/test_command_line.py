@@ -1,12 +1,20 @@
-"""Settings: where they come from, and what a wrong one says. The status at the end."""
+"""Settings: where they come from, and what a wrong one says. The log in a terminal and in a pipe. The status at the end."""
 import asyncio
+import datetime
+import fcntl
+import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
+import termios
+import threading
 
 import pytest
 from clients import connect
-from processes import free_port, weirgate_binary
+from processes import ROOT, Process, Weirgate, free_port, weirgate_binary
 from waiting import until
 
 
@@ -98,3 +106,190 @@ def test_a_port_that_is_taken_ends_with_1_and_says_so(start_weirgate):
     weirgate = start_weirgate("demo").wait_ready()
     status, printed = run("demo", "--port", str(weirgate.port))
     assert status == 1 and f"cannot listen on 127.0.0.1:{weirgate.port}" in printed, printed
+
+
+# --- terminals
+
+class Terminal:
+    """A terminal with so many columns; `text` is what was written to it so far."""
+
+    def __init__(self, columns=200):
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.text = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        try:
+            while data := os.read(self.master, 65536):
+                self.text += data.decode(errors="replace").replace("\r\n", "\n")
+        except OSError:
+            pass  # EIO: nobody has it open any more.
+
+
+@pytest.fixture
+def in_terminal(started):
+    """in_terminal(subcommand, *flags, env=…) → (weirgate, Terminal), once it is ready."""
+    def start(*args, env=None):
+        terminal = Terminal()
+        env = {"TERM": "xterm", "NO_COLOR": "", **(env or {})}
+        started.append(Weirgate(*args, env=env, output=terminal.slave))
+        os.close(terminal.slave)
+        return started[-1].wait_ready(), terminal
+    return start
+
+
+ESCAPE = re.compile(r"\x1b\[\d*m")
+LINE = re.compile(r"(ERROR|WARN |INFO |DEBUG|TRACE) (\d\d:\d\d:\d\d\.\d{3}) (\S.*)")
+PLAIN_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z  ?(ERROR|WARN|INFO|DEBUG|TRACE) weirgate\S*: \S.*")
+
+
+async def ended_line(weirgate, text):
+    """The line of a client that has come and gone."""
+    (await connect(weirgate.port)).abort()
+    line = lambda: next((line for line in text().splitlines() if "connection ended" in line), None)
+    await until(lambda: line() is not None, 10, "the line of the connection")
+    return line()
+
+
+async def test_a_terminal_gets_short_aligned_lines_with_colour(in_terminal):
+    weirgate, terminal = in_terminal("demo")
+    line = await ended_line(weirgate, lambda: terminal.text)
+    assert line.startswith("\x1b[32mINFO \x1b[0m \x1b[2m"), repr(line)
+    plain = ESCAPE.sub("", line)
+    assert "\x1b" not in plain and LINE.fullmatch(plain), plain
+    message, fields = plain[19:43], plain[44:]
+    assert message == "connection ended".ljust(24) and fields.startswith("client=127.0.0.1 path=/ws/stream reason="), plain
+    assert "peer=" not in plain and "lines_left_out" not in plain, plain
+    assert len(plain) < 180, plain
+    start = next(line for line in ESCAPE.sub("", terminal.text).splitlines() if "weirgate is listening" in line)
+    assert LINE.fullmatch(start), start
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+async def test_a_terminal_without_colour_gets_the_same_lines(in_terminal, env):
+    weirgate, terminal = in_terminal("demo", env=env)
+    line = await ended_line(weirgate, lambda: terminal.text)
+    assert LINE.fullmatch(line) and "\x1b" not in terminal.text, repr(line)
+
+
+async def test_the_time_in_a_terminal_is_that_of_its_place(in_terminal):
+    weirgate, terminal = in_terminal("demo", env={"TZ": "<+0545>-05:45"})
+    line = ESCAPE.sub("", await ended_line(weirgate, lambda: terminal.text))
+    there = datetime.datetime.now(datetime.timezone(datetime.timedelta(hours=5, minutes=45)))
+    shown = datetime.datetime.strptime(LINE.fullmatch(line)[2], "%H:%M:%S.%f")
+    apart = abs((there.replace(tzinfo=None) - shown).seconds)
+    assert min(apart, 86_400 - apart) < 60, line
+
+
+async def test_json_is_json_in_a_terminal_too(in_terminal):
+    weirgate, terminal = in_terminal("demo", "--log-format", "json")
+    line = await ended_line(weirgate, lambda: terminal.text)
+    ended = json.loads(line)
+    assert ended["message"] == "connection ended" and ended["lines_left_out"] == 0 and "peer" in ended
+
+
+async def test_a_pipe_gets_whole_lines_without_colour(start_weirgate):
+    weirgate = start_weirgate("demo", env={"CLICOLOR_FORCE": "1"}).wait_ready()
+    line = await ended_line(weirgate, weirgate.log)
+    assert PLAIN_LINE.fullmatch(line), repr(line)
+    assert re.search(r" peer=127\.0\.0\.1:\d+ path=\"/ws/stream\" .* lines_left_out=0$", line), line
+
+
+def in_a_terminal(started, *argv, env=None, columns=200):
+    """What a command writes to a terminal until it ends."""
+    terminal = Terminal(columns)
+    started.append(Process([weirgate_binary(), *argv], {"TERM": "xterm", "NO_COLOR": "", **(env or {})}, output=terminal.slave))
+    started[-1].wait(10)
+    os.close(terminal.slave)
+    return terminal
+
+
+async def test_help_and_errors_have_colour_in_a_terminal_alone(started):
+    for argv, words in [(["levels", "-h"], "Usage:"), (["levels", "--prot"], "error:"), (["levels", "--port=x"], "error:")]:
+        terminal = in_a_terminal(started, *argv)
+        await until(lambda: words in terminal.text, 5, words)
+        assert re.search(rf"\x1b\[\d+m{words}\x1b\[0m", terminal.text), repr(terminal.text)
+        plain = in_a_terminal(started, *argv, env={"NO_COLOR": "1"})
+        await until(lambda: words in plain.text, 5, words)
+        assert "\x1b" not in plain.text + run(*argv)[1]
+
+
+async def test_the_short_help_is_no_longer_than_a_screen(started):
+    terminal = in_a_terminal(started, "levels", "-h", columns=100, env={"NO_COLOR": "1"})
+    await until(lambda: "--help has all" in terminal.text, 5, "the last line")
+    assert terminal.text.count("\n") < 26, terminal.text
+
+
+# --- the start line
+
+def start_line(weirgate):
+    [line] = [json.loads(line) for line in weirgate.log().splitlines() if "weirgate is listening" in line]
+    return line
+
+
+async def test_the_start_says_what_runs_and_where(start_weirgate, tmp_path):
+    flags = ["--log-format", "json", "--port", "0", "--listen", "127.0.0.1", "--listen", "[::1]", "--listen",
+             f"unix:{tmp_path}/a.sock", "--admin-addr", "127.0.0.1:0", "--connections-max", "321"]
+    weirgate = start_weirgate("demo", *flags, files_max=2048)
+    await until(lambda: "weirgate is listening" in weirgate.log(), 10, "the start line")
+    line = start_line(weirgate)
+    version = json.loads(run("version", "--json")[1])
+    assert (line["gateway"], line["version"], line["commit"]) == ("demo", version["version"], version["commit"])
+    v4, v6, unix = line["listen"].split(",")
+    port = int(re.fullmatch(r"127\.0\.0\.1:([1-9]\d*)", v4)[1])
+    assert re.fullmatch(r"\[::1\]:[1-9]\d*", v6) and unix == f"unix:{tmp_path}/a.sock"
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", line["admin"])
+    assert (line["connections_max"], line["files_max"]) == (321, 2048)
+    weirgate.http_url = f"http://127.0.0.1:{port}"
+    assert weirgate.health()["status"] == "healthy", "the port is the real one"
+
+
+def test_the_start_warns_of_few_descriptors(start_weirgate):
+    few = start_weirgate("demo", files_max=256).wait_ready()
+    assert "raise it: ulimit -n" in few.log() and "files_max=256" in few.log()
+    enough = start_weirgate("demo", files_max=4096).wait_ready()
+    assert "ulimit" not in enough.log() and "connections_max=" in enough.log()
+
+
+async def test_a_name_that_differs_by_a_letter_is_pointed_out(start_weirgate, nats):
+    env = {"NATS_URLS": nats.url, "NATS_URL": "", "REDIS_URI": "x"}
+    weirgate = start_weirgate("levels", env=env)
+    await until(lambda: "did you mean NATS_URL?" in weirgate.log(), 10, "the warning")
+    assert "NATS_URLS is no setting and is ignored; did you mean NATS_URL?" in weirgate.log()
+    assert "REDIS_URI" not in weirgate.log(), "a setting of other gateways"
+
+
+def test_an_address_of_its_own_is_what_one_would_open(start_weirgate):
+    weirgate = start_weirgate("demo", "--listen", "127.0.0.2")
+    weirgate.http_url = f"http://127.0.0.2:{weirgate.port}"
+    weirgate.wait_ready()
+    assert f"http://127.0.0.2:{weirgate.port}/" in weirgate.log()
+
+
+# --- version
+
+def test_an_archive_says_its_commit(tmp_path):
+    """`git archive` writes the commit into build.rs, which a build without git reads."""
+    if not (ROOT / ".git").exists():
+        assert re.search(r'ARCHIVED: &str = "[0-9a-f]{40}"', (ROOT / "build.rs").read_text())
+        return
+    git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    archive = git("archive", "--format=tar", "HEAD", "build.rs")
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
+    commit = git("rev-parse", "HEAD").decode().strip()
+    assert f'ARCHIVED: &str = "{commit}"' in (tmp_path / "build.rs").read_text()
+    # Alone it is what cargo runs: a debug build without a name says nothing of git.
+    script = tmp_path / "script"
+    subprocess.run(["rustc", "--edition", "2024", ROOT / "build.rs", "-o", script], check=True)
+    told = lambda **env: re.search(r"COMMIT=(\S+)", subprocess.run(
+        [script], cwd=tmp_path, env={"PATH": os.environ["PATH"], **env}, stdout=subprocess.PIPE, text=True).stdout)[1]
+    assert told() == "unknown", "a tarball without git"
+    assert told(WEIRGATE_COMMIT=commit) == commit[:12]
+    assert told(PROFILE="debug", CARGO_MANIFEST_DIR=str(ROOT)) == "unknown"
+    in_clone = subprocess.run([script], env={"PATH": os.environ["PATH"], "PROFILE": "release",
+                              "CARGO_MANIFEST_DIR": str(ROOT)}, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+    assert re.search(rf"COMMIT={commit[:12]}(-modified)?$", in_clone, re.M), in_clone
+    # Every path is there: cargo builds again and again for one that is not.
+    for path in re.findall(r"rerun-if-changed=(.*)", in_clone):
+        assert (ROOT / path).exists(), path

@@ -46,9 +46,19 @@ async def test_one_line_says_how_a_connection_ended(nats, start_weirgate):
     assert (closed["reason"], closed["code"], closed["path"]) == ("peer_closed", 4001, "/ws/stream")
     assert (closed["messages_in"], closed["messages_out"], closed["conflated"]) == (2, 1, 0)
     assert closed["bytes_out"] > len(text) and closed["bytes_in"] > 200 and 0 <= closed["age_ms"] < 60_000
-    assert (refused["reason"], refused["code"], refused["client"]) == ("policy", 403, "127.0.0.1")
+    assert (refused["reason"], refused["refusal"], refused["code"], refused["client"]) == ("policy", "path", 403, "127.0.0.1")
+    assert "refusal" not in closed
     assert refused["path"] == "/" + "p" * 127
     assert closed["lines_left_out"] == refused["lines_left_out"] == 0
+
+
+async def test_the_line_says_that_an_origin_is_refused(start_weirgate):
+    weirgate = start_weirgate("demo", "--log-format", "json", "--allowed-origins", "https://example.com").wait_ready()
+    with pytest.raises(websockets.InvalidStatus):
+        await websockets.connect(weirgate.ws_url, origin="https://example.org")
+    await until(lambda: ends(weirgate), 10, "the line")
+    [refused] = ends(weirgate)
+    assert (refused["reason"], refused["refusal"], refused["code"], refused["path"]) == ("policy", "origin", 403, "/ws/stream")
 
 
 async def test_a_flood_of_ends_is_no_flood_of_lines(start_weirgate):

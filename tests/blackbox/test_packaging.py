@@ -330,13 +330,68 @@ def test_the_defaults_file_names_real_settings(tmp_path):
     assert_known(offered)
 
 
-def test_the_package_has_all_its_parts():
+@pytest.fixture(scope="module")
+def package_files(tmp_path_factory):
+    """What scripts/package_files.py makes with this program."""
+    folder = tmp_path_factory.mktemp("files") / "package"
+    done = run([sys.executable, ROOT / "scripts" / "package_files.py", weirgate_binary(), folder], dict(os.environ))
+    assert done == (0, ""), done
+    return folder
+
+
+def test_the_package_has_all_its_parts(package_files):
     package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["metadata"]["deb"]
     targets = set()
     for source, target, _ in package["assets"]:
+        made = source.removeprefix("target/package/")
+        if made != source:
+            # As cargo-deb does it: what is above the first star stays behind.
+            above = package_files / made.split("*")[0]
+            found = [path for path in package_files.glob(made) if path.is_file()]
+            assert found, f"{source}: scripts/package_files.py does not make it"
+            names = [path.relative_to(above) if "*" in made else path.name for path in found]
+            targets |= {f"/{target}{name}" for name in names}
+            continue
         assert source == "target/release/weirgate" or (ROOT / source).is_file(), source
         targets.add("/" + (target + pathlib.Path(source).name if target.endswith("/") else target))
     assert set(package["conf-files"]) <= targets and "/usr/bin/weirgate" in targets
+    assert {f"/usr/share/man/man1/weirgate-{name}.1" for name in gateways() - {"help"}} <= targets
+    for wanted in ["man/man1/weirgate.1", "bash-completion/completions/weirgate", "zsh/vendor-completions/_weirgate",
+                   "fish/vendor_completions.d/weirgate.fish", "doc/weirgate/README.md", "doc/weirgate/docs/guides/deploy.md",
+                   "doc/weirgate/docs/images/page-light.png", "doc/weirgate/deploy/systemd/proxy.conf"]:
+        assert f"/usr/share/{wanted}" in targets, wanted
+    assert (ROOT / package["changelog"]).read_text().startswith("weirgate (")
+    # What the unit points to is in the package.
+    unit = (DEPLOY / "systemd" / "weirgate@.service").read_text()
+    for page in re.findall(r"file://(\S+)", unit):
+        assert page in targets, page
     for script in (ROOT / package["maintainer-scripts"]).glob("p*"):
         assert script.stat().st_mode & stat.S_IXUSR, script
         assert run(["sh", "-n", script], dict(os.environ)) == (0, "")
+
+
+def test_the_documents_of_the_package_link_to_each_other_alone(package_files):
+    doc = package_files / "doc"
+    pages = sorted(doc.rglob("*.md"))
+    assert len(pages) > 20
+    links = 0
+    for page in pages:
+        # Outside of code.
+        text = re.sub(r"^```.*?^```|^    .*?$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)
+        targets = re.findall(r"\]\(([^)\s#]+)", text) + re.findall(r'(?:src|srcset|href)="([^"#]+)"', text)
+        for target in targets:
+            if not re.match(r"[a-z]+:", target):
+                assert (page.parent / target).resolve().is_relative_to(doc) and (page.parent / target).exists(), f"{page}: {target}"
+                links += 1
+    assert links > 100, "links between pages stay"
+    # And nothing for contributors is there.
+    assert not list(doc.rglob("*.rs")) and not (doc / "ARCHITECTURE.md").exists()
+    assert "ARCHITECTURE.md" not in re.findall(r"\]\(([^)]*)\)", (doc / "README.md").read_text())
+
+
+def test_manual_pages_are_good_roff(package_files):
+    mandoc = system_binary("mandoc", "mandoc")
+    pages = sorted((package_files / "man").iterdir())
+    assert len(pages) >= 10
+    done = subprocess.run([mandoc, "-T", "lint", "-W", "error", *pages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout

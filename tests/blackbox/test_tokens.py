@@ -78,6 +78,7 @@ async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(ends.recv(), 10)
         assert (ends.close_code, ends.close_reason) == (1008, "Authentication failed")
+        await until(lambda: 'reason="policy" refusal="expired" code=1008' in gateway.log(), 10, "the line says why")
         # Tokens count in whole seconds.
         assert time.time() - begin > 0.9
         assert json.loads(await stays.recv())["role"] == "admin"
@@ -99,6 +100,9 @@ async def test_nothing_of_a_token_shows(start_gateway):
     stats, metrics = gateway.get("/stats")[2], gateway.get("/metrics")[2]
     for reason, count in (("signature", 1), ("not_a_token", 1), ("too_long", 1), ("expired", 0)):
         assert f'weirgate_auth_refusals_total{{reason="{reason}"}} {count}' in metrics
+    # The operator sees why, the client does not.
+    for reason in ("signature", "not_a_token", "too_long"):
+        await until(lambda: f'reason="policy" refusal="{reason}" code=1008' in gateway.log(), 10, f"a line with {reason}")
     shown = "\n".join([gateway.log(), stats, metrics])
     for secret in (key, SECRET, good[-20:], good[:40], forged[40:80]):
         assert secret not in shown

@@ -46,6 +46,7 @@ impl Fixture {
         let clock = Clock::start();
         let build = Build {
             version: "1.2.3",
+            commit: "c0ffee",
             gateway: "levels",
             features: String::new(),
         };

@@ -68,6 +68,7 @@ pub(crate) fn proxied(
 fn telemetry(proxy: &Proxy) -> Arc<Telemetry> {
     let build = Build {
         version: "",
+        commit: "c0ffee",
         gateway: "events",
         features: String::new(),
     };

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
 use crate::commands::Program;
-use crate::commands::line::{arg, flag, switch, value};
+use crate::commands::line::{For, arg, flag, switch, value};
 use crate::run::{Dialect, GatewayKind};
 use crate::settings::{Checked, Rows, Setting};
 
@@ -34,12 +34,12 @@ pub(in crate::commands) fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
 }
 
 /// The subcommand.
-pub(in crate::commands) fn command(program: &Program) -> Command {
+pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command {
     let names = program.names(", ");
     let of_gateway = |row: &Setting| match TAKES.contains(&row.flag) {
         // Each gateway has its own; the name of the gateway chooses.
-        true => arg(&row.default("").original_env(&[])),
-        false => arg(row),
+        true => arg(&row.default("").original_env(&[]), made_for),
+        false => arg(row, made_for),
     };
     Command::new("tail")
         .about("Print what a gateway sends: a WebSocket client in the terminal")

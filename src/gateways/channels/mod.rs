@@ -378,7 +378,7 @@ impl Gateway for ChannelsGateway {
         _: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Client> {
-        let accepted = Accepted {
+        let mut accepted = Accepted {
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
@@ -387,6 +387,7 @@ impl Gateway for ChannelsGateway {
             Ok(identity) => Admission::Accept(accepted, self.client(core, identity)),
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
                 Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED)
             }
         }
@@ -422,6 +423,7 @@ impl Gateway for ChannelsGateway {
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
+            core.set_refusal(key, Refusal::Expired.label());
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
             client.send_ready(core, key);

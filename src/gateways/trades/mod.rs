@@ -16,7 +16,7 @@ use self::request::Request;
 use self::symbols::{Held, Users};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
-use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
+use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
     Incoming, SessionKey,
@@ -185,6 +185,7 @@ impl Gateway for TradesGateway {
             Ok(identity) => identity,
             Err(refusal) if tokens.required => {
                 self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
                 accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }
@@ -235,6 +236,7 @@ impl Gateway for TradesGateway {
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
+            core.set_refusal(key, Refusal::Expired.label());
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
             core.set_deadline(key, client.token_end.due_us(core.now()));

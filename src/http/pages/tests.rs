@@ -10,6 +10,7 @@ pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
     ];
     let build = Build {
         version: "1.2.3",
+        commit: "c0ffee",
         gateway: "levels",
         features: "nats".to_owned(),
     };

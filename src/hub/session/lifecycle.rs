@@ -25,6 +25,7 @@ pub(in crate::hub) struct Opening {
     pub(in crate::hub) greeted: Greeted,
     pub(in crate::hub) outbound_per_second: Option<u32>,
     pub(in crate::hub) user: Option<Box<str>>,
+    pub(in crate::hub) refusal: Option<&'static str>,
     /// When the first ping is due; `None`: none is sent.
     pub(in crate::hub) first_ping_at: Option<u64>,
 }
@@ -108,6 +109,11 @@ impl Session {
         self.queue.control(now)
     }
 
+    /// Why the handshake is refused, for the log.
+    pub(in crate::hub) fn set_refusal(&mut self, refusal: &'static str) {
+        self.cold.record.refusal = Some(refusal);
+    }
+
     /// The status that refused the handshake, for the log.
     pub(in crate::hub) fn set_status(&mut self, status: u16) {
         self.cold.record.code = Some(status);
@@ -125,6 +131,7 @@ impl Session {
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
         }
         cold.record.user = opening.user;
+        cold.record.refusal = opening.refusal;
         cold.timers.stop(Timer::Handshake);
         if let Some(at) = opening.first_ping_at {
             cold.timers.set(Timer::Ping, at);

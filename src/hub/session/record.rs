@@ -18,6 +18,8 @@ pub(super) struct Record {
     path: Box<str>,
     /// Who it is, where the gateway told.
     pub(super) user: Option<Box<str>>,
+    /// Why it was refused, where that is known more exactly than by the reason of the close.
+    pub(super) refusal: Option<&'static str>,
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
     pub(super) code: Option<u16>,
@@ -33,6 +35,7 @@ impl Record {
             client: peer.client(),
             path: Box::default(),
             user: None,
+            refusal: None,
             accepted: now,
             code: None,
             bytes_in: 0,
@@ -60,6 +63,7 @@ impl Record {
             peer: self.peer,
             client: self.client,
             user: self.user.take(),
+            refusal: self.refusal,
             path: std::mem::take(&mut self.path),
             reason,
             code: self.code,

@@ -159,14 +159,15 @@ const OWN: &[Setting] = &[
     Setting::new(
         HEADING,
         "acl",
-        Kind::Text,
+        Kind::Path,
         "",
-        "JSON file with the names and patterns of each role; replaces the built-in table",
+        "JSON file with the names and patterns of each role",
     )
     .more(
-        "--print-acl prints the table in force, in the same form. SIGHUP reads the file again; a \
-        broken file leaves the table unchanged.",
-    ),
+        "Replaces the built-in table. --print-acl prints the table in force, in the same form. \
+         SIGHUP reads the file again; a broken file leaves the table unchanged.",
+    )
+    .in_short_help(),
 ];
 
 /// As the contract has them.

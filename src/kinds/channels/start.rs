@@ -14,7 +14,7 @@ use crate::gateways::channels::{
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::redis::{question, shown_address, source_settings, wishes};
+use crate::kinds::redis::{question, shown_address, source_error, source_settings, wishes};
 use crate::kinds::reload::{self, AclFile, check_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Reload, RunError, say};
 use crate::settings::Checked;
@@ -36,8 +36,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let shown = shown_address(&redis);
     let question = question(&redis, wishes(&gateway_settings.acl));
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
-        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {

@@ -30,18 +30,24 @@ pub(super) const OWN: &[Setting] = &[
         "lobby-url",
         Kind::Form(&SERVICE),
         "http://lobby:8000",
-        "Service for lobby.*, role.* and sessions of measurement.*",
+        "Service for lobby.* and role.*",
     )
-    .more("A path in the URL of a service is kept, without slashes at the end.")
-    .original_env(&["LOBBY_URL"]),
+    .more(
+        "Also for sessions of measurement.*. A path in the URL of a service is kept, without \
+         slashes at the end.",
+    )
+    .original_env(&["LOBBY_URL"])
+    .in_short_help(),
     Setting::new(
         SERVICES,
         "measurement-url",
         Kind::Form(&SERVICE),
         "http://measurement:8000",
-        "Service for jobs of measurement.* and for analysis.*",
+        "Service for measurement jobs",
     )
-    .original_env(&["MEASUREMENT_URL"]),
+    .more("For jobs and audio of measurement.*, and for analysis.*.")
+    .original_env(&["MEASUREMENT_URL"])
+    .in_short_help(),
     Setting::new(
         SERVICES,
         "simulation-url",
@@ -49,7 +55,8 @@ pub(super) const OWN: &[Setting] = &[
         "http://simulation:8000",
         "Service for simulation.*",
     )
-    .original_env(&["SIMULATION_URL"]),
+    .original_env(&["SIMULATION_URL"])
+    .in_short_help(),
     Setting::new(
         SERVICES,
         "upstream-ca-file",
@@ -65,7 +72,8 @@ pub(super) const OWN: &[Setting] = &[
         "Required value of X-Internal-Token for /internal/broadcast",
     )
     .more("Empty: nobody can push.")
-    .original_env(&["INTERNAL_AUTH_TOKEN"]),
+    .original_env(&["INTERNAL_AUTH_TOKEN"])
+    .in_short_help(),
     Setting::new(
         SERVICES,
         "http-timeout-s",

@@ -214,7 +214,7 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
     let config = trust::client_config(ca_file);
     config
         .map(|config| Arc::new(config.with_no_client_auth()))
-        .map_err(|error| RunError::Settings(format!("TLS to services: {error}")))
+        .map_err(|error| RunError::Settings(format!("--upstream-ca-file: {error}")))
 }
 
 fn proxy_settings(

@@ -12,13 +12,14 @@ pub(super) const OF_LEVELS: &[Setting] = &[Setting::new(
     "relay",
     Kind::Form(&relay::FORM),
     "",
-    "Relay another NATS subject: the last message under KEY; may be repeated",
+    "Relay another NATS subject under KEY; may be repeated",
 )
 .more(
-    "stream defaults to the stream that holds the subject; weirgate waits for the stream and \
+    "Clients get the last message of the subject. stream defaults to the stream that holds the subject; weirgate waits for the stream and \
         never creates the stream. durable defaults to gateway_KEY. In the environment, several \
         relays are separated by spaces.",
-)];
+)
+.in_short_help()];
 
 pub(super) const OF_BOTH: &[Setting] = &[
     Setting::new(
@@ -48,14 +49,16 @@ pub(super) const OF_DEMO: &[Setting] = &[
         (1, 1000),
         "10",
         "Price levels in each message",
-    ),
+    )
+    .in_short_help(),
     Setting::new(
         MARKET,
         "rate-hz",
         Kind::number(Unit::Hertz, (1, 10_000)),
         "4",
         "Messages a second",
-    ),
+    )
+    .in_short_help(),
     Setting::count(
         MARKET,
         "seed",
@@ -67,6 +70,6 @@ pub(super) const OF_DEMO: &[Setting] = &[
 
 pub(super) const DEMO_CHANGES: &[Change] = &[("listen", |row| {
     row.default("127.0.0.1").more(
-        "By default only this machine reaches the demo; 0.0.0.0 opens the demo to the network.",
+        "May be repeated. By default only this machine reaches the demo; 0.0.0.0 opens the demo to the network.",
     )
 })];

@@ -1,6 +1,5 @@
 //! Puts the levels gateway together, on whichever source.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::DEMO;
@@ -12,7 +11,6 @@ use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJ
 use crate::gateways::{LevelsGateway, LevelsPath};
 use crate::http::page;
 use crate::hub::{FrameBytes, TopicName};
-use crate::listening::ListenAddr;
 use crate::run::{CommonSettings, Listening, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
 use crate::sources::Source;
@@ -34,19 +32,12 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
     })
 }
 
-/// What the demo says at the start: what to open. An address that stands for all is shown as
-/// `localhost`.
+/// What the demo says at the start: what to open.
 fn welcome(listening: &Listening) -> String {
-    let tcp = listening.addrs.iter().find_map(|addr| match addr {
-        ListenAddr::Tcp(addr) => Some(addr),
-        ListenAddr::Unix(_) => None,
-    });
-    let is_elsewhere = |addr: &&SocketAddr| !addr.ip().is_unspecified() && !addr.ip().is_loopback();
-    let url = |scheme: &str, path: &str| match tcp.filter(is_elsewhere) {
-        Some(addr) => format!("{scheme}://{addr}{path}"),
-        None => listening.url(scheme, path),
-    };
-    let (page, websocket) = (url("http", "/"), url("ws", "/ws/stream"));
+    let (page, websocket) = (
+        listening.url("http", "/"),
+        listening.url("ws", "/ws/stream"),
+    );
     format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
 }
 
@@ -168,13 +159,17 @@ fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::hub::FeedStats;
+    use crate::listening::ListenAddr;
     use crate::telemetry::{Build, Telemetry};
 
     fn listening(addrs: Vec<ListenAddr>) -> Listening {
         let build = Build {
             version: "0",
+            commit: "c0ffee",
             gateway: "demo",
             features: String::new(),
         };
@@ -192,6 +187,7 @@ mod tests {
             ("127.0.0.1:8000", "http://localhost:8000/\n"),
             ("[::]:80", "http://localhost:80/\n"),
             ("10.0.0.1:80", "http://10.0.0.1:80/\n"),
+            ("127.0.0.2:80", "http://127.0.0.2:80/\n"),
             ("[fd00::1]:80", "http://[fd00::1]:80/\n"),
         ] {
             let addr = listen.parse::<SocketAddr>().expect("an address");

@@ -49,6 +49,7 @@ const OWN: &[Setting] = &[
         user together.",
     )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
+    .in_short_help()
     .limit(
         "an error, and the request adds nothing",
         Shows::Elsewhere("the response to `subscribe`"),
@@ -90,7 +91,11 @@ const CHANGES: &[Change] = &[
         row.default("8080").original_env(&["WS_PORT"]).more("")
     }),
     ("redis-url", |row| {
-        row.help("URL of Redis; required unless --redis-sentinels is set; rediss:// uses TLS")
+        row.help("URL of Redis; required unless --redis-sentinels is set")
+            .more(
+                "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; shown without the \
+                 password.",
+            )
     }),
     ("require-auth", |row| {
         row.more(

@@ -12,7 +12,7 @@ use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::redis::{question, shown_address, source_settings};
+use crate::kinds::redis::{question, shown_address, source_error, source_settings};
 use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
@@ -37,8 +37,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         ..RedisNeeds::default()
     };
     let question = question(&redis, needs);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
-        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
     interest.subscribe(Subscription::pattern(PATTERN));
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {

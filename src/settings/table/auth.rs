@@ -14,6 +14,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("By default tokens are ignored.")
     .original_env(&["REQUIRE_AUTH"])
+    .in_short_help()
     .part(Part::RequireAuth),
     Setting::new(
         Heading::TOKENS,
@@ -32,6 +33,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Secret of HS256 tokens; 32 bytes or more",
     )
     .original_env(&["JWT_SECRET"])
+    .in_short_help()
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,
@@ -46,7 +48,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::TOKENS,
         "jwt-jwks-file",
-        Kind::Text,
+        Kind::Path,
         "",
         "File with a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )

@@ -13,7 +13,8 @@ pub(super) static ROWS: &[Setting] = &[
         "",
         "Origins of web pages that may connect; empty or * for any",
     )
-    .more("In the form of browsers, separated by commas: https://example.com,http://a:8080."),
+    .more("In the form of browsers, separated by commas: https://example.com,http://a:8080.")
+    .in_short_help(),
     Setting::count(
         Heading::CLIENTS,
         "connections-max",
@@ -26,7 +27,8 @@ pub(super) static ROWS: &[Setting] = &[
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
-    ),
+    )
+    .in_short_help(),
     Setting::count(
         Heading::CLIENTS,
         "connections-per-ip-max",
@@ -69,7 +71,7 @@ pub(super) static ROWS: &[Setting] = &[
         "trusted-proxies",
         Kind::Networks,
         "",
-        "Proxies with a trusted X-Forwarded-For; * for any",
+        "Proxies with a trusted X-Forwarded-For",
     )
     .more(
         "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
@@ -77,7 +79,8 @@ pub(super) static ROWS: &[Setting] = &[
             X-Forwarded-For outside of this list. With * the client's address is the right-most \
             of all; use * only if no other program reaches the port.",
     )
-    .original_env(&["FORWARDED_ALLOW_IPS"]),
+    .original_env(&["FORWARDED_ALLOW_IPS"])
+    .in_short_help(),
     Setting::ms(
         Heading::CLIENTS,
         "handshake-timeout-ms",

@@ -10,13 +10,14 @@ pub(super) static ROWS: &[Setting] = &[
         "listen",
         Kind::Form(&LISTEN),
         "0.0.0.0",
-        "Address to listen on, or unix:PATH for a unix socket; repeatable",
+        "Address to listen on, or unix:PATH",
     )
     .more(
-        "[::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A unix socket is for \
-         a proxy on the same machine: nginx or HAProxy. In the environment: addresses separated by \
-         spaces or commas.",
-    ),
+        "May be repeated. [::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A \
+         unix socket is for a proxy on the same machine: nginx or HAProxy. In the environment: \
+         addresses separated by spaces or commas.",
+    )
+    .in_short_help(),
     Setting::new(
         Heading::LISTENING,
         "port",
@@ -25,7 +26,8 @@ pub(super) static ROWS: &[Setting] = &[
         "Port for WebSocket and HTTP",
     )
     .more("PORT is read when GATEWAY_PORT is not set.")
-    .original_env(&["GATEWAY_PORT", "PORT"]),
+    .original_env(&["GATEWAY_PORT", "PORT"])
+    .in_short_help(),
     Setting::new(
         Heading::LISTENING,
         "reuse-port",
@@ -73,10 +75,11 @@ pub(super) static ROWS: &[Setting] = &[
         "admin-addr",
         Kind::Form(&ADMIN),
         "",
-        "Address for /metrics, /stats, /ready and /internal/*, off the public port",
+        "Address of its own for /metrics, /stats, /ready, /internal/*",
     )
     .more(
         "This address responds even while the event loop hangs. Unset: these pages are on the \
         public port.",
-    ),
+    )
+    .in_short_help(),
 ];

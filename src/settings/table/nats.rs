@@ -14,6 +14,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
     .original_env(&["NATS_URL"])
+    .in_short_help()
     .part(Part::Nats),
     Setting::new(
         Heading::NATS,
@@ -105,6 +106,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Use ephemeral consumers, so every replica gets every message",
     )
     .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
+    .in_short_help()
     .part(Part::Nats),
     Setting::count(
         Heading::NATS,

@@ -12,17 +12,23 @@ pub(super) static ROWS: &[Setting] = &[
         "log-format",
         Kind::Choice(&["text", "json"]),
         "text",
-        "text for people, or json with one object per line; on standard output",
-    ),
+        "Log lines as text or as JSON objects",
+    )
+    .more("On standard output. Text is short and coloured in a terminal, unless NO_COLOR is set.")
+    .in_short_help(),
     Setting::new(
         Heading::LOGS,
         "log-filter",
         Kind::LogFilter,
         "info",
-        "Level of log lines: error, warn, info, debug, trace, off, or directives",
+        "Level of log lines, such as warn, or directives",
     )
-    .more("Directives are separated by commas, such as info,weirgate::http=debug.")
-    .original_env(&["RUST_LOG"]),
+    .more(
+        "Levels: error, warn, info, debug, trace, off. Directives are separated by commas, such as \
+         info,weirgate::http=debug.",
+    )
+    .original_env(&["RUST_LOG"])
+    .in_short_help(),
     Setting::new(
         Heading::LOGS,
         "log-filter-file",
@@ -80,7 +86,8 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "At a stop: spread the closes over this time",
     )
-    .more("Clients then do not all reconnect to the next instance in the same moment."),
+    .more("Clients then do not all reconnect to the next instance in the same moment.")
+    .in_short_help(),
     Setting::ms(
         Heading::LIFECYCLE,
         "stop-timeout-ms",

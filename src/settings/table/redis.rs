@@ -9,10 +9,14 @@ pub(super) static ROWS: &[Setting] = &[
         "redis-url",
         Kind::OptionalUrl(&["redis", "rediss"]),
         "",
-        "URL of Redis; overrides --redis-host and --redis-port; rediss:// uses TLS",
+        "URL of Redis; rediss:// uses TLS",
     )
-    .more("redis://USER:PASSWORD@HOST:PORT/DATABASE; shown without the password.")
+    .more(
+        "Overrides --redis-host and --redis-port. redis://USER:PASSWORD@HOST:PORT/DATABASE; shown \
+         without the password.",
+    )
     .original_env(&["REDIS_URL"])
+    .in_short_help()
     .part(Part::Redis),
     Setting::new(
         Heading::REDIS,
@@ -57,7 +61,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::REDIS,
         "redis-ca-file",
-        Kind::Text,
+        Kind::Path,
         "",
         "PEM file with the certificates to trust for rediss://; empty: the system's",
     )

@@ -115,7 +115,7 @@ fn sign(key: &KeyPair, nonce: &[u8]) -> Vec<u8> {
 
 /// A file as `nsc` writes it: the JWT and the seed, each between lines of dashes.
 fn creds(path: &Path) -> io::Result<Login> {
-    let text = read(path)?;
+    let text = read("credentials file", path)?;
     let is_mark = |line: &str| line.starts_with("---");
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> = lines.collect();
@@ -132,7 +132,7 @@ fn creds(path: &Path) -> io::Result<Login> {
 }
 
 fn nkey(path: &Path) -> io::Result<Login> {
-    let text = read(path)?;
+    let text = read("nkey file", path)?;
     // Tools write the seed alone, or with comments around it.
     let seed = text.lines().map(str::trim).find(|l| l.starts_with("SU"));
     let key = seed.and_then(|seed| KeyPair::from_seed(seed).ok());
@@ -140,8 +140,13 @@ fn nkey(path: &Path) -> io::Result<Login> {
     Ok(Login::Nkey(key))
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+/// Reads a file; an error says `what` it is, because settings name several.
+fn read(what: &str, path: &Path) -> io::Result<String> {
+    let named = |error: io::Error| {
+        let error = unreadable(path, &error);
+        io::Error::new(error.kind(), format!("{what} {error}"))
+    };
+    fs::read_to_string(path).map_err(named)
 }
 
 pub(super) fn unreadable(path: &Path, error: &io::Error) -> io::Error {

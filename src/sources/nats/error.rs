@@ -35,7 +35,7 @@ pub enum NatsError {
         reason: String,
     },
     /// The settings: a file with credentials or certificates.
-    #[error("cannot go to NATS: {source}; check the files that NATS settings name")]
+    #[error("cannot go to NATS: {source}; check the setting that names this file")]
     File {
         /// Which file, and what is wrong with it.
         source: io::Error,

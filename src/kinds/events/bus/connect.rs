@@ -131,7 +131,13 @@ fn redis(
     use crate::sources::redis::{Endpoint, RedisError, RedisPublisher, RedisSettings, RedisSource};
     use crate::telemetry::BusStatus;
 
-    let wrong = |error: RedisError| RunError::Settings(format!("--events-bus: {error}"));
+    let wrong = |error: RedisError| {
+        let flag = match error {
+            RedisError::NobodyTrusted(_) => "events-bus-ca",
+            _ => "events-bus",
+        };
+        RunError::Settings(format!("--{flag}: {error}"))
+    };
     let server = Endpoint::parse(address.urls.expose()).map_err(wrong)?;
     let mut settings = RedisSettings::new(server);
     settings.tls_ca_file.clone_from(&address.ca);

@@ -42,7 +42,8 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
         "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, tls:// \
          for TLS, several NATS servers with commas between them; shown without the secret. Empty: \
          a push reaches the devices of this instance only.",
-    ),
+    )
+    .in_short_help(),
     Setting::new(
         BUS,
         "events-bus-name",

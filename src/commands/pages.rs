@@ -1,0 +1,227 @@
+//! `weirgate completions` and `weirgate man`: made from the command line, so that neither can name
+//! a flag that is not there.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+
+use super::Program;
+use super::line::{For, command};
+use crate::build_info::VERSION;
+
+/// Shells with completions.
+pub(super) const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+/// Signals, for gateways.
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "Stop: close all clients as --drain-delay-ms, --drain-ms and --stop-timeout-ms say, then exit. \
+         A second signal ends the process at once.",
+    ),
+    (
+        "SIGHUP",
+        "Read again the files that the settings name: keys of tokens, the table of roles, the log \
+         filter. No client is closed.",
+    ),
+];
+
+const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "Help, a good check, or the end after a signal."),
+    (
+        "1",
+        "A failure: the address is in use, or the health check failed.",
+    ),
+    ("2", "Wrong settings or wrong use."),
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("WEIRGATE_GATEWAY", "The command if none is given."),
+    (
+        "WEIRGATE_*",
+        "Every setting: --log-format is WEIRGATE_LOG_FORMAT. Some settings have other names too, \
+         shown as [env: ...]. Precedence, highest first: flag, [env: ...], WEIRGATE_*, default. An \
+         empty value is unset.",
+    ),
+    (
+        "NO_COLOR",
+        "If set and not empty: no colours in a terminal.",
+    ),
+];
+
+/// A manual page.
+struct Page {
+    /// Such as `weirgate-levels`.
+    name: String,
+    command: Command,
+    is_gateway: bool,
+}
+
+/// Files to write, for `weirgate man --dir`.
+#[derive(Debug)]
+pub struct PageFiles {
+    dir: PathBuf,
+    /// Names and texts.
+    files: Vec<(String, Vec<u8>)>,
+}
+
+/// A file or the directory could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct PageFileError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl PageFiles {
+    /// Makes the directory if it is missing, and writes all files.
+    ///
+    /// # Errors
+    /// The first that the system refuses.
+    pub fn write(&self) -> Result<(), PageFileError> {
+        let refused = |path: &PathBuf, error| PageFileError {
+            path: path.clone(),
+            error,
+        };
+        fs::create_dir_all(&self.dir).map_err(|error| refused(&self.dir, error))?;
+        for (name, text) in &self.files {
+            let path = self.dir.join(name);
+            fs::write(&path, text).map_err(|error| refused(&path, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The completions of this shell; `None` if there are none for it.
+pub(super) fn completions(program: &Program, shell: &str) -> Option<String> {
+    let shell = SHELLS.into_iter().find(|one| one.to_string() == shell)?;
+    let mut text = Vec::new();
+    let mut line = command(program, For::Completions);
+    clap_complete::generate(shell, &mut line, program.name, &mut text);
+    // All words of the command line are text.
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The manual page of this name, with or without the program's name in front.
+///
+/// # Errors
+/// There is none: the names that there are.
+pub(super) fn page(program: &Program, name: &str) -> Result<String, String> {
+    let pages = pages(program);
+    let full = format!("{}-{name}", program.name);
+    match pages
+        .iter()
+        .find(|page| page.name == name || page.name == full)
+    {
+        Some(page) => Ok(String::from_utf8_lossy(&page.text(program)).into_owned()),
+        None => {
+            let names: Vec<_> = pages.iter().map(|page| page.name.as_str()).collect();
+            Err(format!("no page {name:?}; allowed: {}", names.join(", ")))
+        }
+    }
+}
+
+/// All manual pages as files of this directory.
+pub(super) fn files(program: &Program, dir: &OsStr) -> PageFiles {
+    let pages = pages(program);
+    let file = |page: &Page| (format!("{}.1", page.name), page.text(program));
+    PageFiles {
+        dir: dir.into(),
+        files: pages.iter().map(file).collect(),
+    }
+}
+
+/// A page for the program and for each command.
+fn pages(program: &Program) -> Vec<Page> {
+    let mut root = command(program, For::Arguments).disable_help_subcommand(true);
+    root.build();
+    let mut pages = Vec::new();
+    add(program, &root, &mut pages);
+    pages
+}
+
+fn add(program: &Program, command: &Command, pages: &mut Vec<Page>) {
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name());
+    let is_gateway = program.gateway(command.get_name()).is_some();
+    pages.push(Page {
+        name: name.to_owned(),
+        command: command.clone(),
+        is_gateway,
+    });
+    for inner in command.get_subcommands() {
+        add(program, inner, pages);
+    }
+}
+
+impl Page {
+    fn text(&self, program: &Program) -> Vec<u8> {
+        let words = self.command.get_bin_name().unwrap_or(program.name);
+        // Sixty flags are no synopsis.
+        let command = match self.is_gateway {
+            true => self
+                .command
+                .clone()
+                .override_usage(format!("{words} [OPTIONS]")),
+            false => self.command.clone(),
+        };
+        let has_commands = command.has_subcommands();
+        let manual = format!("{} manual", program.name);
+        let man = Man::new(command)
+            // An empty one would be no argument, and the next would be the date.
+            .date(" ")
+            .source(format!("{} {VERSION}", program.name))
+            .manual(manual);
+        let mut text = Vec::new();
+        // Writing into a Vec does not fail.
+        let _ = man.render_title(&mut text);
+        let _ = man.render_name_section(&mut text);
+        let _ = man.render_synopsis_section(&mut text);
+        let _ = man.render_description_section(&mut text);
+        let _ = man.render_options_section(&mut text);
+        if has_commands {
+            let _ = man.render_subcommands_section(&mut text);
+        }
+        let _ = self.sections(program).to_writer(&mut text);
+        text
+    }
+
+    /// What the command line does not say of itself.
+    fn sections(&self, program: &Program) -> Roff {
+        let mut roff = Roff::new();
+        if self.is_gateway {
+            section(&mut roff, "SIGNALS", SIGNALS);
+        }
+        section(&mut roff, "ENVIRONMENT", ENVIRONMENT);
+        section(&mut roff, "EXIT STATUS", EXIT_STATUS);
+        if self.name == program.name {
+            roff.control("SH", ["EXAMPLES"]);
+            roff.control("nf", []);
+            let lines = program.start_with.lines();
+            for line in lines.take_while(|line| !line.is_empty()) {
+                roff.text([roman(line)]);
+            }
+            roff.control("fi", []);
+        } else {
+            roff.control("SH", ["SEE ALSO"]);
+            roff.text([roman(format!("{}(1)", program.name))]);
+        }
+        roff
+    }
+}
+
+fn section(roff: &mut Roff, title: &str, entries: &[(&str, &str)]) {
+    roff.control("SH", [title]);
+    for (name, text) in entries {
+        roff.control("TP", []);
+        roff.text([roman(*name)]);
+        roff.text([roman(*text)]);
+    }
+}
