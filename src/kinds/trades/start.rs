@@ -8,7 +8,7 @@ use super::pages::{Numbers, health_route, upgrade_required};
 use crate::auth::Authenticator;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
-use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
@@ -47,6 +47,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
+    let metrics = metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = checked.unless_0("stats-log-interval-ms");
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
@@ -59,7 +60,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))
-        .metrics(metrics(&stats))
+        .metrics(metrics)
         .reloads(reload::keys(keys))
         .run(clock, |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
@@ -75,6 +76,10 @@ fn gateway_settings(
     common: &CommonSettings,
     authenticator: Authenticator,
 ) -> TradesGatewaySettings {
+    let candles = CandleSettings {
+        grace_ms: checked.number("candle-grace-ms"),
+        pairs_max: checked.number("candle-pairs-max"),
+    };
     TradesGatewaySettings {
         server_id: server_id(),
         symbols_max: checked.number("symbols-max"),
@@ -82,6 +87,7 @@ fn gateway_settings(
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
         authenticator,
+        candles: checked.switch("candles").then_some(candles),
     }
 }
 
@@ -91,12 +97,35 @@ fn server_id() -> String {
     format!("ws-gateway-{random:08x}")
 }
 
-fn metrics(stats: &Arc<TradesStats>) -> Vec<GatewayMetric> {
+fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
     let held = Arc::clone(stats);
     let subscriptions = GatewayMetric::Number(
         &names::SUBSCRIPTIONS,
         Box::new(move || held.subscriptions()),
     );
     let access = access_metrics(&stats.access);
-    [subscriptions].into_iter().chain(access).collect()
+    let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
+    let candles = candles.into_iter().flatten();
+    [subscriptions]
+        .into_iter()
+        .chain(access)
+        .chain(candles)
+        .collect()
+}
+
+/// What there is with candles only.
+fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
+    let [pairs, dropped, limited] = [(); 3].map(|()| Arc::clone(&stats.candles));
+    [
+        GatewayMetric::Number(&names::CANDLE_PAIRS, Box::new(move || pairs.pairs())),
+        GatewayMetric::Number(&names::CANDLE_PAIRS_MAX, Box::new(move || pairs_max as u64)),
+        GatewayMetric::ByLabel(
+            &names::CANDLE_TRADES_DROPPED,
+            Box::new(move || dropped.dropped().collect()),
+        ),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTIONS_LIMITED,
+            Box::new(move || vec![("candle_pairs", limited.limited())]),
+        ),
+    ]
 }
