@@ -11,6 +11,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     Interest,
 };
+use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
@@ -49,7 +50,11 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .source(source, status)
-        .routes(move |telemetry| vec![health_route(telemetry, clock)])
+        .routes(move |telemetry| {
+            let mut routes = client_files::routes(ClientModule::Channels);
+            routes.push(health_route(telemetry, clock));
+            routes
+        })
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock);
         }))

@@ -9,6 +9,7 @@ use crate::auth::Authenticator;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::redis::{shown_address, source_settings};
@@ -54,7 +55,11 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .source(source, status)
-        .routes(|telemetry| vec![health_route(telemetry)])
+        .routes(|telemetry| {
+            let mut routes = client_files::routes(ClientModule::Trades);
+            routes.push(health_route(telemetry));
+            routes
+        })
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
         .stats_head(Box::new(move |telemetry, object| {
