@@ -11,7 +11,7 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
-COPY clients/js/*.js clients/js/*.d.ts /clients/js/
+COPY clients/js /clients/js
 COPY examples /examples
 COPY loadtest /loadtest
 COPY tests/fuzz /tests/fuzz

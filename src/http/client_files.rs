@@ -28,27 +28,36 @@ const fn types(path: &'static str, text: &'static str) -> File {
     }
 }
 
-/// A module with its types.
-macro_rules! module {
-    ($name:literal) => {
-        [
-            script(
-                concat!("/", $name, ".js"),
-                include_str!(concat!("../../clients/js/", $name, ".js")),
-            ),
-            types(
-                concat!("/", $name, ".d.ts"),
-                include_str!(concat!("../../clients/js/", $name, ".d.ts")),
-            ),
-        ]
-    };
-}
-
-static CORE: [File; 2] = module!("weirgate");
-static SESSION: [File; 2] = module!("session");
-static TRADES: [File; 2] = module!("trades");
-static CHANNELS: [File; 2] = module!("channels");
-static EVENTS: [File; 2] = module!("events");
+// Each with its types.
+static CORE: [File; 2] = [
+    script("/weirgate.js", include_str!("../../clients/js/weirgate.js")),
+    types(
+        "/weirgate.d.ts",
+        include_str!("../../clients/js/weirgate.d.ts"),
+    ),
+];
+static SESSION: [File; 2] = [
+    script("/session.js", include_str!("../../clients/js/session.js")),
+    types(
+        "/session.d.ts",
+        include_str!("../../clients/js/session.d.ts"),
+    ),
+];
+static TRADES: [File; 2] = [
+    script("/trades.js", include_str!("../../clients/js/trades.js")),
+    types("/trades.d.ts", include_str!("../../clients/js/trades.d.ts")),
+];
+static CHANNELS: [File; 2] = [
+    script("/channels.js", include_str!("../../clients/js/channels.js")),
+    types(
+        "/channels.d.ts",
+        include_str!("../../clients/js/channels.d.ts"),
+    ),
+];
+static EVENTS: [File; 2] = [
+    script("/events.js", include_str!("../../clients/js/events.js")),
+    types("/events.d.ts", include_str!("../../clients/js/events.d.ts")),
+];
 
 /// The files of a client: its module and those that the module imports.
 fn files(client: ClientModule) -> impl Iterator<Item = &'static File> {
