@@ -224,6 +224,29 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
     },
     Fixed {
+        what: "Pairs of a symbol and an interval whose candles are closed or shown in one turn because their time has \
+            come",
+        value: "256",
+        beyond: "the rest waits for the next turn",
+        shows: Shows::Metric(names::LOOP_TURNS),
+        code: (
+            "src/gateways/trades/candles/mod.rs",
+            "DUE_PAIRS_MAX: usize = 256;",
+        ),
+        test: "tests/trades_gateway/candles.rs::many_candles_that_end_together_are_closed_over_several_turns",
+    },
+    Fixed {
+        what: "How far ahead of the clock the timestamp of a trade may be, for candles",
+        value: "10 s",
+        beyond: "the trade is in no candle",
+        shows: Shows::Metric(names::CANDLE_TRADES_DROPPED),
+        code: (
+            "src/gateways/trades/candles/mod.rs",
+            "EARLY_MS_MAX: i64 = 10_000;",
+        ),
+        test: "tests/trades_gateway/candles.rs::trades_from_the_future_and_unreadable_ones_are_counted_and_in_no_candle",
+    },
+    Fixed {
         what: "Time of one turn for accepting and for clients that cost little, and as much for the others",
         value: "2 ms",
         beyond: "the others are read in the next turn",

@@ -425,6 +425,30 @@ fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
 }
 
 #[test]
+fn many_candles_that_end_together_are_closed_over_several_turns() {
+    const SYMBOLS: usize = 300;
+    let settings = TradesGatewaySettings {
+        symbols_max: SYMBOLS,
+        ..with_candles(3 * SYMBOLS)
+    };
+    let mut bench = Bench::new(settings, Limits::default());
+    let key = bench.client();
+    for n in 0..SYMBOLS {
+        bench.watch(key, &format!(r#"["S{n}"]"#), "1s");
+    }
+    for n in 0..SYMBOLS {
+        bench.trade(&format!("S{n}"), 0, "1");
+    }
+    assert_eq!(bench.candles(key).len(), SYMBOLS);
+    bench.advance(3 * SECOND);
+    assert_eq!(bench.candles(key).len(), 256, "one turn");
+    let now = bench.world.now.mono_us;
+    assert!(bench.world.hub.poll_timeout().expect("the rest") <= now);
+    bench.advance(0);
+    assert_eq!(bench.candles(key).len(), SYMBOLS - 256);
+}
+
+#[test]
 fn nothing_is_due_while_nobody_watches_and_nothing_is_kept_of_who_has_gone() {
     let mut bench = Bench::usual();
     for round in 0..20 {

@@ -45,6 +45,9 @@ const EARLY_MS_MAX: i64 = 10_000;
 /// Between two looks for symbols that nobody needs, while there is no room for a new one.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
+/// Pairs that are looked at in one turn: at the end of a minute all are due.
+const DUE_PAIRS_MAX: usize = 256;
+
 /// Settings of [`Candles`].
 #[derive(Clone, Debug)]
 pub struct CandleSettings {
@@ -207,7 +210,7 @@ impl Candles {
         for interval in Interval::ALL {
             let pair = Pair { slot, interval };
             self.close(now, pair, out);
-            self.add(pair, &trade);
+            self.add(now, pair, &trade);
             self.show(now, pair, out);
         }
         self.forget_if_unused(slot);
@@ -280,12 +283,14 @@ impl Candles {
         self.due.first().map(|(due_us, _)| *due_us)
     }
 
-    /// Closes candles whose time is over, and shows running ones that have changed.
+    /// Closes candles whose time is over, and shows running ones that have changed. What is left of
+    /// them is due at once.
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Update>) {
-        while let Some(&(due_us, pair)) = self.due.first() {
-            if due_us > now.mono_us {
+        for _ in 0..DUE_PAIRS_MAX {
+            let due = self.due.first().copied();
+            let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= now.mono_us) else {
                 return;
-            }
+            };
             self.due.pop_first();
             if let Some(watch) = self.watch_of(pair) {
                 watch.due_us = None;
@@ -326,9 +331,10 @@ impl Candles {
         slot
     }
 
-    fn add(&mut self, pair: Pair, trade: &Trade) {
+    fn add(&mut self, now: Now, pair: Pair, trade: &Trade) {
+        let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot as usize];
-        match symbol.series[pair.interval as usize].add(trade) {
+        match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
             Ok(is_running) => {
                 if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
                     watch.is_changed |= is_running;

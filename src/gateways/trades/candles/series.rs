@@ -15,7 +15,7 @@ pub(super) struct Series {
     /// Oldest first. Few: an interval takes at least a second, and both the grace time and the
     /// time by which a trade may be early are bounded.
     candles: Vec<Candle>,
-    /// Candles that begin before this moment are closed.
+    /// End of the newest closed candle: a clock that is set back does not open it again.
     closed_until_ms: i64,
 }
 
@@ -30,24 +30,27 @@ impl Series {
 
     /// Closes the next candle that ended at `horizon_ms` or before; the oldest comes first.
     pub(super) fn close(&mut self, horizon_ms: i64) -> Option<Candle> {
-        // Kept beside the candles: without it, a clock that is set back would open a closed candle
-        // again.
-        let until = self.interval.start_of(horizon_ms);
-        self.closed_until_ms = self.closed_until_ms.max(until);
-        let oldest = self.candles.first()?;
-        (oldest.start_ms < self.closed_until_ms).then(|| self.candles.remove(0))
+        let end_ms = self.next_end_ms().filter(|end_ms| *end_ms <= horizon_ms)?;
+        self.closed_until_ms = end_ms;
+        Some(self.candles.remove(0))
     }
 
-    /// Adds a trade to its candle; whether that is the newest one.
-    pub(super) fn add(&mut self, trade: &Trade) -> Result<bool, Late> {
+    /// Adds a trade to its candle, unless that ended at `horizon_ms` or before; whether that is the
+    /// newest one.
+    pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<bool, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
-        if start_ms < self.closed_until_ms {
+        let is_over = start_ms + self.interval.ms() <= horizon_ms;
+        if is_over || start_ms < self.closed_until_ms {
             return Err(Late);
         }
         let place = self.candles.partition_point(|c| c.start_ms < start_ms);
         match self.candles.get_mut(place) {
             Some(candle) if candle.start_ms == start_ms => candle.add(trade),
-            _ => self.candles.insert(place, Candle::new(start_ms, trade)),
+            _ => {
+                // Mostly there is one, and a list would grow to four at once.
+                self.candles.reserve_exact(1);
+                self.candles.insert(place, Candle::new(start_ms, trade));
+            }
         }
         Ok(place + 1 == self.candles.len())
     }

@@ -76,7 +76,7 @@ fn the_earliest_trade_opens_and_the_latest_closes_in_whatever_order_they_come() 
     let mut series = Series::new(Interval::Minute);
     let begin = HOUR_MS;
     for (at_ms, price) in [(20, 5), (10, 7), (30, 3), (10, 8), (30, 4), (25, 9)] {
-        assert_eq!(series.add(&trade(begin + at_ms, price)), Ok(true));
+        assert_eq!(series.add(&trade(begin + at_ms, price), 0), Ok(true));
     }
     let candle = series.running().expect("a candle");
     let message = candle.message("A\"", Interval::Minute, false);
@@ -90,16 +90,27 @@ fn the_earliest_trade_opens_and_the_latest_closes_in_whatever_order_they_come() 
 #[test]
 fn a_closed_candle_is_not_opened_again_though_the_clock_is_set_back() {
     let mut series = Series::new(Interval::Second);
-    assert_eq!(series.add(&trade(HOUR_MS + 500, 1)), Ok(true));
-    assert_eq!(series.add(&trade(HOUR_MS - 1, 1)), Ok(false));
+    assert_eq!(series.add(&trade(HOUR_MS + 500, 1), 0), Ok(true));
+    assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(false));
     assert!(series.close(HOUR_MS - 1).is_none());
     let closed = series.close(HOUR_MS + 1_000).expect("the older one");
     assert_eq!(closed.start_ms, HOUR_MS - 1_000);
     let closed = series.close(HOUR_MS + 1_000).expect("the newer one");
     assert_eq!(closed.start_ms, HOUR_MS);
-    assert!(series.close(HOUR_MS - 60_000).is_none());
-    assert_eq!(series.add(&trade(HOUR_MS + 999, 1)), Err(Late));
-    assert_eq!(series.add(&trade(HOUR_MS + 1_000, 1)), Ok(true));
+    let back = HOUR_MS - 60_000;
+    assert!(series.close(back).is_none());
+    assert_eq!(series.add(&trade(HOUR_MS + 999, 1), back), Err(Late));
+    assert_eq!(series.add(&trade(HOUR_MS + 1_000, 1), back), Ok(true));
+}
+
+#[test]
+fn a_clock_that_was_far_ahead_for_a_moment_costs_the_running_candle_alone() {
+    let mut series = Series::new(Interval::Second);
+    assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
+    let tomorrow = 24 * HOUR_MS;
+    assert!(series.close(tomorrow).is_some());
+    assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), tomorrow), Err(Late));
+    assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), HOUR_MS), Ok(true));
 }
 
 #[test]
