@@ -178,8 +178,7 @@ impl Candles {
     ) -> Self {
         Self {
             settings,
-            // Of a payload; the message that clients get has a level more.
-            json_depth_max: json_depth_max + 1,
+            json_depth_max,
             stats,
             slots: HashMap::default(),
             symbols: Slab::new(),

@@ -140,7 +140,7 @@ fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
         unix_ms: HOUR_MS,
     };
     let mut out = Vec::new();
-    let message = br#"{"type":"trade","data":{"price":1}}"#;
+    let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;
     let mut publish = |candles: &mut Candles, times: usize| {
         for _ in 0..times {
             now = now.plus_us(1_000);

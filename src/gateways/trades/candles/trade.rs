@@ -21,13 +21,8 @@ impl Trade {
     /// Reads the message of a trade as clients get it. A trade without a timestamp happened now.
     /// `None`: no price, or a price or timestamp that is no number.
     pub(super) fn read(message: &[u8], depth_max: usize, now_ms: i64) -> Option<Self> {
-        let data = object_entries(message, depth_max)
-            .ok()?
-            .filter_map(Result::ok)
-            .find(|(key, _)| key == "data")?
-            .1;
         let (mut at, mut price, mut volume) = (None, None, None);
-        for entry in object_entries(data.as_raw_str().as_bytes(), depth_max).ok()? {
+        for entry in object_entries(data_of(message)?, depth_max).ok()? {
             let (key, value) = entry.ok()?;
             match &*key {
                 "timestamp" => at = Some(value).filter(|value| value.as_raw_str() != "null"),
@@ -46,6 +41,17 @@ impl Trade {
             volume: volume.unwrap_or_default(),
         })
     }
+}
+
+/// `data` of the message, whose form is always the same: reading the whole message as JSON too would
+/// cost as much again.
+fn data_of(message: &[u8]) -> Option<&[u8]> {
+    let rest = message.strip_prefix(br#"{"type":"trade","data":"#)?;
+    let behind = br#","timestamp":"#;
+    let end = rest
+        .windows(behind.len())
+        .rposition(|text| text == behind)?;
+    Some(&rest[..end])
 }
 
 /// A number, or a text that is one. `None` also for a number that a decimal cannot hold.
