@@ -44,7 +44,7 @@ const OWN: &[Setting] = &[
     )
     .more(
         "The claim of a token overrides this number, and then counts all connections of the \
-        user together.",
+        user together. Candles of a symbol count once more for each interval.",
     )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .limit(

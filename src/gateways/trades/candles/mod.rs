@@ -48,7 +48,7 @@ const SWEEP_INTERVAL_US: u64 = 1_000_000;
 /// Pairs that are looked at in one turn: at the end of a minute all are due.
 const DUE_PAIRS_MAX: usize = 256;
 
-/// Settings of [`Candles`].
+/// Settings of candles.
 #[derive(Clone, Debug)]
 pub struct CandleSettings {
     /// How long after its end a candle takes trades; then it is closed.
