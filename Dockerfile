@@ -14,7 +14,7 @@ FROM scratch AS source
 COPY Cargo.toml Cargo.lock build.rs /
 COPY src /src
 COPY benches /benches
-COPY clients/js/weirgate.js /clients/js/weirgate.js
+COPY clients/js /clients/js
 COPY examples /examples
 COPY loadtest /loadtest
 COPY tests/fuzz /tests/fuzz

@@ -103,6 +103,8 @@ ROWS = {
          ("max(weirgate_subscribed_names_max{$i})", "limit"), ("max(weirgate_subscribed_patterns_max{$i})", "limit of patterns")),
         ("Changes under way", "Names to subscribe or unsubscribe in Redis, by stage.", "short",
          ("sum by (stage) (weirgate_subscription_changes{$i})", "{{stage}}")),
+        ("Trades that candles lack", "With --candles: late, early or unreadable trades, and those of symbols beyond the limit.", "ops",
+         (rate("weirgate_candle_trades_dropped_total", "reason") + " > 0", "{{reason}}")),
     ],
     "Devices and services (events)": [
         ("Calls of services", "Calls by what came of them, and calls that were not made because the service was away.", "reqps",
@@ -130,7 +132,8 @@ ROWS = {
          ('max(process_open_fds{$i,job=~"$job"} / process_max_fds{$i,job=~"$job"})', "descriptors"),
          ("max(weirgate_frame_bytes_alive{$i} / weirgate_frame_bytes_max{$i})", "frames"),
          ("max(weirgate_bus_queue_messages{$i} / weirgate_bus_queue_messages_max{$i})", "bus queue"),
-         ("max(weirgate_subscribed_name_bytes{$i} / weirgate_subscribed_name_bytes_max{$i})", "bytes of names")),
+         ("max(weirgate_subscribed_name_bytes{$i} / weirgate_subscribed_name_bytes_max{$i})", "bytes of names"),
+         ("max(weirgate_candle_pairs{$i} / weirgate_candle_pairs_max{$i})", "candles")),
         ("Unanswered messages of devices", "Events gateway: bytes that wait or are being answered; at --waiting-bytes-max clients are not read.", "bytes",
          ("weirgate_event_waiting_bytes{$i}", "{{instance}}")),
     ],

@@ -41,6 +41,7 @@ fn shortest_leave(clients: usize) -> Duration {
         json_depth_max: 16,
         origins: Origins::default(),
         authenticator: Authenticator::default(),
+        candles: None,
     };
     let gateway = TradesGateway::new(settings, Arc::default());
     let mut world = World::new(Limits::default(), gateway, 1);

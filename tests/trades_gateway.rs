@@ -2,6 +2,12 @@
 
 mod world;
 
+mod trades_gateway {
+    use super::*;
+
+    mod candles;
+}
+
 use std::sync::Arc;
 
 use weirgate::auth::{Authenticator, KeyRing, KeySet, Origins};
@@ -28,6 +34,7 @@ fn settings(required: bool) -> TradesGatewaySettings {
             keys: KeyRing::new(keys),
             ..Authenticator::default()
         },
+        candles: None,
     }
 }
 

@@ -88,13 +88,13 @@ export class Subscriber extends Session {
   subscriptions = new Set();
 
   subscribe(names, options) {
-    return this.#change("subscribe", this.names(names), options);
+    return this.change("subscribe", this.names(names), options);
   }
 
   unsubscribe(names, options) {
     const gone = this.names(names);
-    for (const name of gone) this.subscriptions.delete(name);
-    return this.#change("unsubscribe", gone, options);
+    this.granted([], gone);
+    return this.change("unsubscribe", gone, options);
   }
 
   ping(options) {
@@ -107,24 +107,31 @@ export class Subscriber extends Session {
   }
 
   opened() {
-    const all = [...this.subscriptions];
-    for (let place = 0; all.length; place += 1) {
-      const names = all.splice(0, this.namesMax);
-      this.#change("subscribe", names, { place, isSafe: false }).catch((error) => {
-        // After a loss the next connection asks again.
-        if (error.code === "refused") this.granted([], names);
-        if (error.code === "timeout") this.emit("error", error);
-      });
+    let place = 0;
+    for (const [group, held] of this.groups()) {
+      for (const all = [...held]; all.length; place += 1) {
+        const names = all.splice(0, this.namesMax);
+        this.change("subscribe", names, { place, isSafe: false }, group).catch((error) => {
+          // After a loss the next connection asks again.
+          if (error.code === "refused") this.granted([], names, group);
+          if (error.code === "timeout") this.emit("error", error);
+        });
+      }
     }
     super.opened();
   }
 
-  granted(names = [], gone = []) {
-    for (const name of names) this.subscriptions.add(name);
-    for (const name of gone) this.subscriptions.delete(name);
+  /** Sets of granted names, each requested apart. */
+  groups() {
+    return [[undefined, this.subscriptions]];
   }
 
-  #change(action, names, options) {
-    return this.ask((requestId) => this.message(action, names, requestId), options);
+  granted(names = [], gone = [], held = this.subscriptions) {
+    for (const name of names) held.add(name);
+    for (const name of gone) held.delete(name);
+  }
+
+  change(action, names, options, group) {
+    return this.ask((requestId) => this.message(action, names, requestId, group), options);
   }
 }

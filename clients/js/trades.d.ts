@@ -1,4 +1,4 @@
-import { SessionEvents, SessionOptions, Subscriber } from "./session.js";
+import { RequestOptions, SessionEvents, SessionOptions, Subscriber } from "./session.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
@@ -24,18 +24,49 @@ export interface TradesAcknowledgement {
   currentSubscriptions: string[];
 }
 
+/** How long a candle takes. */
+export type CandleInterval = "1s" | "1m" | "5m";
+
+/** The trades of a symbol in one interval, by their own timestamps. */
+export interface Candle {
+  symbol: string;
+  interval: CandleInterval;
+  /** Begin of the interval, Unix time in ms. */
+  start: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+  volume: number;
+  /** How many. */
+  trades: number;
+  /** Nothing changes any more. A closed candle comes once. */
+  closed: boolean;
+}
+
+export interface CandlesAcknowledgement extends TradesAcknowledgement {
+  interval: CandleInterval;
+}
+
 export interface TradesOptions extends SessionOptions<Trades> {
   /** `timestamp`: when the gateway broadcast it, Unix time in ms. */
   onTrade?: (trade: Trade, timestamp: number) => void;
+  onCandle?: (candle: Candle) => void;
   onWelcome?: (welcome: TradesWelcome) => void;
 }
 
 export interface TradesEvents extends SessionEvents {
   trade: FeedEvent<Trade, { timestamp: number }>;
+  candle: FeedEvent<Candle>;
   welcome: FeedEvent<TradesWelcome>;
 }
 
 /** `weirgate trades`: `for await` takes trades. Symbols are made upper case. */
 export class Trades extends Subscriber<TradesEvents, Trade, TradesAcknowledgement> {
   constructor(url: Address, options?: TradesOptions);
+  /** Symbols with candles that the server has granted, by interval; subscribed to again on each new connection. */
+  readonly candles: ReadonlyMap<CandleInterval, ReadonlySet<string>>;
+  /** For a gateway with `--candles`; any other refuses the request. */
+  subscribeCandles(symbols: string | readonly string[], interval: CandleInterval, options?: RequestOptions): Promise<CandlesAcknowledgement>;
+  unsubscribeCandles(symbols: string | readonly string[], interval: CandleInterval, options?: RequestOptions): Promise<CandlesAcknowledgement>;
 }

@@ -2,6 +2,9 @@ import { Subscriber } from "./session.js";
 
 /** `weirgate trades`. */
 export class Trades extends Subscriber {
+  /** Symbols that the server has granted, by interval. */
+  candles = new Map();
+
   get kind() {
     return "trade";
   }
@@ -14,18 +17,40 @@ export class Trades extends Subscriber {
   names(symbols) {
     return [symbols].flat().map((symbol) => symbol.toUpperCase());
   }
-  message(action, symbols) {
-    return { action, symbols };
+  message(action, symbols, _, interval) {
+    return { action: interval ? `${action}_candles` : action, symbols, interval };
+  }
+
+  subscribeCandles(symbols, interval, options) {
+    return this.change("subscribe", this.names(symbols), options, interval);
+  }
+
+  unsubscribeCandles(symbols, interval, options) {
+    const gone = this.names(symbols);
+    this.granted([], gone, interval);
+    return this.change("unsubscribe", gone, options, interval);
+  }
+
+  groups() {
+    return [...super.groups(), ...this.candles];
+  }
+
+  granted(names, gone, interval) {
+    if (interval && !this.candles.has(interval)) this.candles.set(interval, new Set());
+    super.granted(names, gone, this.candles.get(interval));
   }
 
   receive({ type, message, data, timestamp }) {
     if (type === "trade") return this.emit("trade", data, { timestamp });
+    if (type === "candle") return this.emit("candle", data);
     if (data?.connectionId) return this.emit("welcome", data);
     const request = this.asked();
     if (type === "error") return this.refuse(request, "refused", message);
-    this.granted(data?.currentSubscriptions, data?.unsubscribed);
-    const action = type === "pong" ? "ping" : data?.subscribed ? "subscribe" : "unsubscribe";
+    const { subscribed, unsubscribed, currentSubscriptions, interval } = data ?? {};
+    this.granted(currentSubscriptions, unsubscribed, interval);
+    const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
+    const { message: asked } = request ?? {};
     // Otherwise a late response to a request that timed out.
-    if (request?.message.action === action) request.resolve(data ?? { timestamp });
+    if (asked?.action.startsWith(action) && asked.interval === interval) request.resolve(data ?? { timestamp });
   }
 }

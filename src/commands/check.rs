@@ -71,8 +71,11 @@ pub(super) fn args() -> [Arg; 5] {
             .long("check")
             .action(ArgAction::SetTrue)
             .help("Check all that a start checks, show the settings with their sources, and exit"),
-        flag("all").help("With --check: show also the settings that have their defaults"),
+        flag("all")
+            .hide_short_help(true)
+            .help("With --check: show also the settings that have their defaults"),
         with_check("format")
+            .hide_short_help(true)
             .value_name("FORMAT")
             .value_parser(PossibleValuesParser::new(["text", "json", "env"]))
             .help("With --check: text, json, or env for an EnvironmentFile [default: text]")
@@ -82,6 +85,7 @@ pub(super) fn args() -> [Arg; 5] {
             .long(TIMEOUT_FLAG)
             .value_name("MS")
             .requires("connect")
+            .hide_short_help(true)
             .value_parser(value_parser!(u64).range(1..=600_000))
             .help("Time limit for each question of --connect [default: 5000]"),
     ]

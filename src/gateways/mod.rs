@@ -13,4 +13,4 @@ mod uuid;
 
 pub use access::AccessStats;
 pub use levels::{LevelsGateway, LevelsPath};
-pub use trades::{TradesGateway, TradesGatewaySettings, TradesStats};
+pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

@@ -139,6 +139,17 @@ pub trait Gateway {
         let _ = (core, key, client);
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) is due, in microseconds of the monotonic clock:
+    /// for work that belongs to no client. `None`: not by itself.
+    fn poll_timeout(&self) -> Option<u64> {
+        None
+    }
+
+    /// The moment of [`poll_timeout`](Self::poll_timeout) has come.
+    fn handle_timeout(&mut self, core: &mut Core) {
+        let _ = core;
+    }
+
     /// The connection of a client has ended. The client is a member of nothing, and nothing more
     /// can be sent to it.
     fn handle_closed(

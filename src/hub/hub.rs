@@ -184,6 +184,13 @@ impl<G: Gateway> Hub<G> {
                 self.core.arm(key);
             }
         }
+        if self
+            .gateway
+            .poll_timeout()
+            .is_some_and(|at| at <= now.mono_us)
+        {
+            self.gateway.handle_timeout(&mut self.core);
+        }
         self.settle();
     }
 
@@ -233,7 +240,11 @@ impl<G: Gateway> Hub<G> {
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
     /// clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let others = [self.core.drain_deadline(), self.core.walk_deadline()];
+        let others = [
+            self.core.drain_deadline(),
+            self.core.walk_deadline(),
+            self.gateway.poll_timeout(),
+        ];
         let others = others.into_iter().flatten();
         self.core.deadlines.next().into_iter().chain(others).min()
     }

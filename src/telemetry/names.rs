@@ -303,6 +303,13 @@ metric_names! { |at|
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
         "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
             asked of Redis and not answered.";
+    CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
+        "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
+    CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
+        "Pairs of a symbol and an interval that candles may have (--candle-pairs-max).";
+    CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
+        "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
+            without a readable price or time, or of a symbol beyond --candle-pairs-max.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token, by reason.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []

@@ -35,6 +35,12 @@ fn telemetry() -> Arc<Telemetry> {
             &names::SUBSCRIPTION_CHANGES,
             Box::new(|| vec![("waiting", 1)]),
         ),
+        number(&names::CANDLE_PAIRS),
+        number(&names::CANDLE_PAIRS_MAX),
+        GatewayMetric::ByLabel(
+            &names::CANDLE_TRADES_DROPPED,
+            Box::new(|| vec![("late", 2)]),
+        ),
         GatewayMetric::ByLabel(&names::AUTH_REFUSALS, Box::new(|| vec![("expired", 4)])),
         GatewayMetric::Number(&names::REQUESTS_LIMITED, Box::new(|| 5)),
         GatewayMetric::ByTwoLabels(

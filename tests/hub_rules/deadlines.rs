@@ -1,6 +1,12 @@
 //! Pings, pongs, stalls, handshakes: what is due when, and not before.
 
-use weirgate::hub::{CloseReason, DrainPlan, Limits};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use weirgate::hub::{
+    Accepted, Admission, ByClient, CloseReason, Core, DrainPlan, Gateway, Limits, SessionKey,
+};
+use weirgate::wire::head::RequestHead;
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;
@@ -355,4 +361,52 @@ fn stale_deadlines_are_swept_out() {
         1,
         "a sweep takes no deadline that stands"
     );
+}
+
+/// A gateway with work of its own at these moments.
+#[derive(Default)]
+struct Ticks {
+    due: VecDeque<u64>,
+    called: Vec<u64>,
+}
+
+impl Gateway for Ticks {
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn poll_timeout(&self) -> Option<u64> {
+        self.due.front().copied()
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core) {
+        self.called.push(core.now().mono_us);
+        self.due.pop_front();
+    }
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+        match never {}
+    }
+}
+
+#[test]
+fn a_gateway_is_called_at_its_own_moments_and_at_no_other() {
+    let mut gateway = Ticks::default();
+    gateway.due.extend([3 * SECOND, 7 * SECOND]);
+    let mut world = World::new(Limits::default(), gateway, 1);
+    assert_eq!(world.hub.poll_timeout(), Some(3 * SECOND));
+    world.advance(2 * SECOND - 1);
+    assert!(world.hub.gateway().called.is_empty());
+    world.advance(1);
+    assert_eq!(world.hub.gateway().called, [3 * SECOND]);
+    assert_eq!(world.hub.poll_timeout(), Some(7 * SECOND));
+    world.advance(9 * SECOND);
+    assert_eq!(world.hub.gateway().called, [3 * SECOND, 12 * SECOND]);
+    assert_eq!(world.hub.poll_timeout(), None, "nothing wakes the loop");
+    world.advance(9 * SECOND);
+    assert_eq!(world.hub.gateway().called.len(), 2);
 }

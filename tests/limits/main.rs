@@ -8,6 +8,7 @@ mod compression;
 mod files;
 mod fixed;
 mod frames;
+mod http;
 mod instances;
 mod nats;
 mod redis;
@@ -21,6 +22,7 @@ use compression::COMPRESSION;
 use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use http::HTTP;
 use instances::INSTANCES;
 use nats::NATS;
 use redis::REDIS;
@@ -79,6 +81,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(FILES)
         .chain(FRAMES)
         .chain(INSTANCES)
+        .chain(HTTP)
         .chain(NATS)
         .chain(REDIS)
 }

@@ -75,6 +75,7 @@ impl Contract for Trades {
             json_depth_max: 32,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
+            candles: None,
         };
         TradesGateway::new(settings, Arc::clone(&self.stats))
     }

@@ -28,6 +28,7 @@ const TOLD = {
   identify: () => ["identify"],
   error: ({ code }) => ["error", code],
   trade: (trade, timestamp) => ["trade", trade, timestamp],
+  candle: ({ symbol, close, closed }) => ["candle", symbol, close, closed],
   data: ({ channel, data }) => ["data", channel, data],
   gap: ({ first, last }) => ["gap", first, last],
   push: ({ event, data }) => ["push", event, data],
@@ -129,6 +130,7 @@ class Run {
   aborted(label) { assert.equal(this.calls.get(label).error?.name, "AbortError"); }
   pending(label) { assert.deepEqual(Object.keys(this.calls.get(label)), ["abort"]); }
   subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
+  candles(interval, wanted) { assert.deepEqual([...(this.client.candles.get(interval) ?? [])].sort(), [...wanted].sort()); }
   token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
   token_used(token) { assert.deepEqual(latest().protocols, ["bearer", token]); }
   device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }

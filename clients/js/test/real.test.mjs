@@ -101,6 +101,37 @@ test("trades: acknowledged, refused, and subscribed again after a restart, with 
   }
 });
 
+test("candles: the running one at once, closed ones, and subscribed again after a restart", async () => {
+  const [redis, port] = [await startRedis(), await freePort()];
+  const env = { WS_PORT: `${port}`, REDIS_URL: redis.url, WEIRGATE_CANDLES: "true" };
+  let server = startWeirgate(["trades"], env);
+  await ready(port);
+  const closed = [];
+  const trades = new Trades(`ws://127.0.0.1:${port}`, { WebSocket, onCandle: (candle) => candle.closed && closed.push(candle) });
+  try {
+    await redis.publish("channel:trade:AAPL", { price: "1.50", volume: 3, timestamp: Date.now() });
+    const running = trades.iterate("candle");
+    assert.deepEqual((await trades.subscribeCandles("aapl", "5m")).subscribed, ["AAPL"]);
+    const { value: first } = await running.next();
+    assert.deepEqual([first.symbol, first.interval, first.close, first.volume, first.closed], ["AAPL", "5m", 1.5, 3, false]);
+    await trades.subscribeCandles("AAPL", "1s");
+    await until(() => closed.some(({ interval }) => interval === "1s"), 5_000, "a closed candle, without another trade");
+    server.kill("SIGTERM");
+    await once(server, "exit");
+    server = startWeirgate(["trades"], env);
+    await until(() => trades.reconnects > 0 && trades.status === "open", 10_000, "back");
+    closed.length = 0;
+    await until(async () => {
+      await redis.publish("channel:trade:AAPL", { price: 2 });
+      return closed.some(({ interval, close }) => interval === "1s" && close === 2);
+    }, 10_000, "a candle of the old subscription");
+    await trades.unsubscribeCandles("AAPL", "1s");
+    assert.deepEqual([...trades.candles].map(([interval, symbols]) => [interval, symbols.size]), [["5m", 1], ["1s", 0]]);
+  } finally {
+    trades.close();
+  }
+});
+
 test("channels: granted in part, counted, and what was shed is a gap", async () => {
   const [redis, port] = [await startRedis(), await freePort()];
   startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, MAX_MESSAGES_PER_SECOND: "5" });

@@ -22,6 +22,11 @@ async function main() {
   for await (const trade of trades) trade.symbol.toUpperCase();
   trades.addEventListener("trade", ({ detail, timestamp }) => detail.price + timestamp);
   trades.addEventListener("error", ({ detail }) => detail.code);
+  const { interval } = await trades.subscribeCandles("AAPL", "1m");
+  for await (const { start, high, closed } of trades.iterate("candle")) console.log(start + high, closed);
+  const minutes: number | undefined = trades.candles.get(interval)?.size;
+  // @ts-expect-error there are no candles of an hour
+  trades.subscribeCandles("AAPL", "1h");
   // @ts-expect-error trades have no such option
   new Trades("ws://localhost:8080", { onGap: () => {} });
   // @ts-expect-error symbols are texts

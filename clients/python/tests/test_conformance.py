@@ -21,6 +21,7 @@ TOLD = {
     "identify": lambda hint: ["identify"],
     "error": lambda error: ["error", error.code],
     "trade": lambda trade, timestamp: ["trade", trade, timestamp],
+    "candle": lambda candle: ["candle", candle["symbol"], candle["close"], candle["closed"]],
     "data": lambda message: ["data", message["channel"], message["data"]],
     "gap": lambda gap: ["gap", *gap],
     "push": lambda push: ["push", push.event, push.data],
@@ -121,7 +122,7 @@ class Run:
         self.core.handle_closed(self.now, 1006, why)
 
     def do_call(self, label, method, *args):
-        self.calls[label] = getattr(self.core, method)(self.now, *args)
+        self.calls[label] = getattr(self.core, snake(method))(self.now, *args)
 
     def do_abort(self, label):
         self.core.abort(self.now, self.calls[label])
@@ -188,6 +189,9 @@ class Run:
 
     def do_subscriptions(self, wanted):
         assert sorted(self.core.subscriptions) == sorted(wanted)
+
+    def do_candles(self, interval, wanted):
+        assert sorted(self.core.candles.get(interval, ())) == sorted(wanted)
 
     def do_token_asked(self, refused):
         assert self.asked[-1]["refused"] == refused

@@ -100,6 +100,33 @@ async def test_trades_are_acknowledged_and_subscribed_again_after_a_restart(star
         assert trades.reconnects == 1 and next(close for close in closes if close).code == 1001
 
 
+async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, redis_server):
+    server = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
+    publish = redis_server.client().publish
+    publish("channel:trade:AAPL", json.dumps({"price": 1.5, "volume": 3, "timestamp": int(time.time() * 1000)}))
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/") as trades:
+        candles = trades.iterate("candle")
+        assert (await trades.subscribe_candles(["aapl"], "5m"))["subscribed"] == ["AAPL"]
+        running = await anext(candles)
+        assert (running["close"], running["volume"], running["closed"]) == (1.5, 3, False)
+        await trades.subscribe_candles("AAPL", "1s")
+        publish("channel:trade:AAPL", json.dumps({"price": 2, "timestamp": int(time.time() * 1000)}))
+        async for candle in candles:
+            if candle["closed"] and candle["close"] == 2:
+                assert candle["interval"] == "1s"
+                break
+        assert trades.candles == {"5m": ["AAPL"], "1s": ["AAPL"]}
+        await trades.unsubscribe_candles("AAPL", "1s")
+        assert trades.candles == {"5m": ["AAPL"]}
+
+
+async def test_a_gateway_without_candles_refuses_them(start_weirgate, redis_server):
+    server = start_weirgate("trades", redis=redis_server).wait_ready()
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/") as trades:
+        with pytest.raises(weirgate.RequestError, match="Unknown action: subscribe_candles"):
+            await trades.subscribe_candles("AAPL", "1m")
+
+
 async def test_a_refused_token_is_replaced_once(start_weirgate, redis_server):
     server = start_weirgate("trades", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
     asked = []

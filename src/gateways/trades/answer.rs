@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::candles::Update;
+use super::symbols::{Content, Held};
 use crate::hub::{Core, Frame, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -29,12 +31,33 @@ pub(super) fn pong(core: &Core) -> Arc<Frame> {
     stamped(core, object)
 }
 
-/// `data` of an answer about symbols: those that changed under `key`, and all that are held.
-pub(super) fn symbols(key: &str, changed: &[TopicName], held: &[TopicName]) -> ObjectWriter {
+/// `data` of an answer about symbols: those that changed under `key`, and all that are held. Of
+/// candles it begins with the interval.
+pub(super) fn symbols(
+    content: Content,
+    key: &str,
+    changed: &[TopicName],
+    held: &Held,
+) -> ObjectWriter {
     let mut data = ObjectWriter::new();
+    if let Content::Candles(interval) = content {
+        data.string("interval", interval.label());
+    }
+    let held = held.symbols(content).iter();
     data.strings(key, changed.iter().map(TopicName::as_str));
-    data.strings("currentSubscriptions", held.iter().map(TopicName::as_str));
+    data.strings("currentSubscriptions", held.map(TopicName::as_str));
     data
+}
+
+/// The message of a running or closed candle.
+pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
+    let frame = Frame::text(core.frame_bytes())
+        .received(core.now())
+        .body(update.message.as_bytes());
+    match update.key {
+        Some(key) => frame.key(key).finish(),
+        None => frame.finish(),
+    }
 }
 
 fn stamped(core: &Core, mut object: ObjectWriter) -> Arc<Frame> {

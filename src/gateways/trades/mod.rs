@@ -1,8 +1,10 @@
-//! `weirgate trades` towards clients: a topic a symbol, requests in JSON (contract: trades).
+//! `weirgate trades` towards clients: a topic a symbol, requests in JSON (contract: trades). With
+//! candles, a topic more for each symbol and interval that a client watches.
 //!
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
 mod answer;
+mod candles;
 mod client;
 mod request;
 mod stats;
@@ -11,19 +13,21 @@ mod symbols;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use self::candles::{Candles, Interval, Update};
 use self::client::{Client, user_for_log};
-use self::request::Request;
-use self::symbols::{Held, Users};
+use self::request::{Accepts, Request};
+use self::symbols::{Content, Held, Users};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
-    Incoming, SessionKey,
+    Incoming, Joined, Left, Publication, Retain, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
+pub use self::candles::{CandleSettings, CandleStats};
 pub use self::stats::TradesStats;
 
 /// Settings of a [`TradesGateway`].
@@ -41,6 +45,8 @@ pub struct TradesGatewaySettings {
     pub origins: Origins,
     /// Who a token admits.
     pub authenticator: Authenticator,
+    /// `None`: there are no candles, and no requests for candles.
+    pub candles: Option<CandleSettings>,
 }
 
 /// The client side of the trades contract.
@@ -51,22 +57,32 @@ pub struct TradesGateway {
     users: Users,
     /// Symbols held, once for each client that holds them.
     held: u64,
+    candles: Option<Candles>,
+    /// Candles to be published; empty between two calls.
+    updates: Vec<Update>,
 }
 
 impl TradesGateway {
     /// A gateway without clients.
     pub fn new(settings: TradesGatewaySettings, stats: Arc<TradesStats>) -> Self {
+        let candles = settings.candles.clone().map(|of_candles| {
+            let stats = Arc::clone(&stats.candles);
+            Candles::new(of_candles, settings.json_depth_max, stats)
+        });
         Self {
             settings,
             stats,
             users: Users::default(),
             held: 0,
+            candles,
+            updates: Vec::new(),
         }
     }
 
-    /// Nothing is held, by no client and no user.
+    /// Nothing is held, by no client and no user, and no candle is watched.
     pub fn is_idle(&self) -> bool {
-        self.users.is_empty() && self.held == 0
+        let unwatched = self.candles.as_ref().is_none_or(Candles::is_unwatched);
+        self.users.is_empty() && self.held == 0 && unwatched
     }
 
     fn subscribe(
@@ -74,35 +90,83 @@ impl TradesGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Held,
+        content: Content,
         asked: Vec<String>,
-    ) -> Arc<Frame> {
-        let new = client.new_ones(asked);
-        if new.is_empty() {
-            let data = answer::symbols("subscribed", &new, &client.symbols);
-            return answer::success(core, "Already subscribed to all requested symbols", data);
+    ) {
+        let new = client.new_ones(content, asked);
+        if let Err(message) = self.judge(core, client, content, &new) {
+            let refusal = answer::error(core, &message);
+            return core.send(key, &refusal);
         }
+        for symbol in &new {
+            let joined = core.join(key, &content.topic(symbol));
+            if let (Joined::First, Content::Candles(interval)) = (joined, content)
+                && let Some(candles) = &mut self.candles
+            {
+                candles.watch(core.now(), interval, symbol.as_str());
+            }
+        }
+        client.add(content, &new);
+        self.users.add(client, new.len());
+        self.held += new.len() as u64;
+        self.stats.store_subscriptions(self.held);
+        let message = match (new.len(), content) {
+            (0, Content::Trades) => "Already subscribed to all requested symbols".to_owned(),
+            (0, _) => "Already subscribed to candles of all requested symbols".to_owned(),
+            (n, Content::Trades) => format!("Successfully subscribed to {n} symbol(s)"),
+            (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
+        };
+        let data = answer::symbols(content, "subscribed", &new, client);
+        let success = answer::success(core, &message, data);
+        core.send(key, &success);
+        if let Content::Candles(interval) = content {
+            self.send_running(core, key, interval, &new);
+        }
+    }
+
+    /// Whether the client may hold these symbols too; why not, in the words for the client.
+    fn judge(
+        &mut self,
+        core: &Core,
+        client: &Held,
+        content: Content,
+        new: &[TopicName],
+    ) -> Result<(), String> {
         let (held, max) = (self.users.count(client), client.symbols_max);
-        if held + new.len() > max {
+        if !new.is_empty() && held + new.len() > max {
             let whose = match client.user {
                 Some(_) => "user",
                 None => "connection",
             };
-            let message = format!(
+            return Err(format!(
                 "Cannot subscribe: would exceed maximum of {max} symbols per {whose}. Currently \
                  subscribed to {held} symbols."
-            );
-            return answer::error(core, &message);
+            ));
         }
-        for symbol in &new {
-            core.join(key, symbol);
+        if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
+            && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
+        {
+            candles.count_limited(new.len());
+            return Err("Cannot subscribe: too many symbols have candles.".to_owned());
         }
-        client.symbols.extend_from_slice(&new);
-        self.users.add(client, new.len());
-        self.held += new.len() as u64;
-        self.stats.store_subscriptions(self.held);
-        let message = format!("Successfully subscribed to {} symbol(s)", new.len());
-        let data = answer::symbols("subscribed", &new, &client.symbols);
-        answer::success(core, &message, data)
+        Ok(())
+    }
+
+    /// Sends the running candles to a client that has just subscribed.
+    fn send_running(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        interval: Interval,
+        symbols: &[TopicName],
+    ) {
+        let Some(candles) = &self.candles else { return };
+        for symbol in symbols {
+            if let Some(update) = candles.running(interval, symbol.as_str()) {
+                let frame = answer::candle(core, &update);
+                core.send(key, &frame);
+            }
+        }
     }
 
     fn unsubscribe(
@@ -110,22 +174,50 @@ impl TradesGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Held,
+        content: Content,
         asked: Vec<String>,
-    ) -> Arc<Frame> {
-        let gone = client.held_ones(asked);
+    ) {
+        let gone = client.held_ones(content, asked);
         for symbol in &gone {
-            core.leave(key, symbol);
+            let topic = content.topic(symbol);
+            if core.leave(key, &topic) == Left::Last {
+                self.unwatch(core, &topic);
+            }
         }
-        client.symbols.retain(|held| !gone.contains(held));
+        client.remove(content, &gone);
         self.users.remove(client, gone.len());
         self.held -= gone.len() as u64;
         self.stats.store_subscriptions(self.held);
-        let message = match gone.len() {
-            0 => "Not subscribed to any of the requested symbols".to_owned(),
-            n => format!("Successfully unsubscribed from {n} symbol(s)"),
+        let message = match (gone.len(), content) {
+            (0, Content::Trades) => "Not subscribed to any of the requested symbols".to_owned(),
+            (0, _) => "Not subscribed to candles of any of the requested symbols".to_owned(),
+            (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
+            (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
-        let data = answer::symbols("unsubscribed", &gone, &client.symbols);
-        answer::success(core, &message, data)
+        let data = answer::symbols(content, "unsubscribed", &gone, client);
+        let success = answer::success(core, &message, data);
+        core.send(key, &success);
+    }
+
+    /// A topic has no members any more.
+    fn unwatch(&mut self, core: &Core, topic: &TopicName) {
+        if let Some(candles) = &mut self.candles
+            && let Some((interval, symbol)) = Interval::of_topic(topic)
+        {
+            candles.unwatch(core.now(), interval, symbol);
+        }
+    }
+
+    /// Publishes the candles that were made.
+    fn publish_updates(&mut self, core: &mut Core) {
+        for update in self.updates.drain(..) {
+            core.publish(&Publication {
+                frame: answer::candle(core, &update),
+                topic: update.topic,
+                deliver: true,
+                retain: Retain::Keep,
+            });
+        }
     }
 
     fn client(&self, core: &Core, identity: Identity) -> Client {
@@ -136,12 +228,9 @@ impl TradesGateway {
             false => TokenEnd::default(),
         };
         let claimed = identity.symbols_max.map(|max| max as usize);
-        let held = Held {
-            symbols: Vec::new(),
-            // Without a limit of their own users are not told apart.
-            user: identity.user.filter(|_| claimed.is_some()).map(Arc::from),
-            symbols_max: claimed.unwrap_or(self.settings.symbols_max),
-        };
+        // Without a limit of their own users are not told apart.
+        let user = identity.user.filter(|_| claimed.is_some()).map(Arc::from);
+        let held = Held::new(user, claimed.unwrap_or(self.settings.symbols_max));
         let per_second = self.settings.inbound_per_second;
         Client {
             held,
@@ -223,13 +312,31 @@ impl Gateway for TradesGateway {
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
         };
         let held = &mut client.held;
-        let answer = match Request::parse(&text, self.settings.json_depth_max) {
-            Ok(Request::Ping) => answer::pong(core),
-            Ok(Request::Subscribe(symbols)) => self.subscribe(core, key, held, symbols),
-            Ok(Request::Unsubscribe(symbols)) => self.unsubscribe(core, key, held, symbols),
-            Err(bad) => answer::error(core, &bad.to_string()),
+        let accepts = Accepts {
+            json_depth_max: self.settings.json_depth_max,
+            candles: self.candles.is_some(),
         };
-        core.send(key, &answer);
+        let (content, symbols) = match Request::parse(&text, accepts) {
+            Ok(Request::Subscribe(symbols)) => {
+                return self.subscribe(core, key, held, Content::Trades, symbols);
+            }
+            Ok(Request::SubscribeCandles(interval, symbols)) => {
+                return self.subscribe(core, key, held, Content::Candles(interval), symbols);
+            }
+            Ok(Request::Unsubscribe(symbols)) => (Content::Trades, symbols),
+            Ok(Request::UnsubscribeCandles(interval, symbols)) => {
+                (Content::Candles(interval), symbols)
+            }
+            Ok(Request::Ping) => {
+                let pong = answer::pong(core);
+                return core.send(key, &pong);
+            }
+            Err(bad) => {
+                let error = answer::error(core, &bad.to_string());
+                return core.send(key, &error);
+            }
+        };
+        self.unsubscribe(core, key, held, content, symbols);
     }
 
     /// A token may have ended.
@@ -244,10 +351,35 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
-        let held = client.held;
-        self.users.remove(&held, held.symbols.len());
-        self.held -= held.symbols.len() as u64;
+        let count = client.held.count();
+        self.users.remove(&client.held, count);
+        self.held -= count as u64;
         self.stats.store_subscriptions(self.held);
+    }
+
+    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
+        self.unwatch(core, topic);
+    }
+
+    /// The clients that hold the symbol get the trade, then its candles what follows from the trade.
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        core.publish(publication);
+        if let Some(candles) = &mut self.candles {
+            let (symbol, message) = (publication.topic.as_str(), publication.frame.body());
+            candles.take(core.now(), symbol, message, &mut self.updates);
+            self.publish_updates(core);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<u64> {
+        self.candles.as_ref().and_then(Candles::poll_timeout)
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core) {
+        if let Some(candles) = &mut self.candles {
+            candles.handle_timeout(core.now(), &mut self.updates);
+            self.publish_updates(core);
+        }
     }
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, never: Infallible) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
+use super::candles::Interval;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
 /// Symbols in one request.
@@ -18,6 +19,10 @@ pub(super) enum Request {
     Subscribe(Vec<String>),
     /// One symbol or more, upper-cased.
     Unsubscribe(Vec<String>),
+    /// As [`Self::Subscribe`], for candles.
+    SubscribeCandles(Interval, Vec<String>),
+    /// As [`Self::Unsubscribe`], for candles.
+    UnsubscribeCandles(Interval, Vec<String>),
     /// Asks for a `pong`.
     Ping,
 }
@@ -33,11 +38,22 @@ pub(super) enum BadRequest {
     Unknown(String),
     /// `symbols` is not what the action takes.
     Symbols {
-        /// `subscribe` or `unsubscribe`.
+        /// The action.
         action: &'static str,
         /// What is wrong with it.
         why: BadSymbols,
     },
+    /// `interval` is none that candles have; the action.
+    Interval(&'static str),
+}
+
+/// What a gateway takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepts {
+    /// Levels of nesting that a message may have.
+    pub(super) json_depth_max: usize,
+    /// Requests for candles; otherwise there are no such actions.
+    pub(super) candles: bool,
 }
 
 /// What is wrong with `symbols`.
@@ -59,6 +75,9 @@ impl fmt::Display for BadRequest {
             Self::NoAction => f.write_str("Invalid message format: missing action field"),
             Self::Unknown(action) => write!(f, "Unknown action: {action}"),
             Self::Symbols { action, why } => write!(f, "Invalid {action} message: {why}"),
+            Self::Interval(action) => {
+                write!(f, "Invalid {action} message: interval is not 1s, 1m or 5m")
+            }
         }
     }
 }
@@ -90,32 +109,42 @@ impl fmt::Display for BadSymbols {
 impl Request {
     /// Reads a message. Members that no row of the contract names are ignored; of a repeated key
     /// the last counts.
-    pub(super) fn parse(text: &str, depth_max: usize) -> Result<Self, BadRequest> {
-        let [action, symbols] = members(text, depth_max)?;
+    pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
+        let [action, symbols, interval] = members(text, accepts.json_depth_max)?;
         let action = action.and_then(|value| text_of(&value));
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
             Some("ping") => Ok(Self::Ping),
-            Some("subscribe") => read_symbols(symbols, SYMBOLS_PER_REQUEST_MAX)
-                .map(Self::Subscribe)
-                .map_err(|why| BadRequest::Symbols {
-                    action: "subscribe",
-                    why,
-                }),
-            Some("unsubscribe") => read_symbols(symbols, usize::MAX)
-                .map(Self::Unsubscribe)
-                .map_err(|why| BadRequest::Symbols {
-                    action: "unsubscribe",
-                    why,
-                }),
+            Some("subscribe") => {
+                read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX).map(Self::Subscribe)
+            }
+            Some("unsubscribe") => {
+                read_symbols("unsubscribe", symbols, usize::MAX).map(Self::Unsubscribe)
+            }
+            Some("subscribe_candles") if accepts.candles => {
+                let action = "subscribe_candles";
+                let symbols = read_symbols(action, symbols, SYMBOLS_PER_REQUEST_MAX)?;
+                Ok(Self::SubscribeCandles(
+                    read_interval(action, interval)?,
+                    symbols,
+                ))
+            }
+            Some("unsubscribe_candles") if accepts.candles => {
+                let action = "unsubscribe_candles";
+                let symbols = read_symbols(action, symbols, usize::MAX)?;
+                Ok(Self::UnsubscribeCandles(
+                    read_interval(action, interval)?,
+                    symbols,
+                ))
+            }
             Some(other) => Err(BadRequest::Unknown(other.to_owned())),
         }
     }
 }
 
-/// The values of `action` and `symbols`, of a text that is JSON to its end.
-fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 2], BadRequest> {
-    let (mut action, mut symbols) = (None, None);
+/// The values of `action`, `symbols` and `interval`, of a text that is JSON to its end.
+fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 3], BadRequest> {
+    let (mut action, mut symbols, mut interval) = (None, None, None);
     let not_json = BadRequest::NotJson;
     let entries = match object_entries(text.as_bytes(), depth_max) {
         Ok(entries) => entries,
@@ -131,13 +160,34 @@ fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 2], B
         match &*key {
             "action" => action = Some(value),
             "symbols" => symbols = Some(value),
+            "interval" => interval = Some(value),
             _ => {}
         }
     }
-    Ok([action, symbols])
+    Ok([action, symbols, interval])
 }
 
-fn read_symbols(value: Option<LazyValue<'_>>, count_max: usize) -> Result<Vec<String>, BadSymbols> {
+fn read_interval(
+    action: &'static str,
+    value: Option<LazyValue<'_>>,
+) -> Result<Interval, BadRequest> {
+    let label = value.and_then(|value| text_of(&value));
+    let interval = label.and_then(|label| Interval::named(&label));
+    interval.ok_or(BadRequest::Interval(action))
+}
+
+fn read_symbols(
+    action: &'static str,
+    value: Option<LazyValue<'_>>,
+    count_max: usize,
+) -> Result<Vec<String>, BadRequest> {
+    list_of_symbols(value, count_max).map_err(|why| BadRequest::Symbols { action, why })
+}
+
+fn list_of_symbols(
+    value: Option<LazyValue<'_>>,
+    count_max: usize,
+) -> Result<Vec<String>, BadSymbols> {
     let value = value.ok_or(BadSymbols::Missing)?;
     let entries = value.into_array_iter().ok_or(BadSymbols::NotAList)?;
     let mut symbols = Vec::new();
@@ -172,7 +222,15 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Request, String> {
-        Request::parse(text, 512).map_err(|bad| bad.to_string())
+        parsed_with(text, false)
+    }
+
+    fn parsed_with(text: &str, candles: bool) -> Result<Request, String> {
+        let accepts = Accepts {
+            json_depth_max: 512,
+            candles,
+        };
+        Request::parse(text, accepts).map_err(|bad| bad.to_string())
     }
 
     fn symbols(list: &[&str]) -> Vec<String> {
@@ -266,6 +324,52 @@ mod tests {
         ];
         for (text, want) in cases {
             assert_eq!(parsed(&text), Err(want.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn candles_have_a_symbol_and_an_interval() {
+        let asked = |action: &str, rest: &str| format!(r#"{{"action":"{action}",{rest}}}"#);
+        let good = r#""symbols":["aapl"],"interval":"5m""#;
+        let text = asked("subscribe_candles", good);
+        let (interval, aapl) = (Interval::FiveMinutes, symbols(&["AAPL"]));
+        let want = Request::SubscribeCandles(interval, aapl.clone());
+        assert_eq!(parsed_with(&text, true), Ok(want));
+        let many = r#""interval":"1s","symbols":["A","B","C","D","E","F"]"#;
+        let text = asked("unsubscribe_candles", many);
+        let want = symbols(&["A", "B", "C", "D", "E", "F"]);
+        let want = Request::UnsubscribeCandles(Interval::Second, want);
+        assert_eq!(parsed_with(&text, true), Ok(want));
+        for (rest, why) in [
+            (r#""interval":"1m""#, "symbols is missing"),
+            (r#""symbols":["A"]"#, "interval is not 1s, 1m or 5m"),
+            (
+                r#""symbols":["A"],"interval":"2m""#,
+                "interval is not 1s, 1m or 5m",
+            ),
+            (
+                r#""symbols":["A"],"interval":["1m"]"#,
+                "interval is not 1s, 1m or 5m",
+            ),
+        ] {
+            for action in ["subscribe_candles", "unsubscribe_candles"] {
+                let want = Err(format!("Invalid {action} message: {why}"));
+                assert_eq!(parsed_with(&asked(action, rest), true), want, "{rest}");
+            }
+        }
+        let want = Err(
+            "Invalid subscribe_candles message: symbols has 6 entries, at most 5 are \
+                        allowed"
+                .to_owned(),
+        );
+        assert_eq!(parsed_with(&asked("subscribe_candles", many), true), want);
+    }
+
+    #[test]
+    fn without_candles_there_are_no_such_actions() {
+        for action in ["subscribe_candles", "unsubscribe_candles"] {
+            let text = format!(r#"{{"action":"{action}","symbols":["A"],"interval":"1m"}}"#);
+            assert_eq!(parsed(&text), Err(format!("Unknown action: {action}")));
         }
     }
 

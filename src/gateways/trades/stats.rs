@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
+use super::candles::CandleStats;
 
 /// Numbers that others may read at any time.
 #[derive(Debug, Default)]
@@ -11,10 +12,12 @@ pub struct TradesStats {
     subscriptions: AtomicU64,
     /// Of tokens and rates.
     pub access: Arc<AccessStats>,
+    /// Of candles; all 0 without candles.
+    pub candles: Arc<CandleStats>,
 }
 
 impl TradesStats {
-    /// Clients times symbols.
+    /// Clients times symbols; symbols with candles count once more for each interval.
     pub fn subscriptions(&self) -> u64 {
         self.subscriptions.load(Relaxed)
     }

@@ -12,6 +12,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     Interest,
 };
+use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::redis::{question, shown_address, source_error, source_settings, wishes};
@@ -51,7 +52,11 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .frame_bytes(frame_bytes)
         .source(source, status)
         .asks([question])
-        .routes(move |telemetry| vec![health_route(telemetry, clock)])
+        .routes(move |telemetry| {
+            let mut routes = client_files::routes(ClientModule::Channels);
+            routes.push(health_route(telemetry, clock));
+            routes
+        })
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock);
         }))

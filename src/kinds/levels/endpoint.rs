@@ -23,12 +23,13 @@ pub(super) fn of(checked: &Checked) -> Vec<EndpointSettings> {
 }
 
 /// Paths that answer plain HTTP; what ends with `/` stands for everything below it too.
-const HTTP_PATHS: [&str; 7] = [
+const HTTP_PATHS: [&str; 8] = [
     "/health",
     "/ready",
     "/stats",
     "/metrics",
     "/weirgate.js",
+    "/weirgate.d.ts",
     "/page/",
     "/",
 ];

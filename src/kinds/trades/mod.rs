@@ -46,7 +46,7 @@ const OWN: &[Setting] = &[
     )
     .more(
         "The claim of a token overrides this number, and then counts all connections of the \
-        user together.",
+        user together. Candles of a symbol count once more for each interval.",
     )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .in_short_help()
@@ -81,6 +81,41 @@ const OWN: &[Setting] = &[
         (0, DAY_MS),
         "60000",
         "Time between log lines with the numbers of /stats; 0 for none",
+    ),
+    Setting::new(
+        HEADING,
+        "candles",
+        Kind::Switch,
+        "false",
+        "Clients may subscribe to candles of 1 s, 1 min and 5 min",
+    )
+    .more(
+        "Every trade is then added to candles, whether a client watches the symbol or not. The \
+        replaced gateway has no candles.",
+    ),
+    Setting::ms(
+        HEADING,
+        "candle-grace-ms",
+        (0, 10_000),
+        "500",
+        "How long after its end a candle takes late trades, before it is closed",
+    )
+    .limit(
+        "the candle lacks the trade",
+        Shows::Metric(names::CANDLE_TRADES_DROPPED),
+        "tests/trades_gateway/candles.rs::a_late_trade_goes_where_it_belongs_until_the_grace_time_is_over",
+    ),
+    Setting::count(
+        HEADING,
+        "candle-pairs-max",
+        (3, 3_000_000),
+        "30000",
+        "Candles at once: pairs of a symbol and an interval; a symbol has three",
+    )
+    .limit(
+        "trades of further symbols are in no candle, and a request for such candles gets an error",
+        Shows::Metric(names::CANDLE_PAIRS),
+        "tests/trades_gateway/candles.rs::the_pairs_of_a_symbol_and_an_interval_are_limited",
     ),
 ];
 

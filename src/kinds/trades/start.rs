@@ -9,7 +9,8 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
-use crate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::redis::{question, shown_address, source_error, source_settings};
@@ -51,6 +52,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
+    let metrics = metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = checked.unless_0("stats-log-interval-ms");
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
@@ -58,13 +60,17 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .frame_bytes(frame_bytes)
         .source(source, status)
         .asks([question])
-        .routes(|telemetry| vec![health_route(telemetry)])
+        .routes(|telemetry| {
+            let mut routes = client_files::routes(ClientModule::Trades);
+            routes.push(health_route(telemetry));
+            routes
+        })
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))
-        .metrics(metrics(&stats))
+        .metrics(metrics)
         .reloads(reload::keys(keys))
         .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
@@ -80,6 +86,10 @@ fn gateway_settings(
     common: &CommonSettings,
     authenticator: Authenticator,
 ) -> TradesGatewaySettings {
+    let candles = CandleSettings {
+        grace_ms: checked.number("candle-grace-ms"),
+        pairs_max: checked.number("candle-pairs-max"),
+    };
     TradesGatewaySettings {
         server_id: server_id(),
         symbols_max: checked.number("symbols-max"),
@@ -87,6 +97,7 @@ fn gateway_settings(
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
         authenticator,
+        candles: checked.switch("candles").then_some(candles),
     }
 }
 
@@ -96,12 +107,35 @@ fn server_id() -> String {
     format!("ws-gateway-{random:08x}")
 }
 
-fn metrics(stats: &Arc<TradesStats>) -> Vec<GatewayMetric> {
+fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
     let held = Arc::clone(stats);
     let subscriptions = GatewayMetric::Number(
         &names::SUBSCRIPTIONS,
         Box::new(move || held.subscriptions()),
     );
     let access = access_metrics(&stats.access);
-    [subscriptions].into_iter().chain(access).collect()
+    let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
+    let candles = candles.into_iter().flatten();
+    [subscriptions]
+        .into_iter()
+        .chain(access)
+        .chain(candles)
+        .collect()
+}
+
+/// What there is with candles only.
+fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
+    let [pairs, dropped, limited] = [(); 3].map(|()| Arc::clone(&stats.candles));
+    [
+        GatewayMetric::Number(&names::CANDLE_PAIRS, Box::new(move || pairs.pairs())),
+        GatewayMetric::Number(&names::CANDLE_PAIRS_MAX, Box::new(move || pairs_max as u64)),
+        GatewayMetric::ByLabel(
+            &names::CANDLE_TRADES_DROPPED,
+            Box::new(move || dropped.dropped().collect()),
+        ),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTIONS_LIMITED,
+            Box::new(move || vec![("candle_pairs", limited.limited())]),
+        ),
+    ]
 }

@@ -118,7 +118,7 @@ def units(text):
 
 
 def trades_requests(*parts):
-    held = []
+    held = {None: [], "1s": [], "1m": [], "5m": []}
     for message, answer in zip(parts[::2], parts[1::2]):
         ours = loads(answer, 10 * DEPTH_MAX)
         if any(unicodedata.category(c) == "Cn" for c in message.decode()) or b"\\u" in message:
@@ -148,30 +148,34 @@ def trades_answer(message, held):
         return error("Invalid message format: missing action field")
     if action == "ping":
         return {"type": "pong"}, held
-    if action not in ("subscribe", "unsubscribe"):
+    verb, _, rest = action.partition("_")
+    if verb not in ("subscribe", "unsubscribe") or rest not in ("", "candles") or (not rest and "_" in action):
         return error(f"Unknown action: {action}")
     symbols = value.get("symbols")
     good = isinstance(symbols, list) and symbols and all(is_text(one) and 1 <= units(one) <= 10 for one in symbols)
-    if not good or (action == "subscribe" and len(symbols) > 5):
+    if not good or (verb == "subscribe" and len(symbols) > 5):
         return error(f"Invalid {action} message: …")
-    asked = list(dict.fromkeys(symbol.upper() for symbol in symbols))
-    if action == "subscribe":
-        new = [symbol for symbol in asked if symbol not in held]
-        if not new:
-            text = "Already subscribed to all requested symbols"
-        elif len(held) + len(new) > 5:
+    interval = value.get("interval") if rest else None
+    if rest and not (is_text(interval) and interval in ("1s", "1m", "5m")):
+        return error(f"Invalid {action} message: interval is not 1s, 1m or 5m")
+    asked, mine = list(dict.fromkeys(symbol.upper() for symbol in symbols)), held[interval]
+    of = "candles of " if rest else ""
+    if verb == "subscribe":
+        changed, count = [symbol for symbol in asked if symbol not in mine], sum(map(len, held.values()))
+        if changed and count + len(changed) > 5:
             return error(f"Cannot subscribe: would exceed maximum of 5 symbols per connection. "
-                         f"Currently subscribed to {len(held)} symbols.")
-        else:
-            text = f"Successfully subscribed to {len(new)} symbol(s)"
-        held = held + new
-        data = {"subscribed": new, "currentSubscriptions": held}
+                         f"Currently subscribed to {count} symbols.")
+        text = f"Successfully subscribed to {of}{len(changed)} symbol(s)" if changed else \
+            f"Already subscribed to {of}all requested symbols"
+        mine = mine + changed
     else:
-        gone = [symbol for symbol in asked if symbol in held]
-        held = [symbol for symbol in held if symbol not in gone]
-        text = f"Successfully unsubscribed from {len(gone)} symbol(s)" if gone else \
-            "Not subscribed to any of the requested symbols"
-        data = {"unsubscribed": gone, "currentSubscriptions": held}
+        changed = [symbol for symbol in asked if symbol in mine]
+        text = f"Successfully unsubscribed from {of}{len(changed)} symbol(s)" if changed else \
+            f"Not subscribed to {of}any of the requested symbols"
+        mine = [symbol for symbol in mine if symbol not in changed]
+    held = {**held, interval: mine}
+    data = {"interval": interval} if rest else {}
+    data |= {f"{verb}d": changed, "currentSubscriptions": mine}
     return {"type": "success", "message": text, "data": data}, held
 
 

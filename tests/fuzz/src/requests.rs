@@ -7,7 +7,7 @@ use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::{Broadcast, refusal};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
+use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings};
 use weirgate::wire::object_writer::ObjectWriter;
 
 use super::client::Bench;
@@ -49,6 +49,10 @@ fn trades_gateway() -> Bench<TradesGateway> {
         json_depth_max: DEPTH_MAX,
         origins: Origins::default(),
         authenticator: Authenticator::default(),
+        candles: Some(CandleSettings {
+            grace_ms: 500,
+            pairs_max: 100,
+        }),
     };
     Bench::new(TradesGateway::new(settings, Arc::default()))
 }

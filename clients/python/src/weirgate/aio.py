@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .core import Close, Core, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
-from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, LevelsOptions, TradesOptions, Url
+from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, Interval, LevelsOptions, TradesOptions, Url
 from .sessions import ChannelsCore, DevicesCore, Push, Request, SessionCore, SubscriberCore, TradesCore
 
 Item = TypeVar("Item")
@@ -310,12 +310,26 @@ class _Subscriber(_Session[Item]):
 
 
 class Trades(_Subscriber[dict[str, Any]]):
-    """`weirgate trades`. Iteration takes trades."""
+    """`weirgate trades`. Iteration takes trades, `iterate("candle")` candles."""
 
     _core_type = TradesCore
+    _core: TradesCore
 
     def __init__(self, url: Url, **options: Unpack[TradesOptions]) -> None:
         self._begin(url, {**options}, TradesOptions)
+
+    @property
+    def candles(self) -> dict[str, list[str]]:
+        """Symbols with candles that the server has granted, by interval; they are subscribed to again like `subscriptions`."""
+        return {interval: list(symbols) for interval, symbols in self._core.candles.items() if symbols}
+
+    async def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
+        """The server's acknowledgement. For a gateway with `--candles`; any other refuses the request."""
+        return await self._answer(self._core.subscribe_candles(_now(), symbols, interval))
+
+    async def unsubscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
+        """The server's acknowledgement."""
+        return await self._answer(self._core.unsubscribe_candles(_now(), symbols, interval))
 
 
 class Channels(_Subscriber[dict[str, Any]]):

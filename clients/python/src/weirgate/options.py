@@ -11,6 +11,10 @@ Url = str | Callable[[], str | Awaitable[str]]
 """http(s) is taken for ws(s). A function, also a coroutine function, is called before each attempt."""
 
 
+Interval = Literal["1s", "1m", "5m"]
+"""How long a candle takes."""
+
+
 class ConnectionOptions(TypedDict, total=False):
     """What every client has. All times are in ms."""
 
@@ -60,6 +64,8 @@ class SessionOptions(ConnectionOptions, total=False):
 class TradesOptions(SessionOptions, total=False):
     on_trade: Callable[[dict[str, Any], int], object]
     """The trade, and when the gateway broadcast it (Unix time in ms)."""
+    on_candle: Callable[[dict[str, Any]], object]
+    """A running or closed candle of `subscribe_candles`."""
     on_welcome: Callable[[dict[str, Any]], object]
 
 

@@ -143,19 +143,26 @@ class SubscriberCore(SessionCore):
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [names] if isinstance(names, str) else list(names)
 
-    def message(self, action: str, names: list[str], request_id: str) -> dict[str, Any]:
+    def message(self, action: str, names: list[str], request_id: str, group: str | None) -> dict[str, Any]:
         raise NotImplementedError
+
+    def groups(self) -> list[tuple[str | None, dict[str, None]]]:
+        """Every set of granted names; the names of a set are requested apart from others."""
+        return [(None, self.subscriptions)]
+
+    def held(self, group: str | None) -> dict[str, None]:
+        return self.subscriptions
 
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping"}
 
-    def subscribe(self, now: float, names: str | Iterable[str], **how: Any) -> Request:
-        return self._change(now, "subscribe", self.names(names), **how)
+    def subscribe(self, now: float, names: str | Iterable[str], group: str | None = None, **how: Any) -> Request:
+        return self._change(now, "subscribe", self.names(names), group, **how)
 
-    def unsubscribe(self, now: float, names: str | Iterable[str], **how: Any) -> Request:
+    def unsubscribe(self, now: float, names: str | Iterable[str], group: str | None = None, **how: Any) -> Request:
         gone = self.names(names)
-        self._granted([], gone)
-        return self._change(now, "unsubscribe", gone, **how)
+        self._granted([], gone, group)
+        return self._change(now, "unsubscribe", gone, group, **how)
 
     def ping(self, now: float, **how: Any) -> Request:
         return self.ask(now, self.ping_message, **how)
@@ -165,28 +172,33 @@ class SubscriberCore(SessionCore):
         return _PROBE_MS
 
     def opened(self) -> None:
-        names = list(self.subscriptions)
-        for place, start in enumerate(range(0, len(names), self.names_max)):
-            part = names[start:start + self.names_max]
-            self._change(self.now, "subscribe", part, place=place, is_safe=False, on_done=self._asked_again(part))
+        place = 0
+        for group, held in self.groups():
+            names = list(held)
+            for start in range(0, len(names), self.names_max):
+                part = names[start:start + self.names_max]
+                done = self._asked_again(part, group)
+                self._change(self.now, "subscribe", part, group, place=place, is_safe=False, on_done=done)
+                place += 1
         super().opened()
 
-    def _asked_again(self, names: list[str]) -> Callable[[Request], None]:
+    def _asked_again(self, names: list[str], group: str | None) -> Callable[[Request], None]:
         def done(request: Request) -> None:
             # After a loss the next connection asks again.
             if request.error is not None and request.error.code == "refused":
-                self._granted([], names)
+                self._granted([], names, group)
             if request.error is not None and request.error.code == "timeout":
                 self._emit("error", request.error)
         return done
 
-    def _granted(self, names: Iterable[str], gone: Iterable[str] = ()) -> None:
-        self.subscriptions.update(dict.fromkeys(names))
+    def _granted(self, names: Iterable[str], gone: Iterable[str] = (), group: str | None = None) -> None:
+        held = self.held(group)
+        held.update(dict.fromkeys(names))
         for name in gone:
-            self.subscriptions.pop(name, None)
+            held.pop(name, None)
 
-    def _change(self, now: float, action: str, names: list[str], **how: Any) -> Request:
-        return self.ask(now, lambda request_id: self.message(action, names, request_id), **how)
+    def _change(self, now: float, action: str, names: list[str], group: str | None, **how: Any) -> Request:
+        return self.ask(now, lambda request_id: self.message(action, names, request_id, group), **how)
 
 
 class TradesCore(SubscriberCore):
@@ -196,26 +208,49 @@ class TradesCore(SubscriberCore):
     is_serial = True
     names_max = 5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Symbols with candles that the server has granted, by interval.
+        self.candles: dict[str, dict[str, None]] = {}
+
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [name.upper() for name in super().names(names)]
 
-    def message(self, action: str, names: list[str], request_id: str) -> dict[str, Any]:
-        return {"action": action, "symbols": names}
+    def message(self, action: str, names: list[str], request_id: str, group: str | None) -> dict[str, Any]:
+        if group is None:
+            return {"action": action, "symbols": names}
+        return {"action": action + "_candles", "symbols": names, "interval": group}
+
+    def subscribe_candles(self, now: float, symbols: str | Iterable[str], interval: str, **how: Any) -> Request:
+        return self.subscribe(now, symbols, interval, **how)
+
+    def unsubscribe_candles(self, now: float, symbols: str | Iterable[str], interval: str, **how: Any) -> Request:
+        return self.unsubscribe(now, symbols, interval, **how)
+
+    def groups(self) -> list[tuple[str | None, dict[str, None]]]:
+        return [*super().groups(), *self.candles.items()]
+
+    def held(self, group: str | None) -> dict[str, None]:
+        return self.subscriptions if group is None else self.candles.setdefault(group, {})
 
     def receive(self, message: Any, kept: bool) -> None:
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
             return self._emit("trade", data, timestamp)
+        if type == "candle":
+            return self._emit("candle", data)
         data = data or {}
         if data.get("connectionId"):
             return self._emit("welcome", data)
         request = self._asked()
         if type == "error":
             return self._refuse(request, "refused", message.get("message"))
-        self._granted(data.get("currentSubscriptions", ()), data.get("unsubscribed", ()))
+        interval = data.get("interval")
+        self._granted(data.get("currentSubscriptions", ()), data.get("unsubscribed", ()), interval)
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
+        asked = None if request is None else (request.message["action"], request.message.get("interval"))
         # Otherwise a late response to a request that timed out.
-        if request is not None and request.message["action"] == action:
+        if request is not None and asked == (action + "_candles" if interval else action, interval):
             self._settle(request, data or {"timestamp": timestamp})
 
 
@@ -227,7 +262,7 @@ class ChannelsCore(SubscriberCore):
     _seq = 0
     _counts = False
 
-    def message(self, action: str, names: list[str], request_id: str) -> dict[str, Any]:
+    def message(self, action: str, names: list[str], request_id: str, group: str | None) -> dict[str, Any]:
         return {"action": action, "channels": names, "requestId": request_id}
 
     def ping_message(self, request_id: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
 from .core import Close, RequestError, Status
-from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, LevelsOptions, TradesOptions, Url
+from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, Interval, LevelsOptions, TradesOptions, Url
 from .sessions import Gap, Push
 
 __all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]
@@ -156,12 +156,22 @@ class _Subscriber(Connection[Item]):
 
 
 class Trades(_Subscriber[dict[str, Any]]):
-    """`weirgate trades`. Iteration takes trades."""
+    """`weirgate trades`. Iteration takes trades, `iterate("candle")` candles."""
 
     _type = aio.Trades
 
     def __init__(self, url: Url, **options: Unpack[TradesOptions]) -> None:
         self._begin(url, {**options})
+
+    @property
+    def candles(self) -> dict[str, list[str]]:
+        return self._inner.candles
+
+    def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
+        return self._run(self._inner.subscribe_candles(symbols, interval))
+
+    def unsubscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
+        return self._run(self._inner.unsubscribe_candles(symbols, interval))
 
 
 class Channels(_Subscriber[dict[str, Any]]):

@@ -1,0 +1,451 @@
+//! Candles: the trades of each symbol, gathered by interval. An extension of the contract.
+//!
+//! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with
+//! trades are kept, watched or not, so that the first watcher of a symbol gets a whole candle. A
+//! watcher is a member of the topic of a symbol and an interval; only watched pairs make messages
+//! and have deadlines.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | all symbols, who is watched, what is due |
+//! | `series` | the open candles of a symbol and an interval; which trade is late |
+//! | `candle` | one candle and its message |
+//! | `trade` | what is read of a trade |
+//! | `stats` | the numbers |
+
+mod candle;
+mod series;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod trade;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+use self::series::Series;
+use self::stats::Dropped;
+use self::trade::Trade;
+use crate::hub::{ConflationKey, Now, TopicName};
+
+pub use self::stats::CandleStats;
+
+/// Between two messages about a running candle: four a second.
+const SPACING_US: u64 = 250_000;
+
+/// Deadlines are rounded up to a multiple of this, so that many pairs share a wake-up.
+const GRID_US: u64 = 10_000;
+
+/// A trade may be so far ahead of the clock; the candles that it opens are few.
+const EARLY_MS_MAX: i64 = 10_000;
+
+/// Between two looks for symbols that nobody needs, while there is no room for a new one.
+const SWEEP_INTERVAL_US: u64 = 1_000_000;
+
+/// Pairs that are looked at in one turn: at the end of a minute all are due.
+const DUE_PAIRS_MAX: usize = 256;
+
+/// Settings of candles.
+#[derive(Clone, Debug)]
+pub struct CandleSettings {
+    /// How long after its end a candle takes trades; then it is closed.
+    pub grace_ms: u32,
+    /// Pairs of a symbol and an interval that are kept.
+    pub pairs_max: usize,
+}
+
+/// How long a candle takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Interval {
+    Second,
+    Minute,
+    FiveMinutes,
+}
+
+impl Interval {
+    pub(super) const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::FiveMinutes];
+
+    /// The name in messages.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Second => "1s",
+            Self::Minute => "1m",
+            Self::FiveMinutes => "5m",
+        }
+    }
+
+    /// The interval with this name.
+    pub(super) fn named(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.label() == label)
+    }
+
+    const fn ms(self) -> i64 {
+        match self {
+            Self::Second => 1_000,
+            Self::Minute => 60_000,
+            Self::FiveMinutes => 300_000,
+        }
+    }
+
+    /// The begin of the interval that a moment is in.
+    const fn start_of(self, at_ms: i64) -> i64 {
+        at_ms - at_ms.rem_euclid(self.ms())
+    }
+
+    /// The topic of a symbol's candles. No symbol of a client has this name: those are upper case.
+    pub(super) fn topic(self, symbol: &str) -> TopicName {
+        TopicName::from(format!("candle:{}:{symbol}", self.label()))
+    }
+
+    /// The interval and the symbol of a topic, if it is one of candles.
+    pub(super) fn of_topic(topic: &TopicName) -> Option<(Self, &str)> {
+        let (label, symbol) = topic.as_str().strip_prefix("candle:")?.split_once(':')?;
+        Some((Self::named(label)?, symbol))
+    }
+}
+
+/// A message for the members of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Update {
+    pub(super) topic: TopicName,
+    /// A newer running candle takes the place of one that waits; a closed candle takes none and
+    /// gives up none.
+    pub(super) key: Option<ConflationKey>,
+    pub(super) message: String,
+}
+
+/// A symbol and an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    slot: u32,
+    interval: Interval,
+}
+
+impl Pair {
+    /// The same as long as the symbol is kept, and so as long as the topic has members.
+    fn conflation_key(self) -> ConflationKey {
+        let intervals = Interval::ALL.len() as u64;
+        ConflationKey(u64::from(self.slot) * intervals + self.interval as u64)
+    }
+}
+
+#[derive(Debug)]
+struct Symbol {
+    name: Arc<str>,
+    series: [Series; Interval::ALL.len()],
+    watches: [Option<Box<Watch>>; Interval::ALL.len()],
+}
+
+impl Symbol {
+    fn is_unused(&self) -> bool {
+        self.series.iter().all(Series::is_empty) && self.watches.iter().all(Option::is_none)
+    }
+}
+
+/// What is kept of a pair while its topic has members.
+#[derive(Debug)]
+struct Watch {
+    topic: TopicName,
+    /// When the running candle was sent last.
+    sent_us: Option<u64>,
+    /// The running candle has changed since.
+    is_changed: bool,
+    /// The pair's entry in [`Candles::due`].
+    due_us: Option<u64>,
+}
+
+/// The candles of all symbols.
+#[derive(Debug)]
+pub(super) struct Candles {
+    settings: CandleSettings,
+    json_depth_max: usize,
+    stats: Arc<CandleStats>,
+    slots: HashMap<Arc<str>, u32, RandomState>,
+    symbols: Slab<Symbol>,
+    /// When a watched pair is looked at next. An entry may be early, and never late.
+    due: BTreeSet<(u64, Pair)>,
+    next_sweep_us: u64,
+}
+
+impl Candles {
+    pub(super) fn new(
+        settings: CandleSettings,
+        json_depth_max: usize,
+        stats: Arc<CandleStats>,
+    ) -> Self {
+        Self {
+            settings,
+            json_depth_max,
+            stats,
+            slots: HashMap::default(),
+            symbols: Slab::new(),
+            due: BTreeSet::new(),
+            next_sweep_us: 0,
+        }
+    }
+
+    /// A trade, in the message that clients get.
+    pub(super) fn take(&mut self, now: Now, symbol: &str, message: &[u8], out: &mut Vec<Update>) {
+        let Some(trade) = Trade::read(message, self.json_depth_max, now.unix_ms) else {
+            return self.stats.count_dropped(Dropped::Unreadable);
+        };
+        if trade.at_ms > now.unix_ms + EARLY_MS_MAX {
+            return self.stats.count_dropped(Dropped::Early);
+        }
+        // Also keeps what follows away from the ends of its numbers.
+        let oldest_ms = self.horizon_ms(now) - Interval::FiveMinutes.ms();
+        if trade.at_ms < oldest_ms {
+            return Interval::ALL
+                .iter()
+                .for_each(|_| self.stats.count_dropped(Dropped::Late));
+        }
+        if !self.make_room(now, [symbol]) {
+            return self.stats.count_dropped(Dropped::PairsMax);
+        }
+        let slot = self.slot(symbol);
+        for interval in Interval::ALL {
+            let pair = Pair { slot, interval };
+            self.close(now, pair, out);
+            self.add(now, pair, &trade);
+            self.show(now, pair, out);
+        }
+        self.forget_if_unused(slot);
+    }
+
+    /// Makes room for these symbols; `false` if the limit is reached.
+    pub(super) fn make_room<'a>(
+        &mut self,
+        now: Now,
+        symbols: impl IntoIterator<Item = &'a str>,
+    ) -> bool {
+        let is_new = |symbol: &&str| !self.slots.contains_key(*symbol);
+        let new = symbols.into_iter().filter(is_new).count();
+        let pairs = |count: usize| (count + new) * Interval::ALL.len();
+        let has_room = |this: &Self| pairs(this.symbols.len()) <= this.settings.pairs_max;
+        if new == 0 || has_room(self) {
+            return true;
+        }
+        if now.mono_us >= self.next_sweep_us {
+            self.next_sweep_us = now.mono_us + SWEEP_INTERVAL_US;
+            self.sweep(now);
+        }
+        has_room(self)
+    }
+
+    /// A request for so many symbols was refused for want of room.
+    pub(super) fn count_limited(&self, symbols: usize) {
+        self.stats.count_limited(symbols);
+    }
+
+    /// A topic has members from now on.
+    pub(super) fn watch(&mut self, now: Now, interval: Interval, symbol: &str) {
+        let slot = self.slot(symbol);
+        let pair = Pair { slot, interval };
+        let watch = &mut self.symbols[slot as usize].watches[interval as usize];
+        if watch.is_some() {
+            return;
+        }
+        // What ended while nobody watched is nobody's.
+        self.close(now, pair, &mut Vec::new());
+        self.symbols[slot as usize].watches[interval as usize] = Some(Box::new(Watch {
+            topic: interval.topic(symbol),
+            sent_us: None,
+            is_changed: false,
+            due_us: None,
+        }));
+        self.arm(now, pair);
+    }
+
+    /// A topic has no members any more.
+    pub(super) fn unwatch(&mut self, now: Now, interval: Interval, symbol: &str) {
+        let Some(&slot) = self.slots.get(symbol) else {
+            return;
+        };
+        let watch = self.symbols[slot as usize].watches[interval as usize].take();
+        if let Some(due_us) = watch.and_then(|watch| watch.due_us) {
+            self.due.remove(&(due_us, Pair { slot, interval }));
+        }
+        self.forget_ended(now, slot);
+    }
+
+    /// The running candle, for a new member of the topic.
+    pub(super) fn running(&self, interval: Interval, symbol: &str) -> Option<Update> {
+        let slot = *self.slots.get(symbol)?;
+        self.update(Pair { slot, interval })
+    }
+
+    /// When [`Self::handle_timeout`] is due, on the monotonic clock.
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.due.first().map(|(due_us, _)| *due_us)
+    }
+
+    /// Closes candles whose time is over, and shows running ones that have changed. What is left of
+    /// them is due at once.
+    pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Update>) {
+        for _ in 0..DUE_PAIRS_MAX {
+            let due = self.due.first().copied();
+            let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= now.mono_us) else {
+                return;
+            };
+            self.due.pop_first();
+            if let Some(watch) = self.watch_of(pair) {
+                watch.due_us = None;
+            }
+            self.close(now, pair, out);
+            self.show(now, pair, out);
+        }
+    }
+
+    /// Nobody watches, and nothing is due.
+    pub(super) fn is_unwatched(&self) -> bool {
+        let mut watches = self.symbols.iter().flat_map(|(_, symbol)| &symbol.watches);
+        self.due.is_empty() && watches.all(Option::is_none)
+    }
+
+    // ---- inside
+
+    fn horizon_ms(&self, now: Now) -> i64 {
+        now.unix_ms - i64::from(self.settings.grace_ms)
+    }
+
+    fn watch_of(&mut self, pair: Pair) -> Option<&mut Watch> {
+        self.symbols[pair.slot as usize].watches[pair.interval as usize].as_deref_mut()
+    }
+
+    fn slot(&mut self, symbol: &str) -> u32 {
+        if let Some(slot) = self.slots.get(symbol) {
+            return *slot;
+        }
+        let name: Arc<str> = Arc::from(symbol);
+        let slot = self.symbols.insert(Symbol {
+            name: Arc::clone(&name),
+            series: Interval::ALL.map(Series::new),
+            watches: [const { None }; Interval::ALL.len()],
+        }) as u32;
+        self.slots.insert(name, slot);
+        self.store_pairs();
+        slot
+    }
+
+    fn add(&mut self, now: Now, pair: Pair, trade: &Trade) {
+        let horizon_ms = self.horizon_ms(now);
+        let symbol = &mut self.symbols[pair.slot as usize];
+        match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
+            Ok(is_running) => {
+                if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
+                    watch.is_changed |= is_running;
+                }
+            }
+            Err(series::Late) => self.stats.count_dropped(Dropped::Late),
+        }
+    }
+
+    /// Closes candles whose grace time is over; each is sent if somebody watches.
+    fn close(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
+        let horizon_ms = self.horizon_ms(now);
+        let symbol = &mut self.symbols[pair.slot as usize];
+        let series = &mut symbol.series[pair.interval as usize];
+        while let Some(candle) = series.close(horizon_ms) {
+            let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
+                continue;
+            };
+            // What has changed of it goes out now.
+            watch.is_changed &= !series.is_empty();
+            out.push(Update {
+                topic: watch.topic.clone(),
+                key: None,
+                message: candle.message(&symbol.name, pair.interval, true),
+            });
+        }
+    }
+
+    /// Shows the running candle if it has changed and its time has come.
+    fn show(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
+        let Some(watch) = self.watch_of(pair) else {
+            return;
+        };
+        let is_due = |sent_us: u64| now.mono_us >= sent_us + SPACING_US;
+        if watch.is_changed && watch.sent_us.is_none_or(is_due) {
+            watch.is_changed = false;
+            watch.sent_us = Some(now.mono_us);
+            out.extend(self.update(pair));
+        }
+        self.arm(now, pair);
+    }
+
+    fn update(&self, pair: Pair) -> Option<Update> {
+        let symbol = &self.symbols[pair.slot as usize];
+        let candle = symbol.series[pair.interval as usize].running()?;
+        let watch = symbol.watches[pair.interval as usize].as_ref()?;
+        Some(Update {
+            topic: watch.topic.clone(),
+            key: Some(pair.conflation_key()),
+            message: candle.message(&symbol.name, pair.interval, false),
+        })
+    }
+
+    /// Makes sure that a watched pair is looked at when something of it is due.
+    fn arm(&mut self, now: Now, pair: Pair) {
+        let grace_ms = i64::from(self.settings.grace_ms);
+        let symbol = &mut self.symbols[pair.slot as usize];
+        let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
+            return;
+        };
+        let shown_us = (watch.is_changed).then(|| watch.sent_us.unwrap_or(0) + SPACING_US);
+        let end_ms = symbol.series[pair.interval as usize].next_end_ms();
+        let closed_us = end_ms.map(|end_ms| {
+            let wait_ms = (end_ms + grace_ms - now.unix_ms).max(0);
+            now.mono_us + 1_000 * wait_ms.unsigned_abs()
+        });
+        let Some(due_us) = shown_us.into_iter().chain(closed_us).min() else {
+            return;
+        };
+        let due_us = (due_us.max(now.mono_us + 1)).next_multiple_of(GRID_US);
+        if watch.due_us.is_some_and(|armed_us| armed_us <= due_us) {
+            return;
+        }
+        if let Some(armed_us) = watch.due_us.replace(due_us) {
+            self.due.remove(&(armed_us, pair));
+        }
+        self.due.insert((due_us, pair));
+    }
+
+    /// Forgets candles that ended unwatched, and symbols without any.
+    fn sweep(&mut self, now: Now) {
+        let mut unwatched = Vec::new();
+        for (slot, symbol) in &self.symbols {
+            if symbol.watches.iter().all(Option::is_none) {
+                unwatched.push(slot as u32);
+            }
+        }
+        for slot in unwatched {
+            self.forget_ended(now, slot);
+        }
+    }
+
+    /// Forgets candles of unwatched pairs that have ended, and the symbol if nothing is left.
+    fn forget_ended(&mut self, now: Now, slot: u32) {
+        for interval in Interval::ALL {
+            if self.symbols[slot as usize].watches[interval as usize].is_none() {
+                self.close(now, Pair { slot, interval }, &mut Vec::new());
+            }
+        }
+        self.forget_if_unused(slot);
+    }
+
+    fn forget_if_unused(&mut self, slot: u32) {
+        if self.symbols[slot as usize].is_unused() {
+            let symbol = self.symbols.remove(slot as usize);
+            self.slots.remove(&symbol.name);
+            self.store_pairs();
+        }
+    }
+
+    fn store_pairs(&self) {
+        let pairs = self.symbols.len() * Interval::ALL.len();
+        self.stats.store_pairs(pairs);
+    }
+}

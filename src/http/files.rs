@@ -1,0 +1,108 @@
+//! Files inside the binary, each with a tag: browsers ask each time, and most get a 304.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+use super::site::{Answer, RequestParts, Route};
+
+/// Scripts, styles and connections of this origin and nothing else; nobody may frame a page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// One file.
+pub(super) struct File {
+    pub(super) path: &'static str,
+    pub(super) content_type: &'static str,
+    pub(super) text: &'static str,
+}
+
+pub(super) const fn script(path: &'static str, text: &'static str) -> File {
+    File {
+        path,
+        content_type: SCRIPT,
+        text,
+    }
+}
+
+/// The route of a file.
+pub(super) fn route(file: &'static File) -> Route {
+    let etag = etag(file.text);
+    Route::get(file.path, move |request| answer(file, &etag, request))
+}
+
+/// A new build may have a new file under the same name, so browsers ask each time; most get a 304.
+fn answer(file: &File, etag: &HeaderValue, request: &RequestParts) -> Answer {
+    let answer = if request
+        .header(&header::IF_NONE_MATCH)
+        .is_some_and(|known| names(known, etag))
+    {
+        Answer::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        Answer::new(StatusCode::OK, file.content_type, file.text)
+    };
+    let fixed = |name: HeaderName, value| (name, HeaderValue::from_static(value));
+    [
+        (header::ETAG, etag.clone()),
+        fixed(header::CACHE_CONTROL, "no-cache"),
+        fixed(header::CONTENT_SECURITY_POLICY, POLICY),
+        fixed(header::REFERRER_POLICY, "no-referrer"),
+    ]
+    .into_iter()
+    .fold(answer, |answer, (name, value)| answer.with(name, value))
+}
+
+/// Whether `If-None-Match` holds the tag (RFC 9110 §13.1.2; the weak comparison).
+fn names(known: &str, etag: &HeaderValue) -> bool {
+    let mut tags = known.split(',').map(str::trim);
+    tags.any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
+}
+
+/// A strong tag: other bytes, another tag.
+fn etag(text: &str) -> HeaderValue {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let tag = format!("\"{:016x}\"", hasher.finish());
+    HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use hyper::Request;
+
+    pub(in crate::http) fn ask(file: &File, if_none_match: Option<&str>) -> Answer {
+        let mut request = Request::get(file.path);
+        if let Some(tags) = if_none_match {
+            request = request.header(header::IF_NONE_MATCH, tags);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let request = RequestParts {
+            head,
+            peer: crate::admission::Peer::Unix(None),
+        };
+        answer(file, &etag(file.text), &request)
+    }
+
+    #[test]
+    fn whoever_has_a_file_gets_only_its_tag() {
+        let file = script("/a.js", "a");
+        let whole = ask(&file, None);
+        assert_eq!(whole.status, StatusCode::OK);
+        assert_eq!(whole.headers[header::CONTENT_TYPE], SCRIPT);
+        assert_eq!(whole.headers[header::CACHE_CONTROL], "no-cache");
+        let tag = whole.headers[header::ETAG].to_str().unwrap();
+        for known in [tag, "*", &format!("\"a\", W/{tag}")] {
+            let answer = ask(&file, Some(known));
+            assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{known}");
+            assert!(answer.body.is_empty());
+            assert_eq!(answer.headers[header::ETAG], tag);
+        }
+        let other = ask(&script("/a.js", "b"), Some(tag));
+        assert_eq!(other.status, StatusCode::OK);
+    }
+}

@@ -1,0 +1,72 @@
+"""`weirgate trades --candles`, from Redis to a client, by the real clock."""
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+
+import websockets
+from processes import ROOT
+from prometheus import scrape
+from waiting import until
+
+PROGRAM = ROOT / "tests/trades_gateway/candles/day.py"
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def by_the_program(trades):
+    """The candles of one second, each as a line."""
+    done = subprocess.run([sys.executable, PROGRAM], input=json.dumps(trades), capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if " 1s " in line]
+
+
+def line(candle):
+    keys = ("symbol", "interval", "start", "open", "high", "low", "close", "volume", "trades")
+    return " ".join(str(candle[key]) for key in keys)
+
+
+async def test_closed_candles_are_those_of_another_program_over_the_same_trades(start_weirgate, redis_server):
+    weirgate = start_weirgate("trades", "--candles", "--candle-grace-ms", "3000", redis=redis_server).wait_ready()
+    trades, closed, running, numbers = [], [], 0, random.Random(1)
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
+        await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A", "B"], "interval": "1s"}))
+        with redis_server.client() as redis:
+            for _ in range(300):
+                trade = {"symbol": numbers.choice("AB"), "timestamp": now_ms() - numbers.randrange(100),
+                         "price": numbers.randrange(100, 200), "volume": numbers.randrange(10)}
+                trades.append(trade)
+                redis.publish(f"channel:trade:{trade['symbol']}", json.dumps(trade))
+                await asyncio.sleep(0.01)
+        while sum(candle["trades"] for candle in closed) < len(trades):
+            message = json.loads(await asyncio.wait_for(client.recv(), 20))
+            if message["type"] == "candle":
+                running += not message["data"]["closed"]
+                closed += [message["data"]] * message["data"]["closed"]
+    assert sorted(map(line, closed)) == sorted(by_the_program(trades))
+    assert running > 4
+    assert scrape(weirgate).sum("weirgate_candle_trades_dropped_total") == 0
+
+
+async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_weirgate, redis_server):
+    weirgate = start_weirgate("trades", "--candles", "--candle-pairs-max", "3", redis=redis_server).wait_ready()
+    with redis_server.client() as redis:
+        for symbol, trade in (("A", {"price": 1}), ("B", {"price": 1}), ("A", {"price": "x"}),
+                              ("A", {"price": 1, "timestamp": 5}), ("A", {"price": 1, "timestamp": now_ms() + 60_000})):
+            redis.publish(f"channel:trade:{symbol}", json.dumps(trade))
+
+    def dropped():
+        metrics = scrape(weirgate)
+        return {reason: metrics.sum("weirgate_candle_trades_dropped_total", reason=reason)
+                for reason in ("pairs_max", "unreadable", "late", "early")}
+    await until(lambda: dropped() == {"pairs_max": 1, "unreadable": 1, "late": 3, "early": 1}, 10, "all counted")
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_candle_pairs") == metrics.sum("weirgate_candle_pairs_max") == 3
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
+        await client.recv()
+        await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["B"], "interval": "1s"}))
+        assert json.loads(await client.recv())["message"] == "Cannot subscribe: too many symbols have candles."
+    assert scrape(weirgate).sum("weirgate_subscriptions_limited_total", limit="candle_pairs") == 1
