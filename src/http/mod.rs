@@ -13,6 +13,7 @@ mod connection;
 mod connection_clock;
 mod gate;
 pub mod internal;
+pub mod operator;
 pub mod page;
 pub mod pages;
 mod plane;

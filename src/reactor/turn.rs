@@ -5,7 +5,9 @@
 //! after it was written to. A flush follows on each of them where there is something to send.
 
 mod freeze;
+mod paced;
 mod reading;
+mod survey;
 
 use std::hint;
 use std::io;
@@ -16,6 +18,7 @@ use mio::{Events, Poll, Token};
 
 use self::freeze::Freeze;
 use self::reading::FirstReads;
+use self::survey::Ends;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
@@ -102,6 +105,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     freeze: Freeze,
     spin: Spin,
     end_lines: LogBudget,
+    ends: Ends,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
     /// It does not end before this moment while connections are open.
@@ -147,6 +151,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
+            ends: Ends::default(),
             stop_at_us: None,
             refuse_until_us: 0,
             stop_now: false,
@@ -212,8 +217,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits =
-            self.clients_wait() || self.freeze.is_catching_up() || self.seams.have_messages();
+        let waits = self.clients_wait()
+            || self.freeze.is_catching_up()
+            || self.seams.have_messages()
+            || self.hub.is_surveying();
         if waits {
             return Duration::ZERO;
         }
@@ -222,6 +229,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.poll_timeout(),
             self.listeners.due_us(),
             self.report.due_us(),
+            self.sockets.paces.due_us(),
             self.stop_at_us,
         ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -235,6 +243,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.spin.worked(now.mono_us);
         }
         events.iter().for_each(|event| self.event(now, event));
+        self.write_to_paced(now);
         self.accept_and_read(now);
         self.take_inputs(now);
         self.take_bus();
@@ -244,6 +253,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.judge(events.is_empty());
         self.flush();
         self.effects();
+        self.survey();
         self.tell(now);
     }
 
@@ -415,10 +425,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 Effect::Release { key, reset, ended } => {
                     self.log_end(&ended);
+                    self.ends.push(self.clock.now(), ended);
                     self.sockets.close(key, reset);
                     self.hub.handle_released(key);
                 }
                 Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
+                Effect::Pace {
+                    key,
+                    bytes_per_second,
+                } => self.pace(key, bytes_per_second),
                 Effect::Resume(key) => self.read_on(key),
             }
         }

@@ -22,6 +22,7 @@ mod freed_memory;
 mod gateway;
 mod kind;
 mod log_filter;
+mod near_limits;
 mod process;
 mod reload;
 mod stats_line;

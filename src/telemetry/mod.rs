@@ -11,6 +11,7 @@ pub mod logging;
 pub mod names;
 mod process;
 mod samples;
+mod surveys;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations};
+pub use surveys::{EndedAt, Surveyed, Surveys};
 
 use crate::hub::{FeedStats, Now, SubjectStats};
 use crate::spin::SpinCounts;
@@ -49,6 +51,8 @@ pub struct Build {
 pub struct Telemetry {
     /// What the event loop tells.
     pub event_loop: EventLoop,
+    /// What the operator's page shows of clients and topics.
+    pub surveys: Surveys,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -111,6 +115,7 @@ impl Telemetry {
     pub fn new(build: Build, feed: FeedStats, bus: Option<Arc<BusStatus>>, now: Now) -> Arc<Self> {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
+            surveys: Surveys::default(),
             build,
             bus,
             gateway: OnceLock::new(),
@@ -181,6 +186,8 @@ struct Reading<'a> {
     event_loop: &'a EventLoop,
     /// The bus, where the gateway has one.
     bus: Option<&'a BusStatus>,
+    /// Surveys of clients and topics.
+    surveys: u64,
     /// Log lines that were not written.
     log_lines_left_out: u64,
     /// What the kernel says.
@@ -194,6 +201,7 @@ impl<'a> Reading<'a> {
             turn: telemetry.event_loop.numbers(),
             event_loop: &telemetry.event_loop,
             bus: telemetry.bus(),
+            surveys: telemetry.surveys.made(),
             log_lines_left_out: log_lines::left_out(),
             process: ProcessStats::read(),
             build: &telemetry.build,

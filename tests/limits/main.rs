@@ -9,6 +9,7 @@ mod fixed;
 mod frames;
 mod instances;
 mod nats;
+mod operator;
 mod redis;
 mod tables;
 
@@ -21,6 +22,7 @@ use fixed::{FIXED, Fixed};
 use frames::FRAMES;
 use instances::INSTANCES;
 use nats::NATS;
+use operator::OPERATOR;
 use redis::REDIS;
 use tables::settings;
 use weirgate::settings::Setting;
@@ -77,6 +79,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(FRAMES)
         .chain(INSTANCES)
         .chain(NATS)
+        .chain(OPERATOR)
         .chain(REDIS)
 }
 

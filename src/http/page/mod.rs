@@ -17,51 +17,67 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// One file of the page.
-struct File {
+/// One file of a page.
+pub(super) struct File {
     path: &'static str,
     content_type: &'static str,
     text: &'static str,
 }
 
-static FILES: [File; 9] = [
-    File {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        text: include_str!("index.html"),
-    },
-    File {
-        path: "/page/page.css",
-        content_type: "text/css; charset=utf-8",
-        text: include_str!("page.css"),
-    },
-    script(
+static FILES: [File; 10] = [
+    File::html("/", include_str!("index.html")),
+    File::css("/page/page.css", include_str!("page.css")),
+    File::script(
         "/weirgate.js",
         include_str!("../../../clients/js/weirgate.js"),
     ),
-    script("/page/main.js", include_str!("main.js")),
-    script("/page/values.js", include_str!("values.js")),
-    script("/page/ladder.js", include_str!("ladder.js")),
-    script("/page/flow.js", include_str!("flow.js")),
-    script("/page/predictions.js", include_str!("predictions.js")),
-    script("/page/server.js", include_str!("server.js")),
+    File::script("/page/main.js", include_str!("main.js")),
+    File::script("/page/values.js", include_str!("values.js")),
+    File::script("/page/ladder.js", include_str!("ladder.js")),
+    File::script("/page/flow.js", include_str!("flow.js")),
+    File::script("/page/predictions.js", include_str!("predictions.js")),
+    File::script("/page/server.js", include_str!("server.js")),
+    File::script("/page/slow.js", include_str!("slow.js")),
 ];
 
-const fn script(path: &'static str, text: &'static str) -> File {
-    File {
-        path,
-        content_type: SCRIPT,
-        text,
+impl File {
+    pub(super) const fn html(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: "text/html; charset=utf-8",
+            text,
+        }
+    }
+
+    pub(super) const fn css(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: "text/css; charset=utf-8",
+            text,
+        }
+    }
+
+    pub(super) const fn script(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: SCRIPT,
+            text,
+        }
     }
 }
 
-/// A route for each file.
+/// A route for each file of the page at `/`.
 pub fn routes() -> Vec<Route> {
+    file_routes(&FILES)
+}
+
+/// A route for each of these files.
+pub(super) fn file_routes(files: &'static [File]) -> Vec<Route> {
     let route = |file: &'static File| {
         let etag = etag(file.text);
         Route::get(file.path, move |request| answer(file, &etag, request))
     };
-    FILES.iter().map(route).collect()
+    files.iter().map(route).collect()
 }
 
 /// A new build may have a new file under the same name, so browsers ask each time; most get a 304.

@@ -37,16 +37,12 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     let announced_url = access.url.clone();
-    plan.run(
-        clock,
-        source,
-        status,
-        access.url.to_string(),
-        move |listening| {
+    let url = access.url.to_string();
+    plan.parts(|levels| levels, source, status, url, Vec::new())
+        .run(clock, move |listening| {
             say(&banner(&announced_url, &listening.url("ws", "/ws/stream")));
             announce_subscribed(subscribing);
-        },
-    )
+        })
 }
 
 fn nats_settings(

@@ -3,17 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crossbeam_channel::unbounded;
+
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
 use super::pages::health_route;
 use super::relay::{DURABLES, RelaySettings};
+use super::tab::TabAsker;
 use crate::clock::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
-use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::page;
-use crate::hub::{FrameBytes, TopicName};
+use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
+use crate::http::{Route, page};
+use crate::hub::{FrameBytes, Gateway, TopicName};
 use crate::listening::ListenAddr;
-use crate::run::{CommonSettings, Listening, Parts, RunError, say, start_process};
+use crate::reactor::LateWake;
+use crate::run::{CommonSettings, Inputs, Listening, Parts, RunError, say, start_process};
 use crate::settings::Checked;
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
@@ -30,9 +34,19 @@ pub(super) fn demo(checked: &Checked) -> Result<(), RunError> {
     let clock = start_process(checked)?;
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
-    plan.run(clock, source, status, "simulated".to_owned(), |listening| {
-        say(&welcome(listening));
-    })
+    let (questions, inputs) = unbounded();
+    let wake = LateWake::default();
+    let asker = TabAsker {
+        questions,
+        wake: wake.clone(),
+    };
+    let url = "simulated".to_owned();
+    plan.parts(DemoGateway::new, source, status, url, vec![asker.route()])
+        .inputs(Inputs {
+            receiver: inputs,
+            wake,
+        })
+        .run(clock, |listening| say(&welcome(listening)))
 }
 
 /// What the demo says at the start: what to open. An address that stands for all is shown as
@@ -94,17 +108,18 @@ impl LevelsPlan {
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
     }
 
-    /// Runs until a signal. `shown_url` is where the bus is, for `/health`.
-    pub(super) fn run(
+    /// Puts the gateway on a source. `shown_url` is where the bus is, for `/health`; `more` are pages
+    /// beside those of every levels gateway.
+    pub(super) fn parts<G: Gateway>(
         self,
-        clock: Clock,
+        gateway: impl FnOnce(LevelsGateway) -> G,
         source: impl Source + 'static,
         status: Arc<BusStatus>,
         shown_url: String,
-        announce: impl FnOnce(&Listening),
-    ) -> Result<(), RunError> {
+        more: Vec<Route>,
+    ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
-        let gateway = LevelsGateway::new(self.paths, self.common.origins());
+        let gateway = gateway(LevelsGateway::new(self.paths, self.common.origins()));
         let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
         Parts::new(self.gateway, self.common, feed, gateway)
             .frame_bytes(frame_bytes)
@@ -112,9 +127,9 @@ impl LevelsPlan {
             .routes(move |telemetry| {
                 let mut routes = page::routes();
                 routes.push(health_route(telemetry, shown_url));
+                routes.extend(more);
                 routes
             })
-            .run(clock, announce)
     }
 }
 
