@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::near_limits::near_limits;
 use crate::auth::Origins;
-use crate::http::operator::ShownLimit;
+use crate::http::operator::{OperatorSettings, ShownLimit};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::ListenAddr;
@@ -82,6 +82,17 @@ impl CommonSettings {
     /// Who may connect, for the gateway.
     pub fn origins(&self) -> Origins {
         Origins::new(self.allowed_origins.iter().cloned())
+    }
+
+    /// What the operator's page is made for.
+    pub(super) fn operator(&self) -> OperatorSettings {
+        let is_loopback =
+            matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
+        OperatorSettings {
+            ready: self.ready,
+            limits: self.near_limits.clone(),
+            is_loopback,
+        }
     }
 
     /// Who may read answers, for the HTTP side.

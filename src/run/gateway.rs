@@ -231,8 +231,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));
-        let limits = common.near_limits.clone();
-        let operator = operator::routes(&telemetry, clock, common.ready, limits);
+        let operator = operator::routes(&telemetry, clock, common.operator());
         let site = Site {
             routes,
             fallback: self.fallback,

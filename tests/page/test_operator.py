@@ -70,7 +70,7 @@ def has_state(*words):
 
 
 def has_end(*reasons):
-    return f"[...document.querySelectorAll('#ends td.what')].some(cell => {json.dumps(reasons)}.includes(cell.textContent))"
+    return f"[...document.querySelectorAll('#ends td.reason')].some(cell => {json.dumps(reasons)}.includes(cell.textContent))"
 
 
 async def shows_the_bus_away(page, kill, back):

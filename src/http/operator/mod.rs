@@ -6,10 +6,12 @@
 
 mod state;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
+use hyper::http::uri::Authority;
 
 use super::page::{File, file_routes};
 use super::readiness::ReadyLimits;
@@ -35,18 +37,30 @@ static FILES: [File; 9] = [
     File::script("/operator/values.js", include_str!("../page/values.js")),
 ];
 
+/// What the page is made for.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorSettings {
+    /// When the process counts as ready.
+    pub ready: ReadyLimits,
+    /// Limits beside their metrics.
+    pub limits: Vec<ShownLimit>,
+    /// The admin address is reached from this machine alone, so nobody needs a name for it but
+    /// `localhost`.
+    pub is_loopback: bool,
+}
+
 /// The routes of the page; for the admin address alone.
-pub fn routes(
-    telemetry: &Arc<Telemetry>,
-    clock: Clock,
-    ready: ReadyLimits,
-    limits: Vec<ShownLimit>,
-) -> Vec<Route> {
+pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
+    let OperatorSettings {
+        ready,
+        limits,
+        is_loopback,
+    } = settings;
     let limits = state::limits(&limits);
     let mut routes = file_routes(&FILES);
     routes.push(Route::get("/operator/state", move |request| {
-        if is_of_another_page(request) {
+        if is_of_another_page(request, is_loopback) {
             return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
         }
         let text = state::state(&telemetry, clock, &ready, &limits);
@@ -57,9 +71,21 @@ pub fn routes(
 }
 
 /// A page of another origin asks. Its browser would let it read the answer, because the other pages
-/// of this process may be read by any origin; client addresses may not.
-fn is_of_another_page(request: &RequestParts) -> bool {
-    request.head.headers.contains_key(header::ORIGIN)
+/// of this process may be read by any origin; client addresses may not. A page that has its own name
+/// resolved to this machine (DNS rebinding) sends no `Origin`, but its name in `Host`.
+fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
+    let host = request.header(&header::HOST).unwrap_or_default();
+    request.head.headers.contains_key(header::ORIGIN) || is_loopback && !is_this_machine(host)
+}
+
+/// An IP address or `localhost`, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let ip = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
 }
 
 fn to_the_page() -> Answer {
@@ -74,13 +100,18 @@ mod tests {
     use crate::http::Handler;
     use crate::http::pages::tests::telemetry;
     use hyper::Request;
+    use hyper::header::HeaderName;
 
-    fn ask(path: &str, origin: Option<&str>) -> Answer {
+    fn ask(path: &str, is_loopback: bool, headers: &[(HeaderName, &str)]) -> Answer {
         let clock = Clock::start();
-        let routes = routes(&telemetry(clock), clock, ReadyLimits::default(), Vec::new());
+        let settings = OperatorSettings {
+            is_loopback,
+            ..OperatorSettings::default()
+        };
+        let routes = routes(&telemetry(clock), clock, settings);
         let mut request = Request::get(path);
-        if let Some(origin) = origin {
-            request = request.header(header::ORIGIN, origin);
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let request = RequestParts {
@@ -96,19 +127,42 @@ mod tests {
 
     #[test]
     fn pages_of_other_origins_do_not_read_client_addresses() {
-        assert_eq!(ask("/operator/state", None).status, 200);
+        assert_eq!(ask("/operator/state", false, &[]).status, 200);
         for origin in ["https://elsewhere.example", "null"] {
-            assert_eq!(ask("/operator/state", Some(origin)).status, 403, "{origin}");
+            let answer = ask("/operator/state", false, &[(header::ORIGIN, origin)]);
+            assert_eq!(answer.status, 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_made_to_mean_this_machine_reads_nothing() {
+        for (host, on_loopback) in [
+            ("localhost:9100", 200),
+            ("LOCALHOST", 200),
+            ("127.0.0.1:9100", 200),
+            ("[::1]:9100", 200),
+            ("elsewhere.example:9100", 403),
+            ("localhost.example", 403),
+            ("127.0.0.1.example", 403),
+            ("", 403),
+        ] {
+            let status = |is_loopback| {
+                let headers = [(header::HOST, host)];
+                ask("/operator/state", is_loopback, &headers).status
+            };
+            assert_eq!(status(true), on_loopback, "{host}");
+            // Other addresses have names.
+            assert_eq!(status(false), 200, "{host}");
         }
     }
 
     #[test]
     fn short_paths_lead_to_the_page() {
         for path in ["/", "/operator"] {
-            let answer = ask(path, None);
+            let answer = ask(path, true, &[]);
             assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
             assert_eq!(answer.headers[header::LOCATION], PATH);
         }
-        assert_eq!(ask(PATH, None).status, 200);
+        assert_eq!(ask(PATH, true, &[]).status, 200);
     }
 }

@@ -49,9 +49,9 @@ const COLUMNS = {
     { name: "At", className: "when", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
     { ...WHO, title: ({ peer }) => `connected from ${peer}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
-    { name: "Reason", className: "what", text: ({ reason }) => reason, tone: ({ reason }) => toneOf(reason) },
+    { name: "Reason", className: "reason", text: ({ reason }) => reason, tone: ({ reason }) => toneOf(reason) },
     { name: "Code", className: "count num middle", text: ({ code }) => code ?? "–" },
-    { name: "Lived", className: "when num", text: (row) => ms(row.age_ms) },
+    { name: "Lived", className: "when num middle", text: (row) => ms(row.age_ms) },
     { name: "Got", className: "count num wide middle", text: (row) => decimal(row.messages_out, 0), title: (row) => `${bytes(row.bytes_out)} in ${decimal(row.messages_out, 0)} messages` },
     { name: "Skipped", className: "count num middle", text: (row) => decimal(row.conflated, 0) },
   ],
@@ -100,7 +100,7 @@ class Table {
 const tables = Object.fromEntries(Object.keys(COLUMNS).map((id) => [id, new Table(id)]));
 
 /** "20 of 1,234", or "" where all are shown. */
-const shownOf = (shown, all) => (all > shown ? `${shown} of ${decimal(all, 0)}` : "");
+const shownOf = (shown, all) => (shown && all > shown ? `${shown} of ${decimal(all, 0)}` : "");
 
 const TOPICS = { trades: "Busiest symbols", channels: "Busiest channels", events: "Busiest devices" };
 

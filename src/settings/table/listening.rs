@@ -73,10 +73,10 @@ pub(super) static ROWS: &[Setting] = &[
         "admin-addr",
         Kind::Form(&ADMIN),
         "",
-        "Address for /metrics, /stats, /ready and /internal/*, off the public port",
+        "Address for the operator's page, /metrics, /stats, /ready and /internal/*",
     )
     .more(
-        "This address responds even while the event loop hangs. Unset: these pages are on the \
-        public port.",
+        "This address responds even while the event loop hangs. Unset: there is no operator's \
+        page, and the other pages are on the public port.",
     ),
 ];
