@@ -45,7 +45,7 @@ pub(crate) const OPERATOR: &[Fixed] = &[
         what: "Name that a tab of the demo gives its connection",
         value: "64 bytes",
         beyond: "ignored",
-        shows: Shows::Elsewhere("404 of `/page/tab`"),
+        shows: Shows::Elsewhere("`null` from `/page/tab`"),
         code: ("src/gateways/demo.rs", "NAME_BYTES_MAX: usize = 64;"),
         test: "src/gateways/demo.rs::a_tab_says_its_name_and_its_pace_and_nothing_else_is_heard",
     },

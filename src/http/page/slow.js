@@ -113,8 +113,9 @@ export function drawSlow(now, received, newestTs) {
   mine.newestTs = newestTs;
   mine.draw();
   other.draw();
-  if (isAsking || now - askedAt < ASK_MS) return;
+  // Nobody is asked before the control was used.
+  if (!second || isAsking || now - askedAt < ASK_MS) return;
   askedAt = now;
   isAsking = true;
-  Promise.all([mine.ask(), second && other.ask()]).finally(() => { isAsking = false; });
+  Promise.all([mine.ask(), other.ask()]).finally(() => { isAsking = false; });
 }

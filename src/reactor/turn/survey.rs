@@ -59,9 +59,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Looks at some clients, if a survey is under way or somebody has asked for one.
     pub(super) fn survey(&mut self) {
         let surveys = &self.seams.telemetry.surveys;
+        let is_surveying = self.hub.is_surveying();
+        if !is_surveying && !surveys.is_asked() {
+            return;
+        }
         let now = self.clock.now();
-        if !self.hub.is_surveying() {
-            if !surveys.is_asked() || !self.ends.begins(now.mono_us) {
+        if !is_surveying {
+            if !self.ends.begins(now.mono_us) {
                 return;
             }
             surveys.begun();
