@@ -356,7 +356,8 @@ fn bind_admin(
     };
     let admin = Admin::bind(addr, &options, site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
-    tracing::info!(%addr, "admin pages");
+    let page = matches!(addr, ListenAddr::Tcp(_)).then(|| format!("http://{addr}/operator/"));
+    tracing::info!(%addr, operator_page = page.as_deref(), "admin pages");
     Ok((admin, addr))
 }
 

@@ -312,7 +312,8 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
     weirgate = start_weirgate("demo").wait_ready()
     async with open_page(weirgate.http_url) as page:
         await page.until("!document.getElementById('slow').hidden", 10, "the control")
-        assert await page.text("#slow-about") == "Both at full speed"
+        assert await page.js("document.getElementById('slow-pair').hidden"), "nothing to compare yet"
+        assert scrape(weirgate).sum("weirgate_clients") == 1
         await page.js("document.getElementById('slow-button').click()")
         skipped = "Number(document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', ''))"
         await page.until(f"{skipped} > 20", 60, "the server skips for the slow tab")
@@ -334,6 +335,7 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
         assert await page.text("#slow-shown") == "0.5 kB/s"
         await page.js("document.getElementById('slow-button').click()")
         await page.until("document.querySelector('#slow-this [data-key=state]').textContent === 'nothing waits'", 10, "full speed again")
+        assert await page.text("#slow-about") == "Both at full speed"
         before = await page.js(skipped)
         await asyncio.sleep(1.5)
         slow, fast = await page.js(SIDES)

@@ -34,7 +34,7 @@ const COLUMNS = {
   ],
   busiest: [
     WHO, WHAT,
-    { name: "Messages/s", className: "size num", text: (row) => row.rate },
+    { name: "Messages/s", className: "rate num", text: (row) => row.rate },
     { name: "From it", className: "count num middle", text: (row) => decimal(row.messages_in, 0) },
     { name: "To it", className: "count num", text: (row) => decimal(row.messages_out, 0) },
     { name: "Connected", className: "when num wide middle", text: (row) => ms(row.age_ms) },
@@ -42,11 +42,11 @@ const COLUMNS = {
   topics: [
     { name: "Topic", className: "who", text: ({ name }) => name },
     { name: "Members", className: "size num", text: (row) => decimal(row.members, 0) },
-    { name: "Messages/s", className: "size num", text: (row) => row.rate },
+    { name: "Messages/s", className: "rate num", text: (row) => row.rate },
     { name: "Bytes/s", className: "size num", text: (row) => row.byteRate },
   ],
   ends: [
-    { name: "At", className: "when", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
+    { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
     { ...WHO, title: ({ peer }) => `connected from ${peer}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
     { name: "Reason", className: "reason", text: ({ reason }) => reason, tone: ({ reason }) => toneOf(reason) },

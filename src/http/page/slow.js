@@ -65,7 +65,7 @@ function show() {
   attribute(byId("slow-rate"), "aria-valuetext", text);
   put(byId("slow-button"), isSlow ? "Full speed again" : "Slow this tab");
   attribute(byId("slow-button"), "aria-pressed", String(isSlow));
-  put(byId("slow-about"), isSlow ? `This tab gets ${text}` : "Both at full speed");
+  put(byId("slow-about"), isSlow ? `This tab gets ${text}` : second ? "Both at full speed" : "");
 }
 
 /** The second connection is there once somebody has asked for it: a demo with many visitors has one each. */
@@ -95,6 +95,7 @@ export function setUpSlow(connection, timeOf) {
   byId("slow-button").onclick = () => {
     isSlow = !isSlow;
     openSecond(timeOf);
+    byId("slow-pair").hidden = false;
     introduce();
     show();
   };
