@@ -151,7 +151,7 @@ fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, wit
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
 	    cargo test --locked -p weirgate-fuzz-targets --test fuzz $(NAME) -- --nocapture
 
-screenshots: deps build ## The pictures of the page in docs/images, from the demo (two minutes)
+screenshots: deps build ## The pictures of the pages in docs/images, from the demo and a gateway on NATS (three minutes)
 	.venv/bin/python scripts/screenshots.py
 
 clean: ## Remove everything that was built or installed here

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Pictures of the page for the documents: docs/images/page-*.png, from `weirgate demo` with a fixed seed.
+"""Pictures of the pages for the documents: docs/images, from `weirgate demo` with a fixed seed, and from a gateway on NATS.
 
     make screenshots
 
 It watches the market for two minutes, so that the charts are full, and on until both signals are there to be seen;
-then it takes all pictures of the same page.
+then it takes all pictures of the same page. Then come the slowed tab, and the operator's page.
+
+    .venv/bin/python scripts/screenshots.py slow-tab operator
+
+The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`.
 
     .venv/bin/python scripts/screenshots.py report target/compare
 
@@ -20,8 +24,11 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "rig"))
 
+import clients  # noqa: E402
 from browser import open_page  # noqa: E402
-from processes import Weirgate  # noqa: E402
+from bus import publisher  # noqa: E402
+from processes import NatsServer, Weirgate, free_port  # noqa: E402
+from waiting import until  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
 SEED, CHART_S = "7", 122
@@ -44,8 +51,83 @@ async def take(weirgate, names):
             await asyncio.sleep(0.5)
             await page.screenshot(path)
     for path in paths:
-        shrink(path)
-        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+        done(path)
+
+
+def done(path):
+    shrink(path)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+
+
+async def take_slow_tab(weirgate):
+    """The demo's page after the tab was slowed for a while, light and dark: only the part that shows it."""
+    async with open_page(weirgate.http_url, width=1100, height=900, reduced_motion=True) as page:
+        await page.until("!document.getElementById('slow').hidden", 20, "the control")
+        await page.js("document.getElementById('slow-button').click()")
+        skipped = "document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', '')"
+        await page.until(f"Number({skipped}) > 200", 120, "many skipped states")
+        for scheme in ("light", "dark"):
+            await page.media(scheme, reduced_motion=True)
+            await asyncio.sleep(0.5)
+            path = FOLDER / f"slow-tab-{scheme}.png"
+            await page.screenshot(path, of="#slow")
+            done(path)
+
+
+async def take_operator():
+    """The operator's page of a gateway on NATS: with a slow client and some ends, then with the bus away."""
+    nats, admin = NatsServer(), free_port()
+    flags = ["--admin-addr", f"127.0.0.1:{admin}", "--send-queue-stall-ms", "6000", "--endpoint", "/ws/flow=flow"]
+    weirgate = Weirgate("levels", *flags, nats=nats)
+    try:
+        await until(lambda: weirgate.get("/health")[0] == 200, 20, "it listens")
+        async with publisher(nats) as bus, open_page(f"http://127.0.0.1:{admin}/", reduced_motion=True) as page:
+            await operator_pictures(weirgate, nats, bus, page)
+    finally:
+        weirgate.discard()
+        nats.discard()
+
+
+async def operator_pictures(weirgate, nats, bus, page):
+    stop = asyncio.Event()
+
+    async def feed():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            await bus.flow({"n": n, "pad": "x" * 6_000})
+            await asyncio.sleep(0.05)
+    feeding = asyncio.create_task(feed())
+    stalled = [await clients.connect(weirgate.port, receive_bytes=4096, source=f"127.0.0.{n}") for n in (21, 22)]
+    paths = ["/ws/stream", "/ws/flow", "/ws/stream"] * 4
+    good = [await clients.connect(weirgate.port, source=f"127.0.0.{n}", path=path) for n, path in enumerate(paths, 30)]
+    for client in stalled:
+        client.stop_reading()
+    await page.until("document.getElementById('reasons').textContent.includes('send_stalled 2')", 60, "two ends")
+    for client in good[:3]:
+        client.abort()
+    slow = [await clients.connect(weirgate.port, receive_bytes=4096, source=f"127.0.0.{n}") for n in (23, 24)]
+    for client in slow:
+        client.stop_reading()
+        await asyncio.sleep(1.2)
+    await page.until("document.querySelectorAll('#slowest td[data-tone=wait]').length === 2", 20, "two slow clients")
+    for name, (width, height, scheme) in {"light": PICTURES["light"], "dark": PICTURES["dark"], "phone": PICTURES["phone"]}.items():
+        await page.resize(width, height)
+        await page.media(scheme, reduced_motion=True)
+        await asyncio.sleep(0.3)
+        path = FOLDER / f"operator-{name}.png"
+        await page.screenshot(path, whole=name != "phone")
+        done(path)
+    stop.set()
+    await feeding
+    await page.resize(*PICTURES["light"][:2])
+    await page.media("light", reduced_motion=True)
+    nats.kill()
+    await page.until("document.getElementById('status').textContent === 'Bus away'", 20, "the bus is away")
+    await asyncio.sleep(12)
+    path = FOLDER / "operator-bus-away.png"
+    await page.screenshot(path)
+    done(path)
 
 
 async def take_report(folder):
@@ -57,8 +139,7 @@ async def take_report(folder):
             bottom = await page.js("document.querySelector('#percentiles').getBoundingClientRect().bottom")
             await page.resize(1200, round(bottom) + 20)
             await page.screenshot(path)
-        shrink(path)
-        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+        done(path)
 
 
 def shrink(path):
@@ -74,12 +155,19 @@ def main():
     if sys.argv[1:2] == ["report"]:
         asyncio.run(take_report(pathlib.Path(sys.argv[2])))
         return
+    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator"]
     weirgate = Weirgate("demo", "--seed", SEED)
     try:
         weirgate.wait_ready()
-        asyncio.run(take(weirgate, sys.argv[1:] or PICTURES))
+        of_page = [name for name in names if name in PICTURES]
+        if of_page:
+            asyncio.run(take(weirgate, of_page))
+        if "slow-tab" in names:
+            asyncio.run(take_slow_tab(weirgate))
     finally:
         weirgate.discard()
+    if "operator" in names:
+        asyncio.run(take_operator())
 
 
 main()

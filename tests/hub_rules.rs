@@ -12,6 +12,7 @@ mod hub_rules {
     mod order;
     mod queue;
     mod reading;
+    mod survey;
     mod topics;
     mod window;
 }

@@ -6,11 +6,13 @@
 
 mod access;
 pub mod channels;
+mod demo;
 pub mod events;
 mod levels;
 mod trades;
 mod uuid;
 
 pub use access::AccessStats;
+pub use demo::{DemoGateway, TabQuestion};
 pub use levels::{LevelsGateway, LevelsPath};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

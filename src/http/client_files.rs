@@ -1,7 +1,7 @@
 //! The browser clients, each served by the gateway that the client is for: the very files of
 //! `clients/js`, with their types.
 
-use super::files::{self, File, script};
+use super::files::{self, File};
 use super::site::Route;
 
 /// The client of one gateway.
@@ -30,32 +30,32 @@ const fn types(path: &'static str, text: &'static str) -> File {
 
 // Each with its types.
 static CORE: [File; 2] = [
-    script("/weirgate.js", include_str!("../../clients/js/weirgate.js")),
+    File::script("/weirgate.js", include_str!("../../clients/js/weirgate.js")),
     types(
         "/weirgate.d.ts",
         include_str!("../../clients/js/weirgate.d.ts"),
     ),
 ];
 static SESSION: [File; 2] = [
-    script("/session.js", include_str!("../../clients/js/session.js")),
+    File::script("/session.js", include_str!("../../clients/js/session.js")),
     types(
         "/session.d.ts",
         include_str!("../../clients/js/session.d.ts"),
     ),
 ];
 static TRADES: [File; 2] = [
-    script("/trades.js", include_str!("../../clients/js/trades.js")),
+    File::script("/trades.js", include_str!("../../clients/js/trades.js")),
     types("/trades.d.ts", include_str!("../../clients/js/trades.d.ts")),
 ];
 static CHANNELS: [File; 2] = [
-    script("/channels.js", include_str!("../../clients/js/channels.js")),
+    File::script("/channels.js", include_str!("../../clients/js/channels.js")),
     types(
         "/channels.d.ts",
         include_str!("../../clients/js/channels.d.ts"),
     ),
 ];
 static EVENTS: [File; 2] = [
-    script("/events.js", include_str!("../../clients/js/events.js")),
+    File::script("/events.js", include_str!("../../clients/js/events.js")),
     types("/events.d.ts", include_str!("../../clients/js/events.d.ts")),
 ];
 

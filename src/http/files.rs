@@ -15,18 +15,42 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// One file.
+#[derive(Debug)]
 pub(super) struct File {
     pub(super) path: &'static str,
     pub(super) content_type: &'static str,
     pub(super) text: &'static str,
 }
 
-pub(super) const fn script(path: &'static str, text: &'static str) -> File {
-    File {
-        path,
-        content_type: SCRIPT,
-        text,
+impl File {
+    pub(super) const fn html(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: "text/html; charset=utf-8",
+            text,
+        }
     }
+
+    pub(super) const fn css(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: "text/css; charset=utf-8",
+            text,
+        }
+    }
+
+    pub(super) const fn script(path: &'static str, text: &'static str) -> Self {
+        Self {
+            path,
+            content_type: SCRIPT,
+            text,
+        }
+    }
+}
+
+/// A route for each of these files.
+pub(super) fn routes(files: &'static [File]) -> Vec<Route> {
+    files.iter().map(route).collect()
 }
 
 /// The route of a file.
@@ -90,7 +114,7 @@ pub(super) mod tests {
 
     #[test]
     fn whoever_has_a_file_gets_only_its_tag() {
-        let file = script("/a.js", "a");
+        let file = File::script("/a.js", "a");
         let whole = ask(&file, None);
         assert_eq!(whole.status, StatusCode::OK);
         assert_eq!(whole.headers[header::CONTENT_TYPE], SCRIPT);
@@ -102,7 +126,7 @@ pub(super) mod tests {
             assert!(answer.body.is_empty());
             assert_eq!(answer.headers[header::ETAG], tag);
         }
-        let other = ask(&script("/a.js", "b"), Some(tag));
+        let other = ask(&File::script("/a.js", "b"), Some(tag));
         assert_eq!(other.status, StatusCode::OK);
     }
 }

@@ -16,6 +16,7 @@ mod connection_clock;
 mod files;
 mod gate;
 pub mod internal;
+pub mod operator;
 pub mod page;
 pub mod pages;
 mod plane;

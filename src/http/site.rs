@@ -128,8 +128,8 @@ pub struct Site {
 
 impl Site {
     /// What stays on the public port, and what an admin listener serves: the pages that tell of the
-    /// process, and `/internal/*`. `/health` is on both.
-    pub fn split_admin(self) -> (Self, Self) {
+    /// process, `/internal/*`, and `operator`, which is nowhere without one. `/health` is on both.
+    pub fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
         let is_admin = |route: &Route| {
             let path = route.path;
             ["/metrics", "/stats", "/ready"].contains(&path) || path.starts_with("/internal/")
@@ -138,8 +138,10 @@ impl Site {
             let routes = self.routes.iter();
             routes.filter(|route| keep(route)).cloned().collect()
         };
+        let mut admin_routes: Vec<Route> = of(&|route| is_admin(route) || route.path == "/health");
+        admin_routes.extend(operator);
         let admin = Self {
-            routes: of(&|route| is_admin(route) || route.path == "/health"),
+            routes: admin_routes,
             cors: self.cors.clone(),
             ..Self::default()
         };

@@ -15,6 +15,7 @@ use super::memory::FrameMemory;
 use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
+use super::survey::Surveys;
 use super::topics::{Joined, Left, Topics};
 use super::window::Windows;
 use super::{
@@ -54,6 +55,7 @@ pub struct Core {
     /// Receivers of the message that is published, in the order of their memory; empty otherwise.
     ordered: SlotSet,
     pub(super) memory: FrameMemory,
+    pub(super) surveys: Surveys,
     /// One count per connection, those handed to HTTP included.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
@@ -86,6 +88,7 @@ impl Core {
             scratch: Scratch::default(),
             ordered: SlotSet::default(),
             memory: FrameMemory::default(),
+            surveys: Surveys::default(),
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
@@ -258,6 +261,17 @@ impl Core {
     /// Closes an open client. The first close counts.
     pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
         self.begin_close(key, code, reason, how);
+    }
+
+    /// Lets the shell write to this client no more than so many bytes a second, as a slow line would
+    /// take them; `None`: as much as the kernel takes. For demonstrations.
+    pub fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
+        if self.is_open(key) {
+            self.effects.push_back(Effect::Pace {
+                key,
+                bytes_per_second,
+            });
+        }
     }
 
     /// Gives the client's next number ([`super::Lead::Seq`]) to nothing, so that the client sees a gap.

@@ -9,6 +9,7 @@
 //! empty once. Frames without a key are never skipped; a client that cannot keep up with them is
 //! dropped by the soft or the hard limit.
 
+mod look;
 mod plain;
 
 use std::collections::HashMap;

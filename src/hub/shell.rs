@@ -32,6 +32,13 @@ pub enum Effect {
         /// Its place in the connection limits; dropped when the connection ends.
         permit: Permit,
     },
+    /// Write no more than so many bytes a second to this client; `None`: as much as the kernel takes.
+    Pace {
+        /// Whose socket.
+        key: SessionKey,
+        /// The bytes.
+        bytes_per_second: Option<u32>,
+    },
     /// Reading was paused and goes on: what the kernel holds comes with no new event.
     Resume(SessionKey),
 }

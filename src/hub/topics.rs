@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use super::keys::TopicKey;
-use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
+use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, TopicName, room};
 
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -49,6 +49,36 @@ struct Topic {
     newest: Weak<Frame>,
     /// Conflation keys seen on it: what a client that leaves is no longer owed.
     keys: Vec<ConflationKey>,
+    /// Messages that went to members, each once.
+    counts: Counts,
+    /// The same when the last survey looked.
+    surveyed: Counts,
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    messages: u64,
+    bytes: u64,
+}
+
+/// A topic that a survey looks at.
+pub(super) struct Looked<'a> {
+    name: &'a TopicName,
+    pub(super) members: u64,
+    pub(super) recent_messages: u64,
+    recent_bytes: u64,
+}
+
+impl Looked<'_> {
+    pub(super) fn named(&self) -> TopicLook {
+        TopicLook {
+            name: self.name.clone(),
+            members: self.members,
+            recent_messages: self.recent_messages,
+            recent_bytes: self.recent_bytes,
+        }
+    }
 }
 
 /// Whom a publication goes to.
@@ -206,6 +236,10 @@ impl Topics {
             (None, Retain::Keep | Retain::Clear) => return,
         };
         let topic = &mut self.topics[key.0 as usize];
+        if publication.deliver {
+            topic.counts.messages += 1;
+            topic.counts.bytes += publication.frame.queue_bytes() as u64;
+        }
         match publication.retain {
             Retain::Keep => {}
             Retain::Set if topic.holds(&publication.frame) => {}
@@ -267,6 +301,24 @@ impl Topics {
         key.map_or(0, |key| self.topics[key.0 as usize].members.len())
     }
 
+    /// Slots of the table, empty ones included.
+    pub(super) fn slots(&self) -> usize {
+        self.topics.capacity()
+    }
+
+    /// The topic in a slot, with what was published on it since the last look.
+    pub(super) fn look(&mut self, slot: usize) -> Option<Looked<'_>> {
+        let topic = self.topics.get_mut(slot)?;
+        let (now, before) = (topic.counts, topic.surveyed);
+        topic.surveyed = now;
+        Some(Looked {
+            name: &topic.name,
+            members: topic.members.len() as u64,
+            recent_messages: now.messages - before.messages,
+            recent_bytes: now.bytes - before.bytes,
+        })
+    }
+
     /// Topics with at least one member or a retained frame.
     pub(super) fn len(&self) -> usize {
         self.topics.len()
@@ -301,6 +353,8 @@ impl Topics {
             retained_number: 0,
             newest: Weak::new(),
             keys: Vec::new(),
+            counts: Counts::default(),
+            surveyed: Counts::default(),
         }) as u32);
         self.by_name.insert(name.clone(), key);
         key

@@ -6,6 +6,7 @@
 
 mod listener;
 mod listeners;
+mod pace;
 mod report;
 mod seams;
 mod signals;

@@ -4,8 +4,11 @@
 //! the clients whose messages cost much, and what is due by the clock, so that a client is judged
 //! after it was written to. A flush follows on each of them where there is something to send.
 
+mod effects;
 mod freeze;
+mod paced;
 mod reading;
+mod survey;
 
 use std::hint;
 use std::io;
@@ -16,6 +19,7 @@ use mio::{Events, Poll, Token};
 
 use self::freeze::Freeze;
 use self::reading::FirstReads;
+use self::survey::Ends;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
@@ -23,8 +27,7 @@ use super::signals::StopSignals;
 use super::sockets::{Cost, Sockets, Unread};
 use crate::admission::ClientAddr;
 use crate::clock::Clock;
-use crate::http::Handover;
-use crate::hub::{Effect, Ended, Feed, Gateway, Hub, Now, Permit, Publication, SessionKey};
+use crate::hub::{Feed, Gateway, Hub, Now, Publication, SessionKey};
 use crate::listening::ListenAddr;
 use crate::log_budget::LogBudget;
 use crate::spin::Spin;
@@ -40,9 +43,6 @@ const LISTENERS: Token = Token(usize::MAX - 2);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that its age tells whether it hangs.
 const IDLE_TURN_US: u64 = 500_000;
-
-/// Sockets closed in one turn, and other effects; the rest has the next turn.
-const EFFECTS_MAX: usize = 128;
 
 /// Time of one flush; the clients that are left have their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
@@ -105,6 +105,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     freeze: Freeze,
     spin: Spin,
     end_lines: LogBudget,
+    ends: Ends,
     /// A stop ends at this moment at the latest.
     stop_at_us: Option<u64>,
     /// It does not end before this moment while connections are open.
@@ -150,6 +151,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
+            ends: Ends::default(),
             stop_at_us: None,
             refuse_until_us: 0,
             stop_now: false,
@@ -218,8 +220,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
     fn timeout(&self) -> Duration {
-        let waits =
-            self.clients_wait() || self.freeze.is_catching_up() || self.seams.have_messages();
+        let waits = self.clients_wait()
+            || self.freeze.is_catching_up()
+            || self.seams.have_messages()
+            || self.hub.is_surveying();
         if waits {
             return Duration::ZERO;
         }
@@ -228,6 +232,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.poll_timeout(),
             self.listeners.due_us(),
             self.report.due_us(),
+            self.sockets.paces.due_us(),
             self.stop_at_us,
         ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -241,6 +246,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.spin.worked(now.mono_us);
         }
         events.iter().for_each(|event| self.event(now, event));
+        self.write_to_paced(now);
         self.accept_and_read(now);
         self.take_inputs(now);
         self.take_bus();
@@ -250,6 +256,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.judge(events.is_empty());
         self.flush();
         self.effects();
+        self.survey();
         self.tell(now);
     }
 
@@ -410,78 +417,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let first_write_us = self.sockets.take_first_write_us();
         let ended_us = self.clock.mono_us();
         self.report.flushed(first_write_us, ended_us);
-    }
-
-    /// What the hub asks for: some of it, and the rest in the next turns. The kernel takes 10 us to
-    /// close a socket, and thousands of clients can leave at once.
-    fn effects(&mut self) {
-        for _ in 0..EFFECTS_MAX {
-            let Some(effect) = self.hub.poll_effect() else {
-                break;
-            };
-            self.carry_out(effect);
-        }
-        if self.hub.has_effects() {
-            self.report.spent(Budget::Closes);
-        }
-        while let Some(output) = self.hub.poll_output() {
-            (self.seams.output)(output);
-        }
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::HalfClose(key) => {
-                self.sockets.half_close(key);
-                // Its FIN may have come while nobody read.
-                self.read_on(key);
-            }
-            Effect::Release { key, reset, ended } => {
-                self.log_end(&ended);
-                self.sockets.close(key, reset);
-                self.hub.handle_released(key);
-            }
-            Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-            Effect::Resume(key) => self.read_on(key),
-        }
-    }
-
-    /// One line per ended connection, and a bounded number of lines.
-    fn log_end(&mut self, ended: &Ended) {
-        let Some(line) = self.end_lines.line(self.clock.now()) else {
-            return;
-        };
-        tracing::info!(
-            client = %ended.client,
-            peer = %ended.peer,
-            user = ended.user.as_deref(),
-            path = &*ended.path,
-            reason = ended.reason.label(),
-            refusal = ended.refusal,
-            code = ended.code,
-            age_ms = ended.age_us / 1000,
-            bytes_in = ended.bytes_in,
-            bytes_out = ended.bytes_out,
-            messages_in = ended.messages_in,
-            messages_out = ended.messages_out,
-            conflated = ended.messages_conflated,
-            lines_left_out = line.suppressed,
-            "connection ended"
-        );
-    }
-
-    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
-        let peer = self.hub.core().peer(key);
-        let stream = self.sockets.hand_over(key);
-        self.hub.handle_released(key);
-        if let (Some(stream), Some(peer)) = (stream, peer) {
-            self.seams.http.serve(Handover {
-                stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),
-                read,
-                peer,
-                permit,
-            });
-        }
     }
 }
 

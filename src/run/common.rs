@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::near_limits::near_limits;
 use crate::auth::Origins;
+use crate::http::operator::{OperatorSettings, ShownLimit};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::ListenAddr;
@@ -28,6 +30,8 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// Limits that the operator's page compares with a metric.
+    pub near_limits: Vec<ShownLimit>,
     /// Connections to services at once, whose open files clients must not take.
     pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 where there is no bus.
@@ -66,6 +70,7 @@ impl CommonSettings {
             },
             allowed_origins: checked.origins("allowed-origins"),
             admin_addr: checked.admin_addr(),
+            near_limits: near_limits(checked),
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
             bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
@@ -77,6 +82,17 @@ impl CommonSettings {
     /// Who may connect, for the gateway.
     pub fn origins(&self) -> Origins {
         Origins::new(self.allowed_origins.iter().cloned())
+    }
+
+    /// What the operator's page is made for.
+    pub(super) fn operator(&self) -> OperatorSettings {
+        let is_loopback =
+            matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
+        OperatorSettings {
+            ready: self.ready,
+            limits: self.near_limits.clone(),
+            is_loopback,
+        }
     }
 
     /// Who may read answers, for the HTTP side.

@@ -21,7 +21,7 @@ use super::systemd;
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
-use crate::http::{Admin, Handler, HttpPlane, Route, Site};
+use crate::http::{Admin, Handler, HttpPlane, Route, Site, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::queue_bytes::QueueBytes;
@@ -318,7 +318,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));
-        let (http, admin_addr) = start_http(&common, routes, self.fallback, clock)?;
+        let operator = operator::routes(&telemetry, clock, common.operator());
+        let site = Site {
+            routes,
+            fallback: self.fallback,
+            cors: common.cors(),
+        };
+        let (http, admin_addr) = start_http(&common, site, operator, clock)?;
 
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let hub = Hub::new(core, self.gateway);
@@ -402,21 +408,16 @@ fn watch(
     Ok(bus_away)
 }
 
-/// Starts the HTTP side; returns where its admin listener is, if there is one.
+/// Starts the HTTP side, with the operator's page if it has an admin address; returns where its admin listener is, if there is one.
 fn start_http(
     common: &CommonSettings,
-    routes: Vec<Route>,
-    fallback: Option<Handler>,
+    site: Site,
+    operator: Vec<Route>,
     clock: Clock,
 ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
-    let site = Site {
-        routes,
-        fallback,
-        cors: common.cors(),
-    };
     let (site, admin, addr) = match &common.admin_addr {
         Some(addr) => {
-            let (site, admin) = site.split_admin();
+            let (site, admin) = site.split_admin(operator);
             let options = &common.reactor.listen.options;
             let (admin, addr) = bind_admin(addr, options, admin, clock)?;
             (site, Some(admin), Some(addr))

@@ -26,6 +26,7 @@ mod freed_memory;
 mod gateway;
 mod kind;
 mod log_filter;
+mod near_limits;
 mod notices;
 mod prepared;
 mod process;

@@ -12,6 +12,7 @@ pub mod names;
 mod process;
 mod prometheus_text;
 mod samples;
+mod surveys;
 mod terminal;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot
 pub use process::ProcessStats;
 pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
+pub use surveys::{EndedAt, Surveyed, Surveys};
 
 use crate::hub::{FeedStats, Now, SubjectStats};
 use crate::spin::SpinCounts;
@@ -54,6 +56,8 @@ pub struct Build {
 pub struct Telemetry {
     /// What the event loop tells.
     pub event_loop: EventLoop,
+    /// What the operator's page shows of clients and topics.
+    pub surveys: Surveys,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -116,6 +120,7 @@ impl Telemetry {
     pub fn new(build: Build, feed: FeedStats, bus: Option<Arc<BusStatus>>, now: Now) -> Arc<Self> {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
+            surveys: Surveys::default(),
             build,
             bus,
             gateway: OnceLock::new(),
@@ -191,6 +196,8 @@ struct Reading<'a> {
     event_loop: &'a EventLoop,
     /// The bus, where the gateway has one.
     bus: Option<&'a BusStatus>,
+    /// Surveys of clients and topics.
+    surveys: u64,
     /// Log lines that were not written.
     log_lines_left_out: u64,
     /// What the kernel says.
@@ -204,6 +211,7 @@ impl<'a> Reading<'a> {
             turn: telemetry.event_loop.numbers(),
             event_loop: &telemetry.event_loop,
             bus: telemetry.bus(),
+            surveys: telemetry.surveys.made(),
             log_lines_left_out: log_lines::left_out(),
             process: ProcessStats::read(),
             build: &telemetry.build,

@@ -368,6 +368,9 @@ metric_names! { |at|
         "Bytes of bodies forwarded by the proxy, by direction.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
+    SURVEYS = Counter "weirgate_surveys_total" []
+        "Surveys of all clients and topics for the operator's page, at most one a second."
+        => at.surveys;
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;

@@ -2,6 +2,7 @@
 import asyncio
 import json
 import sys
+import time
 
 import websockets
 from bus import publisher
@@ -50,3 +51,39 @@ async def test_the_documents_python_client_runs(nats, start_weirgate):
     finally:
         child.kill()
         await child.wait()
+
+
+def tab(weirgate, name):
+    """(status, value) of what the demo says of a connection."""
+    status, _, body = weirgate.get(f"/page/tab?name={name}")
+    return status, json.loads(body)
+
+
+async def test_a_tab_may_be_slowed_and_asks_how_its_connection_does(start_weirgate):
+    weirgate = start_weirgate("demo", "--rate-hz", "20").wait_ready()
+    async with websockets.connect(weirgate.ws_url, compression=None, max_size=None) as slow, websockets.connect(weirgate.ws_url) as fast:
+        await slow.send(json.dumps({"tab": "one tab", "bytes_per_second": 20_000}))
+        # Neither a name that another connection has, nor anything else that it says, changes anything.
+        await fast.send(json.dumps({"tab": "one tab"}))
+        await fast.send("hello")
+        got, begin = 0, time.monotonic()
+
+        async def read(socket, seconds):
+            nonlocal got
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                text = await asyncio.wait_for(socket.recv(), 5)
+                got += len(text)
+        await read(slow, 6)
+        took = time.monotonic() - begin
+        # What was queued before the pace came, and the message that was begun, come on top.
+        assert got < 20_000 * took + 60_000, f"{got} bytes in {took:.1f} s"
+        status, said = await asyncio.to_thread(tab, weirgate, "one%20tab")
+        assert status == 200 and said["state"] in ("conflating", "blocked") and said["conflated"] > 20, said
+        assert said["oldest_ms"] < 5_000 and said["queue_messages"] >= 1, said
+        await slow.send(json.dumps({"tab": "one tab", "bytes_per_second": None}))
+        async with asyncio.timeout(10):
+            while (await asyncio.to_thread(tab, weirgate, "one%20tab"))[1]["state"] != "idle":
+                await slow.recv()
+        assert await asyncio.to_thread(tab, weirgate, "another") == (200, None)
+    await until(lambda: tab(weirgate, "one%20tab") == (200, None), 5, "the connection has ended")

@@ -181,7 +181,8 @@ async def test_the_admin_address_has_the_operators_pages(nats, start_weirgate):
     await until(lambda: status_of(admin, "/ready") == 200, 20, "/ready 200 on the admin address")
     client = await connect(weirgate.port)
     for path, public, private in (
-            ("/health", 200, 200), ("/", 200, 404), ("/ready", 404, 200), ("/stats", 404, 200), ("/metrics", 404, 200)):
+            ("/health", 200, 200), ("/", 200, 200), ("/weirgate.js", 200, 404), ("/ready", 404, 200), ("/stats", 404, 200),
+            ("/metrics", 404, 200), ("/operator/", 404, 200), ("/operator/state", 404, 200)):
         assert (status_of(weirgate.port, path), status_of(admin, path)) == (public, private), path
     raw = await Raw.connect(admin)
     await raw.send(upgrade_request(admin))

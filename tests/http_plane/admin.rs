@@ -23,7 +23,8 @@ fn the_operators_pages_are_on_the_admin_address_alone() {
     let gateway = Running::start(Limits::default());
     for (path, public, admin) in [
         ("/health", 200, 200),
-        ("/", 200, 404),
+        ("/", 200, 307),
+        ("/operator/", 404, 200),
         ("/metrics", 404, 200),
         ("/stats", 404, 200),
         ("/internal/none", 404, 404),

@@ -278,7 +278,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "128",
         beyond: "the others are closed in the next turns",
         shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
-        code: ("src/reactor/turn.rs", "EFFECTS_MAX: usize = 128;"),
+        code: ("src/reactor/turn/effects.rs", "EFFECTS_MAX: usize = 128;"),
         test: "tests/blackbox/test_limits_turns.py::test_clients_that_leave_at_once_are_closed_in_many_turns",
     },
     Fixed {

@@ -11,6 +11,7 @@ mod frames;
 mod http;
 mod instances;
 mod nats;
+mod operator;
 mod redis;
 mod tables;
 
@@ -25,6 +26,7 @@ use frames::FRAMES;
 use http::HTTP;
 use instances::INSTANCES;
 use nats::NATS;
+use operator::OPERATOR;
 use redis::REDIS;
 use tables::settings;
 use weirgate::settings::Setting;
@@ -83,6 +85,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(INSTANCES)
         .chain(HTTP)
         .chain(NATS)
+        .chain(OPERATOR)
         .chain(REDIS)
 }
 

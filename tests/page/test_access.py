@@ -1,7 +1,6 @@
 """The page for everyone: keyboard, screen reader, contrast, phones, less motion."""
-import re
-
 import pytest
+from access import FOCUS, OUTSIDE, TEXTS, contrast, is_large
 from browser import open_page
 from bus import publisher
 
@@ -25,10 +24,6 @@ async def filled(page, bus):
     await bus.levels(STATE)
     await bus.flow(FLOW)
     await page.until("document.querySelectorAll('#rows tr').length === 11 && document.querySelector('.book tbody')", 10, "a full page")
-
-
-FOCUS = """(() => { const at = document.activeElement, style = getComputedStyle(at);
-  return [at.id || at.textContent, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]; })()"""
 
 
 async def test_the_keyboard_reaches_everything_and_shows_where_it_is(nats, start_weirgate):
@@ -84,40 +79,6 @@ async def test_a_screen_reader_gets_names_tables_and_news(nats, start_weirgate):
         assert await page.js("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"]), img:not([alt]), th:not([scope])').length") == 0
 
 
-# Each text that can be seen, with its colour, size and weight, and the grounds behind it, the nearest first.
-TEXTS = """(() => {
-  const out = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const text = walker.currentNode.textContent.trim(), at = walker.currentNode.parentElement;
-    if (!text || !at.checkVisibility() || at.closest('.vh, script, noscript')) continue;
-    const style = getComputedStyle(at), grounds = [];
-    for (let e = at; e; e = e.parentElement) {
-      const { backgroundColor } = getComputedStyle(e);
-      if (backgroundColor !== 'rgba(0, 0, 0, 0)') grounds.push(backgroundColor);
-    }
-    // A bar of the book lies under its figure.
-    const bar = at.closest('.book td')?.querySelector('i');
-    if (bar) grounds.unshift(getComputedStyle(bar).backgroundColor);
-    out.push([text, style.color, grounds[0], parseFloat(style.fontSize), Number(style.fontWeight), Number(style.opacity)]);
-  }
-  return out;
-})()"""
-
-
-def luminance(colour):
-    """Relative luminance (WCAG 2.2) of `rgb(r, g, b)`; a colour that lets something through has none."""
-    parts = [float(p) for p in re.findall(r"[\d.]+", colour)]
-    assert len(parts) == 3, f"not opaque: {colour}"
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (p / 255 for p in parts)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a, b):
-    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
 async def test_every_text_has_enough_contrast_in_both_themes(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
@@ -131,15 +92,11 @@ async def test_every_text_has_enough_contrast_in_both_themes(nats, start_weirgat
                 assert len(texts) > 150
                 grounds.add(await page.js("getComputedStyle(document.body).backgroundColor"))
                 for text, colour, ground, size, weight, opacity in texts:
-                    is_large = size >= 24 or (size >= 18.66 and weight >= 700)
                     ratio = contrast(colour, ground)
-                    assert opacity == 1 and ratio >= (3 if is_large else 4.5), f"{scheme}, {status}: {text!r} {colour} on {ground}: {ratio:.2f}"
+                    assert opacity == 1 and ratio >= (3 if is_large(size, weight) else 4.5), f"{scheme}, {status}: {text!r} {colour} on {ground}: {ratio:.2f}"
         assert len(grounds) == 2, "two themes"
 
 
-OUTSIDE = """(() => { const width = document.documentElement.clientWidth;
-  return [document.documentElement.scrollWidth - width, ...[...document.querySelectorAll('body *')]
-    .filter(e => e.checkVisibility() && !e.matches('.vh, .vh *, .skip') && e.getBoundingClientRect().right > width + 0.5).map(e => e.outerHTML.slice(0, 80))]; })()"""
 CUT = """[...document.querySelectorAll('#ladder th, #ladder td, #predictions th, #predictions td, dd, .chip')]
   .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth).map(e => e.textContent)"""
 

@@ -9,6 +9,7 @@ import websockets
 from browser import open_page
 from bus import publisher
 from processes import ROOT
+from prometheus import scrape
 from waiting import until
 
 # Chromium takes a core for itself: one at a time.
@@ -295,3 +296,58 @@ async def test_the_readmes_lines_run_in_a_page_of_another_origin(start_weirgate)
         await page.js(f"import(URL.createObjectURL(new Blob([{json.dumps(lines)}], {{ type: 'text/javascript' }}))).then(() => 0)")
         await page.until("said.includes('open') && said.includes('10 levels')", 5, "a status and levels")
         assert [problem for problem in page.problems if "favicon.ico" not in problem] == []
+
+
+# Of both connections: age of the newest value in ms, messages, what the server says, skipped.
+SIDES = """['slow-this', 'slow-other'].map(id => Object.fromEntries([...document.querySelectorAll(`#${id} dd`)]
+  .map(cell => [cell.dataset.key, cell.textContent])))"""
+
+
+def milliseconds(text):
+    number, unit = text.split(" ")
+    return float(number) * {"ms": 1, "s": 1000}[unit]
+
+
+async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_does_not(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        await page.until("!document.getElementById('slow').hidden", 10, "the control")
+        assert await page.js("document.getElementById('slow-pair').hidden"), "nothing to compare yet"
+        assert scrape(weirgate).sum("weirgate_clients") == 1
+        await page.js("document.getElementById('slow-button').click()")
+        skipped = "Number(document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', ''))"
+        await page.until(f"{skipped} > 20", 60, "the server skips for the slow tab")
+        ages = []
+        for _ in range(20):
+            slow, fast = await page.js(SIDES)
+            assert slow["state"] in ("skips to the newest", "waits for the client"), slow
+            assert fast["skipped"] == "0" and fast["state"] == "nothing waits", fast
+            assert milliseconds(fast["age"]) < 1000, fast
+            ages.append(milliseconds(slow["age"]))
+            await asyncio.sleep(0.25)
+        # Two kB/s against one message of 3 kB at a time: what it gets is new, and it never falls behind.
+        assert max(ages) < 10_000 and max(ages) > 500, ages
+        assert int(fast["received"]) > 2 * int(slow["received"]), (slow, fast)
+        clients = scrape(weirgate)
+        assert clients.sum("weirgate_clients") == 2 and clients.sum("weirgate_messages_conflated_total") > 20
+
+        await page.js("document.getElementById('slow-rate').value = 0; document.getElementById('slow-rate').oninput()")
+        assert await page.text("#slow-shown") == "0.5 kB/s"
+        await page.js("document.getElementById('slow-button').click()")
+        await page.until("document.querySelector('#slow-this [data-key=state]').textContent === 'nothing waits'", 10, "full speed again")
+        assert await page.text("#slow-about") == "Both at full speed"
+        before = await page.js(skipped)
+        await asyncio.sleep(1.5)
+        slow, fast = await page.js(SIDES)
+        assert await page.js(skipped) == before and milliseconds(slow["age"]) < 1000, slow
+        nothing_wrong(page, weirgate)
+
+
+async def test_a_real_market_has_no_control_that_slows(nats, start_weirgate):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    assert weirgate.get("/page/tab?name=a")[0] == 404
+    async with open_page(weirgate.http_url) as page:
+        await connected(page)
+        await asyncio.sleep(1)
+        assert await page.js("document.getElementById('slow').hidden")
+        nothing_wrong(page, weirgate)

@@ -431,6 +431,8 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
+            // No toy asks for one.
+            Effect::Pace { .. } => unreachable!("a pace"),
             Effect::Resume(key) => {
                 self.resumed += 1;
                 self.pump(key);

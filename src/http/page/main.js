@@ -4,6 +4,7 @@ import { drawFlow } from "./flow.js";
 import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
 import { ask, removeDeadLinks, server } from "./server.js";
+import { drawSlow, setUpSlow } from "./slow.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
 
 /** Told well within the 3 s that are promised. */
@@ -180,6 +181,10 @@ function tick() {
   byId("about").classList.toggle("stale", isStale);
   put(byId("about"), isStale ? `Stale: nothing new for ${duration(now - freshAt)}` : isPaused ? "View paused" : aboutLevels);
   drawFigures(now);
+  if (server.isSimulated) {
+    setUpSlow(feed, timeOf);
+    drawSlow(now, received, newestTs);
+  }
   if (!isPaused) followSpot(now);
 }
 

@@ -4,31 +4,24 @@
 //! by `run`, for the gateways that have a page.
 
 use super::client_files::{self, ClientModule};
-use super::files::{self, File, script};
+use super::files::{self, File};
 use super::site::Route;
 
-static FILES: [File; 8] = [
-    File {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        text: include_str!("index.html"),
-    },
-    File {
-        path: "/page/page.css",
-        content_type: "text/css; charset=utf-8",
-        text: include_str!("page.css"),
-    },
-    script("/page/main.js", include_str!("main.js")),
-    script("/page/values.js", include_str!("values.js")),
-    script("/page/ladder.js", include_str!("ladder.js")),
-    script("/page/flow.js", include_str!("flow.js")),
-    script("/page/predictions.js", include_str!("predictions.js")),
-    script("/page/server.js", include_str!("server.js")),
+static FILES: [File; 9] = [
+    File::html("/", include_str!("index.html")),
+    File::css("/page/page.css", include_str!("page.css")),
+    File::script("/page/main.js", include_str!("main.js")),
+    File::script("/page/values.js", include_str!("values.js")),
+    File::script("/page/ladder.js", include_str!("ladder.js")),
+    File::script("/page/flow.js", include_str!("flow.js")),
+    File::script("/page/predictions.js", include_str!("predictions.js")),
+    File::script("/page/server.js", include_str!("server.js")),
+    File::script("/page/slow.js", include_str!("slow.js")),
 ];
 
 /// A route for each file, the client's included.
 pub fn routes() -> Vec<Route> {
-    let mut routes: Vec<_> = FILES.iter().map(files::route).collect();
+    let mut routes = files::routes(&FILES);
     routes.extend(client_files::routes(ClientModule::Levels));
     routes
 }

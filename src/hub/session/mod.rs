@@ -6,6 +6,7 @@
 
 mod due;
 mod lifecycle;
+mod look;
 mod phase;
 mod reading;
 mod record;

@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) bytes_in: u64,
     pub(super) messages_in: u64,
     pub(super) messages_conflated: u64,
+    /// Messages in both directions, when the last survey looked.
+    pub(super) messages_surveyed: u64,
 }
 
 impl Record {
@@ -41,7 +43,17 @@ impl Record {
             bytes_in: 0,
             messages_in: 0,
             messages_conflated: 0,
+            messages_surveyed: 0,
         }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The moment of the accept, microseconds of the monotonic clock.
+    pub(super) fn accepted_us(&self) -> u64 {
+        self.accepted.mono_us
     }
 
     /// Keeps the path, without parameters: a client may have put its token there.

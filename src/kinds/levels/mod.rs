@@ -7,6 +7,7 @@ mod pages;
 mod relay;
 mod rows;
 mod start;
+mod tab;
 
 #[cfg(feature = "nats")]
 use self::nats::start;

@@ -42,16 +42,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     let announced_url = access.url.clone();
-    plan.asks(question).prepare(
-        clock,
-        source,
-        status,
-        access.url.to_string(),
-        move |listening| {
+    let url = access.url.to_string();
+    plan.parts(|levels| levels, source, status, url, Vec::new())
+        .asks([question])
+        .prepare(clock, move |listening| {
             say(&banner(&announced_url, &listening.url("ws", "/ws/stream")));
             announce_subscribed(subscribing);
-        },
-    )
+        })
 }
 
 fn nats_settings(

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::unbounded;
+
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
 use super::pages::health_route;
 use super::relay::{DURABLES, RelaySettings};
+use super::tab::TabAsker;
 use crate::clock::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
-use crate::gateways::{LevelsGateway, LevelsPath};
-use crate::http::page;
-use crate::hub::{FrameBytes, TopicName};
-use crate::run::{CommonSettings, Listening, Parts, Prepared, Question, RunError, say};
+use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
+use crate::http::{Route, page};
+use crate::hub::{FrameBytes, Gateway, TopicName};
+use crate::reactor::LateWake;
+use crate::run::{CommonSettings, Inputs, Listening, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
 use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
@@ -27,9 +31,19 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
     let plan = LevelsPlan::new(DEMO.name, checked, Vec::new());
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
-    plan.prepare(clock, source, status, "simulated".to_owned(), |listening| {
-        say(&welcome(listening));
-    })
+    let (questions, inputs) = unbounded();
+    let wake = LateWake::default();
+    let asker = TabAsker {
+        questions,
+        wake: wake.clone(),
+    };
+    let url = "simulated".to_owned();
+    plan.parts(DemoGateway::new, source, status, url, vec![asker.route()])
+        .inputs(Inputs {
+            receiver: inputs,
+            wake,
+        })
+        .prepare(clock, |listening| say(&welcome(listening)))
 }
 
 /// What the demo says at the start: what to open.
@@ -48,7 +62,6 @@ pub(super) struct LevelsPlan {
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
     pub(super) relays: Vec<RelaySettings>,
-    questions: Vec<Question>,
 }
 
 impl LevelsPlan {
@@ -64,15 +77,7 @@ impl LevelsPlan {
             feed: feed_settings(checked, &relays, &endpoints),
             paths: paths(&endpoints),
             relays,
-            questions: Vec::new(),
         }
-    }
-
-    /// What `--check --connect` asks.
-    #[cfg(feature = "nats")]
-    pub(super) fn asks(mut self, question: Question) -> Self {
-        self.questions.push(question);
-        self
     }
 
     /// The durables and their subjects, as `/health` shows them.
@@ -93,28 +98,28 @@ impl LevelsPlan {
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
     }
 
-    /// Puts everything together. `shown_url` is where the bus is, for `/health`.
-    pub(super) fn prepare(
+    /// Puts the gateway on a source. `shown_url` is where the bus is, for `/health`; `more` are pages
+    /// beside those of every levels gateway.
+    pub(super) fn parts<G: Gateway>(
         self,
-        clock: Clock,
+        gateway: impl FnOnce(LevelsGateway) -> G,
         source: impl Source + 'static,
         status: Arc<BusStatus>,
         shown_url: String,
-        announce: impl FnOnce(&Listening) + 'static,
-    ) -> Result<Prepared, RunError> {
+        more: Vec<Route>,
+    ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
-        let gateway = LevelsGateway::new(self.paths, self.common.origins());
+        let gateway = gateway(LevelsGateway::new(self.paths, self.common.origins()));
         let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
         Parts::new(self.gateway, self.common, feed, gateway)
             .frame_bytes(frame_bytes)
             .source(source, status)
-            .asks(self.questions)
             .routes(move |telemetry| {
                 let mut routes = page::routes();
                 routes.push(health_route(telemetry, shown_url));
+                routes.extend(more);
                 routes
             })
-            .prepare(clock, announce)
     }
 }
 

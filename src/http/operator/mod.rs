@@ -1,0 +1,168 @@
+//! The operator's page, on the admin address alone: the state of the bus, rates, clients by queue,
+//! the busiest clients and topics, the connections that ended last, and how near the limits are.
+//!
+//! Plain files inside the binary, and one JSON for what `/metrics` must not say: client addresses,
+//! users, names of topics. The page reads `/metrics` for all other numbers.
+
+mod state;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderValue};
+use hyper::http::uri::Authority;
+
+use super::files::{self, File};
+use super::readiness::ReadyLimits;
+use super::site::{Answer, RequestParts, Route};
+use crate::clock::Clock;
+use crate::telemetry::Telemetry;
+
+pub use state::{ShownLimit, client};
+
+/// Where the page is.
+const PATH: &str = "/operator/";
+
+/// The page's files: those of the public page are used again.
+static FILES: [File; 9] = [
+    File::html("/operator/", include_str!("index.html")),
+    File::css("/operator/page.css", include_str!("../page/page.css")),
+    File::css("/operator/operator.css", include_str!("operator.css")),
+    File::script("/operator/main.js", include_str!("main.js")),
+    File::script("/operator/metrics.js", include_str!("metrics.js")),
+    File::script("/operator/tables.js", include_str!("tables.js")),
+    File::script("/operator/limits.js", include_str!("limits.js")),
+    File::script("/operator/bus.js", include_str!("bus.js")),
+    File::script("/operator/values.js", include_str!("../page/values.js")),
+];
+
+/// What the page is made for.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorSettings {
+    /// When the process counts as ready.
+    pub ready: ReadyLimits,
+    /// Limits beside their metrics.
+    pub limits: Vec<ShownLimit>,
+    /// The admin address is reached from this machine alone, so nobody needs a name for it but
+    /// `localhost`.
+    pub is_loopback: bool,
+}
+
+/// The routes of the page; for the admin address alone.
+pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
+    let telemetry = Arc::clone(telemetry);
+    let OperatorSettings {
+        ready,
+        limits,
+        is_loopback,
+    } = settings;
+    let limits = state::limits(&limits);
+    let mut routes = files::routes(&FILES);
+    routes.push(Route::get("/operator/state", move |request| {
+        if is_of_another_page(request, is_loopback) {
+            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+        }
+        let text = state::state(&telemetry, clock, &ready, &limits);
+        Answer::json(StatusCode::OK, text).no_store()
+    }));
+    routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
+    routes
+}
+
+/// A page of another origin asks. Its browser would let it read the answer, because the other pages
+/// of this process may be read by any origin; client addresses may not. A page that has its own name
+/// resolved to this machine (DNS rebinding) sends no `Origin`, but its name in `Host`.
+fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
+    let host = request.header(&header::HOST).unwrap_or_default();
+    request.head.headers.contains_key(header::ORIGIN) || is_loopback && !is_this_machine(host)
+}
+
+/// An IP address or `localhost`, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let ip = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+}
+
+fn to_the_page() -> Answer {
+    let location = HeaderValue::from_static(PATH);
+    Answer::empty(StatusCode::TEMPORARY_REDIRECT).with(header::LOCATION, location)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Peer;
+    use crate::http::Handler;
+    use crate::http::pages::tests::telemetry;
+    use hyper::Request;
+    use hyper::header::HeaderName;
+
+    fn ask(path: &str, is_loopback: bool, headers: &[(HeaderName, &str)]) -> Answer {
+        let clock = Clock::start();
+        let settings = OperatorSettings {
+            is_loopback,
+            ..OperatorSettings::default()
+        };
+        let routes = routes(&telemetry(clock), clock, settings);
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let request = RequestParts {
+            head,
+            peer: Peer::Unix(None),
+        };
+        let route = routes.iter().find(|route| route.path == path).unwrap();
+        match &route.answer {
+            Handler::Ready(answer) => answer(&request),
+            Handler::Later(_) => panic!("{path} answers at once"),
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_do_not_read_client_addresses() {
+        assert_eq!(ask("/operator/state", false, &[]).status, 200);
+        for origin in ["https://elsewhere.example", "null"] {
+            let answer = ask("/operator/state", false, &[(header::ORIGIN, origin)]);
+            assert_eq!(answer.status, 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_made_to_mean_this_machine_reads_nothing() {
+        for (host, on_loopback) in [
+            ("localhost:9100", 200),
+            ("LOCALHOST", 200),
+            ("127.0.0.1:9100", 200),
+            ("[::1]:9100", 200),
+            ("elsewhere.example:9100", 403),
+            ("localhost.example", 403),
+            ("127.0.0.1.example", 403),
+            ("", 403),
+        ] {
+            let status = |is_loopback| {
+                let headers = [(header::HOST, host)];
+                ask("/operator/state", is_loopback, &headers).status
+            };
+            assert_eq!(status(true), on_loopback, "{host}");
+            // Other addresses have names.
+            assert_eq!(status(false), 200, "{host}");
+        }
+    }
+
+    #[test]
+    fn short_paths_lead_to_the_page() {
+        for path in ["/", "/operator"] {
+            let answer = ask(path, true, &[]);
+            assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
+            assert_eq!(answer.headers[header::LOCATION], PATH);
+        }
+        assert_eq!(ask(PATH, true, &[]).status, 200);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a session says of itself to those who look at it.
+
+use super::{PhaseKind, Sending, Session};
+use crate::hub::{ClientLook, ClientState, Now};
+
+impl Session {
+    /// How the client takes what it is sent.
+    pub(in crate::hub) fn state(&self) -> ClientState {
+        match self.phase() {
+            PhaseKind::Head => return ClientState::Head,
+            PhaseKind::Closing | PhaseKind::Gone => return ClientState::Closing,
+            PhaseKind::Open => {}
+        }
+        if self.queue.is_empty() {
+            ClientState::Idle
+        } else if self.queue.over_soft_since().is_some() {
+            ClientState::OverSoft
+        } else if self.queue.is_conflating() {
+            ClientState::Conflating
+        } else if self.sending == Sending::Blocked {
+            ClientState::Blocked
+        } else {
+            ClientState::Waiting
+        }
+    }
+
+    /// Since the oldest message that waits arrived, microseconds.
+    pub(in crate::hub) fn oldest_us(&self, now: Now) -> Option<u64> {
+        let oldest_at = self.queue.oldest_at()?;
+        Some(now.mono_us.saturating_sub(oldest_at))
+    }
+
+    /// Messages in both directions since [`set_surveyed`](Self::set_surveyed).
+    pub(in crate::hub) fn recent_messages(&self) -> u64 {
+        self.messages() - self.cold.record.messages_surveyed
+    }
+
+    pub(in crate::hub) fn set_surveyed(&mut self) {
+        self.cold.record.messages_surveyed = self.messages();
+    }
+
+    fn messages(&self) -> u64 {
+        self.cold.record.messages_in + self.queue.frames_out()
+    }
+
+    /// The client with its numbers, without its topics.
+    pub(in crate::hub) fn look(&self, now: Now) -> ClientLook {
+        let (queue, record) = (&self.queue, &self.cold.record);
+        let waits = self.has_waiting();
+        ClientLook {
+            client: record.client,
+            user: record.user.clone(),
+            path: record.path().into(),
+            state: self.state(),
+            age_us: now.mono_us.saturating_sub(record.accepted_us()),
+            queue_messages: queue.frames() as u64,
+            queue_bytes: queue.bytes() as u64,
+            oldest_us: self.oldest_us(now),
+            stuck_us: waits.then(|| now.mono_us.saturating_sub(queue.progress_at())),
+            messages_conflated: record.messages_conflated,
+            messages_in: record.messages_in,
+            messages_out: queue.frames_out(),
+            bytes_in: record.bytes_in,
+            bytes_out: queue.bytes_out(),
+            topics: 0,
+            topic: None,
+            recent_messages: 0,
+        }
+    }
+}

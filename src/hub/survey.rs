@@ -1,0 +1,210 @@
+//! A survey: who is slow, who sends and gets the most, which topics carry the most.
+//!
+//! All clients and topics have to be looked at for that, and a hundred thousand of them in one turn
+//! would delay every message. So a survey goes on from turn to turn, and looks at a bounded number
+//! in each. Nothing stands still meanwhile: a client is shown as it was in its own turn, and a
+//! client that has ended before the last turn is left out. Nobody is surveyed unless somebody asks.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::clients::Clients;
+use super::core::Core;
+use super::gateway::Gateway;
+use super::topics::Topics;
+use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, Survey, TopicLook};
+
+/// Clients and topics that one turn looks at.
+pub const SURVEY_SLICE_MAX: usize = 2_048;
+
+/// Clients of each kind, and topics, that a survey names.
+pub const SURVEY_NAMED_MAX: usize = 20;
+
+/// The survey under way, and when the last one began.
+#[derive(Debug, Default)]
+pub(super) struct Surveys {
+    walk: Option<Walk>,
+    last_began_us: Option<u64>,
+}
+
+/// The largest by rank, so many.
+#[derive(Debug)]
+struct Largest<R, T>(BinaryHeap<Reverse<(R, T)>>);
+
+impl<R: Ord, T: Ord> Largest<R, T> {
+    fn new() -> Self {
+        Self(BinaryHeap::with_capacity(SURVEY_NAMED_MAX))
+    }
+
+    /// `make` is called only for what belongs to the largest so far.
+    fn offer(&mut self, rank: R, make: impl FnOnce() -> T) {
+        if self.0.len() == SURVEY_NAMED_MAX {
+            let is_small = |Reverse((least, _)): &Reverse<(R, T)>| rank <= *least;
+            if self.0.peek().is_some_and(is_small) {
+                return;
+            }
+            self.0.pop();
+        }
+        self.0.push(Reverse((rank, make())));
+    }
+
+    /// The largest first.
+    fn into_sorted(self) -> impl Iterator<Item = (R, T)> {
+        let sorted = self.0.into_sorted_vec();
+        sorted.into_iter().map(|Reverse(ranked)| ranked)
+    }
+}
+
+#[derive(Debug)]
+struct Walk {
+    survey: Survey,
+    next_slot: usize,
+    next_topic: usize,
+    /// By queue bytes, then by the age of the oldest message.
+    slowest: Largest<(usize, u64), SessionKey>,
+    /// By messages since the last survey.
+    busiest: Largest<u64, SessionKey>,
+    /// By messages since the last survey, then by members.
+    topics: Largest<(u64, u64), TopicLook>,
+}
+
+impl Walk {
+    fn new(began: Now, last_began_us: Option<u64>) -> Self {
+        Self {
+            survey: Survey {
+                began,
+                interval_us: last_began_us.map(|last| began.mono_us - last),
+                ..Survey::default()
+            },
+            next_slot: 0,
+            next_topic: 0,
+            slowest: Largest::new(),
+            busiest: Largest::new(),
+            topics: Largest::new(),
+        }
+    }
+
+    /// Looks at the next clients; what is left of `room` is for topics.
+    fn look_at_clients(&mut self, now: Now, clients: &mut Clients, room: &mut usize) {
+        while *room > 0 && self.next_slot < clients.sessions.capacity() {
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            *room -= 1;
+            let Some(session) = clients.sessions.get_mut(slot) else {
+                continue;
+            };
+            if session.phase() == PhaseKind::Gone {
+                continue;
+            }
+            let key = SessionKey {
+                slot: slot as u32,
+                generation: session.generation(),
+            };
+            let survey = &mut self.survey;
+            survey.clients += 1;
+            let state = session.state();
+            survey.clients_blocked += u64::from(session.is_blocked());
+            survey.clients_conflating += u64::from(state == ClientState::Conflating);
+            if session.has_waiting() {
+                survey.clients_waiting += 1;
+                let rank = (session.queued_bytes(), session.oldest_us(now).unwrap_or(0));
+                self.slowest.offer(rank, || key);
+            }
+            let recent = session.recent_messages();
+            session.set_surveyed();
+            if recent > 0 {
+                self.busiest.offer(recent, || key);
+            }
+        }
+    }
+
+    /// Looks at the next topics; `true`: no topic is left.
+    fn look_at_topics(&mut self, topics: &mut Topics, room: &mut usize) -> bool {
+        while self.next_topic < topics.slots() {
+            if *room == 0 {
+                return false;
+            }
+            *room -= 1;
+            if let Some(topic) = topics.look(self.next_topic) {
+                self.survey.topics += 1;
+                let rank = (topic.recent_messages, topic.members);
+                self.topics.offer(rank, || topic.named());
+            }
+            self.next_topic += 1;
+        }
+        true
+    }
+}
+
+impl Core {
+    /// The client as an operator sees it; `None` if it has ended.
+    pub fn look_at(&self, key: SessionKey) -> Option<ClientLook> {
+        let session = self.clients.session(key)?;
+        if session.phase() == PhaseKind::Gone {
+            return None;
+        }
+        let topics = self.topics.joined_count(key.slot);
+        let mut joined = self.topics.joined(key.slot);
+        Some(ClientLook {
+            topics: topics as u64,
+            topic: joined.next().filter(|_| topics == 1).cloned(),
+            ..session.look(self.now)
+        })
+    }
+
+    fn survey_slice(&mut self) -> Option<Survey> {
+        let now = self.now;
+        let mut walk = self.surveys.walk.take().unwrap_or_else(|| {
+            let last_began_us = self.surveys.last_began_us.replace(now.mono_us);
+            Walk::new(now, last_began_us)
+        });
+        walk.survey.slices += 1;
+        let mut room = SURVEY_SLICE_MAX;
+        walk.look_at_clients(now, &mut self.clients, &mut room);
+        if walk.next_slot < self.clients.sessions.capacity()
+            || !walk.look_at_topics(&mut self.topics, &mut room)
+        {
+            self.surveys.walk = Some(walk);
+            return None;
+        }
+        Some(self.name(walk))
+    }
+
+    /// Ends a survey: those that it names are looked at once more, all at the same moment.
+    fn name(&self, walk: Walk) -> Survey {
+        let mut survey = walk.survey;
+        survey.ended = self.now;
+        let slowest = walk.slowest.into_sorted();
+        survey.slowest = slowest
+            .filter_map(|(_, key)| self.look_at(key))
+            .filter(|client| client.queue_messages > 0 || client.stuck_us.is_some())
+            .collect();
+        let busiest = walk.busiest.into_sorted();
+        survey.busiest = busiest
+            .filter_map(|(recent_messages, key)| {
+                let client = self.look_at(key)?;
+                Some(ClientLook {
+                    recent_messages,
+                    ..client
+                })
+            })
+            .collect();
+        let topics = walk.topics.into_sorted();
+        survey.busiest_topics = topics.map(|(_, topic)| topic).collect();
+        survey
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics, and returns the survey when none is
+    /// left. The next call begins a new one.
+    pub fn survey(&mut self, now: Now) -> Option<Survey> {
+        self.core.now = now;
+        self.core.survey_slice()
+    }
+
+    /// A survey has begun and not ended.
+    pub fn is_surveying(&self) -> bool {
+        self.core.surveys.walk.is_some()
+    }
+}

@@ -1,0 +1,88 @@
+//! What the hub asks of the shell.
+
+use super::Reactor;
+use crate::http::Handover;
+use crate::hub::{Effect, Ended, Feed, Gateway, Permit, SessionKey};
+use crate::telemetry::Budget;
+
+/// Sockets closed in one turn, and other effects; the rest has the next turn.
+const EFFECTS_MAX: usize = 128;
+
+impl<G: Gateway, F: Feed> Reactor<G, F> {
+    /// What the hub asks for: some of it, and the rest in the next turns. The kernel takes 10 us to
+    /// close a socket, and thousands of clients can leave at once.
+    pub(super) fn effects(&mut self) {
+        for _ in 0..EFFECTS_MAX {
+            let Some(effect) = self.hub.poll_effect() else {
+                break;
+            };
+            self.carry_out(effect);
+        }
+        if self.hub.has_effects() {
+            self.report.spent(Budget::Closes);
+        }
+        while let Some(output) = self.hub.poll_output() {
+            (self.seams.output)(output);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::HalfClose(key) => {
+                self.sockets.half_close(key);
+                // Its FIN may have come while nobody read.
+                self.read_on(key);
+            }
+            Effect::Release { key, reset, ended } => {
+                self.log_end(&ended);
+                self.ends.push(self.clock.now(), ended);
+                self.sockets.close(key, reset);
+                self.hub.handle_released(key);
+            }
+            Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
+            Effect::Pace {
+                key,
+                bytes_per_second,
+            } => self.pace(key, bytes_per_second),
+            Effect::Resume(key) => self.read_on(key),
+        }
+    }
+
+    /// One line per ended connection, and a bounded number of lines.
+    fn log_end(&mut self, ended: &Ended) {
+        let Some(line) = self.end_lines.line(self.clock.now()) else {
+            return;
+        };
+        tracing::info!(
+            client = %ended.client,
+            peer = %ended.peer,
+            user = ended.user.as_deref(),
+            path = &*ended.path,
+            reason = ended.reason.label(),
+            refusal = ended.refusal,
+            code = ended.code,
+            age_ms = ended.age_us / 1000,
+            bytes_in = ended.bytes_in,
+            bytes_out = ended.bytes_out,
+            messages_in = ended.messages_in,
+            messages_out = ended.messages_out,
+            conflated = ended.messages_conflated,
+            lines_left_out = line.suppressed,
+            "connection ended"
+        );
+    }
+
+    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
+        let peer = self.hub.core().peer(key);
+        let stream = self.sockets.hand_over(key);
+        self.hub.handle_released(key);
+        if let (Some(stream), Some(peer)) = (stream, peer) {
+            self.seams.http.serve(Handover {
+                stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),
+                read,
+                peer,
+                permit,
+            });
+        }
+    }
+}
