@@ -1,8 +1,8 @@
-//! The channels feed: what Redis publishes, to a topic for each exact name and each pattern.
+//! The channels feed: what Redis or NATS publishes, to a topic for each exact name and each pattern.
 //!
-//! Redis sends a message once for the channel and once for each pattern that matches, the channel
-//! first, so a client that holds several gets its copies in that order, and nothing is matched
-//! here. The payload stays as it is; the number that each connection has goes before the shared
+//! The bus sends a message once for the name and once for each pattern that matches, so a client that
+//! holds several gets its copies in the order of the bus (Redis: the channel first), and nothing is
+//! matched here. The payload stays as it is; the number that each connection has goes before the shared
 //! body. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
@@ -34,7 +34,7 @@ pub struct ChannelsFeedSettings {
     pub bus_message_bytes_max: usize,
 }
 
-/// Turns publications of Redis into publications on topics that are called like the channel or the
+/// Turns publications of the bus into publications on topics that are called like the channel or the
 /// pattern.
 #[derive(Debug)]
 pub struct ChannelsFeed {

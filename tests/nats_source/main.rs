@@ -10,6 +10,7 @@ mod outages;
 mod permissions;
 mod relaying;
 mod silence;
+mod subjects;
 mod waiting;
 
 use std::sync::Arc;

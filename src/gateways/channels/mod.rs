@@ -1,9 +1,10 @@
 //! `weirgate channels` towards clients: names and patterns that they choose, within their role and
 //! their limits (contract channels).
 //!
-//! A name is the topic of the same name: its first member has Redis asked for it, and with its last
-//! member it is given up. A client is a member from its request on; that it is told so waits until
-//! Redis has confirmed, while Redis is there.
+//! A name is the topic of the same name: its first member has the bus (Redis or NATS) asked for it,
+//! and with its last member it is given up. A client is a member from its request on; that it is told
+//! so waits until the bus has confirmed, while the bus is there. What names and patterns look like is
+//! the bus's own ([`NameSyntax`]); everything else is the same on both.
 //!
 //! A new table of roles may come at any time. It decides every entry of a later request; names that
 //! a client holds stay until the client asks for them again and is refused, or lets them go.
@@ -26,8 +27,8 @@ use self::waiting::Answers;
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, Origins, OverBudget, Refusal, Token,
-    bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, OverBudget, Refusal, Token,
+    bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -87,7 +88,7 @@ pub struct ChannelsGateway {
 /// What other threads do for the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelsOutput {
-    /// Ask Redis.
+    /// Ask the bus.
     Interest(Interest),
     /// Say in the log that a loss of the bus was told to so many clients.
     GapTold {
@@ -103,7 +104,7 @@ impl ChannelsGateway {
     /// Without clients, and without a bus as long as nobody says otherwise.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
-            names: Names::new(settings.all_clients),
+            names: Names::new(settings.all_clients, settings.acl.syntax()),
             settings,
             stats,
             up: false,
@@ -124,6 +125,10 @@ impl ChannelsGateway {
             return Err(Refusal::Role);
         }
         Ok(identity)
+    }
+
+    fn syntax(&self) -> NameSyntax {
+        self.settings.acl.syntax()
     }
 
     fn request_limits(&self) -> RequestLimits {
@@ -223,7 +228,11 @@ impl ChannelsGateway {
             let max = settings.name_bytes_max;
             return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
         }
-        if is_pattern(name) && client.patterns >= settings.patterns_max {
+        let syntax = settings.acl.syntax();
+        if syntax.check(name).is_err() {
+            return Verdict::Refused(format!("Invalid subject: {name}"));
+        }
+        if syntax.is_pattern(name) && client.patterns >= settings.patterns_max {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
@@ -255,7 +264,7 @@ impl ChannelsGateway {
             self.names.want(name);
         }
         if matches!(joined, Joined::First | Joined::Another) {
-            client.patterns += usize::from(is_pattern(name.as_str()));
+            client.patterns += usize::from(self.syntax().is_pattern(name.as_str()));
         }
     }
 
@@ -287,12 +296,12 @@ impl ChannelsGateway {
             Left::Others => {}
             Left::Last => self.names.give_up(&topic),
         }
-        client.patterns -= usize::from(is_pattern(topic.as_str()));
+        client.patterns -= usize::from(self.syntax().is_pattern(topic.as_str()));
         client.answers.settle(&topic);
         true
     }
 
-    /// Redis has answered a request for a name. The answers that wait for it are those of its members.
+    /// The bus has answered a request for a name. The answers that wait for it are those of its members.
     fn settle(
         &mut self,
         core: &mut Core,
@@ -301,7 +310,7 @@ impl ChannelsGateway {
         number: u64,
         stands: bool,
     ) {
-        // While Redis is away no answer waits.
+        // While the bus is away no answer waits.
         if !self.names.settle(name, number, stands) || !self.up {
             return;
         }
@@ -316,7 +325,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// A connection to Redis is gone. What was published since is lost to the clients that hold a
+    /// A connection to the bus is gone. What was published since is lost to the clients that hold a
     /// name which stood there, and each of them misses one number.
     fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut told = 0;
@@ -333,7 +342,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Redis is away: nothing will be confirmed soon, and nobody has to wait for it.
+    /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
     fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
         for (key, client) in clients.iter_mut() {

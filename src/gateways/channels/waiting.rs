@@ -1,4 +1,4 @@
-//! Answers that wait until Redis has confirmed what they speak of, and the answers behind them.
+//! Answers that wait until the bus has confirmed what they speak of, and the answers behind them.
 //!
 //! Each waits for some names, and for a second at the most. Those of one client go out in their
 //! order.
@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::answer::Answer;
 use crate::hub::TopicName;
 
-/// The longest wait for Redis, microseconds (contract channels: "1 s at the most").
+/// The longest wait for the bus, microseconds (contract channels: "1 s at the most").
 pub(super) const WAIT_US: u64 = 1_000_000;
 
 /// A client with more answers waiting is not read until some have gone out.

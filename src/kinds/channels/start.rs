@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::CHANNELS;
-use super::pages::{health_route, stats_head};
-use crate::auth::{Acl, Authenticator, is_pattern};
+use super::bus::{ChannelsBus, OpenBus};
+use super::pages::{BusName, health_route, stats_head};
+use super::rows::syntax;
+use crate::auth::{Acl, Authenticator, NameSyntax};
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
@@ -13,18 +15,17 @@ use crate::gateways::channels::{
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::redis::{shown_address, source_settings};
 use crate::kinds::reload::{self, AclFile, warn_of_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Reload, RunError, say, start_process};
 use crate::settings::Checked;
-use crate::sources::redis::{RedisInterest, RedisSource};
+use crate::sources::BusInterest;
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
 /// Runs the channels gateway until a signal.
 pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let redis = source_settings(checked)?;
+    let bus = ChannelsBus::of(checked);
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
@@ -33,9 +34,13 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     warn_of_default_role(&gateway_settings.acl, &gateway_settings.default_role);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let shown = shown_address(&redis);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status))
-        .map_err(|error| RunError::Settings(error.to_string()))?;
+    let bus_name = BusName(bus.name());
+    let syntax = gateway_settings.acl.syntax();
+    let OpenBus {
+        source,
+        interest,
+        shown,
+    } = bus.open(checked.number("bus-message-bytes-max"), &status)?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
@@ -48,15 +53,15 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .source(source, status)
-        .routes(move |telemetry| vec![health_route(telemetry, clock)])
+        .boxed_source(source, status)
+        .routes(move |telemetry| vec![health_route(telemetry, clock, bus_name)])
         .stats_head(Box::new(move |telemetry, object| {
-            stats_head(object, telemetry, &for_stats, clock);
+            stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
         .metrics(metrics)
         .reloads(reload::keys(keys))
         .reloads(acl_file)
-        .output(move |output| carry_out(&interest, output));
+        .output(move |output| carry_out(&interest, syntax, output));
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
         None => parts,
@@ -64,7 +69,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     parts.run(clock, |listening| {
         let websocket = listening.url("ws", "/ws");
         say(&format!(
-            "weirgate channels\n  Redis:     {shown}\n  WebSocket: {websocket}"
+            "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
         ));
     })
 }
@@ -104,12 +109,12 @@ fn gateway_settings(
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
         authenticator,
-        acl: acl(checked.path("acl").as_deref())?,
+        acl: acl(checked.path("acl").as_deref(), syntax(checked))?,
     })
 }
 
-/// What clients hold is what Redis is asked for.
-fn carry_out(interest: &RedisInterest, output: ChannelsOutput) {
+/// What clients hold is what the bus is asked for.
+fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput) {
     let Interest {
         name,
         wanted,
@@ -121,7 +126,7 @@ fn carry_out(interest: &RedisInterest, output: ChannelsOutput) {
             return;
         }
     };
-    let subscription = match is_pattern(name.as_str()) {
+    let subscription = match syntax.is_pattern(name.as_str()) {
         true => Subscription::pattern(name.as_str()),
         false => Subscription::channel(name.as_str()),
     };
@@ -134,7 +139,7 @@ fn carry_out(interest: &RedisInterest, output: ChannelsOutput) {
 fn metrics(
     stats: &Arc<ChannelsStats>,
     max: AllClientsLimits,
-    interest: &RedisInterest,
+    interest: &BusInterest,
 ) -> Vec<GatewayMetric> {
     let [held, names, bytes, limited, gaps] = [(); 5].map(|()| Arc::clone(stats));
     let interest = interest.clone();

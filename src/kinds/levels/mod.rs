@@ -24,6 +24,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     Rows::gateway(&[
         Part::Bus,
         Part::BusMessages,
+        Part::JetStream,
         Part::Nats,
         Part::Json,
         Part::SharedWindow,

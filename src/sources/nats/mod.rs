@@ -32,6 +32,7 @@
 //! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
 //! | `refusals` | what the server does not permit this user |
 //! | `plain` | plain subjects, without JetStream, for gateways that speak to each other |
+//! | `subjects/` | plain subjects and patterns that clients choose, while the source runs |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -54,6 +55,7 @@ mod position;
 mod refusals;
 mod session;
 mod settings;
+mod subjects;
 mod subscription;
 mod tls;
 mod told;
@@ -76,6 +78,7 @@ pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub use self::subjects::NatsSubjectsSource;
 
 /// The name that the server's connection list shows.
 const CLIENT_NAME: &str = "weirgate";

@@ -1,0 +1,120 @@
+//! The bus of the channels gateway: Redis or NATS, as the settings say.
+
+#![cfg_attr(
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "some of it is for one of the buses only")
+)]
+
+use std::sync::Arc;
+
+use super::rows::syntax;
+use crate::auth::NameSyntax;
+use crate::run::RunError;
+use crate::settings::{Checked, NatsAccess, RedisSettings};
+use crate::sources::{BusInterest, Source};
+use crate::telemetry::BusStatus;
+
+/// Which bus it is, and where.
+pub(super) enum ChannelsBus {
+    Redis(RedisSettings),
+    Nats(NatsAccess),
+}
+
+/// A source that is not running, and the way to tell it what clients want.
+pub(super) struct OpenBus {
+    pub(super) source: Box<dyn Source>,
+    pub(super) interest: BusInterest,
+    /// Where the bus is, without secrets.
+    pub(super) shown: String,
+}
+
+impl ChannelsBus {
+    pub(super) fn of(checked: &Checked) -> Self {
+        let urls = checked.url("bus");
+        // Both are read whichever bus it is: every setting has to be.
+        let mut redis = checked.redis();
+        let nats = checked.nats_at(urls.clone());
+        match syntax(checked) {
+            NameSyntax::Nats => Self::Nats(nats),
+            NameSyntax::Redis => {
+                redis.url = Some(urls)
+                    .filter(|urls| !urls.expose().is_empty())
+                    .or(redis.url);
+                Self::Redis(redis)
+            }
+        }
+    }
+
+    /// `redis` or `nats`.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Nats(_) => "nats",
+        }
+    }
+
+    /// A source that takes payloads of up to so many bytes.
+    ///
+    /// # Errors
+    /// The settings are no good, this program has no such bus, or the system has no descriptor
+    /// left.
+    pub(super) fn open(
+        self,
+        payload_bytes_max: usize,
+        status: &Arc<BusStatus>,
+    ) -> Result<OpenBus, RunError> {
+        match self {
+            Self::Redis(settings) => redis(settings, payload_bytes_max, Arc::clone(status)),
+            Self::Nats(access) => nats(&access, payload_bytes_max, Arc::clone(status)),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis(
+    settings: RedisSettings,
+    payload_bytes_max: usize,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    use crate::kinds::redis::{settings_of, shown_address};
+    use crate::sources::redis::RedisSource;
+
+    let settings = settings_of(settings, payload_bytes_max)?;
+    let shown = format!("Redis:     {}", shown_address(&settings));
+    let (source, interest) = RedisSource::new(settings, status)
+        .map_err(|error| RunError::Settings(error.to_string()))?;
+    Ok(OpenBus {
+        source: Box::new(source),
+        interest,
+        shown,
+    })
+}
+
+#[cfg(feature = "nats")]
+fn nats(
+    access: &NatsAccess,
+    payload_bytes_max: usize,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    use crate::kinds::nats::source_settings;
+    use crate::sources::nats::NatsSubjectsSource;
+
+    let settings = source_settings(access);
+    let (source, interest) = NatsSubjectsSource::new(settings, payload_bytes_max, status)
+        .map_err(|error| RunError::Settings(error.to_string()))?;
+    Ok(OpenBus {
+        source: Box::new(source),
+        interest,
+        shown: format!("NATS:      {}", access.url),
+    })
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: RedisSettings, _: usize, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+    Err(RunError::NotBuilt("Redis"))
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &NatsAccess, _: usize, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+    Err(RunError::NotBuilt("NATS"))
+}
