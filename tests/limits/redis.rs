@@ -12,18 +12,18 @@ pub(crate) const REDIS: &[Fixed] = &[
         beyond: "a later change of a name replaces the earlier one",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
-            "src/sources/redis/interest.rs",
+            "src/sources/interest.rs",
             "by_name: HashMap<Subscription, Change>,",
         ),
-        test: "src/sources/redis/interest.rs::changes_that_nobody_takes_are_no_more_than_the_names",
+        test: "src/sources/interest.rs::changes_that_nobody_takes_are_no_more_than_the_names",
     },
     Fixed {
         what: "Changes of subscriptions that the Redis thread takes between two reads",
         value: "256",
         beyond: "the others are taken after the next read",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
-        code: ("src/sources/redis/interest.rs", "TAKEN_MAX: usize = 256;"),
-        test: "src/sources/redis/interest.rs::many_changes_are_taken_in_parts_and_in_their_order",
+        code: ("src/sources/interest.rs", "TAKEN_MAX: usize = 256;"),
+        test: "src/sources/interest.rs::many_changes_are_taken_in_parts_and_in_their_order",
     },
     Fixed {
         what: "Names that Redis was asked to subscribe or unsubscribe and has not answered",
@@ -31,9 +31,9 @@ pub(crate) const REDIS: &[Fixed] = &[
         beyond: "the other names are queued; a name that was given up leaves the queue",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
-            "src/sources/redis/ledger.rs",
+            "src/sources/ledger.rs",
             "ASKED_BYTES_MAX: usize = 32 * 1024;",
         ),
-        test: "src/sources/redis/ledger/tests.rs::names_that_came_and_went_while_the_server_was_silent_leave_nothing",
+        test: "src/sources/ledger/tests.rs::names_that_came_and_went_while_the_server_was_silent_leave_nothing",
     },
 ];
