@@ -38,6 +38,14 @@ pub enum BusEvent {
         /// The words of the bus.
         fault: Fault,
     },
+    /// The question for the last value of a subscription is answered: with a quiet message before
+    /// this, or with none.
+    RetainedEnd {
+        /// What was asked for.
+        subscription: Subscription,
+        /// The number of the question.
+        number: u64,
+    },
 }
 
 impl BusEvent {

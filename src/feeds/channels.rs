@@ -72,12 +72,14 @@ impl ChannelsFeed {
         Some(Publication {
             topic: TopicName::from(topic.to_string()),
             frame: self.frame(now, message),
-            deliver: true,
+            // The last value goes to the clients that wait for it, and the gateway knows them.
+            deliver: !message.quiet,
             retain: Retain::Keep,
         })
     }
 
-    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`.
+    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`, with `"retained":true`
+    /// behind the data of a last value.
     fn frame(&self, now: Now, message: &BusMessage) -> Arc<Frame> {
         let pattern = message.pattern.as_deref();
         let pattern = pattern.map_or_else(|| "null".to_owned(), quoted);
@@ -101,6 +103,9 @@ impl ChannelsFeed {
                 let text = String::from_utf8_lossy(&message.payload);
                 body.extend_from_slice(format!("{{\"raw\":{}}}", quoted(&text)).as_bytes());
             }
+        }
+        if message.quiet {
+            body.extend_from_slice(br#","retained":true"#);
         }
         body.extend_from_slice(format!(",\"timestamp\":\"{}\"}}", iso_utc(now.unix_ms)).as_bytes());
         frame.finish()
@@ -126,7 +131,8 @@ impl Feed for ChannelsFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => {}
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
         }
     }
 
@@ -144,6 +150,13 @@ impl Feed for ChannelsFeed {
                 number,
                 ..
             } => Some(settled(subscription, *number, false)),
+            BusEvent::RetainedEnd {
+                subscription,
+                number,
+            } => Some(BusNotice::RetainedEnd {
+                topic: TopicName::from(subscription.name.to_string()),
+                number: *number,
+            }),
             BusEvent::CaughtUp | BusEvent::Message(_) => None,
         }
     }

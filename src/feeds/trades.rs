@@ -145,7 +145,8 @@ impl Feed for TradesFeed {
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => {}
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
         }
     }
 

@@ -78,6 +78,14 @@ pub enum BusNotice {
         /// refused it, and nothing will.
         stands: bool,
     },
+    /// The bus has answered the question for the last value of a topic: with a publication before
+    /// this, which is not to be delivered to all members, or with none.
+    RetainedEnd {
+        /// What was asked for.
+        topic: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
 }
 
 /// What a feed has seen, for health and metrics. Counters only grow.

@@ -4,7 +4,7 @@
 //! given up in between leaves nothing. So at most two changes wait for each name that may be wanted
 //! at once, however fast minds change, and for however long the source takes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,14 @@ pub(super) struct Wish {
     pub(super) number: u64,
 }
 
+/// A question for the last value of a channel.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) subscription: Subscription,
+    /// Comes back with the end of the answer.
+    pub(super) number: u64,
+}
+
 /// Changes of what is wanted that the bus has not answered, by how far they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnansweredChanges {
@@ -60,6 +68,7 @@ pub(super) struct Wishes {
 #[derive(Debug, Default)]
 struct Shared {
     changes: Mutex<Changes>,
+    questions: Mutex<VecDeque<Question>>,
     queued: AtomicU64,
     asked: AtomicU64,
 }
@@ -126,6 +135,18 @@ impl BusInterest {
         }
     }
 
+    /// Asks for the last value of a channel, which has to be wanted. The answer is a quiet message or
+    /// none, and then [`BusEvent::RetainedEnd`](crate::feeds::BusEvent::RetainedEnd) with this number. For callers that ask again only after
+    /// that. Of the sources, those of NATS have last values.
+    pub fn ask_retained(&self, subscription: Subscription, number: u64) {
+        let question = Question {
+            subscription,
+            number,
+        };
+        self.shared.questions().push_back(question);
+        self.wake.wake();
+    }
+
     fn say(&self, wish: Wish) {
         if self.shared.changes().put(wish) {
             self.wake.wake();
@@ -149,6 +170,12 @@ impl Wishes {
             self.wake.wake();
         }
         taken
+    }
+
+    /// The oldest question for a last value.
+    #[cfg(feature = "nats")]
+    pub(super) fn next_question(&self) -> Option<Question> {
+        self.shared.questions().pop_front()
     }
 
     /// Puts what was said in the ledger while there is no connection: as many changes as wait at the
@@ -185,6 +212,12 @@ impl Wishes {
 impl Shared {
     fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn questions(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -209,7 +209,83 @@ async def test_settings_of_the_bus(start_weirgate):
             (["--bus", "nats://a,redis://b"], "one URL of Redis, or URLs of NATS servers"),
             (["--bus", "http://a"], "nats://HOST:PORT"),
             (["--bus", "redis://a", "--redis-url", "redis://b"], "beside --redis-url"),
-            (["--bus", "nats://a", "--channel-name-bytes-max", "4096"], "at most 3072, for NATS")):
+            (["--bus", "nats://a", "--channel-name-bytes-max", "4096"], "at most 3072, for NATS"),
+            (["--retained"], "unless --bus names NATS")):
         weirgate = start_weirgate("channels", *flags)
         assert weirgate.wait(10) == 2
         assert says in weirgate.log(), weirgate.log()
+
+
+async def test_the_last_value_comes_behind_subscribed(nats, on_nats):
+    """What the stream holds is the first message; what is in no stream, and patterns, have no such value."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"])
+    for n in range(3):
+        await streams.publish("kept.a", json.dumps(n).encode())
+    await streams.publish("kept.text", b"no json", headers={"X": "y"})
+    client = await connect(weirgate, "kept.a", "kept.none", "loose.a", "kept.text", "kept.*")
+    await client.wait_for(lambda c: len(c.data) == 2, 10, "the last values")
+    assert sorted(client.short(), key=str) == [("kept.a", None, 2), ("kept.text", None, {"raw": "no json"})]
+    assert all(m["retained"] is True for m in client.data)
+    answered = client.answers[-1]["seq"]
+    assert sorted(m["seq"] for m in client.data) == [answered + 1, answered + 2]
+    # A second client gets the value too, the first one does not get it again.
+    second = await connect(weirgate, "kept.a")
+    await second.wait_for(lambda c: c.data, 10, "the last value")
+    await streams.publish("kept.a", b"3")
+    for one, count in ((client, 4), (second, 2)):
+        await one.wait_for(lambda c, count=count: len(c.data) == count, 10, "the live message")
+    assert second.short() == [("kept.a", None, 2), ("kept.a", None, 3)]
+    assert "retained" not in second.data[1]
+    # Who asks again gets the newest one again.
+    await second.ask("subscribe", "kept.a")
+    await second.wait_for(lambda c: len(c.data) == 3, 10, "the last value again")
+    assert second.short()[2] == ("kept.a", None, 3) and second.data[2]["retained"] is True
+    assert (client.missing, second.missing) == (0, 0)
+    await publisher.close()
+
+
+async def test_no_last_value_is_older_than_a_live_message(nats, on_nats):
+    """Clients come and go while a publisher counts: nobody sees the count go back."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"])
+    await streams.publish("kept.n", b"0")
+    ended = False
+
+    async def count():
+        n = 0
+        while not ended:
+            n += 1
+            await publisher.publish("kept.n", str(n).encode())
+            await asyncio.sleep(0.001)
+    counting = asyncio.create_task(count())
+    for _ in range(40):
+        some = await asyncio.gather(*(connect(weirgate, "kept.n") for _ in range(3)))
+        for client in some:
+            await client.wait_for(lambda c: len(c.data) >= 5, 10, "a few messages")
+            values = [m["data"] for m in client.data]
+            assert values == sorted(set(values)), client.data
+            assert client.data[0]["seq"] == client.answers[-1]["seq"] + 1 or client.data[0]["seq"] < client.answers[-1]["seq"]
+            client.abort()
+    ended = True
+    await counting
+    await publisher.close()
+
+
+async def test_last_values_without_jetstream_or_its_permission(start_nats, on_nats):
+    """Nobody waits for what is not there, and live messages come."""
+    server = start_nats(config="""authorization { users: [
+        { user: gw, password: p, permissions: { publish: { deny: ">" } } }
+        { user: feed, password: f } ] }""")
+    weirgate = on_nats(server, "--retained", url=server.url.replace("://", "://gw:p@"))
+    client = await connect(weirgate, "a.1")
+    publisher = await bus(server, user="feed", password="f")
+    await say(publisher, "a.1", 1)
+    await client.wait_for(lambda c: c.data, 10, "the live message")
+    await until(lambda: "Permissions Violation for Publish" in weirgate.log(), 10, "the missing permission told")
+    assert client.short() == [("a.1", None, 1)]
+    await publisher.close()

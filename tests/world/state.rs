@@ -170,7 +170,8 @@ impl Feed for StateFeed {
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => return,
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {
             topic: TopicName::fixed(TOPIC),

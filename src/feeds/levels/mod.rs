@@ -270,7 +270,10 @@ impl Feed for LevelsFeed {
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         self.bad_log.tick(now);
         match event {
-            BusEvent::Up | BusEvent::Subscribed { .. } | BusEvent::Refused { .. } => {}
+            BusEvent::Up
+            | BusEvent::Subscribed { .. }
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off. What it brought so far is the newest there is for now.
             BusEvent::Down(_) => self.deliver_pending(out),
             BusEvent::CaughtUp => {

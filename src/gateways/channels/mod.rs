@@ -13,17 +13,18 @@ mod answer;
 mod client;
 mod names;
 mod request;
+mod retained;
 mod stats;
 mod waiting;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
 use self::names::{Full, Names};
 use self::request::{Action, Request, RequestLimits};
-use self::waiting::Answers;
+use self::retained::Retained;
+use self::waiting::{Answers, Behind};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
@@ -32,11 +33,12 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Joined, Left, SessionKey, TopicName,
+    Incoming, Joined, Left, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
 pub use self::names::{AllClientsLimits, Interest};
+pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
@@ -79,6 +81,7 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
+    retained: Retained,
     /// The bus is there.
     up: bool,
     /// Clients that were told of a loss of the bus, for the log.
@@ -90,6 +93,8 @@ pub struct ChannelsGateway {
 pub enum ChannelsOutput {
     /// Ask the bus.
     Interest(Interest),
+    /// Ask the bus for the last value of a name.
+    Retained(RetainedRequest),
     /// Say in the log that a loss of the bus was told to so many clients.
     GapTold {
         /// At least 1.
@@ -105,11 +110,19 @@ impl ChannelsGateway {
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
+            retained: Retained::default(),
             settings,
             stats,
             up: false,
             gap_told: None,
         }
+    }
+
+    /// Clients get the last value of each exact name behind `subscribed`, where the bus holds one.
+    #[must_use]
+    pub fn with_retained(mut self) -> Self {
+        self.retained.switch_on();
+        self
     }
 
     /// Who comes, with a role that counts.
@@ -150,16 +163,16 @@ impl ChannelsGateway {
         }
     }
 
-    /// The answer to a request, and the names that it waits for.
+    /// The answer to a request, and what waits before and behind it.
     fn carry_out(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
         request: Request,
-    ) -> (Answer, BTreeSet<TopicName>) {
+    ) -> (Answer, Behind) {
         let id = request.id.as_str();
-        let at_once = |answer| (answer, BTreeSet::new());
+        let at_once = |answer| (answer, Behind::default());
         match request.action {
             Action::Subscribe(names) => self.subscribe(core, key, client, names, id),
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -179,17 +192,21 @@ impl ChannelsGateway {
         client: &mut Client,
         names: Vec<String>,
         request_id: &str,
-    ) -> (Answer, BTreeSet<TopicName>) {
+    ) -> (Answer, Behind) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut unconfirmed = BTreeSet::new();
+        let mut behind = Behind::default();
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         for name in names {
             match self.judge(core.joined_count(key), client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, client, &topic);
+                    if self.retained.is_on() && !self.syntax().is_pattern(&name) {
+                        self.retained.want(&topic, key);
+                        behind.retained.insert(topic.clone());
+                    }
                     if self.up && !self.names.is_settled(&topic) {
-                        unconfirmed.insert(topic);
+                        behind.unconfirmed.insert(topic);
                     }
                     granted.push(name);
                 }
@@ -206,10 +223,7 @@ impl ChannelsGateway {
             }
         }
         self.names.store(&self.stats, core.memberships());
-        (
-            Answer::subscribed(&granted, &errors, request_id),
-            unconfirmed,
-        )
+        (Answer::subscribed(&granted, &errors, request_id), behind)
     }
 
     fn judge(
@@ -298,7 +312,15 @@ impl ChannelsGateway {
         }
         client.patterns -= usize::from(self.syntax().is_pattern(topic.as_str()));
         client.answers.settle(&topic);
+        self.retained.forget(&topic, key);
         true
+    }
+
+    /// Sends the answers of a client that wait no longer.
+    fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        for name in client.send_ready(core, key) {
+            self.retained.answered(&name, key);
+        }
     }
 
     /// The bus has answered a request for a name. The answers that wait for it are those of its members.
@@ -320,7 +342,7 @@ impl ChannelsGateway {
                 && !client.answers.is_empty()
             {
                 client.answers.settle(name);
-                client.send_ready(core, key);
+                self.send_ready(core, key, client);
             }
         }
     }
@@ -348,7 +370,7 @@ impl ChannelsGateway {
         for (key, client) in clients.iter_mut() {
             if !client.answers.is_empty() {
                 client.answers.settle_all();
-                client.send_ready(core, key);
+                self.send_ready(core, key, client);
             }
         }
     }
@@ -399,7 +421,7 @@ impl Gateway for ChannelsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let answer = Answer::connected(&uuid(core), &client.role);
-        client.answer(core, key, answer, BTreeSet::new());
+        client.answer(core, key, answer, Behind::default());
     }
 
     fn handle_message(
@@ -409,9 +431,12 @@ impl Gateway for ChannelsGateway {
         client: &mut Client,
         message: Incoming<'_>,
     ) {
-        let (answer, names) = match client.requests.judge(core.now(), &self.stats.access) {
+        let (answer, behind) = match client.requests.judge(core.now(), &self.stats.access) {
             Rated::Dropped => return,
-            Rated::DroppedAndTold => (Answer::error(RATE_LIMIT_EXCEEDED, "null"), BTreeSet::new()),
+            Rated::DroppedAndTold => (
+                Answer::error(RATE_LIMIT_EXCEEDED, "null"),
+                Behind::default(),
+            ),
             Rated::Taken => {
                 let request = match message {
                     Incoming::Text(text) => Request::parse(text, self.request_limits()),
@@ -420,7 +445,9 @@ impl Gateway for ChannelsGateway {
                 self.carry_out(core, key, client, request)
             }
         };
-        client.answer(core, key, answer, names);
+        for name in client.answer(core, key, answer, behind) {
+            self.retained.answered(&name, key);
+        }
     }
 
     /// An answer has waited long enough, or a token may have ended.
@@ -429,17 +456,30 @@ impl Gateway for ChannelsGateway {
             let reason = CloseReason::Policy;
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
-            client.send_ready(core, key);
+            self.send_ready(core, key, client);
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, _: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+        for name in client.answers.retained() {
+            self.retained.forget(name, key);
+        }
         self.names.store(&self.stats, core.memberships());
     }
 
     fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
         self.names.give_up(name);
         self.names.store(&self.stats, core.memberships());
+    }
+
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        if publication.deliver {
+            self.retained.came_live(&publication.topic);
+            return core.publish(publication);
+        }
+        for key in self.retained.take(&publication.topic) {
+            core.send(key, &publication.frame);
+        }
     }
 
     fn handle_notice(
@@ -457,6 +497,7 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
+            BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
         }
     }
 
@@ -467,6 +508,9 @@ impl Gateway for ChannelsGateway {
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
         if let Some(change) = self.names.next_change() {
             return Some(ChannelsOutput::Interest(change));
+        }
+        if let Some(request) = self.retained.next_request() {
+            return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_told.take()?;
         Some(ChannelsOutput::GapTold { clients })

@@ -25,6 +25,17 @@ pub(super) const OWN: &[Setting] = &[
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
          tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
     ),
+    Setting::new(
+        HEADING,
+        "retained",
+        Kind::Switch,
+        "false",
+        "Send the last value of each exact name behind `subscribed`; NATS with JetStream only",
+    )
+    .more(
+        "The value is the last message of the stream that holds the subject. Names in no stream, and \
+         patterns, have none.",
+    ),
     Setting::count(
         HEADING,
         "channels-max",
@@ -159,6 +170,9 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
+    if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
+        refuse("retained", "true", "false, unless --bus names NATS");
+    }
     if urls.expose().is_empty() {
         return wrong;
     }

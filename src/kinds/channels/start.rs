@@ -11,7 +11,7 @@ use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    Interest,
+    Interest, RetainedRequest,
 };
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
@@ -26,6 +26,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
     let bus = ChannelsBus::of(checked);
+    let retained = checked.switch("retained");
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
@@ -50,6 +51,10 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
     let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let gateway = match retained {
+        true => gateway.with_retained(),
+        false => gateway,
+    };
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
@@ -121,6 +126,10 @@ fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput)
         number,
     } = match output {
         ChannelsOutput::Interest(change) => change,
+        ChannelsOutput::Retained(RetainedRequest { name, number }) => {
+            interest.ask_retained(Subscription::channel(name.as_str()), number);
+            return;
+        }
         ChannelsOutput::GapTold { clients } => {
             tracing::warn!(clients, "told clients of the loss: each misses one seq");
             return;

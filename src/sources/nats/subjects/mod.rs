@@ -22,15 +22,18 @@
 //! | --- | --- |
 //! | `mod` | which server, and one session on it |
 //! | `session` | messages, confirmations, refusals, pings |
+//! | `retained` | last values, from JetStream; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `sids` | the numbers of subscriptions; pure |
 //! | `protocol` | the client protocol of NATS; pure |
 
 mod protocol;
+mod retained;
 mod session;
 mod sids;
 mod wire;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::session::{Session, State};
@@ -39,7 +42,7 @@ use super::error::{NatsError, Stop};
 use super::settings::{Endpoint, NatsSettings, learn};
 use crate::feeds::BusEvent;
 use crate::log_budget::LogBudget;
-use crate::sources::interest::{self, BusInterest, Wishes};
+use crate::sources::interest::{self, BusInterest, Question, Wishes};
 use crate::sources::ledger::Ledger;
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
@@ -58,6 +61,8 @@ pub struct NatsSubjectsSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
+    /// Questions for last values that were asked on a connection that is lost.
+    questions: VecDeque<Question>,
     /// Everything wanted stood on the connection in use.
     has_stood: bool,
     /// Servers of the cluster that the URL does not name, tried after those.
@@ -86,6 +91,7 @@ impl NatsSubjectsSource {
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
+            questions: VecDeque::new(),
             has_stood: false,
             learned: Vec::new(),
         };
@@ -134,6 +140,7 @@ impl NatsSubjectsSource {
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
+            questions: &mut self.questions,
             state: State::new(),
         };
         session.restore()?;
@@ -142,7 +149,12 @@ impl NatsSubjectsSource {
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
         tracing::info!(url, away_ms, "subscribed on NATS");
-        Ok(session.run())
+        let stop = session.run();
+        // Asked again on the next connection, before those that wait.
+        for question in session.state.give_up().into_iter().rev() {
+            self.questions.push_front(question);
+        }
+        Ok(stop)
     }
 }
 

@@ -21,6 +21,13 @@ pub(super) fn unsubscribe(out: &mut Vec<u8>, sid: u64) {
     out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
 }
 
+/// Writes `PUB`, with a subject for the answer.
+pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
+    out.extend_from_slice(format!("PUB {subject} {reply} {}\r\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes `PING`.
 pub(super) fn ping(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PING\r\n");

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
 use super::protocol::{self, Delivery, Op};
+use super::retained::{Answered, Retained};
 use super::sids::Sids;
 use super::wire::Wire;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
 use crate::log_budget::LogBudget;
-use crate::sources::interest::Wishes;
+use crate::sources::interest::{Question, Wishes};
 use crate::sources::ledger::{Change, Ledger};
 use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
@@ -36,6 +37,8 @@ pub(super) struct Session<'a> {
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
+    /// Questions for last values that a lost connection has left.
+    pub(super) questions: &'a mut VecDeque<Question>,
     pub(super) state: State,
 }
 
@@ -44,6 +47,7 @@ pub(super) struct State {
     sids: Sids,
     /// Each was followed by a PING that is not answered, in that order.
     expected: VecDeque<Expected>,
+    retained: Retained,
     /// When anything came.
     heard: Instant,
     /// When a ping left after which nothing has come.
@@ -74,11 +78,17 @@ impl State {
         Self {
             sids: Sids::default(),
             expected: VecDeque::new(),
+            retained: Retained::new(),
             heard: now,
             pinged: None,
             retried: now,
             last_words: None,
         }
+    }
+
+    /// Questions for last values that nobody will answer any more, oldest first.
+    pub(super) fn give_up(&mut self) -> Vec<Question> {
+        self.retained.give_up()
     }
 
     /// The change whose answers are coming.
@@ -105,10 +115,29 @@ impl Session<'_> {
     /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self) -> Stop {
         loop {
-            if let Err(stop) = self.turn() {
+            if let Err(stop) = self.turn_with_questions() {
                 return stop;
             }
         }
+    }
+
+    /// A turn once the names stand: last values are asked for then.
+    fn turn_with_questions(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        while let Some(answered) = self.state.retained.next_late(now) {
+            self.tell_retained(answered)?;
+        }
+        let sids = &mut self.state.sids;
+        while self.state.retained.has_room()
+            && let Some(question) = self
+                .questions
+                .pop_front()
+                .or_else(|| self.wishes.next_question())
+        {
+            let out = self.wire.out();
+            self.state.retained.ask(question, now, out, || sids.next());
+        }
+        self.turn()
     }
 
     /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
@@ -121,6 +150,11 @@ impl Session<'_> {
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
+        let until = self
+            .state
+            .retained
+            .due()
+            .map_or(until, |due| due.min(until));
         self.ask();
         self.wishes.show(self.ledger.unanswered());
         self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
@@ -224,6 +258,10 @@ impl Session<'_> {
     }
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
+        if self.state.retained.sid() == Some(delivery.sid) {
+            let answered = self.state.retained.take(&delivery, self.wire.out());
+            return answered.map_or(Ok(()), |answered| self.tell_retained(answered));
+        }
         let Some(subscription) = self.state.sids.get(delivery.sid) else {
             return Ok(());
         };
@@ -241,6 +279,28 @@ impl Session<'_> {
             quiet: false,
         }))?;
         Ok(())
+    }
+
+    /// A question for a last value is answered.
+    fn tell_retained(&mut self, answered: Answered) -> Result<(), Stop> {
+        let Question {
+            subscription,
+            number,
+        } = answered.question;
+        if let Some(payload) = answered.payload {
+            self.relay.link.send(BusEvent::Message(BusMessage {
+                subject: Arc::clone(&subscription.name),
+                pattern: None,
+                payload,
+                position: None,
+                received: self.relay.link.now(),
+                quiet: true,
+            }))?;
+        }
+        Ok(self.relay.link.send(BusEvent::RetainedEnd {
+            subscription,
+            number,
+        })?)
     }
 
     /// Everything before the PING was taken or refused.
