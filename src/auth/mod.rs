@@ -19,7 +19,7 @@ pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};
 pub use match_budget::{MatchBudget, OverBudget};
-pub use names::{NameError, NameSyntax};
+pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 pub use token::{Token, bearer_protocol, first_protocol};

@@ -46,6 +46,26 @@ impl NameSyntax {
     }
 }
 
+/// Names and patterns that a message's name is compared with.
+#[derive(Clone, Debug)]
+pub struct NamePatterns(NameSet);
+
+impl NamePatterns {
+    /// The names and patterns of these texts.
+    ///
+    /// # Errors
+    /// The first text that is neither, and why.
+    pub fn new(syntax: NameSyntax, names: &[String]) -> Result<Self, (String, NameError)> {
+        Ok(Self(NameSet::new(syntax, names)?))
+    }
+
+    /// One of them is or matches the name.
+    pub fn matches(&self, name: &str) -> bool {
+        let matches = self.0.match_name(name, &mut MatchBudget::unlimited());
+        matches.unwrap_or(false)
+    }
+}
+
 /// Names and patterns of one bus that are asked about together.
 #[derive(Clone, Debug)]
 pub(super) enum NameSet {

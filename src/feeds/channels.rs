@@ -6,14 +6,18 @@
 //! body. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::bad_log::BadMessageLog;
 use super::bus::check_size;
 use super::{BusEvent, BusMessage, Subscription};
+use crate::auth::NamePatterns;
 use crate::hub::{
-    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,
-    TopicName,
+    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication,
+    Retain, TopicName,
 };
 use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
@@ -42,6 +46,10 @@ pub struct ChannelsFeed {
     stats: FeedStats,
     bad_log: BadMessageLog,
     alive: FrameBytes,
+    /// Names whose messages are conflated for slow clients.
+    conflated: Option<NamePatterns>,
+    /// Makes a key of a name and a pattern.
+    keys: RandomState,
 }
 
 impl ChannelsFeed {
@@ -52,7 +60,25 @@ impl ChannelsFeed {
             stats: FeedStats::of([FAMILY]),
             bad_log: BadMessageLog::default(),
             alive,
+            conflated: None,
+            keys: RandomState::default(),
         }
+    }
+
+    /// Of names that match these, a slow client gets the newest message only.
+    #[must_use]
+    pub fn conflating(mut self, names: NamePatterns) -> Self {
+        self.conflated = Some(names);
+        self
+    }
+
+    /// The key of a message that may be replaced by a newer one. A client gets a copy for each of its
+    /// names and patterns, and each copy is replaced by copies of its own kind.
+    fn key(&self, message: &BusMessage) -> Option<ConflationKey> {
+        let names = self.conflated.as_ref()?;
+        names
+            .matches(&message.subject)
+            .then(|| ConflationKey(self.keys.hash_one((&message.subject, &message.pattern))))
     }
 
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
@@ -87,6 +113,9 @@ impl ChannelsFeed {
             .with_capacity(message.payload.len() + message.subject.len() + pattern.len() + 80)
             .lead(LEAD)
             .received(message.received);
+        if let Some(key) = self.key(message) {
+            frame = frame.key(key);
+        }
         let body = frame.payload();
         for part in [
             r#","channel":"#,

@@ -289,3 +289,53 @@ async def test_last_values_without_jetstream_or_its_permission(start_nats, on_na
     await until(lambda: "Permissions Violation for Publish" in weirgate.log(), 10, "the missing permission told")
     assert client.short() == [("a.1", None, 1)]
     await publisher.close()
+
+
+async def test_slow_clients_get_the_newest_of_each_subject(nats, on_nats):
+    """One pattern with many subjects: a client that does not read for a while gets the newest of each, and stays."""
+    weirgate = on_nats(nats, "--conflate", "price.>", "--send-queue-stall-ms", "60000")
+    fast = await connect(weirgate, "price.*")
+    slow = await clients.connect(weirgate.port, 4096, path=CHANNELS.path, make=Reader)
+    await slow.wait_for(lambda c: c.answers, 20, "connected")
+    await slow.ask("subscribe", "price.*", "price.s1")
+    slow.stop_reading()
+    publisher = await bus(nats)
+    rounds, subjects = 60, 100
+    for n in range(rounds):
+        for s in range(subjects):
+            await publisher.publish(f"price.s{s}", json.dumps([n, "x" * 1_000]).encode())
+        await publisher.flush()
+        await fast.wait_for(lambda c, n=n: len(c.data) == (n + 1) * subjects, 20, "every message")
+    conflated = scrape(weirgate).sum("weirgate_messages_conflated_total")
+    assert conflated > (rounds - 20) * subjects, conflated
+    slow.transport.resume_reading()
+
+    def newest(client, pattern):
+        return {m["channel"]: m["data"][0] for m in client.data if m["pattern"] == pattern}
+    last = {f"price.s{s}": rounds - 1 for s in range(subjects)}
+    await slow.wait_for(lambda c: newest(c, "price.*") == last and newest(c, None) == {"price.s1": rounds - 1}, 20,
+                        "the newest of each subject")
+    assert len(slow.data) < rounds * subjects / 2 and slow.missing > 0
+    for pattern in ("price.*", None):
+        for channel in last:
+            seen = [m["data"][0] for m in slow.data if (m["channel"], m["pattern"]) == (channel, pattern)]
+            assert seen == sorted(set(seen)), (channel, seen)
+    assert fast.missing == 0 and slow.open
+    await publisher.close()
+
+
+async def test_conflation_on_redis_is_by_glob(redis_server, start_weirgate):
+    """The same with the patterns of Redis; other names are not conflated."""
+    weirgate = start_weirgate("channels", "--conflate", "price:[a-c]*,other:*", redis=redis_server, env=EVERYTHING).wait_ready()
+    slow = await clients.connect(weirgate.port, 4096, path=CHANNELS.path, make=Reader)
+    await slow.wait_for(lambda c: c.answers, 20, "connected")
+    await slow.ask("subscribe", "price:a", "price:z")
+    slow.stop_reading()
+    with redis_server.client() as redis:
+        redis.publish("price:z", '"kept"')
+        for n in range(3_000):
+            redis.publish("price:a", json.dumps([n, "x" * 2_000]))
+    await until(lambda: scrape(weirgate).sum("weirgate_messages_conflated_total") > 0, 10, "conflation")
+    slow.transport.resume_reading()
+    await slow.wait_for(lambda c: c.data and c.data[-1]["data"][0] == 2_999, 20, "the newest")
+    assert len(slow.data) < 3_000 and slow.data[0]["channel"] == "price:z" and slow.open

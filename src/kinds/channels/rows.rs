@@ -1,9 +1,33 @@
 //! The settings of `weirgate channels`: its bus, and what a client may hold and say.
 
-use crate::auth::{NameSyntax, SUBJECT_BYTES_MAX};
+use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
 use crate::kinds::bus_url;
-use crate::settings::{Change, Checked, Heading, Kind, Refused, Setting, SettingsError, Shows};
+use crate::settings::{
+    Change, Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows,
+};
 use crate::telemetry::names;
+
+/// Names and patterns with space between them.
+static NAMES: Form = Form {
+    placeholder: "NAME",
+    allowed: NAMES_ALLOWED,
+    repeats: true,
+    is_url: false,
+    read: |text| Ok(words(text).join(" ")),
+};
+
+const NAMES_ALLOWED: &str = "names and patterns of the bus";
+
+fn words(text: &str) -> Vec<String> {
+    let separators = |c: char| c.is_whitespace() || c == ',';
+    let words = text.split(separators).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
+/// The names and patterns of `--conflate`.
+pub(super) fn conflated(checked: &Checked) -> Vec<String> {
+    words(&checked.text("conflate"))
+}
 
 const HEADING: Heading = Heading("Channels");
 
@@ -35,6 +59,16 @@ pub(super) const OWN: &[Setting] = &[
     .more(
         "The value is the last message of the stream that holds the subject. Names in no stream, and \
          patterns, have none.",
+    ),
+    Setting::new(
+        HEADING,
+        "conflate",
+        Kind::Form(&NAMES),
+        "",
+        "Send slow clients only the newest message of each name that matches; may be repeated",
+    )
+    .more(
+        "A name or a pattern of the bus; several with commas or spaces between them. Skipped messages are gaps in seq.",
     ),
     Setting::count(
         HEADING,
@@ -172,6 +206,9 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     };
     if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
         refuse("retained", "true", "false, unless --bus names NATS");
+    }
+    if let Err((name, _)) = NamePatterns::new(syntax(checked), &conflated(checked)) {
+        refuse("conflate", &name, NAMES_ALLOWED);
     }
     if urls.expose().is_empty() {
         return wrong;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::CHANNELS;
 use super::bus::{ChannelsBus, OpenBus};
 use super::pages::{BusName, health_route, stats_head};
-use super::rows::syntax;
-use crate::auth::{Acl, Authenticator, NameSyntax};
+use super::rows::{conflated, syntax};
+use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
@@ -27,6 +27,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let auth = checked.auth();
     let bus = ChannelsBus::of(checked);
     let retained = checked.switch("retained");
+    let conflated = conflated_names(checked)?;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
@@ -49,6 +50,10 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let feed = match conflated {
+        Some(names) => feed.conflating(names),
+        None => feed,
+    };
     let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = match retained {
@@ -77,6 +82,17 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
             "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
         ));
     })
+}
+
+/// Names whose messages are conflated for slow clients.
+fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> {
+    let names = conflated(checked);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let patterns = NamePatterns::new(syntax(checked), &names);
+    let wrong = |(name, error)| RunError::Settings(format!("--conflate {name}: {error}"));
+    patterns.map(Some).map_err(wrong)
 }
 
 /// What reads the table again, and where the gateway gets it, if the table is in a file.
