@@ -5,6 +5,7 @@
 //! everything that another one can. The server does the matching of messages.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
@@ -100,6 +101,30 @@ impl Subject {
         self.matches_tokens(&tokens)
     }
 
+    /// What both match; `None`: no subject.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let mut tokens = Vec::new();
+        loop {
+            let at = tokens.len();
+            match (self.tokens.get(at), other.tokens.get(at)) {
+                (None, None) => return Some(Self { tokens }),
+                (Some(Token::Rest), Some(_)) => {
+                    tokens.extend_from_slice(&other.tokens[at..]);
+                    return Some(Self { tokens });
+                }
+                (Some(_), Some(Token::Rest)) => {
+                    tokens.extend_from_slice(&self.tokens[at..]);
+                    return Some(Self { tokens });
+                }
+                (Some(Token::One), Some(token)) | (Some(token), Some(Token::One)) => {
+                    tokens.push(token.clone());
+                }
+                (Some(one), Some(another)) if one == another => tokens.push(one.clone()),
+                _ => return None,
+            }
+        }
+    }
+
     fn is_exact(&self) -> bool {
         self.tokens
             .iter()
@@ -123,6 +148,21 @@ impl Subject {
             at += 1;
         }
         at == subject.len()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, token) in self.tokens.iter().enumerate() {
+            let dot = if at > 0 { "." } else { "" };
+            let token = match token {
+                Token::Word(word) => &**word,
+                Token::One => "*",
+                Token::Rest => ">",
+            };
+            write!(f, "{dot}{token}")?;
+        }
+        Ok(())
     }
 }
 
@@ -191,11 +231,7 @@ impl Subjects {
     ) -> Result<bool, OverBudget> {
         let has_rest = asked.tokens.last() == Some(&Token::Rest);
         if asked.is_exact() {
-            let words = asked.tokens.iter().map(|token| match token {
-                Token::Word(word) => &**word,
-                Token::One | Token::Rest => "",
-            });
-            return self.match_name(&words.collect::<Vec<_>>().join("."), budget);
+            return self.match_name(&asked.to_string(), budget);
         }
         let mut hardest: Vec<Option<&str>> = asked
             .tokens

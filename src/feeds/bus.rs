@@ -38,7 +38,7 @@ pub enum BusEvent {
         /// The words of the bus.
         fault: Fault,
     },
-    /// The question for the last value of a subscription is answered: with a quiet message before
+    /// The question for the last values of a subscription is answered: with quiet messages before
     /// this, or with none.
     RetainedEnd {
         /// What was asked for.

@@ -50,6 +50,8 @@ pub struct ChannelsFeed {
     conflated: Option<NamePatterns>,
     /// Makes a key of a name and a pattern.
     keys: RandomState,
+    /// The gateway has to know the subject of each message.
+    tells_subjects: bool,
 }
 
 impl ChannelsFeed {
@@ -62,6 +64,7 @@ impl ChannelsFeed {
             alive,
             conflated: None,
             keys: RandomState::default(),
+            tells_subjects: false,
         }
     }
 
@@ -69,6 +72,13 @@ impl ChannelsFeed {
     #[must_use]
     pub fn conflating(mut self, names: NamePatterns) -> Self {
         self.conflated = Some(names);
+        self
+    }
+
+    /// Tells the subject of each message ([`BusNotice::Subject`]), for a gateway that sends last values.
+    #[must_use]
+    pub fn with_retained(mut self) -> Self {
+        self.tells_subjects = true;
         self
     }
 
@@ -186,6 +196,9 @@ impl Feed for ChannelsFeed {
                 topic: TopicName::from(subscription.name.to_string()),
                 number: *number,
             }),
+            BusEvent::Message(message) if self.tells_subjects => {
+                Some(BusNotice::Subject(Arc::clone(&message.subject)))
+            }
             BusEvent::CaughtUp | BusEvent::Message(_) => None,
         }
     }

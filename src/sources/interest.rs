@@ -40,8 +40,8 @@ pub(super) struct Wish {
     pub(super) number: u64,
 }
 
-/// A question for the last value of a channel.
-#[derive(Debug)]
+/// A question for the last value of a channel, or the last values of a pattern.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) subscription: Subscription,
     /// Comes back with the end of the answer.
@@ -135,9 +135,9 @@ impl BusInterest {
         }
     }
 
-    /// Asks for the last value of a channel, which has to be wanted. The answer is a quiet message or
-    /// none, and then [`BusEvent::RetainedEnd`](crate::feeds::BusEvent::RetainedEnd) with this number. For callers that ask again only after
-    /// that. Of the sources, those of NATS have last values.
+    /// Asks for the last value of a channel, or of each channel of a pattern, which has to be wanted.
+    /// The answer is quiet messages, or none, and then
+    /// [`BusEvent::RetainedEnd`](crate::feeds::BusEvent::RetainedEnd) with this number. For callers that ask again only after that. Of the sources, those of NATS have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64) {
         let question = Question {
             subscription,

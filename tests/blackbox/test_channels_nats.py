@@ -217,7 +217,7 @@ async def test_settings_of_the_bus(start_weirgate):
 
 
 async def test_the_last_value_comes_behind_subscribed(nats, on_nats):
-    """What the stream holds is the first message; what is in no stream, and patterns, have no such value."""
+    """What the stream holds is the first message; what is in no stream has no such value."""
     weirgate = on_nats(nats, "--retained")
     publisher = await bus(nats)
     streams = publisher.jetstream(timeout=10)
@@ -225,7 +225,7 @@ async def test_the_last_value_comes_behind_subscribed(nats, on_nats):
     for n in range(3):
         await streams.publish("kept.a", json.dumps(n).encode())
     await streams.publish("kept.text", b"no json", headers={"X": "y"})
-    client = await connect(weirgate, "kept.a", "kept.none", "loose.a", "kept.text", "kept.*")
+    client = await connect(weirgate, "kept.a", "kept.none", "loose.a", "kept.text", "loose.*")
     await client.wait_for(lambda c: len(c.data) == 2, 10, "the last values")
     assert sorted(client.short(), key=str) == [("kept.a", None, 2), ("kept.text", None, {"raw": "no json"})]
     assert all(m["retained"] is True for m in client.data)
@@ -235,7 +235,7 @@ async def test_the_last_value_comes_behind_subscribed(nats, on_nats):
     second = await connect(weirgate, "kept.a")
     await second.wait_for(lambda c: c.data, 10, "the last value")
     await streams.publish("kept.a", b"3")
-    for one, count in ((client, 4), (second, 2)):
+    for one, count in ((client, 3), (second, 2)):
         await one.wait_for(lambda c, count=count: len(c.data) == count, 10, "the live message")
     assert second.short() == [("kept.a", None, 2), ("kept.a", None, 3)]
     assert "retained" not in second.data[1]
@@ -339,3 +339,70 @@ async def test_conflation_on_redis_is_by_glob(redis_server, start_weirgate):
     slow.transport.resume_reading()
     await slow.wait_for(lambda c: c.data and c.data[-1]["data"][0] == 2_999, 20, "the newest")
     assert len(slow.data) < 3_000 and slow.data[0]["channel"] == "price:z" and slow.open
+
+
+async def test_last_values_of_a_pattern(nats, on_nats):
+    """One value for each subject, from each stream that holds some, up to the limit; none behind a live message."""
+    weirgate = on_nats(nats, "--retained", "--retained-subjects-max", "50")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="ONE", subjects=["kept.one.*", "many.>"])
+    await streams.add_stream(name="TWO", subjects=["kept.two.>"])
+    for n in range(3):
+        for subject in ("kept.one.a", "kept.one.b", "kept.two.c.d"):
+            await streams.publish(subject, json.dumps(n).encode())
+    client = await connect(weirgate, "kept.>", "*.*.b")
+    await client.wait_for(lambda c: len(c.data) == 4, 10, "the last values")
+    assert sorted(client.short()) == [("kept.one.a", "kept.>", 2), ("kept.one.b", "*.*.b", 2), ("kept.one.b", "kept.>", 2),
+                                      ("kept.two.c.d", "kept.>", 2)]
+    assert all(m["retained"] is True and m["seq"] > client.answers[-1]["seq"] for m in client.data)
+    await streams.publish("kept.one.a", b"3")
+    await client.wait_for(lambda c: len(c.data) == 5, 10, "the live message")
+    assert client.short()[4] == ("kept.one.a", "kept.>", 3) and "retained" not in client.data[4]
+
+    for n in range(80):
+        await streams.publish(f"many.{n}", b"1")
+    limited = await connect(weirgate, "many.*")
+    await limited.wait_for(lambda c: len(c.data) == 50, 10, "as many as are allowed")
+    await until(lambda: scrape(weirgate).sum("weirgate_bus_retained_limited_total") == 1, 10, "the limit counted")
+    await limited.ask("ping")
+    assert len(limited.data) == 50 and limited.missing == 0
+    assert "a pattern has more last values than are sent" in weirgate.log()
+
+    async def consumers():
+        return sum([(await streams.stream_info(name)).state.consumer_count for name in ("ONE", "TWO")])
+    for _ in range(100):
+        if await consumers() == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert await consumers() == 0, "every consumer is deleted"
+    await publisher.close()
+
+
+async def test_no_last_value_of_a_pattern_is_older_than_a_live_message(nats, on_nats):
+    """The same as for an exact name, for twenty subjects of a pattern."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"])
+    for s in range(20):
+        await streams.publish(f"kept.{s}", b"0")
+    ended = False
+
+    async def count():
+        n = 0
+        while not ended:
+            n += 1
+            await publisher.publish(f"kept.{n % 20}", str(n).encode())
+            await asyncio.sleep(0.0005)
+    counting = asyncio.create_task(count())
+    for _ in range(25):
+        client = await connect(weirgate, "kept.*")
+        await client.wait_for(lambda c: len(c.data) >= 60, 10, "messages")
+        for s in range(20):
+            values = [m["data"] for m in client.data if m["channel"] == f"kept.{s}"]
+            assert values and values == sorted(set(values)), values
+        client.abort()
+    ended = True
+    await counting
+    await publisher.close()

@@ -6,6 +6,7 @@ impl Bench {
     /// A bus with last values, which is there.
     fn retaining() -> Self {
         let mut bench = Self::made(settings(), ChannelsGateway::with_retained);
+        bench.feed = bench.feed.with_retained();
         bench.bus(BusEvent::Up);
         bench
     }

@@ -2,7 +2,7 @@
 
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
-use weirgate::sources::nats::NatsSubjectsSource;
+use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
 
 use super::*;
 
@@ -18,7 +18,12 @@ fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
     let status = Arc::new(BusStatus::new(&[], 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
-    let source = NatsSubjectsSource::new(settings, 1 << 20, Arc::clone(&status));
+    let settings = NatsSubjectsSettings {
+        nats: settings,
+        payload_bytes_max: 1 << 20,
+        retained_subjects_max: 3,
+    };
+    let source = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (source, interest) = source.expect("a source");
     let thread = thread::spawn(move || Box::new(source).run(link));
     Subjects {

@@ -92,6 +92,20 @@ proptest! {
         }
     }
 
+    #[test]
+    fn an_intersection_matches_what_both_match(one in pattern(), other in pattern()) {
+        let [read, other_read] = [&one, &other].map(|p| Subject::parse(p).expect("a pattern"));
+        let both = read.intersection(&other_read);
+        prop_assert_eq!(&both, &other_read.intersection(&read));
+        let shown = both.as_ref().map(Subject::to_string);
+        prop_assert!(shown.is_none_or(|shown| Subject::parse(&shown).ok() == both));
+        for subject in all_subjects(6) {
+            let expected = [&one, &other].iter().all(|p| brute_matches(&tokens(p), &tokens(&subject)));
+            let told = both.as_ref().is_some_and(|both| both.matches(&subject));
+            prop_assert_eq!(told, expected, "{:?} {}", both, subject);
+        }
+    }
+
     /// Patterns have 4 tokens at most here, so that a subject of 5 or 6 shows what longer ones do.
     #[test]
     fn a_set_contains_a_pattern_if_it_matches_all_that_the_pattern_does(

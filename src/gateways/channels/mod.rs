@@ -93,7 +93,7 @@ pub struct ChannelsGateway {
 pub enum ChannelsOutput {
     /// Ask the bus.
     Interest(Interest),
-    /// Ask the bus for the last value of a name.
+    /// Ask the bus for the last values of a name or pattern.
     Retained(RetainedRequest),
     /// Say in the log that a loss of the bus was told to so many clients.
     GapTold {
@@ -118,7 +118,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Clients get the last value of each exact name behind `subscribed`, where the bus holds one.
+    /// Clients get the last value of each name behind `subscribed`, where the bus holds one. The feed has
+    /// to tell the subjects of messages.
     #[must_use]
     pub fn with_retained(mut self) -> Self {
         self.retained.switch_on();
@@ -201,7 +202,7 @@ impl ChannelsGateway {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, client, &topic);
-                    if self.retained.is_on() && !self.syntax().is_pattern(&name) {
+                    if self.retained.is_on() {
                         self.retained.want(&topic, key);
                         behind.retained.insert(topic.clone());
                     }
@@ -358,6 +359,7 @@ impl ChannelsGateway {
             }
         }
         self.names.lost();
+        self.retained.lost();
         if told > 0 {
             self.stats.count_gaps_told(told);
             self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
@@ -497,6 +499,7 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
+            BusNotice::Subject(subject) => self.retained.subject(subject),
             BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
         }
     }

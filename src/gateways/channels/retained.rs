@@ -1,27 +1,40 @@
-//! The last values of names: which clients wait for the value that a stream of the bus holds.
+//! The last values of names: which clients wait for what the streams of the bus hold.
 //!
 //! A client waits from its request on, so that a message which comes live in between is known to be
 //! newer. The bus is asked when the client has its `subscribed`, once for all who wait then. At most
 //! one question for a name is on its way.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
 use crate::hub::{SessionKey, TopicName};
 
-/// A question for the last value of a name.
+/// Subjects of one pattern that are remembered to have come live while clients wait. Beyond them
+/// nobody can say which values are older, and the clients that wait get none.
+const LIVE_MAX: usize = 10_000;
+
+/// A question for the last values of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedRequest {
-    /// An exact name.
+    /// A name or a pattern.
     pub name: TopicName,
     /// Comes back with the end of the answer.
     pub number: u64,
 }
 
+/// A client that waits.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    state: State,
+    /// Live messages of the name until the client asked for it.
+    since: u64,
+}
+
 /// How far a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiter {
+enum State {
     /// Its `subscribed` has not gone out.
     Unanswered,
     /// The bus is asked for it when the question on its way is answered.
@@ -35,6 +48,10 @@ struct Waiting {
     clients: HashMap<SessionKey, Waiter, RandomState>,
     /// The question on its way.
     asked: Option<u64>,
+    /// Counts the live messages.
+    count: u64,
+    /// The number of the newest live message of each subject.
+    live: HashMap<Arc<str>, u64, RandomState>,
 }
 
 /// Clients that wait for last values.
@@ -45,6 +62,8 @@ pub(super) struct Retained {
     requests: VecDeque<RetainedRequest>,
     /// Of the newest question.
     number: u64,
+    /// Of the message that the next publication is made of.
+    subject: Option<Arc<str>>,
 }
 
 impl Retained {
@@ -59,7 +78,11 @@ impl Retained {
     /// A client has asked for the name, and waits for its answer.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
         let waiting = self.waiting.entry(name.clone()).or_default();
-        waiting.clients.entry(key).or_insert(Waiter::Unanswered);
+        let since = waiting.count;
+        waiting.clients.entry(key).or_insert(Waiter {
+            state: State::Unanswered,
+            since,
+        });
     }
 
     /// The client has its answer.
@@ -67,8 +90,10 @@ impl Retained {
         let Some(waiting) = self.waiting.get_mut(name) else {
             return;
         };
-        if let Some(waiter @ Waiter::Unanswered) = waiting.clients.get_mut(&key) {
-            *waiter = Waiter::Ready;
+        if let Some(waiter) = waiting.clients.get_mut(&key)
+            && waiter.state == State::Unanswered
+        {
+            waiter.state = State::Ready;
             self.ask(name);
         }
     }
@@ -81,31 +106,49 @@ impl Retained {
         }
     }
 
-    /// A message has come live: whoever waits gets it, and what the stream held is older.
-    pub(super) fn came_live(&mut self, name: &TopicName) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        if let Some(waiting) = self.waiting.get_mut(name) {
-            waiting.clients.clear();
-            self.forget_if_idle(name);
+    /// The subject of the message that the next publication is made of.
+    pub(super) fn subject(&mut self, subject: &Arc<str>) {
+        if !self.waiting.is_empty() {
+            self.subject = Some(Arc::clone(subject));
         }
     }
 
-    /// The clients that get the last value, which has come now.
+    /// A message has come live: its members get it, and what a stream held of its subject is older.
+    pub(super) fn came_live(&mut self, name: &TopicName) {
+        let subject = self.subject.take();
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (Some(waiting), Some(subject)) = (self.waiting.get_mut(name), subject) else {
+            return;
+        };
+        if waiting.live.len() >= LIVE_MAX && !waiting.live.contains_key(&subject) {
+            waiting.clients.clear();
+            waiting.live.clear();
+            return self.forget_if_idle(name);
+        }
+        waiting.count += 1;
+        waiting.live.insert(subject, waiting.count);
+    }
+
+    /// The clients that get a last value, which has come now.
     pub(super) fn take(&mut self, name: &TopicName) -> Vec<SessionKey> {
-        let Some(waiting) = self.waiting.get_mut(name) else {
+        let subject = self.subject.take();
+        let (Some(waiting), Some(subject)) = (self.waiting.get(name), subject) else {
             return Vec::new();
         };
-        let asked = |(key, waiter): (&SessionKey, &Waiter)| match waiter {
-            Waiter::Asked => Some(*key),
-            Waiter::Unanswered | Waiter::Ready => None,
-        };
-        let keys: Vec<_> = waiting.clients.iter().filter_map(asked).collect();
-        for key in &keys {
-            waiting.clients.remove(key);
+        let live = waiting.live.get(&subject).copied().unwrap_or(0);
+        let waits = |waiter: &Waiter| waiter.state == State::Asked && live <= waiter.since;
+        let clients = waiting.clients.iter().filter(|(_, waiter)| waits(waiter));
+        clients.map(|(key, _)| *key).collect()
+    }
+
+    /// The connection to the bus is gone: what came live on it is older than what will be asked for on
+    /// the next one.
+    pub(super) fn lost(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            waiting.live.clear();
         }
-        keys
     }
 
     /// The question of this number has been answered, with a value before this or with none.
@@ -115,7 +158,9 @@ impl Retained {
         };
         if waiting.asked == Some(number) {
             waiting.asked = None;
-            waiting.clients.retain(|_, waiter| *waiter != Waiter::Asked);
+            waiting
+                .clients
+                .retain(|_, waiter| waiter.state != State::Asked);
             self.ask(name);
             self.forget_if_idle(name);
         }
@@ -136,8 +181,8 @@ impl Retained {
         }
         let mut is_wanted = false;
         for waiter in waiting.clients.values_mut() {
-            if *waiter == Waiter::Ready {
-                *waiter = Waiter::Asked;
+            if waiter.state == State::Ready {
+                waiter.state = State::Asked;
                 is_wanted = true;
             }
         }
@@ -176,6 +221,18 @@ mod tests {
         Some(RetainedRequest { name: A, number })
     }
 
+    fn take(retained: &mut Retained, subject: &str) -> Vec<SessionKey> {
+        retained.subject(&subject.into());
+        let mut keys = retained.take(&A);
+        keys.sort();
+        keys
+    }
+
+    fn came_live(retained: &mut Retained, subject: &str) {
+        retained.subject(&subject.into());
+        retained.came_live(&A);
+    }
+
     #[test]
     fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
         let mut retained = Retained::default();
@@ -188,12 +245,12 @@ mod tests {
         retained.answered(&A, client(1));
         retained.answered(&A, client(2));
         assert_eq!(retained.next_request(), None);
-        assert_eq!(retained.take(&A), [client(0)]);
+        assert_eq!(take(&mut retained, "a"), [client(0)]);
         retained.ended(&A, 1);
         retained.ended(&A, 1);
         assert_eq!(retained.next_request(), request(2));
         retained.forget(&A, client(1));
-        assert_eq!(retained.take(&A), [client(2)]);
+        assert_eq!(take(&mut retained, "a"), [client(2)]);
         retained.ended(&A, 2);
         assert_eq!(retained.next_request(), None);
         retained.forget(&A, client(3));
@@ -204,20 +261,38 @@ mod tests {
     fn no_value_goes_behind_a_newer_message() {
         let mut retained = Retained::default();
         retained.want(&A, client(0));
-        retained.came_live(&A);
+        came_live(&mut retained, "x");
         retained.answered(&A, client(0));
-        assert_eq!(retained.next_request(), None);
         retained.want(&A, client(1));
         retained.answered(&A, client(1));
         assert_eq!(retained.next_request(), request(1));
-        retained.came_live(&A);
-        retained.want(&A, client(2));
-        retained.answered(&A, client(2));
-        assert_eq!(retained.take(&A), [], "client 1 has a newer one");
+        assert_eq!(take(&mut retained, "x"), [], "client 1 was not asked for");
+        assert_eq!(take(&mut retained, "y"), [client(0)]);
         retained.ended(&A, 1);
         assert_eq!(retained.next_request(), request(2));
-        assert_eq!(retained.take(&A), [client(2)]);
+        assert_eq!(take(&mut retained, "x"), [client(1)]);
+        came_live(&mut retained, "y");
+        assert_eq!(take(&mut retained, "y"), []);
+        retained.lost();
+        assert_eq!(take(&mut retained, "y"), [client(1)], "asked for anew");
         retained.ended(&A, 2);
+        assert!(retained.waiting.is_empty());
+    }
+
+    #[test]
+    fn subjects_that_are_remembered_are_bounded() {
+        let mut retained = Retained::default();
+        retained.want(&A, client(0));
+        for n in 0..LIVE_MAX {
+            came_live(&mut retained, &n.to_string());
+        }
+        came_live(&mut retained, "0");
+        retained.answered(&A, client(0));
+        assert_eq!(retained.next_request(), request(1));
+        assert_eq!(take(&mut retained, "new"), [client(0)]);
+        came_live(&mut retained, "one more");
+        assert_eq!(take(&mut retained, "new"), []);
+        retained.ended(&A, 1);
         assert!(retained.waiting.is_empty());
     }
 }

@@ -15,7 +15,13 @@ use crate::sources::{BusInterest, Source};
 use crate::telemetry::BusStatus;
 
 /// Which bus it is, and where.
-pub(super) enum ChannelsBus {
+pub(super) struct ChannelsBus {
+    place: Place,
+    payload_bytes_max: usize,
+    retained_subjects_max: usize,
+}
+
+enum Place {
     Redis(RedisSettings),
     Nats(NatsAccess),
 }
@@ -34,87 +40,82 @@ impl ChannelsBus {
         // Both are read whichever bus it is: every setting has to be.
         let mut redis = checked.redis();
         let nats = checked.nats_at(urls.clone());
-        match syntax(checked) {
-            NameSyntax::Nats => Self::Nats(nats),
-            NameSyntax::Redis => {
-                redis.url = Some(urls)
-                    .filter(|urls| !urls.expose().is_empty())
-                    .or(redis.url);
-                Self::Redis(redis)
-            }
+        redis.url = Some(urls)
+            .filter(|urls| !urls.expose().is_empty())
+            .or(redis.url);
+        let place = match syntax(checked) {
+            NameSyntax::Nats => Place::Nats(nats),
+            NameSyntax::Redis => Place::Redis(redis),
+        };
+        Self {
+            place,
+            payload_bytes_max: checked.number("bus-message-bytes-max"),
+            retained_subjects_max: checked.number("retained-subjects-max"),
         }
     }
 
     /// `redis` or `nats`.
     pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Redis(_) => "redis",
-            Self::Nats(_) => "nats",
+        match self.place {
+            Place::Redis(_) => "redis",
+            Place::Nats(_) => "nats",
         }
     }
 
-    /// A source that takes payloads of up to so many bytes.
+    /// Makes the source.
     ///
     /// # Errors
     /// The settings are no good, this program has no such bus, or the system has no descriptor
     /// left.
-    pub(super) fn open(
-        self,
-        payload_bytes_max: usize,
-        status: &Arc<BusStatus>,
-    ) -> Result<OpenBus, RunError> {
-        match self {
-            Self::Redis(settings) => redis(settings, payload_bytes_max, Arc::clone(status)),
-            Self::Nats(access) => nats(&access, payload_bytes_max, Arc::clone(status)),
+    pub(super) fn open(&self, status: &Arc<BusStatus>) -> Result<OpenBus, RunError> {
+        match &self.place {
+            Place::Redis(settings) => self.redis(settings.clone(), Arc::clone(status)),
+            Place::Nats(access) => self.nats(access, Arc::clone(status)),
         }
     }
-}
 
-#[cfg(feature = "redis")]
-fn redis(
-    settings: RedisSettings,
-    payload_bytes_max: usize,
-    status: Arc<BusStatus>,
-) -> Result<OpenBus, RunError> {
-    use crate::kinds::redis::{settings_of, shown_address};
-    use crate::sources::redis::RedisSource;
+    #[cfg(feature = "redis")]
+    fn redis(&self, settings: RedisSettings, status: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+        use crate::kinds::redis::{settings_of, shown_address};
+        use crate::sources::redis::RedisSource;
 
-    let settings = settings_of(settings, payload_bytes_max)?;
-    let shown = format!("Redis:     {}", shown_address(&settings));
-    let (source, interest) = RedisSource::new(settings, status)
-        .map_err(|error| RunError::Settings(error.to_string()))?;
-    Ok(OpenBus {
-        source: Box::new(source),
-        interest,
-        shown,
-    })
-}
+        let settings = settings_of(settings, self.payload_bytes_max)?;
+        let shown = format!("Redis:     {}", shown_address(&settings));
+        let (source, interest) = RedisSource::new(settings, status)
+            .map_err(|error| RunError::Settings(error.to_string()))?;
+        Ok(OpenBus {
+            source: Box::new(source),
+            interest,
+            shown,
+        })
+    }
 
-#[cfg(feature = "nats")]
-fn nats(
-    access: &NatsAccess,
-    payload_bytes_max: usize,
-    status: Arc<BusStatus>,
-) -> Result<OpenBus, RunError> {
-    use crate::kinds::nats::source_settings;
-    use crate::sources::nats::NatsSubjectsSource;
+    #[cfg(feature = "nats")]
+    fn nats(&self, access: &NatsAccess, status: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+        use crate::kinds::nats::source_settings;
+        use crate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
 
-    let settings = source_settings(access);
-    let (source, interest) = NatsSubjectsSource::new(settings, payload_bytes_max, status)
-        .map_err(|error| RunError::Settings(error.to_string()))?;
-    Ok(OpenBus {
-        source: Box::new(source),
-        interest,
-        shown: format!("NATS:      {}", access.url),
-    })
-}
+        let settings = NatsSubjectsSettings {
+            nats: source_settings(access),
+            payload_bytes_max: self.payload_bytes_max,
+            retained_subjects_max: self.retained_subjects_max,
+        };
+        let (source, interest) = NatsSubjectsSource::new(settings, status)
+            .map_err(|error| RunError::Settings(error.to_string()))?;
+        Ok(OpenBus {
+            source: Box::new(source),
+            interest,
+            shown: format!("NATS:      {}", access.url),
+        })
+    }
 
-#[cfg(not(feature = "redis"))]
-fn redis(_: RedisSettings, _: usize, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
-    Err(RunError::NotBuilt("Redis"))
-}
+    #[cfg(not(feature = "redis"))]
+    fn redis(&self, _: RedisSettings, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+        Err(RunError::NotBuilt("Redis"))
+    }
 
-#[cfg(not(feature = "nats"))]
-fn nats(_: &NatsAccess, _: usize, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
-    Err(RunError::NotBuilt("NATS"))
+    #[cfg(not(feature = "nats"))]
+    fn nats(&self, _: &NatsAccess, _: Arc<BusStatus>) -> Result<OpenBus, RunError> {
+        Err(RunError::NotBuilt("NATS"))
+    }
 }

@@ -54,11 +54,24 @@ pub(super) const OWN: &[Setting] = &[
         "retained",
         Kind::Switch,
         "false",
-        "Send the last value of each exact name behind `subscribed`; NATS with JetStream only",
+        "Send the last value of each name behind `subscribed`; NATS with JetStream only",
     )
     .more(
-        "The value is the last message of the stream that holds the subject. Names in no stream, and \
-         patterns, have none.",
+        "The value is the last message of the stream that holds the subject; a pattern has one for each \
+         subject. Subjects in no stream have none.",
+    ),
+    Setting::count(
+        HEADING,
+        "retained-subjects-max",
+        (1, 10_000),
+        "1000",
+        "Last values that are sent for one pattern",
+    )
+    .more("With --retained. They have at most 512 KiB together.")
+    .limit(
+        "the further values are not sent; a log line",
+        Shows::Metric(names::BUS_RETAINED_LIMITED),
+        "tests/blackbox/test_channels_nats.py::test_last_values_of_a_pattern",
     ),
     Setting::new(
         HEADING,

@@ -13,7 +13,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     Interest, RetainedRequest,
 };
-use crate::hub::FrameBytes;
+use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::reload::{self, AclFile, warn_of_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Reload, RunError, say, start_process};
@@ -42,7 +42,7 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
         source,
         interest,
         shown,
-    } = bus.open(checked.number("bus-message-bytes-max"), &status)?;
+    } = bus.open(&status)?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
@@ -53,6 +53,10 @@ pub(super) fn start(checked: &Checked) -> Result<(), RunError> {
     let feed = match conflated {
         Some(names) => feed.conflating(names),
         None => feed,
+    };
+    let feed = match retained {
+        true => feed.with_retained(),
+        false => feed,
     };
     let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
@@ -143,21 +147,24 @@ fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput)
     } = match output {
         ChannelsOutput::Interest(change) => change,
         ChannelsOutput::Retained(RetainedRequest { name, number }) => {
-            interest.ask_retained(Subscription::channel(name.as_str()), number);
-            return;
+            return interest.ask_retained(subscription(syntax, &name), number);
         }
         ChannelsOutput::GapTold { clients } => {
             tracing::warn!(clients, "told clients of the loss: each misses one seq");
             return;
         }
     };
-    let subscription = match syntax.is_pattern(name.as_str()) {
-        true => Subscription::pattern(name.as_str()),
-        false => Subscription::channel(name.as_str()),
-    };
+    let subscription = subscription(syntax, &name);
     match wanted {
         true => interest.subscribe_numbered(subscription, number),
         false => interest.unsubscribe(subscription),
+    }
+}
+
+fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
+    match syntax.is_pattern(name.as_str()) {
+        true => Subscription::pattern(name.as_str()),
+        false => Subscription::channel(name.as_str()),
     }
 }
 

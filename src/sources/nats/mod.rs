@@ -78,7 +78,7 @@ pub use self::error::NatsError;
 pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
-pub use self::subjects::NatsSubjectsSource;
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource};
 
 /// The name that the server's connection list shows.
 const CLIENT_NAME: &str = "weirgate";

@@ -22,11 +22,12 @@
 //! | --- | --- |
 //! | `mod` | which server, and one session on it |
 //! | `session` | messages, confirmations, refusals, pings |
-//! | `retained` | last values, from JetStream; pure |
+//! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `sids` | the numbers of subscriptions; pure |
 //! | `protocol` | the client protocol of NATS; pure |
 
+mod last_values;
 mod protocol;
 mod retained;
 mod session;
@@ -51,11 +52,20 @@ use crate::telemetry::BusStatus;
 /// Lines about subjects, a second.
 const LINES_PER_SECOND: u32 = 5;
 
+/// Settings of a [`NatsSubjectsSource`].
+#[derive(Clone)]
+pub struct NatsSubjectsSettings {
+    /// Servers, log-in and TLS; streams and consumers are not used.
+    pub nats: NatsSettings,
+    /// A payload with more bytes than this is not kept whole: of it, one byte more is handed over.
+    pub payload_bytes_max: usize,
+    /// Last values of one pattern that are sent.
+    pub retained_subjects_max: usize,
+}
+
 /// Relays the subjects and patterns that somebody wants, for ever.
 pub struct NatsSubjectsSource {
-    settings: NatsSettings,
-    /// A payload with more bytes than this is not kept whole: of it, one byte more is handed over.
-    payload_bytes_max: usize,
+    settings: NatsSubjectsSettings,
     status: Arc<BusStatus>,
     waiter: Waiter,
     wishes: Wishes,
@@ -71,13 +81,12 @@ pub struct NatsSubjectsSource {
 
 impl NatsSubjectsSource {
     /// A source and the handle for its wishes, which may be used before the source runs. `status`
-    /// is kept true from here on. Of the settings, streams and consumers are not used.
+    /// is kept true from here on.
     ///
     /// # Errors
     /// The system has no descriptor left.
     pub fn new(
-        settings: NatsSettings,
-        payload_bytes_max: usize,
+        settings: NatsSubjectsSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest), NatsError> {
         let waiter = Waiter::new("the NATS source");
@@ -85,7 +94,6 @@ impl NatsSubjectsSource {
         let (handle, wishes) = interest::interest(wake);
         let source = Self {
             settings,
-            payload_bytes_max,
             status,
             waiter,
             wishes,
@@ -103,15 +111,11 @@ impl NatsSubjectsSource {
     fn connect(&mut self) -> Result<Wire, NatsError> {
         let mut last = NatsError::Lost;
         let known = self.learned.clone().into_iter().map(Ok);
-        let settings = &self.settings;
+        let payload_bytes_max = self.settings.payload_bytes_max;
+        let settings = &self.settings.nats;
         for endpoint in settings.endpoints().chain(known) {
             let opened = endpoint.and_then(|endpoint| {
-                Wire::open(
-                    &mut self.waiter,
-                    &endpoint,
-                    settings,
-                    self.payload_bytes_max,
-                )
+                Wire::open(&mut self.waiter, &endpoint, settings, payload_bytes_max)
             });
             match opened {
                 Ok(mut wire) => {
@@ -141,7 +145,7 @@ impl NatsSubjectsSource {
             ledger: &mut self.ledger,
             lines: &mut self.lines,
             questions: &mut self.questions,
-            state: State::new(),
+            state: State::new(self.settings.retained_subjects_max),
         };
         session.restore()?;
         let away_ms = session.relay.stands()?;
@@ -168,7 +172,7 @@ impl Bus for NatsSubjectsSource {
     }
 
     fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
+        let settings = &self.settings.nats;
         (
             settings.reconnect_delay_min_ms,
             settings.reconnect_delay_max_ms,

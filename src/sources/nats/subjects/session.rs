@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
 use super::protocol::{self, Delivery, Op};
-use super::retained::{Answered, Retained};
+use super::retained::{Retained, Told};
 use super::sids::Sids;
 use super::wire::Wire;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
@@ -73,12 +73,13 @@ struct Asked {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    /// Of the last values of a pattern, so many are sent.
+    pub(super) fn new(retained_subjects_max: usize) -> Self {
         let now = Instant::now();
         Self {
             sids: Sids::default(),
             expected: VecDeque::new(),
-            retained: Retained::new(),
+            retained: Retained::new(retained_subjects_max),
             heard: now,
             pinged: None,
             retried: now,
@@ -124,19 +125,17 @@ impl Session<'_> {
     /// A turn once the names stand: last values are asked for then.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        while let Some(answered) = self.state.retained.next_late(now) {
-            self.tell_retained(answered)?;
-        }
-        let sids = &mut self.state.sids;
-        while self.state.retained.has_room()
+        let retained = &mut self.state.retained;
+        retained.end_late(now, self.wire.out());
+        while retained.has_room()
             && let Some(question) = self
                 .questions
                 .pop_front()
                 .or_else(|| self.wishes.next_question())
         {
-            let out = self.wire.out();
-            self.state.retained.ask(question, now, out, || sids.next());
+            retained.ask(question, now, self.wire.out());
         }
+        self.tell_retained()?;
         self.turn()
     }
 
@@ -258,9 +257,9 @@ impl Session<'_> {
     }
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
-        if self.state.retained.sid() == Some(delivery.sid) {
-            let answered = self.state.retained.take(&delivery, self.wire.out());
-            return answered.map_or(Ok(()), |answered| self.tell_retained(answered));
+        if Retained::is_of(delivery.sid) {
+            self.state.retained.take(delivery, self.wire.out());
+            return self.tell_retained();
         }
         let Some(subscription) = self.state.sids.get(delivery.sid) else {
             return Ok(());
@@ -281,26 +280,46 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// A question for a last value is answered.
-    fn tell_retained(&mut self, answered: Answered) -> Result<(), Stop> {
-        let Question {
-            subscription,
-            number,
-        } = answered.question;
-        if let Some(payload) = answered.payload {
-            self.relay.link.send(BusEvent::Message(BusMessage {
-                subject: Arc::clone(&subscription.name),
-                pattern: None,
-                payload,
-                position: None,
-                received: self.relay.link.now(),
-                quiet: true,
-            }))?;
+    /// Last values have come, or the ends of questions.
+    fn tell_retained(&mut self) -> Result<(), Stop> {
+        for told in self.state.retained.take_told() {
+            let event = match told {
+                Told::Value {
+                    of,
+                    subject,
+                    payload,
+                } => BusEvent::Message(BusMessage {
+                    subject,
+                    pattern: of.is_pattern.then_some(of.name),
+                    payload,
+                    position: None,
+                    received: self.relay.link.now(),
+                    quiet: true,
+                }),
+                Told::End { question, is_cut } => {
+                    if is_cut {
+                        self.count_cut(&question);
+                    }
+                    BusEvent::RetainedEnd {
+                        subscription: question.subscription,
+                        number: question.number,
+                    }
+                }
+            };
+            self.relay.link.send(event)?;
         }
-        Ok(self.relay.link.send(BusEvent::RetainedEnd {
-            subscription,
-            number,
-        })?)
+        Ok(())
+    }
+
+    fn count_cut(&mut self, question: &Question) {
+        self.relay.status.count_retained_limited();
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                name = shown(&question.subscription.name),
+                lines_left_out = line.suppressed,
+                "a pattern has more last values than are sent"
+            );
+        }
     }
 
     /// Everything before the PING was taken or refused.

@@ -26,12 +26,6 @@ impl Sids {
         self.last
     }
 
-    /// A new number for a subscription that is nobody's wish.
-    pub(super) fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
     /// The number of a subscription, if it has one.
     pub(super) fn of(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
