@@ -11,30 +11,41 @@ impl Bench {
         bench
     }
 
-    /// The bus answers the newest question, which is for this name.
-    fn last_value(&mut self, name: &str, value: Option<&str>) {
-        let (asked, number) = self
-            .world
-            .outputs
-            .retained
-            .last()
-            .expect("a question")
-            .clone();
-        assert_eq!(asked, name);
-        if let Some(value) = value {
-            self.bus(BusEvent::Message(BusMessage {
-                subject: name.into(),
-                pattern: None,
-                payload: value.as_bytes().to_vec(),
-                position: None,
-                received: self.world.now,
-                quiet: true,
-            }));
-        }
+    /// A value that a stream holds, for the newest question about this name or pattern.
+    fn value(&mut self, subject: &str, pattern: Option<&str>, value: &str) {
+        self.bus(BusEvent::Message(BusMessage {
+            subject: subject.into(),
+            pattern: pattern.map(Into::into),
+            payload: value.as_bytes().to_vec(),
+            position: None,
+            received: self.world.now,
+            quiet: true,
+        }));
+    }
+
+    /// The end of the answer to the newest question about this name or pattern.
+    fn end(&mut self, name: &str) {
+        let asked = self.world.outputs.retained.iter().rev();
+        let number = asked
+            .filter(|(asked, _)| asked == name)
+            .map(|(_, number)| *number)
+            .next();
+        let subscription = match name.contains('*') {
+            true => Subscription::pattern(name),
+            false => Subscription::channel(name),
+        };
         self.bus(BusEvent::RetainedEnd {
-            subscription: Subscription::channel(name),
-            number,
+            subscription,
+            number: number.expect("a question"),
         });
+    }
+
+    /// The whole answer to the newest question about an exact name.
+    fn last_value(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.value(name, None, value);
+        }
+        self.end(name);
     }
 
     fn questions(&self) -> usize {
@@ -50,13 +61,13 @@ fn the_last_value_comes_behind_subscribed_to_who_waits_for_it() {
     bench.confirm("market:tick");
     assert_eq!(bench.questions(), 0, "nothing is asked before the answer");
     bench.confirm("market:tick:*");
-    assert_eq!(bench.questions(), 1, "patterns have none");
+    assert_eq!(bench.questions(), 2, "one for each name");
     bench.subscribe(second, &["market:tick"]);
-    assert_eq!(bench.questions(), 1, "one question at a time");
+    assert_eq!(bench.questions(), 2, "one at a time");
     bench.last_value("market:tick", Some("7"));
-    assert_eq!(bench.questions(), 2);
+    assert_eq!(bench.questions(), 3);
     bench.last_value("market:tick", Some("8"));
-    assert_eq!(bench.questions(), 2);
+    assert_eq!(bench.questions(), 3);
     let got = bench.got(first);
     assert_eq!(
         (&got[0]["type"], &got[1]["data"]),
@@ -103,11 +114,45 @@ fn a_message_that_came_live_is_newer() {
     bench.subscribe(third, &["market:tick", "market:tick:B"]);
     bench.publish("market:tick", &[], "3");
     bench.confirm("market:tick:B");
-    let asked: Vec<_> = bench.world.outputs.retained[2..]
-        .iter()
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(asked, ["market:tick:B"]);
+    bench.last_value("market:tick", Some("2"));
+    bench.last_value("market:tick:B", Some("9"));
+    let got = bench.got(third);
+    let got: Vec<_> = got.iter().map(|m| (&m["type"], &m["data"])).collect();
+    let (data, subscribed) = (json!("data"), json!("subscribed"));
+    assert_eq!(
+        got,
+        [
+            (&data, &json!(3)),
+            (&subscribed, &Value::Null),
+            (&data, &json!(9))
+        ]
+    );
+}
+
+#[test]
+fn a_pattern_has_a_value_for_each_subject_that_did_not_come_live() {
+    let mut bench = Bench::retaining();
+    let [early, late] = [(); 2].map(|()| bench.client());
+    let pattern = "indicators:*";
+    bench.subscribe(early, &[pattern]);
+    bench.confirm(pattern);
+    bench.publish("indicators:a", &[pattern], "5");
+    bench.subscribe(late, &[pattern]);
+    for (subject, value) in [("indicators:a", "4"), ("indicators:b", "1")] {
+        bench.value(subject, Some(pattern), value);
+    }
+    bench.end(pattern);
+    bench.value("indicators:a", Some(pattern), "5");
+    bench.end(pattern);
+    let values = |got: Vec<Value>| {
+        let data = got.into_iter().filter(|m| m["type"] == "data");
+        data.map(|m| (m["channel"].clone(), m["data"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let pair = |channel: &str, value: u32| (json!(channel), json!(value));
+    let want = [pair("indicators:a", 5), pair("indicators:b", 1)];
+    assert_eq!(values(bench.got(early)), want);
+    assert_eq!(values(bench.got(late)), [pair("indicators:a", 5)]);
 }
 
 #[test]

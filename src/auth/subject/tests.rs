@@ -83,7 +83,7 @@ proptest! {
     #[test]
     fn a_pattern_matches_as_the_documentation_says(pattern in pattern()) {
         let read = Subject::parse(&pattern).expect("a pattern");
-        let set = Subjects::new(&[pattern.clone()]).expect("a pattern");
+        let set = Subjects::new(std::slice::from_ref(&pattern)).expect("a pattern");
         for subject in all_subjects(5) {
             let expected = brute_matches(&tokens(&pattern), &tokens(&subject));
             prop_assert_eq!(read.matches(&subject), expected, "{} {}", pattern, subject);
