@@ -248,6 +248,20 @@ fn keyed_frames_of_a_topic_that_was_left_are_removed() {
     assert_eq!(world.texts(key), ["kept"]);
 }
 
+/// A pattern may have any number of keys, and each is looked for at every message.
+#[test]
+fn keys_of_a_topic_are_remembered_up_to_a_limit() {
+    let mut world = state(small_queue());
+    let key = world.connect("/ws", None);
+    world.text(key, "join other");
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    for n in 0..70 {
+        world.publish(&format!("other/{n}"), "x");
+    }
+    world.text(key, "leave other");
+    assert_eq!(world.hub.stats().messages_waiting, 70 - 64);
+}
+
 #[test]
 fn the_retained_state_comes_first_and_never_twice() {
     let mut world = state(Limits::default());

@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+mod judge;
 mod names;
 mod request;
 mod retained;
@@ -21,15 +22,15 @@ use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
-use self::names::{Full, Names};
+use self::judge::Verdict;
+use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use self::waiting::{Answers, Behind};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, OverBudget, Refusal, Token,
-    bearer_protocol,
+    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Token, bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -227,52 +228,6 @@ impl ChannelsGateway {
         (Answer::subscribed(&granted, &errors, request_id), behind)
     }
 
-    fn judge(
-        &mut self,
-        held: usize,
-        client: &Client,
-        name: &str,
-        budget: &mut MatchBudget,
-    ) -> Verdict {
-        let settings = &mut self.settings;
-        if held >= settings.channels_max {
-            let max = settings.channels_max;
-            return Verdict::Full(format!("Max channels exceeded ({max})"));
-        }
-        if name.len() > settings.name_bytes_max {
-            let max = settings.name_bytes_max;
-            return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
-        }
-        let syntax = settings.acl.syntax();
-        if syntax.check(name).is_err() {
-            return Verdict::Refused(format!("Invalid subject: {name}"));
-        }
-        if syntax.is_pattern(name) && client.patterns >= settings.patterns_max {
-            let max = settings.patterns_max;
-            return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
-        }
-        let denied = || format!("Access denied to channel: {name}");
-        match settings.acl.grants(&client.role, name, budget) {
-            Ok(true) => self.room(name),
-            Ok(false) => Verdict::Denied(denied()),
-            Err(OverBudget) => Verdict::Refused(denied()),
-        }
-    }
-
-    /// Grants the name if the limits over all clients leave room for it.
-    fn room(&self, name: &str) -> Verdict {
-        let Some((limit, max)) = self.names.full(name) else {
-            return Verdict::Granted;
-        };
-        self.stats.count_limited(limit);
-        let of = match limit {
-            Full::Names => "channels",
-            Full::Patterns => "wildcard subscriptions",
-            Full::NameBytes => "channel name bytes",
-        };
-        Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
-    }
-
     fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
         let joined = core.join(key, name);
         if joined == Joined::First {
@@ -376,16 +331,6 @@ impl ChannelsGateway {
             }
         }
     }
-}
-
-enum Verdict {
-    Granted,
-    /// An error for this entry; the next entries are still checked.
-    Refused(String),
-    /// The same, and the role may not hold the name.
-    Denied(String),
-    /// Not this one, nor any that follows.
-    Full(String),
 }
 
 impl Gateway for ChannelsGateway {

@@ -25,7 +25,7 @@
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `sids` | the numbers of subscriptions; pure |
-//! | `protocol` | the client protocol of NATS; pure |
+//! | `protocol`, `words` | the client protocol of NATS, and the words of its errors; pure |
 
 mod last_values;
 mod protocol;
@@ -33,6 +33,7 @@ mod retained;
 mod session;
 mod sids;
 mod wire;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -366,9 +366,10 @@ mod tests {
             let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
             retained.ask(question(1, "a.*"), now, &mut out);
             let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
-            retained.take(answer(&retained, 1, list), &mut out);
-            let created = r#"{"name":"c","num_pending":1}"#;
-            retained.take(answer(&retained, 1, created), &mut out);
+            let list = answer(&retained, 1, list);
+            retained.take(list, &mut out);
+            let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
+            retained.take(created, &mut out);
             out.clear();
             if is_late {
                 retained.end_late(now + ANSWER_TIMEOUT, &mut out);
@@ -389,6 +390,21 @@ mod tests {
             assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
             assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");
         }
+    }
+
+    #[test]
+    fn questions_beyond_the_limit_wait() {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        for number in 0..ASKED_MAX as u64 {
+            assert!(retained.has_room());
+            retained.ask(question(number, "a"), now, &mut out);
+        }
+        assert!(!retained.has_room());
+        let none = answer(&retained, 7, "{}");
+        retained.take(none, &mut out);
+        assert!(retained.has_room());
+        assert_eq!(retained.give_up().len(), ASKED_MAX - 1);
+        assert!(retained.due().is_none());
     }
 
     #[test]
