@@ -78,7 +78,7 @@ pub(super) const OWN: &[Setting] = &[
         "conflate",
         Kind::Form(&NAMES),
         "",
-        "Send slow clients only the newest message of each name that matches; may be repeated",
+        "Names of which slow clients get the newest message only; may be repeated",
     )
     .more(
         "A name or a pattern of the bus; several with commas or spaces between them. Skipped messages are gaps in seq.",
