@@ -27,7 +27,7 @@ pub(crate) const NATS: &[Fixed] = &[
     },
     Fixed {
         what: "Questions for last values (`--retained`) that JetStream has not answered",
-        value: "64, each for 3 s; one for each name",
+        value: "64, each for 5 s; one for each name",
         beyond: "the others wait; a question without an answer ends without a value",
         shows: Shows::Elsewhere("data messages with `retained`"),
         code: (

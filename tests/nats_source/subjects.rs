@@ -7,14 +7,14 @@ use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
 use super::*;
 
 /// A source on its thread, its handle, and what it hands over.
-struct Subjects {
-    interest: BusInterest,
-    events: Receiver<BusEvent>,
+pub(super) struct Subjects {
+    pub(super) interest: BusInterest,
+    pub(super) events: Receiver<BusEvent>,
     status: Arc<BusStatus>,
     thread: thread::JoinHandle<()>,
 }
 
-fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
+pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
     let status = Arc::new(BusStatus::new(&[], 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
@@ -49,7 +49,7 @@ fn run_with(url: &str, names: &[&str]) -> Subjects {
     source
 }
 
-fn subscription(name: &str) -> Subscription {
+pub(super) fn subscription(name: &str) -> Subscription {
     match name.contains(['*', '>']) {
         true => Subscription::pattern(name),
         false => Subscription::channel(name),
@@ -70,16 +70,17 @@ fn said(event: &BusEvent) -> String {
         BusEvent::Refused { subscription, .. } => format!("!{}", subscription.name),
         BusEvent::Down(_) => "Down".into(),
         BusEvent::Gap { .. } => "Gap".into(),
+        BusEvent::RetainedEnd { subscription, .. } => format!("end of {}", subscription.name),
         other => format!("{other:?}"),
     }
 }
 
 impl Subjects {
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         said(&self.events.recv_timeout(PATIENCE).expect("an event"))
     }
 
-    fn until(&self, last: &str) -> Vec<String> {
+    pub(super) fn until(&self, last: &str) -> Vec<String> {
         let mut seen: Vec<String> = Vec::new();
         while seen.last().is_none_or(|s| s != last) {
             match self.events.recv_timeout(PATIENCE) {
@@ -281,4 +282,41 @@ fn a_limit_on_subscriptions_refuses_what_is_beyond() {
         assert!(source.next().ends_with(": x"));
     }
     source.nothing_comes_for(Duration::from_millis(300));
+}
+
+/// A question that is on its way when the server goes is asked again when the server is back.
+#[test]
+fn last_values_come_over_an_outage_and_are_bounded() {
+    let mut server = NatsServer::start();
+    let js = jetstream(&server.url());
+    js.add_stream(StreamConfig {
+        name: "KEPT".into(),
+        subjects: vec!["kept.>".into()],
+        ..Default::default()
+    })
+    .expect("a stream");
+    for n in 0..5 {
+        js.publish(&format!("kept.{n}"), format!("{n}"))
+            .expect("stored");
+    }
+    let source = run_with(&server.url(), &["kept.1", "kept.*", "loose"]);
+    let ask = |name: &str, number| source.interest.ask_retained(subscription(name), number);
+    ask("kept.1", 1);
+    assert_eq!(
+        source.until("end of kept.1"),
+        ["kept.1: 1", "end of kept.1"]
+    );
+    ask("loose", 2);
+    assert_eq!(source.next(), "end of loose");
+    ask("kept.*", 3);
+    let values = source.until("end of kept.*");
+    assert_eq!(values.len(), 4, "three are allowed: {values:?}");
+    assert_eq!(source.status.retained_limited(), 1);
+    server.freeze();
+    ask("kept.1", 4);
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    server.kill();
+    server.restart();
+    let back = source.until("end of kept.1");
+    assert!(back.contains(&"kept.1: 1".to_owned()), "{back:?}");
 }

@@ -22,8 +22,9 @@ use crate::sources::interest::Question;
 
 /// Questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
-/// How long the answers to a question may take together.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the answers to a question may take together: longer than a silent server is waited for, so
+/// that a question on a dead link is asked again on the next one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The numbers of its own subscriptions begin here: those of wishes are smaller.
 const FIRST_SID: u64 = 1 << 62;
 
