@@ -21,6 +21,10 @@
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod interest;
 #[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg_attr(
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "each bus uses a part of it")
+)]
 mod ledger;
 #[cfg(feature = "nats")]
 pub mod nats;
