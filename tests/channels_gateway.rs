@@ -9,6 +9,8 @@ mod channels_gateway {
     mod admission;
     mod delivery;
     mod requests;
+    mod retained;
+    mod subjects;
     mod tables;
     mod waiting;
 }
@@ -57,8 +59,16 @@ struct Bench {
 impl Bench {
     /// With Redis away.
     fn new(settings: ChannelsGatewaySettings) -> Self {
+        Self::made(settings, |gateway| gateway)
+    }
+
+    /// With another gateway made of the one of these settings.
+    fn made(
+        settings: ChannelsGatewaySettings,
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
         let stats = Arc::new(ChannelsStats::default());
-        let gateway = ChannelsGateway::new(settings, Arc::clone(&stats));
+        let gateway = make(ChannelsGateway::new(settings, Arc::clone(&stats)));
         let limits = Limits {
             ping_interval_us: 0,
             ..Limits::default()

@@ -197,6 +197,22 @@ fn wrong_values() {
         (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
         (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
         (&["channels"], &[("REQUIRE_AUTH", "perhaps")]),
+        (&["channels", "--bus=http://ann:s3cret@h"], &[]),
+        (&["channels", "--bus=nats://a,redis://u:s3cret@b"], &[]),
+        (
+            &["channels", "--bus=redis://u:s3cret@b"],
+            &[("REDIS_URL", "redis://a")],
+        ),
+        (&["channels", "--bus=nats://a", "--conflate=a.*,b..c"], &[]),
+        (
+            &[
+                "channels",
+                "--bus=nats://a",
+                "--channel-name-bytes-max=4096",
+            ],
+            &[],
+        ),
+        (&["channels", "--retained"], &[]),
         (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
         (&["events"], &[("RATE_LIMIT_BURST", "many")]),
         (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::glob::{Glob, GlobError, Globs, is_pattern};
 use super::match_budget::{MatchBudget, OverBudget};
+use super::names::{NameError, NameSet, NameSyntax};
 use super::verdicts::Verdicts;
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
@@ -60,7 +60,7 @@ pub enum AclError {
         /// The pattern, as the table has it.
         pattern: String,
         /// The reason of the refusal.
-        error: GlobError,
+        error: NameError,
     },
 }
 
@@ -68,41 +68,61 @@ pub enum AclError {
 struct Role {
     /// As they were given, to be shown.
     names: Vec<String>,
-    globs: Globs,
+    set: NameSet,
     verdicts: Verdicts,
 }
 
 /// A table from role to the names and patterns that it may subscribe to.
 #[derive(Clone, Debug)]
 pub struct Acl {
+    syntax: NameSyntax,
     roles: BTreeMap<String, Role>,
 }
 
 impl Default for Acl {
     fn default() -> Self {
-        let mut acl = Self::empty();
-        for (role, names) in DEFAULT {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            // Plain names and `*`: nothing in them can be wrong.
-            let _ = acl.add(role.to_owned(), names);
-        }
-        acl
+        Self::built_in(NameSyntax::Redis)
     }
 }
 
 impl Acl {
-    fn empty() -> Self {
+    fn empty(syntax: NameSyntax) -> Self {
         Self {
+            syntax,
             roles: BTreeMap::new(),
         }
     }
 
-    /// Reads `{"role": ["name", "pattern:*"], …}`.
+    /// The table where nobody gave another, in the syntax of the bus.
+    pub fn built_in(syntax: NameSyntax) -> Self {
+        let mut acl = Self::empty(syntax);
+        for (role, names) in DEFAULT {
+            let name = |name: &&str| match (syntax, *name) {
+                (NameSyntax::Redis, name) => name.to_owned(),
+                (NameSyntax::Nats, "*") => ">".to_owned(),
+                (NameSyntax::Nats, name) => nats_name(name),
+            };
+            let names = names.iter().map(name).collect();
+            // Plain names and wildcards: nothing in them can be wrong.
+            let _ = acl.add(role.to_owned(), names);
+        }
+        acl
+    }
+
+    /// Reads `{"role": ["name", "pattern:*"], …}`, with the names of Redis.
     ///
     /// # Errors
     /// What is wrong with it, and where.
     pub fn from_json(text: &[u8]) -> Result<Self, AclError> {
-        let mut acl = Self::empty();
+        Self::read(NameSyntax::Redis, text)
+    }
+
+    /// Reads `{"role": ["name", "pattern"], …}`, with the names of that bus.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
+        let mut acl = Self::empty(syntax);
         for entry in object_entries(text, DEPTH_MAX)? {
             let (role, names) = entry?;
             let role = role.into_owned();
@@ -118,17 +138,15 @@ impl Acl {
         if self.roles.contains_key(&role) {
             return Err(AclError::Twice { role });
         }
-        let mut globs = Vec::with_capacity(names.len());
-        for name in &names {
-            globs.push(read_name(name).map_err(|error| AclError::Pattern {
-                role: role.clone(),
-                pattern: name.clone(),
-                error,
-            })?);
-        }
+        let set = NameSet::new(self.syntax, &names);
+        let set = set.map_err(|(pattern, error)| AclError::Pattern {
+            role: role.clone(),
+            pattern,
+            error,
+        })?;
         let table = Role {
             names,
-            globs: Globs::new(globs),
+            set,
             verdicts: Verdicts::default(),
         };
         self.roles.insert(role, table);
@@ -146,6 +164,11 @@ impl Acl {
             })
             .collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
+    }
+
+    /// How the names of the table are written.
+    pub fn syntax(&self) -> NameSyntax {
+        self.syntax
     }
 
     /// The table has this role.
@@ -219,14 +242,14 @@ impl Acl {
         let Some(role) = self.roles.get_mut(role) else {
             return Ok(false);
         };
-        if role.globs.match_everything() {
+        if role.set.match_everything() {
             return Ok(true);
         }
-        if is_pattern(name) {
+        if self.syntax.is_pattern(name) {
             role.grants_pattern(name, budget)
         } else {
             budget.spend(name.len())?;
-            role.globs.match_name(name, budget)
+            role.set.match_name(name, budget)
         }
     }
 }
@@ -263,10 +286,7 @@ impl Role {
         }
         let mut own = budget.at_most(PATTERN_STEPS_MAX);
         let whole = own.left() == PATTERN_STEPS_MAX;
-        let granted = match Glob::parse(pattern) {
-            Ok(asked) => self.globs.contain(&asked, &mut own),
-            Err(_) => Ok(false),
-        };
+        let granted = self.set.contain(pattern, &mut own);
         budget.take_back(own);
         match granted {
             // Another request may have more left for it.
@@ -280,11 +300,13 @@ impl Role {
     }
 }
 
-fn read_name(name: &str) -> Result<Glob, GlobError> {
-    if is_pattern(name) {
-        Glob::parse(name)
-    } else {
-        Ok(Glob::exact(name))
+/// A name of the built-in table as a subject: `market:tick:*` is `market.tick.>`, any number of
+/// tokens behind the prefix.
+fn nats_name(name: &str) -> String {
+    let name = name.replace(':', ".");
+    match name.strip_suffix('*') {
+        Some(prefix) => format!("{prefix}>"),
+        None => name,
     }
 }
 
@@ -334,6 +356,39 @@ mod tests {
             assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
         }
         assert!(acl.knows("user") && !acl.knows("guest"));
+    }
+
+    #[test]
+    fn the_same_table_for_nats_subjects() {
+        let mut acl = Acl::built_in(NameSyntax::Nats);
+        for (role, name, granted) in [
+            ("user", "market.tick", true),
+            ("user", "market.tick.NIFTY", true),
+            ("user", "market.tick.NSE.NIFTY", true),
+            ("user", "market.tick.*", true),
+            ("user", "market.tick.>", true),
+            ("user", "market.tick.*.>", true),
+            ("user", "indicators.>", true),
+            ("user", "market.*", false),
+            ("user", "market.>", false),
+            ("user", "*.tick.x", false),
+            ("user", ">", false),
+            ("user", "market:tick", false),
+            ("user", "market.tickets.1", false),
+            ("user", "engine.signal", false),
+            ("admin", "engine.signal.>", true),
+            ("admin", "engine.>", false),
+            ("internal", ">", true),
+            ("internal", "*", true),
+            ("guest", "market.tick", false),
+        ] {
+            assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
+        }
+        let shown = acl.to_json();
+        let read = Acl::read(NameSyntax::Nats, shown.as_bytes()).expect("its own text");
+        assert_eq!(read.to_json(), shown);
+        let wrong = Acl::read(NameSyntax::Nats, br#"{"r": ["a.b*"]}"#).expect_err("no subject");
+        assert!(wrong.to_string().contains("whole tokens"), "{wrong}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::settings::{Kind, Rows, Setting};
 const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
 /// What `weirgate token inspect` takes of the gateway that it speaks for, beside the keys.
-const INSPECT_TAKES: [&str; 3] = ["acl", "default-role", "symbols-max"];
+const INSPECT_TAKES: [&str; 4] = ["acl", "bus", "default-role", "symbols-max"];
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in

@@ -41,6 +41,14 @@ pub enum BusEvent {
         /// The words of the bus.
         fault: Fault,
     },
+    /// The question for the last values of a subscription is answered: with quiet messages before
+    /// this, or with none.
+    RetainedEnd {
+        /// What was asked for.
+        subscription: Subscription,
+        /// The number of the question.
+        number: u64,
+    },
 }
 
 impl BusEvent {

@@ -1,19 +1,23 @@
-//! The channels feed: what Redis publishes, to a topic for each exact name and each pattern.
+//! The channels feed: what Redis or NATS publishes, to a topic for each exact name and each pattern.
 //!
-//! Redis sends a message once for the channel and once for each pattern that matches, the channel
-//! first, so a client that holds several gets its copies in that order, and nothing is matched
-//! here. The payload stays as it is; the number that each connection has goes before the shared
+//! The bus sends a message once for the name and once for each pattern that matches, so a client that
+//! holds several gets its copies in the order of the bus (Redis: the channel first), and nothing is
+//! matched here. The payload stays as it is; the number that each connection has goes before the shared
 //! body. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::bad_log::BadMessageLog;
 use super::bus::check_size;
 use super::{BusEvent, BusMessage, Subscription, TooLarge};
+use crate::auth::NamePatterns;
 use crate::hub::{
-    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication, Retain,
-    TopicName,
+    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication,
+    Retain, TopicName,
 };
 use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
@@ -34,7 +38,7 @@ pub struct ChannelsFeedSettings {
     pub bus_message_bytes_max: usize,
 }
 
-/// Turns publications of Redis into publications on topics that are called like the channel or the
+/// Turns publications of the bus into publications on topics that are called like the channel or the
 /// pattern.
 #[derive(Debug)]
 pub struct ChannelsFeed {
@@ -42,6 +46,12 @@ pub struct ChannelsFeed {
     stats: FeedStats,
     bad_log: BadMessageLog,
     alive: FrameBytes,
+    /// Names whose messages are conflated for slow clients.
+    conflated: Option<NamePatterns>,
+    /// Makes a key of a name and a pattern.
+    keys: RandomState,
+    /// The gateway has to know the subject of each message.
+    tells_subjects: bool,
 }
 
 impl ChannelsFeed {
@@ -52,12 +62,38 @@ impl ChannelsFeed {
             stats: FeedStats::of([FAMILY]),
             bad_log: BadMessageLog::default(),
             alive,
+            conflated: None,
+            keys: RandomState::default(),
+            tells_subjects: false,
         }
+    }
+
+    /// Of names that match these, a slow client gets the newest message only.
+    #[must_use]
+    pub fn conflating(mut self, names: NamePatterns) -> Self {
+        self.conflated = Some(names);
+        self
+    }
+
+    /// Tells the subject of each message ([`BusNotice::Subject`]), for a gateway that sends last values.
+    #[must_use]
+    pub fn with_retained(mut self) -> Self {
+        self.tells_subjects = true;
+        self
     }
 
     /// Whether the message is small enough to be relayed.
     fn check(&self, message: &BusMessage) -> Result<(), TooLarge> {
         check_size(&message.payload, self.settings.bus_message_bytes_max)
+    }
+
+    /// The key of a message that may be replaced by a newer one. A client gets a copy for each of its
+    /// names and patterns, and each copy is replaced by copies of its own kind.
+    fn key(&self, message: &BusMessage) -> Option<ConflationKey> {
+        let names = self.conflated.as_ref()?;
+        names
+            .matches(&message.subject)
+            .then(|| ConflationKey(self.keys.hash_one((&message.subject, &message.pattern))))
     }
 
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
@@ -77,12 +113,14 @@ impl ChannelsFeed {
         Some(Publication {
             topic: topic(message),
             frame: self.frame(now, message),
-            deliver: true,
+            // The last value goes to the clients that wait for it, and the gateway knows them.
+            deliver: !message.quiet,
             retain: Retain::Keep,
         })
     }
 
-    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`.
+    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`, with `"retained":true`
+    /// behind the data of a last value.
     fn frame(&self, now: Now, message: &BusMessage) -> Arc<Frame> {
         let pattern = message.pattern.as_deref();
         let pattern = pattern.map_or_else(|| "null".to_owned(), quoted);
@@ -90,6 +128,9 @@ impl ChannelsFeed {
             .with_capacity(message.payload.len() + message.subject.len() + pattern.len() + 80)
             .lead(LEAD)
             .received(message.received);
+        if let Some(key) = self.key(message) {
+            frame = frame.key(key);
+        }
         let body = frame.payload();
         for part in [
             r#","channel":"#,
@@ -106,6 +147,9 @@ impl ChannelsFeed {
                 let text = String::from_utf8_lossy(&message.payload);
                 body.extend_from_slice(format!("{{\"raw\":{}}}", quoted(&text)).as_bytes());
             }
+        }
+        if message.quiet {
+            body.extend_from_slice(br#","retained":true"#);
         }
         body.extend_from_slice(format!(",\"timestamp\":\"{}\"}}", iso_utc(now.unix_ms)).as_bytes());
         frame.finish()
@@ -138,7 +182,8 @@ impl Feed for ChannelsFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => {}
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
         }
     }
 
@@ -156,11 +201,22 @@ impl Feed for ChannelsFeed {
                 number,
                 ..
             } => Some(settled(subscription, *number, false)),
+            BusEvent::RetainedEnd {
+                subscription,
+                number,
+            } => Some(BusNotice::RetainedEnd {
+                topic: TopicName::from(subscription.name.to_string()),
+                number: *number,
+            }),
             BusEvent::Skipped(subscription) => Some(BusNotice::Skipped(TopicName::from(
                 subscription.name.to_string(),
             ))),
-            BusEvent::Message(message) if self.check(message).is_err() => {
+            // A last value is no loss: nobody has a number for it.
+            BusEvent::Message(message) if !message.quiet && self.check(message).is_err() => {
                 Some(BusNotice::Skipped(topic(message)))
+            }
+            BusEvent::Message(message) if self.tells_subjects => {
+                Some(BusNotice::Subject(Arc::clone(&message.subject)))
             }
             BusEvent::CaughtUp | BusEvent::Message(_) => None,
         }

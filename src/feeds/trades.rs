@@ -146,7 +146,8 @@ impl Feed for TradesFeed {
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => {}
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
         }
     }
 

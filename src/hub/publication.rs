@@ -80,6 +80,17 @@ pub enum BusNotice {
         /// refused it, and nothing will.
         stands: bool,
     },
+    /// The full name of the message that the next publication is made of, where a gateway needs it: the
+    /// topic may be a pattern.
+    Subject(Arc<str>),
+    /// The bus has answered the question for the last values of a topic: with publications before
+    /// this, which are not to be delivered to all members, or with none.
+    RetainedEnd {
+        /// What was asked for.
+        topic: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
 }
 
 /// What a feed has seen, for health and metrics. Counters only grow.

@@ -9,15 +9,13 @@
 //! empty once. Frames without a key are never skipped; a client that cannot keep up with them is
 //! dropped by the soft or the hard limit.
 
+mod conflate;
 mod look;
 mod plain;
 
-use std::collections::HashMap;
 use std::io::IoSlice;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use super::deflated::{self, Inflates, Key};
 use super::limits::SendQueueLimits;
@@ -75,7 +73,8 @@ pub(super) struct SendQueue {
     /// Queue bytes of `data`.
     bytes: usize,
     pub(super) next_seq: u64,
-    conflating: bool,
+    /// Not zero: the queue is conflating, and 2 to this power frames are looked through again.
+    conflate_at: u8,
     /// Not zero: 8 bytes, where `Option<u64>` has 16.
     over_soft_since: Option<NonZeroU64>,
     /// When the kernel last took a byte, or the queue last became non-empty.
@@ -98,7 +97,7 @@ impl SendQueue {
             begun: None,
             bytes: 0,
             next_seq: FIRST_SEQ,
-            conflating: false,
+            conflate_at: 0,
             over_soft_since: None,
             progress_at: 0,
             bytes_out: 0,
@@ -211,31 +210,6 @@ impl SendQueue {
         self.next_seq - 1
     }
 
-    /// Keyed frames: past the soft limit, or when the oldest whole frame is old, the queue turns
-    /// conflating; only the stall limit drops its client.
-    fn make_way(&mut self, now: Now, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
-        let (frames, bytes) = if self.conflating {
-            self.remove(|k| k == key)
-        } else if self.is_slow(now, limits) {
-            self.conflating = true;
-            self.keep_newest(key)
-        } else {
-            (0, 0)
-        };
-        if frames == 0 {
-            return Pushed::Queued;
-        }
-        Pushed::Conflated { frames, bytes }
-    }
-
-    fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
-        let oldest = self.data.get(usize::from(self.begun.is_some()));
-        let age = oldest.map_or(0, |e| {
-            now.mono_us.saturating_sub(e.frame.received().mono_us)
-        });
-        self.bytes > limits.soft_bytes || age > limits.conflate_after_us
-    }
-
     /// Frames without a key: what waits behind the first frame is bounded. The first does not
     /// count, so that an empty queue takes a frame of any size.
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
@@ -265,23 +239,6 @@ impl SendQueue {
 
     pub(super) fn forget_soft(&mut self) {
         self.over_soft_since = None;
-    }
-
-    /// Of each key the newest frame stays; of `replaced`, which is about to be pushed, none.
-    fn keep_newest(&mut self, replaced: ConflationKey) -> (u32, usize) {
-        let mut newest: HashMap<ConflationKey, usize, RandomState> = HashMap::default();
-        for (index, entry) in self.data.iter().enumerate() {
-            if let Some(key) = entry.frame.key() {
-                newest.insert(key, index);
-            }
-        }
-        newest.insert(replaced, usize::MAX);
-        let mut index = usize::from(self.begun.is_some());
-        self.retain(|entry| {
-            let at = index;
-            index += 1;
-            entry.frame.key().is_none_or(|key| newest[&key] == at)
-        })
     }
 
     /// Removes the keyed frames that were not begun and whose key is one of these; frames, bytes.
@@ -405,7 +362,7 @@ impl SendQueue {
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
         if self.data.is_empty() {
-            self.conflating = false;
+            self.conflate_at = 0;
             self.over_soft_since = None;
         }
         self.frames_out += u64::from(wrote.frames);

@@ -16,6 +16,10 @@ use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, To
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
 
+/// Conflation keys that are remembered of a topic. A pattern may have any number: frames of the others
+/// that wait for a client that leaves are sent, as frames without a key are.
+const KEYS_MAX: usize = 64;
+
 /// A session in a topic.
 #[derive(Clone, Copy, Debug)]
 struct Member {
@@ -47,7 +51,7 @@ struct Topic {
     retained_number: u32,
     /// The newest frame that later ones may refer to.
     newest: Weak<Frame>,
-    /// Conflation keys seen on it: what a client that leaves is no longer owed.
+    /// Conflation keys seen on it, [`KEYS_MAX`] at most: what a client that leaves is no longer owed.
     keys: Vec<ConflationKey>,
     /// Messages that went to members, each once.
     counts: Counts,
@@ -250,6 +254,7 @@ impl Topics {
             Retain::Clear => topic.retained = None,
         }
         if let Some(conflation) = publication.frame.key()
+            && topic.keys.len() < KEYS_MAX
             && !topic.keys.contains(&conflation)
         {
             topic.keys.push(conflation);

@@ -1,8 +1,8 @@
 //! Who may connect: keys from files, and the table of who may subscribe to what.
 
 #![cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "gateways with tokens are on Redis")
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "gateways with tokens are on a bus")
 )]
 
 use std::fmt::Display;
@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::auth::{Acl, ApiKey, Authenticator};
+use crate::auth::{Acl, ApiKey, Authenticator, NameSyntax};
 use crate::gateways::AccessStats;
 use crate::key_files::{KeyFiles, KeysInForce};
 use crate::run::RunError;
@@ -73,18 +73,22 @@ pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
 }
 
 /// The table of this file, or the built-in one.
-pub(super) fn acl(file: Option<&Path>) -> Result<Acl, RunError> {
+pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunError> {
     let Some(path) = file else {
-        return Ok(Acl::default());
+        return Ok(Acl::built_in(syntax));
     };
-    acl_of(path, small_files::read(path)).map_err(RunError::Settings)
+    acl_of(path, small_files::read(path), syntax).map_err(RunError::Settings)
 }
 
 /// The table of this text of a file.
-pub(super) fn acl_of(path: &Path, text: io::Result<Vec<u8>>) -> Result<Acl, String> {
+pub(super) fn acl_of(
+    path: &Path,
+    text: io::Result<Vec<u8>>,
+    syntax: NameSyntax,
+) -> Result<Acl, String> {
     let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
-    Acl::from_json(&text).map_err(|error| wrong(&error))
+    Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
 /// What runs a gateway on Redis in a build without Redis.

@@ -3,8 +3,9 @@
 //! | folder | has |
 //! | --- | --- |
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
-//! | `trades`, `channels` | the gateways on Redis; what both need of tokens and Redis is in `auth`, `reload` and `redis` |
+//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; what both need is in `auth`, `reload` and `redis` |
 //! | `events` | the gateway between devices and HTTP services |
+//! | `bus_url`, `nats` | what several gateways need of a bus |
 //!
 //! `dialects` has what a client in a terminal knows of each.
 //!
@@ -12,13 +13,16 @@
 //! source and pages together; the list has its [`GatewayKind`]. Called by `main`.
 
 mod auth;
+mod bus_url;
 mod channels;
 mod dialects;
 mod events;
 mod levels;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "nats", feature = "redis"))]
 mod reload;
 #[cfg(test)]
 mod tests;

@@ -11,13 +11,24 @@ use crate::sources::redis::{self, Endpoint, RedisNeeds};
 /// # Errors
 /// An address is no good.
 pub(super) fn source_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
+    settings_of(checked.redis(), checked.number("bus-message-bytes-max"))
+}
+
+/// What a source of this server is told, which takes payloads of up to so many bytes.
+///
+/// # Errors
+/// An address is no good.
+pub(super) fn settings_of(
+    settings: RedisSettings,
+    payload_bytes_max: usize,
+) -> Result<redis::RedisSettings, RunError> {
     let RedisSettings {
         url,
         host,
         port,
         sentinels,
         ca_file,
-    } = checked.redis();
+    } = settings;
     let server = match url {
         Some(url) => Endpoint::parse(url.expose())
             .map_err(|error| RunError::Settings(format!("--redis-url: {error}")))?,
@@ -32,7 +43,7 @@ pub(super) fn source_settings(checked: &Checked) -> Result<redis::RedisSettings,
         source.master_name = master;
     }
     source.tls_ca_file = ca_file;
-    source.payload_bytes_max = checked.number("bus-message-bytes-max");
+    source.payload_bytes_max = payload_bytes_max;
     Ok(source)
 }
 

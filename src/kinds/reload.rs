@@ -76,7 +76,8 @@ impl Reload for AclFile {
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
-        let acl = acl_of(&self.path, small_files::read_again(&self.path));
+        let text = small_files::read_again(&self.path);
+        let acl = acl_of(&self.path, text, self.in_force.syntax());
         let acl = acl.map_err(|error| format!("{error}; the table stays as it was"))?;
         let changes = self.in_force.changes_to(&acl);
         if changes.is_empty() {

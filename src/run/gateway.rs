@@ -173,8 +173,14 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// part that belongs to it ([`Part::Bus`](crate::settings::Part::Bus)): a queue without places
     /// would hold each message up until the loop turns.
     #[must_use]
-    pub fn source(mut self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {
-        self.source = Some(Box::new(source));
+    pub fn source(self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {
+        self.boxed_source(Box::new(source), status)
+    }
+
+    /// The same, for a gateway whose settings choose between several buses.
+    #[must_use]
+    pub fn boxed_source(mut self, source: Box<dyn Source>, status: Arc<BusStatus>) -> Self {
+        self.source = Some(source);
         self.status = Some(status);
         self
     }

@@ -36,8 +36,13 @@ pub enum NatsUser {
 impl Checked {
     /// How to reach NATS.
     pub fn nats(&self) -> NatsAccess {
+        self.nats_at(self.url("nats-url"))
+    }
+
+    /// How to reach the NATS servers of `url`.
+    pub fn nats_at(&self, url: SecretUrl) -> NatsAccess {
         NatsAccess {
-            url: self.url("nats-url"),
+            url,
             user: self.nats_user(),
             ca: self.path("nats-ca"),
             client: self.path("nats-cert").zip(self.path("nats-key")),
@@ -64,7 +69,7 @@ mod tests {
     use crate::settings::{Part, Rows};
 
     fn run(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsAccess, String> {
-        let rows = Rows::gateway(&[Part::Nats]);
+        let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
         Checked::of(rows, flags, env).map(|checked| checked.nats())
     }
 

@@ -45,8 +45,10 @@ impl Heading {
 pub enum Part {
     /// What every gateway has: listening, logs, a stop, clients, send queues, budgets.
     Every,
-    /// The NATS connection.
+    /// Who we are to NATS, and what to trust there.
     Nats,
+    /// Where NATS is, and how its streams are read.
+    JetStream,
     /// The Redis connection.
     Redis,
     /// Host and port of Redis, with defaults; without them Redis has to be named.

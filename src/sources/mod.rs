@@ -12,10 +12,20 @@
 //! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
 //! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
 //! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `interest` | what others want from a bus whose names change, on its way to the thread |
+//! | `ledger` | what is wanted from such a bus, what stands there, and what to ask for next; pure |
 //! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
 //! | `socket` | one socket and one waker in one poll; TCP, TLS |
 //! | `tls_stream` | TLS on a socket that never blocks |
 
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod interest;
+#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg_attr(
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "each bus uses a part of it")
+)]
+mod ledger;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
@@ -27,7 +37,7 @@ pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod relay;
 pub mod simulated;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "nats", feature = "redis"))]
 mod socket;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod tls_stream;
@@ -45,6 +55,8 @@ use crate::feeds::BusEvent;
 use crate::hub::Now;
 use crate::queue_bytes::QueueBytes;
 
+#[cfg(any(feature = "nats", feature = "redis"))]
+pub use self::interest::{BusInterest, UnansweredChanges};
 #[cfg(any(feature = "nats", feature = "redis"))]
 pub use self::publisher::Publisher;
 

@@ -15,6 +15,7 @@ pub struct BusStatus {
     reconnects: AtomicU64,
     refused: AtomicU64,
     look_backs_limited: AtomicU64,
+    retained_limited: AtomicU64,
     spun_us: AtomicU64,
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
@@ -69,6 +70,7 @@ impl BusStatus {
             reconnects: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             look_backs_limited: AtomicU64::new(0),
+            retained_limited: AtomicU64::new(0),
             spun_us: AtomicU64::new(0),
             spins_found: AtomicU64::new(0),
             subscription_refused: AtomicBool::new(false),
@@ -110,6 +112,16 @@ impl BusStatus {
     /// Source: a search for the last good message of a subject ended at its limit.
     pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
+    }
+
+    /// How many patterns had more last values than were sent.
+    pub fn retained_limited(&self) -> u64 {
+        self.retained_limited.load(Relaxed)
+    }
+
+    /// Source: a pattern has more last values than are sent.
+    pub fn count_retained_limited(&self) {
+        self.retained_limited.fetch_add(1, Relaxed);
     }
 
     /// What polling without sleeping cost and saved the source.

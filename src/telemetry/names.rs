@@ -268,6 +268,9 @@ metric_names! { |at|
     BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
         "Searches for the last good message of a subject that ended at --look-back-messages-max."
         => IfAny(at.bus.map(BusStatus::look_backs_limited));
+    BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
+        "Patterns with more last values than --retained-subjects-max or 512 KiB."
+        => IfAny(at.bus.map(BusStatus::retained_limited));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));

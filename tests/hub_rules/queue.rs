@@ -198,6 +198,42 @@ fn keyed_frames_alone_never_pass_a_limit() {
     assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
 }
 
+/// With many keys a queue is not looked through for each frame; it is bounded all the same.
+#[test]
+fn of_many_keys_the_newest_stay_and_the_hard_limit_holds() {
+    let mut limits = small_queue();
+    limits.send_queue.hard_bytes = 20_000;
+    let mut world = state(limits.clone());
+    let key = world.viewer(0);
+    let (rounds, keys) = (50, 100);
+    for round in 0..rounds {
+        for n in 0..keys {
+            world.publish(&format!("levels/{n}"), &format!("{n} {round:06}"));
+        }
+        assert!(world.hub.stats().messages_waiting <= 4 * keys);
+    }
+    let stats = world.hub.stats();
+    let [conflated, waiting] = [stats.messages_conflated, stats.messages_waiting];
+    assert_eq!(conflated + waiting, rounds * keys);
+    world.open_window(key, usize::MAX);
+    let texts = world.texts(key);
+    for n in 0..keys {
+        let start = format!("{n} ");
+        let of_key: Vec<_> = texts
+            .iter()
+            .filter(|text| text.starts_with(&start))
+            .collect();
+        assert!(of_key.is_sorted(), "{of_key:?}");
+        assert_eq!(of_key.last(), Some(&&format!("{n} {:06}", rounds - 1)));
+    }
+    let mut world = state(limits);
+    let key = world.viewer(0);
+    for n in 0..80 {
+        world.publish(&format!("levels/{n}"), &"x".repeat(1_000));
+    }
+    assert_eq!(world.reason(key), Some(CloseReason::SendQueueHard));
+}
+
 #[test]
 fn keyed_frames_of_a_topic_that_was_left_are_removed() {
     let mut world = state(small_queue());
@@ -210,6 +246,20 @@ fn keyed_frames_of_a_topic_that_was_left_are_removed() {
     assert_eq!(world.hub.stats().messages_waiting, 1);
     world.open_window(key, usize::MAX);
     assert_eq!(world.texts(key), ["kept"]);
+}
+
+/// A pattern may have any number of keys, and each is looked for at every message.
+#[test]
+fn keys_of_a_topic_are_remembered_up_to_a_limit() {
+    let mut world = state(small_queue());
+    let key = world.connect("/ws", None);
+    world.text(key, "join other");
+    world.net.sockets.get_mut(&key).expect("it").room = 0;
+    for n in 0..70 {
+        world.publish(&format!("other/{n}"), "x");
+    }
+    world.text(key, "leave other");
+    assert_eq!(world.hub.stats().messages_waiting, 70 - 64);
 }
 
 #[test]

@@ -40,4 +40,22 @@ pub(crate) const FRAMES: &[Fixed] = &[
         code: ("src/hub/memory.rs", "CHOICE_FRAMES_MAX: usize = 65_536;"),
         test: "tests/hub_rules/memory.rs::what_very_many_clients_share_is_freed_in_steps",
     },
+    Fixed {
+        what: "Frames in the send queue of a slow client that are looked through for each new frame with a \
+               conflation key",
+        value: "64",
+        beyond: "older frames of the same keys are removed when the queue has doubled, and \
+                 `--send-queue-hard-bytes` holds",
+        shows: Shows::Metric(names::MESSAGES_CONFLATED),
+        code: ("src/hub/send_queue/conflate.rs", "FEW_FRAMES: usize = 64;"),
+        test: "tests/hub_rules/queue.rs::of_many_keys_the_newest_stay_and_the_hard_limit_holds",
+    },
+    Fixed {
+        what: "Conflation keys that are remembered of a topic",
+        value: "64",
+        beyond: "a client that leaves the topic gets the waiting frames of the other keys",
+        shows: Shows::Metric(names::MESSAGES_CONFLATED),
+        code: ("src/hub/topics.rs", "KEYS_MAX: usize = 64;"),
+        test: "tests/hub_rules/queue.rs::keys_of_a_topic_are_remembered_up_to_a_limit",
+    },
 ];

@@ -25,4 +25,37 @@ pub(crate) const NATS: &[Fixed] = &[
         code: ("src/sources/nats/refusals.rs", "REFUSALS_MAX: usize = 64;"),
         test: "src/sources/nats/refusals.rs::a_server_that_refuses_everything_fills_no_memory",
     },
+    Fixed {
+        what: "Questions for last values (`--retained`) that JetStream has not answered",
+        value: "64, each for 5 s; one for each name",
+        beyond: "the others wait; a question without an answer ends without a value",
+        shows: Shows::Elsewhere("data messages with `retained`"),
+        code: (
+            "src/sources/nats/subjects/retained.rs",
+            "ASKED_MAX: usize = 64;",
+        ),
+        test: "src/sources/nats/subjects/retained.rs::questions_beyond_the_limit_wait",
+    },
+    Fixed {
+        what: "Payload bytes of the last values of one pattern",
+        value: "512 KiB, from 16 streams",
+        beyond: "the further values are not sent; a log line",
+        shows: Shows::Metric(names::BUS_RETAINED_LIMITED),
+        code: (
+            "src/sources/nats/subjects/last_values.rs",
+            "BYTES_MAX: usize = 512 * 1024;",
+        ),
+        test: "src/sources/nats/subjects/last_values.rs::values_are_bounded_in_number_and_bytes",
+    },
+    Fixed {
+        what: "Subjects of a pattern that came live while clients wait for its last values",
+        value: "10,000",
+        beyond: "the clients that wait get no last values",
+        shows: Shows::Elsewhere("data messages with `retained`"),
+        code: (
+            "src/gateways/channels/retained.rs",
+            "LIVE_MAX: usize = 10_000;",
+        ),
+        test: "src/gateways/channels/retained.rs::subjects_that_are_remembered_are_bounded",
+    },
 ];

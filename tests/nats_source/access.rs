@@ -7,6 +7,7 @@ use nkeys::{KeyPair, KeyPairType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
 use tempfile::TempDir;
 
+use super::subjects::{Subjects, run_subjects, subscription};
 use super::*;
 
 /// What the source says of its first failure.
@@ -340,4 +341,96 @@ fn a_user_needs_no_more_than_the_documented_permissions() {
         .expect("deleted");
     publish(&js, LEVELS, 4..5);
     assert_eq!(next.until("levels 4"), ["levels 4"]);
+}
+
+/// What the source of channels says of its first failure.
+fn subjects_fault(settings: NatsSettings) -> String {
+    let source = run_subjects(settings, 16);
+    match source.events.recv_timeout(PATIENCE).expect("an event") {
+        BusEvent::Down(fault) => fault.0,
+        other => panic!("it is not down: {other:?}"),
+    }
+}
+
+fn subjects_let_in(settings: NatsSettings) -> Subjects {
+    let source = run_subjects(settings, 16);
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    source
+}
+
+#[test]
+fn the_source_of_channels_logs_in_the_same_ways() {
+    let ours = Authority::new();
+    let other = Authority::new();
+    let ca = ours.path();
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = KeyPair::new_user();
+    let (certificate, key) = ours.sign("127.0.0.1");
+    let server = NatsServer::start_with(&format!(
+        "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}
+        authorization {{ users: [{{ nkey: {} }}] }}",
+        pair.public_key()
+    ));
+    let mut settings = over_tls(&server, &ca);
+    let refused = subjects_fault(settings.clone());
+    assert!(refused.contains("certificate"), "{refused}");
+    settings.tls.client = Some(ours.sign("gateway"));
+    let refused = subjects_fault(settings.clone());
+    assert!(refused.contains("Authorization Violation"), "{refused}");
+    let seed = pair.seed().expect("a seed");
+    let file = secret_file(&folder, "gateway.nk", &seed);
+    settings.credentials = Credentials::NkeyFile(file);
+    subjects_let_in(settings.clone());
+    // The first server of the list is not there.
+    settings.urls = format!("tls://127.0.0.1:1,{}", settings.urls);
+    let source = subjects_let_in(settings.clone());
+    source.interest.subscribe(subscription("a.*"));
+    assert_eq!(source.next(), "+a.*");
+    settings.tls.ca = Some(other.path());
+    settings.urls = server.url();
+    let unknown = subjects_fault(settings.clone());
+    assert!(unknown.contains("invalid peer certificate"), "{unknown}");
+    // Nobody in between can talk us out of TLS.
+    let plain = NatsServer::start();
+    settings.urls = plain.url();
+    let refused = subjects_fault(settings);
+    assert!(refused.contains("no connection with NATS"), "{refused}");
+}
+
+/// What `docs/reference/nats.md` says that a user of channels with last values has to be allowed.
+const CHANNELS_PERMISSIONS: &str = r#"{
+    publish: [
+        "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*"
+    ]
+    subscribe: ["_INBOX.>", "levels.>"]
+}"#;
+
+#[test]
+fn channels_need_no_more_than_the_documented_permissions() {
+    let server = NatsServer::start_with(&format!(
+        "authorization {{ users: [\n{{ user: gw, password: p, permissions: {CHANNELS_PERMISSIONS} }}\n\
+         {{ user: feed, password: f }}\n] }}"
+    ));
+    let js = jetstream(&server.url_as("feed:f"));
+    make_streams(&js);
+    publish(&js, LEVELS, 0..3);
+    let url = server.url_as("gw:p");
+    let settings = NatsSettings::plain(&url, Credentials::None, Tls::default());
+    let source = subjects_let_in(settings);
+    for name in ["levels.signals", "levels.*"] {
+        source.interest.subscribe(subscription(name));
+        source.until(&format!("+{name}"));
+        source.interest.ask_retained(subscription(name), 1);
+        let end = format!("end of {name}");
+        assert_eq!(source.until(&end).len(), 2, "a value and the end");
+    }
+    let deleted = || {
+        js.stream_info("LEVEL_SIGNALS")
+            .expect("it")
+            .state
+            .consumer_count
+            == 0
+    };
+    eventually("the consumer is deleted", deleted);
 }

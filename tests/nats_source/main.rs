@@ -11,6 +11,7 @@ mod outages;
 mod permissions;
 mod relaying;
 mod silence;
+mod subjects;
 mod waiting;
 
 use std::sync::Arc;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage, Subscription};
-use weirgate::sources::redis::{Endpoint, RedisInterest, RedisSettings, RedisSource};
+use weirgate::sources::BusInterest;
+use weirgate::sources::redis::{Endpoint, RedisSettings, RedisSource};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 use weirgate_test_support::{RedisServer, free_port};
@@ -26,7 +27,7 @@ fn settings(url: &str) -> RedisSettings {
 
 /// A source on its thread, its handle, and what it hands over.
 struct Running {
-    interest: RedisInterest,
+    interest: BusInterest,
     events: Receiver<BusEvent>,
     status: Arc<BusStatus>,
     thread: thread::JoinHandle<()>,

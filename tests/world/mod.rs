@@ -181,6 +181,10 @@ impl Output for ChannelsOutput {
         let change = match self {
             Self::Interest(change) => change,
             Self::GapTold { clients } => return kept.told.push(clients),
+            Self::Retained(request) => {
+                let name = request.name.as_str().to_owned();
+                return kept.retained.push((name, request.number));
+            }
         };
         let name = change.name.as_str().to_owned();
         let before = kept.wanted.insert(name.clone(), change.wanted);
@@ -198,6 +202,8 @@ pub(crate) struct Interests {
     pub(crate) numbers: BTreeMap<String, u64>,
     /// How many clients each loss was told to.
     pub(crate) told: Vec<u64>,
+    /// Questions for last values, with their numbers.
+    pub(crate) retained: Vec<(String, u64)>,
 }
 
 /// What the toys ask for.

@@ -171,7 +171,8 @@ impl Feed for StateFeed {
             | BusEvent::Gap { .. }
             | BusEvent::Skipped(_)
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => return,
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {
             topic: TopicName::fixed(TOPIC),

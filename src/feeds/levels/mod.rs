@@ -273,7 +273,8 @@ impl Feed for LevelsFeed {
             BusEvent::Up
             | BusEvent::Skipped(_)
             | BusEvent::Subscribed { .. }
-            | BusEvent::Refused { .. } => {}
+            | BusEvent::Refused { .. }
+            | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off. What it brought so far is the newest there is for now.
             BusEvent::Down(_) => self.deliver_pending(out),
             BusEvent::CaughtUp => {

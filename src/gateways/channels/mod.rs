@@ -1,41 +1,45 @@
 //! `weirgate channels` towards clients: names and patterns that they choose, within their role and
 //! their limits (contract channels).
 //!
-//! A name is the topic of the same name: its first member has Redis asked for it, and with its last
-//! member it is given up. A client is a member from its request on; that it is told so waits until
-//! Redis has confirmed, while Redis is there.
+//! A name is the topic of the same name: its first member has the bus (Redis or NATS) asked for it,
+//! and with its last member it is given up. A client is a member from its request on; that it is told
+//! so waits until the bus has confirmed, while the bus is there. What names and patterns look like is
+//! the bus's own ([`NameSyntax`]); everything else is the same on both.
 //!
 //! A new table of roles may come at any time. It decides every entry of a later request; names that
 //! a client holds stay until the client asks for them again and is refused, or lets them go.
 
 mod answer;
 mod client;
+mod judge;
 mod names;
 mod request;
+mod retained;
 mod stats;
 mod waiting;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
-use self::names::{Full, Names};
+use self::judge::Verdict;
+use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
-use self::waiting::Answers;
+use self::retained::Retained;
+use self::waiting::{Answers, Behind};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, Origins, OverBudget, Refusal, Token,
-    bearer_protocol, is_pattern,
+    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Token, bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Joined, Left, SessionKey, TopicName,
+    Incoming, Joined, Left, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
 pub use self::names::{AllClientsLimits, Interest};
+pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least so many.
@@ -78,6 +82,7 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
+    retained: Retained,
     /// The bus is there.
     up: bool,
     /// Clients that were told of a loss of the bus, for the log.
@@ -87,8 +92,10 @@ pub struct ChannelsGateway {
 /// What other threads do for the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelsOutput {
-    /// Ask Redis.
+    /// Ask the bus.
     Interest(Interest),
+    /// Ask the bus for the last values of a name or pattern.
+    Retained(RetainedRequest),
     /// Say in the log that a loss of the bus was told to so many clients.
     GapTold {
         /// At least 1.
@@ -103,12 +110,21 @@ impl ChannelsGateway {
     /// Without clients, and without a bus as long as nobody says otherwise.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
-            names: Names::new(settings.all_clients),
+            names: Names::new(settings.all_clients, settings.acl.syntax()),
+            retained: Retained::default(),
             settings,
             stats,
             up: false,
             gap_told: None,
         }
+    }
+
+    /// Clients get the last value of each name behind `subscribed`, where the bus holds one. The feed has
+    /// to tell the subjects of messages.
+    #[must_use]
+    pub fn with_retained(mut self) -> Self {
+        self.retained.switch_on();
+        self
     }
 
     /// Who comes, with a role that counts.
@@ -121,6 +137,10 @@ impl ChannelsGateway {
         let identity = authenticator.identify(token.as_ref(), core.now().unix_ms)?;
         self.settings.acl.admit(&identity)?;
         Ok(identity)
+    }
+
+    fn syntax(&self) -> NameSyntax {
+        self.settings.acl.syntax()
     }
 
     fn request_limits(&self) -> RequestLimits {
@@ -142,16 +162,16 @@ impl ChannelsGateway {
         }
     }
 
-    /// The answer to a request, and the names that it waits for.
+    /// The answer to a request, and what waits before and behind it.
     fn carry_out(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
         request: Request,
-    ) -> (Answer, BTreeSet<TopicName>) {
+    ) -> (Answer, Behind) {
         let id = request.id.as_str();
-        let at_once = |answer| (answer, BTreeSet::new());
+        let at_once = |answer| (answer, Behind::default());
         match request.action {
             Action::Subscribe(names) => self.subscribe(core, key, client, names, id),
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -171,17 +191,21 @@ impl ChannelsGateway {
         client: &mut Client,
         names: Vec<String>,
         request_id: &str,
-    ) -> (Answer, BTreeSet<TopicName>) {
+    ) -> (Answer, Behind) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut unconfirmed = BTreeSet::new();
+        let mut behind = Behind::default();
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         for name in names {
             match self.judge(core.joined_count(key), client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     self.hold(core, key, client, &topic);
+                    if self.retained.is_on() {
+                        self.retained.want(&topic, key);
+                        behind.retained.insert(topic.clone());
+                    }
                     if self.up && !self.names.is_settled(&topic) {
-                        unconfirmed.insert(topic);
+                        behind.unconfirmed.insert(topic);
                     }
                     granted.push(name);
                 }
@@ -198,52 +222,7 @@ impl ChannelsGateway {
             }
         }
         self.names.store(&self.stats, core.memberships());
-        (
-            Answer::subscribed(&granted, &errors, request_id),
-            unconfirmed,
-        )
-    }
-
-    fn judge(
-        &mut self,
-        held: usize,
-        client: &Client,
-        name: &str,
-        budget: &mut MatchBudget,
-    ) -> Verdict {
-        let settings = &mut self.settings;
-        if held >= settings.channels_max {
-            let max = settings.channels_max;
-            return Verdict::Full(format!("Max channels exceeded ({max})"));
-        }
-        if name.len() > settings.name_bytes_max {
-            let max = settings.name_bytes_max;
-            return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
-        }
-        if is_pattern(name) && client.patterns >= settings.patterns_max {
-            let max = settings.patterns_max;
-            return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
-        }
-        let denied = || format!("Access denied to channel: {name}");
-        match settings.acl.grants(&client.role, name, budget) {
-            Ok(true) => self.room(name),
-            Ok(false) => Verdict::Denied(denied()),
-            Err(OverBudget) => Verdict::Refused(denied()),
-        }
-    }
-
-    /// Grants the name if the limits over all clients leave room for it.
-    fn room(&self, name: &str) -> Verdict {
-        let Some((limit, max)) = self.names.full(name) else {
-            return Verdict::Granted;
-        };
-        self.stats.count_limited(limit);
-        let of = match limit {
-            Full::Names => "channels",
-            Full::Patterns => "wildcard subscriptions",
-            Full::NameBytes => "channel name bytes",
-        };
-        Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
+        (Answer::subscribed(&granted, &errors, request_id), behind)
     }
 
     fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
@@ -252,7 +231,7 @@ impl ChannelsGateway {
             self.names.want(name);
         }
         if matches!(joined, Joined::First | Joined::Another) {
-            client.patterns += usize::from(is_pattern(name.as_str()));
+            client.patterns += usize::from(self.syntax().is_pattern(name.as_str()));
         }
     }
 
@@ -284,12 +263,20 @@ impl ChannelsGateway {
             Left::Others => {}
             Left::Last => self.names.give_up(&topic),
         }
-        client.patterns -= usize::from(is_pattern(topic.as_str()));
+        client.patterns -= usize::from(self.syntax().is_pattern(topic.as_str()));
         client.answers.settle(&topic);
+        self.retained.forget(&topic, key);
         true
     }
 
-    /// Redis has answered a request for a name. The answers that wait for it are those of its members.
+    /// Sends the answers of a client that wait no longer.
+    fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        for name in client.send_ready(core, key) {
+            self.retained.answered(&name, key);
+        }
+    }
+
+    /// The bus has answered a request for a name. The answers that wait for it are those of its members.
     fn settle(
         &mut self,
         core: &mut Core,
@@ -298,7 +285,7 @@ impl ChannelsGateway {
         number: u64,
         stands: bool,
     ) {
-        // While Redis is away no answer waits.
+        // While the bus is away no answer waits.
         if !self.names.settle(name, number, stands) || !self.up {
             return;
         }
@@ -308,12 +295,12 @@ impl ChannelsGateway {
                 && !client.answers.is_empty()
             {
                 client.answers.settle(name);
-                client.send_ready(core, key);
+                self.send_ready(core, key, client);
             }
         }
     }
 
-    /// A connection to Redis is gone. What was published since is lost to the clients that hold a
+    /// A connection to the bus is gone. What was published since is lost to the clients that hold a
     /// name which stood there, and each of them misses one number.
     fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut told = 0;
@@ -324,6 +311,7 @@ impl ChannelsGateway {
             }
         }
         self.names.lost();
+        self.retained.lost();
         if told > 0 {
             self.stats.count_gaps_told(told);
             self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
@@ -337,26 +325,16 @@ impl ChannelsGateway {
         self.stats.count_gaps_told(members.len() as u64);
     }
 
-    /// Redis is away: nothing will be confirmed soon, and nobody has to wait for it.
+    /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
     fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
         for (key, client) in clients.iter_mut() {
             if !client.answers.is_empty() {
                 client.answers.settle_all();
-                client.send_ready(core, key);
+                self.send_ready(core, key, client);
             }
         }
     }
-}
-
-enum Verdict {
-    Granted,
-    /// An error for this entry; the next entries are still checked.
-    Refused(String),
-    /// The same, and the role may not hold the name.
-    Denied(String),
-    /// Not this one, nor any that follows.
-    Full(String),
 }
 
 impl Gateway for ChannelsGateway {
@@ -395,7 +373,7 @@ impl Gateway for ChannelsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let answer = Answer::connected(&uuid(core), &client.role);
-        client.answer(core, key, answer, BTreeSet::new());
+        client.answer(core, key, answer, Behind::default());
     }
 
     fn handle_message(
@@ -405,9 +383,12 @@ impl Gateway for ChannelsGateway {
         client: &mut Client,
         message: Incoming<'_>,
     ) {
-        let (answer, names) = match client.requests.judge(core.now(), &self.stats.access) {
+        let (answer, behind) = match client.requests.judge(core.now(), &self.stats.access) {
             Rated::Dropped => return,
-            Rated::DroppedAndTold => (Answer::error(RATE_LIMIT_EXCEEDED, "null"), BTreeSet::new()),
+            Rated::DroppedAndTold => (
+                Answer::error(RATE_LIMIT_EXCEEDED, "null"),
+                Behind::default(),
+            ),
             Rated::Taken => {
                 let request = match message {
                     Incoming::Text(text) => Request::parse(text, self.request_limits()),
@@ -416,7 +397,9 @@ impl Gateway for ChannelsGateway {
                 self.carry_out(core, key, client, request)
             }
         };
-        client.answer(core, key, answer, names);
+        for name in client.answer(core, key, answer, behind) {
+            self.retained.answered(&name, key);
+        }
     }
 
     /// An answer has waited long enough, or a token may have ended.
@@ -426,17 +409,30 @@ impl Gateway for ChannelsGateway {
             core.set_refusal(key, Refusal::Expired.label());
             core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
         } else {
-            client.send_ready(core, key);
+            self.send_ready(core, key, client);
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, _: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+        for name in client.answers.retained() {
+            self.retained.forget(name, key);
+        }
         self.names.store(&self.stats, core.memberships());
     }
 
     fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
         self.names.give_up(name);
         self.names.store(&self.stats, core.memberships());
+    }
+
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        if publication.deliver {
+            self.retained.came_live(&publication.topic);
+            return core.publish(publication);
+        }
+        for key in self.retained.take(&publication.topic) {
+            core.send(key, &publication.frame);
+        }
     }
 
     fn handle_notice(
@@ -455,6 +451,8 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
+            BusNotice::Subject(subject) => self.retained.subject(subject),
+            BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
         }
     }
 
@@ -465,6 +463,9 @@ impl Gateway for ChannelsGateway {
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
         if let Some(change) = self.names.next_change() {
             return Some(ChannelsOutput::Interest(change));
+        }
+        if let Some(request) = self.retained.next_request() {
+            return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_told.take()?;
         Some(ChannelsOutput::GapTold { clients })

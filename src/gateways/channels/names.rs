@@ -1,14 +1,14 @@
-//! The names that Redis is asked for: those with a member. Who the members are, the hub knows.
+//! The names that the bus is asked for: those with a member. Who the members are, the hub knows.
 
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
 
 use super::ChannelsStats;
-use crate::auth::is_pattern;
+use crate::auth::NameSyntax;
 use crate::hub::TopicName;
 
-/// What Redis may be asked for, for all clients together. A name that several clients hold counts
+/// What the bus may be asked for, for all clients together. A name that several clients hold counts
 /// once.
 #[derive(Clone, Copy, Debug)]
 pub struct AllClientsLimits {
@@ -28,22 +28,23 @@ pub(super) enum Full {
     NameBytes,
 }
 
-/// A change of what Redis is asked for.
+/// A change of what the bus is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
     /// A channel, or a pattern.
     pub name: TopicName,
     /// Subscribe, or unsubscribe.
     pub wanted: bool,
-    /// Counts the requests. The answer of Redis to a request for a name that was given up and
+    /// Counts the requests. The answer of the bus to a request for a name that was given up and
     /// requested anew in the meantime has the number of the earlier request.
     pub number: u64,
 }
 
-/// What Redis is asked for, and the changes that it has not been asked for yet.
+/// What the bus is asked for, and the changes that it has not been asked for yet.
 #[derive(Debug)]
 pub(super) struct Names {
     limits: AllClientsLimits,
+    syntax: NameSyntax,
     wanted: HashMap<TopicName, Wanted, RandomState>,
     patterns: usize,
     /// Of all names.
@@ -53,7 +54,7 @@ pub(super) struct Names {
     number: u64,
 }
 
-/// A name that Redis is asked for.
+/// A name that the bus is asked for.
 #[derive(Debug)]
 struct Wanted {
     /// Of the request for it.
@@ -61,7 +62,7 @@ struct Wanted {
     state: State,
 }
 
-/// What Redis has said to the request for a name.
+/// What the bus has said to the request for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing, or the connection on which the name stood is gone: the source asks again by itself.
@@ -71,9 +72,10 @@ enum State {
 }
 
 impl Names {
-    pub(super) fn new(limits: AllClientsLimits) -> Self {
+    pub(super) fn new(limits: AllClientsLimits, syntax: NameSyntax) -> Self {
         Self {
             limits,
+            syntax,
             wanted: HashMap::default(),
             patterns: 0,
             bytes: 0,
@@ -90,7 +92,7 @@ impl Names {
             None
         } else if self.wanted.len() >= limits.names_max {
             Some((Full::Names, limits.names_max))
-        } else if is_pattern(name) && self.patterns >= limits.patterns_max {
+        } else if self.syntax.is_pattern(name) && self.patterns >= limits.patterns_max {
             Some((Full::Patterns, limits.patterns_max))
         } else if self.bytes + name.len() > limits.name_bytes_max {
             Some((Full::NameBytes, limits.name_bytes_max))
@@ -103,7 +105,7 @@ impl Names {
     pub(super) fn want(&mut self, name: &TopicName) {
         // It is wanted still if its last member ended a moment ago.
         if !self.wanted.contains_key(name) {
-            self.patterns += usize::from(is_pattern(name.as_str()));
+            self.patterns += usize::from(self.syntax.is_pattern(name.as_str()));
             self.bytes += name.as_str().len();
             self.change(name, true);
             let wanted = Wanted {
@@ -117,7 +119,7 @@ impl Names {
     /// A name has no member any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
         if self.wanted.remove(name).is_some() {
-            self.patterns -= usize::from(is_pattern(name.as_str()));
+            self.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
             self.bytes -= name.as_str().len();
             self.change(name, false);
         }
@@ -132,13 +134,13 @@ impl Names {
         });
     }
 
-    /// The next change that Redis has not been asked for.
+    /// The next change that the bus has not been asked for.
     pub(super) fn next_change(&mut self) -> Option<Interest> {
         self.changes.pop_front()
     }
 
-    /// Redis has answered the request of this number; `true` if a member may have waited for that.
-    /// An answer to an earlier request says nothing: Redis may have been told to unsubscribe since.
+    /// The bus has answered the request of this number; `true` if a member may have waited for that.
+    /// An answer to an earlier request says nothing: the bus may have been told to unsubscribe since.
     pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> bool {
         let state = match stands {
             true => State::Stands,
@@ -149,8 +151,8 @@ impl Names {
         wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.state, state) == State::Asked)
     }
 
-    /// The connection to Redis is gone, and nothing stands any more. Refused names are not answered
-    /// again on the next connection, unless Redis thinks otherwise.
+    /// The connection to the bus is gone, and nothing stands any more. Refused names are not answered
+    /// again on the next connection, unless the bus thinks otherwise.
     pub(super) fn lost(&mut self) {
         for wanted in self.wanted.values_mut() {
             if wanted.state == State::Stands {
@@ -165,7 +167,7 @@ impl Names {
         wanted.is_some_and(|wanted| wanted.state == State::Stands)
     }
 
-    /// Redis has confirmed or refused the newest request for the name.
+    /// The bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
         let wanted = self.wanted.get(name);
         wanted.is_some_and(|wanted| wanted.state != State::Asked)
@@ -184,11 +186,12 @@ mod tests {
 
     #[test]
     fn redis_is_asked_once_for_each_change() {
-        let mut names = Names::new(AllClientsLimits {
+        let limits = AllClientsLimits {
             names_max: 2,
             patterns_max: 2,
             name_bytes_max: 10,
-        });
+        };
+        let mut names = Names::new(limits, NameSyntax::Redis);
         let [a, b] = ["a", "b*"].map(TopicName::fixed);
         let change = |name: &TopicName, wanted, number| {
             let name = name.clone();

@@ -1,4 +1,4 @@
-//! Answers that wait until Redis has confirmed what they speak of, and the answers behind them.
+//! Answers that wait until the bus has confirmed what they speak of, and the answers behind them.
 //!
 //! Each waits for some names, and for a second at the most. Those of one client go out in their
 //! order.
@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::answer::Answer;
 use crate::hub::TopicName;
 
-/// The longest wait for Redis, microseconds (contract channels: "1 s at the most").
+/// The longest wait for the bus, microseconds (contract channels: "1 s at the most").
 pub(super) const WAIT_US: u64 = 1_000_000;
 
 /// A client with more answers waiting is not read until some have gone out.
@@ -17,10 +17,19 @@ pub(super) const ANSWERS_MAX: usize = 64;
 /// The same, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// What stands before and behind an answer.
+#[derive(Debug, Default)]
+pub(super) struct Behind {
+    /// Names that the answer waits for.
+    pub(super) unconfirmed: BTreeSet<TopicName>,
+    /// Names whose last values go to the client behind the answer.
+    pub(super) retained: BTreeSet<TopicName>,
+}
+
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    names: BTreeSet<TopicName>,
+    behind: Behind,
     due_us: u64,
 }
 
@@ -42,36 +51,44 @@ impl Answers {
         self.waiting.front().map(|first| first.due_us)
     }
 
-    /// Queues an answer that waits until these names are confirmed.
-    pub(super) fn push(&mut self, answer: Answer, names: BTreeSet<TopicName>, now_us: u64) {
+    /// Queues an answer that waits until its names are confirmed.
+    pub(super) fn push(&mut self, answer: Answer, behind: Behind, now_us: u64) {
         self.bytes += answer.bytes();
         self.waiting.push_back(Waiting {
             answer,
-            names,
+            behind,
             due_us: now_us + WAIT_US,
         });
     }
 
-    /// The next answer, if it waits for nothing, or has waited long enough.
-    pub(super) fn pop(&mut self, now_us: u64) -> Option<Answer> {
-        let ready = |first: &&Waiting| first.names.is_empty() || first.due_us <= now_us;
+    /// The next answer, if it waits for nothing, or has waited long enough; with the names whose last
+    /// values go behind it.
+    pub(super) fn pop(&mut self, now_us: u64) -> Option<(Answer, BTreeSet<TopicName>)> {
+        let ready =
+            |first: &&Waiting| first.behind.unconfirmed.is_empty() || first.due_us <= now_us;
         self.waiting.front().filter(ready)?;
         let first = self.waiting.pop_front()?;
         self.bytes -= first.answer.bytes();
-        Some(first.answer)
+        Some((first.answer, first.behind.retained))
+    }
+
+    /// The names whose last values go behind the answers that wait.
+    pub(super) fn retained(&self) -> impl Iterator<Item = &TopicName> {
+        let waiting = self.waiting.iter();
+        waiting.flat_map(|waiting| &waiting.behind.retained)
     }
 
     /// None of them waits for the name any more.
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in &mut self.waiting {
-            waiting.names.remove(name);
+            waiting.behind.unconfirmed.remove(name);
         }
     }
 
     /// They wait for nothing: the bus is away, so nothing will be confirmed soon.
     pub(super) fn settle_all(&mut self) {
         for waiting in &mut self.waiting {
-            waiting.names.clear();
+            waiting.behind.unconfirmed.clear();
         }
     }
 
@@ -85,8 +102,11 @@ impl Answers {
 mod tests {
     use super::*;
 
-    fn names(names: &[&'static str]) -> BTreeSet<TopicName> {
-        names.iter().copied().map(TopicName::fixed).collect()
+    fn names(names: &[&'static str]) -> Behind {
+        Behind {
+            unconfirmed: names.iter().copied().map(TopicName::fixed).collect(),
+            ..Behind::default()
+        }
     }
 
     /// However a wait ends, its answer goes out, and those behind it.

@@ -3,11 +3,6 @@
 use super::SendQueue;
 
 impl SendQueue {
-    /// Newer frames replace older ones of the same key, until the queue is empty once.
-    pub(in crate::hub) fn is_conflating(&self) -> bool {
-        self.conflating
-    }
-
     /// When the oldest frame that waits or was begun had arrived, microseconds of the monotonic
     /// clock.
     pub(in crate::hub) fn oldest_at(&self) -> Option<u64> {

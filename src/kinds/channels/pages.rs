@@ -11,14 +11,35 @@ use crate::telemetry::{BusStatus, Telemetry};
 use crate::wire::iso::iso_utc;
 use crate::wire::object_writer::ObjectWriter;
 
+/// `redis` or `nats`. On Redis the pages are as the contract has them.
+#[derive(Clone, Copy)]
+pub(super) struct BusName(pub(super) &'static str);
+
+impl BusName {
+    fn service(self) -> &'static str {
+        match self.0 {
+            "redis" => "redis-ws-gateway",
+            _ => "weirgate-channels",
+        }
+    }
+
+    fn write_connected(self, object: &mut ObjectWriter, telemetry: &Telemetry) {
+        let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
+        match self.0 {
+            "redis" => object.boolean("redis_connected", is_connected),
+            _ => object.boolean("nats_connected", is_connected),
+        }
+    }
+}
+
 /// `/health` (contract channels, row HTTP).
-pub(super) fn health_route(telemetry: &Arc<Telemetry>, clock: Clock) -> Route {
+pub(super) fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: BusName) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
         object.string("status", "healthy");
-        object.string("service", "redis-ws-gateway");
-        object.boolean("redis_connected", is_connected(&telemetry));
+        object.string("service", bus.service());
+        bus.write_connected(&mut object, &telemetry);
         object.number("clients_connected", telemetry.event_loop.clients());
         object.string("timestamp", &iso_utc(clock.now().unix_ms));
         Answer::json(StatusCode::OK, object.finish()).no_store()
@@ -31,15 +52,12 @@ pub(super) fn stats_head(
     telemetry: &Telemetry,
     stats: &ChannelsStats,
     clock: Clock,
+    bus: BusName,
 ) {
     object.number("clients_connected", telemetry.event_loop.clients());
     object.number("total_subscriptions", stats.subscriptions());
     object.number("channels_subscribed", stats.channels());
     object.number("patterns_subscribed", stats.patterns());
-    object.boolean("redis_connected", is_connected(telemetry));
+    bus.write_connected(object, telemetry);
     object.string("timestamp", &iso_utc(clock.now().unix_ms));
-}
-
-fn is_connected(telemetry: &Telemetry) -> bool {
-    telemetry.bus().is_some_and(BusStatus::connected)
 }

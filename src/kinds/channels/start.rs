@@ -3,30 +3,33 @@
 use std::sync::Arc;
 
 use super::CHANNELS;
-use super::pages::{health_route, stats_head};
-use crate::auth::{Acl, Authenticator, is_pattern};
+use super::bus::{ChannelsBus, OpenBus};
+use super::pages::{BusName, health_route, stats_head};
+use super::rows::{conflated, syntax};
+use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
 use crate::clock::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    Interest,
+    Interest, RetainedRequest,
 };
 use crate::http::client_files::{self, ClientModule};
-use crate::hub::FrameBytes;
+use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::redis::{question, shown_address, source_error, source_settings, wishes};
 use crate::kinds::reload::{self, AclFile, check_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Reload, RunError, say};
 use crate::settings::Checked;
-use crate::sources::redis::{RedisInterest, RedisSource};
+use crate::sources::BusInterest;
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
 /// Puts the channels gateway together.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let redis = source_settings(checked)?;
+    let bus = ChannelsBus::of(checked);
+    let retained = checked.switch("retained");
+    let conflated = conflated_names(checked)?;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
@@ -35,9 +38,14 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     check_default_role(acl, role, auth.required);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let shown = shown_address(&redis);
-    let question = question(&redis, wishes(&gateway_settings.acl));
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
+    let bus_name = BusName(bus.name());
+    let syntax = gateway_settings.acl.syntax();
+    let OpenBus {
+        source,
+        interest,
+        shown,
+        question,
+    } = bus.open(&status, &gateway_settings.acl)?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
@@ -45,25 +53,37 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let feed = match conflated {
+        Some(names) => feed.conflating(names),
+        None => feed,
+    };
+    let feed = match retained {
+        true => feed.with_retained(),
+        false => feed,
+    };
     let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let gateway = match retained {
+        true => gateway.with_retained(),
+        false => gateway,
+    };
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .source(source, status)
+        .boxed_source(source, status)
         .asks([question])
         .routes(move |telemetry| {
             let mut routes = client_files::routes(ClientModule::Channels);
-            routes.push(health_route(telemetry, clock));
+            routes.push(health_route(telemetry, clock, bus_name));
             routes
         })
         .stats_head(Box::new(move |telemetry, object| {
-            stats_head(object, telemetry, &for_stats, clock);
+            stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
         .metrics(metrics)
         .reloads(reload::keys(keys))
         .reloads(acl_file)
-        .output(move |output| carry_out(&interest, output));
+        .output(move |output| carry_out(&interest, syntax, output));
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
         None => parts,
@@ -71,9 +91,20 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     parts.prepare(clock, move |listening| {
         let websocket = listening.url("ws", "/ws");
         say(&format!(
-            "weirgate channels\n  Redis:     {shown}\n  WebSocket: {websocket}"
+            "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
         ));
     })
+}
+
+/// Names whose messages are conflated for slow clients.
+fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> {
+    let names = conflated(checked);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let patterns = NamePatterns::new(syntax(checked), &names);
+    let wrong = |(name, error)| RunError::Settings(format!("--conflate {name}: {error}"));
+    patterns.map(Some).map_err(wrong)
 }
 
 /// What reads the table again, and where the gateway gets it, if the table is in a file.
@@ -111,37 +142,44 @@ fn gateway_settings(
         json_depth_max: checked.number("json-depth-max"),
         origins: common.origins(),
         authenticator,
-        acl: acl(checked.path("acl").as_deref())?,
+        acl: acl(checked.path("acl").as_deref(), syntax(checked))?,
     })
 }
 
-/// What clients hold is what Redis is asked for.
-fn carry_out(interest: &RedisInterest, output: ChannelsOutput) {
+/// What clients hold is what the bus is asked for.
+fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput) {
     let Interest {
         name,
         wanted,
         number,
     } = match output {
         ChannelsOutput::Interest(change) => change,
+        ChannelsOutput::Retained(RetainedRequest { name, number }) => {
+            return interest.ask_retained(subscription(syntax, &name), number);
+        }
         ChannelsOutput::GapTold { clients } => {
             tracing::warn!(clients, "told clients of the loss: each misses one seq");
             return;
         }
     };
-    let subscription = match is_pattern(name.as_str()) {
-        true => Subscription::pattern(name.as_str()),
-        false => Subscription::channel(name.as_str()),
-    };
+    let subscription = subscription(syntax, &name);
     match wanted {
         true => interest.subscribe_numbered(subscription, number),
         false => interest.unsubscribe(subscription),
     }
 }
 
+fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
+    match syntax.is_pattern(name.as_str()) {
+        true => Subscription::pattern(name.as_str()),
+        false => Subscription::channel(name.as_str()),
+    }
+}
+
 fn metrics(
     stats: &Arc<ChannelsStats>,
     max: AllClientsLimits,
-    interest: &RedisInterest,
+    interest: &BusInterest,
 ) -> Vec<GatewayMetric> {
     let [held, names, bytes, limited, gaps] = [(); 5].map(|()| Arc::clone(stats));
     let interest = interest.clone();

@@ -27,6 +27,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     Rows::gateway(&[
         Part::Bus,
         Part::BusMessages,
+        Part::JetStream,
         Part::Nats,
         Part::Json,
         Part::SharedWindow,

@@ -8,10 +8,11 @@ use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::clock::Clock;
+use crate::kinds::nats::source_settings;
 use crate::run::{Prepared, Question, RunError, say};
-use crate::settings::{Checked, NatsAccess, NatsUser, SecretUrl};
+use crate::settings::{Checked, NatsAccess, SecretUrl};
 use crate::sources::nats::{
-    self, Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
+    self, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec,
 };
 use crate::telemetry::BusStatus;
 
@@ -63,10 +64,6 @@ fn nats_settings(
         subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
         max_age_s: DAY_S,
     };
-    let tls = Tls {
-        ca: access.ca.clone(),
-        client: access.client.clone(),
-    };
     NatsSettings {
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
@@ -75,7 +72,7 @@ fn nats_settings(
         subscriptions: subscriptions(plan),
         ephemeral: is_ephemeral,
         look_back,
-        ..NatsSettings::plain(access.url.expose(), credentials(&access.user), tls)
+        ..source_settings(access)
     }
 }
 
@@ -91,18 +88,6 @@ fn subscriptions(plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
         durable: durable.to_owned(),
     };
     targets.map(subscription).collect()
-}
-
-fn credentials(user: &NatsUser) -> Credentials {
-    match user {
-        NatsUser::None => Credentials::None,
-        NatsUser::Password(user, password) => {
-            Credentials::UserPassword(user.clone(), password.expose().to_owned())
-        }
-        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
-        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
-        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
-    }
 }
 
 /// Says the last line of the banner once the subscriptions stand.

@@ -40,7 +40,10 @@ pub(super) static ROWS: &[Setting] = &[
         "1048576",
         "Bytes in the send queue of a client, if frames cannot be conflated",
     )
-    .more("One frame of any size fits an empty queue.")
+    .more(
+        "One frame of any size fits an empty queue. Conflated frames too, if over 64 frames wait: the \
+         newest of each key.",
+    )
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendQueueHard),

@@ -15,7 +15,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
     .original_env(&["NATS_URL"])
     .in_short_help()
-    .part(Part::Nats),
+    .part(Part::JetStream),
     Setting::new(
         Heading::NATS,
         "nats-user",
@@ -107,7 +107,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
     .in_short_help()
-    .part(Part::Nats),
+    .part(Part::JetStream),
     Setting::count(
         Heading::NATS,
         "look-back-messages-max",
@@ -122,5 +122,5 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_last_good_state.py::\
         test_the_look_back_has_a_limit_that_is_logged_and_counted",
     )
-    .part(Part::Nats),
+    .part(Part::JetStream),
 ];

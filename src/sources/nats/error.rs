@@ -43,6 +43,12 @@ pub enum NatsError {
     /// The server or the network: a connection that stood is gone.
     #[error("the connection to NATS was lost")]
     Lost,
+    /// The server or the network: a connection that stood has ended.
+    #[error("the connection to NATS was lost ({reason})")]
+    Ended {
+        /// What the system or the server said.
+        reason: String,
+    },
     /// The server or the network: a connection stands, and nothing comes back.
     #[error("NATS has not answered for {silent_ms} ms; giving this connection up")]
     Silent {
@@ -52,6 +58,12 @@ pub enum NatsError {
     /// The system: no thread to ask the server from.
     #[error("no thread to watch NATS with ({source}); check the limit on processes")]
     NoThread {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system: nothing to wait for NATS with.
+    #[error("no poll to wait for NATS with ({source}); check the limit on open files")]
+    NoPoll {
         /// What the system said.
         source: io::Error,
     },

@@ -35,6 +35,7 @@
 //! | `refusals` | what the server does not permit this user |
 //! | `send` | a connection that publishes and waits, for a command |
 //! | `plain` | plain subjects, without JetStream, for gateways that speak to each other |
+//! | `subjects/` | plain subjects and patterns that clients choose, while the source runs |
 //! | `position`, `settings`, `error` | pure: sequences, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
@@ -60,6 +61,7 @@ mod refusals;
 mod send;
 mod session;
 mod settings;
+mod subjects;
 mod subscription;
 mod tls;
 mod told;
@@ -84,6 +86,7 @@ pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::send::NatsSender;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource};
 
 /// The name that the server's connection list shows.
 const CLIENT_NAME: &str = "weirgate";

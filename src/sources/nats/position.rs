@@ -16,17 +16,25 @@ pub(super) struct AckSubject {
 impl AckSubject {
     /// `None` when the subject is not one of JetStream's.
     pub(super) fn parse(reply: &str) -> Option<Self> {
-        let tokens = reply.strip_prefix("$JS.ACK.")?;
-        let skip = match tokens.split('.').count() {
-            7 => 0,
-            n if n >= 9 => 2,
-            _ => return None,
-        };
-        // stream, consumer, deliveries; then stream seq, consumer seq, time, pending
-        let mut rest = tokens.split('.').skip(skip + 3);
-        let stream_sequence = rest.next()?.parse().ok()?;
+        let stream_sequence = numbers(reply)?.next()?.parse().ok()?;
         Some(Self { stream_sequence })
     }
+
+    /// Messages that the consumer has not delivered.
+    pub(super) fn pending(reply: &str) -> Option<u64> {
+        numbers(reply)?.nth(3)?.parse().ok()
+    }
+}
+
+/// Stream sequence, consumer sequence, time, pending; before them stream, consumer, deliveries.
+fn numbers(reply: &str) -> Option<impl Iterator<Item = &str>> {
+    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    let skip = match tokens.split('.').count() {
+        7 => 0,
+        n if n >= 9 => 2,
+        _ => return None,
+    };
+    Some(tokens.split('.').skip(skip + 3))
 }
 
 /// The state of a stream as the server tells it.

@@ -1,19 +1,19 @@
 //! The Redis pub/sub source: relays channels and patterns that may change while it runs.
 //!
-//! Others say what they want through [`RedisInterest`], which never waits. The source owns the set
+//! Others say what they want through a [`BusInterest`], which never waits. The source owns the set
 //! of wanted names and keeps Redis at it:
 //!
 //! - Events come in the order in which Redis sends, over all channels and patterns, and
 //!   [`BusEvent::Subscribed`] stands among them: what is published after Redis confirmed comes
 //!   behind it.
-//! - While Redis is there, each [`RedisInterest::subscribe`] is answered by `Subscribed`, by
+//! - While Redis is there, each [`BusInterest::subscribe`] is answered by `Subscribed`, by
 //!   [`BusEvent::Refused`] (Redis's rules forbid it; asked again every 30 s and after each
 //!   reconnection, told once), or, if the link is lost first, by [`BusEvent::Down`]. One whose name
 //!   stands already is answered at once; several wishes for one name have one answer.
 //! - While Redis is away a wish only changes the set. [`BusEvent::Up`] comes when everything that
 //!   was wanted at that moment is confirmed or refused, with `CaughtUp` right behind it (there is
 //!   no backlog); each confirmation before it is told as `Subscribed` too.
-//! - Wishes have numbers ([`RedisInterest::subscribe_numbered`]). `Subscribed` and `Refused` bring the
+//! - Wishes have numbers ([`BusInterest::subscribe_numbered`]). `Subscribed` and `Refused` bring the
 //!   number of the newest wish for the name that the source had taken, so who has wished anew since
 //!   can tell that the answer is not for the newer wish.
 //! - Quick changes of mind end in the last one: each name has one command on its way at most.
@@ -43,19 +43,16 @@
 //! | `session` | one connection: pushes, confirmations, pings |
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
 //! | `handshake`, `sentinel` | logging in; where the master is |
-//! | `interest` | the handle |
 //! | `probe` | the second connection beside a silent one |
 //! | `ask` | what is asked before a start, for a check |
 //! | `publish` | a connection that publishes, for gateways that speak to each other |
 //! | `send` | a connection that publishes and waits, for a command |
-//! | `ledger`, `resp`, `settings`, `error` | pure: what is wanted and what stands; the protocol; URLs; words |
+//! | `resp`, `settings`, `error` | pure: the protocol; URLs; words |
 
 mod ask;
 mod connection;
 mod error;
 mod handshake;
-mod interest;
-mod ledger;
 mod probe;
 mod publish;
 pub mod resp;
@@ -71,11 +68,11 @@ use rustls::ClientConfig;
 
 use self::connection::Connection;
 use self::error::Stop;
-use self::interest::Wishes;
-use self::ledger::Ledger;
 use self::probe::Probe;
 use self::sentinel::Watch;
 use self::session::{Session, State};
+use super::interest::{self, BusInterest, Wishes};
+use super::ledger::Ledger;
 use super::relay::{Bus, Relay};
 use super::socket::Waiter;
 use crate::feeds::BusEvent;
@@ -85,7 +82,6 @@ use crate::trust;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::interest::{RedisInterest, UnansweredChanges};
 pub use self::publish::RedisPublisher;
 pub use self::send::RedisSender;
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
@@ -121,7 +117,7 @@ impl RedisSource {
     pub fn new(
         settings: RedisSettings,
         status: Arc<BusStatus>,
-    ) -> Result<(Self, RedisInterest), RedisError> {
+    ) -> Result<(Self, BusInterest), RedisError> {
         let tls = tls_config(&settings)?;
         let waiter = Waiter::new("the Redis source");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
@@ -150,7 +146,7 @@ impl RedisSource {
             self.tls.as_ref(),
             &mut self.first_sentinel,
         )?;
-        take_wishes(&self.wishes, &mut self.ledger);
+        self.wishes.take_into(&mut self.ledger);
         let server = connection.server().to_owned();
         relay.status.set_up(false);
         let mut session = Session {
@@ -199,7 +195,7 @@ impl Bus for RedisSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
-        take_wishes(&self.wishes, &mut self.ledger);
+        self.wishes.take_into(&mut self.ledger);
         self.has_stood = false;
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
         let has_carried = self.ledger.lost();
@@ -246,22 +242,4 @@ fn connect<'w>(
     let master = endpoint.clone();
     let watch = Watch::start(settings.clone(), tls.cloned(), master, *first_sentinel)?;
     Ok((connection, endpoint, Some(watch)))
-}
-
-/// Wishes that come while there is no connection: as many as wait at the call, at least.
-fn take_wishes(wishes: &Wishes, ledger: &mut Ledger) {
-    let mut left = wishes.waiting();
-    loop {
-        let taken = wishes.take();
-        for wish in &taken {
-            match wish.wanted {
-                true => drop(ledger.want(&wish.subscription, wish.number)),
-                false => ledger.unwant(&wish.subscription),
-            }
-        }
-        left = left.saturating_sub(taken.len());
-        if left == 0 || taken.is_empty() {
-            return;
-        }
-    }
 }

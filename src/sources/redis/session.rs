@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::handshake::{is_temporary, shown};
-use super::interest::Wishes;
-use super::ledger::{Change, Ledger};
 use super::probe::Probe;
 use super::resp::{ReadLimits, Value};
 use super::sentinel::Watch;
@@ -17,6 +15,8 @@ use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::hub::Now;
 use crate::log_budget::LogBudget;
+use crate::sources::interest::Wishes;
+use crate::sources::ledger::{Change, Ledger};
 use crate::sources::relay::Relay;
 
 /// What was refused is asked for again after this long: somebody may have changed the rules.
@@ -145,7 +145,7 @@ impl Session<'_, '_> {
             let Some(change) = self.ledger.next_change() else {
                 return;
             };
-            let command: Vec<&str> = std::iter::once(change.command())
+            let command: Vec<&str> = std::iter::once(command(&change))
                 .chain(change.names.iter().map(|name| &**name))
                 .collect();
             self.connection.queue(command.iter());
@@ -348,7 +348,7 @@ impl Session<'_, '_> {
         if is_temporary(words) {
             let refused = RedisError::Refused {
                 server: self.connection.server().to_owned(),
-                command: change.command(),
+                command: command(&change),
                 reason: shown(words),
             };
             return Err(refused.into());
@@ -411,6 +411,16 @@ impl Session<'_, '_> {
 
     fn wrong(&self, what: &str) -> Stop {
         self.connection.wrong(shown(what)).into()
+    }
+}
+
+/// The command's name.
+fn command(change: &Change) -> &'static str {
+    match (change.wanted, change.patterns) {
+        (true, false) => "SUBSCRIBE",
+        (true, true) => "PSUBSCRIBE",
+        (false, false) => "UNSUBSCRIBE",
+        (false, true) => "PUNSUBSCRIBE",
     }
 }
 

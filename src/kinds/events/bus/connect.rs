@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::rows::REDIS_SCHEMES;
 use super::thread::{Threads, subject_of};
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
 use crate::gateways::events::bus::{ExchangeSettings, InstanceId};
+use crate::kinds::bus_url;
 use crate::queue_bytes::{QueueBytes, TakenBytes};
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl};
@@ -70,8 +70,7 @@ impl BusAddress {
 
     /// `redis` or `nats`.
     pub(super) fn kind(&self) -> &'static str {
-        let scheme = self.urls.expose().split("://").next().unwrap_or_default();
-        match REDIS_SCHEMES.contains(&scheme) {
+        match bus_url::is_redis(&self.urls) {
             true => "redis",
             false => "nats",
         }

@@ -1,14 +1,12 @@
 //! The bus between instances of the events gateway.
 
+use crate::kinds::bus_url;
 use crate::settings::{Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows};
 use crate::telemetry::names;
 
 const BUS: Heading = Heading("Bus between instances");
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-
-/// Schemes of the URL, the ones with TLS too.
-pub(super) const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
 
 /// Part of a subject, so without spaces and wildcards.
 static NAME: Form = Form {
@@ -34,7 +32,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     Setting::new(
         BUS,
         "events-bus",
-        Kind::OptionalUrls(&["redis", "rediss", "nats", "tls"]),
+        Kind::OptionalUrls(bus_url::SCHEMES),
         "",
         "Redis or NATS through which several instances share pushes",
     )
@@ -147,18 +145,9 @@ pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
-    let schemes: Vec<_> = urls
-        .expose()
-        .split(',')
-        .map(|url| {
-            url.split_once("://")
-                .map_or("", |(scheme, _)| scheme.trim())
-        })
-        .collect();
-    let is_redis = schemes.iter().any(|scheme| REDIS_SCHEMES.contains(scheme));
-    if !urls.expose().is_empty() && (schemes.contains(&"") || is_redis && schemes.len() > 1) {
-        let allowed = "one URL of Redis, or URLs of NATS servers, with their scheme";
-        refuse("events-bus", urls.expose(), allowed);
+    let is_redis = bus_url::is_redis(&urls);
+    if bus_url::is_wrong(&urls) {
+        refuse("events-bus", urls.expose(), bus_url::ALLOWED);
     }
     let value = |flag| checked.text(flag);
     let is_set = |flag| !value(flag).is_empty();

@@ -1,4 +1,5 @@
-//! What is wanted from Redis, what stands there, and what to ask for next. Pure.
+//! What is wanted from a bus whose names change while it is used, what stands there, and what to ask
+//! for next. Pure.
 //!
 //! Each name has at most one command on its way. A change of mind meanwhile only changes what is
 //! wanted; the answer shows whether there is something left to ask. So quick changes end in the
@@ -14,24 +15,12 @@ use crate::feeds::Subscription;
 /// One command: what it asks, for names of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// `SUBSCRIBE`, or its opposite.
+    /// Subscribe, or the opposite.
     pub(super) wanted: bool,
     /// Patterns, or exact names.
     pub(super) patterns: bool,
     /// In the order in which the server answers.
     pub(super) names: VecDeque<Arc<str>>,
-}
-
-impl Change {
-    /// The command's name.
-    pub(super) fn command(&self) -> &'static str {
-        match (self.wanted, self.patterns) {
-            (true, false) => "SUBSCRIBE",
-            (true, true) => "PSUBSCRIBE",
-            (false, false) => "UNSUBSCRIBE",
-            (false, true) => "PUNSUBSCRIBE",
-        }
-    }
 }
 
 /// What a name has become.
@@ -244,6 +233,25 @@ impl Ledger {
         let is_news = entry.wanted && entry.server != Server::Refused;
         let number = is_news.then_some(entry.number);
         entry.server = Server::Refused;
+        self.forget_if_idle(subscription);
+        number
+    }
+
+    /// The server has taken a standing name away by itself. If the name is wanted: the number of the
+    /// newest wish for it.
+    pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
+        let names = self.names_mut(subscription.is_pattern);
+        let entry = names.get_mut(&subscription.name)?;
+        if entry.server != Server::Confirmed {
+            return None;
+        }
+        entry.server = Server::Refused;
+        let number = entry.wanted.then_some(entry.number);
+        if let Command::Queued(place) = entry.command {
+            // It was to be given up.
+            entry.command = Command::None;
+            self.queue.remove(&place);
+        }
         self.forget_if_idle(subscription);
         number
     }

@@ -340,3 +340,30 @@ fn a_change_of_mind_costs_no_command() {
     let counts = BTreeMap::from([(true, world.ledger.patterns.len())]);
     assert_eq!(counts[&true], 1);
 }
+
+/// The permissions of a server may change while a name stands, and while it is to be given up.
+#[test]
+fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
+    let mut ledger = Ledger::default();
+    let [kept, given_up] = ["kept", "given up"].map(Subscription::channel);
+    ledger.connected();
+    for (name, number) in [(&kept, 1), (&given_up, 2)] {
+        assert_eq!(ledger.revoked(name), None, "nobody has it");
+        ledger.want(name, number);
+    }
+    assert!(ledger.next_change().is_some());
+    for name in [&kept, &given_up] {
+        ledger.confirmed(name, true);
+    }
+    ledger.unwant(&given_up);
+    assert_eq!(ledger.revoked(&given_up), None);
+    assert_eq!(ledger.revoked(&kept), Some(1));
+    assert_eq!(ledger.revoked(&kept), None, "told once");
+    assert!(ledger.has_refused());
+    assert_eq!(ledger.next_change(), None);
+    ledger.retry_refused();
+    let again = ledger.next_change().expect("a change");
+    assert!(again.wanted && again.names.iter().eq([&kept.name]));
+    assert_eq!(ledger.confirmed(&kept, true), Some(1));
+    assert_eq!(ledger.unanswered(), [0, 0]);
+}

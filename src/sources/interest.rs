@@ -1,14 +1,15 @@
-//! The handle with which others say what they want from Redis while the source runs.
+//! The handle with which others say what they want from a bus while its source runs.
 //!
 //! A change that the source has not taken is kept once for each name, and a name that was wanted and
 //! given up in between leaves nothing. So at most two changes wait for each name that may be wanted
 //! at once, however fast minds change, and for however long the source takes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ledger::Ledger;
 use crate::feeds::Subscription;
 use crate::wake::Wake;
 
@@ -19,13 +20,13 @@ const TAKEN_MAX: usize = 256;
 /// Room for names that is kept when nothing waits.
 const ROOM_KEPT: usize = 1_024;
 
-/// Says what is wanted. Never waits for Redis, so the loop may use it; clones say it to the same
+/// Says what is wanted. Never waits for the bus, so the loop may use it; clones say it to the same
 /// source.
 ///
-/// Each name is wanted or not; saying the same twice changes nothing. See [`super`] for what comes
+/// Each name is wanted or not; saying the same twice changes nothing. See the sources for what comes
 /// back.
 #[derive(Clone)]
-pub struct RedisInterest {
+pub struct BusInterest {
     shared: Arc<Shared>,
     wake: Wake,
 }
@@ -39,14 +40,22 @@ pub(super) struct Wish {
     pub(super) number: u64,
 }
 
-/// Changes of what is wanted that Redis has not answered, by how far they are.
+/// A question for the last value of a channel, or the last values of a pattern.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) subscription: Subscription,
+    /// Comes back with the end of the answer.
+    pub(super) number: u64,
+}
+
+/// Changes of what is wanted that the bus has not answered, by how far they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnansweredChanges {
     /// The source has not taken them.
     pub waiting: u64,
-    /// Redis was not asked.
+    /// The bus was not asked.
     pub queued: u64,
-    /// Redis was asked and has not answered.
+    /// The bus was asked and has not answered.
     pub asked: u64,
 }
 
@@ -59,6 +68,7 @@ pub(super) struct Wishes {
 #[derive(Debug, Default)]
 struct Shared {
     changes: Mutex<Changes>,
+    questions: Mutex<VecDeque<Question>>,
     queued: AtomicU64,
     asked: AtomicU64,
 }
@@ -83,16 +93,16 @@ struct Change {
 }
 
 /// A handle, and where its wishes come out.
-pub(super) fn interest(wake: Wake) -> (RedisInterest, Wishes) {
+pub(super) fn interest(wake: Wake) -> (BusInterest, Wishes) {
     let shared = Arc::new(Shared::default());
-    let handle = RedisInterest {
+    let handle = BusInterest {
         shared: Arc::clone(&shared),
         wake: wake.clone(),
     };
     (handle, Wishes { shared, wake })
 }
 
-impl RedisInterest {
+impl BusInterest {
     /// Wants a channel, or the channels of a pattern. For callers that want each name once.
     pub fn subscribe(&self, subscription: Subscription) {
         self.subscribe_numbered(subscription, 0);
@@ -116,13 +126,25 @@ impl RedisInterest {
         });
     }
 
-    /// The changes that Redis has not answered.
+    /// The changes that the bus has not answered.
     pub fn unanswered(&self) -> UnansweredChanges {
         UnansweredChanges {
             waiting: self.shared.changes().line.len() as u64,
             queued: self.shared.queued.load(Relaxed),
             asked: self.shared.asked.load(Relaxed),
         }
+    }
+
+    /// Asks for the last value of a channel, or of each channel of a pattern, which has to be wanted.
+    /// The answer is quiet messages, or none, and then
+    /// [`BusEvent::RetainedEnd`](crate::feeds::BusEvent::RetainedEnd) with this number. For callers that ask again only after that. Of the sources, those of NATS have last values.
+    pub fn ask_retained(&self, subscription: Subscription, number: u64) {
+        let question = Question {
+            subscription,
+            number,
+        };
+        self.shared.questions().push_back(question);
+        self.wake.wake();
     }
 
     fn say(&self, wish: Wish) {
@@ -132,9 +154,9 @@ impl RedisInterest {
     }
 }
 
-impl fmt::Debug for RedisInterest {
+impl fmt::Debug for BusInterest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisInterest").finish_non_exhaustive()
+        f.debug_struct("BusInterest").finish_non_exhaustive()
     }
 }
 
@@ -150,8 +172,33 @@ impl Wishes {
         taken
     }
 
+    /// The oldest question for a last value.
+    #[cfg(feature = "nats")]
+    pub(super) fn next_question(&self) -> Option<Question> {
+        self.shared.questions().pop_front()
+    }
+
+    /// Puts what was said in the ledger while there is no connection: as many changes as wait at the
+    /// call, at least.
+    pub(super) fn take_into(&self, ledger: &mut Ledger) {
+        let mut left = self.waiting();
+        loop {
+            let taken = self.take();
+            for wish in &taken {
+                match wish.wanted {
+                    true => drop(ledger.want(&wish.subscription, wish.number)),
+                    false => ledger.unwant(&wish.subscription),
+                }
+            }
+            left = left.saturating_sub(taken.len());
+            if left == 0 || taken.is_empty() {
+                return;
+            }
+        }
+    }
+
     /// How many changes wait.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.shared.changes().line.len()
     }
 
@@ -165,6 +212,12 @@ impl Wishes {
 impl Shared {
     fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn questions(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,140 @@
+//! What the names of a bus look like, and which of them are patterns.
+
+use super::glob::{self, Glob, GlobError, Globs};
+use super::match_budget::{MatchBudget, OverBudget};
+use super::subject::{self, Subject, SubjectError, Subjects};
+
+/// How names and patterns are written and matched: as the bus does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameSyntax {
+    /// Redis: every text is a name; one with `*` or `?` is a glob.
+    #[default]
+    Redis,
+    /// NATS: tokens between dots; `*` and `>` are wildcards.
+    Nats,
+}
+
+/// Why a text is no name or pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// On Redis.
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    /// On NATS.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+}
+
+impl NameSyntax {
+    /// Whether the text stands for several names.
+    pub fn is_pattern(self, name: &str) -> bool {
+        match self {
+            Self::Redis => glob::is_pattern(name),
+            Self::Nats => subject::is_pattern(name),
+        }
+    }
+
+    /// Whether the bus takes the text for a name or a pattern.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, name: &str) -> Result<(), NameError> {
+        match self {
+            Self::Redis => Ok(()),
+            Self::Nats => Ok(subject::check(name)?),
+        }
+    }
+}
+
+/// Names and patterns that a message's name is compared with.
+#[derive(Clone, Debug)]
+pub struct NamePatterns(NameSet);
+
+impl NamePatterns {
+    /// The names and patterns of these texts.
+    ///
+    /// # Errors
+    /// The first text that is neither, and why.
+    pub fn new(syntax: NameSyntax, names: &[String]) -> Result<Self, (String, NameError)> {
+        Ok(Self(NameSet::new(syntax, names)?))
+    }
+
+    /// One of them is or matches the name.
+    pub fn matches(&self, name: &str) -> bool {
+        let matches = self.0.match_name(name, &mut MatchBudget::unlimited());
+        matches.unwrap_or(false)
+    }
+}
+
+/// Names and patterns of one bus that are asked about together.
+#[derive(Clone, Debug)]
+pub(super) enum NameSet {
+    Redis(Globs),
+    Nats(Subjects),
+}
+
+impl NameSet {
+    /// # Errors
+    /// The first text that is no name or pattern, and why.
+    pub(super) fn new(syntax: NameSyntax, names: &[String]) -> Result<Self, (String, NameError)> {
+        match syntax {
+            NameSyntax::Redis => {
+                let glob = |name: &String| match glob::is_pattern(name) {
+                    true => Glob::parse(name).map_err(|error| (name.clone(), error.into())),
+                    false => Ok(Glob::exact(name)),
+                };
+                let globs = names.iter().map(glob).collect::<Result<_, _>>()?;
+                Ok(Self::Redis(Globs::new(globs)))
+            }
+            NameSyntax::Nats => {
+                let subjects = Subjects::new(names);
+                let subjects = subjects.map_err(|(name, error)| (name, error.into()))?;
+                Ok(Self::Nats(subjects))
+            }
+        }
+    }
+
+    pub(super) fn match_everything(&self) -> bool {
+        match self {
+            Self::Redis(globs) => globs.match_everything(),
+            Self::Nats(subjects) => subjects.match_everything(),
+        }
+    }
+
+    /// One of them is or matches the name.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn match_name(
+        &self,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        match self {
+            Self::Redis(globs) => globs.match_name(name, budget),
+            Self::Nats(subjects) => subjects.match_name(name, budget),
+        }
+    }
+
+    /// Every name that the pattern matches is matched by one of them. A text that is no pattern is
+    /// not.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn contain(
+        &self,
+        pattern: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        match self {
+            Self::Redis(globs) => match Glob::parse(pattern) {
+                Ok(asked) => globs.contain(&asked, budget),
+                Err(_) => Ok(false),
+            },
+            Self::Nats(subjects) => match Subject::parse(pattern) {
+                Ok(asked) => subjects.contain(&asked, budget),
+                Err(_) => Ok(false),
+            },
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether a client may hold a name.
+
+use super::ChannelsGateway;
+use super::client::Client;
+use super::names::Full;
+use crate::auth::{MatchBudget, OverBudget};
+
+/// What becomes of an entry of a request.
+pub(super) enum Verdict {
+    Granted,
+    /// An error for this entry; the next entries are still checked.
+    Refused(String),
+    /// The same, and the role may not hold the name.
+    Denied(String),
+    /// Not this one, nor any that follows.
+    Full(String),
+}
+
+impl ChannelsGateway {
+    /// Limits, the syntax of the bus and the role, in the contract's order.
+    pub(super) fn judge(
+        &mut self,
+        held: usize,
+        client: &Client,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Verdict {
+        let settings = &mut self.settings;
+        if held >= settings.channels_max {
+            let max = settings.channels_max;
+            return Verdict::Full(format!("Max channels exceeded ({max})"));
+        }
+        if name.len() > settings.name_bytes_max {
+            let max = settings.name_bytes_max;
+            return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
+        }
+        let syntax = settings.acl.syntax();
+        if syntax.check(name).is_err() {
+            return Verdict::Refused(format!("Invalid subject: {name}"));
+        }
+        if syntax.is_pattern(name) && client.patterns >= settings.patterns_max {
+            let max = settings.patterns_max;
+            return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
+        }
+        let denied = || format!("Access denied to channel: {name}");
+        match settings.acl.grants(&client.role, name, budget) {
+            Ok(true) => self.room(name),
+            Ok(false) => Verdict::Denied(denied()),
+            Err(OverBudget) => Verdict::Refused(denied()),
+        }
+    }
+
+    /// Grants the name if the limits over all clients leave room for it.
+    fn room(&self, name: &str) -> Verdict {
+        let Some((limit, max)) = self.names.full(name) else {
+            return Verdict::Granted;
+        };
+        self.stats.count_limited(limit);
+        let of = match limit {
+            Full::Names => "channels",
+            Full::Patterns => "wildcard subscriptions",
+            Full::NameBytes => "channel name bytes",
+        };
+        Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
+    }
+}

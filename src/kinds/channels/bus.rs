@@ -1,0 +1,145 @@
+//! The bus of the channels gateway: Redis or NATS, as the settings say.
+
+#![cfg_attr(
+    not(all(feature = "nats", feature = "redis")),
+    allow(dead_code, reason = "some of it is for one of the buses only")
+)]
+
+use std::sync::Arc;
+
+use super::rows::syntax;
+use crate::auth::{Acl, NameSyntax};
+use crate::run::{Question, RunError};
+use crate::settings::{Checked, NatsAccess, RedisSettings};
+use crate::sources::{BusInterest, Source};
+use crate::telemetry::BusStatus;
+
+/// Which bus it is, and where.
+pub(super) struct ChannelsBus {
+    place: Place,
+    payload_bytes_max: usize,
+    retained_subjects_max: usize,
+}
+
+enum Place {
+    Redis(RedisSettings),
+    Nats(NatsAccess),
+}
+
+/// A source that is not running, and the way to tell it what clients want.
+pub(super) struct OpenBus {
+    pub(super) source: Box<dyn Source>,
+    pub(super) interest: BusInterest,
+    /// Where the bus is, without secrets.
+    pub(super) shown: String,
+    /// What `--check --connect` asks the bus.
+    pub(super) question: Question,
+}
+
+impl ChannelsBus {
+    pub(super) fn of(checked: &Checked) -> Self {
+        let urls = checked.url("bus");
+        // Both are read whichever bus it is: every setting has to be.
+        let mut redis = checked.redis();
+        let nats = checked.nats_at(urls.clone());
+        redis.url = Some(urls)
+            .filter(|urls| !urls.expose().is_empty())
+            .or(redis.url);
+        let place = match syntax(checked) {
+            NameSyntax::Nats => Place::Nats(nats),
+            NameSyntax::Redis => Place::Redis(redis),
+        };
+        Self {
+            place,
+            payload_bytes_max: checked.number("bus-message-bytes-max"),
+            retained_subjects_max: checked.number("retained-subjects-max"),
+        }
+    }
+
+    /// `redis` or `nats`.
+    pub(super) fn name(&self) -> &'static str {
+        match self.place {
+            Place::Redis(_) => "redis",
+            Place::Nats(_) => "nats",
+        }
+    }
+
+    /// Makes the source.
+    ///
+    /// # Errors
+    /// The settings are no good, this program has no such bus, or the system has no descriptor
+    /// left.
+    pub(super) fn open(&self, status: &Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
+        match &self.place {
+            Place::Redis(settings) => self.redis(settings.clone(), Arc::clone(status), acl),
+            Place::Nats(access) => self.nats(access, Arc::clone(status), acl),
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(
+        &self,
+        settings: RedisSettings,
+        status: Arc<BusStatus>,
+        acl: &Acl,
+    ) -> Result<OpenBus, RunError> {
+        use crate::kinds::redis::{question, settings_of, shown_address, source_error, wishes};
+        use crate::sources::redis::RedisSource;
+
+        let settings = settings_of(settings, self.payload_bytes_max)?;
+        let shown = format!("Redis:     {}", shown_address(&settings));
+        let question = question(&settings, wishes(acl));
+        let (source, interest) = RedisSource::new(settings, status).map_err(source_error)?;
+        Ok(OpenBus {
+            source: Box::new(source),
+            interest,
+            shown,
+            question,
+        })
+    }
+
+    #[cfg(feature = "nats")]
+    fn nats(
+        &self,
+        access: &NatsAccess,
+        status: Arc<BusStatus>,
+        acl: &Acl,
+    ) -> Result<OpenBus, RunError> {
+        use crate::kinds::nats::source_settings;
+        use crate::sources::nats::{self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource};
+
+        let settings = NatsSubjectsSettings {
+            nats: source_settings(access),
+            payload_bytes_max: self.payload_bytes_max,
+            retained_subjects_max: self.retained_subjects_max,
+        };
+        let checked_files = settings.nats.check_files("nats");
+        checked_files.map_err(RunError::Settings)?;
+        let needs = NatsNeeds {
+            wishes: acl.all_names().into_iter().map(str::to_owned).collect(),
+            ..NatsNeeds::default()
+        };
+        let for_question = settings.nats.clone();
+        let question = Question::new(format!("NATS at {}", access.url), move || {
+            nats::ask_plain(&for_question, &needs)
+        });
+        let (source, interest) = NatsSubjectsSource::new(settings, status)
+            .map_err(|error| RunError::Settings(error.to_string()))?;
+        Ok(OpenBus {
+            source: Box::new(source),
+            interest,
+            shown: format!("NATS:      {}", access.url),
+            question,
+        })
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn redis(&self, _: RedisSettings, _: Arc<BusStatus>, _: &Acl) -> Result<OpenBus, RunError> {
+        Err(RunError::NotBuilt("Redis"))
+    }
+
+    #[cfg(not(feature = "nats"))]
+    fn nats(&self, _: &NatsAccess, _: Arc<BusStatus>, _: &Acl) -> Result<OpenBus, RunError> {
+        Err(RunError::NotBuilt("NATS"))
+    }
+}

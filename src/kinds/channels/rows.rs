@@ -1,0 +1,257 @@
+//! The settings of `weirgate channels`: its bus, and what a client may hold and say.
+
+use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
+use crate::kinds::bus_url;
+use crate::settings::{
+    Change, Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows,
+};
+use crate::telemetry::names;
+
+/// Names and patterns with space between them.
+static NAMES: Form = Form {
+    placeholder: "NAME",
+    allowed: NAMES_ALLOWED,
+    repeats: true,
+    is_url: false,
+    read: |text| Ok(words(text).join(" ")),
+};
+
+const NAMES_ALLOWED: &str = "names and patterns of the bus";
+
+fn words(text: &str) -> Vec<String> {
+    let separators = |c: char| c.is_whitespace() || c == ',';
+    let words = text.split(separators).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
+/// The names and patterns of `--conflate`.
+pub(super) fn conflated(checked: &Checked) -> Vec<String> {
+    words(&checked.text("conflate"))
+}
+
+const HEADING: Heading = Heading("Channels");
+
+/// What is beyond a limit over all clients, and the test of these limits.
+const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; names that \
+    somebody holds are granted";
+const ALL_TEST: &str =
+    "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded";
+
+pub(super) const OWN: &[Setting] = &[
+    Setting::new(
+        HEADING,
+        "bus",
+        Kind::OptionalUrls(bus_url::SCHEMES),
+        "",
+        "Redis or NATS whose messages are relayed; empty: Redis at --redis-url",
+    )
+    .more(
+        "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
+         tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
+    ),
+    Setting::new(
+        HEADING,
+        "retained",
+        Kind::Switch,
+        "false",
+        "Send the last value of each name behind `subscribed`; NATS with JetStream only",
+    )
+    .more(
+        "The value is the last message of the stream that holds the subject; a pattern has one for each \
+         subject. Subjects in no stream have none.",
+    ),
+    Setting::count(
+        HEADING,
+        "retained-subjects-max",
+        (1, 10_000),
+        "1000",
+        "Last values that are sent for one pattern",
+    )
+    .more("With --retained. They have at most 512 KiB together.")
+    .limit(
+        "the further values are not sent; a log line",
+        Shows::Metric(names::BUS_RETAINED_LIMITED),
+        "tests/blackbox/test_channels_nats.py::test_last_values_of_a_pattern",
+    ),
+    Setting::new(
+        HEADING,
+        "conflate",
+        Kind::Form(&NAMES),
+        "",
+        "Names of which slow clients get the newest message only; may be repeated",
+    )
+    .more(
+        "A name or a pattern of the bus; several with commas or spaces between them. Skipped messages are gaps in seq.",
+    ),
+    Setting::count(
+        HEADING,
+        "channels-max",
+        (0, 100_000),
+        "50",
+        "Names that a client may hold, including patterns; 0 allows none",
+    )
+    .original_env(&["MAX_CHANNELS_PER_CLIENT"])
+    .limit(
+        "an error in the response, and no further entry is checked",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
+    ),
+    Setting::bytes(
+        HEADING,
+        "channel-name-bytes-max",
+        (1, 65_536),
+        "512",
+        "Bytes of a name or pattern that a client subscribes to",
+    )
+    .limit(
+        "an error in the response, and the next entry is checked",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::a_name_that_is_too_long_is_refused_without_a_copy",
+    ),
+    Setting::count(
+        HEADING,
+        "wildcards-max",
+        (0, 100_000),
+        "5",
+        "Patterns (names with wildcards) that a client may hold; 0 allows none",
+    )
+    .original_env(&["MAX_WILDCARD_SUBSCRIPTIONS"])
+    .limit(
+        "an error in the response, and the next entry is checked",
+        Shows::Elsewhere("`errors` of `subscribed`"),
+        "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
+    ),
+    Setting::count(
+        HEADING,
+        "all-channels-max",
+        (1, 10_000_000),
+        "100000",
+        "Different names that all clients together may hold, including patterns",
+    )
+    .more("A name held by several clients counts once.")
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
+    Setting::bytes(
+        HEADING,
+        "all-channel-name-bytes-max",
+        (1_024, 1_073_741_824),
+        "16777216",
+        "Bytes of the different names and patterns that all clients together hold",
+    )
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
+    Setting::count(
+        HEADING,
+        "all-wildcards-max",
+        (0, 1_000_000),
+        "1000",
+        "Different patterns that all clients together may hold",
+    )
+    .more(
+        "Redis compares every publication with each pattern: 1,000 patterns cost 0.05 to 0.6 ms \
+        per publication.",
+    )
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
+    Setting::count(
+        HEADING,
+        "messages-per-second-max",
+        (1, 1_000_000),
+        "1000",
+        "Messages per second from a client",
+    )
+    .more(
+        "If set, a client also gets at most this number of data messages per second; further \
+        data messages are shed.",
+    )
+    .original_env(&["MAX_MESSAGES_PER_SECOND"])
+    .limit(
+        "the message is dropped, and the client gets an error once a second",
+        Shows::Metric(names::REQUESTS_LIMITED),
+        "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
+    ),
+    Setting::new(
+        HEADING,
+        "default-role",
+        Kind::Text,
+        "user",
+        "Role of clients without a role in the token, or without --require-auth",
+    )
+    .original_env(&["DEFAULT_ROLE"]),
+    Setting::new(
+        HEADING,
+        "acl",
+        Kind::Text,
+        "",
+        "JSON file with the names and patterns of each role; replaces the built-in table",
+    )
+    .more(
+        "--print-acl prints the table in force, in the same form. SIGHUP reads the file again; a \
+        broken file leaves the table unchanged.",
+    ),
+];
+
+/// As the contract has them.
+pub(super) const CHANGES: &[Change] = &[
+    ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
+    ("port", |row| {
+        let row = row.original_env(&["REDIS_WS_GATEWAY_PORT"]);
+        row.default("8889").more("")
+    }),
+    ("message-bytes-max", |row| row.default("2097152")),
+];
+
+/// What the settings of the bus have to fit together in.
+pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
+    let urls = checked.url("bus");
+    let mut wrong = Vec::new();
+    let mut refuse = |flag, value: &str, allowed| {
+        wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
+    };
+    if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
+        refuse("retained", "true", "false, unless --bus names NATS");
+    }
+    if let Err((name, _)) = NamePatterns::new(syntax(checked), &conflated(checked)) {
+        refuse("conflate", &name, NAMES_ALLOWED);
+    }
+    if urls.expose().is_empty() {
+        return wrong;
+    }
+    if bus_url::is_wrong(&urls) {
+        refuse("bus", urls.expose(), bus_url::ALLOWED);
+    }
+    let name_bytes_max: usize = checked.number("channel-name-bytes-max");
+    if bus_url::is_redis(&urls) {
+        let is_set = |flag| checked.is_set(flag);
+        if is_set("redis-url") || is_set("redis-sentinels") {
+            let allowed = "no URL of Redis, beside --redis-url and --redis-sentinels";
+            refuse("bus", urls.expose(), allowed);
+        }
+    } else if name_bytes_max > SUBJECT_BYTES_MAX {
+        let allowed = "at most 3072, for NATS";
+        refuse(
+            "channel-name-bytes-max",
+            &name_bytes_max.to_string(),
+            allowed,
+        );
+    }
+    wrong
+}
+
+/// How names are written on the bus.
+pub(super) fn syntax(checked: &Checked) -> NameSyntax {
+    let urls = checked.url("bus");
+    match urls.expose().is_empty() || bus_url::is_redis(&urls) {
+        true => NameSyntax::Redis,
+        false => NameSyntax::Nats,
+    }
+}

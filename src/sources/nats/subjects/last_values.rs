@@ -1,0 +1,240 @@
+//! The last values of the subjects that a pattern matches: from each stream that holds such subjects,
+//! through a consumer with the last message of each subject. Pure.
+//!
+//! The consumer asks for acknowledgements and gets none, so the server delivers so many messages and no
+//! more. It is deleted at the end; should that fail, the server deletes it after some seconds without a
+//! listener.
+
+use std::collections::VecDeque;
+
+use sonic_rs::JsonValueTrait;
+
+use super::super::position::AckSubject;
+use super::protocol::Delivery;
+use crate::auth::Subject;
+
+/// Payload bytes of the last values of one pattern: half of what may wait for a client by default, so
+/// that a client which reads is not dropped for them.
+const BYTES_MAX: usize = 512 * 1024;
+/// Streams that are asked for one pattern.
+const STREAMS_MAX: usize = 16;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// One pattern that is asked for.
+#[derive(Debug)]
+pub(super) struct LastValues {
+    /// Streams with the part of the pattern that each holds, which were not asked.
+    targets: VecDeque<(String, String)>,
+    /// The stream of the consumer, and its name once the server has told it.
+    stream: String,
+    consumer: Option<String>,
+    values_left: usize,
+    bytes_left: usize,
+    /// There are more values than were sent.
+    pub(super) is_cut: bool,
+}
+
+/// What follows from what the server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More comes.
+    Wait,
+    /// This stream has no more.
+    Stream,
+}
+
+impl LastValues {
+    /// Of the streams in the answer, those that hold a part of the pattern.
+    pub(super) fn new(pattern: &str, streams: &[u8], values_max: usize) -> Self {
+        let mut targets = targets(pattern, streams);
+        let is_cut = targets.len() > STREAMS_MAX;
+        targets.truncate(STREAMS_MAX);
+        Self {
+            targets,
+            stream: String::new(),
+            consumer: None,
+            values_left: values_max,
+            bytes_left: BYTES_MAX,
+            is_cut,
+        }
+    }
+
+    /// The request for a consumer of the next stream: subject and body. `None`: there is none, or no
+    /// room for values.
+    pub(super) fn next_consumer(&mut self, deliver_subject: &str) -> Option<(String, String)> {
+        let has_room = self.values_left > 0 && self.bytes_left > 0;
+        if !has_room {
+            self.is_cut |= !self.targets.is_empty();
+            return None;
+        }
+        let (stream, filter) = self.targets.pop_front()?;
+        let body = sonic_rs::json!({
+            "stream_name": stream.as_str(),
+            "config": {
+                "deliver_subject": deliver_subject,
+                "deliver_policy": "last_per_subject",
+                "filter_subject": filter.as_str(),
+                "ack_policy": "explicit",
+                "ack_wait": 30 * SECOND_NS,
+                "max_ack_pending": self.values_left,
+                "max_deliver": 1,
+                "replay_policy": "instant",
+                "mem_storage": true,
+                "num_replicas": 1,
+                "inactive_threshold": 5 * SECOND_NS,
+            },
+        });
+        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
+        (self.stream, self.consumer) = (stream, None);
+        Some((subject, body.to_string()))
+    }
+
+    /// The answer to the request for a consumer.
+    pub(super) fn created(&mut self, answer: &[u8]) -> Next {
+        let text = |field: &str| {
+            let value = sonic_rs::get(answer, [field]).ok()?;
+            value.as_str().map(str::to_owned)
+        };
+        let Some(name) = text("name") else {
+            // It was refused, or there is no stream any more.
+            return Next::Stream;
+        };
+        self.consumer = Some(name);
+        let number = |value: sonic_rs::LazyValue<'_>| value.as_u64();
+        let pending = sonic_rs::get(answer, ["num_pending"]).ok().and_then(number);
+        let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
+        let total = pending.unwrap_or(0) + delivered.ok().and_then(number).unwrap_or(0);
+        self.is_cut |= total > self.values_left as u64;
+        match total {
+            0 => Next::Stream,
+            _ => Next::Wait,
+        }
+    }
+
+    /// A value has come. Returns whether it is within the limits.
+    pub(super) fn delivered(&mut self, delivery: &Delivery) -> (bool, Next) {
+        let bytes = delivery.payload.len();
+        if self.values_left == 0 || bytes > self.bytes_left {
+            (self.is_cut, self.bytes_left) = (true, 0);
+            return (false, Next::Stream);
+        }
+        self.values_left -= 1;
+        self.bytes_left -= bytes;
+        let pending = delivery.reply.as_deref().and_then(AckSubject::pending);
+        match pending {
+            Some(1..) if self.values_left > 0 => (true, Next::Wait),
+            pending => {
+                self.is_cut |= pending.is_some_and(|pending| pending > 0);
+                (true, Next::Stream)
+            }
+        }
+    }
+
+    /// Where a request to delete the consumer goes.
+    pub(super) fn delete(&mut self) -> Option<String> {
+        let (stream, consumer) = (&self.stream, self.consumer.take()?);
+        Some(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"))
+    }
+}
+
+/// Streams and filters: a consumer's filter has to lie within one subject of its stream.
+fn targets(pattern: &str, answer: &[u8]) -> VecDeque<(String, String)> {
+    let mut targets = VecDeque::new();
+    let (Ok(pattern), Ok(streams)) = (Subject::parse(pattern), sonic_rs::get(answer, ["streams"]))
+    else {
+        return targets;
+    };
+    for stream in streams.into_array_iter().into_iter().flatten().flatten() {
+        let Some(config) = stream.get("config") else {
+            continue;
+        };
+        let name = config
+            .get("name")
+            .and_then(|n| n.as_str().map(str::to_owned));
+        let subjects = config.get("subjects");
+        let subjects = subjects.and_then(|all| sonic_rs::from_str(all.as_raw_str()).ok());
+        let subjects: Vec<String> = subjects.unwrap_or_default();
+        for subject in subjects {
+            let held = Subject::parse(&subject).ok();
+            if let Some(both) = held.and_then(|held| pattern.intersection(&held))
+                && let Some(name) = name.clone()
+            {
+                targets.push_back((name, both.to_string()));
+            }
+        }
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAMS: &[u8] = br#"{"total":3,"streams":[
+        {"config":{"name":"A","subjects":["a.*","x.>","q"]}},
+        {"config":{"name":"M"}},
+        {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
+
+    fn value(payload: usize, pending: u64) -> Delivery {
+        Delivery {
+            reply: Some(format!("$JS.ACK.A.c.1.9.1.123.{pending}")),
+            payload: vec![b'x'; payload],
+            ..Delivery::default()
+        }
+    }
+
+    #[test]
+    fn each_stream_is_asked_for_its_part() {
+        let of = |pattern| Vec::from(targets(pattern, STREAMS));
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
+        assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
+        assert_eq!(of(">").len(), 4);
+        assert_eq!(of("b.*"), []);
+        assert_eq!(Vec::from(targets("a.>", b"{}")), []);
+    }
+
+    #[test]
+    fn values_are_bounded_in_number_and_bytes() {
+        let mut values = LastValues::new("a.>", STREAMS, 3);
+        let (subject, body) = values.next_consumer("in").expect("a stream");
+        assert_eq!(subject, "$JS.API.CONSUMER.CREATE.A");
+        assert!(
+            body.contains(r#""filter_subject":"a.*""#) && body.contains(r#""max_ack_pending":3"#)
+        );
+        assert_eq!(
+            values.created(br#"{"name":"c","num_pending":2}"#),
+            Next::Wait
+        );
+        assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
+        assert_eq!(values.delivered(&value(1, 0)), (true, Next::Stream));
+        assert_eq!(
+            values.delete().as_deref(),
+            Some("$JS.API.CONSUMER.DELETE.A.c")
+        );
+        assert!(!values.is_cut);
+        assert!(values.next_consumer("in").is_some());
+        assert_eq!(
+            values.created(br#"{"name":"d","num_pending":5}"#),
+            Next::Wait
+        );
+        assert!(values.is_cut);
+        assert_eq!(values.delivered(&value(1, 4)), (true, Next::Stream));
+        assert!(values.next_consumer("in").is_none());
+        let mut large = LastValues::new("a.*", STREAMS, 100);
+        assert!(large.next_consumer("in").is_some());
+        assert_eq!(
+            large.delivered(&value(BYTES_MAX - 1, 5)),
+            (true, Next::Wait)
+        );
+        assert_eq!(large.delivered(&value(2, 4)), (false, Next::Stream));
+        assert!(large.is_cut && large.next_consumer("in").is_none());
+        let mut none = LastValues::new("a.*", STREAMS, 100);
+        assert!(none.next_consumer("in").is_some());
+        assert_eq!(
+            none.created(br#"{"name":"c","num_pending":0}"#),
+            Next::Stream
+        );
+        assert_eq!(none.created(br#"{"error":{"code":400}}"#), Next::Stream);
+    }
+}

@@ -1,0 +1,334 @@
+//! The client protocol of NATS: writing commands, and reading what the server sends piece by piece.
+//! Pure.
+//!
+//! The reader holds what has arrived, never what was announced, and of a payload that is longer than
+//! the limit only its beginning; the rest is read and thrown away.
+
+use std::mem;
+
+/// The longest line: the server's first one, which lists the servers of a cluster.
+const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of the headers of a message that are kept: its status is in the first line.
+const HEADER_BYTES_KEPT: usize = 64;
+
+/// Writes `SUB`.
+pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, sid: u64) {
+    out.extend_from_slice(format!("SUB {subject} {sid}\r\n").as_bytes());
+}
+
+/// Writes `UNSUB`.
+pub(super) fn unsubscribe(out: &mut Vec<u8>, sid: u64) {
+    out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+}
+
+/// Writes `PUB`, with a subject for the answer.
+pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
+    out.extend_from_slice(format!("PUB {subject} {reply} {}\r\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes `PING`.
+pub(super) fn ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PING\r\n");
+}
+
+/// Writes `PONG`.
+pub(super) fn pong(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PONG\r\n");
+}
+
+/// What the server sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// A message of a subscription.
+    Message(Delivery),
+    Ping,
+    Pong,
+    /// The server's words, without quotes.
+    Error(String),
+    /// What the server says of itself, in JSON; or an acknowledgement.
+    Other,
+}
+
+/// A message of a subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) subject: String,
+    /// The number that the subscription was given.
+    pub(super) sid: u64,
+    pub(super) reply: Option<String>,
+    /// Of a message from the server itself, such as 503: nobody answers.
+    pub(super) status: Option<u16>,
+    /// Without headers. Of one that is over the limit: one byte more than the limit.
+    pub(super) payload: Vec<u8>,
+}
+
+/// These bytes are not the protocol, or are more of it than is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what it sends is not the NATS protocol ({0})")]
+pub(super) struct Malformed(&'static str);
+
+/// Reads what the server sends from pieces of any size.
+#[derive(Debug)]
+pub(super) struct Reader {
+    payload_bytes_max: usize,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    body: Option<Body>,
+}
+
+/// A message that is arriving.
+#[derive(Debug)]
+struct Body {
+    delivery: Delivery,
+    headers: Vec<u8>,
+    headers_left: usize,
+    payload_left: usize,
+    /// Of the line end behind it.
+    end_left: usize,
+}
+
+impl Reader {
+    /// A reader before the first byte of a connection.
+    pub(super) fn new(payload_bytes_max: usize) -> Self {
+        Self {
+            payload_bytes_max,
+            line: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// Takes from `input` up to the end of the next whole operation. `None`: all of it was taken,
+    /// and more is needed.
+    ///
+    /// # Errors
+    /// The bytes are not the protocol. The reader is of no use afterwards.
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Op>, Malformed> {
+        loop {
+            if let Some(body) = &mut self.body {
+                if !body.take(input, self.payload_bytes_max)? {
+                    return Ok(None);
+                }
+                let whole = self.body.take().map(Body::into_delivery);
+                return Ok(whole.map(Op::Message));
+            }
+            if !self.take_line(input)? {
+                return Ok(None);
+            }
+            let line = mem::take(&mut self.line);
+            let op = self.begin(&line);
+            // Most lines are short: the room is used again.
+            self.line = line;
+            self.line.clear();
+            self.line.shrink_to(4 * 1024);
+            if let Some(op) = op? {
+                return Ok(Some(op));
+            }
+        }
+    }
+
+    /// Whether `line` is a whole line now.
+    fn take_line(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
+        let end = input.iter().position(|&byte| byte == b'\n');
+        let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
+        *input = rest;
+        if self.line.len() + piece.len() > LINE_BYTES_MAX {
+            return Err(Malformed("a line without an end"));
+        }
+        self.line.extend_from_slice(piece);
+        Ok(end.is_some())
+    }
+
+    /// An operation that is one line, or the beginning of a message.
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, Malformed> {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end_matches(['\r', '\n']);
+        let (verb, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        let op = match verb {
+            "MSG" | "HMSG" => {
+                self.body = Some(message(rest, verb == "HMSG")?);
+                return Ok(None);
+            }
+            "PING" => Op::Ping,
+            "PONG" => Op::Pong,
+            "-ERR" => Op::Error(rest.trim().trim_matches('\'').to_owned()),
+            "INFO" | "+OK" => Op::Other,
+            _ => return Err(Malformed("a verb that is not known")),
+        };
+        Ok(Some(op))
+    }
+}
+
+/// The line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
+fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
+    let wrong = Malformed("the first line of a message");
+    let mut fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let mut number = || -> Result<usize, Malformed> {
+        let field = fields.pop().ok_or(wrong)?;
+        field.parse().map_err(|_| wrong)
+    };
+    let total = number()?;
+    let headers_left = if has_headers { number()? } else { 0 };
+    let payload_left = total.checked_sub(headers_left).ok_or(wrong)?;
+    let (subject, sid, reply) = match fields[..] {
+        [subject, sid] => (subject, sid, None),
+        [subject, sid, reply] => (subject, sid, Some(reply.to_owned())),
+        _ => return Err(wrong),
+    };
+    Ok(Body {
+        delivery: Delivery {
+            subject: subject.to_owned(),
+            sid: sid.parse().map_err(|_| wrong)?,
+            reply,
+            ..Delivery::default()
+        },
+        headers: Vec::new(),
+        headers_left,
+        payload_left,
+        end_left: 2,
+    })
+}
+
+impl Body {
+    /// Whether the message is whole now.
+    fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, Malformed> {
+        let headers = split(input, &mut self.headers_left);
+        keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
+        if self.headers_left > 0 {
+            return Ok(false);
+        }
+        let payload = split(input, &mut self.payload_left);
+        keep(&mut self.delivery.payload, payload, payload_bytes_max + 1);
+        if self.payload_left > 0 {
+            return Ok(false);
+        }
+        let end = split(input, &mut self.end_left);
+        if !b"\r\n".ends_with(end) && !b"\r\n".starts_with(end) {
+            return Err(Malformed("a message that is longer than it says"));
+        }
+        Ok(self.end_left == 0)
+    }
+
+    fn into_delivery(self) -> Delivery {
+        let line = String::from_utf8_lossy(&self.headers);
+        let status = line.lines().next().and_then(|line| {
+            let rest = line.strip_prefix("NATS/1.0 ")?;
+            rest.split_ascii_whitespace().next()?.parse().ok()
+        });
+        Delivery {
+            status,
+            ..self.delivery
+        }
+    }
+}
+
+/// The part of `input` that is still missing.
+fn split<'a>(input: &mut &'a [u8], left: &mut usize) -> &'a [u8] {
+    let (piece, rest) = input.split_at(input.len().min(*left));
+    *input = rest;
+    *left -= piece.len();
+    piece
+}
+
+fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
+    let room = bytes_max.saturating_sub(kept.len());
+    kept.extend_from_slice(&piece[..piece.len().min(room)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: &[u8] = b"INFO {\"server_id\":\"X\"}\r\nPING\r\n+OK\r\nMSG a.b 7 5\r\nhe\r\no\r\n\
+        MSG a 8 _INBOX.x 0\r\n\r\nHMSG a.b 9 r 30 33\r\nNATS/1.0 503 No Responders\r\n\r\nabc\r\n\
+        -ERR 'Permissions Violation for Subscription to \"x\"'\r\nPONG\r\n";
+
+    fn delivery(subject: &str, sid: u64, reply: Option<&str>, payload: &[u8]) -> Delivery {
+        Delivery {
+            subject: subject.to_owned(),
+            sid,
+            reply: reply.map(str::to_owned),
+            status: None,
+            payload: payload.to_vec(),
+        }
+    }
+
+    fn expected() -> Vec<Op> {
+        let unanswered = Delivery {
+            status: Some(503),
+            ..delivery("a.b", 9, Some("r"), b"abc")
+        };
+        vec![
+            Op::Other,
+            Op::Ping,
+            Op::Other,
+            Op::Message(delivery("a.b", 7, None, b"he\r\no")),
+            Op::Message(delivery("a", 8, Some("_INBOX.x"), b"")),
+            Op::Message(unanswered),
+            Op::Error("Permissions Violation for Subscription to \"x\"".to_owned()),
+            Op::Pong,
+        ]
+    }
+
+    fn read(reader: &mut Reader, mut bytes: &[u8]) -> Result<Vec<Op>, Malformed> {
+        let mut ops = Vec::new();
+        while let Some(op) = reader.next(&mut bytes)? {
+            ops.push(op);
+        }
+        assert!(bytes.is_empty());
+        Ok(ops)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_are_read_the_same(cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
+            let mut cuts = cuts;
+            cuts.extend([0, ALL.len()]);
+            cuts.sort_unstable();
+            let mut reader = Reader::new(100);
+            let mut ops = Vec::new();
+            for piece in cuts.windows(2) {
+                ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
+            }
+            prop_assert_eq!(ops, expected());
+        }
+
+        #[test]
+        fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&mut Reader::new(10), &bytes);
+        }
+    }
+
+    #[test]
+    fn of_a_payload_over_the_limit_the_beginning_is_kept() {
+        let mut reader = Reader::new(3);
+        let ops = read(
+            &mut reader,
+            b"MSG a 1 9\r\nabcdefghi\r\nMSG a 1 3\r\nxyz\r\n",
+        );
+        let want = [b"abcd".as_slice(), b"xyz"].map(|p| Op::Message(delivery("a", 1, None, p)));
+        assert_eq!(ops.expect("good bytes"), want);
+    }
+
+    #[test]
+    fn what_is_not_the_protocol() {
+        for bad in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "MSG a 1\r\n",
+            "MSG a 1 x\r\n",
+            "MSG a x 1\r\n",
+            "MSG a 1 2 3 4\r\n",
+            "HMSG a 1 9 3\r\n",
+            "MSG a 1 99999999999999999999999\r\n",
+            "MSG a 1 1\r\nabc\r\n",
+            "\r\n",
+        ] {
+            assert!(read(&mut Reader::new(10), bad.as_bytes()).is_err(), "{bad}");
+        }
+        let endless = vec![b'x'; LINE_BYTES_MAX + 1];
+        assert!(read(&mut Reader::new(10), &endless).is_err());
+    }
+}

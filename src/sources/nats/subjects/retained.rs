@@ -1,0 +1,424 @@
+//! Last values: questions to JetStream over the connection of the messages, so that an answer has its
+//! place among the messages. Pure: the session writes and reads.
+//!
+//! For an exact subject there are two requests: which stream holds the subject, and its last message.
+//! For a pattern see [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values
+//! that have come until then.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sonic_rs::JsonValueTrait;
+
+use super::last_values::{LastValues, Next};
+use super::protocol::{self, Delivery};
+use crate::feeds::Subscription;
+use crate::sources::interest::Question;
+
+/// Questions on their way at once; the others wait.
+const ASKED_MAX: usize = 64;
+/// How long the answers to a question may take together: longer than a silent server is waited for, so
+/// that a question on a dead link is asked again on the next one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The numbers of its own subscriptions begin here: those of wishes are smaller.
+const FIRST_SID: u64 = 1 << 62;
+
+/// The questions of one connection.
+#[derive(Debug)]
+pub(super) struct Retained {
+    /// Answers come to this subject with the number of the question behind it.
+    inbox: String,
+    /// Values of one pattern.
+    values_max: usize,
+    asked: HashMap<u64, Asked>,
+    /// In the order of their ends.
+    line: VecDeque<u64>,
+    last: u64,
+    told: Vec<Told>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    question: Question,
+    step: Step,
+    due: Instant,
+}
+
+/// The answer that is missing.
+#[derive(Debug)]
+enum Step {
+    /// Which streams hold the subjects.
+    Streams,
+    /// The last message.
+    Message,
+    /// The values of a pattern.
+    Values(LastValues),
+}
+
+/// What has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Value {
+        /// What was asked for.
+        of: Subscription,
+        subject: Arc<str>,
+        payload: Vec<u8>,
+    },
+    /// The question is answered.
+    End {
+        question: Question,
+        /// There are more values than were sent.
+        is_cut: bool,
+    },
+}
+
+impl Retained {
+    /// Of a pattern, so many values are sent.
+    pub(super) fn new(values_max: usize) -> Self {
+        // Nobody else can guess it: the keys of the hasher are random.
+        let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
+        Self {
+            inbox: format!("_INBOX.{one:016x}{other:016x}"),
+            values_max,
+            asked: HashMap::new(),
+            line: VecDeque::new(),
+            last: 0,
+            told: Vec::new(),
+        }
+    }
+
+    /// Another question may be asked.
+    pub(super) fn has_room(&self) -> bool {
+        self.asked.len() < ASKED_MAX
+    }
+
+    /// The subscription of this number belongs to a question.
+    pub(super) fn is_of(sid: u64) -> bool {
+        sid >= FIRST_SID
+    }
+
+    /// What has come since the last call.
+    pub(super) fn take_told(&mut self) -> Vec<Told> {
+        mem::take(&mut self.told)
+    }
+
+    /// Asks which streams hold the subjects.
+    pub(super) fn ask(&mut self, question: Question, now: Instant, out: &mut Vec<u8>) {
+        if self.last == 0 {
+            protocol::subscribe(out, &format!("{}.*", self.inbox), FIRST_SID);
+        }
+        self.last += 1;
+        let verb = match question.subscription.is_pattern {
+            true => "LIST",
+            false => "NAMES",
+        };
+        let body = sonic_rs::json!({ "subject": &*question.subscription.name }).to_string();
+        let subject = format!("$JS.API.STREAM.{verb}");
+        protocol::publish(out, &subject, &self.reply(self.last), body.as_bytes());
+        let asked = Asked {
+            question,
+            step: Step::Streams,
+            due: now + ANSWER_TIMEOUT,
+        };
+        self.asked.insert(self.last, asked);
+        self.line.push_back(self.last);
+    }
+
+    /// A message of its subscriptions has come.
+    pub(super) fn take(&mut self, delivery: Delivery, out: &mut Vec<u8>) {
+        if delivery.sid == FIRST_SID {
+            let number = delivery.subject.rsplit_once('.');
+            if let Some(number) = number.and_then(|(_, number)| number.parse().ok()) {
+                self.answered(number, &delivery, out);
+            }
+        } else {
+            self.delivered(delivery.sid - FIRST_SID, delivery, out);
+        }
+    }
+
+    /// Ends the questions whose time is over.
+    pub(super) fn end_late(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while let Some(number) = self.line.front().copied() {
+            match self.asked.get(&number) {
+                Some(asked) if asked.due > now => return,
+                Some(_) => self.end(number, out),
+                None => drop(self.line.pop_front()),
+            }
+        }
+    }
+
+    /// When the first question ends without an answer.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let first = self.line.iter().find_map(|number| self.asked.get(number))?;
+        Some(first.due)
+    }
+
+    /// Questions that nobody will answer on this connection, oldest first.
+    pub(super) fn give_up(&mut self) -> Vec<Question> {
+        let line = mem::take(&mut self.line);
+        let asked = line.iter().filter_map(|number| self.asked.remove(number));
+        asked.map(|asked| asked.question).collect()
+    }
+
+    /// A request has its answer.
+    fn answered(&mut self, number: u64, delivery: &Delivery, out: &mut Vec<u8>) {
+        let values_max = self.values_max;
+        let reply = self.reply(number);
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let subscription = &asked.question.subscription;
+        let name = &subscription.name;
+        match &mut asked.step {
+            _ if delivery.status.is_some() => self.end(number, out),
+            Step::Streams if subscription.is_pattern => {
+                let values = LastValues::new(name, &delivery.payload, values_max);
+                asked.step = Step::Values(values);
+                self.next_stream(number, out);
+            }
+            Step::Streams => match first_stream(&delivery.payload) {
+                Some(stream) => {
+                    let body = sonic_rs::json!({ "last_by_subj": &**name }).to_string();
+                    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+                    asked.step = Step::Message;
+                    protocol::publish(out, &subject, &reply, body.as_bytes());
+                }
+                None => self.end(number, out),
+            },
+            Step::Message => {
+                let value = last_message(&delivery.payload).map(|payload| Told::Value {
+                    of: subscription.clone(),
+                    subject: Arc::clone(name),
+                    payload,
+                });
+                self.told.extend(value);
+                self.end(number, out);
+            }
+            Step::Values(values) => {
+                if values.created(&delivery.payload) == Next::Stream {
+                    self.next_stream(number, out);
+                }
+            }
+        }
+    }
+
+    /// A consumer has delivered a value.
+    fn delivered(&mut self, number: u64, delivery: Delivery, out: &mut Vec<u8>) {
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let Step::Values(values) = &mut asked.step else {
+            return;
+        };
+        let (is_good, next) = values.delivered(&delivery);
+        if is_good {
+            self.told.push(Told::Value {
+                of: asked.question.subscription.clone(),
+                subject: delivery.subject.into(),
+                payload: delivery.payload,
+            });
+        }
+        if next == Next::Stream {
+            self.next_stream(number, out);
+        }
+    }
+
+    /// Leaves the consumer of a pattern, and asks the next stream for one.
+    fn next_stream(&mut self, number: u64, out: &mut Vec<u8>) {
+        let (inbox, reply) = (format!("{}.v.{number}", self.inbox), self.reply(number));
+        self.leave_consumer(number, out);
+        let Some(Asked {
+            step: Step::Values(values),
+            ..
+        }) = self.asked.get_mut(&number)
+        else {
+            return;
+        };
+        match values.next_consumer(&inbox) {
+            Some((subject, body)) => {
+                protocol::subscribe(out, &inbox, FIRST_SID + number);
+                protocol::publish(out, &subject, &reply, body.as_bytes());
+            }
+            None => self.end(number, out),
+        }
+    }
+
+    fn leave_consumer(&mut self, number: u64, out: &mut Vec<u8>) {
+        let nobody = self.reply(0);
+        if let Some(asked) = self.asked.get_mut(&number)
+            && let Step::Values(values) = &mut asked.step
+        {
+            protocol::unsubscribe(out, FIRST_SID + number);
+            if let Some(subject) = values.delete() {
+                protocol::publish(out, &subject, &nobody, b"");
+            }
+        }
+    }
+
+    fn end(&mut self, number: u64, out: &mut Vec<u8>) {
+        self.leave_consumer(number, out);
+        let Some(asked) = self.asked.remove(&number) else {
+            return;
+        };
+        if self.line.front() == Some(&number) {
+            self.line.pop_front();
+        }
+        let is_cut = matches!(&asked.step, Step::Values(values) if values.is_cut);
+        self.told.push(Told::End {
+            question: asked.question,
+            is_cut,
+        });
+    }
+
+    fn reply(&self, number: u64) -> String {
+        format!("{}.{number}", self.inbox)
+    }
+}
+
+/// The first name in a list of streams. Of streams whose subjects are their own, one at most holds a
+/// subject.
+fn first_stream(answer: &[u8]) -> Option<String> {
+    let first = sonic_rs::get(answer, sonic_rs::pointer!["streams", 0]).ok()?;
+    first.as_str().map(str::to_owned)
+}
+
+/// The payload of the message in the answer; `None` for an error, such as that there is none.
+fn last_message(answer: &[u8]) -> Option<Vec<u8>> {
+    let message = sonic_rs::get(answer, ["message"]).ok()?;
+    // An empty payload has no member.
+    let data = message.get("data")?;
+    STANDARD.decode(data.as_str()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(number: u64, name: &str) -> Question {
+        let subscription = match name.contains(['*', '>']) {
+            true => Subscription::pattern(name),
+            false => Subscription::channel(name),
+        };
+        Question {
+            subscription,
+            number,
+        }
+    }
+
+    fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
+        Delivery {
+            subject: retained.reply(number),
+            sid: FIRST_SID,
+            payload: payload.as_bytes().to_vec(),
+            ..Delivery::default()
+        }
+    }
+
+    fn end(number: u64, name: &str) -> Told {
+        Told::End {
+            question: question(number, name),
+            is_cut: false,
+        }
+    }
+
+    #[test]
+    fn a_value_takes_two_requests_and_a_time() {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        for number in 1..4 {
+            retained.ask(question(number, "a.b"), now, &mut out);
+        }
+        let text = String::from_utf8_lossy(&out);
+        assert_eq!(text.matches("SUB ").count(), 1);
+        assert_eq!(text.matches("$JS.API.STREAM.NAMES").count(), 3);
+        out.clear();
+        let names = answer(&retained, 1, r#"{"type":"x","streams":["S"]}"#);
+        retained.take(names, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("$JS.API.STREAM.MSG.GET.S _INBOX."), "{text}");
+        assert!(text.contains(r#"{"last_by_subj":"a.b"}"#), "{text}");
+        let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
+        retained.take(message.clone(), &mut out);
+        let value = Told::Value {
+            of: Subscription::channel("a.b"),
+            subject: "a.b".into(),
+            payload: b"hi".to_vec(),
+        };
+        assert_eq!(retained.take_told(), [value, end(1, "a.b")]);
+        retained.take(message, &mut out);
+        assert_eq!(retained.take_told(), [], "late");
+        let none = answer(&retained, 2, r#"{"streams":null}"#);
+        retained.take(none, &mut out);
+        assert_eq!(retained.take_told(), [end(2, "a.b")]);
+        retained.end_late(now, &mut out);
+        assert_eq!(retained.take_told(), []);
+        retained.end_late(now + ANSWER_TIMEOUT, &mut out);
+        assert_eq!(retained.take_told(), [end(3, "a.b")]);
+        assert!(retained.due().is_none() && retained.give_up().is_empty());
+    }
+
+    #[test]
+    fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
+        for is_late in [false, true] {
+            let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+            retained.ask(question(1, "a.*"), now, &mut out);
+            let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+            let list = answer(&retained, 1, list);
+            retained.take(list, &mut out);
+            let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
+            retained.take(created, &mut out);
+            out.clear();
+            if is_late {
+                retained.end_late(now + ANSWER_TIMEOUT, &mut out);
+            } else {
+                let value = Delivery {
+                    subject: "a.x".to_owned(),
+                    sid: FIRST_SID + 1,
+                    reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+                    status: None,
+                    payload: b"1".to_vec(),
+                };
+                retained.take(value, &mut out);
+            }
+            let told = retained.take_told();
+            assert_eq!(told.len(), if is_late { 1 } else { 2 });
+            assert_eq!(told.last(), Some(&end(1, "a.*")));
+            let text = String::from_utf8_lossy(&out);
+            assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
+            assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");
+        }
+    }
+
+    #[test]
+    fn questions_beyond_the_limit_wait() {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        for number in 0..ASKED_MAX as u64 {
+            assert!(retained.has_room());
+            retained.ask(question(number, "a"), now, &mut out);
+        }
+        assert!(!retained.has_room());
+        let none = answer(&retained, 7, "{}");
+        retained.take(none, &mut out);
+        assert!(retained.has_room());
+        assert_eq!(retained.give_up().len(), ASKED_MAX - 1);
+        assert!(retained.due().is_none());
+    }
+
+    #[test]
+    fn errors_are_no_value() {
+        for text in [
+            "",
+            "{}",
+            r#"{"error":{"code":404,"err_code":10037}}"#,
+            r#"{"message":{"seq":1}}"#,
+            r#"{"message":{"seq":1,"data":"?"}}"#,
+        ] {
+            assert_eq!(last_message(text.as_bytes()), None, "{text}");
+            assert_eq!(first_stream(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! One connection from its log-in to its loss: messages and confirmations out, wishes in.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::error::{NatsError, Stop};
+use super::protocol::{self, Delivery, Op};
+use super::retained::{Retained, Told};
+use super::sids::Sids;
+use super::wire::Wire;
+use super::words::{refused_subject, shown};
+use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use crate::hub::Now;
+use crate::log_budget::LogBudget;
+use crate::sources::interest::{Question, Wishes};
+use crate::sources::ledger::{Change, Ledger};
+use crate::sources::relay::Relay;
+use crate::sources::socket::Waiter;
+
+/// What was refused is asked for again after this long: somebody may have changed the permissions.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
+/// Commands wait while more than this is not written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// A server that was silent for this long is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// And is given up after this long without a byte.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a session works with.
+pub(super) struct Session<'a> {
+    pub(super) waiter: &'a mut Waiter,
+    pub(super) wire: &'a mut Wire,
+    pub(super) relay: &'a mut Relay<NatsError>,
+    pub(super) wishes: &'a Wishes,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) lines: &'a mut LogBudget,
+    /// Questions for last values that a lost connection has left.
+    pub(super) questions: &'a mut VecDeque<Question>,
+    pub(super) state: State,
+}
+
+/// What a session remembers.
+pub(super) struct State {
+    sids: Sids,
+    /// Each was followed by a PING that is not answered, in that order.
+    expected: VecDeque<Expected>,
+    retained: Retained,
+    /// When anything came.
+    heard: Instant,
+    /// When a ping left after which nothing has come.
+    pinged: Option<Instant>,
+    /// When refused names were asked for again.
+    retried: Instant,
+    /// The last error that named no subject: perhaps why the connection ends.
+    last_words: Option<String>,
+}
+
+enum Expected {
+    Pong,
+    Change(Asked),
+}
+
+/// A change that the server was asked for.
+struct Asked {
+    change: Change,
+    /// Names that the server has refused.
+    refused: Vec<Arc<str>>,
+    /// An error came that named none of them.
+    words: Option<String>,
+}
+
+impl State {
+    /// Of the last values of a pattern, so many are sent.
+    pub(super) fn new(retained_subjects_max: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            sids: Sids::default(),
+            expected: VecDeque::new(),
+            retained: Retained::new(retained_subjects_max),
+            heard: now,
+            pinged: None,
+            retried: now,
+            last_words: None,
+        }
+    }
+
+    /// Questions for last values that nobody will answer any more, oldest first.
+    pub(super) fn give_up(&mut self) -> Vec<Question> {
+        self.retained.give_up()
+    }
+
+    /// The change whose answers are coming.
+    fn first_asked(&mut self) -> Option<&mut Asked> {
+        self.expected
+            .iter_mut()
+            .find_map(|expected| match expected {
+                Expected::Change(asked) => Some(asked),
+                Expected::Pong => None,
+            })
+    }
+}
+
+impl Session<'_> {
+    /// Subscribes to everything that is wanted, and relays what comes meanwhile.
+    pub(super) fn restore(&mut self) -> Result<(), Stop> {
+        self.ledger.connected();
+        while !self.ledger.is_restored() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Relays until the connection is lost or silent, or the loop is gone.
+    pub(super) fn run(&mut self) -> Stop {
+        loop {
+            if let Err(stop) = self.turn_with_questions() {
+                return stop;
+            }
+        }
+    }
+
+    /// A turn once the names stand: last values are asked for then.
+    fn turn_with_questions(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let retained = &mut self.state.retained;
+        retained.end_late(now, self.wire.out());
+        while retained.has_room()
+            && let Some(question) = self
+                .questions
+                .pop_front()
+                .or_else(|| self.wishes.next_question())
+        {
+            retained.ask(question, now, self.wire.out());
+        }
+        self.tell_retained()?;
+        self.turn()
+    }
+
+    /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
+    fn turn(&mut self) -> Result<(), Stop> {
+        self.take_wishes()?;
+        // What came before the end of a connection was handed over with the read before.
+        let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
+        if has_read {
+            (self.state.heard, self.state.pinged) = (Instant::now(), None);
+            self.relay_all()?;
+        }
+        let until = self.watch(!has_read)?;
+        let until = self
+            .state
+            .retained
+            .due()
+            .map_or(until, |due| due.min(until));
+        self.ask();
+        self.wishes.show(self.ledger.unanswered());
+        self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
+        if has_read {
+            self.relay.worked();
+        } else if !self.spin(until)? {
+            self.waiter.wait(until).map_err(|e| self.lost(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Polls without sleeping while the last messages are young. Returns whether there is something
+    /// to do.
+    fn spin(&mut self, until: Instant) -> Result<bool, Stop> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let waiter = &mut *self.waiter;
+        let found = self.relay.spin(timeout, || waiter.look());
+        found.map_err(|error| self.lost(&error))
+    }
+
+    fn take_wishes(&mut self) -> Result<(), Stop> {
+        for wish in self.wishes.take() {
+            if !wish.wanted {
+                self.ledger.unwant(&wish.subscription);
+            } else if self.ledger.want(&wish.subscription, wish.number) {
+                self.relay.link.send(BusEvent::Subscribed {
+                    subscription: wish.subscription,
+                    number: wish.number,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues commands for what is due, each change with a PING behind it.
+    fn ask(&mut self) {
+        while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
+            let Some(change) = self.ledger.next_change() else {
+                return;
+            };
+            let sids = &mut self.state.sids;
+            let out = self.wire.out();
+            for name in &change.names {
+                if change.wanted {
+                    let subscription = Subscription {
+                        name: Arc::clone(name),
+                        is_pattern: change.patterns,
+                    };
+                    protocol::subscribe(out, name, sids.add(subscription));
+                } else if let Some(sid) = sids.of(name) {
+                    protocol::unsubscribe(out, sid);
+                }
+            }
+            protocol::ping(out);
+            self.state.expected.push_back(Expected::Change(Asked {
+                change,
+                refused: Vec::new(),
+                words: None,
+            }));
+        }
+    }
+
+    /// Pings a server that is silent, and gives it up when it stays so. Silence counts only once
+    /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
+    /// of the next look.
+    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        if now.duration_since(self.state.retried) >= RETRY_REFUSED {
+            self.state.retried = now;
+            self.ledger.retry_refused();
+        }
+        match self.state.pinged {
+            Some(pinged) if is_silent && now >= pinged + PING_TIMEOUT => {
+                let silent_ms = self.state.heard.elapsed().as_millis() as u64;
+                Err(NatsError::Silent { silent_ms }.into())
+            }
+            Some(pinged) => Ok(pinged + PING_TIMEOUT),
+            None if is_silent && now >= self.state.heard + PING_INTERVAL => {
+                protocol::ping(self.wire.out());
+                self.state.expected.push_back(Expected::Pong);
+                self.state.pinged = Some(now);
+                Ok(now + PING_TIMEOUT)
+            }
+            None => Ok(self.state.heard + PING_INTERVAL),
+        }
+    }
+
+    /// Hands over everything that was read.
+    fn relay_all(&mut self) -> Result<(), Stop> {
+        let received = self.relay.link.now();
+        while let Some(op) = self.wire.next_op()? {
+            match op {
+                Op::Message(delivery) => self.message(delivery, received)?,
+                Op::Ping => protocol::pong(self.wire.out()),
+                Op::Pong => self.ponged()?,
+                Op::Error(words) => self.refused(words)?,
+                Op::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
+        if Retained::is_of(delivery.sid) {
+            self.state.retained.take(delivery, self.wire.out());
+            return self.tell_retained();
+        }
+        let Some(subscription) = self.state.sids.get(delivery.sid) else {
+            return Ok(());
+        };
+        let name = Arc::clone(&subscription.name);
+        let (subject, pattern) = match subscription.is_pattern {
+            true => (delivery.subject.into(), Some(name)),
+            false => (name, None),
+        };
+        self.relay.link.send(BusEvent::Message(BusMessage {
+            subject,
+            pattern,
+            payload: delivery.payload,
+            position: None,
+            received,
+            quiet: false,
+        }))?;
+        Ok(())
+    }
+
+    /// Last values have come, or the ends of questions.
+    fn tell_retained(&mut self) -> Result<(), Stop> {
+        for told in self.state.retained.take_told() {
+            let event = match told {
+                Told::Value {
+                    of,
+                    subject,
+                    payload,
+                } => BusEvent::Message(BusMessage {
+                    subject,
+                    pattern: of.is_pattern.then_some(of.name),
+                    payload,
+                    position: None,
+                    received: self.relay.link.now(),
+                    quiet: true,
+                }),
+                Told::End { question, is_cut } => {
+                    if is_cut {
+                        self.count_cut(&question);
+                    }
+                    BusEvent::RetainedEnd {
+                        subscription: question.subscription,
+                        number: question.number,
+                    }
+                }
+            };
+            self.relay.link.send(event)?;
+        }
+        Ok(())
+    }
+
+    fn count_cut(&mut self, question: &Question) {
+        self.relay.status.count_retained_limited();
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                name = shown(&question.subscription.name),
+                lines_left_out = line.suppressed,
+                "a pattern has more last values than are sent"
+            );
+        }
+    }
+
+    /// Everything before the PING was taken or refused.
+    fn ponged(&mut self) -> Result<(), Stop> {
+        match self.state.expected.pop_front() {
+            Some(Expected::Pong) => Ok(()),
+            Some(Expected::Change(asked)) => self.answered(asked),
+            None => Err(self.wrong("a PONG without a PING")),
+        }
+    }
+
+    fn answered(&mut self, asked: Asked) -> Result<(), Stop> {
+        let Asked {
+            change,
+            refused,
+            words,
+        } = asked;
+        let was_alone = change.names.len() == 1;
+        for name in change.names {
+            let is_refused = refused.contains(&name);
+            let subscription = Subscription {
+                name,
+                is_pattern: change.patterns,
+            };
+            if !change.wanted {
+                self.state.sids.remove(&subscription.name);
+                self.ledger.confirmed(&subscription, false);
+            } else if is_refused || words.is_some() {
+                // The server may have it all the same, if the error was about another name.
+                if let Some(sid) = self.state.sids.remove(&subscription.name) {
+                    protocol::unsubscribe(self.wire.out(), sid);
+                }
+                let is_known = is_refused || was_alone;
+                if let Some(number) = self.ledger.refused(&subscription, is_known) {
+                    let reason = words.as_deref().unwrap_or("no permission to subscribe");
+                    self.tell_refused(subscription, number, reason)?;
+                }
+            } else if let Some(number) = self.ledger.confirmed(&subscription, true) {
+                self.relay.link.send(BusEvent::Subscribed {
+                    subscription,
+                    number,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An error of the server. It belongs to the change whose PONG is next, if to any.
+    fn refused(&mut self, words: String) -> Result<(), Stop> {
+        let Some(subject) = refused_subject(&words) else {
+            let is_of_publishing = words.to_ascii_lowercase().contains("violation for publish");
+            if let Some(asked) = self.state.first_asked()
+                && asked.change.wanted
+                && !is_of_publishing
+            {
+                asked.words = Some(shown(&words));
+            }
+            self.log_error(&words);
+            self.state.last_words = Some(shown(&words));
+            return Ok(());
+        };
+        if let Some(asked) = self.state.first_asked()
+            && asked.change.wanted
+            && let Some(name) = asked.change.names.iter().find(|name| ***name == *subject)
+        {
+            let name = Arc::clone(name);
+            asked.refused.push(name);
+            return Ok(());
+        }
+        // Permissions have changed while it stood.
+        if let Some(subscription) = self.state.sids.named(&subject).cloned()
+            && let Some(number) = self.ledger.revoked(&subscription)
+        {
+            self.state.sids.remove(&subscription.name);
+            return self.tell_refused(subscription, number, "the permission was taken away");
+        }
+        self.log_error(&words);
+        Ok(())
+    }
+
+    fn tell_refused(
+        &mut self,
+        subscription: Subscription,
+        number: u64,
+        reason: &str,
+    ) -> Result<(), Stop> {
+        self.relay.status.count_refused();
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "NATS refused a subscription; asking again every 30 s"
+            );
+        }
+        Ok(self.relay.link.send(BusEvent::Refused {
+            subscription,
+            number,
+            fault: Fault(reason.to_owned()),
+        })?)
+    }
+
+    fn log_error(&mut self, words: &str) {
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
+            let lines_left_out = line.suppressed;
+            tracing::warn!(
+                error = shown(words),
+                lines_left_out,
+                "nats-server reported an error"
+            );
+        }
+    }
+
+    fn lost(&self, error: &io::Error) -> Stop {
+        let reason = match &self.state.last_words {
+            Some(words) => format!("{error}: {words}"),
+            None => error.to_string(),
+        };
+        NatsError::Ended { reason }.into()
+    }
+
+    fn wrong(&self, what: &str) -> Stop {
+        let reason = format!("what it sends is not the NATS protocol ({what})");
+        NatsError::Ended { reason }.into()
+    }
+}

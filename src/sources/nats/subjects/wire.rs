@@ -1,0 +1,270 @@
+//! One connection: from the address to the first PONG, then bytes in and out. Never blocks for
+//! longer than its timeouts.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
+
+use super::super::CLIENT_NAME;
+use super::super::access::Login;
+use super::super::error::NatsError;
+use super::super::settings::{Endpoint, NatsSettings};
+use super::super::tls;
+use super::protocol::{self, Op, Reader};
+use crate::sources::socket::{Stream, Waiter};
+
+/// What is read at once, and so at most between two looks at what else there is to do.
+const READ_BYTES: usize = 64 * 1024;
+/// How long a server may take to accept a TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first line, TLS and the log-in may take together.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The server's first line; it lists the other servers of a cluster.
+const INFO_BYTES_MAX: usize = 256 * 1024;
+
+/// A connection to one server, which has let us in.
+pub(super) struct Wire {
+    stream: Stream,
+    /// Without user and password.
+    pub(super) url: String,
+    /// The other servers of the cluster, as this one tells.
+    pub(super) neighbours: Vec<Endpoint>,
+    out: Vec<u8>,
+    /// Of `out`.
+    written: usize,
+    reader: Reader,
+    buffer: Box<[u8]>,
+    /// Of `buffer`: read from the socket and not taken.
+    unread: Range<usize>,
+}
+
+impl Wire {
+    /// Connects and logs in.
+    pub(super) fn open(
+        waiter: &mut Waiter,
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+    ) -> Result<Self, NatsError> {
+        let wrong_file = |source| NatsError::File { source };
+        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
+        let unreachable = |source| NatsError::Unreachable {
+            url: endpoint.url(),
+            source,
+        };
+        let tcp = waiter.connect(&endpoint.host, endpoint.port, CONNECT_TIMEOUT);
+        let mut tcp = tcp.map_err(unreachable)?;
+        let until = Instant::now() + HANDSHAKE_TIMEOUT;
+        let info = match greeting(waiter, &mut tcp, until) {
+            Ok(info) => info,
+            Err(error) => {
+                waiter.leave(&mut tcp);
+                return Err(unreachable(error));
+            }
+        };
+        let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info);
+        let stream = if is_tls {
+            let config = Arc::new(tls::config(&settings.tls).map_err(wrong_file)?);
+            Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
+        } else {
+            Stream::Plain(tcp)
+        };
+        let told = tls::neighbours(&info);
+        let neighbours = told
+            .iter()
+            .filter_map(|address| endpoint.neighbour(address, is_tls));
+        let mut wire = Self {
+            stream,
+            url: endpoint.url(),
+            neighbours: neighbours.collect(),
+            out: connect_line(&info, &login),
+            written: 0,
+            reader: Reader::new(payload_bytes_max),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            unread: 0..0,
+        };
+        match wire.log_in(waiter, until) {
+            Ok(()) => Ok(wire),
+            Err(error) => {
+                wire.leave(waiter);
+                Err(error)
+            }
+        }
+    }
+
+    fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
+        let refused = |url: &str, reason: String| NatsError::Refused {
+            url: url.to_owned(),
+            reason,
+        };
+        loop {
+            self.flush(waiter)
+                .map_err(|e| refused(&self.url, e.to_string()))?;
+            match self.read(waiter) {
+                Ok(true) => {}
+                Ok(false) if Instant::now() < until => {
+                    // TLS may have found something to send while it looked for something to read.
+                    let waited = self.flush(waiter).and_then(|()| waiter.wait(until));
+                    waited.map_err(|e| refused(&self.url, e.to_string()))?;
+                }
+                Ok(false) => {
+                    let late = "it did not finish the handshake in time";
+                    return Err(refused(&self.url, late.to_owned()));
+                }
+                Err(error) => {
+                    let tls = if self.stream.is_handshaking() {
+                        "TLS: "
+                    } else {
+                        ""
+                    };
+                    return Err(refused(&self.url, format!("{tls}{error}")));
+                }
+            }
+            while let Some(op) = self.next_op()? {
+                match op {
+                    Op::Pong => return Ok(()),
+                    Op::Error(words) => return Err(refused(&self.url, words)),
+                    Op::Ping => protocol::pong(&mut self.out),
+                    Op::Message(_) | Op::Other => {}
+                }
+            }
+        }
+    }
+
+    /// Where commands are written; [`Self::flush`] sends them.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Writes what the socket takes.
+    pub(super) fn flush(&mut self, waiter: &mut Waiter) -> io::Result<()> {
+        while waiter.writable {
+            let sent = match self.out.get(self.written..) {
+                Some(rest) if !rest.is_empty() => self.stream.write(rest),
+                _ => self.stream.flush().map(|()| 0),
+            };
+            match sent {
+                Ok(0) => break,
+                Ok(bytes) => self.written += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.queued_bytes() == 0 {
+            self.out.clear();
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads once. `false`: there is nothing. What came is given out by [`Self::next_op`], and has
+    /// to be taken before the next read.
+    pub(super) fn read(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
+        debug_assert!(self.unread.is_empty());
+        while waiter.readable {
+            match self.stream.read(&mut self.buffer) {
+                Ok(0) => return Err(ended()),
+                Ok(bytes) => {
+                    self.unread = 0..bytes;
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next operation that has come whole.
+    pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
+        let mut input = self.buffer.get(self.unread.clone()).unwrap_or_default();
+        let op = self.reader.next(&mut input);
+        self.unread.start = self.unread.end - input.len();
+        op.map_err(|malformed| NatsError::Refused {
+            url: self.url.clone(),
+            reason: malformed.to_string(),
+        })
+    }
+
+    /// Ends the connection.
+    pub(super) fn leave(mut self, waiter: &Waiter) {
+        waiter.leave(self.stream.tcp_mut());
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "it ended the connection")
+}
+
+/// The server's first line, which comes before TLS. The server says no more until it is answered.
+fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match tcp.read(&mut chunk) {
+            Ok(0) => return Err(ended()),
+            Ok(bytes) => line.extend_from_slice(&chunk[..bytes]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                waiter.readable = false;
+                if Instant::now() >= until {
+                    let silent = "it accepted the connection and says nothing";
+                    return Err(io::Error::new(ErrorKind::TimedOut, silent));
+                }
+                waiter.wait(until)?;
+            }
+            Err(error) => return Err(error),
+        }
+        if line.last() == Some(&b'\n') {
+            break;
+        }
+        if line.len() >= 5 && !line.starts_with(b"INFO ") || line.len() > INFO_BYTES_MAX {
+            break;
+        }
+    }
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is no NATS server",
+        )),
+    }
+}
+
+/// `CONNECT` with the log-in, and a `PING` whose answer shows that the server takes it.
+fn connect_line(info: &str, login: &Login) -> Vec<u8> {
+    let json = info.trim_start_matches("INFO ");
+    let nonce = sonic_rs::get(json, ["nonce"]).ok();
+    let nonce = nonce.and_then(|nonce| nonce.as_str().map(str::to_owned));
+    let mut connect = sonic_rs::json!({
+        "verbose": false,
+        "pedantic": false,
+        "tls_required": false,
+        "name": CLIENT_NAME,
+        "lang": "rust",
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": 1,
+        "echo": true,
+        "headers": true,
+        "no_responders": true,
+    });
+    if let Some(connect) = connect.as_object_mut() {
+        for (field, value) in login.fields(&nonce.unwrap_or_default()) {
+            connect.insert(field, value.as_str());
+        }
+    }
+    let mut out = format!("CONNECT {connect}\r\n").into_bytes();
+    protocol::ping(&mut out);
+    out
+}

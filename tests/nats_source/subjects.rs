@@ -1,0 +1,322 @@
+//! Subjects and patterns that change while the source runs, without JetStream.
+
+use weirgate::feeds::Subscription;
+use weirgate::sources::BusInterest;
+use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
+
+use super::*;
+
+/// A source on its thread, its handle, and what it hands over.
+pub(super) struct Subjects {
+    pub(super) interest: BusInterest,
+    pub(super) events: Receiver<BusEvent>,
+    status: Arc<BusStatus>,
+    thread: thread::JoinHandle<()>,
+}
+
+pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let (sender, events) = bounded(room);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let settings = NatsSubjectsSettings {
+        nats: settings,
+        payload_bytes_max: 1 << 20,
+        retained_subjects_max: 3,
+    };
+    let source = NatsSubjectsSource::new(settings, Arc::clone(&status));
+    let (source, interest) = source.expect("a source");
+    let thread = thread::spawn(move || Box::new(source).run(link));
+    Subjects {
+        interest,
+        events,
+        status,
+        thread,
+    }
+}
+
+fn plain(url: &str) -> NatsSettings {
+    NatsSettings::plain(url, Credentials::None, Tls::default())
+}
+
+/// A source that is up, with these subscribed.
+fn run_with(url: &str, names: &[&str]) -> Subjects {
+    let source = run_subjects(plain(url), 4_096);
+    source.until("CaughtUp");
+    for name in names {
+        source.interest.subscribe(subscription(name));
+        source.until(&format!("+{name}"));
+    }
+    source
+}
+
+pub(super) fn subscription(name: &str) -> Subscription {
+    match name.contains(['*', '>']) {
+        true => Subscription::pattern(name),
+        false => Subscription::channel(name),
+    }
+}
+
+/// `a: text`, `a (a.*): text`, `+a` (subscribed), `!a` (refused), `Up`, `CaughtUp`, `Gap`, `Down`.
+fn said(event: &BusEvent) -> String {
+    match event {
+        BusEvent::Message(m) => {
+            let text = String::from_utf8_lossy(&m.payload);
+            match &m.pattern {
+                Some(pattern) => format!("{} ({pattern}): {text}", m.subject),
+                None => format!("{}: {text}", m.subject),
+            }
+        }
+        BusEvent::Subscribed { subscription, .. } => format!("+{}", subscription.name),
+        BusEvent::Refused { subscription, .. } => format!("!{}", subscription.name),
+        BusEvent::Down(_) => "Down".into(),
+        BusEvent::Gap { .. } => "Gap".into(),
+        BusEvent::RetainedEnd { subscription, .. } => format!("end of {}", subscription.name),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Subjects {
+    pub(super) fn next(&self) -> String {
+        said(&self.events.recv_timeout(PATIENCE).expect("an event"))
+    }
+
+    pub(super) fn until(&self, last: &str) -> Vec<String> {
+        let mut seen: Vec<String> = Vec::new();
+        while seen.last().is_none_or(|s| s != last) {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(event) => seen.push(said(&event)),
+                Err(_) => panic!("no {last} after {seen:?}"),
+            }
+        }
+        seen
+    }
+
+    fn nothing_comes_for(&self, time: Duration) {
+        if let Ok(event) = self.events.recv_timeout(time) {
+            panic!("{event:?}");
+        }
+    }
+}
+
+fn client(url: &str) -> nats::Connection {
+    nats::connect(url).expect("a connection")
+}
+
+fn say(client: &nats::Connection, subject: &str, payload: impl AsRef<[u8]>) {
+    client.publish(subject, payload).expect("published");
+    client.flush().expect("flushed");
+}
+
+#[test]
+fn names_and_patterns_come_once_for_each_subscription() {
+    let server = NatsServer::start_without_jetstream("");
+    let source = run_with(&server.url(), &["a.b", "a.*", "a.>"]);
+    let client = client(&server.url());
+    say(&client, "a.b", "1");
+    let mut copies: Vec<String> = (0..3).map(|_| source.next()).collect();
+    copies.sort();
+    assert_eq!(copies, ["a.b (a.*): 1", "a.b (a.>): 1", "a.b: 1"]);
+    say(&client, "a.b.c", "2");
+    say(&client, "b", "3");
+    say(&client, "a.x", "");
+    let mut rest: Vec<String> = (0..3).map(|_| source.next()).collect();
+    rest[1..].sort();
+    assert_eq!(rest, ["a.b.c (a.>): 2", "a.x (a.*): ", "a.x (a.>): "]);
+    source.interest.unsubscribe(subscription("a.>"));
+    source.interest.unsubscribe(subscription("a.*"));
+    source.interest.subscribe(subscription("end"));
+    source.until("+end");
+    eventually("the answers", || source.interest.unanswered().asked == 0);
+    say(&client, "a.b", "4");
+    say(&client, "a.c", "5");
+    say(&client, "end", "6");
+    assert_eq!(source.until("end: 6"), ["a.b: 4", "end: 6"]);
+    drop(source.events);
+    say(&client, "end", "7");
+    assert!(source.thread.join().is_ok(), "it ends with the loop");
+}
+
+/// The order is the server's, over all subjects, and headers are no part of a payload.
+#[test]
+fn a_thousand_subjects_keep_their_order() {
+    let server = NatsServer::start();
+    let source = run_subjects(plain(&server.url()), 4_096);
+    let names: Vec<String> = (0..1_000).map(|n| format!("s.{n}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let number = number as u64;
+        source
+            .interest
+            .subscribe_numbered(subscription(name), number);
+    }
+    let mut confirmed = 0;
+    while confirmed < 1_000 {
+        confirmed += usize::from(source.next().starts_with('+'));
+    }
+    let client = client(&server.url());
+    for name in names.iter().rev().chain(&names) {
+        client.publish(name, name).expect("published");
+    }
+    client.flush().expect("flushed");
+    for name in names.iter().rev().chain(&names) {
+        let mut next = source.next();
+        while ["Up", "CaughtUp"].contains(&next.as_str()) {
+            next = source.next();
+        }
+        assert_eq!(next, format!("{name}: {name}"));
+    }
+    let headers: nats::HeaderMap = [("A", "b")].into_iter().collect();
+    let message = nats::Message::new("s.1", None, "text", Some(headers));
+    client
+        .publish_with_reply_or_headers("s.1", None, message.headers.as_ref(), "text")
+        .expect("published");
+    client.flush().expect("flushed");
+    assert_eq!(source.next(), "s.1: text");
+    let large = vec![b'x'; (1 << 20) - 1_000];
+    say(&client, "s.2", &large);
+    assert_eq!(source.next().len(), "s.2: ".len() + large.len());
+}
+
+#[test]
+fn what_the_server_refuses_is_told_and_the_rest_stands() {
+    let server = NatsServer::start_with(
+        "authorization { users: [
+            { user: gw, password: p, permissions: { subscribe: { deny: [\"secret.>\", \"x.y\"] } } }
+            { user: feed, password: f }
+        ] }",
+    );
+    let source = run_subjects(plain(&server.url_as("gw:p")), 4_096);
+    source.until("CaughtUp");
+    for name in ["a", "secret.b", "x.y", "b.*", "secret.>"] {
+        source.interest.subscribe(subscription(name));
+    }
+    let mut answers: Vec<String> = (0..5).map(|_| source.next()).collect();
+    answers.sort();
+    let want = ["!secret.>", "!secret.b", "!x.y", "+a", "+b.*"];
+    assert_eq!(answers, want);
+    assert_eq!(source.status.refused(), 3);
+    let client = client(&server.url_as("feed:f"));
+    say(&client, "secret.b", "no");
+    say(&client, "b.1", "yes");
+    assert_eq!(source.next(), "b.1 (b.*): yes");
+    assert!(source.status.subscribed());
+    let wrong = run_subjects(plain(&server.url_as("gw:wrong")), 16);
+    let BusEvent::Down(fault) = wrong.events.recv_timeout(PATIENCE).expect("an event") else {
+        panic!("no fault");
+    };
+    assert!(fault.0.contains("Authorization Violation"), "{fault:?}");
+    assert!(!fault.0.contains("wrong"), "{fault:?}");
+}
+
+#[test]
+fn a_server_that_comes_back_has_every_subject_again() {
+    let mut server = NatsServer::start_without_jetstream("");
+    let source = run_with(&server.url(), &["a", "b.>"]);
+    server.kill();
+    assert_eq!([source.next(), source.next()], ["Gap", "Down"]);
+    assert!(!source.status.connected());
+    source.interest.unsubscribe(subscription("a"));
+    source.interest.subscribe(subscription("c"));
+    server.restart();
+    let mut back = source.until("CaughtUp");
+    back.sort();
+    assert_eq!(back, ["+b.>", "+c", "CaughtUp", "Up"]);
+    let client = client(&server.url());
+    for subject in ["a", "b.1", "c"] {
+        say(&client, subject, "x");
+    }
+    assert_eq!([source.next(), source.next()], ["b.1 (b.>): x", "c: x"]);
+    assert_eq!(source.status.reconnects(), 1);
+}
+
+#[test]
+fn a_silent_server_is_left() {
+    let server = NatsServer::start_without_jetstream("");
+    let source = run_with(&server.url(), &["a"]);
+    source.nothing_comes_for(Duration::from_secs(5));
+    server.freeze();
+    assert_eq!([source.next(), source.next()], ["Gap", "Down"]);
+    server.thaw();
+    source.until("CaughtUp");
+    say(&client(&server.url()), "a", "1");
+    assert_eq!(source.next(), "a: 1");
+}
+
+/// Nobody takes the events: the server keeps what comes, and ends the connection beyond its limit.
+#[test]
+fn a_loop_that_is_too_slow_is_cut_off_and_told() {
+    let server = NatsServer::start_without_jetstream("max_pending: 1MB\nwrite_deadline: \"1s\"");
+    let source = run_subjects(plain(&server.url()), 4);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    source.until("+a");
+    let client = client(&server.url());
+    let payload = vec![b'x'; 100_000];
+    for _ in 0..400 {
+        say(&client, "a", &payload);
+    }
+    let seen = source.until("Down");
+    assert_eq!(seen.iter().filter(|s| *s == "Gap").count(), 1);
+    assert!(seen.len() < 400, "{} events", seen.len());
+    source.until("CaughtUp");
+    say(&client, "a", "1");
+    source.until("a: 1");
+}
+
+/// A refused name is asked for again on a connection to a server that has other permissions.
+#[test]
+fn a_limit_on_subscriptions_refuses_what_is_beyond() {
+    let server = NatsServer::start_without_jetstream("max_subscriptions: 3");
+    let source = run_subjects(plain(&server.url()), 4_096);
+    source.until("CaughtUp");
+    for n in 0..5 {
+        source.interest.subscribe(subscription(&format!("a.{n}")));
+    }
+    let answers: Vec<String> = (0..5).map(|_| source.next()).collect();
+    let stand = answers.iter().filter(|s| s.starts_with('+')).count();
+    assert_eq!(stand, 3, "{answers:?}");
+    let client = client(&server.url());
+    for n in 0..5 {
+        say(&client, &format!("a.{n}"), "x");
+    }
+    for _ in 0..3 {
+        assert!(source.next().ends_with(": x"));
+    }
+    source.nothing_comes_for(Duration::from_millis(300));
+}
+
+/// A question that is on its way when the server goes is asked again when the server is back.
+#[test]
+fn last_values_come_over_an_outage_and_are_bounded() {
+    let mut server = NatsServer::start();
+    let js = jetstream(&server.url());
+    js.add_stream(StreamConfig {
+        name: "KEPT".into(),
+        subjects: vec!["kept.>".into()],
+        ..Default::default()
+    })
+    .expect("a stream");
+    for n in 0..5 {
+        js.publish(&format!("kept.{n}"), format!("{n}"))
+            .expect("stored");
+    }
+    let source = run_with(&server.url(), &["kept.1", "kept.*", "loose"]);
+    let ask = |name: &str, number| source.interest.ask_retained(subscription(name), number);
+    ask("kept.1", 1);
+    assert_eq!(
+        source.until("end of kept.1"),
+        ["kept.1: 1", "end of kept.1"]
+    );
+    ask("loose", 2);
+    assert_eq!(source.next(), "end of loose");
+    ask("kept.*", 3);
+    let values = source.until("end of kept.*");
+    assert_eq!(values.len(), 4, "three are allowed: {values:?}");
+    assert_eq!(source.status.retained_limited(), 1);
+    server.freeze();
+    ask("kept.1", 4);
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    server.kill();
+    server.restart();
+    let back = source.until("end of kept.1");
+    assert!(back.contains(&"kept.1: 1".to_owned()), "{back:?}");
+}
