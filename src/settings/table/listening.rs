@@ -75,11 +75,11 @@ pub(super) static ROWS: &[Setting] = &[
         "admin-addr",
         Kind::Form(&ADMIN),
         "",
-        "Address for the operator's page, /metrics, /stats, /ready and /internal/*",
+        "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "This address responds even while the event loop hangs. Unset: there is no operator's \
-        page, and the other pages are on the public port.",
+        "And for /internal/*. This address responds even while the event loop hangs. Unset: there \
+        is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
 ];
