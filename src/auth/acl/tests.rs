@@ -1,0 +1,193 @@
+//! Which names and patterns a role may subscribe to.
+
+use super::*;
+
+fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
+    let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
+    acl.grants(role, name, &mut budget).unwrap_or(false)
+}
+
+#[test]
+fn what_changes_between_two_tables_is_told_by_role() {
+    let acl = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
+    let old = acl(r#"{"a": ["x"], "b": ["y:*"], "c": []}"#);
+    let new = acl(r#"{"c": ["z"], "b": ["y:*"], "d": []}"#);
+    assert!(old.changes_to(&old.clone()).is_empty());
+    let changes = old.changes_to(&new);
+    assert!(!changes.is_empty());
+    assert_eq!(changes.added, ["d"]);
+    assert_eq!(changes.removed, ["a"]);
+    assert_eq!(changes.changed, ["c"]);
+}
+
+#[test]
+fn the_contracts_table() {
+    let mut acl = Acl::default();
+    assert_eq!(acl.roles(), 3);
+    for (role, name, granted) in [
+        ("user", "market:tick", true),
+        ("user", "market:tick:BANKNIFTY", true),
+        ("user", "indicators:", true),
+        ("user", "market:tickets:1", false),
+        ("user", "market:tic", false),
+        ("user", "engine:signal", false),
+        ("user", "", false),
+        ("admin", "engine:signal", true),
+        ("admin", "engine:decision:X", true),
+        ("admin", "engine:other", false),
+        ("internal", "anything at all", true),
+        ("internal", "*", true),
+        ("internal", "[à-é]*", true),
+        ("guest", "market:tick", false),
+        ("", "market:tick", false),
+    ] {
+        assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
+    }
+    assert!(acl.knows("user") && !acl.knows("guest"));
+}
+
+#[test]
+fn the_same_table_for_nats_subjects() {
+    let mut acl = Acl::built_in(NameSyntax::Nats);
+    for (role, name, granted) in [
+        ("user", "market.tick", true),
+        ("user", "market.tick.NIFTY", true),
+        ("user", "market.tick.NSE.NIFTY", true),
+        ("user", "market.tick.*", true),
+        ("user", "market.tick.>", true),
+        ("user", "market.tick.*.>", true),
+        ("user", "indicators.>", true),
+        ("user", "market.*", false),
+        ("user", "market.>", false),
+        ("user", "*.tick.x", false),
+        ("user", ">", false),
+        ("user", "market:tick", false),
+        ("user", "market.tickets.1", false),
+        ("user", "engine.signal", false),
+        ("admin", "engine.signal.>", true),
+        ("admin", "engine.>", false),
+        ("internal", ">", true),
+        ("internal", "*", true),
+        ("guest", "market.tick", false),
+    ] {
+        assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
+    }
+    let shown = acl.to_json();
+    let read = Acl::read(NameSyntax::Nats, shown.as_bytes()).expect("its own text");
+    assert_eq!(read.to_json(), shown);
+    let wrong = Acl::read(NameSyntax::Nats, br#"{"r": ["a.b*"]}"#).expect_err("no subject");
+    assert!(wrong.to_string().contains("whole tokens"), "{wrong}");
+}
+
+#[test]
+fn a_pattern_is_granted_where_all_that_it_matches_is() {
+    let mut acl = Acl::default();
+    for (name, granted) in [
+        ("market:tick:*", true),
+        ("market:tick:B*", true),
+        ("market:tick:*:*", true),
+        ("market:tick:B?", true),
+        ("market:tick:?*", true),
+        ("[m]arket:tick:*", true),
+        ("market\\:tick:*", true),
+        ("market:tick:[a-c]*", true),
+        ("indicators:*", true),
+        ("**indicators:*", false),
+        ("market:*", false),
+        ("market:tick*", false),
+        ("market:tic?", false),
+        ("market:tick?", false),
+        ("market:tick[:x]*", false),
+        ("market:tick\\:*", true),
+        ("market:tick:\\*", true),
+        ("*", false),
+        ("?", false),
+        ("*:*", false),
+        ("[mi]*", false),
+        ("market:tick:[à-é]*", false),
+    ] {
+        assert_eq!(grants(&mut acl, "user", name), granted, "{name}");
+    }
+    assert!(!grants(&mut acl, "user", "engine:signal:*"));
+    assert!(grants(&mut acl, "admin", "engine:signal:*"));
+    assert!(!grants(&mut acl, "admin", "engine:*"));
+}
+
+#[test]
+fn several_patterns_may_grant_one_together() {
+    let table = br#"{"r": ["a:x*", "a:[^x]*", "a:"]}"#;
+    let mut acl = Acl::from_json(table).expect("a table");
+    assert!(grants(&mut acl, "r", "a:*"));
+    let table = br#"{"r": ["a:x*", "a:[^x]*"]}"#;
+    let mut acl = Acl::from_json(table).expect("a table");
+    assert!(!grants(&mut acl, "r", "a:*"), "a: itself is not granted");
+    assert!(grants(&mut acl, "r", "a:?*"));
+}
+
+#[test]
+fn a_table_is_read_and_shown() {
+    let shown = Acl::default().to_json();
+    let read = Acl::from_json(shown.as_bytes()).expect("its own text");
+    assert_eq!(read.to_json(), shown);
+    assert!(Acl::from_json(b"{}").is_ok_and(|acl| !acl.knows("user")));
+    for (bad, says) in [
+        ("", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        (r#"{"a": "x"}"#, "role \"a\": not a list of texts"),
+        (r#"{"a": [1]}"#, "role \"a\": not a list of texts"),
+        (r#"{"a": [["x"]]}"#, "deeper than 2"),
+        (r#"{"a": [], "a": []}"#, "role \"a\" stands there twice"),
+        (r#"{"a": []} x"#, "more after the end"),
+        (r#"{"a": ["[à-é]*"]}"#, "outside of ASCII"),
+    ] {
+        let error = Acl::from_json(bad.as_bytes()).expect_err(bad).to_string();
+        assert!(error.contains(says), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn what_was_asked_before_costs_its_length() {
+    let table = br#"{"r": ["*a*b*c*d*e*f*g*h"], "s": ["*"], "t": []}"#;
+    let mut acl = Acl::from_json(table).expect("a table");
+    let mut cost = |role: &str, granted: bool| {
+        let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
+        let pattern = "1*a*b*c*d*e*f*g*h";
+        let told = acl.grants(role, pattern, &mut budget);
+        assert_eq!(told, Ok(granted), "{role}");
+        PATTERN_STEPS_MAX - budget.left()
+    };
+    assert!(cost("r", true) > 1_000);
+    assert_eq!(cost("r", true), 17);
+    assert!(cost("t", false) > 17, "each role has answers of its own");
+    assert_eq!(cost("t", false), 17);
+    assert_eq!(cost("s", true), 0);
+}
+
+#[test]
+fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
+    let table = br#"{"r": ["*a*b*c*d*e*f*g*h", "x:*"]}"#;
+    let mut acl = Acl::from_json(table).expect("a table");
+    let pattern = "1*a*b*c*d*e*f*g*h";
+    for name in [pattern, "x:1", "x:*"] {
+        for steps in [0, 5] {
+            let told = acl.grants("r", name, &mut MatchBudget::new(steps));
+            assert!(!told.unwrap_or(false), "{name} {steps}");
+        }
+    }
+    let mut few = MatchBudget::new(2_000);
+    assert_eq!(acl.grants("r", pattern, &mut few), Err(OverBudget));
+    assert_eq!(few.left(), 0);
+    assert!(grants(&mut acl, "r", pattern));
+}
+
+#[test]
+fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
+    let table = format!(r#"{{"r": ["*{}"]}}"#, "[ab]?".repeat(60));
+    let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
+    let evil = format!("{}b", "*a".repeat(120));
+    let mut budget = MatchBudget::new(2 * PATTERN_STEPS_MAX);
+    assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
+    assert_eq!(budget.left(), PATTERN_STEPS_MAX - evil.len());
+    assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
+    assert_eq!(budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
+}
