@@ -88,7 +88,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the pattern is refused",
         shows: Shows::Elsewhere("`errors` of `subscribed`"),
         code: ("src/auth/acl.rs", "PATTERN_STEPS_MAX: usize = 50_000;"),
-        test: "src/auth/acl.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
+        test: "src/auth/acl/tests.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
     },
     Fixed {
         what: "Steps of matching in one request of a channels client, for all of its entries",

@@ -79,10 +79,21 @@ fn json_stays_as_it_is_and_other_text_becomes_raw() {
 fn what_is_empty_or_too_large_goes_to_nobody_and_is_counted() {
     let mut feed = feed();
     assert_eq!(published(&mut feed, message("c", None, b"")), None);
-    assert_eq!(published(&mut feed, message("c", None, &[b'1'; 101])), None);
+    // Last values have no numbers that could be skipped.
+    for (quiet, told) in [(false, true), (true, false)] {
+        let BusEvent::Message(large) = message("c:d", Some("c:*"), &[b'1'; 101]) else {
+            unreachable!("a message");
+        };
+        let event = BusEvent::Message(BusMessage { quiet, ..large });
+        let skipped = BusNotice::Skipped(TopicName::from("c:*".to_owned()));
+        assert_eq!(feed.notice(&event), told.then_some(skipped));
+        let mut out = Vec::new();
+        feed.event(NOW, event, &mut out);
+        assert!(out.is_empty());
+    }
     assert!(published(&mut feed, message("c", None, &[b'1'; 100])).is_some());
     let counts = &feed.stats().subjects[0];
-    assert_eq!((counts.messages, counts.messages_bad), (2, 1));
+    assert_eq!((counts.messages, counts.messages_bad), (2, 2));
     assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms));
 }
 
