@@ -46,7 +46,7 @@ export const world = {
   earlyMs: 0,
   /** What Date.now() is ahead of the monotonic clock. */
   wallOffset: 1.7e12,
-  /** The random numbers to come; the last one is repeated. */
+  /** The random numbers to come, the last one is repeated; or what gives them. */
   random: 0.5,
   timers: new Map(),
   window: null,
@@ -91,7 +91,10 @@ function enter() {
   const { now } = Date, { random } = Math;
   for (const [name, value] of Object.entries(fakes)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
   Date.now = () => world.now + world.wallOffset;
-  Math.random = () => (Array.isArray(world.random) ? (world.random.length > 1 ? world.random.shift() : world.random[0]) : world.random);
+  Math.random = () => {
+    if (typeof world.random === "function") return world.random();
+    return Array.isArray(world.random) ? (world.random.length > 1 ? world.random.shift() : world.random[0]) : world.random;
+  };
   return () => {
     Object.assign(Date, { now });
     Object.assign(Math, { random });
@@ -114,6 +117,19 @@ export function pass(ms) {
     call();
   }
   world.now = end;
+}
+
+/** The same for thousands of timers: in steps of a millisecond, each after a look at all timers. */
+export function passInSteps(ms) {
+  for (const end = world.now + ms; world.now < end; world.now += 1) {
+    const due = [];
+    for (const [id, { at }] of world.timers) if (at <= world.now) due.push(id);
+    for (const id of due) {
+      const call = world.timers.get(id)?.call;
+      world.timers.delete(id);
+      call?.();
+    }
+  }
 }
 
 /** Time passes until the next socket is made; the ms that it took. */
