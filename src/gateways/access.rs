@@ -22,6 +22,14 @@ const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 /// A token's end is looked at again after this time: the clock that it is on may be set.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
+/// Of a user's name or a device's id, in the log.
+const USER_CHARS_MAX: usize = 64;
+
+/// Who a client is, as the log and the operator's page show it.
+pub(super) fn shown_user(user: &str) -> Box<str> {
+    user.chars().take(USER_CHARS_MAX).collect()
+}
+
 /// When a client's token ends, if it does.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TokenEnd(Option<i64>);

@@ -290,6 +290,13 @@ impl Core {
         }
     }
 
+    /// Says who the client is, for the log and the operator's page.
+    pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_user(user);
+        }
+    }
+
     /// Says why the client is refused, for the log line at its end: the label of a metric.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         if let Some(session) = self.clients.session_mut(key) {

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+import websockets
 from prometheus import scrape
 from services import device
 from waiting import until
@@ -20,6 +21,23 @@ async def received(client):
 
 def code(answer):
     return answer["error"] and answer["error"]["code"]
+
+
+async def test_the_line_of_an_end_says_which_device_it_was(start_weirgate):
+    """Named in the query, or by its first message."""
+    weirgate = start_weirgate("events", "--log-format", "json").wait_ready()
+    async with device(weirgate, "in-the-query"):
+        pass
+    url = f"ws://127.0.0.1:{weirgate.port}/ws"
+    async with websockets.connect(url) as client:
+        assert (await received(client))["event"]
+        await client.send(ask("identify", "1", {"device_id": "d" * 80}))
+        assert (await received(client))["data"] == {"device_id": "d" * 80}
+
+    def users():
+        lines = [json.loads(line) for line in weirgate.log().splitlines() if line.startswith("{")]
+        return [line.get("user") for line in lines if line["message"] == "connection ended" and line["path"] == "/ws"]
+    await until(lambda: users() == ["in-the-query", "d" * 64], 10, "two lines")
 
 
 async def test_a_service_that_hangs_is_nobody_elses_matter(start_weirgate, service):

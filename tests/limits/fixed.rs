@@ -143,14 +143,11 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
     },
     Fixed {
-        what: "A user's name in the log",
+        what: "A user's name or a device's id in the log",
         value: "64 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the log line"),
-        code: (
-            "src/gateways/trades/client.rs",
-            "USER_CHARS_MAX: usize = 64;",
-        ),
+        code: ("src/gateways/access.rs", "USER_CHARS_MAX: usize = 64;"),
         test: "tests/blackbox/test_trades_settings.py::test_the_log_tells_who_it_was",
     },
     Fixed {

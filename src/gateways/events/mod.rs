@@ -32,6 +32,7 @@ use self::envelope::Code;
 use self::message::{Message, is_device_id};
 use self::orphans::Orphans;
 use self::waiting::WaitingBytes;
+use super::access::shown_user;
 use crate::admission::TokenBucket;
 use crate::auth::Origins;
 use crate::hub::{
@@ -352,6 +353,7 @@ impl Gateway for EventsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         if let Some(device) = &connection.device {
+            core.set_user(key, shown_user(device.as_str()));
             core.join(key, device);
         } else {
             let frame = envelope::identify_required(core);
@@ -420,6 +422,7 @@ fn identify(
     let mut data = ObjectWriter::new();
     data.string("device_id", &device);
     let device = TopicName::from(device);
+    core.set_user(key, shown_user(device.as_str()));
     core.join(key, &device);
     connection.device = Some(device);
     Ok(envelope::response(

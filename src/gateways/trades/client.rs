@@ -2,13 +2,10 @@
 
 use url::form_urlencoded;
 
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd};
+use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_user};
 use super::symbols::Held;
 use crate::hub::Now;
 use crate::wire::head::RequestHead;
-
-/// Of a user, in the log.
-const USER_CHARS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub struct Client {
@@ -28,11 +25,10 @@ impl Client {
 
 /// Who the log says a client was: the token's user, else what it calls itself in `?userId=`.
 pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
-    let cut = |user: &str| user.chars().take(USER_CHARS_MAX).collect::<Box<str>>();
     if let Some(user) = of_token {
-        return Some(cut(user));
+        return Some(shown_user(user));
     }
     form_urlencoded::parse(head.query()?.as_bytes())
         .find(|(name, user)| name == "userId" && !user.is_empty())
-        .map(|(_, user)| cut(&user))
+        .map(|(_, user)| shown_user(&user))
 }

@@ -109,6 +109,11 @@ impl Session {
         self.queue.control(now)
     }
 
+    /// Who it is, for the log.
+    pub(in crate::hub) fn set_user(&mut self, user: Box<str>) {
+        self.cold.record.user = Some(user);
+    }
+
     /// Why the handshake is refused, for the log.
     pub(in crate::hub) fn set_refusal(&mut self, refusal: &'static str) {
         self.cold.record.refusal = Some(refusal);
