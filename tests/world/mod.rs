@@ -347,7 +347,9 @@ impl<G: Gateway<Out: Output>> World<G> {
 
     /// The kernel takes `room` more bytes of this client.
     pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
-        let Some(socket) = self.net.sockets.get_mut(&key) else {
+        // A socket that was released is the kernel's alone.
+        let open = |socket: &&mut Socket| socket.released.is_none();
+        let Some(socket) = self.net.sockets.get_mut(&key).filter(open) else {
             return;
         };
         socket.room = socket.room.saturating_add(room);
