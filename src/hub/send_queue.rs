@@ -361,12 +361,17 @@ impl SendQueue {
             left = self.advance(left, &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
+        self.rest_if_empty();
+        self.frames_out += u64::from(wrote.frames);
+        wrote
+    }
+
+    /// A client that has everything is slow no longer.
+    pub(super) fn rest_if_empty(&mut self) {
         if self.data.is_empty() {
             self.conflate_at = 0;
             self.over_soft_since = None;
         }
-        self.frames_out += u64::from(wrote.frames);
-        wrote
     }
 
     /// Moves into the first frame by at most `left` bytes; returns what is left of them.

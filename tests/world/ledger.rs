@@ -200,12 +200,17 @@ impl Story {
             next.is(text),
             "{next:?} was to come, but there came {text:.60}"
         );
+        self.rest_if_empty();
+        if text.starts_with("{\"flow\":") {
+            self.flow = Some(text.to_owned());
+        }
+    }
+
+    /// A client that has everything is slow no longer.
+    fn rest_if_empty(&mut self) {
         if self.waiting.is_empty() {
             self.conflating = false;
             self.over_soft_since = None;
-        }
-        if text.starts_with("{\"flow\":") {
-            self.flow = Some(text.to_owned());
         }
     }
 
@@ -308,6 +313,7 @@ impl Ledger {
             story.forget(|waiting, _| {
                 waiting.conflation.is_some() && waiting.topic.as_deref() == Some(topic)
             });
+            story.rest_if_empty();
         }
         was
     }

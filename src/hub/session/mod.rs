@@ -242,6 +242,7 @@ impl Session {
     /// Takes out the keyed frames that were not begun and whose key is one of these; frames, bytes.
     pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
         let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));
+        self.queue.rest_if_empty();
         self.cold.record.messages_conflated += u64::from(frames);
         (frames, bytes)
     }
