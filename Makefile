@@ -22,7 +22,7 @@ demo: ## Build, then serve a page with a moving market; PORT=8000
 	@exec env GATEWAY_PORT=$(PORT) $(TARGET)/release/weirgate demo
 
 test: deps build ## Install what the tests need, then run all of them
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=4 cargo test --workspace --locked
 	$(PYTEST) tests/contracts tests/blackbox tests/page clients/python/tests
 	node --test clients/js/test/*.test.mjs
 	tests/conformance/run.sh abuse-quick
