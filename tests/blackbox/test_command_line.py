@@ -26,6 +26,13 @@ def run(*argv, env=None):
     return done.returncode, done.stdout
 
 
+@pytest.fixture(autouse=True)
+def nobody_asks_for_colour(monkeypatch):
+    """CI is a wish for colour even where TERM is dumb, as CLICOLOR is: the machine of these tests may have either."""
+    for name in ["CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"]:
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize("argv, env, named", [
     (["levels"], {"GATEWAY_PORT": "many"}, "GATEWAY_PORT"),
     (["levels", "--send-queue-soft-bytes", "much"], {}, "--send-queue-soft-bytes"),
