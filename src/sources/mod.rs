@@ -19,6 +19,8 @@
 //! | `tls_stream` | TLS on a socket that never blocks |
 
 #[cfg(any(feature = "nats", feature = "redis"))]
+mod buffered;
+#[cfg(any(feature = "nats", feature = "redis"))]
 mod interest;
 #[cfg(any(feature = "nats", feature = "redis"))]
 #[cfg_attr(

@@ -1,6 +1,6 @@
 //! One connection: connecting, bytes in and out, questions with answers.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use super::error::RedisError;
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::Endpoint;
+use crate::sources::buffered::Buffered;
 use crate::sources::socket::{Stream, Waiter};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
@@ -22,16 +23,10 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
 /// A connection to one server.
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
-    stream: Stream,
+    io: Buffered,
     /// Host and port, for people.
     server: String,
-    out: Vec<u8>,
-    /// Of `out`.
-    written: usize,
     reader: Reader,
-    buffer: Box<[u8]>,
-    /// Of `buffer`: read from the socket and not taken.
-    unread: std::ops::Range<usize>,
 }
 
 impl<'w> Connection<'w> {
@@ -52,13 +47,9 @@ impl<'w> Connection<'w> {
         match opened {
             Ok(stream) => Ok(Self {
                 waiter,
-                stream,
+                io: Buffered::new(stream, READ_BYTES),
                 server,
-                out: Vec::new(),
-                written: 0,
                 reader: Reader::new(ANSWER_LIMITS),
-                buffer: vec![0; READ_BYTES].into_boxed_slice(),
-                unread: 0..0,
             }),
             Err(source) => Err(RedisError::Unreachable { server, source }),
         }
@@ -76,67 +67,28 @@ impl<'w> Connection<'w> {
 
     /// Puts a command behind what waits to be written.
     pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: impl ExactSizeIterator<Item = T>) {
-        pack(&mut self.out, command);
+        pack(self.io.out(), command);
     }
 
     /// Bytes that wait to be written.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.out.len() - self.written
+        self.io.queued_bytes()
     }
 
     /// Writes what the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while self.waiter.writable {
-            let sent = match self.out.get(self.written..) {
-                Some(rest) if !rest.is_empty() => self.stream.write(rest),
-                _ => self.stream.flush().map(|()| 0),
-            };
-            match sent {
-                Ok(0) => break,
-                Ok(bytes) => self.written += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.waiter.writable = false;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.queued_bytes() == 0 {
-            self.out.clear();
-            self.written = 0;
-        }
-        Ok(())
+        self.io.flush(self.waiter)
     }
 
     /// Reads once. `false`: there is nothing. What came is given out by [`Self::next_value`], and
     /// has to be taken before the next read.
     pub(super) fn read(&mut self) -> io::Result<bool> {
-        debug_assert!(self.unread.is_empty());
-        while self.waiter.readable {
-            match self.stream.read(&mut self.buffer) {
-                Ok(0) => {
-                    let ended = "it ended the connection";
-                    return Err(io::Error::new(ErrorKind::UnexpectedEof, ended));
-                }
-                Ok(bytes) => {
-                    self.unread = 0..bytes;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.waiter.readable = false;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
+        self.io.read(self.waiter)
     }
 
     /// The next value that has come whole.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
-        let mut input = self.buffer.get(self.unread.clone()).unwrap_or_default();
-        let value = self.reader.next(&mut input);
-        self.unread.start = self.unread.end - input.len();
+        let value = self.io.take(|input| self.reader.next(input));
         value.map_err(|malformed| self.wrong(malformed.to_string()))
     }
 
@@ -213,7 +165,7 @@ impl<'w> Connection<'w> {
 
     fn no_answer(&self, error: io::Error) -> RedisError {
         let server = self.server.clone();
-        if self.stream.is_handshaking() {
+        if self.io.stream().is_handshaking() {
             let reason = error.to_string();
             return RedisError::Tls { server, reason };
         }
@@ -226,6 +178,6 @@ impl<'w> Connection<'w> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        self.waiter.leave(self.stream.tcp_mut());
+        self.waiter.leave(self.io.stream_mut().tcp_mut());
     }
 }

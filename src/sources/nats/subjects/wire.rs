@@ -1,8 +1,7 @@
 //! One connection: from the address to the first PONG, then bytes in and out. Never blocks for
 //! longer than its timeouts.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::ops::Range;
+use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::super::error::NatsError;
 use super::super::settings::{Endpoint, NatsSettings};
 use super::super::tls;
 use super::protocol::{self, Op, Reader};
+use crate::sources::buffered::{Buffered, ended};
 use crate::sources::socket::{Stream, Waiter};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
@@ -28,18 +28,12 @@ const INFO_BYTES_MAX: usize = 256 * 1024;
 
 /// A connection to one server, which has let us in.
 pub(super) struct Wire {
-    stream: Stream,
+    io: Buffered,
     /// Without user and password.
     pub(super) url: String,
     /// The other servers of the cluster, as this one tells.
     pub(super) neighbours: Vec<Endpoint>,
-    out: Vec<u8>,
-    /// Of `out`.
-    written: usize,
     reader: Reader,
-    buffer: Box<[u8]>,
-    /// Of `buffer`: read from the socket and not taken.
-    unread: Range<usize>,
 }
 
 impl Wire {
@@ -77,15 +71,13 @@ impl Wire {
         let neighbours = told
             .iter()
             .filter_map(|address| endpoint.neighbour(address, is_tls));
+        let mut io = Buffered::new(stream, READ_BYTES);
+        io.out().extend(connect_line(&info, &login));
         let mut wire = Self {
-            stream,
+            io,
             url: endpoint.url(),
             neighbours: neighbours.collect(),
-            out: connect_line(&info, &login),
-            written: 0,
             reader: Reader::new(payload_bytes_max),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
-            unread: 0..0,
         };
         match wire.log_in(waiter, until) {
             Ok(()) => Ok(wire),
@@ -116,7 +108,7 @@ impl Wire {
                     return Err(refused(&self.url, late.to_owned()));
                 }
                 Err(error) => {
-                    let tls = if self.stream.is_handshaking() {
+                    let tls = if self.io.stream().is_handshaking() {
                         "TLS: "
                     } else {
                         ""
@@ -128,7 +120,7 @@ impl Wire {
                 match op {
                     Op::Pong => return Ok(()),
                     Op::Error(words) => return Err(refused(&self.url, words)),
-                    Op::Ping => protocol::pong(&mut self.out),
+                    Op::Ping => protocol::pong(self.io.out()),
                     Op::Message(_) | Op::Other => {}
                 }
             }
@@ -137,60 +129,28 @@ impl Wire {
 
     /// Where commands are written; [`Self::flush`] sends them.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.out
+        self.io.out()
     }
 
     /// Bytes that wait to be written.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.out.len() - self.written
+        self.io.queued_bytes()
     }
 
     /// Writes what the socket takes.
     pub(super) fn flush(&mut self, waiter: &mut Waiter) -> io::Result<()> {
-        while waiter.writable {
-            let sent = match self.out.get(self.written..) {
-                Some(rest) if !rest.is_empty() => self.stream.write(rest),
-                _ => self.stream.flush().map(|()| 0),
-            };
-            match sent {
-                Ok(0) => break,
-                Ok(bytes) => self.written += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.queued_bytes() == 0 {
-            self.out.clear();
-            self.written = 0;
-        }
-        Ok(())
+        self.io.flush(waiter)
     }
 
     /// Reads once. `false`: there is nothing. What came is given out by [`Self::next_op`], and has
     /// to be taken before the next read.
     pub(super) fn read(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
-        debug_assert!(self.unread.is_empty());
-        while waiter.readable {
-            match self.stream.read(&mut self.buffer) {
-                Ok(0) => return Err(ended()),
-                Ok(bytes) => {
-                    self.unread = 0..bytes;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
+        self.io.read(waiter)
     }
 
     /// The next operation that has come whole.
     pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
-        let mut input = self.buffer.get(self.unread.clone()).unwrap_or_default();
-        let op = self.reader.next(&mut input);
-        self.unread.start = self.unread.end - input.len();
+        let op = self.io.take(|input| self.reader.next(input));
         op.map_err(|malformed| NatsError::Refused {
             url: self.url.clone(),
             reason: malformed.to_string(),
@@ -199,12 +159,8 @@ impl Wire {
 
     /// Ends the connection.
     pub(super) fn leave(mut self, waiter: &Waiter) {
-        waiter.leave(self.stream.tcp_mut());
+        waiter.leave(self.io.stream_mut().tcp_mut());
     }
-}
-
-fn ended() -> io::Error {
-    io::Error::new(ErrorKind::UnexpectedEof, "it ended the connection")
 }
 
 /// The server's first line, which comes before TLS. The server says no more until it is answered.
