@@ -8,6 +8,7 @@ use std::thread;
 mod settings {
     mod errors;
     mod pages;
+    mod tokens;
 }
 
 use weirgate::kinds::GATEWAYS;
