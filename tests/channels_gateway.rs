@@ -37,6 +37,7 @@ fn settings() -> ChannelsGatewaySettings {
         all_clients: AllClientsLimits {
             names_max: 100_000,
             patterns_max: 1_000,
+            address_patterns_max: None,
             name_bytes_max: 1 << 24,
         },
         inbound_per_second: 1_000,
@@ -153,7 +154,11 @@ impl Bench {
 
     /// A client that has been welcomed.
     fn client(&mut self) -> SessionKey {
-        let key = self.world.connect("/ws", None);
+        self.client_from([127, 0, 0, 1])
+    }
+
+    fn client_from(&mut self, address: [u8; 4]) -> SessionKey {
+        let key = self.world.connect_from(address.into(), "/ws", None);
         let [welcome] = &self.got(key)[..] else {
             panic!("one message is the welcome");
         };

@@ -8,6 +8,7 @@ use std::thread;
 mod settings {
     mod errors;
     mod pages;
+    mod tokens;
 }
 
 use weirgate::kinds::GATEWAYS;
@@ -223,6 +224,20 @@ fn wrong_values() {
         (&["events", "--events-bus=redis://a,redis://b"], &[]),
         (&["events", "--events-bus-name=a.*"], &[]),
         (&["events", "--events-bus-cert=c"], &[]),
+        (
+            &["events", "--events-bus-sentinels=redis://ann:s3cret@a"],
+            &[],
+        ),
+        (
+            &[
+                "events",
+                "--events-bus=nats://a",
+                "--events-bus-sentinels=a",
+                "--events-bus-sentinel-master=m",
+            ],
+            &[],
+        ),
+        (&["events", "--events-bus-sentinel-master=m"], &[]),
         (
             &["events", "--events-bus-nkey=n"],
             &[("WEIRGATE_EVENTS_BUS", "redis://a")],

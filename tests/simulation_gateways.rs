@@ -7,6 +7,7 @@ mod world;
 
 mod simulation_gateways {
     pub(super) mod bench;
+    pub(super) mod candles;
     pub(super) mod channels;
     pub(super) mod events;
     pub(super) mod levels;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -150,7 +151,7 @@ pub(crate) fn nats_server() -> Result<Program, Fault> {
 }
 
 /// A redis-server without a store, for as long as the value lives.
-pub(crate) fn redis_server() -> Result<Program, Fault> {
+fn redis_server() -> Result<Program, Fault> {
     let addr = free_address()?;
     let dir = TempDir::new().tried("temporary directory")?;
     let port = addr.port().to_string();
@@ -201,13 +202,37 @@ fn not_started(error: &std::io::Error, program: &'static str, package: &'static 
     }
 }
 
+/// A bus that a command starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BusKind {
+    /// redis-server
+    Redis,
+    /// nats-server
+    Nats,
+}
+
+impl BusKind {
+    /// The bus, for as long as the value lives, and its URL.
+    pub(crate) fn start(self) -> Result<(Program, String), Fault> {
+        let bus = match self {
+            Self::Redis => redis_server()?,
+            Self::Nats => nats_server()?,
+        };
+        let url = match self {
+            Self::Redis => redis_url(&bus),
+            Self::Nats => nats_url(&bus),
+        };
+        Ok((bus, url))
+    }
+}
+
 /// The URL of a NATS server.
 pub(crate) fn nats_url(nats: &Program) -> String {
     format!("nats://{}", nats.addr)
 }
 
 /// The URL of a Redis server.
-pub(crate) fn redis_url(redis: &Program) -> String {
+fn redis_url(redis: &Program) -> String {
     format!("redis://{}", redis.addr)
 }
 
@@ -227,16 +252,15 @@ pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<
     )
 }
 
-/// A server on Redis: `{port}` and `{redis}` are replaced, and REDIS_URL and the variables of the
-/// gateways' ports are set.
-pub(crate) fn server_on_redis(template: &str, redis: &str) -> Result<Program, Fault> {
+/// A server of trades or channels on a bus: `{port}`, and `{redis}` or `{nats}`, are replaced, and
+/// REDIS_URL or WEIRGATE_BUS and the variables of the gateways' ports are set.
+pub(crate) fn server_on(template: &str, bus: BusKind, url: &str) -> Result<Program, Fault> {
     let ports = ["WS_PORT", "REDIS_WS_GATEWAY_PORT"];
-    started(
-        template,
-        &[("{redis}", "REDIS_URL", redis)],
-        &ports,
-        free_address()?,
-    )
+    let given = match bus {
+        BusKind::Redis => ("{redis}", "REDIS_URL", url),
+        BusKind::Nats => ("{nats}", "WEIRGATE_BUS", url),
+    };
+    started(template, &[given], &ports, free_address()?)
 }
 
 /// A server of devices: `{port}` is replaced, and of `given` each place by its value, which its

@@ -91,12 +91,12 @@ pub(super) fn acl_of(
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
-/// What runs a gateway on Redis in a build without Redis.
+/// Refuses the start of a gateway, in a build without Redis.
 ///
 /// # Errors
 /// Always.
 #[cfg(not(feature = "redis"))]
-pub(super) fn without_redis(
+pub(super) fn not_built_with_redis(
     _: &crate::settings::Checked,
     _: crate::clock::Clock,
 ) -> Result<crate::run::Prepared, RunError> {

@@ -35,16 +35,29 @@ pub(super) fn settings_of(
         None => Endpoint::new(&host, port),
     };
     let mut source = redis::RedisSettings::new(server);
-    if let Some(SentinelSettings { urls, master }) = sentinels {
-        let sentinels = urls.expose().split(',').map(Endpoint::parse_sentinel);
-        source.sentinels = sentinels
-            .collect::<Result<_, _>>()
-            .map_err(|error| RunError::Settings(format!("--redis-sentinels: {error}")))?;
-        source.master_name = master;
+    if let Some(sentinels) = sentinels {
+        set_sentinels(&mut source, sentinels, "redis-sentinels")?;
     }
     source.tls_ca_file = ca_file;
     source.payload_bytes_max = payload_bytes_max;
     Ok(source)
+}
+
+/// Has these sentinels name the server; `flag` is the setting that has them.
+///
+/// # Errors
+/// An address is no good.
+pub(super) fn set_sentinels(
+    source: &mut redis::RedisSettings,
+    SentinelSettings { urls, master }: SentinelSettings,
+    flag: &str,
+) -> Result<(), RunError> {
+    let sentinels = urls.expose().split(',').map(Endpoint::parse_sentinel);
+    source.sentinels = sentinels
+        .collect::<Result<_, _>>()
+        .map_err(|error| RunError::Settings(format!("--{flag}: {error}")))?;
+    source.master_name = master;
+    Ok(())
 }
 
 /// Why there is no source, with the setting that is at fault.

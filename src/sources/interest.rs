@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Ledger;
-use crate::feeds::Subscription;
+use super::{LoopGone, SourceLink};
+use crate::feeds::{BusEvent, Subscription};
 use crate::wake::Wake;
 
 /// The most changes that the source takes at once. The loop may wait for that long, and the source
@@ -195,6 +196,47 @@ impl Wishes {
                 return;
             }
         }
+    }
+
+    /// Puts some of what was said in the ledger of a connection. What stands already is answered.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn take_and_answer(
+        &self,
+        ledger: &mut Ledger,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        for wish in self.take() {
+            if !wish.wanted {
+                ledger.unwant(&wish.subscription);
+            } else if ledger.want(&wish.subscription, wish.number) {
+                link.send(BusEvent::Subscribed {
+                    subscription: wish.subscription,
+                    number: wish.number,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone. If a wanted name stood on it, messages may be lost.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn lost(
+        &self,
+        ledger: &mut Ledger,
+        all_stood: bool,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        let has_carried = ledger.lost();
+        self.show(ledger.unanswered());
+        // The loss of a connection on which everything stood is told with the outage.
+        if has_carried && !all_stood {
+            link.send(BusEvent::Gap { lost: None })?;
+        }
+        Ok(())
     }
 
     /// How many changes wait.

@@ -36,11 +36,15 @@ impl Read for TlsStream {
 impl Write for TlsStream {
     /// Takes what fits the session's own buffer, which empties as the socket takes it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.session.writer().write(bytes)?;
+        if taken > 0 || bytes.is_empty() {
+            return Ok(taken);
+        }
+        // If the socket takes all of a full buffer, nothing would wake a caller that waits for room.
+        self.flush()?;
         match self.session.writer().write(bytes)? {
-            0 if !bytes.is_empty() => {
-                self.flush()?;
-                Err(ErrorKind::WouldBlock.into())
-            }
+            // The handshake has to come first: what the server says wakes the caller.
+            0 => Err(ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
         }
     }

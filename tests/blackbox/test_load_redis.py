@@ -1,4 +1,4 @@
-"""The load on the Redis gateways, small: each client gets exactly what is its own; and a loss is noticed."""
+"""The load on trades and channels, small: each client gets exactly what is its own; and a loss is noticed."""
 import json
 import subprocess
 
@@ -19,6 +19,8 @@ def load(tmp_path, gateway, *flags, server_flags=""):
     ("trades", "-n", "300", "--symbols", "60", "--rate", "600", "--seconds", "2"),
     ("trades", "-n", "60", "--symbols", "60", "--rate", "600", "--seconds", "2", "--deflate"),
     ("channels", "-n", "100", "--rate", "50", "--seconds", "2"),
+    ("channels", "-n", "100", "--bus", "nats", "--rate", "50", "--seconds", "2"),
+    ("channels", "-n", "100", "--bus", "nats", "--channels", "100", "--rate", "500", "--seconds", "2"),
     ("channels", "-n", "100", "--channels", "7", "--rate", "50", "--seconds", "2", "--deflate"),
 ], ids=" ".join)
 def test_each_client_gets_exactly_its_own(tmp_path, flags):

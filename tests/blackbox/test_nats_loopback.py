@@ -2,7 +2,6 @@
 import os
 import pathlib
 import re
-import subprocess
 import time
 
 import loopback_attackers
@@ -11,25 +10,6 @@ from waiting import until
 
 PASSWORD = "TOPSECRETPASSWORD"
 ATTACK_S = 6
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """A folder with ca.pem, a server's srv.pem and srv.key for 127.0.0.1, and a client's cl.pem and cl.key."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(command):
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
-    for name, alternative in (("srv", "IP:127.0.0.1"), ("cl", "email:gw@example.test")):
-        (folder / "names").write_text(f"subjectAltName={alternative}\n")
-        openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
-        openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem")
-    return folder
-
-
-def tls_block(folder, more=""):
-    return f'tls {{ cert_file: "{folder}/srv.pem", key_file: "{folder}/srv.key" {more} }}'
 
 
 def loopback_port(weirgate):
@@ -51,9 +31,9 @@ def loopback_port(weirgate):
 @pytest.mark.timeout(60)
 def test_a_lost_connection_shows_its_password_to_nobody(start_nats, start_weirgate, certificates):
     user = f'authorization {{ user: gw, password: "{PASSWORD}" }}'
-    server = start_nats(config=f"{tls_block(certificates)}\n{user}")
+    server = start_nats(config=f"{certificates.nats_config()}\n{user}")
     url = f"tls://gw:{PASSWORD}@127.0.0.1:{server.port}"
-    weirgate = start_weirgate("levels", "--nats-ca", certificates / "ca.pem", env={"NATS_URL": url}).wait_ready()
+    weirgate = start_weirgate("levels", "--nats-ca", certificates.ca, env={"NATS_URL": url}).wait_ready()
     attacker = loopback_attackers.start(loopback_attackers.SQUAT, loopback_port(weirgate), ATTACK_S)
     time.sleep(0.5)
     server.kill()
@@ -63,11 +43,10 @@ def test_a_lost_connection_shows_its_password_to_nobody(start_nats, start_weirga
 
 @pytest.mark.timeout(90)
 async def test_nobody_is_given_a_session_that_the_client_certificate_opened(start_nats, start_weirgate, certificates):
-    verify = f', ca_file: "{certificates}/ca.pem", verify: true'
-    server = start_nats(config=tls_block(certificates, verify))
+    server = start_nats(config=certificates.nats_config(verify=True))
     attacker = loopback_attackers.start(loopback_attackers.HIJACK, 20, server.port)
     time.sleep(0.5)
-    files = [certificates / name for name in ("ca.pem", "cl.pem", "cl.key")]
+    files = [certificates.ca, *certificates.client]
     flags = zip(("--nats-ca", "--nats-cert", "--nats-key"), files, strict=True)
     weirgate = start_weirgate("levels", *(part for flag in flags for part in flag),
                               env={"NATS_URL": f"tls://127.0.0.1:{server.port}"}).wait_ready()

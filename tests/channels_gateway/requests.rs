@@ -88,6 +88,7 @@ fn names_of_all_clients_together_are_bounded() {
         all_clients: AllClientsLimits {
             names_max: 4,
             patterns_max: 2,
+            address_patterns_max: None,
             name_bytes_max: 70,
         },
         ..settings()
@@ -130,13 +131,72 @@ fn names_of_all_clients_together_are_bounded() {
     let limited: Vec<_> = bench.stats.limited().collect();
     assert_eq!(
         limited,
-        [("channels", 1), ("wildcards", 1), ("name_bytes", 1)]
+        [
+            ("channels", 1),
+            ("wildcards", 1),
+            ("name_bytes", 1),
+            ("address_wildcards", 0)
+        ]
     );
     // What nobody holds any more makes room.
     bench.world.end(first, true);
     assert_eq!(bench.stats.name_bytes(), 24);
     let got = ask(&mut bench, second, &[&long, "indicators:c*"]);
     assert_eq!(got, (json!([long, "indicators:c*"]), json!([])));
+}
+
+/// An address that takes as many patterns as it can, with many clients, leaves room for others.
+#[test]
+fn an_address_holds_its_share_of_the_patterns_and_no_more() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        all_clients: AllClientsLimits {
+            patterns_max: 20,
+            address_patterns_max: Some(10),
+            ..settings().all_clients
+        },
+        ..settings()
+    });
+    let ask = |bench: &mut Bench, key, names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        bench.subscribe(key, &names);
+        let [answer] = &bench.got(key)[..] else {
+            panic!("one answer");
+        };
+        let count = answer["channels"].as_array().expect("a list").len();
+        (count, answer["errors"].clone())
+    };
+    let pattern = |n: usize| format!("indicators:{n}*");
+    let mut granted = 0;
+    let hostile: Vec<_> = (0..5)
+        .map(|n| {
+            let key = bench.client_from([203, 0, 113, 9]);
+            let names: Vec<String> = (0..5).map(|m| pattern(5 * n + m)).collect();
+            granted += ask(&mut bench, key, &names).0;
+            key
+        })
+        .collect();
+    assert_eq!(granted, 10);
+    let full = "Server limit of wildcard subscriptions of an address exceeded (10)";
+    let last = hostile[4];
+    let held = [pattern(0), "market:tick".to_owned(), pattern(30)];
+    // What the address holds already costs nothing more, and names are no patterns.
+    assert_eq!(ask(&mut bench, last, &held), (2, json!([full])));
+    let bystander = bench.client_from([203, 0, 113, 10]);
+    let wanted = [pattern(0), pattern(31)];
+    assert_eq!(ask(&mut bench, bystander, &wanted), (2, json!([])));
+    // Others hold it, and might let it go: the address would have one more.
+    assert_eq!(ask(&mut bench, last, &wanted[1..]), (0, json!([full])));
+    let limited: Vec<_> = bench.stats.limited().collect();
+    assert_eq!(limited[3], ("address_wildcards", 17));
+    // Two clients hold the first pattern. With the first of them four others make room.
+    bench.world.end(hostile[0], true);
+    let more: Vec<String> = (40..44).map(pattern).collect();
+    assert_eq!(ask(&mut bench, last, &more), (4, json!([])));
+    assert_eq!(ask(&mut bench, hostile[2], &more[..1]), (1, json!([])));
+    assert_eq!(
+        ask(&mut bench, hostile[2], &[pattern(50)]),
+        (0, json!([full]))
+    );
 }
 
 #[test]

@@ -79,7 +79,9 @@ def service():
 def sentinel(redis_server, started, tmp_path):
     """The port of a sentinel that knows the server as `main`."""
     port, config = free_port(), tmp_path / "sentinel.conf"
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n")
+    # Long enough for a busy machine: a master that is only slow is not replaced.
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n"
+                      "sentinel down-after-milliseconds main 1500\nsentinel failover-timeout main 6000\n")
     started.append(Process([system_binary("redis-server", "redis-server"), config, "--sentinel"]))
     end = time.monotonic() + 20
     while time.monotonic() < end:

@@ -1,4 +1,5 @@
-//! Trades: a request has its answer at once, and a trade goes to those who hold its symbol.
+//! Trades: a request has its answer at once, and a trade goes to those who hold its symbol. In half
+//! of the seeds there are candles.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use serde_json::Value;
 use weirgate::auth::{Authenticator, Origins};
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate::hub::SessionKey;
+use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use weirgate::hub::{Now, SessionKey};
 
-use super::bench::{Bench, Contract, noise, take};
+use super::bench::{Bench, Contract, SECOND, noise, take};
+use super::candles::{INTERVALS, Market, Seen, Trade};
 use crate::world::Random;
 
 const SYMBOLS: [&str; 8] = ["AAPL", "B", "c", "D.E", "é", "F", "G", "toolongsymbol"];
@@ -24,29 +26,52 @@ enum Want {
     Error,
     /// These are held now.
     Held(Vec<String>),
+    /// Candles of these are held now, by the request made then.
+    Candles(Now, usize, Vec<String>),
 }
 
 /// What the model knows of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     held: Vec<String>,
+    /// The same with candles, by interval.
+    candles: [Vec<String>; INTERVALS.len()],
     answers: VecDeque<Want>,
     trades: VecDeque<u64>,
+    seen: Seen,
 }
 
 impl Client {
-    fn subscribe(&mut self, asked: &[String]) -> Want {
+    fn held(&mut self, interval: Option<usize>) -> &mut Vec<String> {
+        match interval {
+            Some(interval) => &mut self.candles[interval],
+            None => &mut self.held,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.held.len() + self.candles.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// What a request has to be answered with, `None` for an error.
+    fn subscribe(&mut self, interval: Option<usize>, asked: &[String]) -> Option<Vec<String>> {
         let mut new: Vec<String> = Vec::new();
         for symbol in asked {
-            if !self.held.contains(symbol) && !new.contains(symbol) {
+            if !self.held(interval).contains(symbol) && !new.contains(symbol) {
                 new.push(symbol.clone());
             }
         }
-        if self.held.len() + new.len() > SYMBOLS_MAX && !new.is_empty() {
-            return Want::Error;
+        if self.count() + new.len() > SYMBOLS_MAX && !new.is_empty() {
+            return None;
         }
-        self.held.extend(new);
-        Want::Held(self.held.clone())
+        self.held(interval).extend(new);
+        Some(self.held(interval).clone())
+    }
+
+    fn unsubscribe(&mut self, interval: Option<usize>, asked: &[String]) -> Option<Vec<String>> {
+        let held = self.held(interval);
+        held.retain(|held| !asked.contains(held));
+        Some(held.clone())
     }
 }
 
@@ -54,16 +79,41 @@ impl Client {
 pub(crate) struct Trades {
     feed: Option<TradesFeed>,
     stats: Arc<TradesStats>,
+    /// If there are candles.
+    market: Option<Market>,
+    symbols: &'static [&'static str],
+}
+
+impl Trades {
+    /// A trade of a symbol is published.
+    fn make(bench: &mut Bench<Self>, channel: String, payload: Vec<u8>) {
+        let message = BusMessage {
+            subject: channel.into(),
+            pattern: Some("channel:trade:*".into()),
+            payload,
+            position: None,
+            received: bench.world.now,
+            quiet: false,
+        };
+        let mut feed = bench.contract.feed.take().expect("a feed");
+        let publications = bench.publish(&mut feed, BusEvent::Message(message));
+        bench.contract.feed = Some(feed);
+        bench.deliver(&publications);
+    }
 }
 
 impl Contract for Trades {
     type Gateway = TradesGateway;
     type Client = Client;
 
-    fn new(_: &mut Random) -> Self {
+    fn new(random: &mut Random) -> Self {
+        let has_candles = random.chance(50);
         Self {
             feed: None,
             stats: Arc::default(),
+            market: has_candles.then(|| Market::new(random.pick(&[0, 500, 1_500]))),
+            // With candles fewer, which then have more trades.
+            symbols: if has_candles { &SYMBOLS[4..] } else { &SYMBOLS },
         }
     }
 
@@ -75,7 +125,10 @@ impl Contract for Trades {
             json_depth_max: 32,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
-            candles: None,
+            candles: self.market.as_ref().map(|market| CandleSettings {
+                grace_ms: market.grace_ms as u32,
+                pairs_max: 300,
+            }),
         };
         TradesGateway::new(settings, Arc::clone(&self.stats))
     }
@@ -86,6 +139,9 @@ impl Contract for Trades {
             bus_message_bytes_max: 5_000,
         };
         bench.contract.feed = Some(TradesFeed::new(settings, bench.world.frame_bytes.clone()));
+        // At some moment of the longest interval.
+        let us = bench.random.below(300 * SECOND);
+        bench.world.now = bench.world.now.plus_us(us);
     }
 
     fn target(&mut self, random: &mut Random, _: bool) -> String {
@@ -97,13 +153,7 @@ impl Contract for Trades {
     }
 
     fn say(bench: &mut Bench<Self>, key: SessionKey) {
-        let count = 1 + bench.random.below(4);
-        let asked: Vec<&str> = (0..count).map(|_| bench.random.pick(&SYMBOLS)).collect();
-        let too_long = asked.iter().any(|symbol| symbol.len() > 10);
-        let names: Vec<String> = asked.iter().map(|symbol| symbol.to_uppercase()).collect();
-        let list = serde_json::to_string(&asked).expect("JSON");
         let kind = bench.random.below(10);
-        let client = bench.client(key);
         let (text, want) = match kind {
             0 => (r#"{"action":"ping"}"#.to_owned(), Want::Pong),
             1 => (r#"{"action":"jump"}"#.to_owned(), Want::Error),
@@ -112,39 +162,20 @@ impl Contract for Trades {
                 bench.client(key).answers.push_back(Want::Error);
                 return bench.send(key, &words);
             }
-            3..7 => {
-                let want = match too_long {
-                    true => Want::Error,
-                    false => client.subscribe(&names),
-                };
-                (
-                    format!(r#"{{"symbols":{list},"action":"subscribe"}}"#),
-                    want,
-                )
-            }
-            _ => {
-                let want = match too_long {
-                    true => Want::Error,
-                    false => {
-                        client.held.retain(|held| !names.contains(held));
-                        Want::Held(client.held.clone())
-                    }
-                };
-                (
-                    format!(r#"{{"action":"unsubscribe","symbols":{list}}}"#),
-                    want,
-                )
-            }
+            _ => ask(bench, key, kind < 7),
         };
-        client.answers.push_back(want);
+        bench.client(key).answers.push_back(want);
         bench.send(key, text.as_bytes());
     }
 
     fn outside(bench: &mut Bench<Self>) {
         bench.number += 1;
         let n = bench.number;
-        let symbol = bench.random.pick(&SYMBOLS).to_uppercase();
-        let good = format!(r#"{{"price":{n},"symbol":"{symbol}","other":[1]}}"#);
+        let symbol = bench.random.pick(bench.contract.symbols).to_uppercase();
+        let now = bench.world.now;
+        let trade = Trade::random(&mut bench.random, now);
+        let members = &trade.members;
+        let good = format!(r#"{{{members}"exchange":{n},"symbol":"{symbol}","other":[1]}}"#);
         let is_bad = bench.random.chance(10);
         let payload = match is_bad {
             true => vec![b'{'; 40],
@@ -160,30 +191,30 @@ impl Contract for Trades {
                     known.model.trades.push_back(n);
                 }
             }
+            if let Some(market) = &mut bench.contract.market {
+                market.take(now, &symbol, &trade);
+            }
         }
-        let message = BusMessage {
-            subject: channel.into(),
-            pattern: Some("channel:trade:*".into()),
-            payload,
-            position: None,
-            received: bench.world.now,
-            quiet: false,
-        };
-        let mut feed = bench.contract.feed.take().expect("a feed");
-        let publications = bench.publish(&mut feed, BusEvent::Message(message));
-        bench.contract.feed = Some(feed);
-        bench.deliver(&publications);
+        Self::make(bench, channel, payload);
     }
 
     fn got(bench: &mut Bench<Self>, key: SessionKey, text: &str) -> bool {
         let json: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-        let client = bench.client(key);
+        let (now, market) = (bench.world.now, bench.contract.market.as_ref());
+        let known = bench.clients.get_mut(&key).expect("a client");
+        let client = &mut known.model;
         if json["type"] == "trade" {
             assert_eq!(
-                json["data"]["price"],
+                json["data"]["exchange"],
                 take(&mut client.trades, text),
                 "{text}"
             );
+            return true;
+        }
+        if json["type"] == "candle" {
+            let market = market.expect("no candles");
+            let fast = !known.slow;
+            client.seen.got(now, market, text, &json["data"], fast);
             return true;
         }
         let want = take(&mut client.answers, text);
@@ -192,28 +223,37 @@ impl Contract for Trades {
             Want::Welcome => json["data"]["maxSymbolsPerConnection"] == SYMBOLS_MAX,
             Want::Pong => json["type"] == "pong",
             Want::Error => json["type"] == "error",
-            Want::Held(symbols) => {
+            Want::Held(symbols) | Want::Candles(_, _, symbols) => {
                 json["type"] == "success" && *held == Value::from(symbols.clone())
             }
         };
         assert!(fits, "{want:?}, but there came {text}");
+        if let Want::Candles(since, interval, symbols) = want {
+            assert_eq!(json["data"]["interval"], INTERVALS[interval].0);
+            let market = market.expect("no candles");
+            client.seen.held(market, since, interval, &symbols);
+        }
         false
     }
 
     fn due(bench: &Bench<Self>, key: SessionKey) -> Option<String> {
         let client = &bench.clients[&key].model;
         let nothing = client.answers.is_empty() && client.trades.is_empty();
-        (!nothing).then(|| format!("{client:?}"))
+        let market = bench.contract.market.as_ref();
+        // In a stop clients leave all topics before their sockets end.
+        let market = market.filter(|_| !bench.world.hub.is_draining());
+        let candle = market.and_then(|market| client.seen.due(bench.world.now, market));
+        candle.or_else(|| (!nothing).then(|| format!("{client:?}")))
     }
 
     fn check(bench: &Bench<Self>) {
-        let held: usize = bench
-            .clients
-            .values()
-            .map(|known| known.model.held.len())
-            .sum();
+        let clients = bench.clients.values();
+        let held: usize = clients.map(|known| known.model.count()).sum();
         assert_eq!(bench.contract.stats.subscriptions(), held as u64);
         assert_eq!(bench.world.hub.core().memberships(), held);
+        if let Some(market) = &bench.contract.market {
+            market.check(&bench.contract.stats.candles);
+        }
     }
 
     fn come_to_rest(_: &mut Bench<Self>) {}
@@ -221,4 +261,41 @@ impl Contract for Trades {
     fn check_empty(bench: &Bench<Self>) {
         assert!(bench.world.hub.gateway().is_idle());
     }
+}
+
+/// A request for symbols, and what has to be answered.
+fn ask(bench: &mut Bench<Trades>, key: SessionKey, subscribe: bool) -> (String, Want) {
+    let count = 1 + bench.random.below(4);
+    let all = bench.contract.symbols;
+    let asked: Vec<&str> = (0..count).map(|_| bench.random.pick(all)).collect();
+    let names: Vec<String> = asked.iter().map(|symbol| symbol.to_uppercase()).collect();
+    let list = serde_json::to_string(&asked).expect("JSON");
+    let interval = bench.random.below(2 * INTERVALS.len() as u64) as usize;
+    let interval = (interval < INTERVALS.len()).then_some(interval);
+    let is_action = interval.is_none() || bench.contract.market.is_some();
+    let now = bench.world.now;
+    let client = bench.client(key);
+    let held = match asked.iter().any(|symbol| symbol.len() > 10) || !is_action {
+        true => None,
+        false if subscribe => client.subscribe(interval, &names),
+        false => client.unsubscribe(interval, &names),
+    };
+    let want = match (held, interval) {
+        (None, _) => Want::Error,
+        (Some(held), None) => Want::Held(held),
+        (Some(held), Some(interval)) => Want::Candles(now, interval, held),
+    };
+    let action = if subscribe {
+        "subscribe"
+    } else {
+        "unsubscribe"
+    };
+    let text = match interval {
+        None => format!(r#"{{"symbols":{list},"action":"{action}"}}"#),
+        Some(interval) => format!(
+            r#"{{"interval":"{}","action":"{action}_candles","symbols":{list}}}"#,
+            INTERVALS[interval].0
+        ),
+    };
+    (text, want)
 }

@@ -307,7 +307,17 @@ impl<G: Gateway<Out: Output>> World<G> {
 
     /// A client that has connected to `target`, `deflate` with a window of so many bits.
     pub(crate) fn connect(&mut self, target: &str, deflate: Option<u8>) -> SessionKey {
-        let key = self.accept(usize::MAX);
+        self.connect_from([127, 0, 0, 1].into(), target, deflate)
+    }
+
+    /// The same from another address.
+    pub(crate) fn connect_from(
+        &mut self,
+        ip: IpAddr,
+        target: &str,
+        deflate: Option<u8>,
+    ) -> SessionKey {
+        let key = self.accept_from(ip, usize::MAX);
         let request = client::request(target, deflate);
         self.send(key, &request);
         let socket = &self.net.sockets[&key];

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::push::{Part, Pushes, losses, part, two_ways};
@@ -18,7 +18,7 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind};
 use crate::http;
-use crate::launch::{self, Program};
+use crate::launch::{BusKind, Program};
 use crate::report;
 use crate::stats::Spread;
 
@@ -51,26 +51,6 @@ pub(crate) struct InstancesArgs {
     /// Fail when the median of the time, over a single instance's, is above this
     #[arg(long, default_value_t = 1.3)]
     ratio_max: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum BusKind {
-    Redis,
-    Nats,
-}
-
-impl BusKind {
-    fn start(self) -> Result<(Program, String), Fault> {
-        let bus = match self {
-            Self::Redis => launch::redis_server()?,
-            Self::Nats => launch::nats_server()?,
-        };
-        let url = match self {
-            Self::Redis => launch::redis_url(&bus),
-            Self::Nats => launch::nats_url(&bus),
-        };
-        Ok((bus, url))
-    }
 }
 
 /// The result of `loadtest events instances`.

@@ -1,4 +1,4 @@
-//! `loadtest trades` and `loadtest channels`: clients of a gateway on Redis, each with its own
+//! `loadtest trades` and `loadtest channels`: clients of a gateway on Redis or NATS, each with its own
 //! subscription, and what of that reaches them.
 
 mod outcome;
@@ -16,7 +16,7 @@ use self::publisher::{Publisher, Schedule};
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
-use crate::launch;
+use crate::launch::{self, BusKind};
 use crate::report;
 use crate::wire::deflate::DeflateArgs;
 
@@ -30,7 +30,8 @@ const ANSWERS_PER_CLIENT: u64 = 2;
 /// What the two commands share.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Server: a command with {port} and {redis} replaced; REDIS_URL and its port's variable are set
+    /// Server: a command with {port}, {redis} or {nats} replaced; REDIS_URL or WEIRGATE_BUS and its
+    /// port's variable are set
     #[arg(long, value_name = "COMMAND")]
     server: String,
     /// Messages are published for this long
@@ -64,6 +65,9 @@ pub(crate) struct TradesArgs {
 pub(crate) struct ChannelsArgs {
     #[command(flatten)]
     common: Common,
+    /// What is published on
+    #[arg(long, value_enum, default_value_t = BusKind::Redis)]
+    bus: BusKind,
     /// Clients
     #[arg(long, short = 'n', default_value_t = 1_000)]
     clients: usize,
@@ -84,7 +88,7 @@ pub(crate) struct Words {
     path: &'static str,
     /// The request of a client for topic `n`.
     subscribe: fn(usize) -> String,
-    /// The Redis channel of topic `n`.
+    /// The channel or subject of topic `n`.
     channel: fn(usize) -> String,
 }
 
@@ -100,6 +104,13 @@ const CHANNELS: Words = Words {
     channel: |n| format!("market:tick:S{n}"),
 };
 
+/// The same on NATS.
+const SUBJECTS: Words = Words {
+    path: "/ws",
+    subscribe: |n| format!(r#"{{"action":"subscribe","channels":["market.tick.S{n}"]}}"#),
+    channel: |n| format!("market.tick.S{n}"),
+};
+
 /// Runs `loadtest trades`; fails unless each client gets exactly its trades, in their order.
 pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let load = Load {
@@ -108,7 +119,7 @@ pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
         rate: a.rate,
         payload: publisher::Form::Trade,
     };
-    run(&a.common, &TRADES, &load, stop)
+    run(&a.common, BusKind::Redis, &TRADES, &load, stop)
 }
 
 /// Runs `loadtest channels`; fails unless each client gets exactly its messages, in their order.
@@ -119,7 +130,11 @@ pub(crate) fn channels(a: &ChannelsArgs, stop: &Arc<AtomicBool>) -> Result<(), F
         rate: a.rate,
         payload: publisher::Form::Object { bytes: a.bytes },
     };
-    run(&a.common, &CHANNELS, &load, stop)
+    let words = match a.bus {
+        BusKind::Redis => &CHANNELS,
+        BusKind::Nats => &SUBJECTS,
+    };
+    run(&a.common, a.bus, words, &load, stop)
 }
 
 /// How much of what.
@@ -130,15 +145,20 @@ struct Load {
     payload: publisher::Form,
 }
 
-fn run(common: &Common, words: &Words, load: &Load, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+fn run(
+    common: &Common,
+    bus: BusKind,
+    words: &Words,
+    load: &Load,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Fault> {
     if load.topics == 0 || load.clients < load.topics {
         return Err(Fault::Usage(
             "there must be a topic, and a client for each".into(),
         ));
     }
-    let redis = launch::redis_server()?;
-    let url = launch::redis_url(&redis);
-    let server = launch::server_on_redis(&common.server, &url)?;
+    let (_bus, url) = bus.start()?;
+    let server = launch::server_on(&common.server, bus, &url)?;
     let process = server.process()?;
     let target = Target {
         addr: server.addr,
@@ -161,7 +181,7 @@ fn run(common: &Common, words: &Words, load: &Load, stop: &Arc<AtomicBool>) -> R
         rate: load.rate,
         topics: load.topics,
     };
-    let mut publisher = Publisher::connect(&url, words.channel, load.topics, &load.payload)?;
+    let mut publisher = Publisher::connect(bus, &url, words.channel, load.topics, &load.payload)?;
     let cpu_before = process.cpu_us()?;
     let expected: u64 = (0..load.clients)
         .map(|client| schedule.of_topic(client % load.topics))

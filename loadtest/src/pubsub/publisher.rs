@@ -1,4 +1,8 @@
-//! Publishes stamped messages on Redis channels in turn, by an absolute schedule.
+//! Publishes stamped messages on channels or subjects in turn, by an absolute schedule.
+#![allow(
+    deprecated,
+    reason = "every entry point of the nats crate is marked so in favour of async-nats"
+)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,6 +11,7 @@ use hdrhistogram::Histogram;
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::histogram;
+use crate::launch::BusKind;
 use crate::payload::Payload;
 
 /// Messages that are due are sent together, at most so many.
@@ -63,26 +68,73 @@ impl Schedule {
     }
 }
 
+enum Connection {
+    Redis(Box<redis::Connection>),
+    Nats(nats::Connection),
+}
+
+impl Connection {
+    fn open(bus: BusKind, url: &str) -> Result<Self, Fault> {
+        let failed = |error: String| Fault::Bus(format!("connect {url}: {error}"));
+        match bus {
+            BusKind::Redis => redis::Client::open(url)
+                .and_then(|client| client.get_connection())
+                .map(|connection| Self::Redis(Box::new(connection)))
+                .map_err(|error| failed(error.to_string())),
+            BusKind::Nats => nats::Options::new()
+                .with_name("loadtest publisher")
+                .connect(url)
+                .map(Self::Nats)
+                .map_err(|error| failed(error.to_string())),
+        }
+    }
+
+    /// Publishes the messages; returns when the bus has them.
+    fn publish<'a>(
+        &mut self,
+        messages: impl Iterator<Item = (&'a str, Vec<u8>)>,
+    ) -> Result<(), Fault> {
+        let failed = |error: String| Fault::Bus(format!("publish: {error}"));
+        match self {
+            Self::Redis(connection) => {
+                let mut pipe = redis::pipe();
+                for (channel, payload) in messages {
+                    pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
+                }
+                let sent = pipe.query(connection);
+                sent.map_err(|error| failed(error.to_string()))
+            }
+            Self::Nats(connection) => {
+                for (subject, payload) in messages {
+                    let sent = connection.publish(subject, payload);
+                    sent.map_err(|error| failed(error.to_string()))?;
+                }
+                connection
+                    .flush()
+                    .map_err(|error| failed(error.to_string()))
+            }
+        }
+    }
+}
+
 /// A connection that publishes.
 pub(super) struct Publisher {
-    connection: redis::Connection,
+    connection: Connection,
     channels: Vec<String>,
     payload: Option<Payload>,
 }
 
 impl Publisher {
-    /// Connects to Redis.
+    /// Connects to the bus.
     pub(super) fn connect(
+        bus: BusKind,
         url: &str,
         channel: fn(usize) -> String,
         topics: usize,
         form: &Form,
     ) -> Result<Self, Fault> {
-        let connection = redis::Client::open(url)
-            .and_then(|client| client.get_connection())
-            .map_err(|error| Fault::Bus(format!("connect {url}: {error}")))?;
         Ok(Self {
-            connection,
+            connection: Connection::open(bus, url)?,
             channels: (0..topics).map(channel).collect(),
             payload: match *form {
                 Form::Trade => None,
@@ -123,19 +175,21 @@ impl Publisher {
         start_us: u64,
         messages: std::ops::Range<u64>,
     ) -> Result<(), Fault> {
-        let mut pipe = redis::pipe();
-        for message in messages {
+        let Self {
+            connection,
+            channels,
+            payload,
+        } = self;
+        let channels = &*channels;
+        connection.publish(messages.map(|message| {
             let (topic, n) = schedule.place(message);
             let stamp_us = start_us + schedule.due_us(message);
-            pipe.cmd("PUBLISH").arg(&self.channels[topic]);
-            match &mut self.payload {
-                Some(payload) => pipe.arg(payload.stamped(stamp_us, n)),
-                None => pipe.arg(trade(topic, stamp_us, n)),
+            let text = match payload {
+                Some(payload) => payload.stamped(stamp_us, n).to_vec(),
+                None => trade(topic, stamp_us, n).into_bytes(),
             };
-            pipe.ignore();
-        }
-        pipe.query(&mut self.connection)
-            .map_err(|error| Fault::Bus(format!("publish: {error}")))
+            (channels[topic].as_str(), text)
+        }))
     }
 }
 

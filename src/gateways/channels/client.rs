@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::access::{RequestRate, TokenEnd};
 use super::answer::Answer;
+use super::shares::Patterns;
 use super::waiting::{Answers, Behind};
 use crate::hub::{Core, SessionKey, TopicName};
 
@@ -13,7 +14,7 @@ pub struct Client {
     pub(super) role: String,
     pub(super) token_end: TokenEnd,
     /// Patterns among its names.
-    pub(super) patterns: usize,
+    pub(super) patterns: Patterns,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
 }

@@ -38,21 +38,23 @@ impl ChannelsGateway {
         if syntax.check(name).is_err() {
             return Verdict::Refused(format!("Invalid subject: {name}"));
         }
-        if syntax.is_pattern(name) && client.patterns >= settings.patterns_max {
+        if syntax.is_pattern(name) && client.patterns.count() >= settings.patterns_max {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
         let denied = || format!("Access denied to channel: {name}");
         match settings.acl.grants(&client.role, name, budget) {
-            Ok(true) => self.room(name),
+            Ok(true) => self.room(client, name),
             Ok(false) => Verdict::Denied(denied()),
             Err(OverBudget) => Verdict::Refused(denied()),
         }
     }
 
-    /// Grants the name if the limits over all clients leave room for it.
-    fn room(&self, name: &str) -> Verdict {
-        let Some((limit, max)) = self.names.full(name) else {
+    /// Grants the name if the limits over all clients, and those of the client's address, leave room
+    /// for it.
+    fn room(&self, client: &Client, name: &str) -> Verdict {
+        let full = self.names.full(name);
+        let Some((limit, max)) = full.or_else(|| self.full_for_address(client, name)) else {
             return Verdict::Granted;
         };
         self.stats.count_limited(limit);
@@ -60,7 +62,16 @@ impl ChannelsGateway {
             Full::Names => "channels",
             Full::Patterns => "wildcard subscriptions",
             Full::NameBytes => "channel name bytes",
+            Full::AddressPatterns => "wildcard subscriptions of an address",
         };
         Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
+    }
+
+    /// Also for a pattern that others hold: they may let it go, and the address would keep it.
+    fn full_for_address(&self, client: &Client, name: &str) -> Option<(Full, usize)> {
+        let max = self.settings.all_clients.address_patterns_max?;
+        let is_pattern = self.settings.acl.syntax().is_pattern(name);
+        let is_full = is_pattern && self.shares.is_full(&client.patterns, name, max);
+        is_full.then_some((Full::AddressPatterns, max))
     }
 }

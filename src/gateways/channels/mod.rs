@@ -15,6 +15,7 @@ mod judge;
 mod names;
 mod request;
 mod retained;
+mod shares;
 mod stats;
 mod waiting;
 
@@ -26,9 +27,11 @@ use self::judge::Verdict;
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
+use self::shares::{Patterns, Shares};
 use self::waiting::{Answers, Behind};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
+use crate::admission::ClientAddr;
 use crate::auth::{
     Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Token, bearer_protocol,
 };
@@ -82,6 +85,8 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
+    /// Of client addresses in the patterns of all clients.
+    shares: Shares,
     retained: Retained,
     /// The bus is there.
     up: bool,
@@ -111,6 +116,7 @@ impl ChannelsGateway {
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
+            shares: Shares::default(),
             retained: Retained::default(),
             settings,
             stats,
@@ -150,13 +156,14 @@ impl ChannelsGateway {
         }
     }
 
-    fn client(&self, core: &Core, identity: Identity) -> Client {
+    fn client(&self, core: &Core, key: SessionKey, identity: Identity) -> Client {
+        let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         let default = || self.settings.default_role.clone();
         let token_end = TokenEnd::of(&identity);
         Client {
             role: identity.role.unwrap_or_else(default),
             token_end,
-            patterns: 0,
+            patterns: Patterns::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
         }
@@ -230,8 +237,9 @@ impl ChannelsGateway {
         if joined == Joined::First {
             self.names.want(name);
         }
-        if matches!(joined, Joined::First | Joined::Another) {
-            client.patterns += usize::from(self.syntax().is_pattern(name.as_str()));
+        let is_new = matches!(joined, Joined::First | Joined::Another);
+        if is_new && self.syntax().is_pattern(name.as_str()) {
+            self.shares.add(&mut client.patterns, name);
         }
     }
 
@@ -263,7 +271,7 @@ impl ChannelsGateway {
             Left::Others => {}
             Left::Last => self.names.give_up(&topic),
         }
-        client.patterns -= usize::from(self.syntax().is_pattern(topic.as_str()));
+        self.shares.remove(&mut client.patterns, &topic);
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
         true
@@ -353,7 +361,7 @@ impl Gateway for ChannelsGateway {
     fn admit(
         &mut self,
         core: &mut Core,
-        _: SessionKey,
+        key: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Client> {
         let mut accepted = Accepted {
@@ -362,7 +370,7 @@ impl Gateway for ChannelsGateway {
             ..Accepted::default()
         };
         match self.identify(core, head) {
-            Ok(identity) => Admission::Accept(accepted, self.client(core, identity)),
+            Ok(identity) => Admission::Accept(accepted, self.client(core, key, identity)),
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
@@ -417,6 +425,7 @@ impl Gateway for ChannelsGateway {
         for name in client.answers.retained() {
             self.retained.forget(name, key);
         }
+        self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
     }
 

@@ -16,6 +16,8 @@ pub struct AllClientsLimits {
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
+    /// Patterns of the clients of one address; `None` for no limit.
+    pub address_patterns_max: Option<usize>,
     /// Bytes of all names.
     pub name_bytes_max: usize,
 }
@@ -26,6 +28,7 @@ pub(super) enum Full {
     Names,
     Patterns,
     NameBytes,
+    AddressPatterns,
 }
 
 /// A change of what the bus is asked for.
@@ -189,6 +192,7 @@ mod tests {
         let limits = AllClientsLimits {
             names_max: 2,
             patterns_max: 2,
+            address_patterns_max: None,
             name_bytes_max: 10,
         };
         let mut names = Names::new(limits, NameSyntax::Redis);

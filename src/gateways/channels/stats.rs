@@ -7,7 +7,7 @@ use super::super::access::AccessStats;
 use super::names::Full;
 
 /// The limits over all clients, as labels.
-const LIMITS: [&str; 3] = ["channels", "wildcards", "name_bytes"];
+const LIMITS: [&str; 4] = ["channels", "wildcards", "name_bytes", "address_wildcards"];
 
 /// Numbers that others may read at any time.
 #[derive(Debug, Default)]
@@ -76,6 +76,7 @@ impl ChannelsStats {
             Full::Names => 0,
             Full::Patterns => 1,
             Full::NameBytes => 2,
+            Full::AddressPatterns => 3,
         };
         self.limited[at].fetch_add(1, Relaxed);
     }

@@ -12,7 +12,7 @@ mod start;
 use self::start::start;
 use super::auth::acl;
 #[cfg(not(any(feature = "nats", feature = "redis")))]
-use super::auth::without_redis as start;
+use super::auth::not_built_with_redis as start;
 use crate::run::{GatewayKind, Print, TokenUse};
 use crate::settings::{Part, Rows};
 

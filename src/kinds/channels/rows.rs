@@ -164,6 +164,22 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::count(
         HEADING,
+        "wildcards-per-ip-max",
+        (0, 1_000_000),
+        "500",
+        "Different patterns that the clients of one address may hold together; 0 for no limit",
+    )
+    .more(
+        "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \
+         not name all clients count as one.",
+    )
+    .limit(
+        "an error in the response, and the next entry is checked",
+        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        "tests/channels_gateway/requests.rs::an_address_holds_its_share_of_the_patterns_and_no_more",
+    ),
+    Setting::count(
+        HEADING,
         "messages-per-second-max",
         (1, 1_000_000),
         "1000",

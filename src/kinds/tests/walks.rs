@@ -11,6 +11,8 @@ pub(super) fn partner(flag: &str) -> Option<&'static str> {
         "nats-key" => "--nats-cert=x",
         "redis-sentinels" => "--redis-sentinel-master=x",
         "redis-sentinel-master" => "--redis-sentinels=x",
+        "events-bus-sentinels" => "--events-bus-sentinel-master=x",
+        "events-bus-sentinel-master" => "--events-bus-sentinels=x",
         "events-bus-cert" => "--events-bus-key=x",
         "events-bus-key" => "--events-bus-cert=x",
         _ => return None,

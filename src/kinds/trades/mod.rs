@@ -8,7 +8,7 @@ mod start;
 #[cfg(feature = "redis")]
 use self::start::start;
 #[cfg(not(feature = "redis"))]
-use super::auth::without_redis as start;
+use super::auth::not_built_with_redis as start;
 use crate::run::{GatewayKind, TokenUse};
 use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
 use crate::telemetry::names;

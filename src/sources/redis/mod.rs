@@ -198,14 +198,10 @@ impl Bus for RedisSource {
         self.wishes.take_into(&mut self.ledger);
         self.has_stood = false;
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
-        let has_carried = self.ledger.lost();
-        self.wishes.show(self.ledger.unanswered());
-        // The loss of a connection on which everything stood is told with the outage.
-        if has_carried && !self.has_stood && relay.link.send(BusEvent::Gap { lost: None }).is_err()
-        {
-            return Stop::LoopGone;
-        }
-        stop
+        let told = self
+            .wishes
+            .lost(&mut self.ledger, self.has_stood, &relay.link);
+        told.map_or(Stop::LoopGone, |()| stop)
     }
 }
 

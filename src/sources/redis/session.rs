@@ -97,7 +97,7 @@ impl Session<'_, '_> {
 
     /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
     fn turn(&mut self) -> Result<(), Stop> {
-        self.take_wishes()?;
+        self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
         let has_read = self.connection.read().map_err(lost)?;
         if has_read {
             (self.state.heard, self.state.pinged) = (Instant::now(), None);
@@ -123,20 +123,6 @@ impl Session<'_, '_> {
         let connection = &mut self.connection;
         let has_work = || connection.look();
         self.relay.spin(timeout, has_work).map_err(lost)
-    }
-
-    fn take_wishes(&mut self) -> Result<(), Stop> {
-        for wish in self.wishes.take() {
-            if !wish.wanted {
-                self.ledger.unwant(&wish.subscription);
-            } else if self.ledger.want(&wish.subscription, wish.number) {
-                self.relay.link.send(BusEvent::Subscribed {
-                    subscription: wish.subscription,
-                    number: wish.number,
-                })?;
-            }
-        }
-        Ok(())
     }
 
     /// Queues commands for what is due.

@@ -18,7 +18,7 @@ use crate::gateways::events::bus::{ExchangeSettings, InstanceId};
 use crate::kinds::bus_url;
 use crate::queue_bytes::{QueueBytes, TakenBytes};
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, SecretUrl};
+use crate::settings::{Checked, SecretUrl, SentinelSettings};
 use crate::sources::{Source, SourceLink};
 
 /// Events between a connection and the thread of the bus.
@@ -31,6 +31,8 @@ const LINE_BYTES_MAX: usize = 256;
 /// Where the bus is, and who this instance is to it. Shown without secrets.
 pub(super) struct BusAddress {
     urls: SecretUrl,
+    /// Of Redis; then `urls` say only who this instance is.
+    sentinels: Option<SentinelSettings>,
     ca: Option<PathBuf>,
     client: Option<(PathBuf, PathBuf)>,
     creds: Option<PathBuf>,
@@ -56,8 +58,12 @@ pub(super) struct Connection {
 impl BusAddress {
     /// `None`: there is no bus.
     pub(super) fn of(checked: &Checked) -> Option<Self> {
+        let is_set = |urls: &SecretUrl| !urls.expose().is_empty();
+        let sentinels = Some(checked.url("events-bus-sentinels")).filter(is_set);
+        let master = checked.text("events-bus-sentinel-master");
         let address = Self {
             urls: checked.url("events-bus"),
+            sentinels: sentinels.map(|urls| SentinelSettings { urls, master }),
             ca: checked.path("events-bus-ca"),
             client: checked
                 .path("events-bus-cert")
@@ -65,12 +71,12 @@ impl BusAddress {
             creds: checked.path("events-bus-creds"),
             nkey: checked.path("events-bus-nkey"),
         };
-        (!address.urls.expose().is_empty()).then_some(address)
+        (is_set(&address.urls) || address.sentinels.is_some()).then_some(address)
     }
 
     /// `redis` or `nats`.
     pub(super) fn kind(&self) -> &'static str {
-        match bus_url::is_redis(&self.urls) {
+        match bus_url::is_redis(&self.urls) || self.sentinels.is_some() {
             true => "redis",
             false => "nats",
         }
@@ -79,7 +85,10 @@ impl BusAddress {
 
 impl fmt::Display for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.urls.fmt(f)
+        match &self.sentinels {
+            Some(SentinelSettings { urls, master }) => write!(f, "{master} (sentinels {urls})"),
+            None => self.urls.fmt(f),
+        }
     }
 }
 
@@ -127,7 +136,10 @@ fn redis(
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     use crate::feeds::Subscription;
-    use crate::sources::redis::{Endpoint, RedisError, RedisPublisher, RedisSettings, RedisSource};
+    use crate::kinds::redis::set_sentinels;
+    use crate::sources::redis::{
+        Endpoint, REDIS_PORT, RedisError, RedisPublisher, RedisSettings, RedisSource,
+    };
     use crate::telemetry::BusStatus;
 
     let wrong = |error: RedisError| {
@@ -137,8 +149,14 @@ fn redis(
         };
         RunError::Settings(format!("--{flag}: {error}"))
     };
-    let server = Endpoint::parse(address.urls.expose()).map_err(wrong)?;
+    let server = match address.urls.expose() {
+        "" => Endpoint::new("localhost", REDIS_PORT),
+        url => Endpoint::parse(url).map_err(wrong)?,
+    };
     let mut settings = RedisSettings::new(server);
+    if let Some(sentinels) = address.sentinels.clone() {
+        set_sentinels(&mut settings, sentinels, "events-bus-sentinels")?;
+    }
     settings.tls_ca_file.clone_from(&address.ca);
     settings.payload_bytes_max = payload_bytes_max;
     settings.needs_all_names = true;
@@ -170,6 +188,7 @@ fn redis_question(
     subjects: &[Arc<str>],
 ) -> Question {
     use crate::feeds::Subscription;
+    use crate::kinds::redis::shown_address;
     use crate::sources::redis::{RedisNeeds, ask};
 
     let channels = subjects.iter().map(|one| Subscription::channel(&**one));
@@ -178,7 +197,7 @@ fn redis_question(
         published: subjects.last().iter().map(|one| one.to_string()).collect(),
         ..RedisNeeds::default()
     };
-    let asked = format!("Redis at {}", settings.server.address());
+    let asked = format!("Redis at {}", shown_address(settings));
     let settings = settings.clone();
     Question::new(asked, move || ask(&settings, &needs))
 }

@@ -5,6 +5,8 @@ use crate::settings::{Checked, Form, Heading, Kind, Refused, Setting, SettingsEr
 use crate::telemetry::names;
 
 const BUS: Heading = Heading("Bus between instances");
+const SENTINELS: &str = "events-bus-sentinels";
+const MASTER: &str = "events-bus-sentinel-master";
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -42,6 +44,24 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
          a push reaches the devices of this instance only.",
     )
     .in_short_help(),
+    Setting::new(
+        BUS,
+        SENTINELS,
+        Kind::OptionalUrls(&["redis", "rediss"]),
+        "",
+        "Sentinels, separated by commas: the sentinels name the Redis master of the bus",
+    )
+    .more(
+        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password and TLS of \
+         --events-bus are used, which may be empty.",
+    ),
+    Setting::new(
+        BUS,
+        MASTER,
+        Kind::Text,
+        "",
+        "Name of the bus's Redis master in the configuration of the sentinels",
+    ),
     Setting::new(
         BUS,
         "events-bus-name",
@@ -145,9 +165,22 @@ pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
-    let is_redis = bus_url::is_redis(&urls);
+    let has_sentinels = !checked.url(SENTINELS).expose().is_empty();
+    let is_redis = bus_url::is_redis(&urls) || has_sentinels;
     if bus_url::is_wrong(&urls) {
         refuse("events-bus", urls.expose(), bus_url::ALLOWED);
+    }
+    let is_nats = !urls.expose().is_empty() && !bus_url::is_redis(&urls);
+    let master = checked.text(MASTER);
+    if has_sentinels && (is_nats || master.is_empty()) {
+        let allowed = match is_nats {
+            true => "none, for NATS",
+            false => "none without --events-bus-sentinel-master",
+        };
+        refuse(SENTINELS, checked.url(SENTINELS).expose(), allowed);
+    }
+    if !has_sentinels && !master.is_empty() {
+        refuse(MASTER, &master, "none without --events-bus-sentinels");
     }
     let value = |flag| checked.text(flag);
     let is_set = |flag| !value(flag).is_empty();

@@ -191,13 +191,9 @@ impl Bus for NatsSubjectsSource {
             }
             Err(error) => error.into(),
         };
-        let has_carried = self.ledger.lost();
-        self.wishes.show(self.ledger.unanswered());
-        // The loss of a connection on which everything stood is told with the outage.
-        if has_carried && !self.has_stood && relay.link.send(BusEvent::Gap { lost: None }).is_err()
-        {
-            return Stop::LoopGone;
-        }
-        stop
+        let told = self
+            .wishes
+            .lost(&mut self.ledger, self.has_stood, &relay.link);
+        told.map_or(Stop::LoopGone, |()| stop)
     }
 }

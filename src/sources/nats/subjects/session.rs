@@ -139,7 +139,7 @@ impl Session<'_> {
 
     /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
     fn turn(&mut self) -> Result<(), Stop> {
-        self.take_wishes()?;
+        self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
         // What came before the end of a connection was handed over with the read before.
         let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
         if has_read {
@@ -170,20 +170,6 @@ impl Session<'_> {
         let waiter = &mut *self.waiter;
         let found = self.relay.spin(timeout, || waiter.look());
         found.map_err(|error| self.lost(&error))
-    }
-
-    fn take_wishes(&mut self) -> Result<(), Stop> {
-        for wish in self.wishes.take() {
-            if !wish.wanted {
-                self.ledger.unwant(&wish.subscription);
-            } else if self.ledger.want(&wish.subscription, wish.number) {
-                self.relay.link.send(BusEvent::Subscribed {
-                    subscription: wish.subscription,
-                    number: wish.number,
-                })?;
-            }
-        }
-        Ok(())
     }
 
     /// Queues commands for what is due, each change with a PING behind it.

@@ -1,38 +1,7 @@
 //! `weirgate token` from outside: the real binary, its output and its exit status. What the gateway says of the same
 //! tokens is in `tests/blackbox/test_check.py`.
 
-use std::process::{Command, Stdio};
-
-/// What a run of the binary gave.
-struct Run {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs the binary with these arguments and nothing else in its environment.
-fn weirgate(args: &[&str], env: &[(&str, &str)]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
-        .args(args)
-        .env_clear()
-        .envs(env.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Run {
-        status: output.status.code().expect("it ended by itself"),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
-
-/// Standard output of a run that must succeed and complain of nothing.
-fn shown(args: &[&str], env: &[(&str, &str)]) -> String {
-    let run = weirgate(args, env);
-    assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{args:?}");
-    run.stdout
-}
+use crate::{shown, weirgate};
 
 #[test]
 fn a_token_is_minted_judged_and_never_repeated() {

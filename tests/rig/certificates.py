@@ -1,0 +1,52 @@
+"""Certificates that a test makes with openssl, and the servers that show them."""
+import subprocess
+
+import pytest
+from processes import RedisServer, free_port
+
+
+class Certificates:
+    """An authority in `ca`, and what it has signed: `server` for 127.0.0.1, and `client`; each (certificate, key)."""
+
+    def __init__(self, folder, name="ca"):
+        self.folder, self.ca = folder, folder / "ca.pem"
+        self._openssl(f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout ca.key -out ca.pem")
+        self.server = self._sign("srv", "IP:127.0.0.1")
+        self.client = self._sign("cl", "email:gw@example.test")
+
+    def _openssl(self, command):
+        subprocess.run(["openssl", *command.split()], cwd=self.folder, check=True, capture_output=True)
+
+    def _sign(self, name, alternative):
+        (self.folder / "names").write_text(f"subjectAltName={alternative}\n")
+        self._openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        self._openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem")
+        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
+
+    def nats_config(self, verify=False):
+        """The lines of a nats-server with TLS; `verify`: it wants a certificate of its clients."""
+        certificate, key = self.server
+        more = f', ca_file: "{self.ca}", verify: true' if verify else ""
+        return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
+
+
+class TlsRedis(RedisServer):
+    """A redis-server that shows a certificate at `tls_port`; the port without TLS is for the test."""
+
+    def __init__(self, certificates):
+        self.tls_port = free_port()
+        certificate, key = certificates.server
+        super().__init__("--tls-port", self.tls_port, "--tls-cert-file", certificate, "--tls-key-file", key,
+                         "--tls-ca-cert-file", certificates.ca, "--tls-auth-clients", "no")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """Certificates of an authority of the tests."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def other_certificates(tmp_path_factory):
+    """The same of another authority."""
+    return Certificates(tmp_path_factory.mktemp("other-certificates"), "another")
