@@ -50,10 +50,18 @@ impl ChannelsGateway {
         }
     }
 
-    /// Grants the name if the limits over all clients leave room for it.
-    fn room(&self, name: &str) -> Verdict {
-        let Some((limit, max)) = self.names.full(name) else {
-            return Verdict::Granted;
+    /// Grants the name if the limits over all clients leave room for it. Names without members, which
+    /// stay subscribed for clients that come back, make room.
+    fn room(&mut self, name: &str) -> Verdict {
+        let (limit, max) = loop {
+            let Some((limit, max)) = self.names.full(name) else {
+                return Verdict::Granted;
+            };
+            let oldest = self.history.oldest_lingering(limit == Full::Patterns);
+            match oldest {
+                Some(oldest) => self.give_up(&oldest),
+                None => break (limit, max),
+            }
         };
         self.stats.count_limited(limit);
         let of = match limit {
