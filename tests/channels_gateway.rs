@@ -10,6 +10,7 @@ mod channels_gateway {
     mod delivery;
     mod requests;
     mod resume;
+    mod resume_limits;
     mod retained;
     mod subjects;
     mod tables;

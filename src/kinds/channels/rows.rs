@@ -97,7 +97,7 @@ pub(super) const OWN: &[Setting] = &[
     .limit(
         "the oldest messages of all names are forgotten",
         Shows::Metric(names::HISTORY_BYTES),
-        "tests/channels_gateway/resume.rs::messages_have_a_limit_of_bytes_over_all_names_and_the_oldest_go_first",
+        "tests/channels_gateway/resume_limits.rs::messages_have_a_limit_of_bytes_over_all_names_and_the_oldest_go_first",
     ),
     Setting::count(
         HEADING,
@@ -110,7 +110,7 @@ pub(super) const OWN: &[Setting] = &[
     .limit(
         "a new name has no history: no positions, nothing to resume",
         Shows::Metric(names::HISTORY_NAMES_LIMITED),
-        "tests/channels_gateway/resume.rs::names_with_history_are_bounded_and_those_without_members_make_room",
+        "tests/channels_gateway/resume_limits.rs::names_with_history_are_bounded_and_those_without_members_make_room",
     ),
     Setting::ms(
         HEADING,
