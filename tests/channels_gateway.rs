@@ -9,6 +9,8 @@ mod channels_gateway {
     mod admission;
     mod delivery;
     mod requests;
+    mod resume;
+    mod resume_limits;
     mod retained;
     mod subjects;
     mod tables;
@@ -22,7 +24,7 @@ use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, HistoryLimits,
 };
 use weirgate::hub::{Feed, Limits, SessionKey};
 use world::World;

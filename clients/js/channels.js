@@ -4,6 +4,9 @@ import { Subscriber } from "./session.js";
 export class Channels extends Subscriber {
   #seq = 0;
   #counts = false;
+  // The last message of each name, where the server keeps a history.
+  #positions = new Map();
+  #resumes = false;
 
   get kind() {
     return "data";
@@ -15,12 +18,37 @@ export class Channels extends Subscriber {
     return [channels].flat();
   }
   message(action, channels, requestId) {
-    return { action, channels, requestId };
+    const since = this.#resumes ? Object.fromEntries(channels.map((name) => [name, this.#position(name)])) : undefined;
+    return { action, channels, since, requestId };
+  }
+
+  /** A name without a position is asked for as well: the server says that it is not recovered. */
+  #position(name) {
+    return this.#positions.get(name) ?? { epoch: "", offset: 0 };
   }
 
   opened() {
     this.#seq = 0;
+    this.#resumes = this.#positions.size > 0;
     super.opened();
+    this.#resumes = false;
+  }
+
+  #moved({ channel, pattern, offset, epoch = this.#positions.get(pattern ?? channel)?.epoch }) {
+    if (offset && epoch) this.#positions.set(pattern ?? channel, { epoch, offset });
+  }
+
+  #subscribed(message) {
+    const { channels, positions = {}, recovered = {} } = message;
+    const now = new Map(Object.entries(positions));
+    for (const name of channels) {
+      // What was missed comes behind this message.
+      if (recovered[name] === true) continue;
+      if (now.has(name)) this.#positions.set(name, now.get(name));
+      else this.#positions.delete(name);
+    }
+    this.granted(channels);
+    this.emit("subscribed", message);
   }
 
   receive(message) {
@@ -29,12 +57,18 @@ export class Channels extends Subscriber {
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
-    if (type === "data") return this.emit("data", message);
+    if (type === "data") {
+      this.#moved(message);
+      return this.emit("data", message);
+    }
     if (type === "connected") return this.emit("welcome", message);
     const request = this.asked(requestId);
     if (type === "error") return this.refuse(request, "refused", message.error);
-    if (type === "subscribed") this.granted(channels);
-    if (type === "unsubscribed") this.granted([], channels);
+    if (type === "subscribed") this.#subscribed(message);
+    if (type === "unsubscribed") {
+      this.granted([], channels);
+      for (const name of channels) this.#positions.delete(name);
+    }
     if (errors.length && !channels.length) this.refuse(request, "refused", errors.join("; "), errors);
     else request?.resolve(message);
   }

@@ -46,6 +46,12 @@ impl TokenBucket {
         true
     }
 
+    /// So many tokens could be taken.
+    pub fn holds(&mut self, tokens: usize, now_us: u64) -> bool {
+        self.fill(now_us);
+        self.nano_tokens / TOKEN >= tokens as u64
+    }
+
     /// Nothing was taken that did not come back since.
     pub fn is_full(&mut self, now_us: u64) -> bool {
         self.fill(now_us);
@@ -69,7 +75,8 @@ mod tests {
     fn a_second_gives_exactly_its_tokens() {
         let mut bucket = TokenBucket::new(10, 0);
         assert_eq!((0..100).filter(|_| bucket.take(0)).count(), 10);
-        assert!(!bucket.take(99_999));
+        assert!(!bucket.take(99_999) && !bucket.holds(1, 99_999));
+        assert!(bucket.holds(1, 100_000) && !bucket.holds(2, 100_000));
         assert!(bucket.take(100_000));
         let taken = (0..1_000_000)
             .step_by(1_000)

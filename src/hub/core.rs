@@ -200,6 +200,14 @@ impl Core {
         self.clients.deliver(self.now, &self.limits, key, frame);
     }
 
+    /// Whether so many data frames of so many bytes together would go to the client: below the soft
+    /// limit of its send queue, and within its rate.
+    pub fn fits(&mut self, key: SessionKey, frames: usize, bytes: usize) -> bool {
+        let (now, soft_bytes) = (self.now, self.limits.send_queue.soft_bytes);
+        let session = self.clients.session_mut(key);
+        session.is_some_and(|session| session.fits(now, frames, bytes, soft_bytes))
+    }
+
     /// Puts the same frame in the queue of every member, and keeps it for newcomers if it says so.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;

@@ -146,8 +146,8 @@ pub trait Gateway {
     }
 
     /// The moment of [`poll_timeout`](Self::poll_timeout) has come.
-    fn handle_timeout(&mut self, core: &mut Core) {
-        let _ = core;
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Self::Client>) {
+        let _ = (core, clients);
     }
 
     /// The connection of a client has ended. The client is a member of nothing, and nothing more

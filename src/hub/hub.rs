@@ -189,7 +189,8 @@ impl<G: Gateway> Hub<G> {
             .poll_timeout()
             .is_some_and(|at| at <= now.mono_us)
         {
-            self.gateway.handle_timeout(&mut self.core);
+            self.gateway
+                .handle_timeout(&mut self.core, &mut self.clients);
         }
         self.settle();
     }

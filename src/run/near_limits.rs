@@ -55,6 +55,8 @@ static NEAR: &[Near] = &[
     Near::new("all-channels-max", &names::SUBSCRIBED_NAMES),
     Near::new("all-wildcards-max", &names::SUBSCRIBED_NAMES).label("kind", "pattern"),
     Near::new("all-channel-name-bytes-max", &names::SUBSCRIBED_NAME_BYTES),
+    Near::new("history-names-max", &names::HISTORY_NAMES),
+    Near::new("history-bytes-max", &names::HISTORY_BYTES),
     Near::new("calls-max", &names::UPSTREAM_CALLS_IN_FLIGHT),
     Near::new("proxy-connections-max", &names::PROXY_REQUESTS_IN_FLIGHT).of_one(),
     Near::new("waiting-bytes-max", &names::EVENT_WAITING_BYTES),

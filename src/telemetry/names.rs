@@ -303,6 +303,23 @@ metric_names! { |at|
         "Entries of subscribe requests refused because of a limit over all clients or over those of an address, by limit.";
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
         "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
+    HISTORY_NAMES = Gauge "weirgate_history_names" []
+        "Names of which messages are kept for clients that resume (--history).";
+    HISTORY_NAMES_MAX = Gauge "weirgate_history_names_max" []
+        "Names of which messages may be kept (--history-names-max).";
+    HISTORY_NAMES_LIMITED = Counter "weirgate_history_names_limited_total" []
+        "Times that a name got no history because of --history-names-max.";
+    HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
+        "Messages kept for clients that resume.";
+    HISTORY_BYTES = Gauge "weirgate_history_bytes" []
+        "Bytes of the messages kept for clients that resume, and 256 for each.";
+    HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
+        "Bytes of messages that may be kept (--history-bytes-max).";
+    RESUMES = Counter "weirgate_resumes_total" ["outcome"]
+        "Names that clients asked to resume, by outcome: recovered, or the reason against it. epoch: \
+            the position is of another instance, from before a loss, or of a name without history; \
+            window: missed messages were forgotten; queue: they do not fit in the send queue or the \
+            rate of the client.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
         "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
             asked of Redis and not answered.";

@@ -31,6 +31,13 @@ fn telemetry() -> Arc<Telemetry> {
             Box::new(|| vec![("channels", 1)]),
         ),
         number(&names::GAPS_TOLD),
+        number(&names::HISTORY_NAMES),
+        number(&names::HISTORY_NAMES_MAX),
+        number(&names::HISTORY_NAMES_LIMITED),
+        number(&names::HISTORY_MESSAGES),
+        number(&names::HISTORY_BYTES),
+        number(&names::HISTORY_BYTES_MAX),
+        GatewayMetric::ByLabel(&names::RESUMES, Box::new(|| vec![("recovered", 1)])),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(|| vec![("waiting", 1)]),

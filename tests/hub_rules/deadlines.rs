@@ -383,7 +383,7 @@ impl Gateway for Ticks {
         self.due.front().copied()
     }
 
-    fn handle_timeout(&mut self, core: &mut Core) {
+    fn handle_timeout(&mut self, core: &mut Core, _: &mut ByClient<()>) {
         self.called.push(core.now().mono_us);
         self.due.pop_front();
     }

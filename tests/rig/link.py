@@ -10,7 +10,8 @@ class Link:
         self.to_port, self.url = to_port, None
         self._open = asyncio.Event()
         self._open.set()
-        self._tasks = set()
+        self._is_cut = False
+        self._tasks, self._writers = set(), set()
 
     @contextlib.asynccontextmanager
     async def running(self):
@@ -28,13 +29,24 @@ class Link:
         """From now on nothing is forwarded, on connections that stand and on new ones; all of them stay open."""
         self._open.clear()
 
+    def cut(self):
+        """Ends all connections, and from now on each new one at once."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+
     def mend(self):
         """Forwards again, on connections that stand too: nothing was lost on them, only late."""
+        self._is_cut = False
         self._open.set()
 
     async def _take(self, reader, writer):
         await self._open.wait()
+        if self._is_cut:
+            return writer.transport.abort()
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        for end in (writer, far_writer):
+            self._writers.add(end)
         for pair in ((reader, far_writer), (far_reader, writer)):
             task = asyncio.create_task(self._forward(*pair))
             self._tasks.add(task)
@@ -47,3 +59,4 @@ class Link:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+        self._writers.discard(writer)

@@ -406,7 +406,8 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.hub.handle_next_share(self.now);
                 continue;
             }
-            if self.hub.poll_timeout() == Some(self.now.mono_us) && !self.catching_up {
+            let due = self.hub.poll_timeout();
+            if due.is_some_and(|at| at <= self.now.mono_us) && !self.catching_up {
                 self.hub.handle_timeout(self.now);
                 continue;
             }

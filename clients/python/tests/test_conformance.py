@@ -23,6 +23,7 @@ TOLD = {
     "trade": lambda trade, timestamp: ["trade", trade, timestamp],
     "candle": lambda candle: ["candle", candle["symbol"], candle["close"], candle["closed"]],
     "data": lambda message: ["data", message["channel"], message["data"]],
+    "subscribed": lambda message: ["subscribed", message["channels"], message.get("recovered")],
     "gap": lambda gap: ["gap", *gap],
     "push": lambda push: ["push", push.event, push.data],
 }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::hub::{Core, Frame, Lead};
+use super::history::Position;
+use crate::hub::{Core, Frame, Lead, TopicName};
 use crate::wire::iso::iso_utc;
 use crate::wire::object_writer::ObjectWriter;
 
@@ -59,6 +60,27 @@ impl Answer {
     fn to(mut self, request_id: &str) -> Self {
         self.body.raw("requestId", request_id);
         self
+    }
+
+    /// Where the granted names are.
+    pub(super) fn positions<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, Position)>) {
+        let mut positions = ObjectWriter::new();
+        for (name, position) in of {
+            let mut inner = ObjectWriter::new();
+            inner.string("epoch", &position.epoch.text());
+            inner.number("offset", position.offset);
+            positions.object(name.as_str(), inner);
+        }
+        self.body.object("positions", positions);
+    }
+
+    /// Whether everything that the client missed of a name comes behind the answer.
+    pub(super) fn recovered<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, bool)>) {
+        let mut recovered = ObjectWriter::new();
+        for (name, is_recovered) in of {
+            recovered.boolean(name.as_str(), is_recovered);
+        }
+        self.body.object("recovered", recovered);
     }
 
     /// Bytes that it will have, about.

@@ -51,11 +51,20 @@ impl ChannelsGateway {
     }
 
     /// Grants the name if the limits over all clients, and those of the client's address, leave room
-    /// for it.
-    fn room(&self, client: &Client, name: &str) -> Verdict {
-        let full = self.names.full(name);
-        let Some((limit, max)) = full.or_else(|| self.full_for_address(client, name)) else {
-            return Verdict::Granted;
+    /// for it. Names without members, which stay subscribed for clients that come back, make room.
+    fn room(&mut self, client: &Client, name: &str) -> Verdict {
+        let (limit, max) = loop {
+            let Some((limit, max)) = self.names.full(name) else {
+                match self.full_for_address(client, name) {
+                    Some(full) => break full,
+                    None => return Verdict::Granted,
+                }
+            };
+            let oldest = self.history.oldest_lingering(limit == Full::Patterns);
+            match oldest {
+                Some(oldest) => self.give_up(&oldest),
+                None => break (limit, max),
+            }
         };
         self.stats.count_limited(limit);
         let of = match limit {

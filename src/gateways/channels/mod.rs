@@ -10,22 +10,28 @@
 //! a client holds stay until the client asks for them again and is refused, or lets them go.
 
 mod answer;
+mod bus;
 mod client;
+mod history;
 mod judge;
 mod names;
 mod request;
+mod resume;
 mod retained;
 mod shares;
 mod stats;
 mod waiting;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::answer::Answer;
 use self::client::Client;
+use self::history::History;
 use self::judge::Verdict;
 use self::names::Names;
-use self::request::{Action, Request, RequestLimits};
+use self::request::{Action, Request, RequestLimits, Since};
+use self::resume::Resumes;
 use self::retained::Retained;
 use self::shares::{Patterns, Shares};
 use self::waiting::{Answers, Behind};
@@ -37,10 +43,11 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Joined, Left, Publication, SessionKey, TopicName,
+    Incoming, Left, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
+pub use self::history::HistoryLimits;
 pub use self::names::{AllClientsLimits, Interest};
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
@@ -88,6 +95,8 @@ pub struct ChannelsGateway {
     /// Of client addresses in the patterns of all clients.
     shares: Shares,
     retained: Retained,
+    history: History,
+    resumes: Resumes,
     /// The bus is there.
     up: bool,
     /// Clients that were told of a loss of the bus, for the log.
@@ -118,6 +127,8 @@ impl ChannelsGateway {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
             shares: Shares::default(),
             retained: Retained::default(),
+            history: History::default(),
+            resumes: Resumes::default(),
             settings,
             stats,
             up: false,
@@ -130,6 +141,13 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self) -> Self {
         self.retained.switch_on();
+        self
+    }
+
+    /// Clients that come back get what they missed, within these limits.
+    #[must_use]
+    pub fn with_history(mut self, limits: HistoryLimits) -> Self {
+        self.history = History::new(limits);
         self
     }
 
@@ -153,6 +171,7 @@ impl ChannelsGateway {
         RequestLimits {
             depth_max: self.settings.json_depth_max,
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
+            reads_since: self.history.is_on(),
         }
     }
 
@@ -166,6 +185,7 @@ impl ChannelsGateway {
             patterns: Patterns::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
+            is_in_line: false,
         }
     }
 
@@ -180,7 +200,9 @@ impl ChannelsGateway {
         let id = request.id.as_str();
         let at_once = |answer| (answer, Behind::default());
         match request.action {
-            Action::Subscribe(names) => self.subscribe(core, key, client, names, id),
+            Action::Subscribe(names, since) => {
+                self.subscribe(core, key, client, (names, since), id)
+            }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
             Action::Ping => at_once(Answer::pong(id)),
             Action::Unknown(action) => {
@@ -196,24 +218,25 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        names: Vec<String>,
+        (names, mut since): (Vec<String>, Since),
         request_id: &str,
     ) -> (Answer, Behind) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut behind = Behind::default();
+        let mut behind = Behind {
+            granted: self.history.is_on().then(BTreeSet::new),
+            resumes: since.is_some().then(BTreeMap::new),
+            ..Behind::default()
+        };
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
+        let mut resuming = client.answers.resuming_count();
         for name in names {
-            match self.judge(core.joined_count(key), client, &name, &mut budget) {
+            let held = core.joined_count(key) + resuming;
+            match self.judge(held, client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
-                    self.hold(core, key, client, &topic);
-                    if self.retained.is_on() {
-                        self.retained.want(&topic, key);
-                        behind.retained.insert(topic.clone());
-                    }
-                    if self.up && !self.names.is_settled(&topic) {
-                        behind.unconfirmed.insert(topic);
-                    }
+                    let since = since.as_mut().and_then(|since| since.remove(&name));
+                    let resumes = self.grant(core, key, client, topic, since, &mut behind);
+                    resuming += usize::from(resumes);
                     granted.push(name);
                 }
                 Verdict::Refused(error) => errors.push(error),
@@ -230,17 +253,6 @@ impl ChannelsGateway {
         }
         self.names.store(&self.stats, core.memberships());
         (Answer::subscribed(&granted, &errors, request_id), behind)
-    }
-
-    fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
-        let joined = core.join(key, name);
-        if joined == Joined::First {
-            self.names.want(name);
-        }
-        let is_new = matches!(joined, Joined::First | Joined::Another);
-        if is_new && self.syntax().is_pattern(name.as_str()) {
-            self.shares.add(&mut client.patterns, name);
-        }
     }
 
     fn unsubscribe(
@@ -267,81 +279,17 @@ impl ChannelsGateway {
     ) -> bool {
         let topic = TopicName::from(name);
         match core.leave(key, &topic) {
+            Left::NoMember if client.answers.forget_resume(&topic) => {
+                self.forget_resume(core, &topic);
+            }
             Left::NoMember => return false,
             Left::Others => {}
-            Left::Last => self.names.give_up(&topic),
+            Left::Last => self.release(core, &topic),
         }
         self.shares.remove(&mut client.patterns, &topic);
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
         true
-    }
-
-    /// Sends the answers of a client that wait no longer.
-    fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        for name in client.send_ready(core, key) {
-            self.retained.answered(&name, key);
-        }
-    }
-
-    /// The bus has answered a request for a name. The answers that wait for it are those of its members.
-    fn settle(
-        &mut self,
-        core: &mut Core,
-        clients: &mut ByClient<Client>,
-        name: &TopicName,
-        number: u64,
-        stands: bool,
-    ) {
-        // While the bus is away no answer waits.
-        if !self.names.settle(name, number, stands) || !self.up {
-            return;
-        }
-        let members: Vec<SessionKey> = core.members(name).collect();
-        for key in members {
-            if let Some(client) = clients.get_mut(key)
-                && !client.answers.is_empty()
-            {
-                client.answers.settle(name);
-                self.send_ready(core, key, client);
-            }
-        }
-    }
-
-    /// A connection to the bus is gone. What was published since is lost to the clients that hold a
-    /// name which stood there, and each of them misses one number.
-    fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let mut told = 0;
-        for (key, _) in clients.iter_mut() {
-            if core.joined(key).any(|name| self.names.stands(name)) {
-                core.skip_number(key);
-                told += 1;
-            }
-        }
-        self.names.lost();
-        self.retained.lost();
-        if told > 0 {
-            self.stats.count_gaps_told(told);
-            self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
-        }
-    }
-
-    /// A message on the topic was not relayed, and each client that holds it misses one number.
-    fn skipped(&self, core: &mut Core, topic: &TopicName) {
-        let members: Vec<SessionKey> = core.members(topic).collect();
-        members.iter().for_each(|&key| core.skip_number(key));
-        self.stats.count_gaps_told(members.len() as u64);
-    }
-
-    /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
-    fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.up = false;
-        for (key, client) in clients.iter_mut() {
-            if !client.answers.is_empty() {
-                client.answers.settle_all();
-                self.send_ready(core, key, client);
-            }
-        }
     }
 }
 
@@ -381,7 +329,7 @@ impl Gateway for ChannelsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let answer = Answer::connected(&uuid(core), &client.role);
-        client.answer(core, key, answer, Behind::default());
+        self.answer(core, key, client, answer, Behind::default());
     }
 
     fn handle_message(
@@ -405,9 +353,7 @@ impl Gateway for ChannelsGateway {
                 self.carry_out(core, key, client, request)
             }
         };
-        for name in client.answer(core, key, answer, behind) {
-            self.retained.answered(&name, key);
-        }
+        self.answer(core, key, client, answer, behind);
     }
 
     /// An answer has waited long enough, or a token may have ended.
@@ -425,19 +371,40 @@ impl Gateway for ChannelsGateway {
         for name in client.answers.retained() {
             self.retained.forget(name, key);
         }
+        for name in client.answers.resuming() {
+            self.forget_resume(core, name);
+        }
         self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
     }
 
+    fn poll_timeout(&self) -> Option<u64> {
+        match self.resumes.are_due() {
+            true => Some(0),
+            false => self.history.due_us(),
+        }
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        self.take_turns(core, clients);
+    }
+
     fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
-        self.names.give_up(name);
+        self.release(core, name);
         self.names.store(&self.stats, core.memberships());
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if publication.deliver {
             self.retained.came_live(&publication.topic);
-            return core.publish(publication);
+            let (alive, now) = (core.frame_bytes(), core.now());
+            return match self.history.number(publication, alive, now.mono_us) {
+                Some(numbered) => {
+                    core.publish(&numbered);
+                    self.history.store(&self.stats);
+                }
+                None => core.publish(publication),
+            };
         }
         for key in self.retained.take(&publication.topic) {
             core.send(key, &publication.frame);

@@ -1,23 +1,33 @@
 //! What a client says, read once (contract channels: row messages).
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
+use super::history::{Epoch, Position};
 use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
+
+const WRONG_SINCE: &str = "since must be an object of {epoch, offset} by name";
 
 /// How large a request may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
     /// Levels of nesting.
     pub(super) depth_max: usize,
-    /// Entries of `channels`: each may cost a look at the whole table of who may do what.
+    /// Entries of `channels`: each may cost a look at the whole table of who may do what. As many of
+    /// `since`.
     pub(super) entries_max: usize,
+    /// `since` is read; otherwise it is a member that nobody knows.
+    pub(super) reads_since: bool,
 }
+
+/// The last positions of a client, by name. `None`: the request has none.
+pub(super) type Since = Option<HashMap<String, Position>>;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    Subscribe(Vec<String>),
+    Subscribe(Vec<String>, Since),
     Unsubscribe(Vec<String>),
     Ping,
     /// Something else: how it is called in the error.
@@ -47,7 +57,7 @@ impl Request {
     pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
         let depth_max = limits.depth_max;
         match members(text.as_bytes(), depth_max) {
-            Ok(members) => members.read(limits.entries_max),
+            Ok(members) => members.read(limits),
             // It may be JSON all the same.
             Err(JsonError::NotAnObject) if check_json(text.as_bytes(), depth_max).is_ok() => {
                 Self::wrong("Message must be a JSON object")
@@ -62,6 +72,7 @@ impl Request {
 struct Members {
     action: Option<String>,
     channels: Option<String>,
+    since: Option<String>,
     id: Option<String>,
 }
 
@@ -72,6 +83,7 @@ fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
         let member = match &*name {
             "action" => &mut members.action,
             "channels" => &mut members.channels,
+            "since" => &mut members.since,
             "requestId" => &mut members.id,
             _ => continue,
         };
@@ -81,11 +93,12 @@ fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
 }
 
 impl Members {
-    fn read(self, entries_max: usize) -> Request {
+    fn read(self, limits: RequestLimits) -> Request {
+        let entries_max = limits.entries_max;
         let action = self.action.as_deref().unwrap_or("null");
         let named = sonic_rs::from_str::<String>(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => self.channels(entries_max).map(Action::Subscribe),
+            Ok("subscribe") => self.subscribe(limits),
             Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
             Ok("ping") => Ok(Action::Ping),
             Ok(other) => Ok(Action::Unknown(other.to_owned())),
@@ -96,6 +109,13 @@ impl Members {
             action: action.unwrap_or_else(Action::Wrong),
             id: self.id.unwrap_or_else(|| "null".to_owned()),
         }
+    }
+
+    fn subscribe(&self, limits: RequestLimits) -> Result<Action, Cow<'static, str>> {
+        let channels = self.channels(limits.entries_max)?;
+        let since = self.since.as_deref().filter(|_| limits.reads_since);
+        let since = since.map(|since| positions(since, limits)).transpose()?;
+        Ok(Action::Subscribe(channels, since))
     }
 
     /// All of them are texts, or none counts.
@@ -112,6 +132,42 @@ impl Members {
     }
 }
 
+/// All of them are positions, or none counts.
+fn positions(
+    since: &str,
+    limits: RequestLimits,
+) -> Result<HashMap<String, Position>, Cow<'static, str>> {
+    let mut positions = HashMap::new();
+    let entries = object_entries(since.as_bytes(), limits.depth_max).map_err(|_| WRONG_SINCE)?;
+    for entry in entries {
+        let (name, value) = entry.map_err(|_| WRONG_SINCE)?;
+        let position = position(value.as_raw_str(), limits.depth_max).ok_or(WRONG_SINCE)?;
+        positions.insert(name.into_owned(), position);
+        if positions.len() > limits.entries_max {
+            let max = limits.entries_max;
+            return Err(format!("since must have at most {max} entries").into());
+        }
+    }
+    Ok(positions)
+}
+
+/// Of repeated members the last counts, and other members are let be.
+fn position(text: &str, depth_max: usize) -> Option<Position> {
+    let (mut epoch, mut offset) = (None, None);
+    for entry in object_entries(text.as_bytes(), depth_max).ok()? {
+        let (name, value) = entry.ok()?;
+        match &*name {
+            "epoch" => epoch = sonic_rs::from_str::<String>(value.as_raw_str()).ok(),
+            "offset" => offset = sonic_rs::from_str::<u64>(value.as_raw_str()).ok(),
+            _ => {}
+        }
+    }
+    Some(Position {
+        epoch: Epoch::parse(&epoch?),
+        offset: offset?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +176,7 @@ mod tests {
         let limits = RequestLimits {
             depth_max: 8,
             entries_max: 100,
+            reads_since: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)
@@ -135,7 +192,7 @@ mod tests {
         for (text, action, id) in [
             (
                 r#"{"action":"subscribe","channels":["a","b*","a"],"requestId":"r"}"#,
-                Action::Subscribe(names(&["a", "b*", "a"])),
+                Action::Subscribe(names(&["a", "b*", "a"]), None),
                 "\"r\"",
             ),
             (
@@ -145,7 +202,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe"}"#,
-                Action::Subscribe(Vec::new()),
+                Action::Subscribe(Vec::new(), None),
                 "null",
             ),
             (r#"{"action":"ping","channels":5}"#, Action::Ping, "null"),
@@ -215,5 +272,52 @@ mod tests {
             "{{\"action\":\"subscribe\",\"channels\":[{many}]}}"
         ));
         assert_eq!(many.0, wrong("channels must have at most 100 entries"));
+    }
+
+    #[test]
+    fn positions_are_read_whole_or_not_at_all() {
+        let of = |since: &str| format!("{{\"action\":\"subscribe\",\"since\":{since}}}");
+        let good =
+            r#"{"a":{"epoch":"00000000000000ff","offset":41,"x":[]},"b":{"offset":0,"epoch":""}}"#;
+        let position = |epoch, offset| Position {
+            epoch: Epoch::parse(epoch),
+            offset,
+        };
+        let want = [
+            ("a".to_owned(), position("00000000000000ff", 41)),
+            ("b".to_owned(), position("", 0)),
+        ];
+        let want = Action::Subscribe(Vec::new(), Some(want.into()));
+        assert_eq!(parse(&of(good)).0, want);
+        assert_eq!(Epoch::new(255), Epoch::parse("00000000000000ff"));
+        for foreign in ["ff", "00000000000000FF", "x", "+0000000000000ff"] {
+            assert_ne!(Epoch::new(255), Epoch::parse(foreign), "{foreign}");
+        }
+        for bad in [
+            "null",
+            "5",
+            "[]",
+            r#"{"a":1}"#,
+            r#"{"a":{}}"#,
+            r#"{"a":{"epoch":"0"}}"#,
+            r#"{"a":{"epoch":0,"offset":0}}"#,
+            r#"{"a":{"epoch":"0","offset":-1}}"#,
+            r#"{"a":{"epoch":"0","offset":1.5}}"#,
+            r#"{"a":{"epoch":"0","offset":"1"}}"#,
+            r#"{"a":{"epoch":"0","offset":18446744073709551616}}"#,
+        ] {
+            assert_eq!(parse(&of(bad)).0, wrong(WRONG_SINCE), "{bad}");
+        }
+        let one = r#":{"epoch":"","offset":1}"#;
+        let many: Vec<String> = (0..101).map(|n| format!("\"{n}\"{one}")).collect();
+        let many = of(&format!("{{{}}}", many.join(",")));
+        assert_eq!(parse(&many).0, wrong("since must have at most 100 entries"));
+        let limits = RequestLimits {
+            depth_max: 8,
+            entries_max: 100,
+            reads_since: false,
+        };
+        let ignored = Request::parse(&of("5"), limits).action;
+        assert_eq!(ignored, Action::Subscribe(Vec::new(), None));
     }
 }

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
+use super::history::NotRecovered;
 use super::names::Full;
 
 /// The limits over all clients, as labels.
 const LIMITS: [&str; 4] = ["channels", "wildcards", "name_bytes", "address_wildcards"];
+
+/// What became of a resume, as labels.
+const RESUMES: [&str; 4] = ["recovered", "epoch", "window", "queue"];
 
 /// Numbers that others may read at any time.
 #[derive(Debug, Default)]
@@ -18,6 +22,11 @@ pub struct ChannelsStats {
     name_bytes: AtomicU64,
     limited: [AtomicU64; LIMITS.len()],
     gaps_told: AtomicU64,
+    resumes: [AtomicU64; RESUMES.len()],
+    without_history: AtomicU64,
+    history_names: AtomicU64,
+    history_messages: AtomicU64,
+    history_bytes: AtomicU64,
     /// Of tokens and rates.
     pub access: Arc<AccessStats>,
 }
@@ -79,5 +88,51 @@ impl ChannelsStats {
             Full::AddressPatterns => 3,
         };
         self.limited[at].fetch_add(1, Relaxed);
+    }
+
+    /// Names that clients asked to resume, by what became of it.
+    pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.resumes.iter().map(|count| count.load(Relaxed));
+        RESUMES.into_iter().zip(counts)
+    }
+
+    /// Names that got no history because as many as may had one.
+    pub fn without_history(&self) -> u64 {
+        self.without_history.load(Relaxed)
+    }
+
+    /// Names with a history.
+    pub fn history_names(&self) -> u64 {
+        self.history_names.load(Relaxed)
+    }
+
+    /// Messages that are kept.
+    pub fn history_messages(&self) -> u64 {
+        self.history_messages.load(Relaxed)
+    }
+
+    /// Bytes that the kept messages count for.
+    pub fn history_bytes(&self) -> u64 {
+        self.history_bytes.load(Relaxed)
+    }
+
+    pub(super) fn count_resume(&self, outcome: Result<(), NotRecovered>) {
+        let at = match outcome {
+            Ok(()) => 0,
+            Err(NotRecovered::Epoch) => 1,
+            Err(NotRecovered::Window) => 2,
+            Err(NotRecovered::Queue) => 3,
+        };
+        self.resumes[at].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_without_history(&self) {
+        self.without_history.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn store_history(&self, names: usize, messages: usize, bytes: usize) {
+        self.history_names.store(names as u64, Relaxed);
+        self.history_messages.store(messages as u64, Relaxed);
+        self.history_bytes.store(bytes as u64, Relaxed);
     }
 }

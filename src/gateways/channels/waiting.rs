@@ -3,9 +3,10 @@
 //! Each waits for some names, and for a second at the most. Those of one client go out in their
 //! order.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::answer::Answer;
+use super::history::Position;
 use crate::hub::TopicName;
 
 /// The longest wait for the bus, microseconds (contract channels: "1 s at the most").
@@ -24,6 +25,43 @@ pub(super) struct Behind {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// Names whose last values go to the client behind the answer.
     pub(super) retained: BTreeSet<TopicName>,
+    /// Names whose positions are in the answer; `None`: the answer has no positions.
+    pub(super) granted: Option<BTreeSet<TopicName>>,
+    /// Names that the client asks to resume; `None`: the request does not speak of that.
+    pub(super) resumes: Option<BTreeMap<TopicName, Resume>>,
+}
+
+/// How a name is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// The client is no member before its answer: what it missed since here goes before what is newer.
+    Waits(Position),
+    /// The client is a member, and gets nothing of what it missed.
+    Lost,
+}
+
+impl Behind {
+    /// Says how a name is resumed.
+    pub(super) fn resume(&mut self, name: &TopicName, how: Resume) {
+        self.resumes
+            .get_or_insert_default()
+            .insert(name.clone(), how);
+    }
+
+    /// The client is about to be a member of the name.
+    pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
+        let resume = self.resumes.as_ref().and_then(|resumes| resumes.get(name));
+        matches!(resume, Some(Resume::Waits(_)))
+    }
+
+    /// The names with what the client missed behind the answer.
+    pub(super) fn waiting_resumes(&self) -> impl Iterator<Item = (&TopicName, Position)> {
+        let resumes = self.resumes.iter().flatten();
+        resumes.filter_map(|(name, resume)| match resume {
+            Resume::Waits(since) => Some((name, *since)),
+            Resume::Lost => None,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -38,6 +76,8 @@ struct Waiting {
 pub(super) struct Answers {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// Names that are resumed, and the client is no member yet.
+    resuming: usize,
 }
 
 impl Answers {
@@ -54,6 +94,7 @@ impl Answers {
     /// Queues an answer that waits until its names are confirmed.
     pub(super) fn push(&mut self, answer: Answer, behind: Behind, now_us: u64) {
         self.bytes += answer.bytes();
+        self.resuming += behind.waiting_resumes().count();
         self.waiting.push_back(Waiting {
             answer,
             behind,
@@ -61,15 +102,69 @@ impl Answers {
         });
     }
 
-    /// The next answer, if it waits for nothing, or has waited long enough; with the names whose last
-    /// values go behind it.
-    pub(super) fn pop(&mut self, now_us: u64) -> Option<(Answer, BTreeSet<TopicName>)> {
-        let ready =
-            |first: &&Waiting| first.behind.unconfirmed.is_empty() || first.due_us <= now_us;
-        self.waiting.front().filter(ready)?;
+    /// The first answer waits for nothing, or has waited long enough.
+    pub(super) fn are_ready(&self, now_us: u64) -> bool {
+        let first = self.waiting.front();
+        first.is_some_and(|first| first.behind.unconfirmed.is_empty() || first.due_us <= now_us)
+    }
+
+    /// What stands behind the first answer.
+    pub(super) fn first(&mut self) -> Option<&mut Behind> {
+        Some(&mut self.waiting.front_mut()?.behind)
+    }
+
+    /// Takes the first answer out.
+    pub(super) fn pop(&mut self) -> Option<(Answer, Behind)> {
         let first = self.waiting.pop_front()?;
         self.bytes -= first.answer.bytes();
-        Some((first.answer, first.behind.retained))
+        self.resuming -= first.behind.waiting_resumes().count();
+        Some((first.answer, first.behind))
+    }
+
+    /// Names that are resumed, and the client is no member yet.
+    pub(super) fn resuming_count(&self) -> usize {
+        self.resuming
+    }
+
+    /// The same names.
+    pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
+        let waiting = self.waiting.iter();
+        waiting.flat_map(|waiting| waiting.behind.waiting_resumes().map(|(name, _)| name))
+    }
+
+    /// The client is about to be a member of the name, behind an answer that waits.
+    pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
+        self.resuming > 0 && self.resuming().any(|resuming| resuming == name)
+    }
+
+    /// The client no longer wants the name; `false` if it was not about to be a member.
+    pub(super) fn forget_resume(&mut self, name: &TopicName) -> bool {
+        let is_resuming = self.is_resuming(name);
+        if is_resuming {
+            let waiting = self.waiting.iter_mut();
+            for resumes in waiting.filter_map(|waiting| waiting.behind.resumes.as_mut()) {
+                resumes.remove(name);
+            }
+            self.resuming -= 1;
+        }
+        is_resuming
+    }
+
+    /// The client is a member of a name that the first answer was to resume, and gets nothing of what
+    /// it missed.
+    pub(super) fn lose_resume(&mut self, name: &TopicName, is_unconfirmed: bool) {
+        let Some(first) = self.waiting.front_mut() else {
+            return;
+        };
+        let resume = first.behind.resumes.as_mut().and_then(|r| r.get_mut(name));
+        if let Some(resume) = resume.filter(|resume| **resume != Resume::Lost) {
+            *resume = Resume::Lost;
+            self.resuming -= 1;
+        }
+        first.behind.retained.insert(name.clone());
+        if is_unconfirmed {
+            first.behind.unconfirmed.insert(name.clone());
+        }
     }
 
     /// The names whose last values go behind the answers that wait.
@@ -118,12 +213,12 @@ mod tests {
             answers.push(pong(), names(&["x", "y"]), 0);
             answers.push(pong(), names(&["x"]), 0);
             answers.push(pong(), names(&[]), 0);
-            assert!(answers.pop(0).is_none());
+            assert!(!answers.are_ready(0));
             assert_eq!(answers.due_us(), Some(WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
-                    assert!(answers.pop(0).is_none());
+                    assert!(!answers.are_ready(0));
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
@@ -133,7 +228,13 @@ mod tests {
                     0
                 }
             };
-            assert!((0..3).all(|_| answers.pop(now_us).is_some()), "{end}");
+            for _ in 0..3 {
+                assert!(
+                    answers.are_ready(now_us) && answers.pop().is_some(),
+                    "{end}"
+                );
+            }
+            assert!(!answers.are_ready(now_us));
             assert_eq!((answers.is_empty(), answers.bytes), (true, 0), "{end}");
         }
     }

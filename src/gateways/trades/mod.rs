@@ -375,7 +375,7 @@ impl Gateway for TradesGateway {
         self.candles.as_ref().and_then(Candles::poll_timeout)
     }
 
-    fn handle_timeout(&mut self, core: &mut Core) {
+    fn handle_timeout(&mut self, core: &mut Core, _: &mut ByClient<Client>) {
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

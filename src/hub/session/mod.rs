@@ -234,6 +234,21 @@ impl Session {
         Delivered::Queued(pushed)
     }
 
+    /// So many data frames of so many bytes together would all be queued now, without a limit passed.
+    pub(super) fn fits(
+        &mut self,
+        now: Now,
+        frames: usize,
+        bytes: usize,
+        soft_bytes: usize,
+    ) -> bool {
+        if self.intake != Intake::Open || self.queue.bytes() + bytes > soft_bytes {
+            return false;
+        }
+        let rate = self.cold.rate.as_mut().filter(|_| self.rate_limited);
+        rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
+    }
+
     /// The next number is given to nothing: a loss that the client sees as a gap.
     pub(super) fn skip_number(&mut self) {
         self.queue.next_seq += 1;

@@ -73,6 +73,58 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::BUS_RETAINED_LIMITED),
         "tests/blackbox/test_channels_nats.py::test_last_values_of_a_pattern",
     ),
+    Setting::count(
+        HEADING,
+        "history",
+        (0, 1_000_000),
+        "0",
+        "Messages kept of each name, for clients that resume; 0 keeps none",
+    )
+    .more("Messages and `subscribed` then say where each name is. A name is what clients subscribe to: a pattern has its own.")
+    .limit(
+        "the oldest message of the name is forgotten",
+        Shows::Metric(names::RESUMES),
+        "tests/channels_gateway/resume.rs::a_window_that_does_not_reach_back_gives_nothing",
+    ),
+    Setting::bytes(
+        HEADING,
+        "history-bytes-max",
+        (65_536, 17_179_869_184),
+        "67108864",
+        "Bytes of all kept messages; at most half of --frame-bytes-max",
+    )
+    .more("With --history. Each message counts with 256 bytes more; compressed forms are not counted.")
+    .limit(
+        "the oldest messages of all names are forgotten",
+        Shows::Metric(names::HISTORY_BYTES),
+        "tests/channels_gateway/resume_limits.rs::messages_have_a_limit_of_bytes_over_all_names_and_the_oldest_go_first",
+    ),
+    Setting::count(
+        HEADING,
+        "history-names-max",
+        (1, 10_000_000),
+        "10000",
+        "Names of which messages are kept",
+    )
+    .more("With --history. Names without clients make room first.")
+    .limit(
+        "a new name has no history: no positions, nothing to resume",
+        Shows::Metric(names::HISTORY_NAMES_LIMITED),
+        "tests/channels_gateway/resume_limits.rs::names_with_history_are_bounded_and_those_without_members_make_room",
+    ),
+    Setting::ms(
+        HEADING,
+        "history-ms",
+        (1, 86_400_000),
+        "60000",
+        "How long messages are kept, and a name without clients stays subscribed",
+    )
+    .more("With --history.")
+    .limit(
+        "the message is forgotten; the name is unsubscribed on the bus",
+        Shows::Metric(names::RESUMES),
+        "tests/channels_gateway/resume.rs::a_name_without_members_stays_for_its_time_and_so_do_messages",
+    ),
     Setting::new(
         HEADING,
         "conflate",
@@ -235,6 +287,16 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     };
     if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
         refuse("retained", "true", "false, unless --bus names NATS");
+    }
+    let (bytes_max, frames_max) = ("history-bytes-max", "frame-bytes-max");
+    let [messages, bytes, frames]: [u64; 3] =
+        ["history", bytes_max, frames_max].map(|flag| checked.number(flag));
+    if messages > 0 && bytes > frames / 2 {
+        refuse(
+            bytes_max,
+            &bytes.to_string(),
+            "at most half of --frame-bytes-max",
+        );
     }
     if let Err((name, _)) = NamePatterns::new(syntax(checked), &conflated(checked)) {
         refuse("conflate", &name, NAMES_ALLOWED);

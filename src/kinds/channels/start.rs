@@ -12,7 +12,7 @@ use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    Interest, RetainedRequest,
+    HistoryLimits, Interest, RetainedRequest,
 };
 use crate::http::client_files::{self, ClientModule};
 use crate::hub::{FrameBytes, TopicName};
@@ -61,11 +61,17 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         true => feed.with_retained(),
         false => feed,
     };
-    let metrics = metrics(&stats, gateway_settings.all_clients, &interest);
+    let history = history(checked);
+    let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
+    metrics.extend(history_metrics(&stats, history));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = match retained {
         true => gateway.with_retained(),
         false => gateway,
+    };
+    let gateway = match history.messages {
+        0 => gateway,
+        _ => gateway.with_history(history),
     };
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
@@ -105,6 +111,16 @@ fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> 
     let patterns = NamePatterns::new(syntax(checked), &names);
     let wrong = |(name, error)| RunError::Settings(format!("--conflate {name}: {error}"));
     patterns.map(Some).map_err(wrong)
+}
+
+/// What is kept for clients that resume; of no message, nothing is.
+fn history(checked: &Checked) -> HistoryLimits {
+    HistoryLimits {
+        messages: checked.number("history"),
+        bytes_max: checked.number("history-bytes-max"),
+        names_max: checked.number("history-names-max"),
+        keep_us: checked.number::<u64>("history-ms") * 1_000,
+    }
 }
 
 /// What reads the table again, and where the gateway gets it, if the table is in a file.
@@ -221,4 +237,34 @@ fn metrics(
     own.into_iter()
         .chain(access_metrics(&stats.access))
         .collect()
+}
+
+/// Of what is kept for clients that resume.
+fn history_metrics(stats: &Arc<ChannelsStats>, max: HistoryLimits) -> [GatewayMetric; 7] {
+    let [names, messages, bytes, limited, resumes] = [(); 5].map(|()| Arc::clone(stats));
+    let number = |name, value: usize| GatewayMetric::Number(name, Box::new(move || value as u64));
+    [
+        GatewayMetric::Number(
+            &names::HISTORY_NAMES,
+            Box::new(move || names.history_names()),
+        ),
+        number(&names::HISTORY_NAMES_MAX, max.names_max),
+        GatewayMetric::Number(
+            &names::HISTORY_NAMES_LIMITED,
+            Box::new(move || limited.without_history()),
+        ),
+        GatewayMetric::Number(
+            &names::HISTORY_MESSAGES,
+            Box::new(move || messages.history_messages()),
+        ),
+        GatewayMetric::Number(
+            &names::HISTORY_BYTES,
+            Box::new(move || bytes.history_bytes()),
+        ),
+        number(&names::HISTORY_BYTES_MAX, max.bytes_max),
+        GatewayMetric::ByLabel(
+            &names::RESUMES,
+            Box::new(move || resumes.resumes().collect()),
+        ),
+    ]
 }

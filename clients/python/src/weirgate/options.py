@@ -74,6 +74,9 @@ class ChannelsOptions(SessionOptions, total=False):
     on_welcome: Callable[[dict[str, Any]], object]
     on_gap: Callable[[Gap], object]
     """Before the message that shows it. The replaced gateway has no numbers that could tell."""
+    on_subscribed: Callable[[dict[str, Any]], object]
+    """Each acknowledgement of a subscription, also of those renewed on a new connection. Where the server keeps a history,
+    its `recovered` says of each name whether all that was missed follows; if not, nothing of it does."""
 
 
 class DevicesOptions(SessionOptions, total=False):

@@ -261,21 +261,35 @@ class ChannelsCore(SubscriberCore):
     names_max = 1_000
     _seq = 0
     _counts = False
+    _resumes = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The last message of each name, where the server keeps a history.
+        self._positions: dict[str, dict[str, Any]] = {}
 
     def message(self, action: str, names: list[str], request_id: str, group: str | None) -> dict[str, Any]:
-        return {"action": action, "channels": names, "requestId": request_id}
+        message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
+        if self._resumes:
+            # A name without a position is asked for as well: the server says that it is not recovered.
+            nowhere = {"epoch": "", "offset": 0}
+            message["since"] = {name: self._positions.get(name, nowhere) for name in names}
+        return message
 
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping", "requestId": request_id}
 
     def opened(self) -> None:
         self._seq = 0
+        self._resumes = bool(self._positions)
         super().opened()
+        self._resumes = False
 
     def receive(self, message: Any, kept: bool) -> None:
         self._count(message.get("seq", 0))
         type = message.get("type")
         if type == "data":
+            self._moved(message)
             return self._emit("data", message)
         if type == "connected":
             return self._emit("welcome", message)
@@ -285,13 +299,36 @@ class ChannelsCore(SubscriberCore):
             return self._refuse(request, "refused", message.get("error"))
         channels, errors = message.get("channels", []), message.get("errors", [])
         if type == "subscribed":
-            self._granted(channels)
+            self._subscribed(message, channels)
         if type == "unsubscribed":
             self._granted([], channels)
+            for name in channels:
+                self._positions.pop(name, None)
         if errors and not channels:
             self._refuse(request, "refused", "; ".join(errors), errors)
         elif request is not None:
             self._settle(request, message)
+
+    def _moved(self, message: dict[str, Any]) -> None:
+        name = message.get("channel") if message.get("pattern") is None else message["pattern"]
+        offset, epoch = message.get("offset"), message.get("epoch")
+        if epoch is None and name in self._positions:
+            epoch = self._positions[name]["epoch"]
+        if offset and epoch:
+            self._positions[name] = {"epoch": epoch, "offset": offset}
+
+    def _subscribed(self, message: dict[str, Any], channels: list[str]) -> None:
+        positions, recovered = message.get("positions", {}), message.get("recovered", {})
+        for name in channels:
+            # What was missed comes behind this message.
+            if recovered.get(name) is True:
+                continue
+            if name in positions:
+                self._positions[name] = positions[name]
+            else:
+                self._positions.pop(name, None)
+        self._granted(channels)
+        self._emit("subscribed", message)
 
     def _count(self, seq: int) -> None:
         # The replaced gateway counts over all its clients: no number there says what this one missed.

@@ -1,0 +1,100 @@
+//! What the bus says of itself: names that stand or were refused, losses, the bus away.
+
+use super::ChannelsGateway;
+use super::client::Client;
+use super::history::Epoch;
+use crate::hub::{ByClient, Core, SessionKey, TopicName};
+
+impl ChannelsGateway {
+    /// The bus has answered a request for a name. The answers that wait for it are those of its members.
+    pub(super) fn settle(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Client>,
+        name: &TopicName,
+        number: u64,
+        stands: bool,
+    ) {
+        let is_news = self.names.settle(name, number, stands);
+        match self.names.stands(name) {
+            true if self.history.position(name).is_none() => self.begin_history(core, name),
+            true => {}
+            false => self.history.end(name),
+        }
+        // While the bus is away no answer waits.
+        if !is_news || !self.up {
+            return;
+        }
+        let members: Vec<SessionKey> = core.members(name).collect();
+        for key in members {
+            if let Some(client) = clients.get_mut(key)
+                && !client.answers.is_empty()
+            {
+                client.answers.settle(name);
+                self.send_ready(core, key, client);
+            }
+        }
+    }
+
+    /// Every message of the name comes from here on. Names without members make room.
+    pub(super) fn begin_history(&mut self, core: &mut Core, name: &TopicName) {
+        if !self.history.is_on() {
+            return;
+        }
+        while self.history.is_full() {
+            let Some(oldest) = self.history.oldest_lingering(false) else {
+                return self.stats.count_without_history();
+            };
+            self.give_up(&oldest);
+        }
+        let is_pattern = self.syntax().is_pattern(name.as_str());
+        let epoch = Epoch::new(core.random());
+        self.history.begin(name, is_pattern, epoch);
+        self.history.store(&self.stats);
+    }
+
+    /// A connection to the bus is gone. What was published since is lost to the clients that hold a
+    /// name which stood there, and each of them misses one number. Nothing that was kept is complete.
+    pub(super) fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let mut told = 0;
+        for (key, _) in clients.iter_mut() {
+            if core.joined(key).any(|name| self.names.stands(name)) {
+                core.skip_number(key);
+                told += 1;
+            }
+        }
+        self.names.lost();
+        self.retained.lost();
+        for name in self.history.end_all() {
+            self.names.give_up(&name);
+        }
+        self.history.store(&self.stats);
+        if told > 0 {
+            self.stats.count_gaps_told(told);
+            self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
+        }
+    }
+
+    /// A message on the topic was not relayed, and each client that holds it misses one number.
+    pub(super) fn skipped(&mut self, core: &mut Core, topic: &TopicName) {
+        let members: Vec<SessionKey> = core.members(topic).collect();
+        members.iter().for_each(|&key| core.skip_number(key));
+        self.stats.count_gaps_told(members.len() as u64);
+        if self.history.position(topic).is_some() {
+            let is_pattern = self.syntax().is_pattern(topic.as_str());
+            let epoch = Epoch::new(core.random());
+            self.history.begin(topic, is_pattern, epoch);
+        }
+    }
+
+    /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
+    pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        self.up = false;
+        for (key, client) in clients.iter_mut() {
+            if !client.answers.is_empty() {
+                client.answers.settle_all();
+                self.send_ready(core, key, client);
+            }
+        }
+    }
+}
