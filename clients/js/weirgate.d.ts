@@ -22,7 +22,7 @@ export interface Close {
   attempt: number;
   /** The HTTP status of a refused handshake. Only with the package `ws`: browsers and Node's own WebSocket hide it. */
   status?: number;
-  /** How long the server asked to wait, in `Retry-After`; 0 where it did not. Beside `status`. */
+  /** How long the server asked to wait: the reason ends with `retry_after_ms=N`, or beside `status` the header `Retry-After`; 0 where it did not. */
   retryAfterMs?: number;
   /** The code of the system's error, such as "ECONNREFUSED". Only in Node. */
   error?: string;
