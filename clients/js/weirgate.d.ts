@@ -100,9 +100,20 @@ export interface ConnectionOptions<Client> {
   WebSocket?: any;
 }
 
+/**
+ * The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
+ * Levels: states that the gateway skipped for this client.
+ */
+export interface Gap {
+  first: number;
+  last: number;
+}
+
 export interface Options<State = LevelsState> extends ConnectionOptions<Connection<State>> {
   /** Each message, parsed. `kept`: the state that a reconnection brought is the one from before it. */
   onState?: (state: State, kept: boolean) => void;
+  /** Only of `Levels`, before the state that shows it. For a gateway with `--state-seq`. */
+  onGap?: (gap: Gap) => void;
 }
 
 /** May be relative to the page, and http(s) is taken for ws(s). A function is called before each attempt. */
@@ -149,8 +160,12 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   protected emit(type: string, detail: unknown, more?: object): void;
 }
 
+export interface LevelsEvents<State> extends ConnectionEvents<State> {
+  gap: FeedEvent<Gap>;
+}
+
 /** `weirgate levels`. */
-export class Levels<State = LevelsState> extends Connection<State, ConnectionEvents<State>, State> {
+export class Levels<State = LevelsState> extends Connection<State, LevelsEvents<State>, State> {
   /** The newest state; null before the first. */
   readonly state: State | null;
 }
@@ -161,6 +176,8 @@ export interface LevelsState {
   flow?: unknown;
   levels?: Levels;
   viewport?: unknown;
+  /** The number of the broadcast, with `--state-seq`. */
+  seq?: number;
 }
 
 export interface Quote {

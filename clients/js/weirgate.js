@@ -18,7 +18,7 @@ const LEAVES = new Set([1001, 1012]);
 const SETTLE_MS = 100;
 /** "Try again later" (1013). */
 const LATER_MS = 2_000;
-/** No server keeps a client away for longer. */
+/** A server gets no longer wait. */
 const RETRY_AFTER_MAX_MS = 300_000;
 /** Would only happen again. */
 const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
@@ -47,7 +47,7 @@ export class Connection extends EventTarget {
 
   #url;
   #socket = null;
-  // The attempt under way: the token of an older one is not used.
+  // The token of an older attempt is not used.
   #attempting = null;
   #timer;
   #dueAt = Infinity;
@@ -59,7 +59,7 @@ export class Connection extends EventTarget {
   #everOpen = false;
   #startedAt = null;
   #openedAt = null;
-  // When anything came, and when something new did: a repeated state makes nothing fresh.
+  // When anything came, and when something new did.
   #heardAt = 0;
   #freshAt = -Infinity;
   #silences = 0;
@@ -95,14 +95,14 @@ export class Connection extends EventTarget {
     this.#again();
   }
 
-  /** Sends now, or returns false where there is no open connection: nothing is kept for later. */
+  /** Whether it was sent: nothing is kept for later. */
   send(data) {
     if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
     this.#socket.send(data);
     return true;
   }
 
-  /** The details of one type of event, from now on. Only the newest state waits to be taken. */
+  /** The details of one type of event. Only the newest state waits to be taken. */
   iterate(type = this.kind) {
     const inbox = { queue: [] };
     const take = (event) => {
@@ -195,7 +195,7 @@ export class Connection extends EventTarget {
       const error = fault?.error?.code;
       this.#closed(code, reason || fault?.message || error || "", error && { error });
     };
-    // Browsers hide why a handshake failed. Node has the error, and the package ws the HTTP response.
+    // Browsers hide why a handshake failed. Node has the error, the package ws the response.
     socket.onerror = (event) => {
       fault = event;
       // Node's own WebSocket may leave out the close event of a handshake that failed.
@@ -224,7 +224,7 @@ export class Connection extends EventTarget {
   #message(data) {
     this.#heardAt = now();
     this.#answerBy = Infinity;
-    // A newcomer gets the kept state: when it is the one from before, nothing new has come.
+    // The first message is the kept state, which may be the one from before.
     const isKept = this.#isFirst && data === this.#last;
     this.#isFirst = false;
     this.#last = data;
@@ -347,14 +347,14 @@ export class Connection extends EventTarget {
         return this.#again("silent");
       }
       if (this.status === "open" && this.#isStale(at)) this.#become("stale");
-      // A clock that somebody set looks the same; then the next message settles it.
+      // A clock that was set looks the same; the next message settles it.
       const drift = Math.abs(Date.now() - at - this.#clockOffset);
       if (Math.max(at - this.#dueAt, drift) > ASLEEP_MS) return this.#check();
     }
     this.#arm();
   }
 
-  /** The tab woke, the network came or went: a dead link says nothing by itself, so wait for a sign of life. */
+  /** The tab woke, the network came or went: wait for a sign of life, because a dead link says nothing. */
   #check = (event) => {
     const at = now();
     const { staleMs } = this.options;
@@ -390,11 +390,18 @@ export class Connection extends EventTarget {
 /** `weirgate levels`: the newest state. */
 export class Levels extends Connection {
   state = null;
+  #seq;
 
   get kind() {
     return "state";
   }
+  opened() {
+    this.#seq = undefined;
+  }
   receive(state, kept) {
+    const first = this.#seq + 1, { seq } = state;
+    if (seq > first) this.emit("gap", { first, last: seq - 1 });
+    this.#seq = seq;
     this.state = state;
     super.receive(state, kept);
   }

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -81,6 +81,14 @@ class RequestError(Exception):
         super().__init__(code if message is None else message)
         self.code = code
         self.details = details
+
+
+class Gap(NamedTuple):
+    """The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
+    Levels: states that the gateway skipped for this client."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -410,8 +418,16 @@ class LevelsCore(Core):
 
     kind = "state"
     state: Any = None
+    _seq: Any = None
+
+    def opened(self) -> None:
+        self._seq = None
 
     def receive(self, message: Any, kept: bool) -> None:
+        seq, last = message.get("seq"), self._seq
+        self._seq = seq if type(seq) is int else None
+        if last is not None and self._seq is not None and seq > last + 1:
+            self._emit("gap", Gap(last + 1, seq - 1))
         self.state = message
         super().receive(message, kept)
 
