@@ -16,8 +16,12 @@ PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# The same packages in each release build, so that all targets share what is compiled: cargo unites the features of
+# what is built together. scripts/one_build.py checks it.
+BUILD := cargo build --release --locked -p weirgate -p loadtest -p weirgate-test-support
+
 demo: ## Build, then serve a page with a moving market; PORT=8000
-	cargo build --release --locked --bin weirgate
+	$(BUILD) --bin weirgate
 	@echo "The page: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@exec env GATEWAY_PORT=$(PORT) $(TARGET)/release/weirgate demo
 
@@ -33,6 +37,7 @@ lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	python3 scripts/tidy.py
+	python3 scripts/one_build.py
 	scripts/deny.sh
 	@echo "make lint: clean"
 
@@ -46,7 +51,6 @@ docs: ## The documents as a site with a search, every link checked: target/site 
 
 bench: deps build ## Micro benchmarks, then latency against the raw limit (minutes)
 	cargo bench --workspace --locked
-	cargo build --release --locked -p loadtest
 	$(TARGET)/release/loadtest compare --server "$(TARGET)/release/weirgate levels"
 
 PEERS := loadtest/peers
@@ -162,7 +166,7 @@ deps:
 	@scripts/install-test-deps.sh
 
 build:
-	cargo build --release --locked --package weirgate --package loadtest --bins --examples
+	$(BUILD) --bins --examples
 
 # For working on the tests: make pytest ARGS='-k stop'
 pytest: deps build

@@ -1,5 +1,5 @@
 import { SessionEvents, SessionOptions, Subscriber } from "./session.js";
-import { Address, FeedEvent } from "./weirgate.js";
+import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** What Redis published. */
 export interface ChannelMessage<Data = any> {
@@ -46,11 +46,7 @@ export interface ChannelsAcknowledgement {
   timestamp: string;
 }
 
-/** Messages shed by the gateway, or lost between Redis and the gateway: the first and the last missing `seq`. */
-export interface Gap {
-  first: number;
-  last: number;
-}
+export { Gap };
 
 export interface ChannelsOptions extends SessionOptions<Channels> {
   onData?: (message: ChannelMessage) => void;

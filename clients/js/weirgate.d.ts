@@ -22,7 +22,7 @@ export interface Close {
   attempt: number;
   /** The HTTP status of a refused handshake. Only with the package `ws`: browsers and Node's own WebSocket hide it. */
   status?: number;
-  /** How long the server asked to wait, in `Retry-After`; 0 where it did not. Beside `status`. */
+  /** How long the server asked to wait: the reason ends with `retry_after_ms=N`, or beside `status` the header `Retry-After`; 0 where it did not. */
   retryAfterMs?: number;
   /** The code of the system's error, such as "ECONNREFUSED". Only in Node. */
   error?: string;
@@ -100,9 +100,20 @@ export interface ConnectionOptions<Client> {
   WebSocket?: any;
 }
 
+/**
+ * The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
+ * Levels: states that the gateway skipped for this client.
+ */
+export interface Gap {
+  first: number;
+  last: number;
+}
+
 export interface Options<State = LevelsState> extends ConnectionOptions<Connection<State>> {
   /** Each message, parsed. `kept`: the state that a reconnection brought is the one from before it. */
   onState?: (state: State, kept: boolean) => void;
+  /** Only of `Levels`, before the state that shows it. For a gateway with `--state-seq`. */
+  onGap?: (gap: Gap) => void;
 }
 
 /** May be relative to the page, and http(s) is taken for ws(s). A function is called before each attempt. */
@@ -149,8 +160,12 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   protected emit(type: string, detail: unknown, more?: object): void;
 }
 
+export interface LevelsEvents<State> extends ConnectionEvents<State> {
+  gap: FeedEvent<Gap>;
+}
+
 /** `weirgate levels`. */
-export class Levels<State = LevelsState> extends Connection<State, ConnectionEvents<State>, State> {
+export class Levels<State = LevelsState> extends Connection<State, LevelsEvents<State>, State> {
   /** The newest state; null before the first. */
   readonly state: State | null;
 }
@@ -161,6 +176,8 @@ export interface LevelsState {
   flow?: unknown;
   levels?: Levels;
   viewport?: unknown;
+  /** The number of the broadcast, with `--state-seq`. */
+  seq?: number;
 }
 
 export interface Quote {

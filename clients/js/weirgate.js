@@ -1,6 +1,5 @@
-// A WebSocket that stays: it comes back by itself, and says when its data is old.
-//
-// Runs in browsers, workers and Node, without dependencies. weirgate.d.ts says what each option, event and field means.
+// A WebSocket that comes back by itself, and says when its data is old, in browsers, workers and Node.
+// weirgate.d.ts has each option, event and field.
 
 const DEFAULTS = {
   staleMs: 3_000,
@@ -13,13 +12,15 @@ const DEFAULTS = {
   queueMax: 10_000,
 };
 
-/** The server leaves in good order: no failure, and another one or the next is there already. */
+/** The server leaves in good order: no failure. */
 const LEAVES = new Set([1001, 1012]);
 /** The other one reads the bus on its own, and may be some milliseconds behind. */
 const SETTLE_MS = 100;
 /** "Try again later" (1013). */
 const LATER_MS = 2_000;
-/** Would only happen again: this client broke a rule, or may not be here. */
+/** A server gets no longer wait. */
+const RETRY_AFTER_MAX_MS = 300_000;
+/** Would only happen again. */
 const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 /** A refused handshake with status 4xx is final, except for these. */
 const PASSING = new Set([408, 425, 429]);
@@ -46,7 +47,7 @@ export class Connection extends EventTarget {
 
   #url;
   #socket = null;
-  // The attempt under way: the token of an older one is not used.
+  // The token of an older attempt is not used.
   #attempting = null;
   #timer;
   #dueAt = Infinity;
@@ -58,7 +59,7 @@ export class Connection extends EventTarget {
   #everOpen = false;
   #startedAt = null;
   #openedAt = null;
-  // When anything came, and when something new did: a repeated state makes nothing fresh.
+  // When anything came, and when something new did.
   #heardAt = 0;
   #freshAt = -Infinity;
   #silences = 0;
@@ -94,14 +95,14 @@ export class Connection extends EventTarget {
     this.#again();
   }
 
-  /** Sends now, or returns false where there is no open connection: nothing is kept for later. */
+  /** Whether it was sent: nothing is kept for later. */
   send(data) {
     if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
     this.#socket.send(data);
     return true;
   }
 
-  /** The details of one type of event, from now on. Only the newest state waits to be taken. */
+  /** The details of one type of event. Only the newest state waits to be taken. */
   iterate(type = this.kind) {
     const inbox = { queue: [] };
     const take = (event) => {
@@ -194,7 +195,7 @@ export class Connection extends EventTarget {
       const error = fault?.error?.code;
       this.#closed(code, reason || fault?.message || error || "", error && { error });
     };
-    // Browsers hide why a handshake failed. Node has the error, and the package ws the HTTP response.
+    // Browsers hide why a handshake failed. Node has the error, the package ws the response.
     socket.onerror = (event) => {
       fault = event;
       // Node's own WebSocket may leave out the close event of a handshake that failed.
@@ -223,7 +224,7 @@ export class Connection extends EventTarget {
   #message(data) {
     this.#heardAt = now();
     this.#answerBy = Infinity;
-    // A newcomer gets the kept state: when it is the one from before, nothing new has come.
+    // The first message is the kept state, which may be the one from before.
     const isKept = this.#isFirst && data === this.#last;
     this.#isFirst = false;
     this.#last = data;
@@ -256,7 +257,8 @@ export class Connection extends EventTarget {
     if (stood) this.#refusals = 0;
     if (this.#attempt === 0) this.#lostAt = at;
     this.#forget();
-    const close = { code, reason, opened, attempt: this.#attempt, ...more };
+    const retryAfterMs = Number(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
+    const close = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more };
     this.lastClose = close;
     const wait = this.options.retry?.(close) ?? this.#delay(close);
     this.#isRefused = wait === false;
@@ -271,10 +273,7 @@ export class Connection extends EventTarget {
     this.#arm();
   }
 
-  /**
-   * Full jitter: everybody lost the same server in the same moment. No longer than it has been away already, so
-   * that whatever was short is over soon after its end.
-   */
+  /** Full jitter: everybody lost the same server at once. No longer than it has been away: a short loss is over soon. */
   #delay({ code, opened, attempt, status = 0, retryAfterMs = 0 }) {
     const { backoffMinMs, backoffMaxMs, getToken } = this.options;
     // A new token is tried once.
@@ -285,7 +284,7 @@ export class Connection extends EventTarget {
     // A handshake that failed may have been a 503, which scripts are not told: never at once again.
     const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;
     const away = Math.max(backoffMinMs, now() - this.#lostAt);
-    return Math.max(least, retryAfterMs) + Math.random() * Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, away);
+    return Math.max(least, Math.min(retryAfterMs, RETRY_AFTER_MAX_MS)) + Math.random() * Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, away);
   }
 
   /** Lets go of the socket without hearing of its end. */
@@ -313,7 +312,7 @@ export class Connection extends EventTarget {
     return staleMs > 0 && at - this.#freshAt >= staleMs;
   }
 
-  /** One timer for whatever is due next; what moved back is found early and armed again. */
+  /** One timer for what is due next; what moved back is found early and armed again. */
   #arm() {
     clearTimeout(this.#timer);
     if (this.status === "closed") return;
@@ -348,14 +347,14 @@ export class Connection extends EventTarget {
         return this.#again("silent");
       }
       if (this.status === "open" && this.#isStale(at)) this.#become("stale");
-      // A clock that somebody set looks the same; then the next message settles it.
+      // A clock that was set looks the same; the next message settles it.
       const drift = Math.abs(Date.now() - at - this.#clockOffset);
       if (Math.max(at - this.#dueAt, drift) > ASLEEP_MS) return this.#check();
     }
     this.#arm();
   }
 
-  /** The tab woke, the network came or went: a dead link says nothing by itself, so wait for a sign of life. */
+  /** The tab woke, the network came or went: wait for a sign of life, because a dead link says nothing. */
   #check = (event) => {
     const at = now();
     const { staleMs } = this.options;
@@ -391,11 +390,18 @@ export class Connection extends EventTarget {
 /** `weirgate levels`: the newest state. */
 export class Levels extends Connection {
   state = null;
+  #seq;
 
   get kind() {
     return "state";
   }
+  opened() {
+    this.#seq = undefined;
+  }
   receive(state, kept) {
+    const first = this.#seq + 1, { seq } = state;
+    if (seq > first) this.emit("gap", { first, last: seq - 1 });
+    this.#seq = seq;
     this.state = state;
     super.receive(state, kept);
   }

@@ -8,10 +8,8 @@ use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, Now};
 
 /// For a refused token and for one that has ended.
-pub(super) const AUTHENTICATION_FAILED: CloseCode = CloseCode {
-    code: Refusal::CLOSE_CODE,
-    text: "Authentication failed",
-};
+pub(super) const AUTHENTICATION_FAILED: CloseCode =
+    CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
 /// What a client that sends too much is told.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";

@@ -395,6 +395,7 @@ impl Core {
     ) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
+        let code = self.with_retry_after(code, reason);
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
@@ -405,6 +406,18 @@ impl Core {
                 self.arm(key);
             }
             CloseBegun::Written => self.start_closing(key, reason),
+        }
+    }
+
+    /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455
+    /// §11.7), comes back: the close says when.
+    fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
+        match reason == CloseReason::ShuttingDown || code.code == 1013 {
+            true => CloseCode {
+                retry_after_ms: self.limits.close_retry_after_ms,
+                ..code
+            },
+            false => code,
         }
     }
 

@@ -205,9 +205,6 @@ pub trait Gateway {
 
     /// The close for a missing pong.
     fn pong_timeout_code(&self) -> CloseCode {
-        CloseCode {
-            code: 1011,
-            text: "keepalive ping timeout",
-        }
+        CloseCode::new(1011, "keepalive ping timeout")
     }
 }

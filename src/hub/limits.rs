@@ -79,6 +79,9 @@ pub struct Limits {
     pub pong_timeout_us: u64,
     /// From our close frame to the end of the socket.
     pub close_timeout_us: u64,
+    /// How long clients that are closed at a stop, or with 1013, are asked to wait before they come
+    /// back; 0 asks for nothing.
+    pub close_retry_after_ms: u32,
     /// Payload bytes of one client, inflated, that are looked at in one turn; at least one message.
     pub turn_message_bytes_max: usize,
     /// The same of all clients together, between two calls of
@@ -114,6 +117,7 @@ impl Default for Limits {
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,
+            close_retry_after_ms: 0,
             turn_message_bytes_max: 256 * 1024,
             turn_all_message_bytes_max: 512 * 1024,
             write_bytes_max: 128 * 1024,

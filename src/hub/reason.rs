@@ -1,6 +1,8 @@
 //! Every end of a connection has a reason that someone can read: it is the label of the metric,
 //! the word in the log line, and it decides the close code.
 
+use std::borrow::Cow;
+
 /// Why a connection ended. The first reason counts; what follows from it changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -91,6 +93,9 @@ impl CloseReason {
     }
 }
 
+/// Bytes of a reason in a close frame: 125 of a control frame, without the code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+
 /// A close code and its reason text (RFC 6455 §7.4), as they go into the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCode {
@@ -98,12 +103,40 @@ pub struct CloseCode {
     pub code: u16,
     /// At most 123 bytes; may be empty.
     pub text: &'static str,
+    /// How long the client is asked to wait before it comes back; 0 asks for nothing.
+    pub retry_after_ms: u32,
 }
 
 impl CloseCode {
+    /// A code with a text that asks for no wait.
+    pub const fn new(code: u16, text: &'static str) -> Self {
+        Self {
+            code,
+            text,
+            retry_after_ms: 0,
+        }
+    }
+
     /// A code without a text.
     pub const fn bare(code: u16) -> Self {
-        Self { code, text: "" }
+        Self::new(code, "")
+    }
+
+    /// The reason of the close frame: the text, then `retry_after_ms=N` if the client is asked to
+    /// wait. A text that leaves no room for the wait is cut.
+    pub fn reason(self) -> Cow<'static, str> {
+        if self.retry_after_ms == 0 {
+            return Cow::Borrowed(self.text);
+        }
+        let wait = format!("retry_after_ms={}", self.retry_after_ms);
+        let mut end = self.text.len().min(REASON_BYTES_MAX - 1 - wait.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        match &self.text[..end] {
+            "" => Cow::Owned(wait),
+            text => Cow::Owned(format!("{text} {wait}")),
+        }
     }
 }
 
@@ -115,4 +148,42 @@ pub enum Closing {
     Now,
     /// What waits goes out first; nothing new is queued.
     Graceful,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: &str = "An instance that stops names its reason at length, so that it fills a control frame \
+        of the protocol up to its end…";
+
+    #[test]
+    fn a_reason_ends_with_the_wait_and_fits_into_a_control_frame() {
+        let asks = |text, retry_after_ms| {
+            let code = CloseCode::new(1012, text);
+            CloseCode {
+                retry_after_ms,
+                ..code
+            }
+            .reason()
+            .into_owned()
+        };
+        assert_eq!(asks("", 0), "");
+        assert_eq!(asks("going away", 0), "going away");
+        assert_eq!(asks("", 2_500), "retry_after_ms=2500");
+        assert_eq!(asks("going away", 2_500), "going away retry_after_ms=2500");
+        assert!(
+            LONG.len() <= REASON_BYTES_MAX && LONG.len() > 110,
+            "{}",
+            LONG.len()
+        );
+        for retry_after_ms in [1, 300_000, u32::MAX] {
+            let reason = asks(LONG, retry_after_ms);
+            assert!(reason.len() <= REASON_BYTES_MAX, "{reason}");
+            assert!(
+                reason.ends_with(&format!(" retry_after_ms={retry_after_ms}")),
+                "{reason}"
+            );
+        }
+    }
 }

@@ -27,6 +27,7 @@ impl Checked {
             ping_interval_us: self.micros("ping-interval-ms"),
             pong_timeout_us: self.micros("pong-timeout-ms"),
             close_timeout_us: self.micros("close-timeout-ms"),
+            close_retry_after_ms: self.number("close-retry-after-ms"),
             turn_message_bytes_max: self.number("turn-message-bytes-max"),
             turn_all_message_bytes_max: self.number("turn-all-message-bytes-max"),
             write_bytes_max: self.number("write-bytes-max"),

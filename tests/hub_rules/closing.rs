@@ -286,3 +286,20 @@ fn a_client_that_ended_and_was_not_released_does_nothing() {
     world.hub.handle_released(key);
     world.hub.check_invariants();
 }
+
+#[test]
+fn a_stop_asks_clients_to_wait_if_so_set_and_other_closes_do_not() {
+    let limits = Limits {
+        close_retry_after_ms: 2_500,
+        ..Limits::default()
+    };
+    let mut world = symbols(limits);
+    let broken = world.reader(None, usize::MAX);
+    let key = world.reader(None, usize::MAX);
+    world.send(broken, &frame(0x83, b"no such opcode"));
+    world.hub.drain(world.now, DrainPlan::default());
+    world.settle();
+    assert_eq!(world.client(broken).close, Some((1002, String::new())));
+    let close = world.client(key).close.clone();
+    assert_eq!(close, Some((1012, "retry_after_ms=2500".to_owned())));
+}

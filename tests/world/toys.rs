@@ -67,10 +67,7 @@ pub(crate) fn admit<C>(
     let rate = (head.path() == "/slow").then_some(5);
     ledger.borrow_mut().admitted(core.now(), key, rate);
     if head.path() == "/secret" {
-        let code = CloseCode {
-            code: 1008,
-            text: "Authentication failed",
-        };
+        let code = CloseCode::new(1008, "Authentication failed");
         return Admission::AcceptThenClose(Accepted::default(), code);
     }
     let accepted = Accepted {
@@ -445,10 +442,7 @@ impl Gateway for Devices {
     }
 
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, _: &mut Device) {
-        let code = CloseCode {
-            code: 1008,
-            text: "identify first",
-        };
+        let code = CloseCode::new(1008, "identify first");
         core.close(key, code, CloseReason::Policy, Closing::Now);
         self.told.ledger.borrow_mut().closing(key);
     }

@@ -30,7 +30,7 @@ test("states arrive parsed, and the status tells how it is", inWorld(() => {
   latest().message({ n: 2 });
   assert.deepEqual(said.slice(2), ["waiting", "connecting", "open", { n: 2 }]);
   assert.equal(feed.reconnects, 1);
-  assert.deepEqual(feed.lastClose, { code: 1012, reason: "", opened: true, attempt: 0 });
+  assert.deepEqual(feed.lastClose, { code: 1012, reason: "", opened: true, attempt: 0, retryAfterMs: 0 });
 }));
 
 test("a lost connection is made again 100 to 400 ms later", inWorld(() => {
@@ -157,7 +157,7 @@ test("the caller may decide otherwise", inWorld(() => {
   latest().end(1006);
   pass(100_000);
   assert.equal(sockets.length, 3);
-  assert.deepEqual(asked[0], { code: 1008, reason: "expired", opened: true, attempt: 0 });
+  assert.deepEqual(asked[0], { code: 1008, reason: "expired", opened: true, attempt: 0, retryAfterMs: 0 });
 }));
 
 test("3 s without news is stale, and the next message mends it", inWorld(() => {

@@ -13,7 +13,7 @@ import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./
 
 test("states come, a frozen server is stale within 3 s, a killed one is back within 5 s of its start", async () => {
   const port = await freePort();
-  const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);
+  const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10", "--close-retry-after-ms", "2500"]);
   let server = startDemo();
   const spots = new Set();
   const feed = connect(`http://127.0.0.1:${port}/ws/stream`, {
@@ -38,6 +38,8 @@ test("states come, a frozen server is stale within 3 s, a killed one is back wit
 
     server.kill("SIGTERM");
     await until(() => feed.lastClose.code === 1012, 5_000, "the stop's close code");
+    assert.equal(feed.lastClose.retryAfterMs, 2_500);
+    assert.ok(feed.retryAt - performance.now() > 1_500, "it waits as long as the server asked");
     feed.close();
     assert.equal(feed.status, "closed");
   } finally {

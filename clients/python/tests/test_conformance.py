@@ -160,7 +160,7 @@ class Run:
         assert self.core.reconnects == count
 
     def do_last_close(self, wanted):
-        assert {key: getattr(self.core.last_close, key) for key in wanted} == wanted
+        assert {key: getattr(self.core.last_close, snake(key)) for key in wanted} == wanted
 
     def do_dropped(self, *wanted):
         assert self.last_drop == list(wanted)

@@ -57,6 +57,37 @@ async def test_levels_come_are_stale_when_the_server_is_frozen_and_come_back_aft
     assert said[:3] == ["open", "stale", "open"]
 
 
+@pytest.mark.parametrize("gateway, code, reason", [
+    ("demo", 1012, "retry_after_ms=2500"), ("trades", 1001, "Server shutting down retry_after_ms=2500")])
+async def test_a_server_that_stops_can_ask_for_a_wait(start_weirgate, redis_server, gateway, code, reason):
+    server = start_weirgate(gateway, "--close-retry-after-ms", "2500", redis=redis_server).wait_ready()
+    path = "/ws/stream" if gateway == "demo" else "/"
+    async with weirgate.connect(server.http_url + path) as client:
+        await until(lambda: client.status == "open", 5, "open")
+        server.send(signal.SIGTERM)
+        await until(lambda: client.last_close, 5, "the close")
+        assert (client.last_close.code, client.last_close.reason) == (code, reason)
+        assert client.last_close.retry_after_ms == 2500 and client.status == "waiting"
+        assert 1500 < client.retry_in_ms <= 2800
+
+
+async def test_a_slow_client_of_levels_knows_how_many_states_it_skipped(start_weirgate):
+    server = start_weirgate("demo", "--rate-hz", "50", "--state-seq", "--send-queue-soft-bytes", "20000").wait_ready()
+    states, gaps = [], []
+    async with weirgate.Levels(server.http_url + "/ws/stream", on_state=lambda state, _: states.append(state["seq"]),
+                               on_gap=gaps.append) as levels:
+        await until(lambda: len(states) > 5, 5, "states")
+        assert gaps == [] and states == list(range(states[0], states[0] + len(states)))
+        # The demo writes no faster than a tab asks for.
+        levels.send(json.dumps({"tab": "slow", "bytes_per_second": 20_000}))
+        await until(lambda: len(gaps) > 1, 20, "states were skipped")
+        levels.send(json.dumps({"tab": "slow", "bytes_per_second": None}))
+        newest = states[-1]
+        await until(lambda: states[-1] > newest + 100, 10, "all states again")
+    missing = set(range(states[0], states[-1])) - set(states)
+    assert missing == {number for first, last in gaps for number in range(first, last + 1)}
+
+
 async def test_a_wrong_path_is_refused_for_good_and_says_why(start_weirgate):
     server = start_weirgate("demo").wait_ready()
     async with weirgate.Levels(f"ws://127.0.0.1:{server.port}/wrong") as levels:

@@ -9,6 +9,12 @@ use crate::hub::{ConflationKey, Frame, FrameBytes, Now};
 /// is a member of one topic only.
 pub(super) const CONFLATION_KEY: ConflationKey = ConflationKey(0);
 
+/// Under which a message has its number, where messages have numbers.
+pub(super) const SEQ_KEY: &str = "seq";
+
+/// Bytes of `,"seq":` and a number.
+const SEQ_BYTES_MAX: usize = 27;
+
 /// A key of the payload, and its value while there is one.
 #[derive(Debug)]
 struct Part {
@@ -58,13 +64,23 @@ impl Cache {
         self.known(parts).next().is_none()
     }
 
-    /// The payload of `parts` as a frame, stamped with the message that it comes from.
-    pub(super) fn frame(&self, parts: &[usize], received: Now) -> Arc<Frame> {
+    /// The payload of `parts` as a frame, stamped with the message that it comes from; `seq` stands
+    /// behind them.
+    pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
+        let seq_bytes = seq.map_or(0, |_| SEQ_BYTES_MAX);
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(self.payload_bytes(parts))
+            .with_capacity(self.payload_bytes(parts) + seq_bytes)
             .key(CONFLATION_KEY)
             .received(received);
-        self.write(parts, frame.payload());
+        let payload = frame.payload();
+        self.write(parts, payload);
+        if let Some(seq) = seq {
+            payload.pop();
+            if !self.is_empty(parts) {
+                payload.push(b',');
+            }
+            payload.extend_from_slice(format!("\"{SEQ_KEY}\":{seq}}}").as_bytes());
+        }
         frame.finish()
     }
 
@@ -130,7 +146,11 @@ mod tests {
                 assert_eq!(cache.value_bytes(part), value.map_or(0, str::len));
             }
             for (parts, payload) in [(&[0, 1, 2][..], all), (&[2], last), (&[], "{}")] {
-                let frame = cache.frame(parts, NOW);
+                let numbered = cache.frame(parts, Some(7), NOW);
+                let comma = if payload == "{}" { "" } else { "," };
+                let expected = format!("{}{comma}\"seq\":7}}", &payload[..payload.len() - 1]);
+                assert_eq!(String::from_utf8_lossy(numbered.body()), expected);
+                let frame = cache.frame(parts, None, NOW);
                 assert_eq!(String::from_utf8_lossy(frame.body()), payload);
                 assert_eq!(cache.payload_bytes(parts), payload.len(), "{payload}");
                 assert_eq!(cache.is_empty(parts), payload == "{}");

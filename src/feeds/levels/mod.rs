@@ -54,6 +54,9 @@ pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 /// The keys that they fill, in the order of the payload; those of relays follow.
 pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 
+/// The key of a message's number, which no relay may fill.
+pub const SEQ_KEY: &str = cache::SEQ_KEY;
+
 const FLOW: usize = 0;
 const LEVELS: usize = 1;
 const VIEWPORT: usize = 2;
@@ -71,6 +74,9 @@ pub struct LevelsFeedSettings {
     pub relays: Vec<Relay>,
     /// More topics, beside [`TOPIC`].
     pub endpoints: Vec<Endpoint>,
+    /// Whether each payload has the number of its broadcast, so that a client knows how many it
+    /// skipped; no part of the contract.
+    pub is_numbered: bool,
 }
 
 /// One more subject: its last message, untouched, under a key.
@@ -99,6 +105,7 @@ impl Default for LevelsFeedSettings {
             bus_message_bytes_max: 16 * 1024 * 1024,
             relays: Vec::new(),
             endpoints: Vec::new(),
+            is_numbered: false,
         }
     }
 }
@@ -157,11 +164,11 @@ impl LevelsFeed {
             .into_iter()
             .chain(relays.iter().map(|r| r.key.as_str()))
             .collect();
-        let everything = View::new(TOPIC, (0..keys.len()).collect());
+        let everything = View::new(TOPIC, (0..keys.len()).collect(), settings.is_numbered);
         let endpoint = |endpoint: &Endpoint| {
             let shown = |&part: &usize| endpoint.keys.iter().any(|key| key == keys[part]);
             let parts = (0..keys.len()).filter(shown).collect();
-            View::new(endpoint.topic.clone(), parts)
+            View::new(endpoint.topic.clone(), parts, settings.is_numbered)
         };
         let endpoints = settings.endpoints.iter().map(endpoint);
         let subject = |content| Subject {

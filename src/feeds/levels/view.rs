@@ -25,11 +25,14 @@ pub(super) struct View {
     pending: Option<Now>,
     /// When a quiet frame was last made.
     quiet_at_us: Option<u64>,
+    /// How many frames the members got, if that is shown to them.
+    delivered: Option<u64>,
 }
 
 impl View {
     /// A view that showed nothing yet of `parts`, which are in the order of the payload.
-    pub(super) fn new(topic: TopicName, parts: Vec<usize>) -> Self {
+    /// With `is_numbered` each payload has the number of its broadcast.
+    pub(super) fn new(topic: TopicName, parts: Vec<usize>, is_numbered: bool) -> Self {
         Self {
             topic,
             parts,
@@ -37,6 +40,7 @@ impl View {
             is_quiet: false,
             pending: None,
             quiet_at_us: None,
+            delivered: is_numbered.then_some(0),
         }
     }
 
@@ -47,8 +51,14 @@ impl View {
 
     /// A good message came for something that it shows: one broadcast.
     pub(super) fn changed(&mut self, received: Now, cache: &Cache, out: &mut Vec<Publication>) {
-        let frame = cache.frame(&self.parts, received);
+        let frame = cache.frame(&self.parts, self.next_seq(), received);
         self.deliver(frame, cache, out);
+    }
+
+    /// The number of the next broadcast. A quiet frame has it too: it is delivered next, or another
+    /// frame is in its place.
+    fn next_seq(&self) -> Option<u64> {
+        self.delivered.map(|delivered| delivered + 1)
     }
 
     /// The same of a quiet message: no broadcast of its own.
@@ -87,6 +97,7 @@ impl View {
 
     fn deliver(&mut self, frame: Arc<Frame>, cache: &Cache, out: &mut Vec<Publication>) {
         self.is_quiet = false;
+        self.delivered = self.next_seq();
         self.publish(frame, true, cache, out);
     }
 
@@ -114,11 +125,17 @@ impl View {
     /// The state that quiet messages left and that newcomers would not get yet, as a frame.
     fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
         let received = self.pending.take()?;
-        let frame = cache.frame(&self.parts, received);
+        let next = self.next_seq();
+        let seq = if self.is_quiet { next } else { self.delivered };
+        let frame = cache.frame(&self.parts, seq, received);
         let is_known = match &self.frame {
             Some(published) => published.body() == frame.body(),
             None => cache.is_empty(&self.parts),
         };
-        (!is_known).then_some(frame)
+        match is_known {
+            true => None,
+            false if seq == next => Some(frame),
+            false => Some(cache.frame(&self.parts, next, received)),
+        }
     }
 }

@@ -387,16 +387,10 @@ impl Gateway for TradesGateway {
     }
 
     fn stop_code(&self) -> CloseCode {
-        CloseCode {
-            code: 1001,
-            text: "Server shutting down",
-        }
+        CloseCode::new(1001, "Server shutting down")
     }
 
     fn pong_timeout_code(&self) -> CloseCode {
-        CloseCode {
-            code: 1000,
-            text: "Heartbeat timeout",
-        }
+        CloseCode::new(1000, "Heartbeat timeout")
     }
 }

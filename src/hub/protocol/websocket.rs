@@ -250,7 +250,7 @@ impl Protocol for WebSocket {
         };
         let frame = CloseFrame {
             code: code.code.into(),
-            reason: code.text.into(),
+            reason: code.reason().as_ref().into(),
         };
         let new = || Box::new(new_context(self.reader.message_bytes_max()));
         let context = self.context.get_or_insert_with(new);

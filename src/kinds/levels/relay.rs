@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::feeds::levels::{KEYS, SUBJECTS};
+use crate::feeds::levels::{KEYS, SEQ_KEY, SUBJECTS};
 use crate::settings::{Checked, Form, Refused};
 
 /// The durable consumers of the two subjects that are always relayed, in the order of
@@ -93,8 +93,9 @@ impl RelaySettings {
                 "each subject once, and {always} always are relayed"
             ));
         }
-        if taken(|relay| &relay.key, &KEYS) {
-            let always = KEYS.join(", ");
+        let keys = [KEYS[0], KEYS[1], KEYS[2], SEQ_KEY];
+        if taken(|relay| &relay.key, &keys) {
+            let always = keys.join(", ");
             return Err(format!("each key once, and {always} are taken"));
         }
         if taken(|relay| &relay.durable, &DURABLES) {

@@ -34,6 +34,17 @@ pub(super) const OF_BOTH: &[Setting] = &[
             environment, several endpoints are separated by spaces.",
     ),
     Setting::new(
+        RELAYS,
+        "state-seq",
+        Kind::Switch,
+        "false",
+        "Number the messages of each path, under the key seq",
+    )
+    .more(
+        "A client that skips states sees a gap; the clients of weirgate report it. The replaced \
+            gateway has no such key.",
+    ),
+    Setting::new(
         SESSION,
         "session-length-min",
         Kind::number(Unit::Minutes, (1, 870)),

@@ -147,6 +147,7 @@ fn feed_settings(
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
         relays: relays.iter().map(relay).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
+        is_numbered: checked.switch("state-seq"),
     }
 }
 

@@ -90,6 +90,17 @@ pub(super) static ROWS: &[Setting] = &[
     .in_short_help(),
     Setting::ms(
         Heading::LIFECYCLE,
+        "close-retry-after-ms",
+        (0, 300_000),
+        "0",
+        "At a stop: how long clients are asked to wait before they reconnect; 0 for none",
+    )
+    .more(
+        "The reason of the close frame then ends with retry_after_ms=N, also with close code \
+            1013. The clients of weirgate wait that long, plus a random time.",
+    ),
+    Setting::ms(
+        Heading::LIFECYCLE,
         "stop-timeout-ms",
         (100, HOUR_MS),
         "5000",

@@ -12,8 +12,8 @@
 `weirgate.sync` has the same clients for programs without asyncio.
 """
 from .aio import Channels, Connection, Devices, Levels, Trades, connect
-from .core import Close, RequestError, Status
-from .sessions import Gap, Push
+from .core import Close, Gap, RequestError, Status
+from .sessions import Push
 
 __version__ = "0.1.0"
 __all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import random as _random
+import re
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -22,6 +23,9 @@ _LEAVES = {1001, 1012}
 _SETTLE_MS = 100.0
 # "Try again later" (1013).
 _LATER_MS = 2_000.0
+# What a reason of a close may end with, and the longest wait that a server gets.
+_RETRY_AFTER = re.compile(r"\bretry_after_ms=([0-9]+)\Z")
+_RETRY_AFTER_MAX_MS = 300_000.0
 # The same would happen again: this client broke a rule, or has no permission.
 _FINAL = {1002, 1003, 1007, 1008, 1009, 1010}
 # A refused handshake with status 4xx is final, except for these.
@@ -47,7 +51,7 @@ class Close:
     error: str | None = None
     """The name of the system's error, such as ECONNREFUSED."""
     retry_after_ms: float = 0.0
-    """How long the server asked to wait, in `Retry-After`."""
+    """How long the server asked to wait: the reason ends with `retry_after_ms=N`, or a refused handshake has `Retry-After`."""
 
 
 @dataclass
@@ -77,6 +81,14 @@ class RequestError(Exception):
         super().__init__(code if message is None else message)
         self.code = code
         self.details = details
+
+
+class Gap(NamedTuple):
+    """The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
+    Levels: states that the gateway skipped for this client."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -243,6 +255,8 @@ class Core:
         if self._attempt == 0:
             self._lost_at = now
         self._link = None
+        if asked := _RETRY_AFTER.search(reason):
+            retry_after_ms = float(asked[1])
         close = self.last_close = Close(code, reason, opened, self._attempt, status, error, retry_after_ms)
         wait = self.options.retry(close) if self.options.retry else None
         if wait is None or wait is True:
@@ -366,7 +380,7 @@ class Core:
         least = _LATER_MS if close.code == 1013 else _SETTLE_MS if close.opened else options.backoff_min_ms
         away = max(options.backoff_min_ms, self.now - self._lost_at)
         window = min(options.backoff_max_ms, options.backoff_min_ms * 2 ** min(close.attempt, 64), away)
-        return max(least, close.retry_after_ms) + self.random() * window
+        return max(least, min(close.retry_after_ms, _RETRY_AFTER_MAX_MS)) + self.random() * window
 
     def _is_stale(self) -> bool:
         return 0 < self.stale_ms <= self.now - self._fresh_at
@@ -404,8 +418,16 @@ class LevelsCore(Core):
 
     kind = "state"
     state: Any = None
+    _seq: Any = None
+
+    def opened(self) -> None:
+        self._seq = None
 
     def receive(self, message: Any, kept: bool) -> None:
+        seq, last = message.get("seq"), self._seq
+        self._seq = seq if type(seq) is int else None
+        if last is not None and self._seq is not None and seq > last + 1:
+            self._emit("gap", Gap(last + 1, seq - 1))
         self.state = message
         super().receive(message, kept)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict
 
-from .core import Close, RequestError, Status
-from .sessions import Gap, Push
+from .core import Close, Gap, RequestError, Status
+from .sessions import Push
 
 Url = str | Callable[[], str | Awaitable[str]]
 """http(s) is taken for ws(s). A function, also a coroutine function, is called before each attempt."""
@@ -54,6 +54,8 @@ class ConnectionOptions(TypedDict, total=False):
 
 class LevelsOptions(ConnectionOptions, total=False):
     on_state: Callable[[dict[str, Any], bool], object]
+    on_gap: Callable[[Gap], object]
+    """States that the gateway skipped for this client, before the state that shows it. For a gateway with `--state-seq`."""
 
 
 class SessionOptions(ConnectionOptions, total=False):

@@ -7,17 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .core import Core, RequestError, Status
+from .core import Core, Gap, RequestError, Status
 
 # How long a link that may be dead has to answer a ping.
 _PROBE_MS = 3_000.0
-
-
-class Gap(NamedTuple):
-    """Messages shed by the gateway, or lost between Redis and the gateway: the first and the last missing `seq`."""
-
-    first: int
-    last: int
 
 
 class Push(NamedTuple):

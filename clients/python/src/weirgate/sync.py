@@ -16,9 +16,9 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
-from .core import Close, RequestError, Status
+from .core import Close, Gap, RequestError, Status
 from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, Interval, LevelsOptions, TradesOptions, Url
-from .sessions import Gap, Push
+from .sessions import Push
 
 __all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]
 

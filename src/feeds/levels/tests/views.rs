@@ -33,6 +33,10 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(is_numbered: bool) -> Self {
         let relay = |subject: &str, key: &str| Relay {
             subject: subject.to_owned(),
             key: key.to_owned(),
@@ -50,6 +54,7 @@ impl Desk {
                 endpoint(FLOW_ONLY, &["flow"]),
                 endpoint(MIXED, &["depth", "viewport"]),
             ],
+            is_numbered,
             ..LevelsFeedSettings::default()
         };
         let topics = [ALL, FLOW_ONLY, MIXED];
@@ -164,6 +169,43 @@ fn a_topic_is_published_exactly_when_something_of_it_came() {
         assert_eq!(desk.loud("market.depth", bad), NOTHING);
     }
     assert_eq!(desk.feed.stats().subjects[3].messages_bad, 3);
+}
+
+#[test]
+fn numbers_count_the_broadcasts_of_each_topic() {
+    let mut desk = Desk::with(true);
+    let [all, flow, mixed] = desk.loud("market.flow", "5");
+    assert_eq!(
+        (all, flow),
+        (
+            vec![r#"{"flow":5,"seq":1}"#.to_owned()],
+            vec![r#"{"flow":5,"seq":1}"#.to_owned()]
+        )
+    );
+    assert!(mixed.is_empty());
+    assert_eq!(
+        desk.loud("market.depth", "7")[0],
+        [r#"{"flow":5,"depth":7,"seq":2}"#]
+    );
+    assert_eq!(desk.loud("market.flow", "null")[1], [r#"{"seq":2}"#]);
+    // A backlog is one broadcast, so it is one number: nobody skips what nobody was sent.
+    for n in 0..100 {
+        desk.message("market.flow", true, &n.to_string());
+        desk.now.mono_us += 10_000;
+    }
+    assert!(desk.took()[1].is_empty());
+    assert!(
+        desk.retained(FLOW_ONLY)
+            .expect("a state")
+            .ends_with(r#","seq":3}"#)
+    );
+    desk.event(BusEvent::CaughtUp);
+    assert_eq!(desk.took()[1], [r#"{"flow":99,"seq":3}"#]);
+    assert_eq!(desk.loud("market.flow", "1")[1], [r#"{"flow":1,"seq":4}"#]);
+    // What changed nothing is no broadcast.
+    desk.message("market.flow", true, "1");
+    desk.event(BusEvent::CaughtUp);
+    assert!(desk.took()[1].is_empty());
 }
 
 #[test]
