@@ -424,6 +424,23 @@ fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
     assert_eq!(bench.stats.candles.pairs(), 3);
 }
 
+/// A bus of ever new symbols has the symbols that are kept looked through once a second at most.
+#[test]
+fn room_for_new_symbols_is_looked_for_once_a_second() {
+    let mut bench = Bench::new(with_candles(3), Limits::default());
+    bench.trade("A", 0, "1");
+    // The candle of five minutes ends after 200 s.
+    let is_over_us = 200 * SECOND + u64::from(GRACE_MS) * 1_000;
+    let mut refused_after = |us: u64| {
+        bench.advance(us);
+        bench.trade("B", 0, "1");
+        bench.dropped("pairs_max")
+    };
+    assert_eq!(refused_after(is_over_us - SECOND / 10), 1);
+    assert_eq!(refused_after(SECOND / 2), 2, "nobody looks so soon");
+    assert_eq!(refused_after(SECOND / 2), 2, "A has made room");
+}
+
 #[test]
 fn many_candles_that_end_together_are_closed_over_several_turns() {
     const SYMBOLS: usize = 300;

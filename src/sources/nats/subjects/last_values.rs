@@ -195,6 +195,31 @@ mod tests {
     }
 
     #[test]
+    fn as_many_values_as_there_may_be_are_all() {
+        let mut values = LastValues::new("a.*", STREAMS, 2);
+        assert!(values.next_consumer("in").is_some());
+        let created = values.created(br#"{"name":"c","num_pending":2}"#);
+        assert_eq!(created, Next::Wait);
+        assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
+        assert_eq!(values.delivered(&value(1, 0)), (true, Next::Stream));
+        assert!(values.next_consumer("in").is_none());
+        assert!(!values.is_cut);
+    }
+
+    #[test]
+    fn so_many_streams_are_asked_and_no_more() {
+        for (count, is_cut) in [(STREAMS_MAX, false), (STREAMS_MAX + 1, true)] {
+            let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
+            let streams: Vec<String> = (0..count).map(stream).collect();
+            let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
+            let mut values = LastValues::new("a.*", answer.as_bytes(), 100);
+            assert_eq!(values.is_cut, is_cut);
+            let asked = std::iter::from_fn(|| values.next_consumer("in")).count();
+            assert_eq!(asked, STREAMS_MAX);
+        }
+    }
+
+    #[test]
     fn values_are_bounded_in_number_and_bytes() {
         let mut values = LastValues::new("a.>", STREAMS, 3);
         let (subject, body) = values.next_consumer("in").expect("a stream");

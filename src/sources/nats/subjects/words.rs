@@ -34,6 +34,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_shown_is_short_and_printable() {
+        assert_eq!(shown("a\r\n\u{1b}[1mb"), "a[1mb");
+        assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
+    }
+
+    #[test]
     fn the_subject_of_a_refusal_is_read() {
         let refused = |subject: &str| {
             refused_subject(&format!(
