@@ -1,10 +1,12 @@
 //! The loop of the terminal: draws, reads keys, and takes the readings of the threads that ask.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::readers::{Pace, Readers};
 use super::screen;
@@ -21,6 +23,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(500);
 /// There is no terminal, or it is gone.
 pub(super) fn run(mut view: View, readers: &Readers) -> io::Result<()> {
     let stop = Stop::at_signals()?;
+    end_with_terminal()?;
     // Restores the terminal at a panic too.
     let shown = match ratatui::try_init() {
         Ok(mut terminal) => show(&mut terminal, &mut view, readers, &stop),
@@ -28,6 +31,21 @@ pub(super) fn run(mut view: View, readers: &Readers) -> io::Result<()> {
     };
     let restored = ratatui::try_restore();
     shown.and(restored)
+}
+
+/// Ends the process when the terminal is gone. crossterm would read a terminal that has ended again
+/// and again without a pause, and not every such process gets a SIGHUP: one that `docker exec` has
+/// started does not.
+fn end_with_terminal() -> io::Result<()> {
+    let wait = || {
+        let terminal = io::stdout();
+        // An end is reported whatever is asked for.
+        let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+        std::process::exit(1);
+    };
+    let named = thread::Builder::new().name("top-terminal".to_owned());
+    named.spawn(wait).map(drop)
 }
 
 fn show(
