@@ -42,7 +42,14 @@ fn end_with_terminal() -> io::Result<()> {
         // An end is reported whatever is asked for.
         let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        std::process::exit(1);
+        // Not every system can wait for a terminal like that.
+        let [terminal] = fds;
+        if terminal
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::ERR)
+        {
+            std::process::exit(1);
+        }
     };
     let named = thread::Builder::new().name("top-terminal".to_owned());
     named.spawn(wait).map(drop)
