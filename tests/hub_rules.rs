@@ -13,6 +13,7 @@ mod hub_rules {
     mod queue;
     mod reading;
     mod survey;
+    mod tail;
     mod topics;
     mod window;
 }

@@ -65,7 +65,7 @@ fn help() {
     for name in GATEWAYS
         .iter()
         .map(|gateway| gateway.name)
-        .chain(["health", "tail", "publish"])
+        .chain(["health", "tail", "top", "publish"])
     {
         let help = shown(&[name, "--help"], &[]);
         assert_eq!(shown(&["help", name], &[]), help);

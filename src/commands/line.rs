@@ -60,6 +60,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
     root.subcommand(health(program, made_for))
         .subcommand(token(program, made_for))
         .subcommand(super::tail::line::command(program, made_for))
+        .subcommand(super::top::line::command(program, made_for))
         .subcommand(super::publish::line::command())
         .subcommand(version_command())
         .subcommand(completions())

@@ -8,8 +8,10 @@ pub mod health;
 mod line;
 pub mod pages;
 pub mod publish;
+mod secret_flag;
 pub mod tail;
 pub mod token;
+pub mod top;
 mod version;
 
 use std::ffi::OsString;
@@ -27,6 +29,7 @@ use self::pages::PageFiles;
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::{Claims, TokenAction, TokenCommand};
+use self::top::TopCommand;
 use crate::auth::Token;
 use crate::run::{GatewayKind, Print, RunError, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect};
@@ -64,6 +67,8 @@ pub enum Invocation {
     Token(Box<TokenCommand>),
     /// Print what a gateway sends.
     Tail(Box<TailCommand>),
+    /// Show running gateways.
+    Top(Box<TopCommand>),
     /// Publish on a bus.
     Publish(Box<PublishCommand>),
     /// Write manual pages.
@@ -98,6 +103,7 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Health(check)) => ended(check.run()),
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Tail(command)) => ended(command.run()),
+        Ok(Invocation::Top(command)) => ended(command.run()),
         Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Write(files)) => ended(files.write()),
         Ok(Invocation::Show(text)) => {
@@ -189,6 +195,7 @@ impl Program {
             Some(("health", matches)) => self.health(matches, &env),
             Some(("token", matches)) => self.token(matches, &env),
             Some(("tail", matches)) => self.tail(matches, &env),
+            Some(("top", matches)) => self.top(matches, &env),
             Some(("publish", matches)) => {
                 let command = publish::line::read(matches).map_err(|e| Exit::wrong_use(&e))?;
                 Ok(Invocation::Publish(Box::new(command)))
@@ -298,7 +305,7 @@ impl Program {
     /// Every row of every command, for names in the environment.
     fn known(&self) -> Vec<Setting> {
         let gateways = self.gateways.iter().map(|gateway| gateway.rows);
-        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL]);
+        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP]);
         all.flat_map(|rows| rows.settings()).collect()
     }
 
@@ -345,16 +352,6 @@ impl Program {
         let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
         let check = HealthCheck::new(&checked.listen(), checked.number("health-timeout-ms"));
         Ok(Invocation::Health(check))
-    }
-
-    fn tail(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
-        let of = flag(matches, "target").and_then(|name| self.gateway(&name));
-        let rows = tail::line::rows(of.or_else(|| self.gateways.first()));
-        let checked = self.checked(rows, matches, env, |_| Vec::new());
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-        let command = tail::line::read(self, matches, of, &checked);
-        let command = command.map_err(|error| Exit::wrong_use(&error))?;
-        Ok(Invocation::Tail(Box::new(command)))
     }
 
     fn token(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {

@@ -16,6 +16,7 @@ use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
+use super::tail::Tails;
 use super::topics::{Joined, Left, Topics};
 use super::window::Windows;
 use super::{
@@ -56,6 +57,7 @@ pub struct Core {
     ordered: SlotSet,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
+    pub(super) tails: Tails,
     /// One count per connection, those handed to HTTP included.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
@@ -89,6 +91,7 @@ impl Core {
             ordered: SlotSet::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
+            tails: Tails::default(),
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
@@ -211,6 +214,7 @@ impl Core {
     /// Puts the same frame in the queue of every member, and keeps it for newcomers if it says so.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
+        self.tail(publication);
         if self.limits.deflate_window == DeflateWindow::Shared {
             self.link(publication);
         }

@@ -42,6 +42,7 @@ mod shell;
 mod slot_set;
 mod stats;
 mod survey;
+mod tail;
 mod time;
 mod topics;
 mod window;
@@ -67,5 +68,8 @@ pub use session::PhaseKind;
 pub use shell::{Effect, Permit, Transmit, Write};
 pub use stats::{HubStats, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
+pub use tail::{
+    TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,
+};
 pub use time::Now;
 pub use topics::{Joined, Left};

@@ -16,7 +16,7 @@ use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
 fn settings() -> Vec<Setting> {
     let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
     let all: Vec<_> = gateways
-        .chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL])
+        .chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP])
         .collect();
     table(&all)
 }
@@ -32,7 +32,8 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
     let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
     let health = (vec!["health"], Rows::HEALTH.settings());
     let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
-    gateways.chain([token, health, tail]).collect()
+    let top = (vec!["top", "127.0.0.1:9100"], Rows::TOP.settings());
+    gateways.chain([token, health, tail, top]).collect()
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {

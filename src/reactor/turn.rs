@@ -9,6 +9,7 @@ mod freeze;
 mod paced;
 mod reading;
 mod survey;
+mod tails;
 
 use std::hint;
 use std::io;
@@ -257,6 +258,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.flush();
         self.effects();
         self.survey();
+        self.tails();
         self.tell(now);
     }
 

@@ -30,6 +30,8 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// Whether the operator's page may show messages.
+    pub admin_tail: bool,
     /// Limits that the operator's page compares with a metric.
     pub near_limits: Vec<ShownLimit>,
     /// Connections to services at once, whose open files clients must not take.
@@ -70,6 +72,7 @@ impl CommonSettings {
             },
             allowed_origins: checked.origins("allowed-origins"),
             admin_addr: checked.admin_addr(),
+            admin_tail: checked.switch("admin-tail"),
             near_limits: near_limits(checked),
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
@@ -92,6 +95,7 @@ impl CommonSettings {
             ready: self.ready,
             limits: self.near_limits.clone(),
             is_loopback,
+            has_tail: self.admin_tail,
         }
     }
 

@@ -45,6 +45,9 @@ impl Rows {
     /// What `weirgate tail` has, besides the address and the port of the gateway.
     pub const TAIL: Self = Self::only(&[Part::Tail]);
 
+    /// What `weirgate top` has, besides the admin address.
+    pub const TOP: Self = Self::only(&[Part::Top]);
+
     /// What every gateway has.
     pub const EVERY: Self = Self::gateway(&[]);
 

@@ -38,6 +38,8 @@ impl Heading {
     pub const HEALTH: Self = Self("Health check");
     /// The client in a terminal.
     pub const TAIL: Self = Self("Client in a terminal");
+    /// Running gateways in a terminal.
+    pub const TOP: Self = Self("Gateways in a terminal");
 }
 
 /// A part of the shared table, which a gateway has as a whole or not at all.
@@ -69,6 +71,8 @@ pub enum Part {
     Health,
     /// What `weirgate tail` has for itself.
     Tail,
+    /// What `weirgate top` has for itself.
+    Top,
 }
 
 /// What makes a setting a limit: something grows up to it, and something happens beyond it.

@@ -13,6 +13,7 @@ mod process;
 mod prometheus_text;
 mod samples;
 mod surveys;
+mod tails;
 mod terminal;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use process::ProcessStats;
 pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
 pub use surveys::{EndedAt, Surveyed, Surveys};
+pub use tails::{Tails, TooManyTails};
 
 use crate::hub::{FeedStats, Now, SubjectStats};
 use crate::spin::SpinCounts;
@@ -58,6 +60,8 @@ pub struct Telemetry {
     pub event_loop: EventLoop,
     /// What the operator's page shows of clients and topics.
     pub surveys: Surveys,
+    /// The newest messages of topics that somebody looks at on the operator's page.
+    pub tails: Tails,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -121,6 +125,7 @@ impl Telemetry {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
             surveys: Surveys::default(),
+            tails: Tails::default(),
             build,
             bus,
             gateway: OnceLock::new(),
@@ -198,6 +203,8 @@ struct Reading<'a> {
     bus: Option<&'a BusStatus>,
     /// Surveys of clients and topics.
     surveys: u64,
+    tail_topics: u64,
+    tail_messages: u64,
     /// Log lines that were not written.
     log_lines_left_out: u64,
     /// What the kernel says.
@@ -212,6 +219,8 @@ impl<'a> Reading<'a> {
             event_loop: &telemetry.event_loop,
             bus: telemetry.bus(),
             surveys: telemetry.surveys.made(),
+            tail_topics: telemetry.tails.topics(),
+            tail_messages: telemetry.tails.messages(),
             log_lines_left_out: log_lines::left_out(),
             process: ProcessStats::read(),
             build: &telemetry.build,

@@ -1,20 +1,16 @@
 """Settings: where they come from, and what a wrong one says. The log in a terminal and in a pipe. The status at the end."""
 import asyncio
 import datetime
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
-import termios
-import threading
 
 import pytest
 from clients import connect
 from processes import ROOT, Process, Weirgate, free_port, weirgate_binary
+from terminal import Terminal
 from waiting import until
 
 
@@ -116,23 +112,6 @@ def test_a_port_that_is_taken_ends_with_1_and_says_so(start_weirgate):
 
 
 # --- terminals
-
-class Terminal:
-    """A terminal with so many columns; `text` is what was written to it so far."""
-
-    def __init__(self, columns=200):
-        self.master, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        self.text = ""
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self):
-        try:
-            while data := os.read(self.master, 65536):
-                self.text += data.decode(errors="replace").replace("\r\n", "\n")
-        except OSError:
-            pass  # EIO: nobody has it open any more.
-
 
 @pytest.fixture
 def in_terminal(started):

@@ -20,6 +20,7 @@ fn commands() -> Vec<(&'static str, Rows)> {
         ("token", Rows::TOKEN),
         ("health", Rows::HEALTH),
         ("tail", Rows::TAIL),
+        ("top", Rows::TOP),
     ]);
     all
 }
@@ -38,6 +39,7 @@ fn on(setting: &Setting) -> Option<Vec<&'static str>> {
         ("token", Rows::TOKEN),
         ("health", Rows::HEALTH),
         ("tail", Rows::TAIL),
+        ("top", Rows::TOP),
     ];
     let has = |rows: Rows| rows.settings().iter().any(|row| row.is_same(setting));
     let all = gateways.chain(others).filter(|(_, rows)| has(*rows));

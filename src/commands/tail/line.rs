@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
-use crate::commands::Program;
 use crate::commands::line::{For, arg, flag, switch, value};
+use crate::commands::{Exit, Invocation, Program};
 use crate::run::{Dialect, GatewayKind};
+use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 
 /// What `weirgate tail` takes of the gateway that it connects to.
@@ -21,7 +22,7 @@ Ctrl-C, and if standard output is closed; 1 if the connection ends or fails, and
 are not there within --timeout-s.";
 
 /// The rows of `weirgate tail`, for the gateway that it connects to.
-pub(in crate::commands) fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
+fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
     let taken = of.into_iter().filter(|row| TAKES.contains(&row.flag));
     let taken = taken.map(|row| match row.flag {
@@ -109,11 +110,28 @@ fn own(program: &Program) -> [Arg; 9] {
     ]
 }
 
+impl Program {
+    /// `weirgate tail`, from its arguments.
+    pub(in crate::commands) fn tail(
+        &self,
+        matches: &ArgMatches,
+        env: &Env,
+    ) -> Result<Invocation, Exit> {
+        let of = flag(matches, "target").and_then(|name| self.gateway(&name));
+        let rows = rows(of.or_else(|| self.gateways.first()));
+        let checked = self.checked(rows, matches, env, |_| Vec::new());
+        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+        let command = read(self, matches, of, &checked);
+        let command = command.map_err(|error| Exit::wrong_use(&error))?;
+        Ok(Invocation::Tail(Box::new(command)))
+    }
+}
+
 /// What was typed, for the gateway of that name if there is one.
 ///
 /// # Errors
 /// The target is no gateway and no URL, or there is nothing to subscribe to.
-pub(in crate::commands) fn read(
+fn read(
     program: &Program,
     matches: &ArgMatches,
     of: Option<&GatewayKind>,

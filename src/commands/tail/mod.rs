@@ -18,11 +18,8 @@ mod link;
 mod output;
 mod target;
 
-use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -39,9 +36,9 @@ use self::link::Link;
 pub use self::output::Style;
 use self::output::{Output, Printed};
 pub use self::target::Target;
-use super::complain;
+use super::{complain, secret_flag};
 use crate::run::Dialect;
-use crate::settings::{SecretText, Setting};
+use crate::settings::{Rows, SecretText};
 
 /// How long a wait for a message takes at most, before signals and deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -127,7 +124,7 @@ impl TailCommand {
     /// There is no connection, or it ended.
     pub fn run(self) -> Result<(), TailError> {
         if let Some(token) = self.token.as_ref().filter(|_| self.token_is_visible) {
-            hide(token);
+            secret_flag::hide("--token", Rows::TAIL, token);
         }
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(TailError::System)?;
@@ -152,38 +149,6 @@ impl TailCommand {
             delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         }
     }
-}
-
-/// Starts the program again with the token in the environment, which other users cannot see. If
-/// that fails, the flag stays visible.
-fn hide(token: &SecretText) {
-    let Ok(program) = std::env::current_exe() else {
-        return;
-    };
-    let row = crate::settings::Rows::TAIL.settings();
-    let name = row.first().map(Setting::weirgate_env).unwrap_or_default();
-    let args = without_token(std::env::args_os().skip(1));
-    let error = Command::new(program)
-        .args(args)
-        .env(name, token.expose())
-        .exec();
-    complain(&format!(
-        "the token stays visible in the list of processes: {error}"
-    ));
-}
-
-/// The arguments without `--token TOKEN` and `--token=TOKEN`.
-fn without_token(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut kept = Vec::new();
-    let mut is_value = false;
-    for arg in args {
-        let is_flag = arg == "--token";
-        if !is_flag && !is_value && !arg.to_string_lossy().starts_with("--token=") {
-            kept.push(arg);
-        }
-        is_value = is_flag;
-    }
-    kept
 }
 
 /// One connection, from its handshake to its end.
@@ -373,18 +338,4 @@ fn is_a_tick(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_token_is_taken_out_of_the_arguments() {
-        let args = ["tail", "trades", "--token", "s", "--rate", "--token=t", "x"];
-        let kept = without_token(args.into_iter().map(OsString::from));
-        assert_eq!(kept, ["tail", "trades", "--rate", "x"]);
-        let end = without_token(["--token"].into_iter().map(OsString::from));
-        assert!(end.is_empty());
-    }
 }

@@ -1,6 +1,7 @@
 // The operator's page: asks for the state and the metrics once a second, and shows both.
 import { drawBus } from "./bus.js";
 import { drawLimits } from "./limits.js";
+import { allowMessages } from "./messages.js";
 import { Metrics, Rates } from "./metrics.js";
 import { Pairs, drawEnds, drawSurvey } from "./tables.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
@@ -76,6 +77,7 @@ function draw({ state, metrics }) {
   drawRates(metrics);
   drawBus(state, metrics);
   drawLimits(state.limits, metrics);
+  allowMessages(state.tail);
   drawSurvey(state);
   drawEnds(state.ends, metrics);
   put(byId("version"), state.version);

@@ -5,6 +5,7 @@
 //! users, names of topics. The page reads `/metrics` for all other numbers.
 
 mod state;
+mod tail;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub use state::{ShownLimit, client};
 const PATH: &str = "/operator/";
 
 /// The page's files: those of the public page are used again.
-static FILES: [File; 9] = [
+static FILES: [File; 10] = [
     File::html("/operator/", include_str!("index.html")),
     File::css("/operator/page.css", include_str!("../page/page.css")),
     File::css("/operator/operator.css", include_str!("operator.css")),
@@ -33,6 +34,7 @@ static FILES: [File; 9] = [
     File::script("/operator/metrics.js", include_str!("metrics.js")),
     File::script("/operator/tables.js", include_str!("tables.js")),
     File::script("/operator/limits.js", include_str!("limits.js")),
+    File::script("/operator/messages.js", include_str!("messages.js")),
     File::script("/operator/bus.js", include_str!("bus.js")),
     File::script("/operator/values.js", include_str!("../page/values.js")),
 ];
@@ -47,6 +49,8 @@ pub struct OperatorSettings {
     /// The admin address is reached from this machine alone, so nobody needs a name for it but
     /// `localhost`.
     pub is_loopback: bool,
+    /// The page may show messages of a topic.
+    pub has_tail: bool,
 }
 
 /// The routes of the page; for the admin address alone.
@@ -56,18 +60,40 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
         ready,
         limits,
         is_loopback,
+        has_tail,
     } = settings;
     let limits = state::limits(&limits);
     let mut routes = files::routes(&FILES);
+    routes.push(tail_route(
+        Arc::clone(&telemetry),
+        clock,
+        is_loopback,
+        has_tail,
+    ));
     routes.push(Route::get("/operator/state", move |request| {
         if is_of_another_page(request, is_loopback) {
             return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
         }
-        let text = state::state(&telemetry, clock, &ready, &limits);
+        let text = state::state(&telemetry, clock, &ready, &limits, has_tail);
         Answer::json(StatusCode::OK, text).no_store()
     }));
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
     routes
+}
+
+fn tail_route(telemetry: Arc<Telemetry>, clock: Clock, is_loopback: bool, has_tail: bool) -> Route {
+    Route::get("/operator/tail", move |request| {
+        if is_of_another_page(request, is_loopback) {
+            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+        }
+        match has_tail {
+            true => tail::tail(&telemetry, clock, request),
+            false => Answer::detail(
+                StatusCode::FORBIDDEN,
+                "Messages are not shown: --admin-tail",
+            ),
+        }
+    })
 }
 
 /// A page of another origin asks. Its browser would let it read the answer, because the other pages
@@ -103,13 +129,22 @@ mod tests {
     use hyper::header::HeaderName;
 
     fn ask(path: &str, is_loopback: bool, headers: &[(HeaderName, &str)]) -> Answer {
-        let clock = Clock::start();
         let settings = OperatorSettings {
             is_loopback,
             ..OperatorSettings::default()
         };
+        ask_with(settings, path, headers)
+    }
+
+    fn ask_with(
+        settings: OperatorSettings,
+        target: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Answer {
+        let clock = Clock::start();
+        let path = target.split('?').next().unwrap();
         let routes = routes(&telemetry(clock), clock, settings);
-        let mut request = Request::get(path);
+        let mut request = Request::get(target);
         for (name, value) in headers {
             request = request.header(name, *value);
         }
@@ -154,6 +189,28 @@ mod tests {
             // Other addresses have names.
             assert_eq!(status(false), 200, "{host}");
         }
+    }
+
+    #[test]
+    fn messages_are_shown_only_where_the_settings_say_so_and_to_no_other_page() {
+        let status = |has_tail, target: &str, headers: &[(HeaderName, &str)]| {
+            let settings = OperatorSettings {
+                has_tail,
+                is_loopback: true,
+                ..OperatorSettings::default()
+            };
+            ask_with(settings, target, headers).status.as_u16()
+        };
+        let host = [(header::HOST, "localhost:9100")];
+        assert_eq!(status(false, "/operator/tail?topic=a", &host), 403);
+        assert_eq!(status(true, "/operator/tail?topic=a&after=x", &host), 200);
+        assert_eq!(status(true, "/operator/tail", &host), 400);
+        let long = format!("/operator/tail?topic={}", "a".repeat(9_000));
+        assert_eq!(status(true, &long, &host), 400);
+        let origin = [(header::ORIGIN, "null"), host[0].clone()];
+        assert_eq!(status(true, "/operator/tail?topic=a", &origin), 403);
+        let rebound = [(header::HOST, "elsewhere.example")];
+        assert_eq!(status(true, "/operator/tail?topic=a", &rebound), 403);
     }
 
     #[test]

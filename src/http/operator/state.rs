@@ -35,6 +35,7 @@ pub(super) fn state(
     clock: Clock,
     ready: &ReadyLimits,
     limits: &str,
+    has_tail: bool,
 ) -> String {
     let surveyed = telemetry.surveys.ask();
     let now = clock.now();
@@ -65,10 +66,11 @@ pub(super) fn state(
         }
     }
     object.raw("limits", limits);
+    object.boolean("tail", has_tail);
     object.finish()
 }
 
-fn list(objects: impl Iterator<Item = ObjectWriter>) -> String {
+pub(super) fn list(objects: impl Iterator<Item = ObjectWriter>) -> String {
     let objects: Vec<String> = objects.map(ObjectWriter::finish).collect();
     format!("[{}]", objects.join(","))
 }

@@ -35,6 +35,7 @@ pub(super) static AFTER_OWN: &[&[Setting]] = &[
     budgets::ROWS,
     HEALTH,
     TAIL,
+    TOP,
 ];
 
 /// The health check.
@@ -62,3 +63,14 @@ static TAIL: &[Setting] = &[Setting::new(
 )
 .more("A token given as a flag is moved to the environment at once, out of the list of processes.")
 .part(Part::Tail)];
+
+/// `weirgate top`.
+static TOP: &[Setting] = &[Setting::new(
+    Heading::TOP,
+    "authorization",
+    Kind::Secret,
+    "",
+    "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
+)
+.more("A value given as a flag is moved to the environment at once, out of the list of processes.")
+.part(Part::Top)];

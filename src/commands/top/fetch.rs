@@ -1,0 +1,334 @@
+//! One reading of a process: `/operator/state` and `/metrics`, each bounded in bytes, both together
+//! in time. Whatever answers there, `top` goes on.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{self, Runtime};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::metrics::Metrics;
+use super::state::State;
+use super::target::{Place, Target};
+use crate::listening::ListenAddr;
+use crate::settings::SecretText;
+use crate::trust;
+
+/// For both requests of a reading.
+const READING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of one answer: a gateway with the longest lists sends a tenth of this.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a process answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reading {
+    pub(super) state: State,
+    pub(super) metrics: Metrics,
+}
+
+/// Why there is no reading.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("no connection: {0}")]
+    Unreachable(io::Error),
+    #[error("no answer within {} s", READING_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the answer is larger than {} MB", ANSWER_BYTES_MAX >> 20)]
+    TooLarge,
+    #[error("the answer is no HTTP, or broke off: {0}")]
+    Broken(hyper::Error),
+    #[error("{path}: status {status}; {advice}")]
+    Refused {
+        path: &'static str,
+        status: u16,
+        advice: &'static str,
+    },
+    #[error("what answers there is no gateway's admin address")]
+    NoGateway,
+}
+
+/// Reads one process, again and again.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    target: Target,
+    tls: Option<Arc<ClientConfig>>,
+    authorization: Option<HeaderValue>,
+    runtime: Runtime,
+}
+
+impl Fetcher {
+    /// `authorization` is sent as the header of that name.
+    ///
+    /// # Errors
+    /// What is wrong with the certificates to trust, or with the header.
+    pub(super) fn new(
+        target: Target,
+        ca_file: Option<&Path>,
+        authorization: Option<&SecretText>,
+    ) -> Result<Self, String> {
+        let tls = match target.wants_tls() {
+            true => {
+                let config = trust::client_config(ca_file).map_err(|error| error.to_string())?;
+                Some(Arc::new(config.with_no_client_auth()))
+            }
+            false => None,
+        };
+        let header = authorization.map(|text| HeaderValue::from_str(text.expose()));
+        let mut authorization = header
+            .transpose()
+            .map_err(|_| "--authorization is no value of a header".to_owned())?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        let mut builder = runtime::Builder::new_current_thread();
+        let runtime = builder.enable_io().enable_time().build();
+        Ok(Self {
+            target,
+            tls,
+            authorization,
+            runtime: runtime.map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// Asks once. Blocks for five seconds at most.
+    ///
+    /// # Errors
+    /// There is no answer of a gateway.
+    pub(super) fn read(&self) -> Result<Reading, FetchError> {
+        let both = async {
+            let state = self.get("/operator/state").await?;
+            let state = State::parse(&state).ok_or(FetchError::NoGateway)?;
+            let metrics = self.get("/metrics").await?;
+            let metrics = Metrics::parse(&String::from_utf8_lossy(&metrics));
+            Ok(Reading { state, metrics })
+        };
+        let within = async { timeout(READING_TIMEOUT, both).await };
+        let read = LocalSet::new().block_on(&self.runtime, within);
+        read.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn get(&self, path: &'static str) -> Result<Bytes, FetchError> {
+        let unreachable = FetchError::Unreachable;
+        match &self.target.place {
+            Place::Here(ListenAddr::Tcp(addr)) => {
+                let stream = TcpStream::connect(addr).await.map_err(unreachable)?;
+                self.exchange(path, stream).await
+            }
+            Place::Here(ListenAddr::Unix(socket)) => {
+                let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+                self.exchange(path, stream).await
+            }
+            Place::Host { host, port, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(unreachable)?;
+                let Some(tls) = &self.tls else {
+                    return self.exchange(path, stream).await;
+                };
+                let name = ServerName::try_from(host.clone());
+                let name = name.map_err(|error| unreachable(io::Error::other(error)))?;
+                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+                self.exchange(path, stream.await.map_err(unreachable)?)
+                    .await
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, path: &'static str, stream: S) -> Result<Bytes, FetchError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(FetchError::Broken)?;
+        // How the connection ends shows in the answer.
+        spawn_local(async { drop(connection.await) });
+        let mut request = Request::get(format!("{}{path}", self.target.base))
+            .header(header::HOST, &self.target.authority)
+            .header(header::CONNECTION, "close")
+            .header(header::ACCEPT_ENCODING, "identity")
+            .body(Empty::<Bytes>::new())
+            .unwrap_or_default();
+        if let Some(value) = &self.authorization {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        let response = sender.send_request(request).await;
+        body(path, response.map_err(FetchError::Broken)?).await
+    }
+}
+
+async fn body(path: &'static str, response: Response<Incoming>) -> Result<Bytes, FetchError> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(FetchError::Refused {
+            path,
+            status: status.as_u16(),
+            advice: advice(status),
+        });
+    }
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    match body.collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
+        Err(error) => match error.downcast() {
+            Ok(error) => Err(FetchError::Broken(*error)),
+            Err(_) => Err(FetchError::NoGateway),
+        },
+    }
+}
+
+fn advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "is this the address of --admin-addr?",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
+        }
+        _ => "is this the address of --admin-addr?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::super::samples::{METRICS, STATE};
+    use super::*;
+
+    fn fetcher(addr: std::net::SocketAddr, authorization: Option<&SecretText>) -> Fetcher {
+        Fetcher::new(Target::here(&addr.into()), None, authorization).expect("a fetcher")
+    }
+
+    /// Reads from a server that answers each request with what `answer` writes; the heads too.
+    fn read_from(
+        answer: impl Fn(&str, &mut std::net::TcpStream) + Send + 'static,
+    ) -> (Result<Reading, FetchError>, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut heads = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                if head.is_empty() {
+                    return heads;
+                }
+                let head = String::from_utf8(head).unwrap();
+                answer(&head, &mut stream);
+                heads.push(head);
+            }
+        });
+        let result = fetcher(addr, Some(&SecretText::new("Basic YTpi"))).read();
+        drop(std::net::TcpStream::connect(addr).unwrap());
+        (result, server.join().unwrap())
+    }
+
+    fn ok(body: &str) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[test]
+    fn a_reading_is_two_requests_with_what_the_proxy_asks_for() {
+        let (reading, heads) = read_from(|head, stream| {
+            let body = if head.starts_with("GET /metrics ") {
+                METRICS
+            } else {
+                STATE
+            };
+            let _ = stream.write_all(ok(body).as_bytes());
+        });
+        assert_eq!(reading.unwrap().state.gateway, "levels");
+        assert_eq!(heads.len(), 2);
+        assert!(
+            heads[0].starts_with("GET /operator/state HTTP/1.1\r\nhost: 127.0.0.1:"),
+            "{heads:?}"
+        );
+        assert!(
+            heads
+                .iter()
+                .all(|head| head.contains("authorization: Basic YTpi\r\n")),
+            "{heads:?}"
+        );
+    }
+
+    #[test]
+    fn any_other_answer_is_an_error_that_says_what_came() {
+        let cases: [(&'static str, &str); 5] = [
+            ("hello\r\n\r\n", "no HTTP"),
+            (
+                "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+                "--admin-addr",
+            ),
+            (
+                "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n",
+                "--authorization",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                "no gateway",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+                "broke off",
+            ),
+        ];
+        for (answer, words) in cases {
+            let (reading, _) = read_from(move |_, stream| {
+                let _ = stream.write_all(answer.as_bytes());
+            });
+            let error = reading.unwrap_err().to_string();
+            assert!(error.contains(words), "{answer}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let (reading, _) = read_from(|_, stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // Until the client has enough.
+            while stream.write_all(&[b' '; 65_536]).is_ok() {}
+        });
+        assert!(matches!(reading, Err(FetchError::TooLarge)), "{reading:?}");
+    }
+
+    #[test]
+    fn silence_ends_in_time_and_a_closed_port_at_once() {
+        let begun = Instant::now();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = silent.local_addr().unwrap();
+        let reading = fetcher(addr, None).read();
+        assert!(matches!(reading, Err(FetchError::Timeout)), "{reading:?}");
+        assert!(begun.elapsed() < READING_TIMEOUT * 2);
+        // Bound and not listening: nobody else gets the port.
+        let closed =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        closed.bind(&any.into()).unwrap();
+        let addr = closed.local_addr().unwrap().as_socket().unwrap();
+        let reading = fetcher(addr, None).read();
+        assert!(
+            matches!(reading, Err(FetchError::Unreachable(_))),
+            "{reading:?}"
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! Numbers, sizes and times as a person reads them, and texts of a server made safe to show.
+
+/// Characters of a server's text that are kept.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// A text of a server without characters that a terminal acts on (escape sequences, line breaks,
+/// changes of the direction), and no longer than is ever shown.
+pub(super) fn safe(text: &str) -> String {
+    let shown = |c: char| match c {
+        c if c.is_control() => '\u{fffd}',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c => c,
+    };
+    text.chars().take(TEXT_CHARS_MAX).map(shown).collect()
+}
+
+/// A number with commas between thousands, and so many decimals.
+pub(super) fn decimal(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let (whole, rest) = match text.find('.') {
+        Some(at) => text.split_at(at),
+        None => (text.as_str(), ""),
+    };
+    let (sign, whole) = match whole.strip_prefix('-') {
+        Some(whole) => ("-", whole),
+        None => ("", whole),
+    };
+    let mut grouped = String::new();
+    for (n, digit) in whole.chars().enumerate() {
+        if n > 0 && (whole.len() - n).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{rest}")
+}
+
+/// A count, or a dash where there is none.
+pub(super) fn count(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| decimal(value, 0))
+}
+
+/// So many a second, or a dash before there are two readings.
+pub(super) fn rate(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| decimal(value, 1))
+}
+
+/// A size in bytes, in decimal units.
+pub(super) fn bytes(value: f64) -> String {
+    match value {
+        v if v < 1e3 => format!("{v:.0} B"),
+        v if v < 1e6 => format!("{:.1} kB", v / 1e3),
+        v if v < 1e9 => format!("{:.1} MB", v / 1e6),
+        v => format!("{:.2} GB", v / 1e9),
+    }
+}
+
+/// Bytes a second, or a dash before there are two readings.
+pub(super) fn byte_rate(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), bytes)
+}
+
+/// A length of time in milliseconds.
+pub(super) fn duration(ms: f64) -> String {
+    let s = ms / 1e3;
+    match s {
+        s if s < 1.0 => format!("{ms:.0} ms"),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3_600.0 => format!("{} min {} s", (s / 60.0) as u64, s as u64 % 60),
+        s if s < 86_400.0 => format!("{} h {} min", (s / 3_600.0) as u64, (s / 60.0) as u64 % 60),
+        s => format!(
+            "{} d {} h",
+            (s / 86_400.0) as u64,
+            (s / 3_600.0) as u64 % 24
+        ),
+    }
+}
+
+/// A length of time, or a dash where there is none.
+pub(super) fn maybe_duration(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_sizes_and_times_are_short() {
+        assert_eq!(decimal(1_234_567.0, 0), "1,234,567");
+        assert_eq!(decimal(-1_234.56, 1), "-1,234.6");
+        assert_eq!(decimal(999.0, 0), "999");
+        assert_eq!(
+            [rate(None), rate(Some(0.04)), count(Some(12.0))],
+            ["-", "0.0", "12"]
+        );
+        assert_eq!(bytes(999.0), "999 B");
+        assert_eq!(bytes(1_500.0), "1.5 kB");
+        assert_eq!(bytes(2e9), "2.00 GB");
+        let times = [0.0, 999.0, 1_500.0, 61_000.0, 3_660_000.0, 90_000_000.0].map(duration);
+        assert_eq!(
+            times,
+            [
+                "0 ms",
+                "999 ms",
+                "1.5 s",
+                "1 min 1 s",
+                "1 h 1 min",
+                "1 d 1 h"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_text_of_a_server_can_do_nothing_to_the_terminal() {
+        assert_eq!(
+            safe("a\x1b[2Jb\r\nc\u{9b}d\u{202e}e"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}e"
+        );
+        assert_eq!(safe(&"x".repeat(10_000)).len(), TEXT_CHARS_MAX);
+    }
+}

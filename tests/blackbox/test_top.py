@@ -1,0 +1,262 @@
+"""`weirgate top` as a program: live in a terminal, once in a pipe, with real gateways and with what is none."""
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import urllib.request
+
+import pytest
+from bus import publisher
+from clients import connect
+from processes import free_port, weirgate_binary
+from terminal import Terminal, screen
+from waiting import until
+
+# Ends the alternate screen, shows the cursor.
+LEFT, CURSOR = "\x1b[?1049l", "\x1b[?25h"
+COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[1-7]|9[0-7]|38;5;\d+)[\d;]*m")
+ENV = {"TERM": "xterm", "NO_COLOR": "", "WEIRGATE_ADMIN_ADDR": "", "WEIRGATE_AUTHORIZATION": ""}
+
+
+def is_ready(admin):
+    with contextlib.suppress(OSError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready", timeout=3) as answer:
+            return answer.status == 200
+    return False
+
+
+async def gateway(start_weirgate, *args, admin=None, **kwargs):
+    """(weirgate, port of its admin address), once it is ready."""
+    admin = admin or free_port()
+    weirgate = start_weirgate(*args, "--admin-addr", f"127.0.0.1:{admin}", **kwargs)
+    await until(lambda: is_ready(admin), 20, "ready")
+    return weirgate, admin
+
+
+def run(*args, **env):
+    """(status, standard output, standard error) of a run that ends by itself."""
+    done = subprocess.run([weirgate_binary(), "top", *map(str, args)], env={**os.environ, **ENV, **env}, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+    return done.returncode, done.stdout, done.stderr
+
+
+async def top(*args, **env):
+    return await asyncio.to_thread(run, *args, **env)
+
+
+class Top:
+    """A live view in a terminal."""
+
+    def __init__(self, *args, columns=80, lines=24, **env):
+        self.terminal = Terminal(columns, lines)
+        self.before = self.terminal.settings()
+        slave = self.terminal.slave
+        self.child = subprocess.Popen([weirgate_binary(), "top", *map(str, args)], env={**os.environ, **ENV, **env},
+                                      stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+
+    def log_tail(self):
+        return f"--- last output ---\n{self.terminal.text[-3000:]!r}"
+
+    def discard(self):
+        self.child.kill()
+        self.child.wait(10)
+
+    async def shows(self, pattern, seconds=15):
+        """Waits until the screen has this; returns the screen."""
+        shown = lambda: "\n".join(screen(self.terminal.text))
+        try:
+            await until(lambda: re.search(pattern, shown()), seconds, pattern)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{shown()}") from None
+        return shown()
+
+    async def ends(self):
+        """The exit status; the terminal is as before."""
+        status = await asyncio.to_thread(self.child.wait, 10)
+        await until(lambda: LEFT in self.terminal.text and CURSOR in self.terminal.text, 5, "the screen left")
+        assert self.terminal.settings() == self.before
+        return status
+
+
+@pytest.fixture
+def start_top(started):
+    """start_top(*args, **env) → a running Top"""
+    def start(*args, **kwargs):
+        started.append(Top(*args, **kwargs))
+        return started[-1]
+    return start
+
+
+async def test_a_client_that_connects_is_seen_and_q_gives_the_terminal_back(start_weirgate, start_top):
+    weirgate, admin = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}", "--interval-ms", "250")
+    shown = await view.shows(r"Ready")
+    assert re.search(r"^Process +demo \S+  Ready  up \d+ m?s  127.0.0.1:", shown, re.M), shown
+    assert len(shown.splitlines()[0]) == 80 and "Slow clients" in shown and "q quit" in shown
+    await view.shows(r"Clients +0 ")
+    client = await connect(weirgate.port)
+    await view.shows(r"Clients +1 ")
+    await view.shows(r"in \d+\.\d  out [1-9]")
+    view.terminal.type("3")
+    await view.shows(r"127\.0\.0\.1 +levels")
+    client.abort()
+    view.terminal.type("\t")
+    await view.shows(r"Clients +0 ")
+    await view.shows(r"peer_gone|socket_error")
+    view.terminal.type("q")
+    assert await view.ends() == 0
+
+
+@pytest.mark.parametrize("end", ["\x03", signal.SIGTERM, signal.SIGINT], ids=["Ctrl-C", "SIGTERM", "SIGINT"])
+async def test_every_end_gives_the_terminal_back(start_weirgate, start_top, end):
+    _, admin = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}")
+    await view.shows("Ready")
+    assert view.terminal.settings() != view.before, "keys come one by one"
+    if isinstance(end, str):
+        view.terminal.type(end)
+    else:
+        view.child.send_signal(end)
+    assert await view.ends() == 0
+
+
+async def test_another_size_is_drawn_anew(start_weirgate, start_top):
+    _, admin = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}")
+    await view.shows("Ready")
+    view.terminal.resize(120, 40)
+    await until(lambda: len(screen(view.terminal.text)[0]) == 120, 10, "a wider screen")
+    view.terminal.resize(30, 6)
+    await until(lambda: len(screen(view.terminal.text)[0]) == 30, 10, "a small screen")
+    view.terminal.type("q")
+    assert await view.ends() == 0
+
+
+async def test_a_terminal_that_is_gone_ends_it(start_weirgate):
+    """Without the signal that most such processes get."""
+    _, admin = await gateway(start_weirgate, "demo")
+    master, slave = os.openpty()
+    child = subprocess.Popen([weirgate_binary(), "top", f"127.0.0.1:{admin}"], env={**os.environ, **ENV},
+                             stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    try:
+        os.close(slave)
+        assert await asyncio.to_thread(os.read, master, 65536)
+        os.close(master)
+        assert await asyncio.to_thread(child.wait, 10) == 1
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+async def test_keys_pause_and_change_the_interval(start_weirgate, start_top):
+    weirgate, admin = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}", "--interval-ms", "250")
+    await view.shows(r"Clients +0 ")
+    view.terminal.type("p")
+    await view.shows("Paused")
+    client = await connect(weirgate.port)
+    await asyncio.sleep(1)
+    await view.shows(r"Clients +0 ")
+    view.terminal.type("p---")
+    await view.shows(r"every 2 s")
+    await view.shows(r"Clients +1 ")
+    client.abort()
+
+
+async def test_a_gateway_that_is_away_comes_back_by_itself(start_weirgate, start_top):
+    first, admin = await gateway(start_weirgate, "demo")
+    _, other = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}", f"http://127.0.0.1:{other}/operator/", "--interval-ms", "250")
+    await view.shows(r"Ready[\s\S]*Ready")
+    first.kill()
+    shown = await view.shows(r"Away for")
+    assert "Ready" in shown and "no connection" in shown
+    await gateway(start_weirgate, "demo", admin=admin)
+    await view.shows(r"Ready[\s\S]*Ready")
+
+
+async def test_colour_is_for_terminals_that_want_it(start_weirgate, start_top):
+    _, admin = await gateway(start_weirgate, "demo")
+    colourful = start_top(f"127.0.0.1:{admin}")
+    await colourful.shows("Ready")
+    assert COLOUR.search(colourful.terminal.text)
+    plain = start_top(f"127.0.0.1:{admin}", NO_COLOR="1")
+    await plain.shows("Ready")
+    assert not COLOUR.search(plain.terminal.text)
+
+
+async def test_a_dumb_terminal_gets_a_plain_table(start_weirgate, start_top):
+    _, admin = await gateway(start_weirgate, "demo")
+    view = start_top(f"127.0.0.1:{admin}", TERM="dumb")
+    assert await asyncio.to_thread(view.child.wait, 20) == 0
+    await until(lambda: "Limits" in view.terminal.text, 5, "the table")
+    assert "\x1b" not in view.terminal.text and "demo 0." in view.terminal.text
+
+
+async def test_once_in_a_pipe_prints_rates_and_all_tables(start_weirgate):
+    weirgate, admin = await gateway(start_weirgate, "demo")
+    client = await connect(weirgate.port)
+    status, out, err = await top("--once", f"127.0.0.1:{admin}")
+    assert (status, err) == (0, ""), err
+    assert "\x1b" not in out and re.search(r"^Process +demo \S+  Ready  up ", out)
+    assert re.search(r"^Clients +1  connections \d+ / [\d,]+", out, re.M)
+    assert re.search(r"^Rates/s +in [1-9][\d.]*  out [1-9]", out, re.M), out
+    assert re.search(r"^  levels +1 +[\d.]+ +[\d.]+ k?B$", out, re.M), out
+    for title in ("Slow clients", "Topics", "Busy clients", "Ended last", "Limits"):
+        assert f"\n{title}\n" in out
+    status, in_pipe, _ = await top(f"127.0.0.1:{admin}")
+    assert status == 0 and "\nLimits\n" in in_pipe, "a pipe needs no --once"
+    client.abort()
+
+
+async def test_once_of_gateways_with_a_bus_over_a_unix_socket(nats, start_weirgate, tmp_path):
+    path = tmp_path / "admin.sock"
+    weirgate = start_weirgate("levels", "--admin-addr", f"unix:{path}", nats=nats)
+    await until(path.exists, 20, "the socket")
+    client = await connect(weirgate.port)
+    async with publisher(nats) as bus:
+        await bus.flow({"n": 1})
+        await client.wait_for(lambda c: c.messages == 1, 10, "the message")
+        status, out, err = await top("--once", f"unix:{path}")
+    assert (status, err) == (0, ""), err
+    assert re.search(r"^Process +levels \S+  Ready  up .*  unix:", out), out
+    assert re.search(r"^Bus +up  newest message [\d.]+ m?s ago  0 reconnects", out, re.M), out
+    # The address of the gateway's own settings will do.
+    status, out, _ = await top("--once", WEIRGATE_ADMIN_ADDR=f"unix:{path}")
+    assert status == 0 and "levels 0." in out
+    client.abort()
+
+
+async def test_without_an_address_or_an_answer_it_says_what_to_do(start_weirgate):
+    status, out, err = await top("--once")
+    assert (status, out) == (2, "") and "--admin-addr 127.0.0.1:9100" in err
+    port = free_port()
+    status, out, err = await top("--once", f"127.0.0.1:{port}")
+    assert status == 1 and f"error: no answer from 127.0.0.1:{port}: no connection" in err, err
+    assert "Away for" in out
+    weirgate = start_weirgate("demo").wait_ready()
+    status, _, err = await top("--once", f"127.0.0.1:{weirgate.port}")
+    assert status == 1 and "is this the address of --admin-addr?" in err, err
+
+
+@pytest.mark.parametrize("answer, words", [
+    (b"hello\r\n\r\n", "no HTTP"),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{\"a\":", "no gateway"),
+    (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000_000, "larger than"),
+], ids=["no HTTP", "half an object", "100 MB"])
+async def test_a_server_that_is_no_gateway_is_bounded(answer, words):
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(answer)
+    threading.Thread(target=serve, daemon=True).start()
+    status, _, err = await top("--once", f"127.0.0.1:{server.getsockname()[1]}")
+    assert status == 1 and words in err, err
