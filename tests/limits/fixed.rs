@@ -174,7 +174,7 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "Missed messages that a turn of the loop sends to clients that resume (`--history`); 8 more for each response",
-        value: "4,096; the last response may go over",
+        value: "4,096, exceeded by the last response at most",
         beyond: "the other clients get their responses in the next turns",
         shows: Shows::Metric(names::RESUMES),
         code: (
