@@ -11,6 +11,7 @@ mod channels_gateway {
     mod requests;
     mod resume;
     mod resume_limits;
+    mod resume_random;
     mod retained;
     mod subjects;
     mod tables;

@@ -214,6 +214,10 @@ fn wrong_values() {
             &[],
         ),
         (&["channels", "--retained"], &[]),
+        (
+            &["channels", "--history=5", "--frame-bytes-max=100000000"],
+            &[],
+        ),
         (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
         (&["events"], &[("RATE_LIMIT_BURST", "many")]),
         (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),

@@ -387,3 +387,32 @@ fn without_the_setting_the_position_is_an_unknown_member() {
     bench.world.end(key, true);
     assert!(!bench.world.outputs.wanted[TICK]);
 }
+
+/// With last values too: what was missed is newer than any last value, and only who gets nothing of it
+/// gets one.
+#[test]
+fn a_last_value_is_for_those_who_recover_nothing() {
+    let mut bench = Bench::made(settings(), |gateway| {
+        gateway.with_retained().with_history(limits())
+    });
+    bench.feed = bench.feed.with_retained();
+    bench.bus(BusEvent::Up);
+    let (gone, position) = bench.member(TICK);
+    assert_eq!(bench.questions(), 1);
+    bench.end(TICK);
+    bench.world.end(gone, true);
+    bench.publish(TICK, &[], "1");
+    let (recovered, missed) = bench.comes_back(TICK, &position);
+    assert_eq!((recovered, data(&missed)), (json!(true), vec![json!(1)]));
+    assert_eq!(bench.questions(), 1, "nobody waits for a last value");
+    assert_eq!(bench.comes_back(TICK, &at(&position, 9)).0, json!(false));
+    assert_eq!(bench.questions(), 2);
+    bench.end(TICK);
+    // One whose name lost its history while the answer waited.
+    let back = bench.client();
+    bench.resume(back, &[TICK, "indicators:a"], &json!({ TICK: position }));
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.down();
+    assert_eq!(bench.got(back)[0]["recovered"], json!({ TICK: false }));
+    assert_eq!(bench.questions(), 4, "for both names");
+}

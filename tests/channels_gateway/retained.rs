@@ -24,7 +24,7 @@ impl Bench {
     }
 
     /// The end of the answer to the newest question about this name or pattern.
-    fn end(&mut self, name: &str) {
+    pub(super) fn end(&mut self, name: &str) {
         let asked = self.world.outputs.retained.iter().rev();
         let number = asked
             .filter(|(asked, _)| asked == name)
@@ -48,7 +48,7 @@ impl Bench {
         self.end(name);
     }
 
-    fn questions(&self) -> usize {
+    pub(super) fn questions(&self) -> usize {
         self.world.outputs.retained.len()
     }
 }

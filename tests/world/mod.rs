@@ -407,7 +407,8 @@ impl<G: Gateway<Out: Output>> World<G> {
                 continue;
             }
             let due = self.hub.poll_timeout();
-            if due.is_some_and(|at| at <= self.now.mono_us) && !self.catching_up {
+            // 0: the gateway has work for the next turn.
+            if (due == Some(self.now.mono_us) || due == Some(0)) && !self.catching_up {
                 self.hub.handle_timeout(self.now);
                 continue;
             }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import { connect as connectSocket, createServer as createLink } from "node:net";
 import { test } from "node:test";
 
 import { Channels } from "../channels.js";
@@ -131,6 +132,44 @@ test("candles: the running one at once, closed ones, and subscribed again after 
     assert.deepEqual([...trades.candles].map(([interval, symbols]) => [interval, symbols.size]), [["5m", 1], ["1s", 0]]);
   } finally {
     trades.close();
+  }
+});
+
+test("channels: what was missed while the network was away comes when it is back", async () => {
+  const [redis, port, linkPort] = [await startRedis(), await freePort(), await freePort()];
+  startWeirgate(["channels", "--history", "100"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
+  await ready(port);
+  const ends = new Set();
+  let isCut = false;
+  const link = createLink((near) => {
+    if (isCut) return near.destroy();
+    const far = connectSocket(port, "127.0.0.1");
+    for (const [from, to] of [[near, far], [far, near]]) {
+      ends.add(from);
+      from.on("error", () => {}).on("close", () => to.destroy()).pipe(to);
+    }
+  });
+  await once(link.listen(linkPort, "127.0.0.1"), "listening");
+  const [got, recovered, gaps] = [[], [], []];
+  const channels = new Channels(`ws://127.0.0.1:${linkPort}/ws`, {
+    WebSocket,
+    onData: ({ data }) => got.push(data),
+    onSubscribed: (answer) => recovered.push(answer.recovered),
+    onGap: (gap) => gaps.push(gap),
+  });
+  try {
+    await channels.subscribe("market:tick");
+    await redis.publish("market:tick", 0);
+    await until(() => got.length === 1, 5_000, "the first message");
+    isCut = true;
+    for (const end of ends) end.destroy();
+    for (let n = 1; n <= 50; n += 1) await redis.publish("market:tick", n);
+    isCut = false;
+    await until(() => got.length === 51, 10_000, "what was missed");
+    assert.deepEqual([got, recovered, gaps], [Array.from({ length: 51 }, (_, n) => n), [undefined, { "market:tick": true }], []]);
+  } finally {
+    channels.close();
+    link.close();
   }
 });
 

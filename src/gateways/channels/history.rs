@@ -339,7 +339,10 @@ fn numbered(frame: &Frame, position: Position, alive: &FrameBytes) -> Arc<Frame>
         builder = builder.key(key);
     }
     let body = builder.payload();
-    let open = frame.body().strip_suffix(b"}").unwrap_or(frame.body());
+    let open = frame
+        .body()
+        .strip_suffix(b"}")
+        .unwrap_or_else(|| frame.body());
     body.extend_from_slice(open);
     body.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
     if offset == 1 {

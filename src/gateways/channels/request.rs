@@ -1,7 +1,7 @@
 //! What a client says, read once (contract channels: row messages).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::history::{Epoch, Position};
 use crate::wire::json::compact;
@@ -22,7 +22,7 @@ pub(super) struct RequestLimits {
 }
 
 /// The last positions of a client, by name. `None`: the request has none.
-pub(super) type Since = Option<HashMap<String, Position>>;
+pub(super) type Since = Option<BTreeMap<String, Position>>;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +136,8 @@ impl Members {
 fn positions(
     since: &str,
     limits: RequestLimits,
-) -> Result<HashMap<String, Position>, Cow<'static, str>> {
-    let mut positions = HashMap::new();
+) -> Result<BTreeMap<String, Position>, Cow<'static, str>> {
+    let mut positions = BTreeMap::new();
     let entries = object_entries(since.as_bytes(), limits.depth_max).map_err(|_| WRONG_SINCE)?;
     for entry in entries {
         let (name, value) = entry.map_err(|_| WRONG_SINCE)?;
