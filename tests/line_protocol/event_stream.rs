@@ -219,7 +219,7 @@ fn a_client_that_is_gone_is_found_by_the_comment() {
     let key = stream(&mut room, "/ws");
     room.socket(key).error = Some(ErrorKind::BrokenPipe);
     room.end(key);
-    assert_eq!(reason(&room, key), Some(CloseReason::SocketError));
+    assert_eq!(reason(&room, key), Some(CloseReason::PeerGone));
     assert_eq!(room.hub.stats().open_other, 0);
 }
 

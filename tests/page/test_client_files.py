@@ -68,7 +68,7 @@ def gateways(start_weirgate, redis_server, service):
 @pytest.mark.parametrize("name", FILES)
 def test_a_gateway_serves_its_client_with_types_and_a_tag(gateways, name):
     weirgate = gateways(name)
-    served = ["weirgate", *FILES[name]]
+    served = ["weirgate", "event-stream", *FILES[name]]
     for file in served:
         for path, kind in ((f"/{file}.js", "text/javascript"), (f"/{file}.d.ts", "text/plain")):
             status, headers, body = ask(weirgate, path, Origin="https://page.example")

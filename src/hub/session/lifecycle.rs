@@ -258,6 +258,10 @@ impl Session {
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {
             Phase::Closing(closing) => (closing.reason, false, closing.was_open),
+            // Its end was seen before; the error only tells that it does not read either.
+            Phase::Open(open) if open.peer_ended && reason == CloseReason::SocketError => {
+                (CloseReason::PeerGone, true, true)
+            }
             Phase::Open(_) => (reason, true, true),
             Phase::Head(_) | Phase::Gone => (reason, true, false),
         };
