@@ -3,7 +3,9 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import time
 
 import pytest
 from event_stream import ACCEPT, Stream
-from processes import system_binary
+from processes import ROOT, system_binary
 from prometheus import scrape
 from services import TOKEN, push
 
@@ -56,6 +58,25 @@ def test_curl_prints_the_states_of_the_demo(start_weirgate):
     # Long before the next comment: 20 s.
     wait_for(lambda: clients(weirgate) == (0, 0), 5, "curl is gone")
     assert scrape(weirgate).sum("weirgate_client_closes_total", reason="peer_gone") == 1
+
+
+def commands_of_the_page():
+    """What docs/reference/event-stream.md tells to run, by the port that it names."""
+    page = (ROOT / "docs/reference/event-stream.md").read_text()
+    commands = re.findall(r"```sh\n(curl .*?)```", page, re.S)
+    return {int(re.search(r"localhost:(\d+)", command)[1]): command for command in commands}
+
+
+@pytest.mark.parametrize("name, port, said", [("demo", 8000, "levels"), ("channels", 8889, "channels")])
+def test_the_commands_of_the_page(start_weirgate, redis_server, name, port, said):
+    system_binary("curl", "curl")
+    flags = [] if name == "demo" else ["--event-stream"]
+    weirgate = start_weirgate(name, *flags, redis=redis_server).wait_ready()
+    command = "exec " + commands_of_the_page()[port].replace(f":{port}", f":{weirgate.port}")
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as curl:
+        texts = (line.removeprefix("data: ") for line in curl.stdout if line.startswith("data: "))
+        assert any(said in json.loads(text) for text in itertools.islice(texts, 3))
+        curl.kill()
 
 
 def test_the_answer_and_the_pages_beside_it(start_weirgate, stream):
