@@ -122,7 +122,7 @@ metric_names! { |at|
         "Connections accepted, each once."
         => at.turn.hub.accepted;
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections with plain HTTP that later asked for a WebSocket."
+        "Connections with plain HTTP that later asked for a WebSocket or an event stream."
         => at.turn.hub.returned;
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
         "Request heads handled by the event loop, by outcome."
