@@ -115,6 +115,10 @@ impl Gateway for DemoGateway {
         self.levels.entrance(path)
     }
 
+    fn streams_at(&self, path: &str) -> bool {
+        self.levels.streams_at(path)
+    }
+
     fn admit(
         &mut self,
         core: &mut Core,

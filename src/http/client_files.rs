@@ -59,7 +59,19 @@ static EVENTS: [File; 2] = [
     types("/events.d.ts", include_str!("../../clients/js/events.d.ts")),
 ];
 
-/// The files of a client: its module and those that the module imports.
+static EVENT_STREAM: [File; 2] = [
+    File::script(
+        "/event-stream.js",
+        include_str!("../../clients/js/event-stream.js"),
+    ),
+    types(
+        "/event-stream.d.ts",
+        include_str!("../../clients/js/event-stream.d.ts"),
+    ),
+];
+
+/// The files of a client: its module and those that the module imports, and the event stream that any
+/// client may use in place of a WebSocket.
 fn files(client: ClientModule) -> impl Iterator<Item = &'static File> {
     let own = match client {
         ClientModule::Levels => None,
@@ -68,7 +80,8 @@ fn files(client: ClientModule) -> impl Iterator<Item = &'static File> {
         ClientModule::Events => Some(&EVENTS),
     };
     let session = own.map(|_| &SESSION);
-    [Some(&CORE), session, own].into_iter().flatten().flatten()
+    let all = [Some(&CORE), session, own, Some(&EVENT_STREAM)];
+    all.into_iter().flatten().flatten()
 }
 
 /// A route for each file of a client.

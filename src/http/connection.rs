@@ -107,6 +107,7 @@ pub(super) async fn serve(
     let limits = HeadLimits {
         bytes_max: settings.head_bytes_max,
         headers_max: settings.head_headers_max,
+        event_stream: settings.event_stream,
     };
     // Who read bytes of a head has decided that it is served here.
     let decided = !read.is_empty();

@@ -1,7 +1,7 @@
 //! What stands between a socket and hyper: it lets one request through at a time, head and body,
 //! after the rules that the reactor has for heads.
 //!
-//! A head that breaks them, or that asks for a WebSocket, does not pass: hyper sees the end of the
+//! A head that breaks them, or that asks for a WebSocket or an event stream, does not pass: hyper sees the end of the
 //! connection there, finishes the answers before it, and the socket is ours again with every byte
 //! from that head on. A body passes as far as hyper asks for it, which is as far as its handler
 //! reads; where it ends is judged here too, so that the next head is one by our reading. What comes
@@ -31,12 +31,14 @@ const READ_BYTES: usize = 8 * 1024;
 pub(super) struct HeadLimits {
     pub(super) bytes_max: usize,
     pub(super) headers_max: usize,
+    /// A request for an event stream is not for hyper either.
+    pub(super) event_stream: bool,
 }
 
 /// Why the gate let nothing more through.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The client asks for a WebSocket: all bytes from the start of that head on.
+    /// The client asks for a WebSocket, or an event stream: all bytes from the start of that head on.
     Upgrade(Vec<u8>),
     /// The head is refused.
     BadHead(HeadError),
@@ -82,7 +84,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// A socket of which `read` was read already, from the start of a head on. `decided`: that
-    /// head may not ask for a WebSocket again.
+    /// head may not ask for a WebSocket or an event stream again.
     pub(super) fn new(
         stream: TcpStream,
         read: Vec<u8>,
@@ -197,15 +199,16 @@ impl Gate {
         let bytes_max = self.limits.bytes_max;
         let verdict = match scanner.end(rest) {
             None if rest.len() <= bytes_max => return false,
-            Some(end) if end <= bytes_max => verdict(&rest[..end], self.limits.headers_max)
-                .map(|verdict| (self.passed + end, verdict)),
+            Some(end) if end <= bytes_max => {
+                verdict(&rest[..end], self.limits).map(|verdict| (self.passed + end, verdict))
+            }
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
         self.clock.head_ended();
         let decided = std::mem::take(&mut self.decided);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(Stop::BadHead(error))),
-            Ok((_, verdict)) if verdict.asks_upgrade && !decided => {
+            Ok((_, verdict)) if verdict.leaves && !decided => {
                 let read = self.read.split_off(self.passed);
                 (self.passed, Next::Stopped(Stop::Upgrade(read)))
             }
@@ -278,13 +281,14 @@ impl Gate {
 
 /// What a good head asks for.
 struct Verdict {
-    asks_upgrade: bool,
+    /// The reactor has to see it.
+    leaves: bool,
     body: Option<BodyScanner>,
 }
 
-fn verdict(head: &[u8], headers_max: usize) -> Result<Verdict, HeadError> {
-    head::parse(head, headers_max).map(|head| Verdict {
-        asks_upgrade: head.asks_upgrade(),
+fn verdict(head: &[u8], limits: HeadLimits) -> Result<Verdict, HeadError> {
+    head::parse(head, limits.headers_max).map(|head| Verdict {
+        leaves: head.asks_upgrade() || limits.event_stream && head.asks_event_stream(),
         body: BodyScanner::announced(&head),
     })
 }

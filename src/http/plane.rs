@@ -28,6 +28,8 @@ pub struct HttpSettings {
     pub head_bytes_max: usize,
     /// A request head may have this many headers; 431 beyond.
     pub head_headers_max: usize,
+    /// The reactor takes requests for event streams.
+    pub event_stream: bool,
     /// From the first byte of a head to its end, in milliseconds.
     pub head_timeout_ms: u64,
     /// A connection without a request may stay for this long, in milliseconds, counted from the
@@ -44,6 +46,7 @@ impl Default for HttpSettings {
         Self {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
+            event_stream: false,
             head_timeout_ms: 10_000,
             idle_timeout_ms: 75_000,
             linger_ms: 1_000,

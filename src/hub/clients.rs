@@ -142,6 +142,7 @@ impl Clients {
             let sessions = self.sessions.iter().filter(|(_, s)| s.phase() == phase);
             assert_eq!(gauge, sessions.count() as u64, "sessions in {phase:?}");
         }
+        assert!(s.open_other <= s.open, "clients of other protocols");
         assert!(s.leaving <= s.closing, "sessions that were open");
     }
 }

@@ -110,6 +110,13 @@ pub trait Gateway {
         Entrance::Clients(Origins::any())
     }
 
+    /// Whether clients may ask for an event stream at `path`, if
+    /// [`Limits::event_stream`](super::Limits::event_stream) allows event streams. By default
+    /// wherever [`entrance`](Self::entrance) has clients.
+    fn streams_at(&self, path: &str) -> bool {
+        matches!(self.entrance(path), Entrance::Clients(_))
+    }
+
     /// A whole request, valid in its protocol, that [`entrance`](Self::entrance) lets in.
     fn admit(
         &mut self,

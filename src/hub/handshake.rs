@@ -136,6 +136,7 @@ impl Core {
         accepted: Accepted,
     ) -> bool {
         let now = self.now;
+        let random = self.random();
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
@@ -143,6 +144,7 @@ impl Core {
             head,
             subprotocol: accepted.protocol.as_deref(),
             limits: &self.limits,
+            random,
         };
         let greeted = match (speaks.greet)(&request, session.control(now)) {
             Ok(greeted) => greeted,
@@ -154,7 +156,7 @@ impl Core {
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole one: ten thousand clients of one
         // second are not pinged in one millisecond.
-        let jitter = self.random() % (ping_us / 2).max(1);
+        let jitter = random % (ping_us / 2).max(1);
         let opening = Opening {
             greeted,
             outbound_per_second: accepted.outbound_per_second,
@@ -187,7 +189,15 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        let speaks = self.gateway.speaks(&head);
+        let speaks = match self.gateway.speaks(&head) {
+            None if core.limits.event_stream
+                && head.asks_event_stream()
+                && self.gateway.streams_at(head.path()) =>
+            {
+                Some(Speaks::EVENT_STREAM)
+            }
+            speaks => speaks,
+        };
         if draining && speaks.is_some() {
             core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
             return;
@@ -218,7 +228,7 @@ impl<G: Gateway> Hub<G> {
     /// Decides on a client's request where there may be clients.
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
-        if let Err(refusal) = (speaks.check)(head) {
+        if let Err(refusal) = (speaks.check)(head, &core.limits) {
             core.refuse_request(key, refusal);
             return;
         }

@@ -113,12 +113,15 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        if session.peer_ended(failed) == PeerEnd::Ends {
-            let reason = match failed {
-                true => CloseReason::SocketError,
-                false => CloseReason::PeerGone,
-            };
-            self.core.end(key, reason, false);
+        match session.peer_ended(now, failed) {
+            PeerEnd::Ends => {
+                let reason = match failed {
+                    true => CloseReason::SocketError,
+                    false => CloseReason::PeerGone,
+                };
+                self.core.end(key, reason, false);
+            }
+            PeerEnd::Awaited => self.core.clients.mark_dirty(key),
         }
         self.settle();
     }

@@ -63,6 +63,10 @@ pub struct Limits {
     pub head_headers_max: usize,
     /// From accept to the whole head.
     pub handshake_us: u64,
+    /// Clients may ask for an event stream (Server-Sent Events) where they may connect.
+    pub event_stream: bool,
+    /// Messages in the query of a request for an event stream; 400 beyond.
+    pub event_stream_sends_max: usize,
     /// One message from a client, over fragments and after inflating; larger closes 1009.
     pub message_bytes_max: usize,
     /// Connections at once, those handed to HTTP included; `usize::MAX` for none.
@@ -109,6 +113,8 @@ impl Default for Limits {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
+            event_stream: false,
+            event_stream_sends_max: 32,
             message_bytes_max: 1024 * 1024,
             connections_max: usize::MAX,
             sockets_max: usize::MAX,

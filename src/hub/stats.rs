@@ -52,8 +52,10 @@ pub struct HubStats {
     pub refused: u64,
     /// Gauge: sessions whose request head is not complete.
     pub heads: u64,
-    /// Gauge: open WebSockets, from the 101 to the close.
+    /// Gauge: open clients, from the answer to their request to the close.
     pub open: u64,
+    /// Gauge: those of them that speak another protocol than WebSocket.
+    pub open_other: u64,
     /// Gauge: sessions that only wait for their socket to end.
     pub closing: u64,
     /// Gauge: those of them that were open before.
@@ -126,6 +128,12 @@ impl HubStats {
         }
         if let Some(entered) = self.gauge(moved.to) {
             *entered += 1;
+        }
+        if moved.is_other {
+            match moved.to {
+                PhaseKind::Open => self.open_other += 1,
+                _ => self.open_other -= 1,
+            }
         }
     }
 

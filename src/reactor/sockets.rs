@@ -252,6 +252,12 @@ impl Sockets {
         read
     }
 
+    /// An error waits for the socket, such as a reset behind the end of the peer's side.
+    pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
+        let stream = self.stream(key);
+        stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
+    }
+
     /// The sending side is done. An error means that the peer went first.
     pub(super) fn half_close(&mut self, key: SessionKey) {
         if let Some(stream) = self.stream(key) {

@@ -62,6 +62,7 @@ impl CommonSettings {
             http: HttpSettings {
                 head_bytes_max: limits.head_bytes_max,
                 head_headers_max: limits.head_headers_max,
+                event_stream: limits.event_stream,
                 head_timeout_ms: limits.handshake_us / 1000,
                 ..HttpSettings::default()
             },

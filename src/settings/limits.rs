@@ -14,6 +14,8 @@ impl Checked {
             head_bytes_max: self.number("head-bytes-max"),
             head_headers_max: self.number("head-headers-max"),
             handshake_us: self.micros("handshake-timeout-ms"),
+            event_stream: self.switch("event-stream"),
+            event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),
             connections_max: self.unless_0("connections-max").unwrap_or(usize::MAX),
             // The process knows, once it has raised the limit on open files.

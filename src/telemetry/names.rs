@@ -107,8 +107,11 @@ fn seconds(unix_ms: i64) -> f64 {
 
 metric_names! { |at|
     CLIENTS = Gauge "weirgate_clients" []
-        "Open WebSocket connections, from the 101 until the close handshake."
+        "Open WebSocket connections and event streams, from the 101 or 200 until the close."
         => at.turn.hub.open;
+    EVENT_STREAM_CLIENTS = Gauge "weirgate_event_stream_clients" []
+        "Clients that get an event stream instead of a WebSocket (--event-stream)."
+        => at.turn.hub.open_other;
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
@@ -119,7 +122,7 @@ metric_names! { |at|
         "Connections accepted, each once."
         => at.turn.hub.accepted;
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections with plain HTTP that later asked for a WebSocket."
+        "Connections with plain HTTP that later asked for a WebSocket or an event stream."
         => at.turn.hub.returned;
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
         "Request heads handled by the event loop, by outcome."

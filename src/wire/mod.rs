@@ -7,6 +7,7 @@
 //! | [`head`] | the request head: where it ends, and what it says |
 //! | [`body`] | where a request's body ends |
 //! | [`upgrade`] | what a WebSocket upgrade asks for (RFC 6455 §4.2.1) |
+//! | [`event_stream`] | Server-Sent Events: the request for a stream, its answer, its events |
 //! | [`response`] | the 101 and refusals |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
@@ -20,6 +21,7 @@
 pub mod body;
 pub mod deflate;
 pub mod encode;
+pub mod event_stream;
 pub mod frame_reader;
 pub mod head;
 pub mod iso;

@@ -10,6 +10,7 @@ import pytest
 import websockets
 from bus import publisher
 from clients import connect, connect_many
+from event_stream import Stream
 from prometheus import scrape
 from proxies import Nginx
 from waiting import until
@@ -100,6 +101,25 @@ async def test_pings_keep_an_idle_client_beyond_the_timeout_of_nginx(nats, start
         await bus.flow({"late": True})
         await kept.wait_for(lambda c: c.messages == 1, 5, "a message after a long while")
     kept.abort()
+
+
+async def test_an_event_stream_comes_through_at_once_and_ends_with_its_client(nats, start_weirgate, start_nginx):
+    weirgate = start_weirgate("levels", "--event-stream", nats=nats).wait_ready()
+    nginx = start_nginx(weirgate)
+    assert get(nginx.port, "/health")[0] == 200
+    # HTTP/1.0: nginx sends the body as it is, not in chunks.
+    client = await asyncio.to_thread(Stream, nginx.port, "/ws/stream", version="1.0")
+    assert client.status == 200 and client.headers["content-type"] == "text/event-stream"
+    async with publisher(nats) as bus:
+        for n in range(3):
+            await bus.flow({"n": n})
+            kind, data = await asyncio.to_thread(client.event)
+            assert (kind, json.loads(data)) == ("message", {"flow": {"n": n}})
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_event_stream_clients") == 1
+    assert metrics.sum("weirgate_connections_returned_total") == 1, "on the kept connection"
+    client.close()
+    await until(lambda: scrape(weirgate).sum("weirgate_clients") == 0, 5, "the client is gone")
 
 
 async def test_newcomers_go_to_the_next_instance_while_one_stops(nats, start_weirgate, start_nginx):

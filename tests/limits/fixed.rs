@@ -17,6 +17,17 @@ pub(crate) struct Fixed {
 
 pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
+        what: "Bytes from a client of an event stream after its request",
+        value: "16 KiB",
+        beyond: "the close event with code 1002",
+        shows: Shows::Reason(CloseReason::ProtocolError),
+        code: (
+            "src/hub/protocol/event_stream.rs",
+            "IGNORED_BYTES_MAX: usize = 16 * 1024;",
+        ),
+        test: "tests/line_protocol/event_stream.rs::a_little_input_is_ignored_and_much_ends_the_stream",
+    },
+    Fixed {
         what: "Payload of a ping, a pong or a close (RFC 6455 §5.5)",
         value: "125 bytes",
         beyond: "close 1002",

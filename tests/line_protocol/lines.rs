@@ -5,8 +5,8 @@
 use std::cell::Cell;
 
 use weirgate::hub::{
-    CloseCode, CloseReason, Codec, Frame, Greeted, Message, Protocol, Refusal, Request, Speaks,
-    Step,
+    CloseCode, CloseReason, Codec, Frame, Greeted, Limits, Message, Protocol, Refusal, Request,
+    Speaks, Step,
 };
 use weirgate::wire::frame_reader::FrameScratch;
 use weirgate::wire::head::RequestHead;
@@ -30,7 +30,7 @@ static CODEC: Codec = Codec::new(b"> ", |frame: &Frame, out: &mut Vec<u8>| {
     out.push(b'\n');
 });
 
-fn check(head: &RequestHead<'_>) -> Result<(), Refusal> {
+fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
     match head.method() {
         "GET" => Ok(()),
         _ => Err(Refusal {

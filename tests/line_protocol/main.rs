@@ -1,6 +1,7 @@
-//! A second protocol, lines of text instead of WebSocket frames, written on the public traits alone:
+//! Protocols beside WebSocket: event streams, and lines of text instead of WebSocket frames, written on the public traits alone:
 //! its clients have the same send queue, conflation, limits and drain as WebSocket clients.
 
+mod event_stream;
 mod lines;
 mod room;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
@@ -75,16 +76,20 @@ impl Gateway for Everybody {
         if say.numbered {
             frame = frame.lead(Lead::Seq("n="));
         }
-        core.publish(&Publication {
-            topic: TOPIC,
-            frame: frame.body(say.body.as_bytes()).finish(),
-            deliver: true,
-            retain: Retain::Keep,
-        });
+        core.publish(&to_all(frame.body(say.body.as_bytes()).finish()));
     }
 
     fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
         self.closed.push((key, reason));
+    }
+}
+
+fn to_all(frame: Arc<Frame>) -> Publication {
+    Publication {
+        topic: TOPIC,
+        frame,
+        deliver: true,
+        retain: Retain::Keep,
     }
 }
 
@@ -95,6 +100,8 @@ pub(crate) struct Socket {
     /// What the kernel still takes.
     pub(crate) room: usize,
     blocked: bool,
+    /// What the next write fails with.
+    pub(crate) error: Option<io::ErrorKind>,
     pub(crate) half_closed: bool,
     /// Whether the kernel's bytes were dropped at its end.
     pub(crate) released: Option<bool>,
@@ -108,6 +115,10 @@ impl Transmit for Net {
         for write in batch {
             let socket = self.0.get_mut(&write.key).expect("a socket");
             assert!(!socket.blocked && !socket.half_closed, "{socket:?}");
+            if let Some(error) = socket.error {
+                wrote.push(Err(error.into()));
+                continue;
+            }
             let bytes: Vec<u8> = write.slices.iter().flat_map(|s| s.to_vec()).collect();
             let taken = bytes.len().min(socket.room);
             socket.room -= taken;
@@ -184,6 +195,11 @@ impl Room {
         self.settle();
     }
 
+    pub(crate) fn publish(&mut self, frame: Arc<Frame>) {
+        self.hub.handle_publication(self.now, &to_all(frame));
+        self.settle();
+    }
+
     /// The kernel takes so many bytes more.
     pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
         let socket = self.socket(key);
@@ -199,8 +215,15 @@ impl Room {
         self.settle();
     }
 
+    /// The client ends its side.
     pub(crate) fn end(&mut self, key: SessionKey) {
         self.hub.handle_ended(self.now, key, false);
+        self.settle();
+    }
+
+    /// The client's connection breaks.
+    pub(crate) fn fail(&mut self, key: SessionKey) {
+        self.hub.handle_ended(self.now, key, true);
         self.settle();
     }
 

@@ -20,13 +20,14 @@ function run(name, code) {
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
 }
 
-test("sizes, compressed: 5 kB for levels, 7.8 kB for channels, 7.5 kB for trades and events, 1 kB for the hook", () => {
+test("sizes, compressed: 5 kB for levels, 7.8 for channels, 7.5 for trades and events, 1 for the hook, 3.5 for event streams", () => {
   assert.ok(size("weirgate.js") < 5_000, `${size("weirgate.js")} bytes`);
   for (const name of ["trades", "channels", "events"]) {
     const all = size("weirgate.js", "session.js", `${name}.js`);
     assert.ok(all < (name === "channels" ? 7_800 : 7_500), `${name}: ${all} bytes`);
   }
   assert.ok(size("react.js") < 1_000, `${size("react.js")} bytes`);
+  assert.ok(size("event-stream.js") < 3_500, `${size("event-stream.js")} bytes`);
 });
 
 test("the file that gateways serve depends on nothing", () => {
@@ -45,7 +46,7 @@ test("the Python package has the same version", () => {
 });
 
 test("the declarations name what the modules export", async () => {
-  for (const name of [...modules, "session", "react"]) {
+  for (const name of [...modules, "session", "event-stream", "react"]) {
     const loaded = await import(pathToFileURL(join(installed, `${name}.js`)));
     const declared = [...text(`${name}.d.ts`).matchAll(/^export (?:declare )?(?:function|class) (\w+)/gm)].map((found) => found[1]);
     assert.deepEqual([...new Set(declared)].sort(), Object.keys(loaded).sort(), name);
@@ -66,8 +67,8 @@ test("the declarations name every option that the code reads, and every callback
 test("imported, required and copied it works in Node", () => {
   assert.equal(run("a.mjs", `
     import { connect, Levels } from "weirgate"; import { Trades } from "weirgate/trades";
-    import { Channels } from "weirgate/channels"; import { Devices } from "weirgate/events"; import { useFeed } from "weirgate/react";
-    console.log([connect, Levels, Trades, Channels, Devices, useFeed].every((one) => typeof one === "function"));`), "true");
+    import { Channels } from "weirgate/channels"; import { Devices } from "weirgate/events"; import { useFeed } from "weirgate/react"; import { EventStream, withFallback } from "weirgate/event-stream";
+    console.log([connect, Levels, Trades, Channels, Devices, useFeed, EventStream, withFallback].every((one) => typeof one === "function"));`), "true");
   assert.equal(run("b.cjs", `console.log(typeof require("weirgate").connect, typeof require("weirgate/trades").Trades);`), "function function");
   cpSync(join(folder, "weirgate.js"), join(project, "weirgate.mjs"));
   assert.equal(run("c.cjs", `import("./weirgate.mjs").then(({ connect }) => console.log(typeof connect));`), "function");

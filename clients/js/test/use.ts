@@ -2,12 +2,16 @@
 import { connect, Levels, RequestError, type LevelsState, type Status } from "weirgate";
 import { Channels } from "weirgate/channels";
 import { Devices } from "weirgate/events";
+import { EventStream, withFallback } from "weirgate/event-stream";
 import { useFeed } from "weirgate/react";
 import { Trades } from "weirgate/trades";
 
 const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
 const status: Status = feed.status;
 connect(async () => new URL("ws://localhost/"), { getToken: async ({ refused }) => (refused ? "new" : null), retry: () => false });
+
+connect("ws://localhost:8000/ws/stream", { WebSocket: withFallback() });
+connect("ws://localhost:8000/ws/stream", { WebSocket: EventStream });
 
 async function main() {
   const levels = new Levels("ws://localhost:8000/ws/stream");

@@ -258,6 +258,11 @@ impl Gateway for TradesGateway {
         Entrance::Clients(&self.settings.origins)
     }
 
+    /// Not at any path: the pages have theirs.
+    fn streams_at(&self, path: &str) -> bool {
+        matches!(path, "/" | "/ws")
+    }
+
     fn admit(
         &mut self,
         core: &mut Core,

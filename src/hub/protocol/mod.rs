@@ -5,6 +5,7 @@
 //! chooses the protocol of a client by its request ([`Gateway::speaks`](super::Gateway::speaks)).
 
 mod codec;
+mod event_stream;
 pub(super) mod websocket;
 
 use std::fmt;
@@ -40,6 +41,14 @@ pub trait Protocol: fmt::Debug + Send {
 
     /// Appends the last words, with the code and its text where the protocol has room for them.
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode);
+
+    /// The peer has ended its side of the connection, in order. Returns whether the peer may still
+    /// read, so that the client stays; something may be appended to `out` to find out. By default
+    /// the client is gone.
+    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
+        let _ = out;
+        false
+    }
 }
 
 /// What the next bytes of a client came to.
@@ -94,13 +103,15 @@ pub struct Request<'a> {
     pub subprotocol: Option<&'a str>,
     /// The limits in force.
     pub limits: &'a Limits,
+    /// Drawn for this client, to spread what clients do later.
+    pub random: u64,
 }
 
 /// A protocol that clients may speak, as far as requests are concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct Speaks {
     /// Why a request is not one for this protocol, asked before the gateway is.
-    pub check: fn(head: &RequestHead<'_>) -> Result<(), Refusal>,
+    pub check: fn(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal>,
     /// Answers a request that the gateway has accepted by appending to `out`. If the request cannot
     /// be answered, appends nothing.
     pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>,
@@ -111,6 +122,13 @@ impl Speaks {
     pub const WEBSOCKET: Self = Self {
         check: websocket::check,
         greet: websocket::greet,
+    };
+
+    /// Server-Sent Events (WHATWG HTML §9.2): the hub takes such clients where the limits allow it
+    /// ([`Limits::event_stream`]).
+    pub(super) const EVENT_STREAM: Self = Self {
+        check: event_stream::check,
+        greet: event_stream::greet,
     };
 }
 
@@ -147,6 +165,10 @@ impl Protocol for Spoken {
 
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         self.protocol().close(out, code);
+    }
+
+    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
+        self.protocol().peer_ended(out)
     }
 }
 

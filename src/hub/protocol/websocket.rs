@@ -19,7 +19,7 @@ use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
 
 /// Whether a request is a valid one for an upgrade (RFC 6455 §4.2.1).
-pub(super) fn check(head: &RequestHead<'_>) -> Result<(), Refusal> {
+pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
     head.upgrade()?;
     Ok(())
 }

@@ -59,7 +59,7 @@ pub(in crate::hub) struct Left {
 /// What follows from the peer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum PeerEnd {
-    /// Nothing: the last words are on their way, and may still arrive.
+    /// Nothing: the last words are on their way, and may still arrive, or the peer may still read.
     Awaited,
     /// The session ends.
     Ends,
@@ -145,6 +145,7 @@ impl Session {
             protocol: greeted.protocol,
             ping: Ping::Idle,
             close: None,
+            peer_ended: false,
         }));
         moved
     }
@@ -204,12 +205,15 @@ impl Session {
         cold.reading = Reading::default();
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
-        let was_open = matches!(cold.phase, Phase::Open(_));
+        let (was_open, peer_ended) = match &cold.phase {
+            Phase::Open(open) => (true, open.peer_ended),
+            _ => (false, false),
+        };
         let (_, moved) = cold.phase.enter(Phase::Closing(Closing {
             reason,
             was_open,
             half_closed: false,
-            peer_ended: false,
+            peer_ended,
         }));
         Left {
             moved,
@@ -222,8 +226,16 @@ impl Session {
     }
 
     /// The peer's side ended in order, or by an error.
-    pub(in crate::hub) fn peer_ended(&mut self, failed: bool) -> PeerEnd {
+    pub(in crate::hub) fn peer_ended(&mut self, now: Now, failed: bool) -> PeerEnd {
         match &mut self.cold.phase {
+            Phase::Open(open) if open.peer_ended && !failed => PeerEnd::Awaited,
+            Phase::Open(open) if !failed => {
+                open.peer_ended = open.protocol.peer_ended(self.queue.control(now));
+                match open.peer_ended {
+                    true => PeerEnd::Awaited,
+                    false => PeerEnd::Ends,
+                }
+            }
             Phase::Closing(closing) if !closing.half_closed && !failed => {
                 closing.peer_ended = true;
                 PeerEnd::Awaited
@@ -246,6 +258,10 @@ impl Session {
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {
             Phase::Closing(closing) => (closing.reason, false, closing.was_open),
+            // Its end was seen before; the error only tells that it does not read either.
+            Phase::Open(open) if open.peer_ended && reason == CloseReason::SocketError => {
+                (CloseReason::PeerGone, true, true)
+            }
             Phase::Open(_) => (reason, true, true),
             Phase::Head(_) | Phase::Gone => (reason, true, false),
         };

@@ -137,6 +137,7 @@ impl Session {
         let moved = Moved {
             from: None,
             to: PhaseKind::Head,
+            is_other: false,
         };
         (session, moved)
     }

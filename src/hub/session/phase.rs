@@ -37,6 +37,8 @@ pub(in crate::hub) struct Moved {
     /// `None`: the session is new.
     pub(in crate::hub) from: Option<PhaseKind>,
     pub(in crate::hub) to: PhaseKind,
+    /// Open, before or now, with another protocol than WebSocket.
+    pub(in crate::hub) is_other: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(super) struct Open {
     pub(super) ping: Ping,
     /// A close waits for data to go out: all of it, or what the kernel takes at once.
     pub(super) close: Option<PendingClose>,
+    /// The peer has ended its side, and may still read.
+    pub(super) peer_ended: bool,
 }
 
 /// The last words.
@@ -132,6 +136,11 @@ impl Phase {
         }
     }
 
+    /// Open, with another protocol than WebSocket.
+    fn is_other(&self) -> bool {
+        matches!(self, Self::Open(open) if matches!(open.protocol, Spoken::Other(_)))
+    }
+
     /// Goes on to `next`; returns what was, and the change for the gauges.
     pub(super) fn enter(&mut self, next: Self) -> (Self, Moved) {
         let (from, to) = (self.kind(), next.kind());
@@ -139,6 +148,7 @@ impl Phase {
         let moved = Moved {
             from: Some(from),
             to,
+            is_other: self.is_other() || next.is_other(),
         };
         (std::mem::replace(self, next), moved)
     }

@@ -23,13 +23,15 @@ pub(super) fn of(checked: &Checked) -> Vec<EndpointSettings> {
 }
 
 /// Paths that answer plain HTTP; what ends with `/` stands for everything below it too.
-const HTTP_PATHS: [&str; 8] = [
+const HTTP_PATHS: [&str; 10] = [
     "/health",
     "/ready",
     "/stats",
     "/metrics",
     "/weirgate.js",
     "/weirgate.d.ts",
+    "/event-stream.js",
+    "/event-stream.d.ts",
     "/page/",
     "/",
 ];

@@ -89,4 +89,5 @@ pub(super) const DEMO_CHANGES: &[Change] = &[
         row.default("true")
             .more("On by default in the demo, where all messages are simulated.")
     }),
+    ("event-stream", |row| row.default("true")),
 ];

@@ -228,6 +228,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 Ok(_) => {
                     self.hub.handle_ended(now, key, false);
+                    // A client that may still read stays open: an error tells that it has gone.
+                    let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
+                    if stays && self.sockets.has_failed(key) {
+                        self.hub.handle_ended(now, key, true);
+                    }
                     return (bytes, false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (bytes, false),

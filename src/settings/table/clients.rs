@@ -117,6 +117,27 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::BadRequest),
         "tests/http_plane/limits.rs::heads_that_are_too_large_and_what_is_no_head_are_refused",
     ),
+    Setting::new(
+        Heading::CLIENTS,
+        "event-stream",
+        Kind::Switch,
+        "false",
+        "Clients may get messages as Server-Sent Events instead of a WebSocket",
+    )
+    .more("For clients behind networks that break WebSockets, and for curl."),
+    Setting::count(
+        Heading::CLIENTS,
+        "event-stream-sends-max",
+        (0, 1_024),
+        "32",
+        "Parameters send in a request for an event stream",
+    )
+    .more("Each is one message of the client. --head-bytes-max limits their bytes together.")
+    .limit(
+        "400",
+        Shows::Reason(CloseReason::BadRequest),
+        "tests/line_protocol/event_stream.rs::messages_over_a_limit_are_refused",
+    ),
     Setting::bytes(
         Heading::CLIENTS,
         "message-bytes-max",

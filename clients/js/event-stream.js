@@ -1,0 +1,260 @@
+// Server-Sent Events in the shape of a WebSocket, for networks that break WebSockets.
+//
+// Runs in browsers, workers and Node, without dependencies. event-stream.d.ts says what each export means.
+
+/** How long a WebSocket may take to open before the stream is tried. */
+const WEBSOCKET_MS = 4_000;
+/** Between two reopenings: the answers to what was sent have this time. */
+const REOPEN_MS = 300;
+/** The gateway sends a comment every 20 s: a stream that was heard in this time is alive. */
+const ALIVE_MS = 45_000;
+/** More than one request can carry: it would only happen again. */
+const TOO_MUCH = new Set([400, 414, 431]);
+
+/** Origins that WebSockets did not reach and streams did. */
+const streamed = new Set();
+
+const now = () => performance.now();
+
+class Shape {
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+  onerror = null;
+  protocol = "";
+  extensions = "";
+  bufferedAmount = 0;
+  binaryType = "arraybuffer";
+}
+
+export class EventStream extends Shape {
+  readyState = 0;
+
+  #url;
+  #headers = { Accept: "text/event-stream" };
+  #abort = null;
+  // Messages that hold for the connection, which each reopening sends again.
+  #kept = [];
+  // Messages of this tick.
+  #batch = [];
+  #timer;
+  #openedAt = -Infinity;
+  #heardAt = 0;
+
+  constructor(url, protocols = []) {
+    super();
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#url.protocol = this.#url.protocol.replace(/^ws/, "http");
+    const [scheme, token] = [protocols].flat();
+    // A header stays out of logs, as the subprotocol does.
+    if (scheme === "bearer" && token) this.#headers.Authorization = `Bearer ${token}`;
+    this.#run([]);
+  }
+
+  send(data) {
+    if (this.readyState === 0) throw new DOMException("not open yet", "InvalidStateError");
+    if (this.readyState !== 1) return;
+    const text = String(data), message = parsed(text);
+    const answer = this.#ownAnswer(message);
+    if (answer) {
+      queueMicrotask(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(answer) }));
+      return;
+    }
+    // Nothing more is heard of the old stream: its answers would be taken for those to this message.
+    this.#abort?.abort();
+    this.#abort = null;
+    this.#batch.push({ text, message });
+    this.#timer ??= setTimeout(() => this.#reopen(), Math.max(0, this.#openedAt + REOPEN_MS - now()));
+  }
+
+  close(code = 1000, reason = "") {
+    if (this.readyState > 1) return;
+    this.readyState = 2;
+    this.#stop();
+    queueMicrotask(() => this.#closed(code, reason, true));
+  }
+
+  /** What asks for a sign of life is answered here, where one was heard. */
+  #ownAnswer(message) {
+    if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
+    const { action, event, requestId, request_id, data } = message;
+    if (action === "ping") return { type: "pong", requestId, timestamp: Date.now() };
+    if (event !== "identify") return undefined;
+    const id = data?.device_id;
+    const isKnown = this.#url.searchParams.get("device_id") === id || this.#kept.some((one) => one.message.data?.device_id === id);
+    return isKnown ? { type: "response", event, request_id, data, error: null } : undefined;
+  }
+
+  #reopen() {
+    this.#timer = undefined;
+    const batch = this.#batch.splice(0), kept = this.#kept.map(({ text }) => text), sent = batch.map(({ text }) => text);
+    for (const one of batch) this.#keep(one);
+    // The order of subscriptions does not matter: the answers to what is new come first.
+    const adds = batch.every(({ message }) => isOf(message, "subscribe"));
+    this.#run(adds ? [...sent, ...kept] : [...kept, ...sent]);
+  }
+
+  /** What is subscribed to, and who this is, holds for the connection; any other message is sent once. */
+  #keep(one) {
+    const { message } = one;
+    if (isOf(message, "subscribe") || message.event === "identify") this.#kept.push(one);
+    if (!isOf(message, "unsubscribe")) return;
+    const gone = new Set(names(message));
+    this.#kept = this.#kept.flatMap((other) => {
+      if (!isOf(other.message, "subscribe") || other.message.interval !== message.interval) return [other];
+      const left = names(other.message).filter((name) => !gone.has(name));
+      const key = "symbols" in other.message ? "symbols" : "channels";
+      const changed = { ...other.message, [key]: left };
+      return left.length ? [{ text: JSON.stringify(changed), message: changed }] : [];
+    });
+  }
+
+  async #run(messages) {
+    const abort = (this.#abort = new AbortController()), url = new URL(this.#url);
+    for (const message of messages) url.searchParams.append("send", message);
+    try {
+      const response = await fetch(url, { headers: this.#headers, signal: abort.signal, cache: "no-store" });
+      const type = response.headers.get("content-type") ?? "";
+      if (!response.ok || !type.startsWith("text/event-stream")) {
+        abort.abort();
+        const isFinal = messages.length > 0 && TOO_MUCH.has(response.status);
+        return this.#ended(abort, isFinal ? 1009 : 1006, `HTTP status ${response.status}`);
+      }
+      if (abort !== this.#abort) return;
+      this.#heardAt = now();
+      // Where nothing was sent there is no answer to wait for.
+      this.#openedAt = messages.length ? this.#heardAt : -Infinity;
+      if (this.readyState === 0) {
+        this.readyState = 1;
+        this.onopen?.({});
+      }
+      await this.#read(response.body.getReader(), abort);
+      this.#ended(abort, 1006, "");
+    } catch (error) {
+      this.#ended(abort, 1006, String(error));
+    }
+  }
+
+  /** The events of one stream, until another one takes its place. */
+  async #read(reader, abort) {
+    const decoder = new TextDecoder();
+    let rest = "", event = {};
+    while (abort === this.#abort) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      this.#heardAt = now();
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (abort !== this.#abort) return;
+        const [, field, text] = /^(data|event): ?(.*)$/s.exec(line) ?? [];
+        if (field === "data") event.data = "data" in event ? `${event.data}\n${text}` : text;
+        else if (field) event.type = text;
+        else if (line === "") {
+          if ("data" in event) this.#take(event);
+          event = {};
+        }
+      }
+    }
+  }
+
+  #take({ type, data }) {
+    if (type === "close") {
+      const { code, reason } = parsed(data);
+      this.#stop();
+      return this.#closed(code ?? 1006, reason ?? "", true);
+    }
+    const bytes = () => Uint8Array.from(atob(data), (one) => one.charCodeAt(0)).buffer;
+    this.onmessage?.({ data: type === "binary" ? bytes() : data });
+  }
+
+  #stop() {
+    clearTimeout(this.#timer);
+    this.#abort?.abort();
+    this.#abort = null;
+  }
+
+  #ended(abort, code, reason) {
+    // Of a stream that another one has replaced.
+    if (abort !== this.#abort) return;
+    this.#stop();
+    this.onerror?.({ message: reason });
+    this.#closed(code, reason, false);
+  }
+
+  #closed(code, reason, wasClean) {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.onclose?.({ code, reason, wasClean });
+  }
+}
+
+export function withFallback(WebSocket = globalThis.WebSocket) {
+  return class extends Shape {
+    #socket;
+    #isClosed = false;
+
+    constructor(url, protocols) {
+      super();
+      const { origin } = new URL(url, globalThis.location?.href);
+      if (WebSocket && !streamed.has(origin)) this.#try(url, protocols, origin);
+      else this.#stream(url, protocols, origin);
+    }
+
+    get readyState() {
+      return this.#socket.readyState;
+    }
+
+    send(data) {
+      this.#socket.send(data);
+    }
+
+    close(code, reason) {
+      this.#isClosed = true;
+      this.#socket.close(code, reason);
+    }
+
+    #try(url, protocols, origin) {
+      const socket = (this.#socket = new WebSocket(url, protocols));
+      const failed = () => {
+        clearTimeout(timer);
+        socket.onopen = socket.onclose = socket.onmessage = null;
+        // The package ws throws what nobody listens to.
+        socket.onerror = () => {};
+        if (this.#isClosed) return this.onclose?.({ code: 1006, reason: "" });
+        socket.close();
+        this.#stream(url, protocols, origin);
+      };
+      const timer = setTimeout(failed, WEBSOCKET_MS);
+      socket.onerror = socket.onclose = failed;
+      socket.onopen = (event) => {
+        clearTimeout(timer);
+        this.protocol = socket.protocol;
+        for (const name of ["onmessage", "onerror", "onclose"]) socket[name] = (one) => this[name]?.(one);
+        this.onopen?.(event);
+      };
+    }
+
+    #stream(url, protocols, origin) {
+      const stream = (this.#socket = new EventStream(url, protocols));
+      // A WebSocket comes first again where a stream came to nothing.
+      streamed.delete(origin);
+      for (const name of ["onmessage", "onerror", "onclose"]) stream[name] = (one) => this[name]?.(one);
+      stream.onopen = (event) => {
+        streamed.add(origin);
+        this.onopen?.(event);
+      };
+    }
+  };
+}
+
+function parsed(text) {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return {};
+  }
+}
+
+const isOf = ({ action }, name) => action === name || action === `${name}_candles`;
+const names = ({ symbols, channels }) => [symbols ?? channels ?? []].flat();

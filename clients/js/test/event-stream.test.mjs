@@ -1,0 +1,216 @@
+// Event streams in place of WebSockets: what is sent in which request, and the fallback behind a proxy that refuses upgrades.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { connect as dial, createServer as createTcpServer } from "node:net";
+import { after, test } from "node:test";
+
+import { Channels } from "../channels.js";
+import { Devices } from "../events.js";
+import { EventStream, withFallback } from "../event-stream.js";
+import { Trades } from "../trades.js";
+import { Levels } from "../weirgate.js";
+import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
+
+const open = [];
+after(() => open.forEach((one) => one()));
+
+/** A server of streams: each request as its path, messages and headers, and what ends or feeds it. */
+async function streams(answer = (response) => response.writeHead(200, { "Content-Type": "text/event-stream" }).write(":\n\n")) {
+  const asked = [];
+  const server = createServer((request, response) => {
+    const url = new URL(request.url, "http://a");
+    asked.push({ sent: url.searchParams.getAll("send"), url, headers: request.headers, response });
+    answer(response);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  open.push(() => server.closeAllConnections(), () => server.close());
+  return { asked, url: `ws://127.0.0.1:${server.address().port}/ws?a=1` };
+}
+
+/** A proxy that passes everything on but answers requests for an upgrade with 403; how often it did. */
+async function proxyWithoutUpgrades(port) {
+  const counts = { refused: 0 };
+  const server = createTcpServer((client) => {
+    client.on("error", () => {});
+    client.once("data", (head) => {
+      if (/\r\nupgrade: websocket/i.test(head)) {
+        counts.refused += 1;
+        client.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return;
+      }
+      const upstream = dial(port, "127.0.0.1");
+      upstream.on("error", () => client.destroy()).on("close", () => client.destroy());
+      client.on("close", () => upstream.destroy());
+      upstream.write(head);
+      client.pipe(upstream).pipe(client);
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  open.push(() => server.close());
+  return Object.assign(counts, { port: server.address().port });
+}
+
+function streamOf(url, protocols) {
+  const stream = new EventStream(url, protocols), got = [], closes = [];
+  stream.onmessage = ({ data }) => got.push(data);
+  stream.onclose = ({ code, reason }) => closes.push([code, reason]);
+  open.push(() => stream.close());
+  return { stream, got, closes };
+}
+
+const subscribe = (...channels) => ({ action: "subscribe", channels });
+const unsubscribe = (...channels) => ({ action: "unsubscribe", channels });
+
+test("events become messages, of any cut, and the close event closes", async () => {
+  const { asked, url } = await streams();
+  const { stream, got, closes } = streamOf(url, ["bearer", "secret"]);
+  await until(() => stream.readyState === 1, 5_000, "open");
+  const [{ headers, response, url: target }] = asked;
+  assert.equal(target.href, "http://a/ws?a=1");
+  assert.equal(headers.accept, "text/event-stream");
+  assert.equal(headers.authorization, "Bearer secret");
+  for (const byte of Buffer.from('retry: 5\n\ndata: {"é":1}\n\n:\n\ndata: a\ndata: b\n\ndata:\n\n')) {
+    response.write(Buffer.of(byte));
+    await new Promise((go) => setImmediate(go));
+  }
+  response.write("data: AAr/\nevent: binary\n\n");
+  await until(() => got.length === 4, 5_000, "four messages");
+  assert.deepEqual(got.slice(0, 3), ['{"é":1}', "a\nb", ""]);
+  assert.deepEqual([...new Uint8Array(got[3])], [0, 10, 255]);
+  response.write('event: close\ndata: {"code":1012,"reason":"bye"}\n\ndata: late\n\n');
+  await until(() => stream.readyState === 3, 5_000, "closed");
+  assert.deepEqual([closes, got.length], [[[1012, "bye"]], 4]);
+});
+
+test("a lost stream, and an answer that is no stream, close with 1006; too much to send with 1009", async () => {
+  const { asked, url } = await streams();
+  const lost = streamOf(url);
+  await until(() => lost.stream.readyState === 1, 5_000, "open");
+  asked[0].response.destroy();
+  await until(() => lost.closes.length, 5_000, "the loss");
+  assert.equal(lost.closes[0][0], 1006);
+
+  const page = await streams((response) => response.writeHead(200, { "Content-Type": "text/html" }).end("<p>"));
+  const wrong = streamOf(page.url);
+  await until(() => wrong.closes.length, 5_000, "no stream");
+  assert.deepEqual(wrong.closes, [[1006, "HTTP status 200"]]);
+
+  let status = 200;
+  const strict = await streams((response) => response.writeHead(status, { "Content-Type": "text/event-stream" }).write(":\n\n"));
+  const much = streamOf(strict.url);
+  await until(() => much.stream.readyState === 1, 5_000, "open");
+  status = 414;
+  much.stream.send("x".repeat(100));
+  await until(() => much.closes.length, 5_000, "the refusal");
+  assert.equal(much.closes[0][0], 1009);
+});
+
+test("messages of a tick go together, subscriptions again with each later one, others once", async () => {
+  const { asked, url } = await streams();
+  const { stream } = streamOf(url);
+  assert.throws(() => stream.send("early"), { name: "InvalidStateError" });
+  await until(() => stream.readyState === 1, 5_000, "open");
+  const send = async (...messages) => {
+    const { length } = asked;
+    for (const message of messages) stream.send(JSON.stringify(message));
+    await until(() => asked.length > length, 5_000, "another stream");
+    assert.equal(asked.length, length + 1);
+    const { sent, url: { pathname, searchParams } } = asked[length];
+    assert.deepEqual([pathname, searchParams.get("a")], ["/ws", "1"]);
+    return sent.map((text) => JSON.parse(text));
+  };
+  const once = { event: "lobby.create", data: {} };
+  assert.deepEqual(await send(subscribe("a", "b"), once), [subscribe("a", "b"), once]);
+  // The answer to what is new comes first.
+  assert.deepEqual(await send(subscribe("c")), [subscribe("c"), subscribe("a", "b")]);
+  assert.deepEqual(await send(unsubscribe("a")), [subscribe("a", "b"), subscribe("c"), unsubscribe("a")]);
+  assert.deepEqual(await send(unsubscribe("c")), [subscribe("b"), subscribe("c"), unsubscribe("c")]);
+  const candles = { action: "subscribe_candles", symbols: ["A"], interval: "1m" };
+  assert.deepEqual(await send(candles), [candles, subscribe("b")]);
+  assert.deepEqual(await send({ action: "unsubscribe", symbols: ["A"] }), [subscribe("b"), candles, { action: "unsubscribe", symbols: ["A"] }]);
+  assert.deepEqual(await send(once), [subscribe("b"), candles, once]);
+});
+
+test("a ping and a second identify are answered without a request", async () => {
+  const { asked, url } = await streams();
+  const { stream, got } = streamOf(`${url}&device_id=d1`);
+  await until(() => stream.readyState === 1, 5_000, "open");
+  stream.send(JSON.stringify({ action: "ping", requestId: "7" }));
+  stream.send(JSON.stringify({ event: "identify", request_id: "8", data: { device_id: "d1" } }));
+  await until(() => got.length === 2, 5_000, "two answers");
+  const [pong, known] = got.map((text) => JSON.parse(text));
+  assert.deepEqual([pong.type, pong.requestId, known.request_id, known.data.device_id], ["pong", "7", "8", "d1"]);
+  assert.equal(asked.length, 1);
+});
+
+test("levels: behind a proxy that refuses upgrades states come all the same, also after a restart", async () => {
+  const port = await freePort();
+  const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);
+  let server = startDemo();
+  await ready(port);
+  const proxy = await proxyWithoutUpgrades(port), spots = new Set();
+  const feed = new Levels(`ws://127.0.0.1:${proxy.port}/ws/stream`, {
+    WebSocket: withFallback(WebSocket),
+    onState: ({ levels }) => { if (levels) spots.add(levels.es.spot); },
+  });
+  open.push(() => feed.close());
+  await until(() => spots.size > 2, 20_000, "three prices");
+  assert.deepEqual([feed.status, proxy.refused], ["open", 1]);
+  server.kill("SIGTERM");
+  await until(() => feed.lastClose?.code === 1012, 5_000, "the stop's close code");
+  await until(() => server.exitCode !== null, 5_000, "its end");
+  server = startDemo();
+  spots.clear();
+  await until(() => feed.status === "open" && spots.size > 1, 10_000, "fresh prices");
+  const direct = new Levels(`ws://127.0.0.1:${port}/ws/stream`, { WebSocket: withFallback(WebSocket) });
+  open.push(() => direct.close());
+  await until(() => direct.status === "open", 5_000, "a WebSocket where nobody refuses one");
+  const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  assert.match(metrics, /^weirgate_clients 2$/m);
+  assert.match(metrics, /^weirgate_event_stream_clients 1$/m);
+});
+
+test("channels and trades: subscribed, acknowledged, unsubscribed", async () => {
+  const redis = await startRedis(), ports = [await freePort(), await freePort()];
+  startWeirgate(["channels", "--event-stream"], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${ports[0]}` });
+  startWeirgate(["trades", "--event-stream"], { REDIS_URL: redis.url, WS_PORT: `${ports[1]}` });
+  await Promise.all(ports.map(ready));
+  const got = [], options = { WebSocket: EventStream };
+  const channels = new Channels(`ws://127.0.0.1:${ports[0]}/ws`, { ...options, onData: ({ channel }) => got.push(channel) });
+  const trades = new Trades(`ws://127.0.0.1:${ports[1]}`, { ...options, onTrade: ({ symbol }) => got.push(symbol) });
+  open.push(() => channels.close(), () => trades.close());
+  assert.deepEqual((await channels.subscribe("market:tick:a")).channels, ["market:tick:a"]);
+  assert.deepEqual((await channels.subscribe("market:tick:b")).channels, ["market:tick:b"]);
+  assert.deepEqual((await trades.subscribe("AAPL")).subscribed, ["AAPL"]);
+  assert.deepEqual((await trades.subscribe("MSFT")).subscribed, ["MSFT"]);
+  for (const name of ["market:tick:a", "market:tick:b"]) await redis.publish(name, { n: 1 });
+  for (const name of ["AAPL", "MSFT"]) await redis.publish(`channel:trade:${name}`, { symbol: name, price: 1 });
+  await until(() => got.length === 4, 5_000, "a message of each");
+  assert.deepEqual(got.sort(), ["AAPL", "MSFT", "market:tick:a", "market:tick:b"]);
+  await channels.unsubscribe("market:tick:a");
+  await trades.unsubscribe("AAPL");
+  assert.deepEqual([...channels.subscriptions, ...trades.subscriptions], ["market:tick:b", "MSFT"]);
+});
+
+test("events: a device identifies and has its answers", async () => {
+  const lobby = createServer((request, response) => {
+    let body = "";
+    request.on("data", (part) => (body += part)).on("end", () => {
+      const { client } = JSON.parse(body);
+      response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify({ result: { device: client.device_id } }));
+    });
+  }).listen(0, "127.0.0.1");
+  await once(lobby, "listening");
+  open.push(() => lobby.closeAllConnections(), () => lobby.close());
+  const port = await freePort();
+  startWeirgate(["events", "--event-stream", "--lobby-url", `http://127.0.0.1:${lobby.address().port}`], { GATEWAY_PORT: `${port}` });
+  await ready(port);
+  const device = new Devices(`ws://127.0.0.1:${port}/ws`, { WebSocket: EventStream });
+  open.push(() => device.close());
+  assert.equal((await device.identify("d1")).device_id, "d1");
+  assert.ok(await device.request("lobby.create", { n: 1 }));
+  assert.ok(await device.request("lobby.create", { n: 2 }), "identified by what was kept");
+});

@@ -1,0 +1,125 @@
+//! Server-Sent Events (WHATWG HTML §9.2): a client that gets messages as an event stream in the
+//! answer to a plain `GET`. What another client would send as messages stands in the query of the
+//! request, as parameters `send`.
+
+use std::vec;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::{Codec, Greeted, Message, Protocol, Refusal, Request, Step};
+use crate::hub::{CloseCode, CloseReason, Content, Frame, Limits};
+use crate::wire::event_stream::{self, COMMENT, DATA};
+use crate::wire::frame_reader::FrameScratch;
+use crate::wire::head::RequestHead;
+use crate::wire::object_writer::ObjectWriter;
+
+/// Bytes behind the request that are read and ignored.
+const IGNORED_BYTES_MAX: usize = 16 * 1024;
+
+/// An `EventSource` comes back after this time at the earliest, in milliseconds, and after
+/// [`RETRY_SPREAD_MS`] more at the latest: not all clients of one instance in one moment.
+const RETRY_MS: u64 = 1_000;
+const RETRY_SPREAD_MS: u64 = 4_000;
+
+static CODEC: Codec = Codec::new(DATA, encode);
+
+/// A text is the event's data; bytes are base64 in an event of type `binary`.
+fn encode(frame: &Frame, out: &mut Vec<u8>) {
+    match frame.content() {
+        Content::Text => event_stream::end_data(out, frame.body()),
+        Content::Binary => {
+            out.extend_from_slice(BASE64_STANDARD.encode(frame.body()).as_bytes());
+            // The fields of an event may come in any order.
+            out.extend_from_slice(b"\nevent: binary\n\n");
+        }
+    }
+}
+
+const fn bad_request(detail: &'static str) -> Refusal {
+    Refusal {
+        status: 400,
+        headers: &[],
+        detail,
+    }
+}
+
+/// Whether the messages in the query are within the limits.
+pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> {
+    if head.announces_body() {
+        return Err(bad_request("a request for an event stream has no body"));
+    }
+    for (count, message) in (1..).zip(head.sent_in_query()) {
+        let Ok(message) = message else {
+            return Err(bad_request("a send parameter is not UTF-8"));
+        };
+        if count > limits.event_stream_sends_max {
+            return Err(bad_request(
+                "more send parameters than --event-stream-sends-max",
+            ));
+        }
+        if message.len() > limits.message_bytes_max {
+            return Err(bad_request("a send parameter is over --message-bytes-max"));
+        }
+    }
+    Ok(())
+}
+
+/// Answers with a 200, which the events follow.
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
+    let head = request.head;
+    let retry_ms = RETRY_MS + request.random % RETRY_SPREAD_MS;
+    event_stream::answer(out, head.header("Origin"), retry_ms);
+    let messages: Vec<_> = head.sent_in_query().flatten().collect();
+    let stream = EventStream {
+        messages: messages.into_iter(),
+        ignored_bytes: 0,
+    };
+    Ok(Greeted::new(Box::new(stream), &CODEC))
+}
+
+/// One client.
+#[derive(Debug)]
+struct EventStream {
+    /// Of the query, not yet handled.
+    messages: vec::IntoIter<String>,
+    ignored_bytes: usize,
+}
+
+impl Protocol for EventStream {
+    fn read(&mut self, input: &mut &[u8], _: &mut Vec<u8>, _: &mut FrameScratch) -> Option<Step> {
+        if let Some(message) = self.messages.next() {
+            return Some(Step::Message(Message::Text(message.into())));
+        }
+        self.messages = Vec::new().into_iter();
+        self.ignored_bytes += std::mem::take(input).len();
+        (self.ignored_bytes > IGNORED_BYTES_MAX).then(|| {
+            let code = CloseCode {
+                code: 1002,
+                text: "an event stream takes no input",
+            };
+            Step::Violation(code, CloseReason::ProtocolError)
+        })
+    }
+
+    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(COMMENT);
+        false
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+        let mut object = ObjectWriter::new();
+        object.number("code", u64::from(code.code));
+        object.string("reason", code.text);
+        out.extend_from_slice(b"event: close\n");
+        out.extend_from_slice(DATA);
+        event_stream::end_data(out, object.finish().as_bytes());
+    }
+
+    /// A client that has sent its request may end its side and read on, and some proxies do so. One
+    /// that is gone answers the comment with a reset.
+    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
+        self.keep_alive(out);
+        true
+    }
+}

@@ -1,0 +1,170 @@
+//! Server-Sent Events (WHATWG HTML §9.2, "Server-sent events"): whether a request asks for an event
+//! stream, the messages in its query, the answer, and the lines of an event.
+
+use percent_encoding::percent_decode_str;
+
+use super::head::{RequestHead, list_items};
+
+/// The media type of an event stream.
+const MEDIA_TYPE: &str = "text/event-stream";
+
+/// A comment without text: it ends nothing, means nothing, and keeps proxies from closing a quiet
+/// connection.
+pub const COMMENT: &[u8] = b":\n\n";
+
+/// A message of the query is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUtf8;
+
+impl<'a> RequestHead<'a> {
+    /// Whether the client wants an event stream: a `GET` that accepts one, without an upgrade.
+    pub fn asks_event_stream(&self) -> bool {
+        let is_it = |item: &str| {
+            let range = item.split(';').next().unwrap_or_default();
+            range.trim().eq_ignore_ascii_case(MEDIA_TYPE)
+        };
+        self.method() == "GET"
+            && self
+                .header_values("accept")
+                .any(|value| list_items(value).any(is_it))
+            && !self.asks_upgrade()
+    }
+
+    /// The values of the parameter `send` in the query, in their order: decoded as those of a form,
+    /// with `+` for a space.
+    pub fn sent_in_query(&self) -> impl Iterator<Item = Result<String, NotUtf8>> + 'a {
+        let parameters = self.query().unwrap_or_default().split('&');
+        parameters
+            .filter_map(|parameter| parameter.strip_prefix("send="))
+            .map(|value| {
+                let value = value.replace('+', " ");
+                let decoded = percent_decode_str(&value).decode_utf8();
+                decoded.map(Into::into).map_err(|_| NotUtf8)
+            })
+    }
+}
+
+/// Appends the answer that an event stream follows, to the end of the connection. `origin` is that
+/// of the page that asks, which may connect. `retry_ms`: an `EventSource` that has lost the stream
+/// comes back after this time.
+pub fn answer(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
+    // `X-Accel-Buffering`: nginx passes each event on at once.
+    out.extend_from_slice(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+          X-Accel-Buffering: no\r\nConnection: close\r\n",
+    );
+    if let Some(origin) = origin {
+        let cors = format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n");
+        out.extend_from_slice(cors.as_bytes());
+    }
+    out.extend_from_slice(format!("\r\nretry: {retry_ms}\n\n").as_bytes());
+}
+
+/// What stands before the first line of an event's data.
+pub const DATA: &[u8] = b"data: ";
+
+/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each
+/// line of the text has a `data` field; the client reads every end of a line as LF.
+pub fn end_data(out: &mut Vec<u8>, text: &[u8]) {
+    out.reserve(text.len() + 2);
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        let (line, ending) = rest.split_at(at);
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        out.extend_from_slice(DATA);
+        let is_pair = ending.starts_with(b"\r\n");
+        rest = &ending[1 + usize::from(is_pair)..];
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::head::parse;
+
+    fn asks(method: &str, lines: &str) -> bool {
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let head = parse(request.as_bytes(), 100).expect("a good head");
+        head.asks_event_stream()
+    }
+
+    #[test]
+    fn a_get_that_accepts_event_streams_asks_for_one() {
+        for accept in [
+            "text/event-stream",
+            "Text/Event-Stream; q=0.5",
+            "application/json, text/event-stream",
+            "text/html\r\nAccept: text/event-stream",
+        ] {
+            assert!(asks("GET", &format!("Accept: {accept}\r\n")), "{accept}");
+        }
+        for accept in ["*/*", "text/*", "text/event-streams", "x-text/event-stream"] {
+            assert!(!asks("GET", &format!("Accept: {accept}\r\n")), "{accept}");
+        }
+        let accept = "Accept: text/event-stream\r\n";
+        assert!(!asks("GET", ""));
+        assert!(!asks("POST", accept));
+        assert!(!asks("HEAD", accept));
+        let upgrade = format!("{accept}Upgrade: websocket\r\nConnection: Upgrade\r\n");
+        assert!(!asks("GET", &upgrade));
+    }
+
+    fn sent(target: &str) -> Vec<Result<String, NotUtf8>> {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = parse(request.as_bytes(), 100).expect("a good head");
+        head.sent_in_query().collect()
+    }
+
+    #[test]
+    fn messages_are_decoded_as_a_form_in_their_order() {
+        let good = |texts: &[&str]| texts.iter().map(|text| Ok((*text).to_owned())).collect();
+        let sent_is = |target: &str, texts: &[&str]| {
+            assert_eq!(
+                sent(target),
+                Vec::<Result<_, _>>::from_iter::<Vec<_>>(good(texts))
+            );
+        };
+        sent_is("/ws", &[]);
+        sent_is("/ws?sent=1&token=send=2", &[]);
+        sent_is(
+            "/ws?send=a&token=t&send=b+c%2Bd%26&send=",
+            &["a", "b c+d&", ""],
+        );
+        sent_is("/ws?send={\"a\":[1]}&send=%C3%A9", &["{\"a\":[1]}", "é"]);
+        assert_eq!(sent("/ws?send=%C3"), [Err(NotUtf8)]);
+    }
+
+    #[test]
+    fn the_answer_has_the_headers_of_a_stream() {
+        let text = |origin| {
+            let mut out = Vec::new();
+            answer(&mut out, origin, 1_500);
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(
+            text(None),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+             X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: 1500\n\n"
+        );
+        let cors = "\r\nAccess-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n";
+        assert!(text(Some("https://a.example")).contains(cors));
+    }
+
+    #[test]
+    fn each_line_of_a_text_has_its_field() {
+        for (text, event) in [
+            ("{\"a\":1}", "{\"a\":1}\n\n"),
+            ("", "\n\n"),
+            ("a\nb", "a\ndata: b\n\n"),
+            ("a\r\nb\rc\n", "a\ndata: b\ndata: c\ndata: \n\n"),
+            ("\n\r", "\ndata: \ndata: \n\n"),
+        ] {
+            let mut out = Vec::new();
+            end_data(&mut out, text.as_bytes());
+            assert_eq!(String::from_utf8(out).expect("text"), event, "{text:?}");
+        }
+    }
+}
