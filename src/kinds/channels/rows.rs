@@ -219,7 +219,7 @@ pub(super) const OWN: &[Setting] = &[
         "wildcards-per-ip-max",
         (0, 1_000_000),
         "500",
-        "Different patterns that the clients of one address may hold together; 0 for no limit",
+        "Different patterns that clients of one address may hold; 0 for no limit",
     )
     .more(
         "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \

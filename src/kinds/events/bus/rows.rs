@@ -49,7 +49,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
         SENTINELS,
         Kind::OptionalUrls(&["redis", "rediss"]),
         "",
-        "Sentinels, separated by commas: the sentinels name the Redis master of the bus",
+        "Sentinels, separated by commas: they name the Redis master of the bus",
     )
     .more(
         "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password and TLS of \
