@@ -39,6 +39,9 @@ pub struct ListenOptions {
     /// Unsent bytes above which the kernel takes no more from who writes to an accepted TCP socket:
     /// what it holds cannot be conflated. 0: its default.
     pub notsent_lowat_bytes: u32,
+    /// How long a peer of an accepted TCP socket may acknowledge nothing until the kernel ends the
+    /// connection: nobody else notices a machine that has gone without a word. 0: the kernel's default.
+    pub user_timeout_ms: u32,
     /// Other processes of this user may listen on the same TCP port, and the kernel spreads new
     /// connections over all of them.
     pub reuse_port: bool,
@@ -53,6 +56,7 @@ impl Default for ListenOptions {
         Self {
             backlog: 4096,
             notsent_lowat_bytes: 0,
+            user_timeout_ms: 0,
             reuse_port: false,
             unix_mode: 0o660,
             unix_owner: Owner::default(),
@@ -177,7 +181,7 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
         socket.set_only_v6(false)?;
     }
     socket.bind(&addr.into())?;
-    set_options(&socket, options.notsent_lowat_bytes)?;
+    set_options(&socket, options)?;
     socket.listen(options.backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -185,15 +189,21 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
 
 /// Sets what every accepted socket is to have. On Linux a listening socket hands its TCP options on
 /// to the sockets that it accepts, so no connection pays for them.
-fn set_options(socket: &Socket, notsent_lowat_bytes: u32) -> io::Result<()> {
+fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    if notsent_lowat_bytes > 0 {
-        // A kernel without the option only makes slow clients less fresh.
-        let _ = socket.set_tcp_notsent_lowat(notsent_lowat_bytes);
+    {
+        if options.notsent_lowat_bytes > 0 {
+            // A kernel without the option only makes slow clients less fresh.
+            let _ = socket.set_tcp_notsent_lowat(options.notsent_lowat_bytes);
+        }
+        if options.user_timeout_ms > 0 {
+            let timeout = Duration::from_millis(u64::from(options.user_timeout_ms));
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = notsent_lowat_bytes;
+    let _ = options;
     Ok(())
 }
 

@@ -189,15 +189,22 @@ impl Listener {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::time::Duration;
+
     use socket2::{Domain, SockRef, Socket, Type};
 
     use super::*;
 
     /// One connection accepted from a listener on `addr`, and the client's end of it.
-    fn accepted(addr: &str, notsent_lowat_bytes: u32) -> (TcpStream, std::net::TcpStream) {
+    fn accepted(
+        addr: &str,
+        notsent_lowat_bytes: u32,
+        user_timeout_ms: u32,
+    ) -> (TcpStream, std::net::TcpStream) {
         let poll = mio::Poll::new().unwrap();
         let options = ListenOptions {
             notsent_lowat_bytes,
+            user_timeout_ms,
             ..ListenOptions::default()
         };
         let bound = ListenAddr::Tcp(addr.parse().unwrap())
@@ -216,13 +223,15 @@ mod tests {
     #[test]
     fn accepted_sockets_have_the_options_of_the_listener() {
         for addr in ["127.0.0.1:0", "[::]:0"] {
-            let (stream, _client) = accepted(addr, 16 * 1024);
+            let (stream, _client) = accepted(addr, 16 * 1024, 60_000);
             let socket = SockRef::from(&stream);
             assert!(socket.tcp_nodelay().unwrap(), "{addr}");
             assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
+            let user_timeout = socket.tcp_user_timeout().unwrap();
+            assert_eq!(user_timeout, Some(Duration::from_secs(60)), "{addr}");
             assert!(socket.nonblocking().unwrap(), "{addr}");
         }
-        let (stream, _client) = accepted("127.0.0.1:0", 0);
+        let (stream, _client) = accepted("127.0.0.1:0", 0, 0);
         let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert_eq!(
             SockRef::from(&stream).tcp_notsent_lowat().unwrap(),

@@ -179,6 +179,8 @@ impl Checked {
         ListenOptions {
             backlog: self.number("listen-backlog"),
             notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
+            // After the loop, which gives a reason, and never so early that a lost network is the end.
+            user_timeout_ms: 60_000.max(2 * self.number::<u32>("send-queue-stall-ms")),
             reuse_port: self.switch("reuse-port"),
             unix_mode: self.formed("unix-socket-mode", parse_mode),
             unix_owner: self.formed("unix-socket-owner", |text| text.parse().ok()),

@@ -94,10 +94,7 @@ impl Protocol for EventStream {
         self.messages = Vec::new().into_iter();
         self.ignored_bytes += std::mem::take(input).len();
         (self.ignored_bytes > IGNORED_BYTES_MAX).then(|| {
-            let code = CloseCode {
-                code: 1002,
-                text: "an event stream takes no input",
-            };
+            let code = CloseCode::new(1002, "an event stream takes no input");
             Step::Violation(code, CloseReason::ProtocolError)
         })
     }
@@ -110,7 +107,7 @@ impl Protocol for EventStream {
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         let mut object = ObjectWriter::new();
         object.number("code", u64::from(code.code));
-        object.string("reason", code.text);
+        object.string("reason", &code.reason());
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
         event_stream::end_data(out, object.finish().as_bytes());
