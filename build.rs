@@ -22,7 +22,7 @@ const SOURCES: [&str; 5] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
-    "clients/js/weirgate.js",
+    "clients/js",
 ];
 
 fn main() {
