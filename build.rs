@@ -17,13 +17,7 @@ const ARCHIVED: &str = "$Format:%H$";
 const DIGITS: usize = 12;
 
 /// What the program is built from.
-const SOURCES: [&str; 5] = [
-    "src",
-    "build.rs",
-    "Cargo.toml",
-    "Cargo.lock",
-    "clients/js",
-];
+const SOURCES: [&str; 5] = ["src", "build.rs", "Cargo.toml", "Cargo.lock", "clients/js"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -222,7 +222,8 @@ mod tests {
                 "market.flow always are relayed",
             ),
             ("a=k a=l", "a=l", "each subject once"),
-            ("a=viewport", "a=viewport", "viewport are taken"),
+            ("a=viewport", "a=viewport", "viewport, seq are taken"),
+            ("a=seq", "a=seq", "viewport, seq are taken"),
             ("a=k b=k", "b=k", "each key once"),
             ("a=k.l b=k_l", "b=k_l", "gateway_k_l is taken"),
             (
