@@ -69,11 +69,6 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
     client.send(UPGRADE);
     assert_eq!(client.head().status, 101);
     let mut probe = Client::connect(gateway.admin);
-    assert_eq!(probe.ask(&get("/ready")).status, 200);
-    let hang = "hang 3000";
-    let mut frame = vec![0x81, 0x80 | hang.len() as u8, 0, 0, 0, 0];
-    frame.extend_from_slice(hang.as_bytes());
-    client.send(frame);
     let wait_for = |probe: &mut Client, status: u16| {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
@@ -85,6 +80,11 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
             thread::sleep(Duration::from_millis(10));
         }
     };
+    wait_for(&mut probe, 200);
+    let hang = "hang 3000";
+    let mut frame = vec![0x81, 0x80 | hang.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(hang.as_bytes());
+    client.send(frame);
     let hangs = wait_for(&mut probe, 503);
     let stalled = r#"{"ready":false,"reasons":["loop_stalled"]}"#;
     assert_eq!(hangs.text(), stalled);
