@@ -8,7 +8,7 @@ then it takes all pictures of the same page. Then come the slowed tab, and the o
 
     .venv/bin/python scripts/screenshots.py slow-tab operator
 
-The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`.
+The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`, `operator-messages`.
 
     .venv/bin/python scripts/screenshots.py report target/compare
 
@@ -130,6 +130,27 @@ async def operator_pictures(weirgate, nats, bus, page):
     done(path)
 
 
+async def take_operator_messages():
+    """The operator's page of the demo with the messages of a topic, light and dark: only the part that shows them."""
+    admin = free_port()
+    weirgate = Weirgate("demo", "--seed", SEED, "--admin-addr", f"127.0.0.1:{admin}")
+    try:
+        await until(lambda: weirgate.get("/health")[0] == 200, 20, "it listens")
+        async with open_page(f"http://127.0.0.1:{admin}/", width=1100, height=900, reduced_motion=True) as page:
+            await page.until("document.querySelector('#topics button') !== null", 20, "a topic to press")
+            await page.js("document.querySelector('#topics button').click()")
+            await page.until("document.querySelectorAll('#messages li').length > 6", 20, "messages")
+            await page.js("document.getElementById('messages-pause').click()")
+            for scheme in ("light", "dark"):
+                await page.media(scheme, reduced_motion=True)
+                await asyncio.sleep(0.5)
+                path = FOLDER / f"operator-messages-{scheme}.png"
+                await page.screenshot(path, of="#messages-card")
+                done(path)
+    finally:
+        weirgate.discard()
+
+
 async def take_report(folder):
     """The report's plots of ratios and latencies, light and dark."""
     url = (folder / "index.html").resolve().as_uri()
@@ -155,7 +176,7 @@ def main():
     if sys.argv[1:2] == ["report"]:
         asyncio.run(take_report(pathlib.Path(sys.argv[2])))
         return
-    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator"]
+    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator", "operator-messages"]
     weirgate = Weirgate("demo", "--seed", SEED)
     try:
         weirgate.wait_ready()
@@ -168,6 +189,8 @@ def main():
         weirgate.discard()
     if "operator" in names:
         asyncio.run(take_operator())
+    if "operator-messages" in names:
+        asyncio.run(take_operator_messages())
 
 
 main()
