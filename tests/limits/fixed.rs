@@ -185,12 +185,12 @@ pub(crate) const FIXED: &[Fixed] = &[
     },
     Fixed {
         what: "Missed messages that a turn of the loop sends to clients that resume (`--history`); 8 more for each response",
-        value: "4,096, exceeded by the last response at most",
+        value: "1,024, exceeded by the last response at most",
         beyond: "the other clients get their responses in the next turns",
         shows: Shows::Metric(names::RESUMES),
         code: (
             "src/gateways/channels/resume.rs",
-            "MISSED_PER_TURN: usize = 4_096;",
+            "MISSED_PER_TURN: usize = 1_024;",
         ),
         test: "tests/channels_gateway/resume_limits.rs::a_storm_of_resumes_takes_turns",
     },

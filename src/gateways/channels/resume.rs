@@ -18,7 +18,7 @@ use super::waiting::{Behind, Resume};
 use crate::hub::{ByClient, Core, Frame, Joined, SessionKey, TopicName};
 
 /// Missed messages that are sent in one turn, to all clients together; the last answer may go over.
-const MISSED_PER_TURN: usize = 4_096;
+const MISSED_PER_TURN: usize = 1_024;
 
 /// What an answer counts for beside its messages.
 const PER_ANSWER: usize = 8;
