@@ -88,7 +88,7 @@ async def test_clients_that_leave_at_once_are_closed_in_many_turns(start_weirgat
         await asyncio.sleep(0.2)
     finally:
         weirgate.send(signal.SIGCONT)
-    await until(lambda: scrape(weirgate).sum("weirgate_connections") == 1, 30, "the others to be closed")
+    await until(lambda: scrape(weirgate).sum("weirgate_clients") == 1, 30, "the others to be closed")
     assert scrape(weirgate).sum("weirgate_loop_budgets_spent_total", budget="closes") >= 1
     before = stays.messages
     await stays.wait_for(lambda c: c.messages > before, 10, "the feed")
