@@ -60,11 +60,11 @@ async def request(client, event, data, request_id="uuid-123"):
             return answer
 
 
-async def until_served(client, event):
+async def until_served(client, event, data=None):
     """The services start at the same time as the gateway."""
     end = asyncio.get_running_loop().time() + 20
     while True:
-        answer = await request(client, event, {})
+        answer = await request(client, event, data or {})
         if not (answer["error"] and answer["error"]["message"] == "Upstream unreachable"):
             return answer
         assert asyncio.get_running_loop().time() < end, answer
@@ -91,7 +91,7 @@ async def test_what_the_document_says_happens(world):
                            "data": {"type": "participant_joined", "device_id": "device2"}}
         job = (await until_served(one, "measurement.create_job"))["data"]
         assert job.keys() == {"job_id"}
-        simulated = await request(two, "simulation.run", {"volume_m3": 100, "absorption_m2": 10})
+        simulated = await until_served(two, "simulation.run", {"volume_m3": 100, "absorption_m2": 10})
         assert simulated["data"] == {"rt60_s": 1.61}
         broadcast = {"event": "lobby.updated", "data": {"type": "participant_joined", "device_id": "..."},
                      "targets": {"device_ids": ["device1", "device2"]}}
