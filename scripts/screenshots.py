@@ -66,12 +66,17 @@ async def take_slow_tab(weirgate):
         await page.js("document.getElementById('slow-button').click()")
         skipped = "document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', '')"
         await page.until(f"Number({skipped}) > 200", 120, "many skipped states")
-        for scheme in ("light", "dark"):
-            await page.media(scheme, reduced_motion=True)
-            await asyncio.sleep(0.5)
-            path = FOLDER / f"slow-tab-{scheme}.png"
-            await page.screenshot(path, of="#slow")
-            done(path)
+        await take_part(page, "#slow", "slow-tab")
+
+
+async def take_part(page, of, name):
+    """One part of a page, light and dark."""
+    for scheme in ("light", "dark"):
+        await page.media(scheme, reduced_motion=True)
+        await asyncio.sleep(0.5)
+        path = FOLDER / f"{name}-{scheme}.png"
+        await page.screenshot(path, of=of)
+        done(path)
 
 
 async def take_operator():
@@ -141,12 +146,7 @@ async def take_operator_messages():
             await page.js("document.querySelector('#topics button').click()")
             await page.until("document.querySelectorAll('#messages li').length > 6", 20, "messages")
             await page.js("document.getElementById('messages-pause').click()")
-            for scheme in ("light", "dark"):
-                await page.media(scheme, reduced_motion=True)
-                await asyncio.sleep(0.5)
-                path = FOLDER / f"operator-messages-{scheme}.png"
-                await page.screenshot(path, of="#messages-card")
-                done(path)
+            await take_part(page, "#messages-card", "operator-messages")
     finally:
         weirgate.discard()
 

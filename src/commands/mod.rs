@@ -12,6 +12,7 @@ mod secret_flag;
 pub mod tail;
 pub mod token;
 pub mod top;
+mod url_host;
 mod version;
 
 use std::ffi::OsString;

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use url::{Host, Url};
-
+use super::super::url_host;
 use crate::listening::ListenAddr;
 
 /// Where to connect. Shown without the query, which may hold a token.
@@ -65,18 +64,9 @@ impl Target {
             _ => return Err("the URL does not begin with ws:// or wss://".to_owned()),
         };
         let scheme = if tls { "wss" } else { "ws" };
-        let mut url = Url::parse(&format!("{scheme}://{rest}"))
-            .map_err(|error| format!("the URL cannot be read: {error}"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("the URL has a user or a password; use --token".to_owned());
-        }
+        let url = format!("{scheme}://{rest}");
+        let (mut url, host) = url_host::parse(&url, "--token")?;
         url.set_fragment(None);
-        let host = match url.host() {
-            Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Ipv6(address)) => address.to_string(),
-            _ => return Err("the URL names no host".to_owned()),
-        };
         let port = url.port_or_known_default().unwrap_or(80);
         let place = Place::Host { host, port };
         let shown = url.as_str().split('?').next().unwrap_or_default();

@@ -191,7 +191,6 @@ async fn body(path: &'static str, response: Response<Incoming>) -> Result<Bytes,
 
 fn advice(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::NOT_FOUND => "is this the address of --admin-addr?",
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
         }

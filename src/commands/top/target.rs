@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use url::{Host, Url};
-
+use super::super::url_host;
 use crate::listening::ListenAddr;
 
 /// An admin address.
@@ -64,17 +63,8 @@ impl Target {
             _ => return Err("the URL does not begin with http://, https:// or unix:".to_owned()),
         };
         let scheme = if tls { "https" } else { "http" };
-        let url = Url::parse(&format!("{scheme}://{rest}"))
-            .map_err(|error| format!("the URL cannot be read: {error}"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("the URL has a user or a password; use --authorization".to_owned());
-        }
-        let host = match url.host() {
-            Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Ipv6(address)) => address.to_string(),
-            _ => return Err("the URL names no host".to_owned()),
-        };
+        let url = format!("{scheme}://{rest}");
+        let (url, host) = url_host::parse(&url, "--authorization")?;
         let name = url.host_str().unwrap_or_default();
         let authority = match url.port() {
             Some(port) => format!("{name}:{port}"),

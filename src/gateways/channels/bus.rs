@@ -47,10 +47,14 @@ impl ChannelsGateway {
             };
             self.give_up(&oldest);
         }
+        self.begin_epoch(core, name);
+        self.history.store(&self.stats);
+    }
+
+    fn begin_epoch(&mut self, core: &mut Core, name: &TopicName) {
         let is_pattern = self.syntax().is_pattern(name.as_str());
         let epoch = Epoch::new(core.random());
         self.history.begin(name, is_pattern, epoch);
-        self.history.store(&self.stats);
     }
 
     /// A connection to the bus is gone. What was published since is lost to the clients that hold a
@@ -81,9 +85,7 @@ impl ChannelsGateway {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.count_gaps_told(members.len() as u64);
         if self.history.position(topic).is_some() {
-            let is_pattern = self.syntax().is_pattern(topic.as_str());
-            let epoch = Epoch::new(core.random());
-            self.history.begin(topic, is_pattern, epoch);
+            self.begin_epoch(core, topic);
         }
     }
 

@@ -70,10 +70,7 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
         is_loopback,
         has_tail,
     ));
-    routes.push(Route::get("/operator/state", move |request| {
-        if is_of_another_page(request, is_loopback) {
-            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
-        }
+    routes.push(own_page_only("/operator/state", is_loopback, move |_| {
         let text = state::state(&telemetry, clock, &ready, &limits, has_tail);
         Answer::json(StatusCode::OK, text).no_store()
     }));
@@ -82,16 +79,29 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
 }
 
 fn tail_route(telemetry: Arc<Telemetry>, clock: Clock, is_loopback: bool, has_tail: bool) -> Route {
-    Route::get("/operator/tail", move |request| {
-        if is_of_another_page(request, is_loopback) {
-            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
-        }
-        match has_tail {
+    own_page_only(
+        "/operator/tail",
+        is_loopback,
+        move |request| match has_tail {
             true => tail::tail(&telemetry, clock, request),
             false => Answer::detail(
                 StatusCode::FORBIDDEN,
                 "Messages are not shown: --admin-tail",
             ),
+        },
+    )
+}
+
+/// What only a page of this process may read.
+fn own_page_only(
+    path: &'static str,
+    is_loopback: bool,
+    answer: impl Fn(&RequestParts) -> Answer + Send + Sync + 'static,
+) -> Route {
+    Route::get(path, move |request| {
+        match is_of_another_page(request, is_loopback) {
+            true => Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins"),
+            false => answer(request),
         }
     })
 }
