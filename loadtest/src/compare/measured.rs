@@ -25,6 +25,8 @@ pub(super) struct Measured {
     pub(super) loadtest_us_per_delivery: Option<Spread>,
     /// CPU per delivery of the nats-server.
     pub(super) nats_us_per_delivery: Option<Spread>,
+    /// CPU of the server for each connection and its handshake.
+    pub(super) cpu_us_per_handshake: Option<Spread>,
     /// Ratios to a limit or to the first server, of figures of the same round.
     pub(super) against: Vec<Against>,
     /// p50 of a round, milliseconds, without refused ones; `None` where most are refused.
@@ -78,6 +80,7 @@ pub(super) struct Against {
     pub(super) p50: Option<Spread>,
     pub(super) p99: Option<Spread>,
     pub(super) first_to_last: Option<Spread>,
+    pub(super) handshake: Option<Spread>,
 }
 
 /// Rounds without the figure.
@@ -170,6 +173,7 @@ impl Measured {
             ksoftirqd_us_per_delivery: None,
             loadtest_us_per_delivery: None,
             nats_us_per_delivery: None,
+            cpu_us_per_handshake: None,
             against: Vec::new(),
             p50_ms: None,
             p99_ms: None,
@@ -231,6 +235,7 @@ impl Measured {
         self.ksoftirqd_us_per_delivery = self.over_rounds(|r| r.ksoftirqd_us_per_delivery);
         self.loadtest_us_per_delivery = self.over_rounds(|r| per_delivery(r.loadtest_us, r));
         self.nats_us_per_delivery = self.over_rounds(|r| per_delivery(r.nats_us, r));
+        self.cpu_us_per_handshake = self.over_rounds(|r| Some(r.cpu_us_per_handshake));
         self.p50_ms = self.over_rounds(|r| r.latency.p50_ms);
         self.p99_ms = self.over_rounds(|r| r.latency.p99_ms);
         self.p999_ms = self.over_rounds(|r| r.latency.p999_ms);
@@ -269,6 +274,7 @@ impl Measured {
             p50: ratio(|r| r.latency.p50_ms),
             p99: ratio(|r| r.latency.p99_ms),
             first_to_last: ratio(|r| Some(r.first_to_last_ms)),
+            handshake: ratio(|r| Some(r.cpu_us_per_handshake)),
         }
     }
 

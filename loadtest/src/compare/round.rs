@@ -58,6 +58,8 @@ pub(super) struct Round {
     pub(super) loadtest_us: u64,
     /// CPU time of the nats-server, microseconds.
     pub(super) nats_us: u64,
+    /// CPU time of the server for each connection and its handshake, before the part, microseconds.
+    pub(super) cpu_us_per_handshake: f64,
     /// The machine over the part.
     machine: MachineTime,
     /// How long the part took, microseconds: what the CPU times are of.
@@ -214,6 +216,8 @@ struct Times {
     own_us: u64,
     /// Until the server had come to rest.
     took_us: u64,
+    /// CPU time of the server for each handshake.
+    handshake_us: f64,
 }
 
 impl Round {
@@ -241,6 +245,7 @@ impl Round {
             ksoftirqd_us_per_delivery: used.machine.ksoftirqd_us.map(per_delivery),
             loadtest_us: used.own_us,
             nats_us: used.nats_us,
+            cpu_us_per_handshake: t.handshake_us,
             machine: used.machine,
             took_us: t.took_us,
             deliveries: tally.deliveries,
@@ -292,6 +297,13 @@ fn first_to_last_ms(messages_us: &[[u32; 4]]) -> f64 {
     median(&messages_us.iter().map(of_message).collect::<Vec<_>>())
 }
 
+/// Connects the clients; what each costs the server.
+fn handshakes(fleet: &mut Fleet, clients: usize, server: &Family) -> Result<f64, Fault> {
+    let before = server.cpu_us()?;
+    fleet.open(Kind::Reader, clients)?;
+    Ok(server.cpu_us()?.saturating_sub(before) as f64 / clients as f64)
+}
+
 fn nothing_arrived(contestant: &Contestant) -> Fault {
     Fault::Server(format!("{}: no message arrived", contestant.name))
 }
@@ -334,7 +346,7 @@ impl Load<'_> {
         contestant.publisher.resize(case.bytes);
         let target = self.target(contestant);
         let mut fleet = Fleet::new(target, Arc::clone(&self.stop))?;
-        fleet.open(Kind::Reader, case.clients)?;
+        let handshake_us = handshakes(&mut fleet, case.clients, &watch.server)?;
         fleet.run(settle_us, |_| false)?;
         self.publish(&mut fleet, contestant, case, a.warm_up)?;
         if a.warm_up > 0 && fleet.readers.deliveries == 0 {
@@ -356,6 +368,7 @@ impl Load<'_> {
             delivering_us,
             own_us,
             took_us: (clock::now_us() - start).max(1),
+            handshake_us,
         };
         let syscalls = counting.map(Counting::stop).transpose()?;
         let late = contestant.publisher.take_late();

@@ -1,7 +1,7 @@
 //! The result for a terminal, in at most 100 columns, and for a Markdown document.
 
 use super::contestants::Role;
-use super::measured::Measured;
+use super::measured::{Against, Measured};
 use super::result::{CaseResult, Comparison};
 use crate::report::{row, table};
 use crate::stats::Spread;
@@ -24,6 +24,9 @@ pub(super) fn text(result: &Comparison) -> String {
     }
     for case in &result.cases {
         text.push_str(&first_to_last(result, case));
+    }
+    for case in &result.cases {
+        text.push_str(&handshakes(result, case));
     }
     text.push_str(&notes(result));
     text
@@ -123,25 +126,37 @@ fn against_first(result: &Comparison, case: &CaseResult) -> String {
         .collect()
 }
 
-/// How long the clients of one message were apart, in the order of the table.
+/// How long the clients of one message were apart.
 fn first_to_last(result: &Comparison, case: &CaseResult) -> String {
+    let what = "from the first client of a message to the last, ms";
+    let of = |s: &Measured| s.first_to_last_ms;
+    one_figure(result, case, what, of, |r| r.first_to_last)
+}
+
+fn handshakes(result: &Comparison, case: &CaseResult) -> String {
+    let what = "CPU of the server for each handshake, us";
+    let of = |s: &Measured| s.cpu_us_per_handshake;
+    one_figure(result, case, what, of, |r| r.handshake)
+}
+
+/// A figure that the table has no column for, with its ratios, in the order of the table.
+fn one_figure(
+    result: &Comparison,
+    case: &CaseResult,
+    what: &str,
+    of: impl Fn(&Measured) -> Option<Spread>,
+    ratio: impl Fn(&Against) -> Option<Spread>,
+) -> String {
     let reference = result.base.as_ref().or(result.first.as_ref());
     let line = |s: &Measured| {
-        let of = |name: &String| {
-            let ratio = interval(s.ratios_to(name)?.first_to_last);
+        let to = |name: &String| {
+            let ratio = interval(ratio(s.ratios_to(name)?));
             Some(format!(", {ratio} of {}", clip(name)))
         };
-        let ratio = reference.and_then(of).unwrap_or_default();
-        format!(
-            "  {}: {} ms{ratio}\n",
-            clip(&s.name),
-            figure(s.first_to_last_ms)
-        )
+        let ratio = reference.and_then(to).unwrap_or_default();
+        format!("  {}: {}{ratio}\n", clip(&s.name), figure(of(s)))
     };
-    let heading = format!(
-        "{} – from the first client of a message to the last:\n",
-        case.case
-    );
+    let heading = format!("{} – {what}:\n", case.case);
     let lines = case.servers.iter().map(line);
     std::iter::once(heading).chain(lines).collect()
 }
@@ -286,7 +301,6 @@ fn whole(s: Option<Spread>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::measured::Against;
     use crate::compare::result::Case;
 
     fn wide(name: &str, role: Role) -> Measured {
@@ -310,6 +324,7 @@ mod tests {
             p50: None,
             p99: value(99.94),
             first_to_last: value(99.94),
+            handshake: value(99.94),
         };
         let mut measured = Measured::named(name, role);
         measured.against = vec![
@@ -319,6 +334,7 @@ mod tests {
         measured.cpu_us_per_delivery = value(123.4);
         measured.p50_ms = value(12_345.6);
         measured.first_to_last_ms = value(12_345.6);
+        measured.cpu_us_per_handshake = value(12_345.6);
         measured.disturbed = 1_000;
         measured.refused.p99 = 1_000;
         measured.client_busy_max = 9.0;

@@ -38,6 +38,7 @@ fn compare_puts_a_server_beside_both_limits() {
                 (&0.into(), &(2 * 20 * 20).into())
             );
             assert_eq!(s["bytes_per_delivery"]["median"], 2057.0);
+            assert!(s["cpu_us_per_handshake"]["median"].as_f64() > Some(1.0));
             for round in s["rounds"].as_array().unwrap() {
                 let counts = round["histogram_us"].as_array().unwrap().iter();
                 let count: u64 = counts.map(|bar| bar[1].as_u64().unwrap()).sum();
@@ -49,7 +50,9 @@ fn compare_puts_a_server_beside_both_limits() {
             }
         }
         assert_eq!(servers[0]["against"][0]["name"], "coalescing limit");
-        assert!(servers[3]["against"][0]["cpu"]["median"].as_f64() > Some(0.1));
+        for figure in ["cpu", "handshake"] {
+            assert!(servers[3]["against"][0][figure]["median"].as_f64() > Some(0.1));
+        }
         assert_eq!(
             (&seen["base"], &seen["first"]),
             (&"limit".into(), &Value::Null)
