@@ -2,9 +2,11 @@
 
 mod world;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +15,8 @@ use socket2::{Domain, Socket, Type};
 use weirgate::clock::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::hub::{
-    Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
-    Publication, SessionKey,
+    Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
+    Now, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Listening, Parts};
@@ -109,6 +111,62 @@ impl Source for Bursts {
     }
 }
 
+/// All clients are members of one topic. Notes the most bytes that waited for any of them when a
+/// message was published.
+struct Everybody(Arc<AtomicUsize>);
+
+const TOPIC: TopicName = TopicName(Cow::Borrowed("all"));
+
+impl Gateway for Everybody {
+    type Client = ();
+    type In = Infallible;
+    type Out = Infallible;
+
+    fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
+        Admission::Accept(Accepted::default(), ())
+    }
+
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, (): &mut ()) {
+        core.join(key, &TOPIC);
+    }
+
+    fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        core.publish(publication);
+        let waiting = core.members(&TOPIC).map(|key| core.unsent_bytes(key));
+        self.0.fetch_max(waiting.max().unwrap_or(0), Relaxed);
+    }
+
+    fn handle_message(&mut self, _: &mut Core, _: SessionKey, (): &mut (), _: Incoming<'_>) {}
+
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<()>, never: Infallible) {
+        match never {}
+    }
+}
+
+/// Publishes each message to all.
+#[derive(Default)]
+struct Publishes(FeedStats, FrameBytes);
+
+impl Feed for Publishes {
+    type Event = BusEvent;
+
+    fn event(&mut self, _: Now, event: BusEvent, publications: &mut Vec<Publication>) {
+        if let BusEvent::Message(message) = event {
+            let frame = Frame::text(&self.1).body(&message.payload).finish();
+            publications.push(Publication {
+                topic: TOPIC,
+                frame,
+                deliver: true,
+                retain: Retain::Keep,
+            });
+        }
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.0
+    }
+}
+
 /// Runs until the test binary ends; the sender starts bursts of bad messages.
 fn start() -> (SocketAddr, mpsc::Sender<usize>) {
     let (listening, burst) = start_spinning(0);
@@ -125,8 +183,17 @@ fn port(listening: &Listening) -> SocketAddr {
 /// The same with a loop that polls without sleeping for so long after work.
 fn start_spinning(spin_us: u64) -> (Listening, mpsc::Sender<usize>) {
     let mut common = CommonSettings::default();
-    common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     common.reactor.spin_us = spin_us;
+    start_toy(common, Refuses::default(), Toy)
+}
+
+/// Any toy; the sender starts bursts of messages.
+fn start_toy<G, F>(mut common: CommonSettings, feed: F, toy: G) -> (Listening, mpsc::Sender<usize>)
+where
+    G: Gateway<In = Infallible, Out = Infallible> + Send + 'static,
+    F: Feed<Event = BusEvent> + Send + 'static,
+{
+    common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     // As a gateway with a bus has them: all of a burst waits for the loop at once.
     common.bus_queue_messages_max = 1_024;
     common.bus_queue_bytes_max = 64 * 1024 * 1024;
@@ -134,7 +201,7 @@ fn start_spinning(spin_us: u64) -> (Listening, mpsc::Sender<usize>) {
     let (burst, bursts) = mpsc::channel();
     thread::spawn(move || {
         let status = Arc::new(BusStatus::new(&[], 0));
-        Parts::new("toy", common, Refuses::default(), Toy)
+        Parts::new("toy", common, feed, toy)
             .source(Bursts(bursts), status)
             .run(Clock::start(), |listening| {
                 send.send(listening.clone()).expect("the test listens");
@@ -272,6 +339,31 @@ fn messages_that_are_refused_have_their_share_of_a_turn() {
         longest < Duration::from_millis(100),
         "a round trip of {longest:?}"
     );
+}
+
+/// A flush to hundreds of clients takes several turns. Were a part of a burst taken in each of them,
+/// all of it would wait for those whose turn comes late, and make them slow clients.
+#[test]
+fn a_client_that_keeps_up_stays_below_its_soft_limit_in_a_burst() {
+    const CLIENTS: usize = 400;
+    const MESSAGES: usize = 8;
+    const FRAME_BYTES: usize = 64 * 1024 + 10;
+    let mut common = CommonSettings::default();
+    // The kernel takes all at once, so that a client never waits for itself.
+    common.reactor.listen.options.notsent_lowat_bytes = 0;
+    let soft_bytes = common.limits.send_queue.soft_bytes;
+    let most_waiting = Arc::new(AtomicUsize::new(0));
+    let toy = Everybody(Arc::clone(&most_waiting));
+    let (listening, burst) = start_toy(common, Publishes::default(), toy);
+    let addr = port(&listening);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(addr)).collect();
+    burst.send(MESSAGES).expect("it runs");
+    let mut bytes = vec![0; MESSAGES * FRAME_BYTES];
+    for client in &mut clients {
+        client.0.read_exact(&mut bytes).expect("all messages");
+    }
+    let most = most_waiting.load(Relaxed);
+    assert!((FRAME_BYTES..=soft_bytes).contains(&most), "{most}");
 }
 
 #[test]

@@ -222,6 +222,14 @@ impl Core {
         if !publication.deliver {
             return;
         }
+        let queued = self.clients.stats.messages_queued;
+        self.deliver_to_members(publication);
+        if self.clients.stats.messages_queued > queued {
+            self.scratch.published(&publication.frame);
+        }
+    }
+
+    fn deliver_to_members(&mut self, publication: &Publication) {
         let frame = &publication.frame;
         let receivers = self.topics.receivers(publication);
         if !receivers.scattered {

@@ -13,6 +13,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::clients::Clients;
 use super::core::Core;
@@ -20,7 +21,7 @@ use super::deflated::Compressor;
 use super::session::{AfterWrite, Pause};
 use super::shell::{Transmit, Write};
 use super::slot_set::SlotSet;
-use super::{CloseReason, Effect, Limits, SendError, SessionKey};
+use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -40,6 +41,12 @@ pub(super) struct Scratch {
     wrote: Vec<io::Result<usize>>,
     /// Turns so far: where the next flush starts.
     turn: usize,
+    /// Bytes of publications that some client may have had no write for.
+    published_bytes: usize,
+    /// Those of them that were published before the flush under way began.
+    begun_bytes: usize,
+    /// Where the frame is that was counted last, until the next flush: on many topics it counts once.
+    counted: usize,
 }
 
 /// The clients of one list that have had no write yet.
@@ -86,6 +93,38 @@ impl Scratch {
         !self.rounds.iter().all(Round::is_over)
     }
 
+    /// A publication stands in send queues.
+    pub(super) fn published(&mut self, frame: &Arc<Frame>) {
+        let address = Arc::as_ptr(frame).addr();
+        if self.counted != address {
+            self.counted = address;
+            self.published_bytes += frame.queue_bytes();
+        }
+    }
+
+    /// Bytes of publications that some client may have had no write for.
+    pub(super) fn published_bytes(&self) -> usize {
+        self.published_bytes
+    }
+
+    /// A flush begins; the one before has reached everybody.
+    fn begin(&mut self, dirty: &mut [SlotSet; 2]) {
+        self.published_bytes -= self.begun_bytes;
+        self.begun_bytes = self.published_bytes;
+        self.turn = self.turn.wrapping_add(1);
+        for (round, list) in self.rounds.iter_mut().zip(dirty) {
+            round.begin(list, self.turn);
+        }
+    }
+
+    /// A flush has reached everybody, or has stopped.
+    fn paused(&mut self) {
+        self.counted = 0;
+        if !self.is_under_way() {
+            (self.published_bytes, self.begun_bytes) = (0, 0);
+        }
+    }
+
     /// The clients that a flush has yet to reach.
     pub(super) fn waiting(&self) -> [&SlotSet; 2] {
         let [plain, deflated] = &self.rounds;
@@ -107,12 +146,10 @@ impl Core {
         let mut scratch = std::mem::take(&mut self.scratch);
         let is_over = !scratch.is_under_way() || self.flush_rounds(&mut scratch, tx);
         if is_over {
-            scratch.turn = scratch.turn.wrapping_add(1);
-            for (round, list) in scratch.rounds.iter_mut().zip(&mut self.clients.dirty) {
-                round.begin(list, scratch.turn);
-            }
+            scratch.begin(&mut self.clients.dirty);
             self.flush_rounds(&mut scratch, tx);
         }
+        scratch.paused();
         self.scratch = scratch;
     }
 

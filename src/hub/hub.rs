@@ -324,6 +324,14 @@ impl<G: Gateway> Hub<G> {
         self.core.scratch.is_under_way()
     }
 
+    /// The shell may take another publication. While a flush is under way, what is published waits for
+    /// those that the flush has yet to reach: the queue of a client that keeps up stays below its soft
+    /// limit, with a quarter of it for the publication.
+    pub fn takes_publications(&self) -> bool {
+        let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
+        !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes
+    }
+
     /// The shell may read this client's socket.
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);

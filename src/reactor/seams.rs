@@ -18,7 +18,7 @@ pub struct TurnBudgets {
     pub accepts_max: usize,
     /// Bytes read from one socket.
     pub read_bytes_max: usize,
-    /// Bytes of publications queued per client before they are flushed.
+    /// Bytes of publications queued per client in a turn; a flush follows.
     pub publication_bytes_max: usize,
 }
 

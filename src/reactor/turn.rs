@@ -351,8 +351,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Takes what other threads tell the gateway, which may be publications too.
     fn take_inputs(&mut self, now: Now) {
-        for input in self.seams.inputs.try_iter().take(INPUTS_MAX) {
+        for _ in 0..self.seams.inputs.len().min(INPUTS_MAX) {
+            if !self.hub.takes_publications() {
+                self.report.spent(Budget::Publications);
+                return;
+            }
+            let Ok(input) = self.seams.inputs.try_recv() else {
+                return;
+            };
             self.hub.handle_input(now, input);
         }
     }
@@ -364,16 +372,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let budget = self.settings.budgets.publication_bytes_max;
         let mut bytes = 0;
         for _ in 0..self.seams.bus.len() {
+            if bytes >= budget || !self.hub.takes_publications() {
+                self.report.spent(Budget::Publications);
+                return;
+            }
             let Ok(event) = self.seams.bus.try_recv() else {
                 return;
             };
             let payload_bytes = (self.seams.event_bytes)(&event);
             self.seams.bus_bytes.give_back(payload_bytes);
             bytes += self.take_event(event).max(payload_bytes);
-            if bytes >= budget {
-                self.report.spent(Budget::Publications);
-                return;
-            }
         }
     }
 

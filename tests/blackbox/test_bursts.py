@@ -6,9 +6,14 @@ import zlib
 from bus import publisher
 from clients import connect, connect_many
 from prometheus import scrape
+from redis_gateways import CHANNELS, subscriber
+from services import TOKEN, push
 from waiting import until
 
 KIB, MIB = 1024, 1024 * 1024
+# The kernel takes everything at once: whatever waits in these queues waits for the loop, which is no fault of a client.
+SMALL_QUEUES = ["--send-queue-soft-bytes", "32768", "--send-queue-hard-bytes", "65536", "--tcp-notsent-lowat-bytes", "0"]
+READERS, BURST, PAD_BYTES = 400, 60, 8_000
 
 
 async def test_one_message_over_the_hard_limit_reaches_everyone(start_nats, start_weirgate):
@@ -66,3 +71,40 @@ async def test_a_burst_drops_nobody_and_everyone_ends_with_the_newest(nats, star
     assert came_in == sum(went.values()), f"{came_in} came in, but {went}"
     assert went["sent"] >= sum(c.messages for c in clients)
     assert went["waiting"] == 0
+
+
+def assert_nobody_was_dropped(weirgate, messages):
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_client_closes_total") == 0
+    assert metrics.sum("weirgate_frames_sent_total") == messages
+    assert metrics.sum("weirgate_send_queue_peak_bytes") <= 32_768, "nobody was slow"
+
+
+async def test_a_burst_on_a_channel(redis_server, start_weirgate):
+    weirgate = start_weirgate("channels", *SMALL_QUEUES, redis=redis_server).wait_ready()
+    clients = []
+    while len(clients) < READERS:
+        clients += await asyncio.gather(*(subscriber(CHANNELS, weirgate, ["A"]) for _ in range(50)))
+    before = scrape(weirgate).sum("weirgate_frames_sent_total")
+    burst = redis_server.client().pipeline(transaction=False)
+    for n in range(BURST):
+        burst.publish(CHANNELS.channel("A"), json.dumps({"price": n, "x": "x" * PAD_BYTES}))
+    burst.execute()
+    for client in clients:
+        await client.wait_for(lambda c: len(c.prices) == BURST, 60, "the whole burst")
+    assert all(client.prices == list(range(BURST)) for client in clients)
+    assert_nobody_was_dropped(weirgate, before + READERS * BURST)
+
+
+async def test_a_burst_of_pushes(start_weirgate):
+    weirgate = start_weirgate("events", *SMALL_QUEUES, env={"INTERNAL_AUTH_TOKEN": TOKEN}).wait_ready()
+    clients = await connect_many(READERS, weirgate.port, path="/ws?device_id=all")
+    before = [client.messages for client in clients]
+    frames_before = scrape(weirgate).sum("weirgate_frames_sent_total")
+    data = {"x": "x" * PAD_BYTES}
+    pushes = [asyncio.to_thread(push, weirgate, "e", data, "all") for _ in range(BURST)]
+    answers = await asyncio.gather(*pushes)
+    assert answers == [(200, {"sent": READERS})] * BURST
+    for client, earlier in zip(clients, before):
+        await client.wait_for(lambda c: c.messages == earlier + BURST, 60, "all pushes")
+    assert_nobody_was_dropped(weirgate, frames_before + READERS * BURST)

@@ -5,7 +5,7 @@ use std::io;
 
 use weirgate::hub::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
 
-use super::symbols;
+use super::{small_queue, symbols};
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
 
@@ -130,6 +130,30 @@ fn a_flush_goes_on_with_those_that_it_has_not_reached() {
     let again: BTreeSet<_> = again.into_iter().collect();
     assert_eq!(again, first.into_iter().collect());
     world.hub.check_invariants();
+}
+
+/// Frames of 300 bytes count until everybody had a write for them; with 750, three quarters of the
+/// soft limit, no more are taken.
+#[test]
+fn what_waits_for_the_rest_of_a_flush_is_bounded() {
+    let mut world = symbols(small_queue());
+    let _: Vec<_> = (0..CLIENTS).map(|_| member(&mut world)).collect();
+    let mut takes = |publish, batches| {
+        if publish {
+            let message = In::Publish("A".to_owned(), "x".repeat(296));
+            world.hub.handle_input(world.now, message);
+        }
+        written(&mut world, false, batches);
+        world.hub.takes_publications()
+    };
+    assert!(takes(true, 1) && takes(true, 0), "600 bytes");
+    assert!(!takes(true, 1), "900, and one batch waits for the first");
+    assert!(
+        takes(false, 1),
+        "600: all had that, and those behind had all"
+    );
+    assert!(!takes(true, 0), "900");
+    assert!(takes(false, usize::MAX), "nothing waits");
 }
 
 /// The slot of a client that a flush has not reached is taken by another client.

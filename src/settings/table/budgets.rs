@@ -77,7 +77,10 @@ pub(super) static ROWS: &[Setting] = &[
         "131072",
         "Bytes of messages queued for all clients before a flush",
     )
-    .more("Never more than half of --send-queue-soft-bytes.")
+    .more(
+        "Never more than half of --send-queue-soft-bytes. While a flush to many clients takes several turns, no more \
+         are taken once three quarters of --send-queue-soft-bytes wait for the last clients.",
+    )
     .limit(
         "a flush comes first, then the next messages",
         Shows::Metric(names::LOOP_BUDGETS_SPENT),
