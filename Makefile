@@ -70,7 +70,7 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	add "axum-4KB" target/peers/release/peer-axum "target/peers/release/peer-axum 4096"; \
 	add ws $(PEERS)/node-ws/node_modules "node $(PEERS)/node-ws/server.mjs"; \
 	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
-	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) \
+	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 \
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
 conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and the whole abuse suite (half an hour)

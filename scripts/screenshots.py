@@ -11,8 +11,10 @@ then it takes all pictures of the same page. Then come the slowed tab, and the o
 The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`, `operator-messages`.
 
     .venv/bin/python scripts/screenshots.py report target/compare
+    .venv/bin/python scripts/screenshots.py growth target/growth
 
-The second command takes docs/images/compare-*.png from a report of `loadtest compare`.
+These take docs/images/compare-*.png and growth-*.png from reports of `loadtest compare`, the second with several numbers
+of clients.
 Needs the release build, Chromium (scripts/install-test-deps.sh), and pngquant where the pictures should be small.
 """
 import asyncio
@@ -151,14 +153,17 @@ async def take_operator_messages():
         weirgate.discard()
 
 
-async def take_report(folder):
-    """The report's plots of ratios and latencies, light and dark."""
+async def take_report(kind, folder):
+    """Light and dark, of a report: `report`, the plots of ratios and latencies; `growth`, the plot over clients."""
     url = (folder / "index.html").resolve().as_uri()
+    name, width, last = {"report": ("compare", 1200, "#percentiles"), "growth": ("growth", 760, "#clients")}[kind]
     for scheme in ("light", "dark"):
-        path = FOLDER / f"compare-{scheme}.png"
-        async with open_page(url, width=1200, height=900, scheme=scheme, reduced_motion=True) as page:
-            bottom = await page.js("document.querySelector('#percentiles').getBoundingClientRect().bottom")
-            await page.resize(1200, round(bottom) + 20)
+        async with open_page(url, width=width, height=900, scheme=scheme, reduced_motion=True) as page:
+            if kind == "growth":
+                await page.js("document.querySelectorAll('main section:not(#clients)').forEach((other) => other.remove())")
+            bottom = await page.js(f"document.querySelector('{last}').getBoundingClientRect().bottom")
+            await page.resize(width, round(bottom) + 20)
+            path = FOLDER / f"{name}-{scheme}.png"
             await page.screenshot(path)
         done(path)
 
@@ -173,8 +178,8 @@ def shrink(path):
 
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if sys.argv[1:2] == ["report"]:
-        asyncio.run(take_report(pathlib.Path(sys.argv[2])))
+    if sys.argv[1:2] in (["report"], ["growth"]):
+        asyncio.run(take_report(sys.argv[1], pathlib.Path(sys.argv[2])))
         return
     names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator", "operator-messages"]
     weirgate = Weirgate("demo", "--seed", SEED)

@@ -41,7 +41,7 @@ pub(super) struct Scratch {
     wrote: Vec<io::Result<usize>>,
     /// Turns so far: where the next flush starts.
     turn: usize,
-    /// Bytes of publications that some client may have had no write for.
+    /// Bytes of publications without a conflation key that some client may have had no write for.
     published_bytes: usize,
     /// Those of them that were published before the flush under way began.
     begun_bytes: usize,
@@ -93,16 +93,17 @@ impl Scratch {
         !self.rounds.iter().all(Round::is_over)
     }
 
-    /// A publication stands in send queues.
+    /// A publication stands in send queues. One that newer ones replace does not count: who waits gets
+    /// the newest, and to hold the newest back would make it old.
     pub(super) fn published(&mut self, frame: &Arc<Frame>) {
         let address = Arc::as_ptr(frame).addr();
-        if self.counted != address {
+        if frame.key().is_none() && self.counted != address {
             self.counted = address;
             self.published_bytes += frame.queue_bytes();
         }
     }
 
-    /// Bytes of publications that some client may have had no write for.
+    /// Bytes of publications without a conflation key that some client may have had no write for.
     pub(super) fn published_bytes(&self) -> usize {
         self.published_bytes
     }

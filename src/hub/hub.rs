@@ -326,7 +326,8 @@ impl<G: Gateway> Hub<G> {
 
     /// The shell may take another publication. While a flush is under way, what is published waits for
     /// those that the flush has yet to reach: the queue of a client that keeps up stays below its soft
-    /// limit, with a quarter of it for the publication.
+    /// limit, with a quarter of it for the publication. Queues of frames with a conflation key only
+    /// conflate, so these frames do not count.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes

@@ -5,7 +5,7 @@ use std::io;
 
 use weirgate::hub::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
 
-use super::{small_queue, symbols};
+use super::{small_queue, state, symbols};
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
 
@@ -154,6 +154,22 @@ fn what_waits_for_the_rest_of_a_flush_is_bounded() {
     );
     assert!(!takes(true, 0), "900");
     assert!(takes(false, usize::MAX), "nothing waits");
+}
+
+#[test]
+fn frames_that_newer_ones_replace_are_always_taken() {
+    let mut world = state(small_queue());
+    for _ in 0..CLIENTS {
+        world.connect("/ws", None);
+    }
+    for n in 0..9 {
+        let message = In::Publish("levels/1".to_owned(), format!("{n:0300}"));
+        world.hub.handle_input(world.now, message);
+        let mut notes = Notes::default();
+        world.hub.flush(world.now, &mut notes);
+        assert!(world.hub.takes_publications(), "{n}");
+    }
+    assert!(world.hub.core().stats().messages_conflated > 0);
 }
 
 /// The slot of a client that a flush has not reached is taken by another client.

@@ -40,7 +40,10 @@ def post(link, body):
     link.sendall(b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     answer = b""
     while b"\r\n\r\n" not in answer:
-        answer += link.recv(4096)
+        piece = link.recv(4096)
+        if not piece:
+            sys.exit("nginx has ended the connection")
+        answer += piece
     head, _, rest = answer.partition(b"\r\n\r\n")
     lengths = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
     missing = sum(lengths) - len(rest)

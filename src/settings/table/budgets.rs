@@ -79,7 +79,8 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more(
         "Never more than half of --send-queue-soft-bytes. While a flush to many clients takes several turns, no more \
-         are taken once three quarters of --send-queue-soft-bytes wait for the last clients.",
+         are taken once three quarters of --send-queue-soft-bytes wait for the last clients, except messages that \
+         newer ones replace.",
     )
     .limit(
         "a flush comes first, then the next messages",

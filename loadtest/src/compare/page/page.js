@@ -283,12 +283,12 @@ function bytesPlot() {
 }
 function table() {
   const servers = inCase(state.bytes, state.clients).servers;
-  const cells = ["server µs", data.base && `of ${data.base}`, data.first && `of ${data.first}`, "machine µs", "p50 ms", "p99 ms", "p99.9 ms", data.base && "p99 ratio", "deliveries/s", "calls", "lost", "refused p99", "disturbed"];
+  const cells = ["server µs", data.base && `of ${data.base}`, data.first && `of ${data.first}`, "machine µs", "p50 ms", "p99 ms", "p99.9 ms", data.base && "p99 ratio", "deliveries/s", "handshake µs", "calls", "lost", "refused p99", "disturbed"];
   const ratio = (s, name, key) => (s.name === name ? "1" : interval(s.against.find((a) => a.name === name)?.[key]));
   const row = (s) => [
     interval(s.cpu_us_per_delivery), data.base && ratio(s, data.base, "cpu"), data.first && ratio(s, data.first, "cpu"),
     short(median(s.machine_us_per_delivery)), short(median(s.p50_ms)), short(median(s.p99_ms)), short(median(s.p999_ms)), data.base && ratio(s, data.base, "p99"),
-    grouped(median(s.deliveries_per_s) ?? 0), s.syscalls_per_delivery === null ? "–" : s.syscalls_per_delivery.toFixed(3), grouped(s.lost),
+    grouped(median(s.deliveries_per_s) ?? 0), interval(s.cpu_us_per_handshake), s.syscalls_per_delivery === null ? "–" : s.syscalls_per_delivery.toFixed(3), grouped(s.lost),
     `${s.refused.p99} of ${s.rounds.length}`, `${s.disturbed} of ${s.rounds.length}`,
   ];
   const head = html("thead", {}, html("tr", {}, html("th", {}, ""), ...cells.filter(Boolean).map((c) => html("th", { scope: "col" }, c))));
