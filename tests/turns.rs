@@ -2,7 +2,6 @@
 
 mod world;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -115,7 +114,7 @@ impl Source for Bursts {
 /// message was published.
 struct Everybody(Arc<AtomicUsize>);
 
-const TOPIC: TopicName = TopicName(Cow::Borrowed("all"));
+const TOPIC: TopicName = TopicName::fixed("all");
 
 impl Gateway for Everybody {
     type Client = ();
@@ -132,7 +131,9 @@ impl Gateway for Everybody {
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
-        let waiting = core.members(&TOPIC).map(|key| core.unsent_bytes(key));
+        let waiting = core
+            .members(&publication.topic)
+            .map(|key| core.unsent_bytes(key));
         self.0.fetch_max(waiting.max().unwrap_or(0), Relaxed);
     }
 
