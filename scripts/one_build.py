@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make demo` and `make build` compile the same: one_build.py; prints which crates differ, exit 1 when any does.
+"""a program is compiled the same with and without the tests: one_build.py; prints which crates differ, exit 1 when any does.
 
 cargo unites the features of everything that it builds together, and tests ask for more than the program. A crate with
 other features is another crate, and whatever depends on it is compiled again. So what the Makefile builds needs the same
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def packages():
-    """The packages of the Makefile's release builds, as arguments."""
+    """The packages of the Makefile's builds, as arguments."""
     [line] = re.findall(r"^BUILD := .*", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return re.findall(r"-p \S+", line)
 
@@ -33,7 +33,7 @@ def main():
     differ = sorted({crate for crate, _ in plain ^ with_tests} & of_program)
     for crate in differ:
         sets = [sorted(found for name, found in side if name == crate) for side in (plain, with_tests)]
-        print(f"{crate}: make demo compiles it with {sets[0]}, make build with {sets[1]}")
+        print(f"{crate}: alone it is compiled with {sets[0]}, with the tests {sets[1]}")
     if differ:
         sys.exit("one_build: give tests/support/Cargo.toml the features that are missing")
 

@@ -1,6 +1,7 @@
 //! What the kernel says of another process: CPU time, memory, sockets. Linux only (/proc).
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rustix::process::Pid;
@@ -18,14 +19,15 @@ impl Process {
     /// The process with this id; fails when there is none.
     pub(crate) fn new(pid: u32) -> Result<Self, Fault> {
         let process = Self { pid };
-        process.cpu_us()?;
+        process.tasks()?;
         Ok(process)
     }
 
-    /// CPU time of all its threads so far, user and system, microseconds.
+    /// CPU time of all its threads so far, user and system, microseconds; fails when the process has ended.
     ///
     /// Summed over the threads' `schedstat` (nanoseconds; `stat` counts ticks of 10 ms), so the
     /// time of a thread that has ended is missing: measure between two moments with the same threads.
+    /// 0 for a process that has just begun on another CPU, until the kernel updates the sum.
     pub(crate) fn cpu_us(&self) -> Result<u64, Fault> {
         let mut ns = 0u64;
         for task in self.tasks()? {
@@ -38,9 +40,6 @@ impl Process {
                 .next()
                 .and_then(|v| v.parse::<u64>().ok())
                 .unwrap_or(0);
-        }
-        if ns == 0 {
-            return Err(Fault::Server(format!("process {} has ended", self.pid)));
         }
         Ok(ns / 1_000)
     }
@@ -84,14 +83,21 @@ impl Process {
             let value = line.strip_prefix(key)?;
             value.split_whitespace().next()?.parse::<u64>().ok()
         });
-        let ended = || Fault::Server(format!("process {} has ended", self.pid));
-        kib.map(|v| v * 1024).ok_or_else(ended)
+        kib.map(|v| v * 1024).ok_or_else(|| self.ended())
     }
 
     fn tasks(&self) -> Result<Vec<PathBuf>, Fault> {
         let dir = self.path("task");
-        let entries = fs::read_dir(&dir).tried(dir.display().to_string())?;
-        Ok(entries.flatten().map(|e| e.path()).collect())
+        match fs::read_dir(&dir) {
+            Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
+            // The folder of a process goes with the process (proc(5)).
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.ended()),
+            Err(error) => Err(error).tried(dir.display().to_string()),
+        }
+    }
+
+    fn ended(&self) -> Fault {
+        Fault::Server(format!("process {} has ended", self.pid))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -197,12 +203,30 @@ mod tests {
         while family().0.len() < 3 {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        assert!(family().cpu_us().unwrap() >= Process::new(shell.id()).unwrap().cpu_us().unwrap());
+        // In this order: the shell may use more CPU between the two.
+        let alone = Process::new(shell.id()).unwrap().cpu_us().unwrap();
+        assert!(family().cpu_us().unwrap() >= alone);
         for process in family().0.iter().rev() {
             let pid = Pid::from_raw(process.pid.cast_signed()).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         shell.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_used_no_time_yet_is_no_error_and_one_that_has_ended_is() {
+        for _ in 0..50 {
+            let mut child = std::process::Command::new("sleep")
+                .arg("60")
+                .spawn()
+                .unwrap();
+            let process = Process::new(child.id()).unwrap();
+            process.cpu_us().unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let error = process.cpu_us().unwrap_err().to_string();
+            assert!(error.contains("has ended"), "{error}");
+        }
     }
 
     #[test]

@@ -59,8 +59,8 @@ async def test_running_out_of_descriptors_is_survived(nats, start_weirgate):
             try:
                 late = await asyncio.wait_for(connect(weirgate.port), 3)
                 break
-            except (OSError, TimeoutError):
-                assert time.monotonic() - begin < 5, "does not accept again"
+            except (OSError, TimeoutError, AssertionError):  # The last: a 503 while the ends of the crowd are still being read.
+                assert time.monotonic() - begin < 10, "does not accept again"
         await late.wait_for(lambda c: c.messages == 1, 3, "the cached state")
         await bus.flow({"after": True})
         for c in (client, late):

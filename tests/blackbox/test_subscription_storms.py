@@ -65,7 +65,7 @@ async def test_storms_do_not_hold_up_the_subscriptions_of_others(redis_server, s
         await asyncio.sleep(0.02)
     assert len(waits) > 5
     # Sent unconfirmed after a second: the median shows whether confirmations come.
-    assert sorted(waits)[len(waits) // 2] < 0.5, sorted(waits)
+    assert sorted(waits)[len(waits) // 2] < 0.9, sorted(waits)
 
 
 async def test_names_of_all_clients_are_bounded(redis_server, start_weirgate):

@@ -10,8 +10,8 @@ from processes import system_binary
 
 # A call that has ended, with its result.
 CALL = re.compile(r"^(\w+)\(.* = (-?\d+)", re.MULTILINE)
-# Events of other threads and of the clock, which no client causes.
-LOG = ("futex", "brk", "write", "madvise")
+# Events of other threads and of the clock, which no client causes; a debug build looks at a descriptor before the close.
+LOG = ("futex", "brk", "write", "madvise", "fcntl")
 CONNECTIONS = 6
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Protocol conformance of the release build; starts and ends every server that it needs.
+# Protocol conformance of the debug build (TEST_BUILD=release: of that); starts and ends every server that it needs.
 #
 #   run.sh autobahn [SET...]   Autobahn TestSuite against examples/echo (sets: quick deflate-quick all, see autobahn.sh)
 #   run.sh abuse-quick         the part of abuse.py that takes seconds, against examples/echo
@@ -7,13 +7,14 @@
 #   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server
 #
 # Reports go to target/conformance. Exit 0: as expected. 1: not. 2: could not run.
-# Needs `cargo build --release --bins --examples`; abuse-levels also scripts/install-test-deps.sh.
+# Needs the build of `make test`; abuse-levels also scripts/install-test-deps.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
-echo_binary=${TEST_ECHO_BINARY:-$target/release/examples/echo}
-weirgate=${TEST_BINARY:-$target/release/weirgate}
+build=$target/${TEST_BUILD:-debug}
+echo_binary=${TEST_ECHO_BINARY:-$build/examples/echo}
+weirgate=${TEST_BINARY:-$build/weirgate}
 out=$target/conformance
 python=python3
 if [ -x "$root/.venv/bin/python" ]; then python=$root/.venv/bin/python; fi
@@ -25,20 +26,7 @@ started=()
 end_all() { for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done; started=(); }
 trap end_all EXIT
 
-free_port() {
-    "$python" - <<'PY'
-import random, socket
-while True:
-    port = random.randrange(20000, 32000)
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-    print(port)
-    break
-PY
-}
+free_port() { "$python" "$root/tests/rig/ports.py"; }
 
 # wait_for PORT NAME: until something listens there.
 wait_for() {
@@ -56,7 +44,7 @@ abuse() {
         --per-client 16 --strict "$@"
 }
 
-need_echo() { [ -x "$echo_binary" ] || fail "no echo server at $echo_binary: run cargo build --release --examples"; }
+need_echo() { [ -x "$echo_binary" ] || fail "no echo server at $echo_binary: run make test once"; }
 
 autobahn() {
     need_echo
@@ -92,7 +80,7 @@ abuse_echo() {
 }
 
 abuse_levels() {
-    [ -x "$weirgate" ] || fail "no program at $weirgate: run cargo build --release"
+    [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
     command -v nats-server >/dev/null || fail "no nats-server: run scripts/install-test-deps.sh"
     "$python" -c 'import nats' 2>/dev/null || fail "no nats-py: run scripts/install-test-deps.sh"
     local port nats_port store rc=0

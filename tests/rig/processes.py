@@ -5,7 +5,6 @@ Every process started here ends with its test, and with the test run if that is 
 import ctypes
 import os
 import pathlib
-import random
 import resource
 import shutil
 import signal
@@ -19,8 +18,12 @@ import json
 
 import redis
 
+from ports import free_port
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+# The build of `make test`; TEST_BUILD=release is for what measures.
+BUILD = os.environ.get("TEST_BUILD") or "debug"
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -30,18 +33,18 @@ class StartError(AssertionError):
 
 
 def weirgate_binary():
-    """The program under test: TEST_BINARY, or the release build."""
-    path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / "release" / "weirgate")
+    """The program under test: TEST_BINARY, or that of the build."""
+    path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / BUILD / "weirgate")
     if not path.exists():
-        raise StartError(f"no program at {path}: run `cargo build --release` (or `make test`)")
+        raise StartError(f"no program at {path}: run `make test` once")
     return path
 
 
 def loadtest_binary():
-    """The program that measures, as a release build."""
-    path = TARGET / "release" / "loadtest"
+    """The program that measures."""
+    path = TARGET / BUILD / "loadtest"
     if not path.exists():
-        raise StartError(f"no program at {path}: run `cargo build --release -p loadtest` (or `make test`)")
+        raise StartError(f"no program at {path}: run `make test` once")
     return path
 
 
@@ -66,18 +69,6 @@ def node_binary():
     if path is None or not all((folder / "node_modules" / package).is_dir() for package in packages):
         raise StartError(f"no Node with the packages {', '.join(packages)}: run `scripts/install-test-deps.sh`")
     return path
-
-
-def free_port():
-    """A port that nobody listens on, below those that the kernel hands out to clients."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class Process:

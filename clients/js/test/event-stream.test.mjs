@@ -147,7 +147,7 @@ test("a ping and a second identify are answered without a request", async () => 
 });
 
 test("levels: behind a proxy that refuses upgrades states come all the same, also after a restart", async () => {
-  const port = await freePort();
+  const port = freePort();
   const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);
   let server = startDemo();
   await ready(port);
@@ -174,7 +174,7 @@ test("levels: behind a proxy that refuses upgrades states come all the same, als
 });
 
 test("channels and trades: subscribed, acknowledged, unsubscribed", async () => {
-  const redis = await startRedis(), ports = [await freePort(), await freePort()];
+  const redis = await startRedis(), ports = [freePort(), freePort()];
   startWeirgate(["channels", "--event-stream"], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${ports[0]}` });
   startWeirgate(["trades", "--event-stream"], { REDIS_URL: redis.url, WS_PORT: `${ports[1]}` });
   await Promise.all(ports.map(ready));
@@ -205,7 +205,7 @@ test("events: a device identifies and has its answers", async () => {
   }).listen(0, "127.0.0.1");
   await once(lobby, "listening");
   open.push(() => lobby.closeAllConnections(), () => lobby.close());
-  const port = await freePort();
+  const port = freePort();
   startWeirgate(["events", "--event-stream", "--lobby-url", `http://127.0.0.1:${lobby.address().port}`], { GATEWAY_PORT: `${port}` });
   await ready(port);
   const device = new Devices(`ws://127.0.0.1:${port}/ws`, { WebSocket: EventStream });

@@ -1,16 +1,17 @@
 // The programs that the tests start: weirgate and a redis-server, on free ports; they end with the tests.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { connect as dial, createServer } from "node:net";
+import { connect as dial } from "node:net";
 import { fileURLToPath } from "node:url";
 import { after } from "node:test";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
-const program = process.env.TEST_BINARY ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/weirgate`;
-if (!existsSync(program)) throw new Error(`no program at ${program}: run \`cargo build --release\` (or \`make test\`)`);
+const { CARGO_TARGET_DIR: target = `${root}target`, TEST_BUILD: build = "debug" } = process.env;
+const program = process.env.TEST_BINARY ?? `${target}/${build}/weirgate`;
+if (!existsSync(program)) throw new Error(`no program at ${program}: run \`make test\` once`);
 let found;
 try {
   found = createRequire(`${root}tests/node/`)("ws");
@@ -22,14 +23,8 @@ export const { WebSocket } = found;
 const children = [];
 after(() => children.forEach((child) => child.kill("SIGKILL")));
 
-export async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
+/** A port that no other test has (tests/rig/ports.py). */
+export const freePort = () => Number(execFileSync("python3", [`${root}tests/rig/ports.py`]));
 
 /** Starts a program; `env` goes over the environment. */
 export function start(command, args, env = {}) {
@@ -56,7 +51,7 @@ export const ready = (port) =>
 
 /** A redis-server: its URL, and a function that publishes. */
 export async function startRedis() {
-  const port = await freePort();
+  const port = freePort();
   const path = `${process.env.PATH}:/usr/sbin`;
   start("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], { PATH: path });
   const command = async (...words) => {

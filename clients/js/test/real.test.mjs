@@ -13,7 +13,7 @@ import { connect, Levels } from "../weirgate.js";
 import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
 
 test("states come, a frozen server is stale within 3 s, a killed one is back within 5 s of its start", async () => {
-  const port = await freePort();
+  const port = freePort();
   const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10", "--close-retry-after-ms", "2500"]);
   let server = startDemo();
   const spots = new Set();
@@ -49,7 +49,7 @@ test("states come, a frozen server is stale within 3 s, a killed one is back wit
 });
 
 test("a refused handshake says why, and is final where it would happen again", async () => {
-  const port = await freePort();
+  const port = freePort();
   startWeirgate(["demo", "--port", `${port}`]);
   const early = new Levels(`ws://127.0.0.1:${port}/ws/stream`, { WebSocket });
   await until(() => early.lastClose?.error === "ECONNREFUSED" || early.status === "open", 5_000, "nobody there yet");
@@ -70,7 +70,7 @@ function jwt(claims) {
 }
 
 test("trades: acknowledged, refused, and subscribed again after a restart, with a new token", async () => {
-  const [redis, port] = [await startRedis(), await freePort()];
+  const [redis, port] = [await startRedis(), freePort()];
   const env = { WS_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET };
   let server = startWeirgate(["trades"], env);
   await ready(port);
@@ -105,7 +105,7 @@ test("trades: acknowledged, refused, and subscribed again after a restart, with 
 });
 
 test("candles: the running one at once, closed ones, and subscribed again after a restart", async () => {
-  const [redis, port] = [await startRedis(), await freePort()];
+  const [redis, port] = [await startRedis(), freePort()];
   const env = { WS_PORT: `${port}`, REDIS_URL: redis.url, WEIRGATE_CANDLES: "true" };
   let server = startWeirgate(["trades"], env);
   await ready(port);
@@ -136,7 +136,7 @@ test("candles: the running one at once, closed ones, and subscribed again after 
 });
 
 test("channels: what was missed while the network was away comes when it is back", async () => {
-  const [redis, port, linkPort] = [await startRedis(), await freePort(), await freePort()];
+  const [redis, port, linkPort] = [await startRedis(), freePort(), freePort()];
   startWeirgate(["channels", "--history", "100"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
   await ready(port);
   const ends = new Set();
@@ -174,7 +174,7 @@ test("channels: what was missed while the network was away comes when it is back
 });
 
 test("channels: granted in part, counted, and what was shed is a gap", async () => {
-  const [redis, port] = [await startRedis(), await freePort()];
+  const [redis, port] = [await startRedis(), freePort()];
   startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, MAX_MESSAGES_PER_SECOND: "5" });
   await ready(port);
   const gaps = [];
@@ -196,7 +196,7 @@ test("channels: granted in part, counted, and what was shed is a gap", async () 
 });
 
 test("devices: requests, refusals and pushes", async () => {
-  const port = await freePort();
+  const port = freePort();
   const service = createServer(async (request, response) => {
     const chunks = await request.toArray();
     const { client, message } = JSON.parse(Buffer.concat(chunks));

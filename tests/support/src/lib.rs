@@ -7,11 +7,13 @@ pub mod http_client;
 mod link_proxy;
 mod nats_cluster;
 mod nats_server;
+mod port;
 mod program;
 mod redis_server;
 
 pub use link_proxy::LinkProxy;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;
-pub use program::{Program, free_port};
+pub use port::free_port;
+pub use program::Program;
 pub use redis_server::RedisServer;

@@ -2,8 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::free_port;
 use crate::nats_server::NatsServer;
-use crate::program::free_port;
 
 /// How many servers a cluster has: the fewest that go on without one of them.
 const SERVERS: usize = 3;

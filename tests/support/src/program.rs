@@ -1,9 +1,7 @@
 //! A server that a test starts as a program of its own, on a free loopback port.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::thread;
@@ -11,18 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::free_port;
 
-/// A port that nobody listens on, below those that the kernel hands out to clients: the server is
-/// started later, and again and again.
-pub fn free_port() -> u16 {
-    loop {
-        let port = 20_000 + (RandomState::new().hash_one(()) % 12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A program that runs, was killed, or was stopped; killed when dropped.
 pub struct Program {

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Builds once, then runs every test to its end, parts side by side, and names all that failed: run_tests.py [WORD...]
+
+A part is a test program of cargo, the doc tests, pytest, the tests of Node, or the quick part of the abuse suite; with
+words, only parts whose name contains one of the words. What a part prints is in target/test-logs/PART.log, and is shown
+if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build failed.
+
+Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (3), of which pytest runs
+WORKERS tests at once (6). Ports come from one file for all parts (tests/rig/ports.py).
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+LOGS = TARGET / "test-logs"
+JOBS = int(os.environ.get("JOBS") or 3)
+WORKERS = os.environ.get("WORKERS") or "6"
+# A part that takes so long hangs.
+PART_MAX_S = 1500
+SHOWN_LINES = 200
+# They take longest, so they begin first.
+LONG = ["pytest", "simulation_gateways", "simulation", "fuzz", "weirgate"]
+PYTEST_PATHS = ["tests/contracts", "tests/blackbox", "tests/page", "clients/python/tests"]
+# A failed test as pytest, Rust's harness and Node's reporter name it.
+FAILED = re.compile(r"^(?:(?:FAILED|ERROR) (\S+)|test (\S+)(?: - should panic)? \.\.\. FAILED|✖ (.*?) \([\d.]+ms\))", re.MULTILINE)
+
+
+class Part:
+    """A command with a name; `run` returns whether it passed."""
+
+    def __init__(self, name, command, folder=ROOT, env=None):
+        self.name, self.command, self.folder, self.env = name, command, folder, env or {}
+        self.log_path = LOGS / f"{name}.log"
+        self.process = None
+
+    def run(self):
+        """Runs the part to its end, its output in its log; (exit status, seconds)."""
+        begin = time.monotonic()
+        with open(self.log_path, "wb") as log:
+            # A session of its own, so that all its processes can be ended.
+            self.process = subprocess.Popen(self.command, cwd=self.folder, env={**os.environ, **self.env}, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                status = self.process.wait(PART_MAX_S)
+            except subprocess.TimeoutExpired:
+                status = f"ended after {PART_MAX_S} s"
+            self.end()
+        return status, time.monotonic() - begin
+
+    def end(self):
+        """Ends what the part has started and left."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (AttributeError, ProcessLookupError):
+            pass
+
+    def failed_tests(self):
+        """Names of the tests that the log calls failed."""
+        names = ("".join(found) for found in FAILED.findall(self.log_path.read_text(errors="replace")))
+        return list(dict.fromkeys(names))
+
+
+def build():
+    """Compiles all programs and tests with one set of features; the test programs as parts."""
+    command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format", "json-render-diagnostics"]
+    cargo = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    parts = []
+    for line in cargo.stdout:
+        message = json.loads(line)
+        if message["reason"] != "compiler-artifact" or not message["profile"]["test"] or not message["executable"]:
+            continue
+        name, [kind, *_] = message["target"]["name"], message["target"]["kind"]
+        folder = pathlib.Path(message["manifest_path"]).parent
+        # As cargo runs a test program.
+        env = {"CARGO_MANIFEST_DIR": str(folder), "CARGO": "cargo", "RUST_TEST_THREADS": os.environ.get("RUST_TEST_THREADS", "4")}
+        parts.append(Part(name if kind in ("test", "lib") else f"{name}-{kind}", [message["executable"]], folder, env))
+    if cargo.wait() != 0:
+        print("build: failed", file=sys.stderr)
+        sys.exit(2)
+    return parts
+
+
+def other_parts():
+    """What is not a test program of cargo."""
+    python = str(ROOT / ".venv/bin/python")
+    node_tests = sorted(str(path) for path in (ROOT / "clients/js/test").glob("*.test.mjs"))
+    return [
+        Part("pytest", [python, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadgroup", *PYTEST_PATHS]),
+        Part("doc", ["cargo", "test", "--workspace", "--locked", "--doc"]),
+        Part("node", ["node", "--test", *node_tests]),
+        Part("abuse", ["tests/conformance/run.sh", "abuse-quick"]),
+    ]
+
+
+def run_all(parts):
+    """Runs the parts, JOBS at once; those that failed."""
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        running = {pool.submit(part.run): part for part in parts}
+        try:
+            for done in concurrent.futures.as_completed(running):
+                part, (status, seconds) = running[done], done.result()
+                said = "ok    " if status == 0 else "FAILED"
+                print(f"{said} {seconds:6.1f} s  {part.name}{f' (status {status})' if status else ''}", flush=True)
+                if status != 0:
+                    failed.append(part)
+        except KeyboardInterrupt:
+            for future, part in running.items():
+                future.cancel()
+                part.end()
+            raise
+    return failed
+
+
+def main():
+    begin = time.monotonic()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    parts = build() + other_parts()
+    words = sys.argv[1:]
+    parts = [part for part in parts if not words or any(word in part.name for word in words)]
+    parts.sort(key=lambda part: LONG.index(part.name) if part.name in LONG else len(LONG))
+    built = time.monotonic()
+    print(f"built in {built - begin:.0f} s; {len(parts)} parts, {JOBS} at once", flush=True)
+    failed = run_all(parts)
+    for part in failed:
+        print(f"\n== {part.name}: the end of {part.log_path}")
+        print("\n".join(part.log_path.read_text(errors="replace").splitlines()[-SHOWN_LINES:]))
+    print(f"\nran in {time.monotonic() - built:.0f} s")
+    for part in failed:
+        print(f"failed: {part.name}: {', '.join(part.failed_tests()) or 'see above'}")
+    print(f"parts: {len(parts) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+//! Ports for the servers that tests start.
+
+use std::env;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::net::TcpListener;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Below those that the kernel gives to clients.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 12_000;
+
+/// A port that nobody listens on, and that no other test was given lately.
+///
+/// Programs of tests run side by side, and a server listens some time after its port was chosen. So all of them take
+/// the next number from one file (`tests/rig/ports.py` is the same in Python), and none of them gets a number twice
+/// before 12,000 others were given.
+pub fn free_port() -> u16 {
+    let user = rustix::process::getuid().as_raw();
+    let path = env::temp_dir().join(format!("weirgate-test-ports-{user}"));
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .expect("the file of ports");
+    flock(&file, FlockOperation::LockExclusive).expect("a lock");
+    let mut text = String::new();
+    file.read_to_string(&mut text).expect("a number");
+    let mut number = text.parse::<u16>().unwrap_or(0);
+    loop {
+        number = (number + 1) % COUNT;
+        if TcpListener::bind(("127.0.0.1", FIRST + number)).is_ok() {
+            break;
+        }
+    }
+    file.rewind().expect("the first byte");
+    file.set_len(0).expect("an empty file");
+    write!(file, "{number}").expect("a number");
+    FIRST + number
+}
