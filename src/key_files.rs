@@ -81,6 +81,7 @@ impl KeyFiles {
             files: self,
             ring,
             texts,
+            looked: seen.clone(),
             seen,
         })
     }
@@ -158,7 +159,10 @@ pub struct KeysInForce {
     files: KeyFiles,
     ring: KeyRing,
     texts: Vec<Vec<u8>>,
+    /// Before the texts were read.
     seen: Vec<Print>,
+    /// At the last look.
+    looked: Vec<Print>,
 }
 
 impl KeysInForce {
@@ -172,13 +176,18 @@ impl KeysInForce {
         self.files.paths().next().is_some()
     }
 
-    /// A file was replaced or written to since the last look or read.
-    pub fn look(&self) -> bool {
-        self.files.prints() != self.seen
+    /// A file was replaced or written to since the last read, and is as it was at the look before this
+    /// one. A file that is written in place may hold some of its keys only, as whole as ever, until its
+    /// writer is done.
+    pub fn look(&mut self) -> bool {
+        let prints = self.files.prints();
+        let is_settled = prints == self.looked;
+        self.looked = prints;
+        is_settled && self.looked != self.seen
     }
 
-    /// Reads all files again and puts their keys in force; `None` if every text is the same. A broken
-    /// file changes nothing.
+    /// Reads all files again and puts their keys in force; `None` if every text is the same, or if a
+    /// file changed while it was read, which the next looks see. A broken file changes nothing.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -186,7 +195,7 @@ impl KeysInForce {
         // Before the texts: what is written from here on is seen by the next look.
         self.seen = self.files.prints();
         let texts = self.files.texts(small_files::read_again)?;
-        if texts == self.texts {
+        if texts == self.texts || self.files.prints() != self.seen {
             return Ok(None);
         }
         let keys = self.files.keys(&texts)?;
@@ -211,6 +220,7 @@ mod tests {
 
     const JWKS: &str = include_str!("../tests/vectors/tokens/jwks.json");
     const RSA: &str = include_str!("../tests/vectors/tokens/rsa.pem");
+    const P256: &str = include_str!("../tests/vectors/tokens/p256.pem");
 
     fn settings(pem: &[&Path], jwks: Option<&Path>) -> AuthSettings {
         AuthSettings {
@@ -234,26 +244,48 @@ mod tests {
         assert_eq!(ring.current().len(), 4);
         assert!(keys.may_change() && !keys.look());
         assert_eq!(keys.read_again().expect("the same"), None);
+        let settled = |keys: &mut KeysInForce| !keys.look() && keys.look();
         // Replaced, as a mounted secret is; then written into; then gone, which changes nothing.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
-        assert!(keys.look(), "another file");
+        assert!(settled(&mut keys), "another file");
         let changed = keys.read_again().expect("a set").expect("another one");
         let files = vec![set.clone()];
         assert_eq!((changed.keys, changed.before, changed.files), (3, 4, files));
         assert_eq!(ring.current().len(), 3);
         fs::write(&set, "{").expect("written");
-        assert!(keys.look(), "another length");
+        assert!(settled(&mut keys), "another length");
         keys.read_again().expect_err("broken");
         assert_eq!(ring.current().len(), 3);
-        assert!(!keys.look(), "a broken file is told once");
+        assert!(!settled(&mut keys), "a broken file is told once");
         fs::remove_file(&set).expect("removed");
-        assert!(keys.look());
+        assert!(settled(&mut keys));
         keys.read_again().expect_err("gone");
         assert_eq!(ring.current().len(), 3);
         fs::write(&set, JWKS).expect("written");
-        assert!(keys.look());
+        assert!(settled(&mut keys));
         assert_eq!(keys.read_again().expect("a set").expect("new").keys, 4);
+    }
+
+    /// The first key is whole long before the last one is written.
+    #[test]
+    fn a_file_that_is_being_written_is_read_when_its_writer_is_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = folder.path().join("pem");
+        let new = format!("{RSA}{P256}");
+        fs::write(&pem, RSA).expect("written");
+        let mut keys = KeyFiles::new(&settings(&[&pem], None))
+            .in_force()
+            .expect("keys");
+        assert_eq!(keys.ring().current().len(), 2);
+        for written in [RSA.len() - 20, RSA.len() + 20, new.len()] {
+            fs::write(&pem, &new[..written]).expect("written");
+            assert!(!keys.look(), "{written} bytes");
+        }
+        assert!(keys.look());
+        let changed = keys.read_again().expect("keys").expect("others");
+        assert_eq!((changed.keys, changed.before), (3, 2));
+        assert!(!keys.look() && !keys.look());
     }
 
     #[test]

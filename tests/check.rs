@@ -170,6 +170,16 @@ const OF_REDIS: &[Case] = &[
         &[("REDIS_SENTINELS", "h:x"), ("REDIS_SENTINEL_MASTER", "m")],
         Ends(2),
     ),
+    (
+        "channels --redis-sentinels=rediss://h,g --redis-sentinel-master=m",
+        &[("REDIS_URL", "rediss://h")],
+        Ends(2),
+    ),
+    (
+        "channels --redis-tls-name=h",
+        &[("REDIS_URL", "redis://127.0.0.1:1")],
+        Ends(2),
+    ),
     ("trades", &[], Ends(2)),
     ("trades", &[AWAY], Good),
     ("trades", &[AWAY, REQUIRED], NeverWorks),
@@ -180,6 +190,11 @@ const OF_REDIS: &[Case] = &[
     ),
     ("trades", &[AWAY, ("JWT_JWKS_FILE", "DIR/text")], Ends(2)),
     ("events --events-bus=redis://127.0.0.1:1", &[PUSHES], Good),
+    (
+        "events --events-bus=rediss://h --events-bus-sentinels=h --events-bus-sentinel-master=m",
+        &[PUSHES],
+        Ends(2),
+    ),
     (
         "events --events-bus=rediss://h --events-bus-ca=DIR/none",
         &[PUSHES],

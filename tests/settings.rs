@@ -194,6 +194,7 @@ fn wrong_values() {
         (&["trades"], &[("REDIS_URL", "redis:6379")]),
         (&["trades"], &[("REDIS_SENTINELS", "http://ann:s3cret@a")]),
         (&["trades"], &[("REDIS_SENTINELS", "a:26379,b:26379")]),
+        (&["trades", "--redis-tls-name=a b"], &[]),
         (&["channels"], &[("REDIS_URL", "redis:6379")]),
         (&["channels"], &[("REDIS_URL", "http://ann:s3cret@redis")]),
         (&["channels"], &[("MAX_CHANNELS_PER_CLIENT", "many")]),
@@ -228,6 +229,7 @@ fn wrong_values() {
         (&["events", "--events-bus=redis://a,redis://b"], &[]),
         (&["events", "--events-bus-name=a.*"], &[]),
         (&["events", "--events-bus-cert=c"], &[]),
+        (&["events", "--events-bus-tls-name=a"], &[]),
         (
             &["events", "--events-bus-sentinels=redis://ann:s3cret@a"],
             &[],

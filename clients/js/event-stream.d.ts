@@ -22,8 +22,10 @@ export class EventStream {
 }
 
 /**
- * A class for the option `WebSocket` of the clients: a WebSocket that becomes an EventStream if the WebSocket fails before it
- * opens, or is not open after 4 s. Later connections to the same origin begin with the stream, until a stream cannot be opened.
+ * A class for the option `WebSocket` of the clients: each connection is a WebSocket or an EventStream, and sends one request. An
+ * attempt that is not open after 4 s (a stream: 8 s) fails. After a WebSocket that failed before it was open the next attempt is
+ * a stream, after a stream that failed a WebSocket again. Where a WebSocket has stood, three in a row have to fail first. Where a
+ * stream stands, later connections to the same origin begin with a stream.
  *
  * @param WebSocket the class to try first; by default the global one.
  */

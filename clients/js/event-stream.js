@@ -2,8 +2,10 @@
 //
 // Runs in browsers, workers and Node, without dependencies. event-stream.d.ts says what each export means.
 
-/** How long a WebSocket may take to open before the stream is tried. */
+/** How long a WebSocket may take to open; a stream has twice as long. */
 const WEBSOCKET_MS = 4_000;
+/** So many fail where a WebSocket has stood before a stream is tried: rather an outage than the network. */
+const FAILURES_MAX = 3;
 /** Between two reopenings: the answers to what was sent have this time. */
 const REOPEN_MS = 300;
 /** The gateway sends a comment every 20 s: a stream that was heard in this time is alive. */
@@ -11,8 +13,8 @@ const ALIVE_MS = 45_000;
 /** More than one request can carry: it would only happen again. */
 const TOO_MUCH = new Set([400, 414, 431]);
 
-/** Origins that WebSockets did not reach and streams did. */
-const streamed = new Set();
+/** By origin: whether a WebSocket stood there, and how many failed since. */
+const origins = new Map();
 
 const now = () => performance.now();
 
@@ -194,11 +196,34 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     #socket;
     #isClosed = false;
 
+    // One request each time, so that nobody knocks twice in an outage.
     constructor(url, protocols) {
       super();
-      const { origin } = new URL(url, globalThis.location?.href);
-      if (WebSocket && !streamed.has(origin)) this.#try(url, protocols, origin);
-      else this.#stream(url, protocols, origin);
+      const { origin } = new URL(url, globalThis.location?.href), known = origins.get(origin) ?? { stood: false, failed: 0 };
+      origins.set(origin, known);
+      const isStream = !WebSocket || known.failed >= (known.stood ? FAILURES_MAX : 1);
+      const socket = (this.#socket = new (isStream ? EventStream : WebSocket)(url, protocols));
+      const failed = (event) => {
+        clearTimeout(timer);
+        socket.onopen = socket.onclose = socket.onmessage = null;
+        // The package ws throws what nobody listens to.
+        socket.onerror = () => {};
+        socket.close();
+        if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
+        if (event.code === undefined) this.onerror?.(event);
+        this.onclose?.({ code: event.code ?? 1006, reason: event.reason || event.message || "" });
+      };
+      const timer = setTimeout(failed, WEBSOCKET_MS * (isStream ? 2 : 1), { message: "not open in time" });
+      socket.onerror = socket.onclose = failed;
+      socket.onopen = (event) => {
+        clearTimeout(timer);
+        // A stream that only came first after an outage: next time a WebSocket is tried once.
+        known.failed = isStream && !known.stood ? 1 : 0;
+        known.stood = !isStream;
+        this.protocol = socket.protocol;
+        for (const name of ["onmessage", "onerror", "onclose"]) socket[name] = (one) => this[name]?.(one);
+        this.onopen?.(event);
+      };
     }
 
     get readyState() {
@@ -212,38 +237,6 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     close(code, reason) {
       this.#isClosed = true;
       this.#socket.close(code, reason);
-    }
-
-    #try(url, protocols, origin) {
-      const socket = (this.#socket = new WebSocket(url, protocols));
-      const failed = () => {
-        clearTimeout(timer);
-        socket.onopen = socket.onclose = socket.onmessage = null;
-        // The package ws throws what nobody listens to.
-        socket.onerror = () => {};
-        if (this.#isClosed) return this.onclose?.({ code: 1006, reason: "" });
-        socket.close();
-        this.#stream(url, protocols, origin);
-      };
-      const timer = setTimeout(failed, WEBSOCKET_MS);
-      socket.onerror = socket.onclose = failed;
-      socket.onopen = (event) => {
-        clearTimeout(timer);
-        this.protocol = socket.protocol;
-        for (const name of ["onmessage", "onerror", "onclose"]) socket[name] = (one) => this[name]?.(one);
-        this.onopen?.(event);
-      };
-    }
-
-    #stream(url, protocols, origin) {
-      const stream = (this.#socket = new EventStream(url, protocols));
-      // A WebSocket comes first again where a stream came to nothing.
-      streamed.delete(origin);
-      for (const name of ["onmessage", "onerror", "onclose"]) stream[name] = (one) => this[name]?.(one);
-      stream.onopen = (event) => {
-        streamed.add(origin);
-        this.onopen?.(event);
-      };
     }
   };
 }

@@ -28,6 +28,7 @@ pub(super) fn settings_of(
         port,
         sentinels,
         ca_file,
+        tls_name,
     } = settings;
     let server = match url {
         Some(url) => Endpoint::parse(url.expose())
@@ -39,6 +40,7 @@ pub(super) fn settings_of(
         set_sentinels(&mut source, sentinels, "redis-sentinels")?;
     }
     source.tls_ca_file = ca_file;
+    set_tls_name(&mut source, tls_name, "redis-tls-name")?;
     source.payload_bytes_max = payload_bytes_max;
     Ok(source)
 }
@@ -60,12 +62,37 @@ pub(super) fn set_sentinels(
     Ok(())
 }
 
+/// Has the certificate of the server be good for this name; `flag` is the setting that has it.
+///
+/// # Errors
+/// The server has no TLS.
+pub(super) fn set_tls_name(
+    source: &mut redis::RedisSettings,
+    name: Option<String>,
+    flag: &str,
+) -> Result<(), RunError> {
+    if name.is_some() && !source.server.tls {
+        let text = format!("--{flag}: a server without TLS has no certificate; write rediss://");
+        return Err(RunError::Settings(text));
+    }
+    source.server.tls_name = name;
+    Ok(())
+}
+
 /// Why there is no source, with the setting that is at fault.
 pub(super) fn source_error(error: redis::RedisError) -> RunError {
     RunError::Settings(match error {
         redis::RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
+        redis::RedisError::PlainSentinel { .. } => plain_sentinel(&error, "redis"),
         error => error.to_string(),
     })
+}
+
+/// What to do about sentinels without TLS; `flags` is how the names of the settings begin.
+pub(super) fn plain_sentinel(error: &redis::RedisError, flags: &str) -> String {
+    format!(
+        "--{flags}-sentinels: {error}; write rediss:// for each sentinel, or set --{flags}-tls-name"
+    )
 }
 
 /// Where Redis is, for people: without user and password.

@@ -31,7 +31,7 @@ pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
 pub use kind::{Form, Kind, Refused, Unit, Value};
 pub use nats::{NatsAccess, NatsUser};
-pub use redis::{RedisSettings, SentinelSettings};
+pub use redis::{RedisSettings, SentinelSettings, TLS_NAME};
 pub use rows::{Change, Rows, table};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Limit, Part, Setting, Shows};

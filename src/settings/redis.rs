@@ -2,9 +2,26 @@
 
 use std::path::PathBuf;
 
+use rustls::pki_types::ServerName;
+
 use super::Checked;
 use super::error::SettingsError;
+use super::kind::{Form, Refused};
 use super::secret::SecretUrl;
+
+/// A name that certificates may have.
+pub static TLS_NAME: Form = Form {
+    placeholder: "NAME",
+    allowed: TLS_NAME_ALLOWED,
+    repeats: false,
+    is_url: false,
+    read: |text| match text.is_empty() || ServerName::try_from(text).is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::new(text, TLS_NAME_ALLOWED)),
+    },
+};
+
+const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +36,8 @@ pub struct RedisSettings {
     pub sentinels: Option<SentinelSettings>,
     /// Certificates to trust, for TLS.
     pub ca_file: Option<PathBuf>,
+    /// The name that the certificate of the server has to have; `None`: its host.
+    pub tls_name: Option<String>,
 }
 
 /// Who knows where Redis is.
@@ -44,6 +63,7 @@ impl Checked {
             port: port.unwrap_or_default(),
             sentinels: urls.map(|urls| SentinelSettings { urls, master }),
             ca_file: self.path("redis-ca-file"),
+            tls_name: self.some_text("redis-tls-name"),
         }
     }
 

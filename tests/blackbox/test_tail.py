@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from processes import Process, free_port, weirgate_binary
 from services import push
+from terminal import Terminal
 from waiting import until
 from websockets.asyncio.server import serve
 
@@ -286,6 +287,26 @@ async def test_messages_of_another_server_are_lines():
     assert pretty == '{\n  "a": 1.50\n}\nno JSON \u00e4\n'
     assert done.stdout == '{"a":\n 1.50}\nno JSON \u00e4\n'.encode() + b"\xff\x00\n"
     assert status == 0 and "--subscribe was not sent" in told
+
+
+async def test_nothing_of_a_message_steers_a_terminal():
+    sent = '{"a":"\u009b2J\x7f","b":\t"\x1b[2J"}'
+
+    async def steering(client):
+        await client.send(sent)
+        await client.send(b"\x9b2J\xff")
+        await client.close(1000, "\x1b[2J")
+    for style in ([], ["--raw"]):
+        async with server_of(steering) as url:
+            terminal = Terminal()
+            args = [weirgate_binary(), "tail", url, "--count", "2", *style]
+            on_terminal = await asyncio.create_subprocess_exec(*args, stdout=terminal.slave, stderr=terminal.slave)
+            assert await on_terminal.wait() == 0
+            piped = await asyncio.to_thread(subprocess.run, args, capture_output=True, timeout=30)
+        await until(lambda: "\\xff\n" in terminal.text, 10, "the last message")
+        assert '{"a":"\\u009b2J\\u007f","b":\t"\\u001b[2J"}\n\\x9b2J\\xff\n' in terminal.text.replace("        ", "\t"), terminal.text
+        assert "\x1b" not in terminal.text and "\x9b" not in terminal.text
+        assert piped.stdout == sent.encode() + b"\n\x9b2J\xff\n"
 
 
 async def test_wss_needs_a_certificate_that_is_trusted(tmp_path):

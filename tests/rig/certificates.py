@@ -6,12 +6,14 @@ from processes import RedisServer, free_port
 
 
 class Certificates:
-    """An authority in `ca`, and what it has signed: `server` for 127.0.0.1, and `client`; each (certificate, key)."""
+    """An authority in `ca`, and what it has signed: `server` for 127.0.0.1, `elsewhere` for localhost, and `client`; each
+    (certificate, key)."""
 
     def __init__(self, folder, name="ca"):
         self.folder, self.ca = folder, folder / "ca.pem"
         self._openssl(f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout ca.key -out ca.pem")
         self.server = self._sign("srv", "IP:127.0.0.1")
+        self.elsewhere = self._sign("elsewhere", "DNS:localhost")
         self.client = self._sign("cl", "email:gw@example.test")
 
     def _openssl(self, command):
@@ -29,15 +31,20 @@ class Certificates:
         more = f', ca_file: "{self.ca}", verify: true' if verify else ""
         return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
 
+    def redis_config(self, port):
+        """The lines of a redis-server or a sentinel that shows a certificate at a port."""
+        certificate, key = self.server
+        return [f"tls-port {port}", f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {self.ca}",
+                "tls-auth-clients no"]
+
 
 class TlsRedis(RedisServer):
     """A redis-server that shows a certificate at `tls_port`; the port without TLS is for the test."""
 
-    def __init__(self, certificates):
+    def __init__(self, certificates, *args):
         self.tls_port = free_port()
-        certificate, key = certificates.server
-        super().__init__("--tls-port", self.tls_port, "--tls-cert-file", certificate, "--tls-key-file", key,
-                         "--tls-ca-cert-file", certificates.ca, "--tls-auth-clients", "no")
+        tls = (word for line in certificates.redis_config(self.tls_port) for word in f"--{line}".split(" "))
+        super().__init__(*tls, *args)
 
 
 @pytest.fixture(scope="session")

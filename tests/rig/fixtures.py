@@ -76,12 +76,23 @@ def service():
 
 
 @pytest.fixture
-def sentinel(redis_server, started, tmp_path):
+def sentinel(redis_server, start_sentinel):
     """The port of a sentinel that knows the server as `main`."""
-    port, config = free_port(), tmp_path / "sentinel.conf"
+    return start_sentinel(redis_server.port)
+
+
+@pytest.fixture
+def start_sentinel(started, tmp_path):
+    """start_sentinel(master_port, *lines) → the port of a sentinel that knows the server there as `main`"""
+    return lambda master_port, *lines: _sentinel(started, tmp_path, master_port, lines)
+
+
+def _sentinel(started, folder, master_port, lines):
+    port, config = free_port(), folder / f"sentinel-{len(list(folder.iterdir()))}.conf"
     # Long enough for a busy machine: a master that is only slow is not replaced.
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n"
-                      "sentinel down-after-milliseconds main 1500\nsentinel failover-timeout main 6000\n")
+    config.write_text("\n".join([
+        f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"sentinel monitor main 127.0.0.1 {master_port} 1",
+        "sentinel down-after-milliseconds main 1500", "sentinel failover-timeout main 6000", *lines, ""]))
     started.append(Process([system_binary("redis-server", "redis-server"), config, "--sentinel"]))
     end = time.monotonic() + 20
     while time.monotonic() < end:

@@ -4,10 +4,12 @@ import contextlib
 
 
 class Link:
-    """Forwards connections of a free loopback port to another port, until it is told not to."""
+    """Forwards connections of a free loopback port to another port, until it is told not to.
 
-    def __init__(self, to_port):
-        self.to_port, self.url = to_port, None
+    `change` is somebody on the path: it gets what comes back, and returns what is passed on."""
+
+    def __init__(self, to_port, change=lambda data: data):
+        self.to_port, self.change, self.url, self.port = to_port, change, None, None
         self._open = asyncio.Event()
         self._open.set()
         self._is_cut = False
@@ -17,7 +19,8 @@ class Link:
     async def running(self):
         """The link, listening."""
         server = await asyncio.start_server(self._take, "127.0.0.1", 0)
-        self.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.port = server.sockets[0].getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
         try:
             yield self
         finally:
@@ -47,16 +50,16 @@ class Link:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
         for end in (writer, far_writer):
             self._writers.add(end)
-        for pair in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(self._forward(*pair))
+        for way in ((reader, far_writer, lambda data: data), (far_reader, writer, lambda data: self.change(data))):
+            task = asyncio.create_task(self._forward(*way))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, reader, writer):
+    async def _forward(self, reader, writer, change):
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
                 await self._open.wait()
-                writer.write(data)
+                writer.write(change(data))
                 await writer.drain()
         writer.close()
         self._writers.discard(writer)

@@ -10,7 +10,7 @@ import { Devices } from "../events.js";
 import { EventStream, withFallback } from "../event-stream.js";
 import { Trades } from "../trades.js";
 import { Levels } from "../weirgate.js";
-import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
+import { freePort, ready, startRedis, startWeirgate, until, WebSocket, WebSocketServer } from "./programs.mjs";
 
 const open = [];
 after(() => open.forEach((one) => one()));
@@ -171,6 +171,58 @@ test("levels: behind a proxy that refuses upgrades states come all the same, als
   const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   assert.match(metrics, /^weirgate_clients 2$/m);
   assert.match(metrics, /^weirgate_event_stream_clients 1$/m);
+});
+
+/** A server of both shapes: each request as `ws` or `stream`. It can be away (503), or have a proxy that refuses upgrades. */
+async function serverOfBoth() {
+  const server = createServer((_, response) => {
+    served.asked.push("stream");
+    if (served.isAway) response.writeHead(503).end();
+    else response.writeHead(200, { "Content-Type": "text/event-stream" }).write(":\n\n");
+  });
+  const sockets = new WebSocketServer({ noServer: true });
+  server.on("upgrade", (request, socket, head) => {
+    served.asked.push("ws");
+    if (served.isAway || served.refusesUpgrades) socket.end("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    else sockets.handleUpgrade(request, socket, head, () => {});
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  open.push(() => server.closeAllConnections(), () => server.close());
+  const served = { asked: [], isAway: false, refusesUpgrades: false, url: `ws://127.0.0.1:${server.address().port}/ws` };
+  return served;
+}
+
+test("each attempt of a fallback is one request, of a stream where WebSockets do not get through", async () => {
+  const served = await serverOfBoth(), Fallback = withFallback(WebSocket);
+  /** The requests of so many attempts, with a `!` where one has opened. */
+  const attempts = async (number) => {
+    for (let n = 0; n < number; n += 1) {
+      const socket = new Fallback(served.url);
+      const isOpen = await new Promise((done) => {
+        socket.onopen = () => done(true);
+        socket.onclose = () => done(false);
+      });
+      if (isOpen) served.asked.push(`${served.asked.pop()}!`);
+      socket.close();
+    }
+    return served.asked.splice(0).join(" ");
+  };
+  served.isAway = true;
+  assert.equal(await attempts(4), "ws stream ws stream", "nobody knows what gets through");
+  served.isAway = false;
+  assert.equal(await attempts(2), "ws! ws!");
+  served.isAway = true;
+  assert.equal(await attempts(5), "ws ws ws stream ws", "WebSockets have stood");
+  served.isAway = false;
+  assert.equal(await attempts(1), "ws!");
+  served.refusesUpgrades = true;
+  assert.equal(await attempts(4), "ws ws ws stream!", "into another network");
+  assert.equal(await attempts(4), "ws stream! stream! stream!", "WebSockets are tried once more");
+  served.isAway = true;
+  assert.equal(await attempts(3), "stream ws stream");
+  served.isAway = served.refusesUpgrades = false;
+  assert.equal(await attempts(2), "ws! ws!");
 });
 
 test("channels and trades: subscribed, acknowledged, unsubscribed", async () => {

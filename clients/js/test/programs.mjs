@@ -18,7 +18,7 @@ try {
 } catch {
   throw new Error("no package ws: run `scripts/install-test-deps.sh`");
 }
-export const { WebSocket } = found;
+export const { WebSocket, WebSocketServer } = found;
 
 const children = [];
 after(() => children.forEach((child) => child.kill("SIGKILL")));

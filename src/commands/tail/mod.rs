@@ -34,7 +34,7 @@ use tungstenite::{Error, Message};
 pub use self::error::TailError;
 use self::link::Link;
 pub use self::output::Style;
-use self::output::{Output, Printed};
+use self::output::{Output, Printed, escaped};
 pub use self::target::Target;
 use super::{complain, secret_flag};
 use crate::run::Dialect;
@@ -301,7 +301,7 @@ impl<'a> Session<'a> {
         }
         let status = self.dialect.and_then(|dialect| (dialect.status)(text));
         if let Some(status) = &status {
-            complain(status);
+            complain(&escaped(status.as_bytes()));
         }
         if status.is_some() && self.command.style != Style::Raw {
             return Ok(Next::GoOn);

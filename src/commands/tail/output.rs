@@ -1,6 +1,7 @@
 //! What `weirgate tail` prints, counts and measures.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::super::complain;
@@ -33,6 +34,8 @@ pub(super) enum Printed {
 #[derive(Debug)]
 pub(super) struct Output {
     style: Style,
+    /// A terminal acts on control characters; any other reader gets the bytes of a message.
+    is_terminal: bool,
     count: Option<u64>,
     messages: u64,
     line: Vec<u8>,
@@ -51,6 +54,7 @@ impl Output {
     pub(super) fn new(style: Style, rate: bool, count: Option<u64>, now: Instant) -> Self {
         Self {
             style,
+            is_terminal: io::stdout().is_terminal(),
             count,
             messages: 0,
             line: Vec::new(),
@@ -67,6 +71,9 @@ impl Output {
     pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Printed> {
         self.line.clear();
         render(self.style, message, &mut self.line);
+        if self.is_terminal {
+            self.line = escaped(&self.line).into_bytes();
+        }
         let mut stdout = io::stdout().lock();
         stdout.write_all(&self.line)?;
         stdout.flush()?;
@@ -126,6 +133,26 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
+/// A server's text for a terminal: control characters (C0 but for line breaks and tabs, DEL, C1) are
+/// escaped as JSON escapes them, bytes that are no UTF-8 as `\xff`.
+pub(super) fn escaped(text: &[u8]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            // A String takes everything.
+            let _ = match c {
+                '\n' | '\t' => shown.write_char(c),
+                c if c.is_control() => write!(shown, "\\u{:04x}", u32::from(c)),
+                c => shown.write_char(c),
+            };
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
+}
+
 /// JSON, indented, with all its digits; `None` of what is no JSON, or nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
     let text = check_json(message, PRETTY_DEPTH_MAX).ok()?;
@@ -163,6 +190,22 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         assert_eq!(rendered(Style::Pretty, &deep), format!("{deep}\n"));
+    }
+
+    #[test]
+    fn nothing_of_a_message_steers_a_terminal() {
+        let text = "a\tb\n\u{e4}\u{1f600}\\u001b";
+        assert_eq!(escaped(text.as_bytes()), text);
+        for (bytes, shown) in [
+            (&b"\x1b[2J\x07\r\x00"[..], r"\u001b[2J\u0007\u000d\u0000"),
+            (
+                "\u{7f}\u{80}\u{9b}2J\u{a0}".as_bytes(),
+                "\\u007f\\u0080\\u009b2J\u{a0}",
+            ),
+            (b"\x9b2J\xc3\xa4\xff", "\\x9b2J\u{e4}\\xff"),
+        ] {
+            assert_eq!(escaped(bytes), shown);
+        }
     }
 
     #[test]

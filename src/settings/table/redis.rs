@@ -1,6 +1,7 @@
 //! The Redis connection.
 
 use super::super::kind::Kind;
+use super::super::redis::TLS_NAME;
 use super::super::setting::{Heading, Part, Setting};
 
 pub(super) static ROWS: &[Setting] = &[
@@ -64,6 +65,18 @@ pub(super) static ROWS: &[Setting] = &[
         Kind::Path,
         "",
         "PEM file with the certificates to trust for rediss://; empty: the system's",
+    )
+    .part(Part::Redis),
+    Setting::new(
+        Heading::REDIS,
+        "redis-tls-name",
+        Kind::Form(&TLS_NAME),
+        "",
+        "Name that the certificate of the Redis server must have",
+    )
+    .more(
+        "Default: the host of --redis-url, or the address that sentinels name over TLS. Required for \
+         a master with TLS behind sentinels without TLS. Not for the certificates of sentinels.",
     )
     .part(Part::Redis),
 ];

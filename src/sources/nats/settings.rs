@@ -1,6 +1,5 @@
 //! What a NATS source needs to know, and the reading of NATS URLs.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::access::{Credentials, Tls};
@@ -79,7 +78,7 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) auth: Auth,
-    /// The name that its certificate has to have.
+    /// The name that its certificate has to have: the host of a URL of the settings.
     pub(super) tls_name: String,
 }
 
@@ -153,17 +152,17 @@ impl Endpoint {
     }
 
     /// Another server of the same cluster: `address` as a server tells it (host and port). It is
-    /// gone to as this one is, in TLS if this one is (`tls`). One that is an address only has to
-    /// show the certificate of this one's name, as with other clients of NATS.
+    /// gone to as this one is, in TLS if this one is (`tls`). In TLS it has to show a certificate of
+    /// this one's name, whatever it is called: servers tell names before TLS, so an attacker on the
+    /// path can write the name of a server with a certificate of its own.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
-        let is_address = host.parse::<IpAddr>().is_ok();
         Some(Self {
             tls,
             host: host.to_owned(),
             port,
             auth: self.auth.clone(),
-            tls_name: if is_address { &self.tls_name } else { host }.to_owned(),
+            tls_name: self.tls_name.clone(),
         })
     }
 
@@ -356,13 +355,40 @@ mod tests {
         );
         let urls: Vec<String> = learned.iter().map(Endpoint::url).collect();
         assert_eq!(urls, ["tls://10.0.0.1:4222", "tls://[::1]:1", "tls://b:2"]);
-        let names: Vec<&str> = learned.iter().map(|e| e.tls_name.as_str()).collect();
-        assert_eq!(names, ["nats.example", "nats.example", "b"]);
         assert!(learned.iter().all(|e| e.auth == configured.auth));
         let many: Vec<String> = (0..100).map(|n| format!("n{n}:1")).collect();
         learn(&mut learned, told(&many), &[]);
         assert_eq!(learned.len(), LEARNED_MAX);
         assert_eq!(learned[0].url(), "tls://n0:1");
+    }
+
+    #[test]
+    fn a_learned_server_has_the_certificate_of_the_configured_one_it_was_learned_through() {
+        let parse = |url| Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
+        let configured = [parse("tls://one.example"), parse("tls://u:p@two.example")];
+        let [one, two] = &configured;
+        let told = |by: &Endpoint, address| Vec::from_iter(by.neighbour(address, true));
+        let mut learned = Vec::new();
+        learn(&mut learned, told(one, "attacker.example:1"), &configured);
+        // One that is learned tells of another one.
+        let next = told(&learned[0], "10.0.0.1:1");
+        learn(&mut learned, next, &configured);
+        // A configured one keeps its own name, whoever tells of it.
+        learn(&mut learned, told(one, "two.example:4222"), &configured);
+        let names = |learned: &[Endpoint]| -> Vec<_> {
+            let pair = |e: &Endpoint| (e.host.clone(), e.tls_name.clone());
+            learned.iter().map(pair).collect()
+        };
+        let pair = |host: &str, name: &str| (host.to_owned(), name.to_owned());
+        let want = [
+            pair("10.0.0.1", "one.example"),
+            pair("attacker.example", "one.example"),
+        ];
+        assert_eq!(names(&learned), want);
+        // Two that tell of the same server: name and login of the one that told last.
+        learn(&mut learned, told(two, "attacker.example:1"), &configured);
+        assert_eq!(names(&learned)[0], pair("attacker.example", "two.example"));
+        assert!(learned[0].auth == two.auth && learned[1].auth == one.auth);
     }
 
     #[test]

@@ -41,7 +41,10 @@ impl<'w> Connection<'w> {
         let server = endpoint.address();
         let connected = waiter.connect(&endpoint.host, endpoint.port, timeout);
         let opened = connected.and_then(|tcp| match tls {
-            Some(config) if endpoint.tls => Stream::tls(tcp, &endpoint.host, config),
+            Some(config) if endpoint.tls => {
+                let name = endpoint.tls_name.as_ref().unwrap_or(&endpoint.host);
+                Stream::tls(tcp, name, config)
+            }
             _ => Ok(Stream::Plain(tcp)),
         });
         match opened {

@@ -18,6 +18,15 @@ pub enum RedisError {
     /// The settings: the certificates to trust cannot be read.
     #[error(transparent)]
     NobodyTrusted(#[from] TrustError),
+    /// The settings: an attacker could name the master.
+    #[error(
+        "the sentinel {sentinel} has no TLS, so an attacker could name another master with TLS and a \
+         certificate of its own"
+    )]
+    PlainSentinel {
+        /// Host and port.
+        sentinel: String,
+    },
     /// The system: it gives no descriptor to wait on.
     #[error("cannot wait for Redis ({source}); check the limit on open files")]
     System {

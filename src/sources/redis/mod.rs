@@ -206,11 +206,15 @@ impl Bus for RedisSource {
 }
 
 /// What TLS connections trust, where there is one.
+///
+/// # Errors
+/// The certificates cannot be read, or it is not certain which name the master's must have.
 fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
     let with_tls = |endpoint: &Endpoint| endpoint.tls;
     if !with_tls(&settings.server) && !settings.sentinels.iter().any(with_tls) {
         return Ok(None);
     }
+    settings.check_tls_name()?;
     let trusting = trust::client_config(settings.tls_ca_file.as_deref())?;
     Ok(Some(Arc::new(trusting.with_no_client_auth())))
 }

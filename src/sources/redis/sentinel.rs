@@ -59,7 +59,7 @@ impl Watch {
     }
 }
 
-/// The first answer of a sentinel, as an endpoint with the user, password and TLS of
+/// The first answer of a sentinel, as an endpoint with the user, password, TLS and TLS name of
 /// `settings.server`. `first` is asked first, and becomes the one that answered.
 pub(super) fn find_master(
     waiter: &mut Waiter,

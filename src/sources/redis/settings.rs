@@ -63,6 +63,20 @@ impl RedisSettings {
             needs_all_names: false,
         }
     }
+
+    /// Whether nobody but the settings, and servers that showed a certificate, says which name the
+    /// certificate of the master must have. The answer of a sentinel without TLS may be an
+    /// attacker's, with a certificate that is good for the attacker's own name.
+    pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
+        let is_told = self.server.tls && self.server.tls_name.is_none();
+        let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
+        match plain.next().filter(|_| is_told) {
+            Some(sentinel) => Err(RedisError::PlainSentinel {
+                sentinel: sentinel.address(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One server: where it is, and as whom to go there. Shown without user and password.
@@ -74,6 +88,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Through TLS (`rediss://`).
     pub tls: bool,
+    /// The name that its certificate has to have; `None`: the host.
+    pub tls_name: Option<String>,
     /// The ACL user; none: the user `default`.
     pub username: Option<String>,
     /// Its password.
@@ -90,6 +106,7 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             tls: false,
+            tls_name: None,
             username: None,
             password: None,
             database: 0,
@@ -152,6 +169,7 @@ impl Endpoint {
             host,
             port: url.port().unwrap_or(default_port),
             tls,
+            tls_name: None,
             username: Some(decoded(url.username())).filter(|name| !name.is_empty()),
             password: url.password().map(decoded),
             database,
@@ -278,6 +296,28 @@ mod tests {
             assert_eq!(endpoint.to_string(), want);
         }
         assert!(Endpoint::parse_sentinel("").is_err());
+    }
+
+    #[test]
+    fn a_sentinel_without_tls_names_no_master_with_tls() {
+        let refused = |server: &str, tls_name: Option<&str>, sentinels: &[&str]| {
+            let mut settings = RedisSettings::new(parsed(server));
+            settings.server.tls_name = tls_name.map(str::to_owned);
+            let sentinels = sentinels.iter().map(|text| Endpoint::parse_sentinel(text));
+            settings.sentinels = sentinels.map(Result::unwrap).collect();
+            settings.check_tls_name().err().map(|e| e.to_string())
+        };
+        let mixed = ["rediss://a", "b:1"];
+        let error = refused("rediss://h", None, &mixed).unwrap();
+        assert!(error.contains("the sentinel b:1 has no TLS"), "{error}");
+        for (server, tls_name, sentinels) in [
+            ("rediss://h", Some("h"), &mixed[..]),
+            ("rediss://h", None, &mixed[..1]),
+            ("rediss://h", None, &[]),
+            ("redis://h", None, &mixed),
+        ] {
+            assert_eq!(refused(server, tls_name, sentinels), None, "{server}");
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct BusAddress {
     /// Of Redis; then `urls` say only who this instance is.
     sentinels: Option<SentinelSettings>,
     ca: Option<PathBuf>,
+    /// Of Redis.
+    tls_name: Option<String>,
     client: Option<(PathBuf, PathBuf)>,
     creds: Option<PathBuf>,
     nkey: Option<PathBuf>,
@@ -65,6 +67,7 @@ impl BusAddress {
             urls: checked.url("events-bus"),
             sentinels: sentinels.map(|urls| SentinelSettings { urls, master }),
             ca: checked.path("events-bus-ca"),
+            tls_name: checked.some_text("events-bus-tls-name"),
             client: checked
                 .path("events-bus-cert")
                 .zip(checked.path("events-bus-key")),
@@ -136,18 +139,18 @@ fn redis(
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     use crate::feeds::Subscription;
-    use crate::kinds::redis::set_sentinels;
+    use crate::kinds::redis::{plain_sentinel, set_sentinels, set_tls_name};
     use crate::sources::redis::{
         Endpoint, REDIS_PORT, RedisError, RedisPublisher, RedisSettings, RedisSource,
     };
     use crate::telemetry::BusStatus;
 
     let wrong = |error: RedisError| {
-        let flag = match error {
-            RedisError::NobodyTrusted(_) => "events-bus-ca",
-            _ => "events-bus",
-        };
-        RunError::Settings(format!("--{flag}: {error}"))
+        RunError::Settings(match error {
+            RedisError::NobodyTrusted(_) => format!("--events-bus-ca: {error}"),
+            RedisError::PlainSentinel { .. } => plain_sentinel(&error, "events-bus"),
+            _ => format!("--events-bus: {error}"),
+        })
     };
     let server = match address.urls.expose() {
         "" => Endpoint::new("localhost", REDIS_PORT),
@@ -158,6 +161,11 @@ fn redis(
         set_sentinels(&mut settings, sentinels, "events-bus-sentinels")?;
     }
     settings.tls_ca_file.clone_from(&address.ca);
+    set_tls_name(
+        &mut settings,
+        address.tls_name.clone(),
+        "events-bus-tls-name",
+    )?;
     settings.payload_bytes_max = payload_bytes_max;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));

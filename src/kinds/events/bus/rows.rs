@@ -1,7 +1,9 @@
 //! The bus between instances of the events gateway.
 
 use crate::kinds::bus_url;
-use crate::settings::{Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows};
+use crate::settings::{
+    Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows, TLS_NAME,
+};
 use crate::telemetry::names;
 
 const BUS: Heading = Heading("Bus between instances");
@@ -78,6 +80,17 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
         "PEM file of the certificate authorities to trust for the bus",
     )
     .more("Replaces the certificate authorities of the system."),
+    Setting::new(
+        BUS,
+        "events-bus-tls-name",
+        Kind::Form(&TLS_NAME),
+        "",
+        "Name that the certificate of the Redis server of the bus must have",
+    )
+    .more(
+        "Default: the host of --events-bus, or the address that sentinels name over TLS. Required \
+         for a master with TLS behind sentinels without TLS.",
+    ),
     Setting::new(
         BUS,
         "events-bus-cert",
@@ -181,6 +194,14 @@ pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     }
     if !has_sentinels && !master.is_empty() {
         refuse(MASTER, &master, "none without --events-bus-sentinels");
+    }
+    let tls_name = checked.text("events-bus-tls-name");
+    if !is_redis && !tls_name.is_empty() {
+        refuse(
+            "events-bus-tls-name",
+            &tls_name,
+            "none without a bus on Redis",
+        );
     }
     let value = |flag| checked.text(flag);
     let is_set = |flag| !value(flag).is_empty();

@@ -44,10 +44,13 @@ pub(super) enum Next {
 }
 
 impl LastValues {
-    /// Of the streams in the answer, those that hold a part of the pattern.
+    /// Of the streams in the answer, those that hold a part of the pattern. The answer is one page (of
+    /// 256 streams); the streams of the other pages count as cut.
     pub(super) fn new(pattern: &str, streams: &[u8], values_max: usize) -> Self {
-        let mut targets = targets(pattern, streams);
-        let is_cut = targets.len() > STREAMS_MAX;
+        let (mut targets, listed) = targets(pattern, streams);
+        let total = sonic_rs::get(streams, ["total"]).ok();
+        let total = total.and_then(|total| total.as_u64()).unwrap_or(0);
+        let is_cut = targets.len() > STREAMS_MAX || total > listed;
         targets.truncate(STREAMS_MAX);
         Self {
             targets,
@@ -137,14 +140,16 @@ impl LastValues {
     }
 }
 
-/// Streams and filters: a consumer's filter has to lie within one subject of its stream.
-fn targets(pattern: &str, answer: &[u8]) -> VecDeque<(String, String)> {
-    let mut targets = VecDeque::new();
+/// Streams and filters: a consumer's filter has to lie within one subject of its stream. And how many
+/// streams the answer lists.
+fn targets(pattern: &str, answer: &[u8]) -> (VecDeque<(String, String)>, u64) {
+    let (mut targets, mut listed) = (VecDeque::new(), 0);
     let (Ok(pattern), Ok(streams)) = (Subject::parse(pattern), sonic_rs::get(answer, ["streams"]))
     else {
-        return targets;
+        return (targets, listed);
     };
     for stream in streams.into_array_iter().into_iter().flatten().flatten() {
+        listed += 1;
         let Some(config) = stream.get("config") else {
             continue;
         };
@@ -163,7 +168,7 @@ fn targets(pattern: &str, answer: &[u8]) -> VecDeque<(String, String)> {
             }
         }
     }
-    targets
+    (targets, listed)
 }
 
 #[cfg(test)]
@@ -185,13 +190,13 @@ mod tests {
 
     #[test]
     fn each_stream_is_asked_for_its_part() {
-        let of = |pattern| Vec::from(targets(pattern, STREAMS));
+        let of = |pattern| Vec::from(targets(pattern, STREAMS).0);
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
         assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
         assert_eq!(of(">").len(), 4);
         assert_eq!(of("b.*"), []);
-        assert_eq!(Vec::from(targets("a.>", b"{}")), []);
+        assert_eq!(Vec::from(targets("a.>", b"{}").0), []);
     }
 
     #[test]
@@ -216,6 +221,17 @@ mod tests {
             assert_eq!(values.is_cut, is_cut);
             let asked = std::iter::from_fn(|| values.next_consumer("in")).count();
             assert_eq!(asked, STREAMS_MAX);
+        }
+    }
+
+    #[test]
+    fn streams_of_other_pages_count_as_cut() {
+        for (total, is_cut) in [(1, false), (2, true)] {
+            let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
+            let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
+            let mut values = LastValues::new("a.*", answer.as_bytes(), 100);
+            assert_eq!(values.is_cut, is_cut);
+            assert!(values.next_consumer("in").is_some());
         }
     }
 
