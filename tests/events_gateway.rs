@@ -7,6 +7,7 @@ mod events_gateway {
     use super::*;
 
     mod bus;
+    mod bus_random;
     mod toy_bus;
     mod waiting;
 }

@@ -62,8 +62,8 @@ async def test_what_others_say_on_the_channel_breaks_nothing(start_weirgate, red
     async with device(instances[0], "a") as client:
         for channel in ["weirgate.events", f"weirgate.events.{id_of(instances[0])}"]:
             for message in [b"", b"hello", b"\xff\x00\n" * 1_000, b"x" * 3_000_000,
-                            b"weirgate-events/9 x push 1 0 1\n{}", b"weirgate-events/1 x push 1 0 1\nno json",
-                            b'weirgate-events/1 x push 2 0 1\n{"event":1}',
+                            b"weirgate-events/9 x push 1 0 1\n{}", b"weirgate-events/1 x push 1 0 1 7\nno json",
+                            b'weirgate-events/1 x push 2 0 1 11\n{"event":1}',
                             b"weirgate-events/1 " + b"y" * 300 + b" here\n"]:
                 redis.publish(channel, message)
         await until(lambda: scrape(instances[0]).sum(IGNORED, reason="bad") >= 14, 20, "the bad messages in the metrics")
@@ -71,7 +71,8 @@ async def test_what_others_say_on_the_channel_breaks_nothing(start_weirgate, red
         assert await received(client) == {"n": 1}
         # Who may publish on the channel may push: an instance is known by the bus alone.
         with Pretender(redis_server, "p") as pretender:
-            pretender.say("push 1 0 1", b'{"event":"e","data":{"n":2},"targets":{"device_ids":["a"]}}')
+            body = b'{"event":"e","data":{"n":2},"targets":{"device_ids":["a"]}}'
+            pretender.say(f"push 1 0 1 {len(body)}", body)
         assert await received(client) == {"n": 2}
         assert await is_silent(client)
     lines = [line for line in instances[0].log().splitlines() if "is ignored" in line]

@@ -1,6 +1,8 @@
 //! Several instances on a toy bus: what devices get, what services are told, who is missing.
 
-use super::toy_bus::{Bus, WAIT_US, body, event};
+use weirgate::gateways::events::bus::{ExchangeSettings, MESSAGE_BYTES_MAX};
+
+use super::toy_bus::{Bus, WAIT_US, body, event, exchange_settings};
 
 #[test]
 fn a_push_reaches_every_connection_of_a_device_once_wherever_it_is() {
@@ -62,8 +64,10 @@ fn an_instance_that_does_not_answer_is_missing_and_then_forgotten() {
     bus.advance(WAIT_US / 1_000);
     assert_eq!(bus.answer(0, pushed), (2, true, vec!["i2"]));
     assert_eq!(bus.instances[0].stats.incomplete(), 1);
-    // The next push does not wait for it, and still says that it is missing.
+    // The next push waits for it for a tenth of the time, and still says that it is missing.
     let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.instances[0].stats.waiting(), 1);
+    bus.advance(WAIT_US / 10_000 + 10);
     assert_eq!(bus.answer(0, pushed), (2, true, vec!["i2"]));
     bus.advance(4_000);
     assert_eq!(bus.others()[..2], [2, 2]);
@@ -79,7 +83,7 @@ fn an_instance_that_does_not_answer_is_missing_and_then_forgotten() {
 }
 
 #[test]
-fn an_instance_that_is_late_is_waited_for_again_once_it_answers() {
+fn an_instance_that_was_late_and_answers_again_is_not_missing() {
     let mut bus = Bus::new(2);
     bus.instances[1].is_hung = true;
     let first = bus.push(0, &["a"], "{}");
@@ -90,13 +94,41 @@ fn an_instance_that_is_late_is_waited_for_again_once_it_answers() {
     bus.instances[1].connect("a");
     bus.instances[1].is_hung = false;
     let second = bus.push(0, &["a"], "{}");
-    assert_eq!(
-        bus.answer(0, second),
-        (0, true, vec!["i1"]),
-        "not waited for"
-    );
-    let third = bus.push(0, &["a"], "{}");
-    assert_eq!(bus.answer(0, third), (1, true, vec![]));
+    assert_eq!(bus.answer(0, second), (1, true, vec![]));
+}
+
+#[test]
+fn an_instance_that_hangs_holds_up_each_push_for_a_short_time_only() {
+    let mut bus = Bus::new(3);
+    for n in 0..3 {
+        bus.instances[n].connect("a");
+    }
+    bus.instances[1].is_hung = true;
+    bus.push(0, &["a"], "{}");
+    bus.advance(WAIT_US / 1_000);
+    for _ in 0..50 {
+        let pushed = bus.push(0, &["a"], "{}");
+        bus.advance(WAIT_US / 10_000 + 10);
+        assert_eq!(bus.answer(0, pushed), (2, true, vec!["i1"]));
+    }
+    // An instance that is not late is waited for the whole time, whoever else is late.
+    bus.instances[2].is_hung = true;
+    let pushed = bus.push(0, &["a"], "{}");
+    bus.advance(WAIT_US / 1_000 - 30);
+    assert_eq!(bus.instances[0].stats.waiting(), 1);
+    bus.advance(30);
+    assert_eq!(bus.answer(0, pushed), (1, true, vec!["i1", "i2"]));
+    // It answers late, so the next push waits for it again; a push that is over is as it was told.
+    let pushed = bus.push(0, &["a"], "{}");
+    bus.inject(format!("weirgate-events/1 i1 answer {} 1\n", pushed.1).as_bytes());
+    bus.advance(WAIT_US / 10_000 + 10);
+    assert_eq!(bus.answer(0, pushed), (2, true, vec!["i2"]));
+    let pushed = bus.push(0, &["a"], "{}");
+    bus.advance(WAIT_US / 1_000 - 30);
+    assert_eq!(bus.instances[0].stats.waiting(), 1, "i1 is not late");
+    bus.instances[0].exchange.leave();
+    bus.advance(30);
+    assert_eq!(bus.answer(0, pushed), (1, true, vec!["i1", "i2"]));
 }
 
 #[test]
@@ -149,7 +181,7 @@ fn a_bus_that_carries_nothing_back_counts_as_away() {
 fn pushes_right_after_a_connection_wait_for_whoever_answers() {
     let mut bus = Bus::new(1);
     bus.instances[0].connect("a");
-    let new = bus.add();
+    let new = bus.add(exchange_settings());
     let early = bus.push(new, &["a"], "{}");
     assert!(
         bus.instances[new].told.is_empty(),
@@ -224,29 +256,36 @@ fn a_large_push_goes_in_parts() {
     );
 }
 
+/// A part of a push of another instance, whose body has as many bytes as the line says.
+fn part(number: u64, (part, parts): (u32, u32), whole: usize, bytes: usize) -> Vec<u8> {
+    let line = format!("weirgate-events/1 other push {number} {part} {parts} {whole}\n");
+    let mut message = line.into_bytes();
+    message.resize(message.len() + bytes, b' ');
+    message
+}
+
 #[test]
 fn a_push_whose_parts_are_lost_or_too_many_has_no_effect() {
     let mut bus = Bus::new(1);
     let key = bus.instances[0].connect("a");
-    let part = |number: u64, part: u32, parts: u32, bytes: usize| {
-        let mut message =
-            format!("weirgate-events/1 other push {number} {part} {parts}\n").into_bytes();
-        message.resize(message.len() + bytes, b' ');
-        message
-    };
-    bus.inject(&part(1, 0, 3, 10));
-    bus.inject(&part(1, 2, 3, 10));
+    bus.inject(&part(1, (0, 3), 30, 10));
+    bus.inject(&part(1, (2, 3), 30, 10));
     assert_eq!(bus.instances[0].ignored("incomplete"), 1);
-    bus.inject(&part(2, 1, 2, 10));
+    bus.inject(&part(2, (1, 2), 20, 10));
     assert_eq!(bus.instances[0].ignored("incomplete"), 2);
-    // Over the size of one push.
-    bus.inject(&part(3, 0, 1, 10_001));
-    bus.inject(&part(4, 0, 3, 6_000));
-    bus.inject(&part(4, 1, 3, 6_000));
-    assert_eq!(bus.instances[0].ignored("too_large"), 2);
+    // The next push comes before the last part.
+    bus.inject(&part(3, (0, 2), 20, 10));
+    bus.inject(&part(4, (0, 2), 20, 10));
+    assert_eq!(bus.instances[0].ignored("incomplete"), 3);
+    // Over the size of one push, said or sent.
+    bus.inject(&part(5, (0, 1), 10_001, 10_001));
+    bus.inject(&part(6, (0, 2), 10_001, 10));
+    bus.inject(&part(6, (1, 2), 10_001, 10));
+    assert_eq!(bus.instances[0].ignored("too_large"), 3);
+    assert_eq!(bus.instances[0].ignored("incomplete"), 4);
     // Several at once may hold twice that.
-    for (sender, too_large) in [("x", 2), ("y", 2), ("other", 3)] {
-        let bytes = String::from_utf8(part(9, 0, 2, 9_000)).expect("text");
+    for (sender, too_large) in [("x", 3), ("y", 3), ("other", 4)] {
+        let bytes = String::from_utf8(part(9, (0, 2), 9_500, 9_000)).expect("text");
         bus.inject(bytes.replace("other", sender).as_bytes());
         assert_eq!(bus.instances[0].ignored("too_large"), too_large, "{sender}");
     }
@@ -255,11 +294,65 @@ fn a_push_whose_parts_are_lost_or_too_many_has_no_effect() {
 }
 
 #[test]
+fn a_push_that_is_not_as_long_as_its_line_says_has_no_effect() {
+    let mut bus = Bus::new(1);
+    let key = bus.instances[0].connect("a");
+    let body = body(&["a"], r#"{"x":"0123456789"}"#);
+    let whole = body.len();
+    let mut inject = |number: u64, (at, parts): (u32, u32), bytes: usize, text: &str| {
+        let line = format!("weirgate-events/1 other push {number} {at} {parts} {bytes}\n{text}");
+        bus.inject(line.as_bytes());
+        let one = &bus.instances[0];
+        (one.ignored("incomplete"), one.ignored("bad"))
+    };
+    // The text is cut in the middle, and is good JSON.
+    let (first, rest) = body.split_at(body.find("123").expect("it"));
+    inject(1, (0, 2), whole, first);
+    assert_eq!(inject(1, (1, 2), whole, &rest[3..]), (1, 0));
+    // A part too few, by the line of each part.
+    inject(2, (0, 3), whole, first);
+    assert_eq!(inject(2, (1, 2), whole, rest), (2, 0));
+    inject(3, (0, 2), whole, first);
+    assert_eq!(inject(3, (1, 2), whole - 1, rest), (3, 0));
+    assert_eq!(inject(4, (0, 1), whole + 1, &body), (4, 0));
+    assert_eq!(inject(5, (0, 1), whole - 1, &body), (4, 1));
+    // The form of instances that said no length.
+    let old = format!("weirgate-events/1 other push 6 0 1\n{body}");
+    bus.inject(old.as_bytes());
+    assert_eq!(bus.instances[0].ignored("bad"), 2);
+    assert_eq!(
+        bus.others(),
+        [2],
+        "an old instance is there, and so it is missing"
+    );
+    assert!(bus.instances[0].world.texts(key).is_empty());
+    let good = format!("weirgate-events/1 other push 7 0 1 {whole}\n{body}");
+    bus.inject(good.as_bytes());
+    assert_eq!(bus.instances[0].world.texts(key).len(), 1);
+}
+
+#[test]
+fn a_message_over_the_limit_of_the_bus_is_no_part_of_a_push() {
+    let mut bus = Bus::with(vec![ExchangeSettings {
+        push_bytes_max: 3 * MESSAGE_BYTES_MAX,
+        ..exchange_settings()
+    }]);
+    let bytes = MESSAGE_BYTES_MAX - 100;
+    let largest = part(1, (0, 2), 2 * bytes, bytes);
+    bus.inject(&largest);
+    assert_eq!(bus.instances[0].ignored("too_large"), 0);
+    let cut = part(2, (0, 2), 2 * MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
+    bus.inject(&cut[..=MESSAGE_BYTES_MAX]);
+    assert_eq!(bus.instances[0].ignored("too_large"), 1);
+}
+
+#[test]
 fn one_instance_too_many_is_ignored() {
     let mut bus = Bus::new(4);
     assert_eq!(bus.others(), [4, 4, 4, 4]);
     let here = |id: &str| format!("weirgate-events/1 {id} here\n");
-    let push = |id: &str| format!("weirgate-events/1 {id} push 1 0 1\n{}", body(&["a"], "{}"));
+    let text = body(&["a"], "{}");
+    let push = |id: &str| format!("weirgate-events/1 {id} push 1 0 1 {}\n{text}", text.len());
     let key = bus.instances[0].connect("a");
     bus.inject(here("e").as_bytes());
     bus.inject(push("e").as_bytes());

@@ -11,7 +11,7 @@ use super::*;
 
 pub(super) const WAIT_US: u64 = 250_000;
 
-fn exchange_settings() -> ExchangeSettings {
+pub(super) fn exchange_settings() -> ExchangeSettings {
     ExchangeSettings {
         wait_us: WAIT_US,
         message_bytes_max: 1_000,
@@ -35,28 +35,37 @@ pub(super) struct Instance {
     pub(super) published: Vec<(To, Vec<u8>)>,
 }
 
+/// What arrives of a message at an instance other than its sender.
+pub(super) type Arrives = dyn FnMut(&[u8]) -> Vec<Vec<u8>>;
+
 /// A bus that carries everything at once, in order, to all that are connected.
 pub(super) struct Bus {
     pub(super) instances: Vec<Instance>,
     pub(super) now: Now,
+    pub(super) arrives: Box<Arrives>,
 }
 
 impl Bus {
     /// Instances that know each other.
     pub(super) fn new(instances: usize) -> Self {
+        Self::with(vec![exchange_settings(); instances])
+    }
+
+    /// The same, each with settings of its own.
+    pub(super) fn with(settings: Vec<ExchangeSettings>) -> Self {
         let mut bus = Self {
             instances: Vec::new(),
             now: Now::default(),
+            arrives: Box::new(|bytes| vec![bytes.to_vec()]),
         };
-        for _ in 0..instances {
-            bus.add();
+        for one in settings {
+            bus.add(one);
         }
         bus.advance(1_000);
         bus
     }
 
-    pub(super) fn add(&mut self) -> usize {
-        let settings = exchange_settings();
+    pub(super) fn add(&mut self, settings: ExchangeSettings) -> usize {
         let number = self.instances.len();
         let stats = Arc::<BusStats>::default();
         let id = InstanceId::from(format!("i{number}").as_str());
@@ -140,8 +149,16 @@ impl Bus {
             let Some((from, to, bytes)) = carried.pop_front() else {
                 return;
             };
-            for one in self.instances.iter_mut().filter(|one| one.is_connected) {
-                if to == To::All || to == To::Instance(one.exchange.id().clone()) {
+            for (number, one) in self.instances.iter_mut().enumerate() {
+                let is_read = to == To::All || to == To::Instance(one.exchange.id().clone());
+                if !one.is_connected || !is_read {
+                    continue;
+                }
+                let arrived = match number == from {
+                    true => vec![bytes.clone()],
+                    false => (self.arrives)(&bytes),
+                };
+                for bytes in arrived {
                     one.exchange.handle_message(self.now, &bytes);
                 }
             }

@@ -37,6 +37,17 @@ pub(crate) const INSTANCES: &[Fixed] = &[
         test: "src/sources/mod.rs::a_bus_that_cannot_wait_learns_that_there_is_no_room",
     },
     Fixed {
+        what: "Bytes of a message on the bus between instances that is read",
+        value: "16 MiB and 256 bytes, whatever `--events-bus-message-bytes-max` of this instance is",
+        beyond: "the message is ignored and counted, and the push is answered with this instance in `missing`",
+        shows: Shows::Metric(names::EVENTS_BUS_IGNORED),
+        code: (
+            "src/gateways/events/bus/message.rs",
+            "MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;",
+        ),
+        test: "tests/events_gateway/bus.rs::a_message_over_the_limit_of_the_bus_is_no_part_of_a_push",
+    },
+    Fixed {
         what: "Pushes of other instances that the loop has not delivered",
         value: "64",
         beyond: "no further message of the bus is looked at",
@@ -57,6 +68,17 @@ pub(crate) const INSTANCES: &[Fixed] = &[
             "self.partial_bytes + total > 2 * self.push_bytes_max",
         ),
         test: "tests/events_gateway/bus.rs::a_push_whose_parts_are_lost_or_too_many_has_no_effect",
+    },
+    Fixed {
+        what: "Time that a push waits for an instance that has let an earlier push wait in vain, until the instance answers again",
+        value: "a tenth of `--events-bus-wait-ms`",
+        beyond: "the response names the instance in `missing`",
+        shows: Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        code: (
+            "src/gateways/events/bus/exchange.rs",
+            "LATE_SHARE: u64 = 10;",
+        ),
+        test: "tests/events_gateway/bus.rs::an_instance_that_hangs_holds_up_each_push_for_a_short_time_only",
     },
     Fixed {
         what: "Time for which the pushes of an instance that is away are remembered",

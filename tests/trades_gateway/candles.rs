@@ -1,6 +1,7 @@
 //! Candles: the extension of the contract, through the feed and the gateway.
 
 mod day;
+mod room;
 
 use serde_json::Value;
 use weirgate::gateways::CandleSettings;
@@ -392,53 +393,6 @@ fn candles_count_as_symbols_of_a_client_and_of_a_user() {
     assert_eq!(bench.watch(second, r#"["A","B","C"]"#, "1s").len(), 0);
     bench.world.end(second, false);
     assert!(bench.world.hub.gateway().is_idle());
-}
-
-#[test]
-fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
-    let mut bench = Bench::new(with_candles(3 * 2), Limits::default());
-    let key = bench.client();
-    bench.trade("A", 0, "1");
-    bench.trade("B", 0, "1");
-    bench.trade("C", 0, "1");
-    assert_eq!(bench.stats.candles.pairs(), 6);
-    assert_eq!(bench.dropped("pairs_max"), 1);
-    let answer = bench.ask(key, "subscribe_candles", r#"["A","C"]"#, "1m");
-    let text = &answer[0]["message"];
-    assert_eq!(text, "Cannot subscribe: too many symbols have candles.");
-    assert_eq!(bench.world.hub.core().joined_count(key), 0);
-    assert_eq!(bench.stats.candles.limited(), 2);
-    assert_eq!(bench.watch(key, r#"["A"]"#, "1m").len(), 1);
-    // B has no trades and no clients, so its place is free when its candles are over.
-    bench.advance(400 * SECOND);
-    bench.trade("C", 0, "1");
-    assert_eq!(bench.dropped("pairs_max"), 1);
-    assert_eq!(bench.stats.candles.pairs(), 6);
-    // A has a client.
-    bench.advance(400 * SECOND);
-    bench.trade("D", 0, "1");
-    bench.advance(2 * SECOND);
-    bench.trade("E", 0, "1");
-    assert_eq!(bench.dropped("pairs_max"), 2);
-    bench.ask(key, "unsubscribe_candles", r#"["A"]"#, "1m");
-    assert_eq!(bench.stats.candles.pairs(), 3);
-}
-
-/// A bus of ever new symbols has the symbols that are kept looked through once a second at most.
-#[test]
-fn room_for_new_symbols_is_looked_for_once_a_second() {
-    let mut bench = Bench::new(with_candles(3), Limits::default());
-    bench.trade("A", 0, "1");
-    // The candle of five minutes ends after 200 s.
-    let is_over_us = 200 * SECOND + u64::from(GRACE_MS) * 1_000;
-    let mut refused_after = |us: u64| {
-        bench.advance(us);
-        bench.trade("B", 0, "1");
-        bench.dropped("pairs_max")
-    };
-    assert_eq!(refused_after(is_over_us - SECOND / 10), 1);
-    assert_eq!(refused_after(SECOND / 2), 2, "nobody looks so soon");
-    assert_eq!(refused_after(SECOND / 2), 2, "A has made room");
 }
 
 #[test]

@@ -110,12 +110,13 @@ const OWN: &[Setting] = &[
         "candle-pairs-max",
         (3, 3_000_000),
         "30000",
-        "Candles at once: pairs of a symbol and an interval; a symbol has three",
+        "Candles at once: pairs of a traded symbol and an interval; a symbol has three",
     )
+    .more("Subscriptions to symbols without trades count only in the limit on symbols of a client.")
     .limit(
         "trades of further symbols are in no candle, and a request for such candles gets an error",
         Shows::Metric(names::CANDLE_PAIRS),
-        "tests/trades_gateway/candles.rs::the_pairs_of_a_symbol_and_an_interval_are_limited",
+        "tests/trades_gateway/candles/room.rs::the_pairs_of_a_symbol_and_an_interval_are_limited",
     ),
 ];
 

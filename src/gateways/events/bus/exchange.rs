@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::instances::{Instances, SILENCE_US};
-use super::message::Message;
+use super::message::{MESSAGE_BYTES_MAX, Message, Part};
 use super::stats::{BusStats, Ignored};
 use super::{Action, ExchangeSettings, InstanceId, Outcome, To};
 use crate::hub::Now;
@@ -15,6 +15,11 @@ const HERE_US: u64 = 1_000_000;
 
 /// The same until the bus has brought that back for the first time.
 const FIRST_HERE_US: u64 = 100_000;
+
+/// A push waits for a late instance for one of so many parts of the time that it may wait: long enough
+/// for an instance that answers again, short enough that an instance that never answers does not
+/// hold up every push.
+const LATE_SHARE: u64 = 10;
 
 /// Lines about what comes from the bus, a second.
 const LINES_PER_SECOND: u32 = 5;
@@ -41,6 +46,8 @@ enum Blame {
 /// A push of this instance that waits for others.
 #[derive(Debug)]
 struct Waiting {
+    /// When late instances are no longer waited for.
+    late_until_us: u64,
     until_us: u64,
     sent: u64,
     answered: Vec<InstanceId>,
@@ -62,6 +69,8 @@ pub struct Exchange {
     instances: Instances,
     /// By number, which is the order of their ends too.
     waiting: BTreeMap<u64, Waiting>,
+    /// Pushes from this number on wait for late instances too.
+    waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
     actions: VecDeque<Action>,
@@ -83,6 +92,7 @@ impl Exchange {
             stats,
             link: Link::Away,
             waiting: BTreeMap::new(),
+            waits_for_late: 1,
             next_number: 1,
             next_here_us: 0,
             actions: VecDeque::new(),
@@ -105,8 +115,9 @@ impl Exchange {
     /// When [`Self::handle_timeout`] is due, on the monotonic clock; `None`: not by itself.
     pub fn deadline_us(&self) -> Option<u64> {
         let here = (self.link != Link::Away).then_some(self.next_here_us);
-        let first = self.waiting.values().next();
-        here.into_iter().chain(first.map(|one| one.until_us)).min()
+        let first = self.waiting.values().next().map(|one| one.until_us);
+        let late = self.first_for_late().map(|(_, one)| one.late_until_us);
+        here.into_iter().chain(first).chain(late).min()
     }
 
     /// There is a connection to the bus on which this instance may publish and is subscribed; or
@@ -133,13 +144,13 @@ impl Exchange {
             }
         };
         self.stats.count_sent();
-        let expected: Vec<_> = self.instances.there().map(|(id, _)| id.clone()).collect();
-        let in_time = self.instances.there().filter(|(_, is_in_time)| *is_in_time);
+        let expected: Vec<_> = self.instances.there().cloned().collect();
         let waiting = Waiting {
+            late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
             until_us: now.mono_us + self.settings.wait_us,
             sent: 0,
             answered: Vec::new(),
-            awaited: in_time.map(|(id, _)| id.clone()).collect(),
+            awaited: expected.clone(),
             expected,
             waits_for_all: now.mono_us < since_us + self.settings.wait_us,
         };
@@ -171,6 +182,10 @@ impl Exchange {
         let Ok((from, message)) = Message::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
+        // The reader of Redis hands out the beginning of a longer message.
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return self.ignore(now, Ignored::TooLarge, Some(&from));
+        }
         if from == self.me {
             self.has_left |= message == Message::Gone;
             return self.handle_echo(now);
@@ -188,12 +203,7 @@ impl Exchange {
                 self.publish(To::Instance(from), Message::Here { is_new: false });
             }
             Message::Here { is_new: false } | Message::Gone => {}
-            Message::Push {
-                number,
-                part,
-                parts,
-                body,
-            } => self.handle_push(now, from, number, (part, parts), body),
+            Message::Push(part) => self.handle_push(now, from, &part),
             Message::Answer { number, sent } => self.handle_answer(from, number, sent),
         }
     }
@@ -201,6 +211,11 @@ impl Exchange {
     /// Says that this instance is there, and ends what has waited for long enough.
     pub fn handle_timeout(&mut self, now: Now) {
         let now_us = now.mono_us;
+        while let Some((number, first)) = self.first_for_late()
+            && first.late_until_us <= now_us
+        {
+            self.end_for_late(number);
+        }
         while let Some((&number, first)) = self.waiting.first_key_value()
             && first.until_us <= now_us
         {
@@ -265,15 +280,12 @@ impl Exchange {
         numbers.into_iter().for_each(|n| self.end_if_answered(n));
     }
 
-    fn handle_push(
-        &mut self,
-        now: Now,
-        origin: InstanceId,
-        number: u64,
-        part: (u32, u32),
-        bytes: &[u8],
-    ) {
-        match self.instances.take_part(&origin, number, part, bytes) {
+    fn handle_push(&mut self, now: Now, origin: InstanceId, part: &Part<'_>) {
+        let number = part.number;
+        if self.instances.abandon_before(&origin, number) {
+            self.ignore(now, Ignored::Incomplete, Some(&origin));
+        }
+        match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {
                 self.stats.count_received();
                 self.actions.push_back(Action::Deliver {
@@ -349,19 +361,35 @@ impl Exchange {
     fn publish_parts(&mut self, number: u64, body: &[u8]) {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        for (part, body) in (0..).zip(chunks) {
-            let message = Message::Push {
+        for (part, bytes) in (0..).zip(chunks) {
+            let message = Message::Push(Part {
                 number,
                 part,
                 parts,
-                body,
-            };
+                body_bytes: body.len(),
+                bytes,
+            });
             self.actions.push_back(Action::Publish {
                 to: To::All,
                 bytes: message.bytes(&self.me),
                 number: Some(number),
             });
         }
+    }
+
+    /// The oldest push that still waits for late instances.
+    fn first_for_late(&self) -> Option<(u64, &Waiting)> {
+        let mut waiting = self.waiting.range(self.waits_for_late..);
+        waiting.next().map(|(&number, one)| (number, one))
+    }
+
+    /// The push has waited for late instances for long enough.
+    fn end_for_late(&mut self, number: u64) {
+        self.waits_for_late = number + 1;
+        if let Some(waiting) = self.waiting.get_mut(&number) {
+            waiting.awaited.retain(|id| !self.instances.is_late(id));
+        }
+        self.end_if_answered(number);
     }
 
     fn end_if_answered(&mut self, number: u64) {
@@ -398,7 +426,7 @@ impl Exchange {
 
     /// A push that only this instance delivers.
     fn tell_away(&mut self, number: u64) {
-        let missing = self.instances.there().map(|(id, _)| id.clone()).collect();
+        let missing = self.instances.there().cloned().collect();
         self.tell(
             number,
             Outcome {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 
 use super::InstanceId;
+use super::message::Part;
 use super::stats::Ignored;
 
 /// An instance that says nothing for this long is no longer there.
@@ -19,7 +20,7 @@ const REMEMBERED_US: u64 = 60_000_000;
 struct Instance {
     heard_us: u64,
     is_there: bool,
-    /// It let a push wait in vain, and has answered none since: no push waits for it.
+    /// It let a push wait in vain, and has answered none since: pushes wait for it for a short time.
     is_late: bool,
     /// Number and part of the newest part of a push that came from it.
     last: Option<(u64, u32)>,
@@ -30,8 +31,28 @@ struct Instance {
 #[derive(Debug)]
 struct Partial {
     number: u64,
+    parts: u32,
+    body_bytes: usize,
     parts_taken: u32,
     body: Vec<u8>,
+}
+
+impl Partial {
+    /// Of which `first` is the first part; `None`: `first` is another part.
+    fn begin(first: &Part<'_>) -> Option<Self> {
+        (first.part == 0).then_some(Self {
+            number: first.number,
+            parts: first.parts,
+            body_bytes: first.body_bytes,
+            parts_taken: 0,
+            body: Vec::new(),
+        })
+    }
+
+    fn is_followed_by(&self, next: &Part<'_>) -> bool {
+        let of_same = (next.number, next.parts, next.body_bytes);
+        of_same == (self.number, self.parts, self.body_bytes) && next.part == self.parts_taken
+    }
 }
 
 /// All other instances.
@@ -96,10 +117,10 @@ impl Instances {
         std::mem::replace(&mut instance.is_there, false)
     }
 
-    /// Those that are there, with whether a push should wait for them.
-    pub(super) fn there(&self) -> impl Iterator<Item = (&InstanceId, bool)> {
+    /// Those that are there.
+    pub(super) fn there(&self) -> impl Iterator<Item = &InstanceId> {
         let there = self.known.iter().filter(|(_, one)| one.is_there);
-        there.map(|(id, one)| (id, !one.is_late))
+        there.map(|(id, _)| id)
     }
 
     /// How many are there.
@@ -108,6 +129,11 @@ impl Instances {
     }
 
     /// Whether the instance has let a push wait in vain, and has answered none since.
+    pub(super) fn is_late(&self, id: &InstanceId) -> bool {
+        self.known.get(id).is_some_and(|instance| instance.is_late)
+    }
+
+    /// Sets [`Self::is_late`].
     pub(super) fn set_late(&mut self, id: &InstanceId, is_late: bool) {
         if let Some(instance) = self.known.get_mut(id) {
             instance.is_late = is_late;
@@ -138,56 +164,64 @@ impl Instances {
         silent
     }
 
-    /// A part of a push. Returns the whole body, once the last part has come.
+    /// Drops the parts of a push before the push `number` whose last part has not come. Returns
+    /// whether there were any.
+    pub(super) fn abandon_before(&mut self, id: &InstanceId, number: u64) -> bool {
+        let Some(instance) = self.known.get_mut(id) else {
+            return false;
+        };
+        let is_before = |partial: &Partial| partial.number < number;
+        let is_left = instance.partial.as_ref().is_some_and(is_before);
+        if is_left {
+            self.partial_bytes -= drop_partial(instance);
+        }
+        is_left
+    }
+
+    /// A part of a push. Returns the whole body, once the last part has come and the body is as long
+    /// as its parts say.
     ///
     /// # Errors
     /// The part has no effect, and why.
     pub(super) fn take_part(
         &mut self,
         id: &InstanceId,
-        number: u64,
-        (part, parts): (u32, u32),
-        bytes: &[u8],
+        part: &Part<'_>,
     ) -> Result<Option<Vec<u8>>, Ignored> {
         let instance = self.known.get_mut(id).ok_or(Ignored::Instances)?;
-        if instance.last.is_some_and(|last| last >= (number, part)) {
+        let at = (part.number, part.part);
+        if instance.last.is_some_and(|last| last >= at) {
             return Err(Ignored::Duplicate);
         }
-        instance.last = Some((number, part));
-        self.partial_bytes -= drop_partial_unless(instance, number, part);
-        let mut partial = match instance.partial.take() {
-            Some(partial) => partial,
-            None if part == 0 => Partial {
-                number,
-                parts_taken: 0,
-                body: Vec::new(),
-            },
-            None => return Err(Ignored::Incomplete),
-        };
-        self.partial_bytes -= partial.body.len();
-        let total = partial.body.len() + bytes.len();
-        // Of pushes that come in parts, two as large as one may be have room.
-        let is_full = parts > 1 && self.partial_bytes + total > 2 * self.push_bytes_max;
-        if total > self.push_bytes_max || is_full {
+        instance.last = Some(at);
+        let partial = instance.partial.take();
+        self.partial_bytes -= partial.as_ref().map_or(0, |partial| partial.body.len());
+        if part.body_bytes > self.push_bytes_max {
             return Err(Ignored::TooLarge);
         }
-        partial.body.extend_from_slice(bytes);
-        partial.parts_taken += 1;
-        if partial.parts_taken == parts {
-            return Ok(Some(partial.body));
+        let partial = partial.filter(|partial| partial.is_followed_by(part));
+        let mut partial = partial
+            .or_else(|| Partial::begin(part))
+            .ok_or(Ignored::Incomplete)?;
+        let total = partial.body.len() + part.bytes.len();
+        if total > part.body_bytes {
+            return Err(Ignored::Bad);
         }
-        self.partial_bytes += partial.body.len();
-        instance.partial = Some(partial);
-        Ok(None)
-    }
-}
-
-/// Drops the parts that this one does not follow. Returns how many bytes they had.
-fn drop_partial_unless(instance: &mut Instance, number: u64, part: u32) -> usize {
-    let follows = |partial: &Partial| partial.number == number && partial.parts_taken == part;
-    match instance.partial.as_ref().is_some_and(follows) {
-        true => 0,
-        false => drop_partial(instance),
+        // Of pushes that come in parts, two as large as one may be have room.
+        if part.parts > 1 && self.partial_bytes + total > 2 * self.push_bytes_max {
+            return Err(Ignored::TooLarge);
+        }
+        partial.body.extend_from_slice(part.bytes);
+        partial.parts_taken += 1;
+        if partial.parts_taken < part.parts {
+            self.partial_bytes += partial.body.len();
+            instance.partial = Some(partial);
+            return Ok(None);
+        }
+        match total == part.body_bytes {
+            true => Ok(Some(partial.body)),
+            false => Err(Ignored::Incomplete),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `weirgate-events/1 FROM here` | the instance is there |
 //! | `weirgate-events/1 FROM new` | the same, and every other instance should say so too |
 //! | `weirgate-events/1 FROM gone` | the instance has stopped |
-//! | `weirgate-events/1 FROM push NUMBER PART PARTS` | a part of the body of a push follows the line |
+//! | `weirgate-events/1 FROM push NUMBER PART PARTS BYTES` | a part of the body of a push follows the line; the whole body has BYTES |
 //! | `weirgate-events/1 FROM answer NUMBER SENT` | deliveries of a push of the addressed instance |
 
 use super::InstanceId;
@@ -14,7 +14,13 @@ use super::InstanceId;
 const FORM: &str = "weirgate-events/1";
 
 /// The longest line.
-const LINE_BYTES_MAX: usize = 256;
+pub const LINE_BYTES_MAX: usize = 256;
+
+/// The longest part of a push that an instance may be set to send.
+pub const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The longest message that is read, whatever the part size of this instance is.
+pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The longest id.
 const ID_BYTES_MAX: usize = 64;
@@ -30,16 +36,22 @@ pub(super) enum Message<'a> {
     /// The instance has stopped.
     Gone,
     /// A part of a push.
-    Push {
-        /// Of the push; counted by the instance that has taken it.
-        number: u64,
-        /// From 0.
-        part: u32,
-        parts: u32,
-        body: &'a [u8],
-    },
+    Push(Part<'a>),
     /// A push of the addressed instance was delivered.
     Answer { number: u64, sent: u64 },
+}
+
+/// A part of the body of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    /// Of the push; counted by the instance that has taken it.
+    pub(super) number: u64,
+    /// From 0.
+    pub(super) part: u32,
+    pub(super) parts: u32,
+    /// Of all parts together.
+    pub(super) body_bytes: usize,
+    pub(super) bytes: &'a [u8],
 }
 
 /// Why bytes from the bus are no message.
@@ -53,12 +65,13 @@ impl<'a> Message<'a> {
             Self::Here { is_new: false } => ("here".to_owned(), b""),
             Self::Here { is_new: true } => ("new".to_owned(), b""),
             Self::Gone => ("gone".to_owned(), b""),
-            Self::Push {
+            Self::Push(Part {
                 number,
                 part,
                 parts,
-                body,
-            } => (format!("push {number} {part} {parts}"), body),
+                body_bytes,
+                bytes,
+            }) => (format!("push {number} {part} {parts} {body_bytes}"), bytes),
             Self::Answer { number, sent } => (format!("answer {number} {sent}"), b""),
         };
         let mut bytes = format!("{FORM} {} {words}\n", from.as_str()).into_bytes();
@@ -84,12 +97,13 @@ impl<'a> Message<'a> {
             ["here"] => Self::Here { is_new: false },
             ["new"] => Self::Here { is_new: true },
             ["gone"] => Self::Gone,
-            ["push", number, part, parts] => Self::Push {
+            ["push", number, part, parts, body_bytes] => Self::Push(Part {
                 number: count(number)?,
                 part: small(part)?,
                 parts: small(parts)?,
-                body,
-            },
+                body_bytes: usize::try_from(count(body_bytes)?).map_err(|_| Unreadable)?,
+                bytes: body,
+            }),
             ["answer", number, sent] => Self::Answer {
                 number: count(number)?,
                 sent: count(sent)?,
@@ -97,8 +111,8 @@ impl<'a> Message<'a> {
             _ => return Err(Unreadable),
         };
         match message {
-            Self::Push { part, parts, .. } if part >= parts => Err(Unreadable),
-            Self::Push { .. } => Ok((id(from)?, message)),
+            Self::Push(Part { part, parts, .. }) if part >= parts => Err(Unreadable),
+            Self::Push(_) => Ok((id(from)?, message)),
             _ if !body.is_empty() => Err(Unreadable),
             _ => Ok((id(from)?, message)),
         }
@@ -142,10 +156,12 @@ mod tests {
             "weirgate-events/1 a.b here\n",
             "weirgate-events/1 > here\n",
             "weirgate-events/1 a\r here\n",
-            "weirgate-events/1 a push 1 1 1\n{}",
-            "weirgate-events/1 a push 1 0 0\n{}",
-            "weirgate-events/1 a push +1 0 1\n{}",
-            "weirgate-events/1 a push 1 0 4294967296\n{}",
+            "weirgate-events/1 a push 1 1 1 2\n{}",
+            "weirgate-events/1 a push 1 0 0 2\n{}",
+            "weirgate-events/1 a push +1 0 1 2\n{}",
+            "weirgate-events/1 a push 1 0 4294967296 2\n{}",
+            "weirgate-events/1 a push 1 0 1 18446744073709551616\n{}",
+            "weirgate-events/1 a push 1 0 1\n{}",
             "weirgate-events/1 a answer 1 18446744073709551616\n",
             "weirgate-events/1 a answer 1\n",
             r#"{"event":"e","targets":{}}"#,
@@ -162,15 +178,17 @@ mod tests {
         prop_oneof![
             any::<bool>().prop_map(|is_new| Message::Here { is_new }),
             Just(Message::Gone),
-            (any::<u64>(), 0..9_u32, 1..9_u32).prop_map(move |(number, part, more)| {
-                let parts = part + more;
-                Message::Push {
-                    number,
-                    part,
-                    parts,
-                    body,
+            (any::<u64>(), 0..9_u32, 1..9_u32, any::<usize>()).prop_map(
+                move |(number, part, more, body_bytes)| {
+                    Message::Push(Part {
+                        number,
+                        part,
+                        parts: part + more,
+                        body_bytes,
+                        bytes: body,
+                    })
                 }
-            }),
+            ),
             (any::<u64>(), any::<u64>())
                 .prop_map(|(number, sent)| Message::Answer { number, sent }),
         ]

@@ -23,6 +23,7 @@ mod stats;
 use std::sync::Arc;
 
 pub use self::exchange::Exchange;
+pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};
 pub use self::stats::BusStats;
 
 /// The id of an instance, random at each start: letters, digits, `-` and `_`.

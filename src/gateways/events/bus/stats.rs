@@ -9,9 +9,9 @@ pub(super) enum Ignored {
     Bad,
     /// A message with the same number, or a later one, came before.
     Duplicate,
-    /// It is a part of a push of which another part is missing.
+    /// It is a part of a push of which other bytes are missing.
     Incomplete,
-    /// The push is larger than this instance takes.
+    /// The message or its push is larger than this instance takes.
     TooLarge,
     /// Its sender is one instance too many.
     Instances,

@@ -3,7 +3,8 @@
 //! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with
 //! trades are kept, watched or not, so that the first watcher of a symbol gets a whole candle. A
 //! watcher is a member of the topic of a symbol and an interval; only watched pairs make messages
-//! and have deadlines.
+//! and have deadlines. A symbol without candles takes no room, however many watch: clients choose
+//! the names that they watch, and the bus alone decides which symbols have candles.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -20,7 +21,7 @@ mod stats;
 mod tests;
 mod trade;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -53,7 +54,7 @@ const DUE_PAIRS_MAX: usize = 256;
 pub struct CandleSettings {
     /// How long after its end a candle takes trades; then it is closed.
     pub grace_ms: u32,
-    /// Pairs of a symbol and an interval that are kept.
+    /// Pairs of a symbol and an interval, of symbols with candles.
     pub pairs_max: usize,
 }
 
@@ -140,8 +141,12 @@ struct Symbol {
 }
 
 impl Symbol {
-    fn is_unused(&self) -> bool {
-        self.series.iter().all(Series::is_empty) && self.watches.iter().all(Option::is_none)
+    fn has_candles(&self) -> bool {
+        !self.series.iter().all(Series::is_empty)
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watches.iter().any(Option::is_some)
     }
 }
 
@@ -165,6 +170,8 @@ pub(super) struct Candles {
     stats: Arc<CandleStats>,
     slots: HashMap<Arc<str>, u32, RandomState>,
     symbols: Slab<Symbol>,
+    /// Slots of the symbols with candles: only these take room.
+    with_candles: HashSet<u32, RandomState>,
     /// When a watched pair is looked at next. An entry may be early, and never late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
@@ -182,6 +189,7 @@ impl Candles {
             stats,
             slots: HashMap::default(),
             symbols: Slab::new(),
+            with_candles: HashSet::default(),
             due: BTreeSet::new(),
             next_sweep_us: 0,
         }
@@ -212,23 +220,24 @@ impl Candles {
             self.add(now, pair, &trade);
             self.show(now, pair, out);
         }
-        self.forget_if_unused(slot);
+        self.settle(slot);
     }
 
-    /// Makes room for these symbols; `false` if the limit is reached.
+    /// Makes room for one of these symbols, so that trades of it get candles; `false` if the limit is
+    /// reached. Symbols with candles have their room.
     pub(super) fn make_room<'a>(
         &mut self,
         now: Now,
         symbols: impl IntoIterator<Item = &'a str>,
     ) -> bool {
-        let is_new = |symbol: &&str| !self.slots.contains_key(*symbol);
-        let new = symbols.into_iter().filter(is_new).count();
-        let pairs = |count: usize| (count + new) * Interval::ALL.len();
-        let has_room = |this: &Self| pairs(this.symbols.len()) <= this.settings.pairs_max;
-        if new == 0 || has_room(self) {
+        let has_candles = |slot: &u32| self.with_candles.contains(slot);
+        let mut symbols = symbols.into_iter();
+        if symbols.all(|symbol| self.slots.get(symbol).is_some_and(has_candles)) {
             return true;
         }
-        if now.mono_us >= self.next_sweep_us {
+        let pairs = |count: usize| (count + 1) * Interval::ALL.len();
+        let has_room = |this: &Self| pairs(this.with_candles.len()) <= this.settings.pairs_max;
+        if !has_room(self) && now.mono_us >= self.next_sweep_us {
             self.next_sweep_us = now.mono_us + SWEEP_INTERVAL_US;
             self.sweep(now);
         }
@@ -257,6 +266,7 @@ impl Candles {
             due_us: None,
         }));
         self.arm(now, pair);
+        self.settle(slot);
     }
 
     /// A topic has no members any more.
@@ -296,6 +306,7 @@ impl Candles {
             }
             self.close(now, pair, out);
             self.show(now, pair, out);
+            self.settle(pair.slot);
         }
     }
 
@@ -326,7 +337,6 @@ impl Candles {
             watches: [const { None }; Interval::ALL.len()],
         }) as u32;
         self.slots.insert(name, slot);
-        self.store_pairs();
         slot
     }
 
@@ -415,37 +425,36 @@ impl Candles {
 
     /// Forgets candles that ended unwatched, and symbols without any.
     fn sweep(&mut self, now: Now) {
-        let mut unwatched = Vec::new();
-        for (slot, symbol) in &self.symbols {
-            if symbol.watches.iter().all(Option::is_none) {
-                unwatched.push(slot as u32);
-            }
-        }
-        for slot in unwatched {
+        let slots: Vec<u32> = self.with_candles.iter().copied().collect();
+        for slot in slots {
             self.forget_ended(now, slot);
         }
     }
 
-    /// Forgets candles of unwatched pairs that have ended, and the symbol if nothing is left.
+    /// Forgets candles of unwatched pairs that have ended.
     fn forget_ended(&mut self, now: Now, slot: u32) {
         for interval in Interval::ALL {
             if self.symbols[slot as usize].watches[interval as usize].is_none() {
                 self.close(now, Pair { slot, interval }, &mut Vec::new());
             }
         }
-        self.forget_if_unused(slot);
+        self.settle(slot);
     }
 
-    fn forget_if_unused(&mut self, slot: u32) {
-        if self.symbols[slot as usize].is_unused() {
+    /// Counts the symbol if it has candles, and forgets the symbol if it has no watchers either.
+    fn settle(&mut self, slot: u32) {
+        let symbol = &self.symbols[slot as usize];
+        let is_changed = match symbol.has_candles() {
+            true => self.with_candles.insert(slot),
+            false => self.with_candles.remove(&slot),
+        };
+        if is_changed {
+            let pairs = self.with_candles.len() * Interval::ALL.len();
+            self.stats.store_pairs(pairs);
+        }
+        if !symbol.has_candles() && !symbol.is_watched() {
             let symbol = self.symbols.remove(slot as usize);
             self.slots.remove(&symbol.name);
-            self.store_pairs();
         }
-    }
-
-    fn store_pairs(&self) {
-        let pairs = self.symbols.len() * Interval::ALL.len();
-        self.stats.store_pairs(pairs);
     }
 }

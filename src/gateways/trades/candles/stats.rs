@@ -27,7 +27,7 @@ pub struct CandleStats {
 }
 
 impl CandleStats {
-    /// Pairs of a symbol and an interval that are kept.
+    /// Pairs of a symbol and an interval, of symbols with candles.
     pub fn pairs(&self) -> u64 {
         self.pairs.load(Relaxed)
     }

@@ -14,7 +14,9 @@ use crossbeam_channel::{Receiver, bounded};
 use super::thread::{Threads, subject_of};
 use crate::clock::Clock;
 use crate::feeds::BusEvent;
-use crate::gateways::events::bus::{ExchangeSettings, InstanceId};
+use crate::gateways::events::bus::{
+    ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
+};
 use crate::kinds::bus_url;
 use crate::queue_bytes::{QueueBytes, TakenBytes};
 use crate::run::{Question, RunError};
@@ -25,8 +27,6 @@ use crate::sources::{Source, SourceLink};
 const EVENTS_MAX: usize = 1_024;
 /// Bytes of these. One message of any size has room.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of a message beside its part of a push: the line in front.
-const LINE_BYTES_MAX: usize = 256;
 
 /// Where the bus is, and who this instance is to it. Shown without secrets.
 pub(super) struct BusAddress {
@@ -107,11 +107,11 @@ pub(super) fn connect(
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
-    let payload_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     let subjects = vec![Arc::from(name), subject_of(name, me)];
+    let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     match address.kind() {
-        "redis" => redis(address, subjects, payload_bytes_max, clock, threads),
-        _ => nats(address, subjects, payload_bytes_max, clock, threads),
+        "redis" => redis(address, subjects, clock, threads),
+        _ => nats(address, subjects, sent_bytes_max, clock, threads),
     }
 }
 
@@ -134,7 +134,6 @@ fn run(
 fn redis(
     address: &BusAddress,
     subjects: Vec<Arc<str>>,
-    payload_bytes_max: usize,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
@@ -166,7 +165,8 @@ fn redis(
         address.tls_name.clone(),
         "events-bus-tls-name",
     )?;
-    settings.payload_bytes_max = payload_bytes_max;
+    // Other instances may be set to longer parts than this one.
+    settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let question = redis_question(&settings, &subjects);
@@ -214,7 +214,7 @@ fn redis_question(
 fn nats(
     address: &BusAddress,
     subjects: Vec<Arc<str>>,
-    payload_bytes_max: usize,
+    sent_bytes_max: usize,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
@@ -233,9 +233,9 @@ fn nats(
     let settings = NatsSettings::plain(address.urls.expose(), credentials, tls);
     let checked_files = settings.check_files("events-bus");
     checked_files.map_err(RunError::Settings)?;
-    let question = nats_question(&settings, address, &subjects, payload_bytes_max);
+    let question = nats_question(&settings, address, &subjects, sent_bytes_max);
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let (source, handle) = NatsPlainSource::new(settings, subjects, payload_bytes_max, status);
+    let (source, handle) = NatsPlainSource::new(settings, subjects, sent_bytes_max, status);
     let (events, taken) = run("bus", source, clock, threads);
     Ok(Connection {
         question: Some(question),
@@ -272,7 +272,6 @@ fn nats_question(
 fn redis(
     _: &BusAddress,
     _: Vec<Arc<str>>,
-    _: usize,
     _: Clock,
     _: &mut Threads,
 ) -> Result<Connection, RunError> {

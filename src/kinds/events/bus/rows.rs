@@ -1,5 +1,6 @@
 //! The bus between instances of the events gateway.
 
+use crate::gateways::events::bus::PART_BYTES_MAX;
 use crate::kinds::bus_url;
 use crate::settings::{
     Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows, TLS_NAME,
@@ -10,7 +11,6 @@ const BUS: Heading = Heading("Bus between instances");
 const SENTINELS: &str = "events-bus-sentinels";
 const MASTER: &str = "events-bus-sentinel-master";
 const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
 
 /// Part of a subject, so without spaces and wildcards.
 static NAME: Form = Form {
@@ -159,11 +159,14 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     Setting::bytes(
         BUS,
         "events-bus-message-bytes-max",
-        (KIB, 16 * MIB),
+        (KIB, PART_BYTES_MAX as u64),
         "1000000",
         "Bytes of a push in one message on the bus",
     )
-    .more("At most max_payload of a NATS server (1 MiB by default), less 256 bytes.")
+    .more(
+        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
+         differ: each receives messages of the largest allowed value.",
+    )
     .limit(
         "a larger push is sent in several messages",
         Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),

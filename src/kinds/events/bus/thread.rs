@@ -346,7 +346,11 @@ mod tests {
         let pushes = DELIVERING_MAX + 30;
         for number in 1..=pushes {
             let body = r#"{"event":"e","targets":{"device_ids":["a"]}}"#;
-            let payload = format!("weirgate-events/1 other push {number} 0 1\n{body}").into_bytes();
+            let payload = format!(
+                "weirgate-events/1 other push {number} 0 1 {}\n{body}",
+                body.len()
+            );
+            let payload = payload.into_bytes();
             assert!(bytes.take(payload.len()));
             let message = BusMessage {
                 subject: "name".into(),
