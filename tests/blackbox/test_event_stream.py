@@ -188,6 +188,17 @@ def test_a_stop_ends_a_stream_with_the_close_event(start_weirgate, stream):
     assert weirgate.wait(5) == 0
 
 
+def test_the_close_event_has_the_code_of_the_settings(start_weirgate, stream):
+    weirgate = start_weirgate("demo", "--stop-code", "1001").wait_ready()
+    client = stream(weirgate, "/ws/stream")
+    client.event()
+    weirgate.send(signal.SIGTERM)
+    kind, data = client.end()[-1]
+    assert (kind, json.loads(data)) == ("close", {"code": 1001, "reason": ""})
+    client.close()
+    assert weirgate.wait(5) == 0
+
+
 def test_a_client_that_has_ended_its_side_reads_on_and_is_found_when_it_goes(start_weirgate, stream):
     weirgate = start_weirgate("demo", "--rate-hz", "1").wait_ready()
     client = stream(weirgate, "/ws/stream")
