@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-# nats-server, redis-server, nginx, HAProxy, Caddy, strace, systemd-analyze, zsh, fish, mandoc and Chromium, a Python
+# nats-server, redis-server, nginx, HAProxy, Caddy, Apache, Varnish, strace, systemd-analyze, zsh, fish, mandoc and Chromium, a Python
 # environment in .venv, Node packages in tests/node.
 # Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
 # command that a person has to run, and fails: nothing is skipped.
@@ -22,6 +22,8 @@ need redis-server redis-server
 need nginx nginx-light
 need haproxy haproxy
 need caddy caddy
+need apache2 apache2-bin
+need varnishd varnish
 need systemd-analyze systemd
 need python3 python3
 need node nodejs

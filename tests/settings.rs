@@ -248,6 +248,7 @@ fn wrong_values() {
             &["events", "--events-bus-nkey=n"],
             &[("WEIRGATE_EVENTS_BUS", "redis://a")],
         ),
+        (&["channels", "--stop-code=1000"], &[]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {
@@ -349,6 +350,7 @@ fn wrong_use() {
         &["levels", "--port"],
         &["levels", "nats://nats:4222"],
         &["demo", "--nats-url", "nats://nats:4222"],
+        &["trades", "--stop-code", "1001"],
     ];
     let told: String = cases
         .iter()

@@ -18,7 +18,7 @@ impl Service {
 
     /// What answers a request.
     pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
-        match self.site.cors.preflight(request) {
+        match self.site.cors.answer(request) {
             Some(answer) => Found::Answer(answer),
             None => self.route(request),
         }
@@ -180,6 +180,37 @@ mod tests {
                 .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
         );
         assert_eq!(bad.headers[header::VARY], "Origin");
+    }
+
+    #[test]
+    fn a_page_of_another_origin_changes_nothing() {
+        let listed = || Site {
+            cors: Cors::Listed(vec!["https://good.example".to_owned()]),
+            ..site()
+        };
+        let foreign = |method: &str| {
+            get("/a")
+                .method(method)
+                .header("origin", "https://bad.example")
+        };
+        let refused = ask(listed(), foreign("POST"));
+        assert_eq!(refused.status, 403);
+        assert_eq!(body(&refused), r#"{"detail":"Origin not allowed"}"#);
+        assert_eq!(ask(site(), foreign("POST")).status, 201, "no list");
+        assert_eq!(ask(listed(), foreign("GET")).status, 200, "cannot be read");
+        let own = foreign("POST").header("sec-fetch-site", "same-origin");
+        assert_eq!(ask(listed(), own).status, 201);
+        let post = || get("/a").method("POST");
+        assert_eq!(ask(listed(), post()).status, 201, "a program");
+        let good = post().header("origin", "https://GOOD.example");
+        assert_eq!(ask(listed(), good).status, 201);
+        for origin in ["null", "https://good.example.evil"] {
+            assert_eq!(
+                ask(listed(), post().header("origin", origin)).status,
+                403,
+                "{origin}"
+            );
+        }
     }
 
     #[test]

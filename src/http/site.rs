@@ -18,6 +18,9 @@ use super::body::{AnswerBody, RequestBody};
 use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
 
+/// Where the page that asks is from, as its browser sees it (Fetch Metadata).
+pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// The methods of a route that is only read. HEAD goes where GET goes and needs no mention.
 pub static GET: [Method; 1] = [Method::GET];
 
@@ -122,7 +125,7 @@ pub struct Site {
     /// The answer for unknown paths, where it is not 404 `{"detail":"Not Found"}`
     /// (trades contract: 426).
     pub fallback: Option<Handler>,
-    /// Which origins may read answers.
+    /// Which origins may read answers, and change something.
     pub cors: Cors,
 }
 
@@ -150,7 +153,7 @@ impl Site {
     }
 }
 
-/// Which origins may read answers.
+/// Which origins may read answers, and change something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cors {
     /// Every origin: `*`.
@@ -161,8 +164,26 @@ pub enum Cors {
 }
 
 impl Cors {
+    /// The answer to a request that no route is asked for: a preflight, and one from a page of another
+    /// origin that changes something. `None` for any other.
+    pub(super) fn answer(&self, request: &RequestParts) -> Option<Answer> {
+        self.preflight(request)
+            .or_else(|| self.refuse_change(request))
+    }
+
+    /// A page needs no preflight for a form, whose answer it will not read. Browsers send `Origin` with
+    /// every method that may change something (Fetch standard, "append a request `Origin` header").
+    fn refuse_change(&self, request: &RequestParts) -> Option<Answer> {
+        let headers = &request.head.headers;
+        let is_own_page = request.header(&SEC_FETCH_SITE) == Some("same-origin");
+        let is_foreign =
+            headers.contains_key(ORIGIN) && !is_own_page && self.allowed_origin(headers).is_none();
+        let refused = is_foreign && !request.head.method.is_safe();
+        refused.then(|| Answer::detail(StatusCode::FORBIDDEN, "Origin not allowed"))
+    }
+
     /// The answer to a preflight, for any path; `None` when the request is none.
-    pub(super) fn preflight(&self, request: &RequestParts) -> Option<Answer> {
+    fn preflight(&self, request: &RequestParts) -> Option<Answer> {
         let headers = &request.head.headers;
         let asks = request.head.method == Method::OPTIONS
             && headers.contains_key(ORIGIN)

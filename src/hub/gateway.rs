@@ -2,7 +2,7 @@
 
 use super::protocol::Speaks;
 use super::{
-    BusNotice, ByClient, CloseCode, CloseReason, Core, Publication, SessionKey, TopicName,
+    BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey, TopicName,
 };
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
@@ -111,7 +111,7 @@ pub trait Gateway {
     }
 
     /// Whether clients may ask for an event stream at `path`, if
-    /// [`Limits::event_stream`](super::Limits::event_stream) allows event streams. By default
+    /// [`Limits::event_stream`] allows event streams. By default
     /// wherever [`entrance`](Self::entrance) has clients.
     fn streams_at(&self, path: &str) -> bool {
         matches!(self.entrance(path), Entrance::Clients(_))
@@ -205,9 +205,9 @@ pub trait Gateway {
         None
     }
 
-    /// The close at a stop of the process.
-    fn stop_code(&self) -> CloseCode {
-        CloseCode::bare(1012)
+    /// The close at a stop of the process. By default [`Limits::stop_code`] without a text.
+    fn stop_code(&self, limits: &Limits) -> CloseCode {
+        CloseCode::bare(limits.stop_code)
     }
 
     /// The close for a missing pong.

@@ -210,7 +210,7 @@ impl<G: Gateway> Hub<G> {
             return;
         };
         let (refusal, text) = match self.gateway.entrance(head.path()) {
-            Entrance::Clients(origins) if origins.allow(head.header("Origin")) => {
+            Entrance::Clients(origins) if origins.allow(&head) => {
                 self.judge_request(key, &head, speaks);
                 return;
             }

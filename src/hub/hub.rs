@@ -178,7 +178,7 @@ impl<G: Gateway> Hub<G> {
     /// Time has passed: everything due is done.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        let stop_code = self.gateway.stop_code();
+        let stop_code = self.gateway.stop_code(&self.core.limits);
         self.core.advance_drain(stop_code);
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
             let session = self.core.clients.session_mut(key);
@@ -203,7 +203,7 @@ impl<G: Gateway> Hub<G> {
     /// Begins a stop; [`handle_timeout`](Self::handle_timeout) carries it on.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
-        let stop_code = self.gateway.stop_code();
+        let stop_code = self.gateway.stop_code(&self.core.limits);
         self.core.begin_drain(plan, stop_code);
         self.settle();
     }
@@ -423,7 +423,7 @@ impl<G: Gateway> Hub<G> {
     fn session_due(&mut self, key: SessionKey) {
         let codes = Codes {
             pong_timeout: self.gateway.pong_timeout_code(),
-            stop: self.gateway.stop_code(),
+            stop: self.gateway.stop_code(&self.core.limits),
         };
         self.core.client_due(key, codes);
         let now = self.core.now;

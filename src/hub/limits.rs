@@ -83,6 +83,8 @@ pub struct Limits {
     pub pong_timeout_us: u64,
     /// From our close frame to the end of the socket.
     pub close_timeout_us: u64,
+    /// The close code at a stop, where the gateway has none of its own.
+    pub stop_code: u16,
     /// How long clients that are closed at a stop, or with 1013, are asked to wait before they come
     /// back; 0 asks for nothing.
     pub close_retry_after_ms: u32,
@@ -98,9 +100,9 @@ pub struct Limits {
     pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
-    /// Payloads below this go plain.
+    /// Payloads below this go in stored blocks.
     pub deflate_min_bytes: usize,
-    /// Payloads above this go plain: all clients wait while one is compressed.
+    /// Payloads above this go in stored blocks: all clients wait while one is compressed.
     pub deflate_max_bytes: usize,
 }
 
@@ -123,6 +125,7 @@ impl Default for Limits {
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,
+            stop_code: 1012,
             close_retry_after_ms: 0,
             turn_message_bytes_max: 256 * 1024,
             turn_all_message_bytes_max: 512 * 1024,

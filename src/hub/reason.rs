@@ -41,7 +41,7 @@ pub enum CloseReason {
     ConnectionsPerIp,
     /// One address opens connections faster than allowed.
     ConnectionRatePerIp,
-    /// This process is stopping: 1012 (or as the gateway says).
+    /// This process is stopping: 1012 (or as the gateway or `--stop-code` says).
     ShuttingDown,
 }
 

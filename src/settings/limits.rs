@@ -29,6 +29,7 @@ impl Checked {
             ping_interval_us: self.micros("ping-interval-ms"),
             pong_timeout_us: self.micros("pong-timeout-ms"),
             close_timeout_us: self.micros("close-timeout-ms"),
+            stop_code: self.stop_code(),
             close_retry_after_ms: self.number("close-retry-after-ms"),
             turn_message_bytes_max: self.number("turn-message-bytes-max"),
             turn_all_message_bytes_max: self.number("turn-all-message-bytes-max"),
@@ -37,6 +38,14 @@ impl Checked {
             deflate_level: self.number("deflate-level"),
             deflate_min_bytes: self.number("deflate-min-bytes"),
             deflate_max_bytes: self.number("deflate-max-bytes"),
+        }
+    }
+
+    /// Gateways without such a row have a code of their own.
+    fn stop_code(&self) -> u16 {
+        match self.has("stop-code") && self.choice("stop-code") == "1001" {
+            true => 1001,
+            false => 1012,
         }
     }
 

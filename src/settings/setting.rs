@@ -61,6 +61,8 @@ pub enum Part {
     BusMessages,
     /// The nesting of JSON.
     Json,
+    /// A close code at a stop that may be chosen: the contracts with 1012.
+    StopCode,
     /// A deflate window for all clients: topics in which no stranger can cause messages.
     SharedWindow,
     /// Whether clients without a good token are refused.

@@ -164,6 +164,13 @@ def test_a_page_of_another_origin_is_refused(start_weirgate, stream):
     weirgate = start_weirgate("demo", "--allowed-origins", "https://example.com").wait_ready()
     assert stream(weirgate, "/ws/stream", "Origin: https://example.org").status == 403
     assert stream(weirgate, "/ws/stream", "Origin: https://example.com").status == 200
+    for said in ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors", "Referer: https://example.org/",
+                 "User-Agent: Mozilla/5.0"):
+        refused = stream(weirgate, "/ws/stream", said)
+        assert (refused.status, json.loads(refused.reader.read())) == (403, {"detail": "Origin not allowed"}), said
+    assert scrape(weirgate).sum("weirgate_client_closes_total", reason="policy") == 6
+    for said in ("Sec-Fetch-Site: same-origin", "Referer: https://example.com/page", "User-Agent: curl/8.5.0"):
+        assert stream(weirgate, "/ws/stream", said).status == 200, said
 
 
 def test_a_stop_ends_a_stream_with_the_close_event(start_weirgate, stream):
@@ -178,6 +185,17 @@ def test_a_stop_ends_a_stream_with_the_close_event(start_weirgate, stream):
         assert {kind for kind, _ in messages} <= {"message"}
         assert (kind, json.loads(data)) == ("close", {"code": 1012, "reason": ""})
         one.close()
+    assert weirgate.wait(5) == 0
+
+
+def test_the_close_event_has_the_code_of_the_settings(start_weirgate, stream):
+    weirgate = start_weirgate("demo", "--stop-code", "1001").wait_ready()
+    client = stream(weirgate, "/ws/stream")
+    client.event()
+    weirgate.send(signal.SIGTERM)
+    kind, data = client.end()[-1]
+    assert (kind, json.loads(data)) == ("close", {"code": 1001, "reason": ""})
+    client.close()
     assert weirgate.wait(5) == 0
 
 

@@ -97,6 +97,17 @@ def test_nobody_acts_as_another_device(base, start_weirgate, service):
     assert len(inner.asked) == 3, "the service was there to be reached"
 
 
+def test_a_page_of_another_origin_sends_nothing_to_a_service(start_weirgate, service):
+    inner = service()
+    weirgate = start_weirgate("events", "--allowed-origins", "https://good.example", env=urls(inner)).wait_ready()
+    for headers in [{"Origin": "https://bad.example"}, {"Origin": "null", "Sec-Fetch-Site": "cross-site"}]:
+        assert proxied(weirgate, "/v1/jobs/run", headers)[0] == 403, headers
+    assert inner.asked == []
+    for headers in [{}, {"Origin": "https://good.example"}, {"Origin": "https://own.example", "Sec-Fetch-Site": "same-origin"}]:
+        assert proxied(weirgate, "/v1/jobs/run", headers)[0] == 200, headers
+    assert len(inner.asked) == 3
+
+
 async def test_cookies_stay_with_whom_they_are_for(start_weirgate, service):
     inner = service(lambda asked: (200, {}, {"Set-Cookie": "sid=alice; Path=/", "set-cookie": "theme=dark"}))
     weirgate = start_weirgate("events", env=urls(inner)).wait_ready()

@@ -11,11 +11,12 @@ import websockets
 from bus import publisher
 from clients import connect, connect_many
 from processes import ROOT, system_binary
-from proxies import Caddy, Haproxy, Nginx
+from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
 from recipes import run
 from waiting import until
 
-RECIPES = {"nginx/weirgate.conf": Nginx, "haproxy/weirgate.cfg": Haproxy, "caddy/Caddyfile": Caddy}
+RECIPES = {"nginx/weirgate.conf": Nginx, "haproxy/weirgate.cfg": Haproxy, "caddy/Caddyfile": Caddy, "apache/weirgate.conf": Apache,
+           "varnish/weirgate.vcl": Varnish}
 
 
 def trusted(recipe):
@@ -66,23 +67,38 @@ def test_the_caddyfile_is_valid():
     assert status == 0 and "Valid configuration" in text, text
 
 
-async def test_caddy_passes_messages_and_hides_the_pages_of_operators(nats, start_weirgate, started):
-    one, two = (start_weirgate("levels", "--ephemeral", "--drain-delay-ms", "3000", nats=nats).wait_ready() for _ in range(2))
-    caddy = Caddy(one.port, two.port)
-    started.append(caddy)
-    await until(lambda: is_there(caddy.port), 10, "Caddy serves")
+@pytest.mark.parametrize("kind", [Caddy, Apache, Varnish])
+async def test_messages_pass_and_the_pages_of_operators_are_hidden(nats, start_weirgate, started, kind):
+    one, two = (start_weirgate("levels", "--ephemeral", "--event-stream", "--drain-delay-ms", "3000", nats=nats).wait_ready() for _ in range(2))
+    proxy = kind(one.port, two.port)
+    started.append(proxy)
+    await until(lambda: is_there(proxy.port), 10, "the proxy serves")
     for path in ("/metrics", "/stats", "/ready", "/internal/broadcast"):
-        assert status_of(caddy.port, path) == 404, path
-    async with publisher(nats) as bus, websockets.connect(f"ws://127.0.0.1:{caddy.port}/ws/stream", max_size=None) as client:
+        assert status_of(proxy.port, path) == 404, path
+    async with publisher(nats) as bus, websockets.connect(f"ws://127.0.0.1:{proxy.port}/ws/stream", max_size=None) as client:
         assert [extension.name for extension in client.protocol.extensions] == ["permessage-deflate"]
         await bus.flow({"n": 1, "pad": "abc" * 5_000})
         assert json.loads(await asyncio.wait_for(client.recv(), 10))["flow"]["n"] == 1
+        await client.send("x" * 300_000)
+        # An event comes at once, however small, and the next one though nothing follows.
+        stream = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+        stream.request("GET", "/ws/stream", headers={"Accept": "text/event-stream"})
+        events = await asyncio.to_thread(stream.getresponse)
+
+        def next_state():
+            line = next(line for line in iter(events.readline, b"") if line.startswith(b"data: "))
+            return json.loads(line.removeprefix(b"data: "))
+        assert (await asyncio.to_thread(next_state))["flow"]["n"] == 1
+        await bus.flow({"n": 2})
+        assert (await asyncio.to_thread(next_state))["flow"]["n"] == 2
+        assert json.loads(await asyncio.wait_for(client.recv(), 10))["flow"]["n"] == 2
+        stream.close()
     # New clients reach the other instance while one stops, and when it is gone.
     one.send(signal.SIGTERM)
     while one.alive():
-        for client in await connect_many(3, caddy.port):
+        for client in await connect_many(3, proxy.port):
             client.abort()
         await asyncio.sleep(0.1)
-    for client in await connect_many(3, caddy.port):
+    for client in await connect_many(3, proxy.port):
         client.abort()
     assert one.wait(10) == 0

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+import websockets
 from bus import publisher
 from clients import connect, connect_many, upgrade_request
 from waiting import until
@@ -50,6 +51,22 @@ async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, s
         assert client.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
     assert time.monotonic() - begin < 5, "the stop took too long"
+
+
+@pytest.mark.parametrize("name, code, text", [
+    ("levels", 1001, ""), ("channels", 1001, ""), ("events", 1001, ""), ("levels", 1012, "retry_after_ms=2500")])
+async def test_the_code_of_a_stop_is_that_of_the_settings(nats, redis_server, start_weirgate, name, code, text):
+    flags = ["--stop-code", str(code), *(["--close-retry-after-ms", "2500"] if text else [])]
+    weirgate = start_weirgate(name, *flags, nats=nats, redis=redis_server).wait_ready()
+    path = "/ws/stream" if name == "levels" else "/ws"
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}{path}") as client:
+        weirgate.send(signal.SIGTERM)
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            while True:
+                await asyncio.wait_for(client.recv(), 10)
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, text)
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    assert f'reason="shutting_down" code={code}' in weirgate.log()
 
 
 async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_weirgate):

@@ -303,3 +303,36 @@ fn a_stop_asks_clients_to_wait_if_so_set_and_other_closes_do_not() {
     let close = world.client(key).close.clone();
     assert_eq!(close, Some((1012, "retry_after_ms=2500".to_owned())));
 }
+
+#[test]
+fn the_code_of_a_stop_is_that_of_the_settings() {
+    for (stop_code, close_retry_after_ms, text) in [
+        (1001, 0, ""),
+        (1001, 50, "retry_after_ms=50"),
+        (1012, 0, ""),
+    ] {
+        let limits = Limits {
+            stop_code,
+            close_retry_after_ms,
+            ..Limits::default()
+        };
+        let mut world = symbols(limits);
+        let keys = [
+            world.reader(None, usize::MAX),
+            world.reader(None, usize::MAX),
+        ];
+        let plan = DrainPlan {
+            spread_us: 1_000_000,
+            ..DrainPlan::default()
+        };
+        world.hub.drain(world.now, plan);
+        world.advance(1_100_000);
+        for key in keys {
+            let close = world.client(key).close.clone();
+            assert_eq!(close, Some((stop_code, text.to_owned())));
+            world.end(key, false);
+        }
+        let stats = world.hub.stats();
+        assert_eq!(stats.closes_for(CloseReason::ShuttingDown), 2);
+    }
+}

@@ -300,7 +300,7 @@ fn the_retained_state_comes_first_and_never_twice() {
 }
 
 #[test]
-fn payloads_outside_the_bounds_of_compression_go_plain() {
+fn payloads_outside_the_bounds_of_compression_go_in_stored_blocks() {
     let mut world = symbols(Limits {
         deflate_min_bytes: 200,
         deflate_max_bytes: 1_000,

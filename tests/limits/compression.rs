@@ -10,7 +10,7 @@ pub(crate) const COMPRESSION: &[Fixed] = &[
         what: "Window of the compression towards clients",
         value: "32 KiB; 4 KiB for clients that ask for a smaller window, and for messages over 128 KiB",
         beyond: "older bytes are not referred to; a client with a window under 4 KiB gets larger \
-            messages uncompressed",
+            messages in stored blocks",
         shows: Shows::Metric(names::DEFLATE_ENCODINGS),
         code: ("src/wire/deflate.rs", "WINDOW_BITS: u8 = 15;"),
         test: "src/wire/deflate/tests.rs::deflated_bodies_fit_the_windows_that_were_promised",

@@ -194,6 +194,19 @@ fn a_drain_sends_what_waits_and_then_the_close_as_an_event() {
 }
 
 #[test]
+fn the_close_event_has_the_code_of_the_settings() {
+    let mut room = Room::new(Limits {
+        stop_code: 1001,
+        ..allowed()
+    });
+    let key = stream(&mut room, "/ws");
+    room.hub.drain(room.now, DrainPlan::default());
+    room.settle();
+    let close = "event: close\ndata: {\"code\":1001,\"reason\":\"\"}\n\n";
+    assert_eq!(room.take(key), close);
+}
+
+#[test]
 fn a_client_that_has_ended_its_side_reads_on() {
     let mut room = Room::new(allowed());
     let key = stream(&mut room, "/ws");

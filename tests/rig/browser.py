@@ -13,13 +13,12 @@ import urllib.parse
 import websockets
 from processes import Process, StartError
 
-# Nothing leaves this machine: no updates, no sync, and names other than 127.0.0.1 do not resolve. Without the
+# Nothing leaves this machine: no updates, no sync, and names that the test does not give do not resolve. Without the
 # sandbox, which needs rights that containers lack: it loads only our own page.
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio", "--remote-debugging-port=0",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
@@ -33,10 +32,11 @@ def chromium_binary():
 
 
 @contextlib.asynccontextmanager
-async def open_page(url, width=1440, height=900, scheme="light", reduced_motion=False):
-    """A page of a new Chromium with an empty profile, loaded; Chromium ends with the block."""
+async def open_page(url, width=1440, height=900, scheme="light", reduced_motion=False, hosts=()):
+    """A page of a new Chromium with an empty profile, loaded; Chromium ends with the block. `hosts` are names that mean 127.0.0.1."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-chromium-"))
-    process = Process([chromium_binary(), *FLAGS, f"--user-data-dir={folder}", "about:blank"])
+    rules = ", ".join([*(f"MAP {host} 127.0.0.1" for host in hosts), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"])
+    process = Process([chromium_binary(), *FLAGS, f"--host-resolver-rules={rules}", f"--user-data-dir={folder}", "about:blank"])
     try:
         async with websockets.connect(await devtools_url(process, folder), max_size=None, ping_interval=None) as link:
             page = Page(link)

@@ -1,4 +1,4 @@
-"""nginx, HAProxy and Caddy in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
+"""nginx, HAProxy, Caddy, Apache and Varnish in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
 import pathlib
 import re
 import shutil
@@ -11,6 +11,8 @@ from processes import ROOT, Process, StartError, free_port, system_binary
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
 HAPROXY = ROOT / "deploy" / "haproxy"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
+APACHE = ROOT / "deploy" / "apache" / "weirgate.conf"
+VARNISH = ROOT / "deploy" / "varnish" / "weirgate.vcl"
 # The line of a recipe that says where weirgate is, and what it says of that.
 HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
                   "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)"}
@@ -31,6 +33,23 @@ http {{
     include {folder}/weirgate.conf;
 }}
 """
+
+
+# What Debian's Apache has beside a site: the modules and the time limits for requests that are on without a word.
+APACHE_MAIN = """\
+ServerRoot /usr/lib/apache2
+ServerName localhost
+PidFile {folder}/pid
+DefaultRuntimeDir {folder}
+ErrorLog /dev/stderr
+Listen 127.0.0.1:{port}
+{modules}
+RequestReadTimeout header=20-40,minrate=500 body=10,minrate=500
+ThreadsPerChild 25
+StartServers 1
+Include {folder}/weirgate.conf
+"""
+DEBIAN_MODULES = ["mpm_event", "authz_core", "alias", "reqtimeout", "setenvif", "slotmem_shm"]
 
 
 def replaced(text, old, new):
@@ -117,4 +136,46 @@ class Caddy(Proxy):
         # Caddy keeps files of its own below these.
         homes = [f"{name}={self.folder}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")]
         self.process = Process(["/usr/bin/env", *homes, caddy, "run", "--adapter", "caddyfile", "--config", config])
+        self.wait_until_it_listens()
+
+
+class Apache(Proxy):
+    """Apache before the given ports, with the modules that the recipe says to enable."""
+
+    def __init__(self, *backends):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-apache-"))
+        recipe = APACHE.read_text()
+        member = re.search(r'BalancerMember "http://127\.0\.0\.1:8000"(.*)', recipe)
+        assert member, f"{APACHE} names no backend"
+        members = "\n    ".join(f'BalancerMember "http://127.0.0.1:{one}"{member.group(1)}' for one in backends)
+        recipe = replaced(recipe, member.group(0), members)
+        recipe = replaced(recipe, "<VirtualHost *:80>", f"<VirtualHost 127.0.0.1:{self.port}>")
+        (self.folder / "weirgate.conf").write_text(recipe)
+        named = re.search(r"^#   a2enmod (.*) && a2ensite weirgate$", recipe, re.M).group(1).split()
+        modules = "\n".join(f"LoadModule {name}_module modules/mod_{name}.so" for name in DEBIAN_MODULES + named)
+        config = self.folder / "apache2.conf"
+        config.write_text(APACHE_MAIN.format(folder=self.folder, port=self.port, modules=modules))
+        self.process = Process([system_binary("apache2", "apache2-bin"), "-X", "-f", config])
+        self.wait_until_it_listens()
+
+
+class Varnish(Proxy):
+    """Varnish before the given ports or paths of unix sockets."""
+
+    def __init__(self, *backends):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-varnish-"))
+        recipe = VARNISH.read_text()
+        backend = re.search(r'backend one \{ \.host = "127\.0\.0\.1"; \.port = "8000";(.*)', recipe)
+        assert backend, f"{VARNISH} names no backend"
+        where = [f'.path = "{one}";' if isinstance(one, pathlib.Path) else f'.host = "127.0.0.1"; .port = "{one}";' for one in backends]
+        each = "\n".join(f"backend s{n} {{ {one}{backend.group(1)}" for n, one in enumerate(where))
+        recipe = replaced(recipe, backend.group(0), each)
+        recipe = replaced(recipe, "weirgate.add_backend(one);", "\n    ".join(f"weirgate.add_backend(s{n});" for n in range(len(where))))
+        config = self.folder / "weirgate.vcl"
+        config.write_text(recipe)
+        # Without a change of user, which needs rights; `-n`: its own folder, not that of the machine's Varnish.
+        self.process = Process([system_binary("varnishd", "varnish"), "-F", "-j", "none", "-f", config, "-n", self.folder / "work",
+                                "-a", f"127.0.0.1:{self.port}", "-s", "malloc,16M"])
         self.wait_until_it_listens()

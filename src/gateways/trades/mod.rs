@@ -22,7 +22,7 @@ use super::uuid::uuid;
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Left, Publication, Retain, SessionKey, TopicName,
+    Incoming, Joined, Left, Limits, Publication, Retain, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -391,7 +391,7 @@ impl Gateway for TradesGateway {
         match never {}
     }
 
-    fn stop_code(&self) -> CloseCode {
+    fn stop_code(&self, _: &Limits) -> CloseCode {
         CloseCode::new(1001, "Server shutting down")
     }
 

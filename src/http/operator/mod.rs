@@ -16,7 +16,7 @@ use hyper::http::uri::Authority;
 
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
-use super::site::{Answer, RequestParts, Route};
+use super::site::{Answer, RequestParts, Route, SEC_FETCH_SITE};
 use crate::clock::Clock;
 use crate::telemetry::Telemetry;
 
@@ -107,11 +107,15 @@ fn own_page_only(
 }
 
 /// A page of another origin asks. Its browser would let it read the answer, because the other pages
-/// of this process may be read by any origin; client addresses may not. A page that has its own name
-/// resolved to this machine (DNS rebinding) sends no `Origin`, but its name in `Host`.
+/// of this process may be read by any origin; client addresses may not. Where a page will not read
+/// the answer its browser sends no `Origin`, but `Sec-Fetch-Site`: the request alone begins a tail. A
+/// page that has its own name resolved to this machine (DNS rebinding) sends its name in `Host`.
 fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
     let host = request.header(&header::HOST).unwrap_or_default();
-    request.head.headers.contains_key(header::ORIGIN) || is_loopback && !is_this_machine(host)
+    let site = request.header(&SEC_FETCH_SITE).unwrap_or("none");
+    request.head.headers.contains_key(header::ORIGIN)
+        || !["same-origin", "none"].contains(&site)
+        || is_loopback && !is_this_machine(host)
 }
 
 /// An IP address or `localhost`, with or without a port.
@@ -176,6 +180,15 @@ mod tests {
         for origin in ["https://elsewhere.example", "null"] {
             let answer = ask("/operator/state", false, &[(header::ORIGIN, origin)]);
             assert_eq!(answer.status, 403, "{origin}");
+        }
+        for (site, status) in [
+            ("same-origin", 200),
+            ("none", 200),
+            ("same-site", 403),
+            ("cross-site", 403),
+        ] {
+            let answer = ask("/operator/state", false, &[(SEC_FETCH_SITE, site)]);
+            assert_eq!(answer.status, status, "{site}");
         }
     }
 

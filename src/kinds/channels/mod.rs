@@ -27,6 +27,7 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::Redis,
         Part::RedisHost,
         Part::Json,
+        Part::StopCode,
         Part::RequireAuth,
         Part::Tokens,
     ])

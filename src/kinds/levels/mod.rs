@@ -31,6 +31,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
         Part::Nats,
         Part::Json,
         Part::SharedWindow,
+        Part::StopCode,
     ])
     .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
     start,
@@ -42,9 +43,15 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
 pub(super) const DEMO: GatewayKind = GatewayKind::new(
     "demo",
     "Run the levels gateway with a simulated market, without a broker",
-    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::Json, Part::SharedWindow])
-        .own(&[rows::OF_BOTH, rows::OF_DEMO])
-        .changes(rows::DEMO_CHANGES),
+    Rows::gateway(&[
+        Part::Bus,
+        Part::BusMessages,
+        Part::Json,
+        Part::SharedWindow,
+        Part::StopCode,
+    ])
+    .own(&[rows::OF_BOTH, rows::OF_DEMO])
+    .changes(rows::DEMO_CHANGES),
     demo,
 )
 .check(unknown_keys)

@@ -158,7 +158,8 @@ pub(super) static ROWS: &[Setting] = &[
         (0, GIB),
         "256",
         "Messages below this many bytes are not compressed",
-    ),
+    )
+    .more("Clients with compression get such messages in stored blocks."),
     Setting::bytes(
         Heading::CONNECTION,
         "deflate-max-bytes",
@@ -168,9 +169,9 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("All clients wait during a compression: 4 to 12 ms for each MiB at level 4.")
     .limit(
-        "sent uncompressed to all clients, as RFC 7692 §6 allows",
+        "sent in stored blocks, which compress nothing (RFC 7692 §7.2.3.3)",
         Shows::Metric(names::DEFLATED_FRAMES),
-        "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_plain",
+        "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_in_stored_blocks",
     ),
     Setting::bytes(
         Heading::CONNECTION,

@@ -88,6 +88,18 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Clients then do not all reconnect to the next instance in the same moment.")
     .in_short_help(),
+    Setting::new(
+        Heading::LIFECYCLE,
+        "stop-code",
+        Kind::Choice(&["1012", "1001"]),
+        "1012",
+        "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
+    )
+    .more(
+        "1001 is for clients whose library has no 1012 and shows it as 1002 or as a failure: \
+         faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+    )
+    .part(Part::StopCode),
     Setting::ms(
         Heading::LIFECYCLE,
         "close-retry-after-ms",
