@@ -58,4 +58,12 @@ pub(crate) const NATS: &[Fixed] = &[
         ),
         test: "src/gateways/channels/retained.rs::subjects_that_are_remembered_are_bounded",
     },
+    Fixed {
+        what: "Silence of a connection to NATS or Redis while no second connection does better",
+        value: "30 s",
+        beyond: "weirgate gives the connection up and reconnects",
+        shows: Shows::Metric(names::BUS_RECONNECTS),
+        code: ("src/sources/nats/settings.rs", "silence_max_ms: 30_000,"),
+        test: "tests/nats_source/subjects.rs::a_server_that_is_silent_for_too_long_is_left",
+    },
 ];

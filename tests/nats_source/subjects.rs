@@ -3,6 +3,7 @@
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
 use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
+use weirgate_test_support::{LinkProxy, NatsCluster};
 
 use super::*;
 
@@ -228,10 +229,21 @@ fn a_server_that_comes_back_has_every_subject_again() {
     assert_eq!(source.status.reconnects(), 1);
 }
 
+/// A server that has a silence of seconds is left where that is set.
+fn impatient(url: &str) -> NatsSettings {
+    NatsSettings {
+        silence_max_ms: 4_000,
+        ..plain(url)
+    }
+}
+
 #[test]
-fn a_silent_server_is_left() {
+fn a_server_that_is_silent_for_too_long_is_left() {
     let server = NatsServer::start_without_jetstream("");
-    let source = run_with(&server.url(), &["a"]);
+    let source = run_subjects(impatient(&server.url()), 4_096);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    source.until("+a");
     source.nothing_comes_for(Duration::from_secs(5));
     server.freeze();
     assert_eq!([source.next(), source.next()], ["Gap", "Down"]);
@@ -239,6 +251,60 @@ fn a_silent_server_is_left() {
     source.until("CaughtUp");
     say(&client(&server.url()), "a", "1");
     assert_eq!(source.next(), "a: 1");
+}
+
+/// What is published meanwhile waits in the sockets, and in the server once it goes on.
+#[test]
+fn a_server_that_stands_still_for_seconds_loses_nothing() {
+    const MESSAGES: usize = 100;
+    for seconds in [4, 10] {
+        let server = NatsServer::start_without_jetstream("");
+        let source = run_with(&server.url(), &["a", "a.*"]);
+        let client = client(&server.url());
+        client.flush().expect("flushed");
+        server.freeze();
+        let frozen = Instant::now();
+        for n in 0..MESSAGES {
+            client.publish("a", n.to_string()).expect("published");
+        }
+        eventually("the silence is seen", || !source.status.connected());
+        thread::sleep(Duration::from_secs(seconds).saturating_sub(frozen.elapsed()));
+        server.thaw();
+        for n in 0..MESSAGES {
+            assert_eq!(source.next(), format!("a: {n}"), "{seconds} s");
+        }
+        eventually("all is well", || source.status.subscribed());
+        assert_eq!(source.status.reconnects(), 0);
+    }
+}
+
+/// The link is dead and the server is not: another connection to the same server does better.
+#[test]
+fn a_dead_link_is_left_when_a_second_one_is_answered() {
+    let server = NatsServer::start_without_jetstream("");
+    let link = LinkProxy::to(server.address());
+    let source = run_with(&link.url(), &["a"]);
+    link.black_hole();
+    link.let_new_ones_through();
+    assert_eq!(
+        source.until("CaughtUp"),
+        ["Gap", "Down", "+a", "Up", "CaughtUp"]
+    );
+    say(&client(&server.url()), "a", "1");
+    assert_eq!(source.next(), "a: 1");
+}
+
+#[test]
+fn a_server_that_stands_still_is_left_for_another_one_that_does_not() {
+    let cluster = NatsCluster::start();
+    // The URL names one: the others are learned from it.
+    let source = run_with(&cluster[0].url(), &["a"]);
+    cluster[0].freeze();
+    let seen = source.until("CaughtUp");
+    assert_eq!(seen, ["Gap", "Down", "+a", "Up", "CaughtUp"]);
+    say(&client(&cluster[1].url()), "a", "1");
+    assert_eq!(source.next(), "a: 1");
+    cluster[0].thaw();
 }
 
 /// Nobody takes the events: the server keeps what comes, and ends the connection beyond its limit.
@@ -312,10 +378,21 @@ fn last_values_come_over_an_outage_and_are_bounded() {
     let values = source.until("end of kept.*");
     assert_eq!(values.len(), 4, "three are allowed: {values:?}");
     assert_eq!(source.status.retained_limited(), 1);
+    // A server that stands still is not asked until it goes on.
     server.freeze();
+    eventually("the silence is seen", || !source.status.connected());
     ask("kept.1", 4);
-    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    source.nothing_comes_for(Duration::from_secs(6));
+    server.thaw();
+    assert_eq!(
+        source.until("end of kept.1"),
+        ["kept.1: 1", "end of kept.1"]
+    );
+    server.freeze();
+    ask("kept.1", 5);
+    eventually("the silence is seen", || !source.status.connected());
     server.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
     server.restart();
     let back = source.until("end of kept.1");
     assert!(back.contains(&"kept.1: 1".to_owned()), "{back:?}");
