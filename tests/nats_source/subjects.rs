@@ -1,5 +1,8 @@
 //! Subjects and patterns that change while the source runs, without JetStream.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
 use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
@@ -305,6 +308,33 @@ fn a_server_that_stands_still_is_left_for_another_one_that_does_not() {
     say(&client(&cluster[1].url()), "a", "1");
     assert_eq!(source.next(), "a: 1");
     cluster[0].thaw();
+}
+
+/// A server of a cluster sends another INFO behind its first PONG, in one piece with it or in two.
+#[test]
+fn a_line_behind_the_first_pong_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let (mut server, _) = listener.accept().expect("a connection");
+        let mut say = server.try_clone().expect("another handle");
+        say.write_all(b"INFO {}\r\n").expect("written");
+        let mut has_begun = false;
+        let mut lines = BufReader::new(&mut server).lines();
+        while let Some(Ok(line)) = lines.next() {
+            if line == "PING" && !has_begun {
+                has_begun = true;
+                say.write_all(b"PONG\r\nINFO {\"server_id\":")
+                    .expect("written");
+                thread::sleep(Duration::from_millis(100));
+                say.write_all(b"\"x\"}\r\n").expect("written");
+            } else if line == "PING" {
+                say.write_all(b"PONG\r\n").expect("written");
+            }
+        }
+    });
+    let source = run_with(&url, &["a"]);
+    source.nothing_comes_for(Duration::from_millis(500));
 }
 
 /// Nobody takes the events: the server keeps what comes, and ends the connection beyond its limit.

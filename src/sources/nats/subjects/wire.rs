@@ -130,13 +130,18 @@ impl Wire {
                     return Err(refused(&self.url, format!("{tls}{error}")));
                 }
             }
+            // What came behind the PONG is taken too: a server of a cluster tells of the others there.
+            let mut is_in = false;
             while let Some(op) = self.next_op()? {
                 match op {
-                    Op::Pong => return Ok(()),
+                    Op::Pong => is_in = true,
                     Op::Error(words) => return Err(refused(&self.url, words)),
                     Op::Ping => protocol::pong(self.io.out()),
                     Op::Message(_) | Op::Other => {}
                 }
+            }
+            if is_in {
+                return Ok(());
             }
         }
     }
