@@ -58,6 +58,8 @@ pub struct UnansweredChanges {
     pub queued: u64,
     /// The bus was asked and has not answered.
     pub asked: u64,
+    /// The bus has answered, and servers further away may not know of it yet.
+    pub settling: u64,
 }
 
 /// The source's end.
@@ -72,6 +74,7 @@ struct Shared {
     questions: Mutex<VecDeque<Question>>,
     queued: AtomicU64,
     asked: AtomicU64,
+    settling: AtomicU64,
 }
 
 /// What the source has not taken.
@@ -133,6 +136,7 @@ impl BusInterest {
             waiting: self.shared.changes().line.len() as u64,
             queued: self.shared.queued.load(Relaxed),
             asked: self.shared.asked.load(Relaxed),
+            settling: self.shared.settling.load(Relaxed),
         }
     }
 
@@ -244,10 +248,11 @@ impl Wishes {
         self.shared.changes().line.len()
     }
 
-    /// Says how many names wait to be asked for, and how many were asked for and not answered.
-    pub(super) fn show(&self, [queued, asked]: [usize; 2]) {
+    /// Shows what [`Ledger::unanswered`] says.
+    pub(super) fn show(&self, [queued, asked, settling]: [usize; 3]) {
         self.shared.queued.store(queued as u64, Relaxed);
         self.shared.asked.store(asked as u64, Relaxed);
+        self.shared.settling.store(settling as u64, Relaxed);
     }
 }
 

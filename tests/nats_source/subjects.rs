@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
-use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
+use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 use weirgate_test_support::{LinkProxy, NatsCluster};
 
 use super::*;
@@ -19,6 +19,15 @@ pub(super) struct Subjects {
 }
 
 pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
+    // As long as this only in a cluster.
+    let settle = Settle {
+        time: Duration::from_millis(100),
+        always: false,
+    };
+    run_settling(settings, room, settle)
+}
+
+fn run_settling(settings: NatsSettings, room: usize, settle: Settle) -> Subjects {
     let status = Arc::new(BusStatus::new(&[], 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
@@ -26,6 +35,7 @@ pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
         nats: settings,
         payload_bytes_max: 1 << 20,
         retained_subjects_max: 3,
+        settle,
     };
     let source = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (source, interest) = source.expect("a source");
@@ -335,6 +345,51 @@ fn a_line_behind_the_first_pong_is_read() {
     });
     let source = run_with(&url, &["a"]);
     source.nothing_comes_for(Duration::from_millis(500));
+}
+
+#[test]
+fn a_single_server_confirms_at_once() {
+    let server = NatsServer::start_without_jetstream("");
+    let settle = Settle {
+        time: Duration::from_secs(3_600),
+        always: false,
+    };
+    let source = run_settling(plain(&server.url()), 4_096, settle);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    assert_eq!(source.next(), "+a");
+}
+
+/// Until a name has settled, messages may be missing: a new name gets what comes, and one that is
+/// restored gets nothing, so that the gap of the outage ends before the first message.
+#[test]
+fn a_name_that_is_restored_is_whole_from_its_first_message_on() {
+    let mut server = NatsServer::start_without_jetstream("");
+    let settle = Settle {
+        time: Duration::from_secs(4),
+        always: true,
+    };
+    let source = run_settling(plain(&server.url()), 4_096, settle);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    let publisher = client(&server.url());
+    eventually("the server has the name", || {
+        say(&publisher, "a", "early");
+        source.events.try_iter().any(|e| said(&e) == "a: early")
+    });
+    source.until("+a");
+    server.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    server.restart();
+    let publisher = client(&server.url());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        say(&publisher, "a", "early");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    say(&publisher, "a", "whole");
+    assert_eq!(source.next(), "a: whole");
 }
 
 /// Nobody takes the events: the server keeps what comes, and ends the connection beyond its limit.

@@ -6,8 +6,9 @@ import contextlib
 class Link:
     """Forwards connections of a free loopback port to another port, until it is told not to."""
 
-    def __init__(self, to_port):
-        self.to_port, self.url = to_port, None
+    def __init__(self, to_port, delay_s=0.0):
+        """`delay_s`: how long every byte is on its way, in each direction."""
+        self.to_port, self.delay_s, self.url = to_port, delay_s, None
         self._open = asyncio.Event()
         self._open.set()
         self._is_cut = False
@@ -44,7 +45,10 @@ class Link:
         await self._open.wait()
         if self._is_cut:
             return writer.transport.abort()
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        except OSError:
+            return writer.transport.abort()
         for end in (writer, far_writer):
             self._writers.add(end)
         for pair in ((reader, far_writer), (far_reader, writer)):
@@ -52,11 +56,20 @@ class Link:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    @staticmethod
+    def _write(writer, data):
+        if not writer.is_closing():
+            writer.write(data)
+
     async def _forward(self, reader, writer):
+        loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
                 await self._open.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+                if self.delay_s:
+                    loop.call_later(self.delay_s, self._write, writer, data)
+                else:
+                    writer.write(data)
+                    await writer.drain()
+        loop.call_later(self.delay_s, writer.close)
         self._writers.discard(writer)

@@ -65,6 +65,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     metrics.extend(history_metrics(&stats, history));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
     let gateway = match retained {
         true => gateway.with_retained(),
         false => gateway,
@@ -230,6 +231,7 @@ fn metrics(
                     ("waiting", changes.waiting),
                     ("queued", changes.queued),
                     ("asked", changes.asked),
+                    ("settling", changes.settling),
                 ]
             }),
         ),

@@ -92,7 +92,7 @@ pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::send::NatsSender;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
-pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource};
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
 /// The name that the server's connection list shows.
 const CLIENT_NAME: &str = "weirgate";

@@ -37,6 +37,7 @@ mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::session::{Session, State};
 use self::wire::{Patience, Wire};
@@ -64,6 +65,28 @@ pub struct NatsSubjectsSettings {
     pub payload_bytes_max: usize,
     /// Last values of one pattern that are sent.
     pub retained_subjects_max: usize,
+    /// When a subscription counts as confirmed.
+    pub settle: Settle,
+}
+
+/// How long interest may travel from the server of a connection to the others. The server confirms a
+/// subscription before the others know of it, and what is published there until then does not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// Between the server's confirmation and ours.
+    pub time: Duration,
+    /// Of every server; `false`: only of one that names a cluster.
+    pub always: bool,
+}
+
+impl Settle {
+    /// On a server that names a cluster or does not.
+    fn after(self, is_clustered: bool) -> Duration {
+        match self.always || is_clustered {
+            true => self.time,
+            false => Duration::ZERO,
+        }
+    }
 }
 
 /// Relays the subjects and patterns that somebody wants, for ever.
@@ -116,11 +139,13 @@ impl NatsSubjectsSource {
     ) -> Result<Stop, Stop> {
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
+        let settle = self.settings.settle.after(wire.is_clustered);
         let mut session = Session {
             waiter: &mut self.waiter,
             wire,
             second,
             settings: &self.settings.nats,
+            settle,
             relay,
             wishes: &self.wishes,
             ledger: &mut self.ledger,

@@ -30,6 +30,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A server that was silent for this long after a ping stands still, or the link is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Names that are told as settled between two reads.
+const SETTLED_PER_TURN: usize = 1_024;
+
 /// What a session works with.
 pub(super) struct Session<'a> {
     pub(super) waiter: &'a mut Waiter,
@@ -37,6 +40,8 @@ pub(super) struct Session<'a> {
     /// Whether this connection is kept while it is silent.
     pub(super) second: &'a mut Second,
     pub(super) settings: &'a NatsSettings,
+    /// How long interest travels to the other servers, after this one has confirmed it.
+    pub(super) settle: Duration,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
@@ -157,11 +162,9 @@ impl Session<'_> {
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
-        let until = self
-            .state
-            .retained
-            .due()
-            .map_or(until, |due| due.min(until));
+        self.tell_settled()?;
+        let dues = [self.state.retained.due(), self.ledger.settle_due()];
+        let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.ask();
         self.wishes.show(self.ledger.unanswered());
         self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
@@ -274,6 +277,10 @@ impl Session<'_> {
         let Some(subscription) = self.state.sids.get(delivery.sid) else {
             return Ok(());
         };
+        // The gap of an outage ends when the name is whole again.
+        if !self.settle.is_zero() && self.ledger.is_restoring(subscription) {
+            return Ok(());
+        }
         let name = Arc::clone(&subscription.name);
         let (subject, pattern) = match subscription.is_pattern {
             true => (delivery.subject.into(), Some(name)),
@@ -348,6 +355,7 @@ impl Session<'_> {
             words,
         } = asked;
         let was_alone = change.names.len() == 1;
+        let settled = Instant::now() + self.settle;
         for name in change.names {
             let is_refused = refused.contains(&name);
             let subscription = Subscription {
@@ -367,14 +375,32 @@ impl Session<'_> {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
                     self.tell_refused(subscription, number, reason)?;
                 }
+            } else if !self.settle.is_zero() {
+                self.ledger.settles(&subscription, settled);
             } else if let Some(number) = self.ledger.confirmed(&subscription, true) {
-                self.relay.link.send(BusEvent::Subscribed {
-                    subscription,
-                    number,
-                })?;
+                self.tell_subscribed(subscription, number)?;
             }
         }
         Ok(())
+    }
+
+    /// Names of which the other servers know by now.
+    fn tell_settled(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        for _ in 0..SETTLED_PER_TURN {
+            let Some((subscription, number)) = self.ledger.next_settled(now) else {
+                break;
+            };
+            self.tell_subscribed(subscription, number)?;
+        }
+        Ok(())
+    }
+
+    fn tell_subscribed(&self, subscription: Subscription, number: u64) -> Result<(), Stop> {
+        Ok(self.relay.link.send(BusEvent::Subscribed {
+            subscription,
+            number,
+        })?)
     }
 
     /// An error of the server. It belongs to the change whose PONG is next, if to any.

@@ -46,6 +46,8 @@ pub(in crate::sources::nats) struct Wire {
     pub(super) url: String,
     /// The other servers of the cluster, as this one tells.
     pub(super) neighbours: Vec<Endpoint>,
+    /// The server is one of a cluster, or may become that.
+    pub(super) is_clustered: bool,
     reader: Reader,
 }
 
@@ -91,6 +93,7 @@ impl Wire {
             io,
             url: endpoint.url(),
             neighbours: neighbours.collect(),
+            is_clustered: tls::names_cluster(&info),
             reader: Reader::new(payload_bytes_max),
         };
         match wire.log_in(waiter, until) {
