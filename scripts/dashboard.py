@@ -101,7 +101,7 @@ ROWS = {
         ("Different names and patterns", "Of all clients together, and their limits.", "short",
          ("sum by (kind) (weirgate_subscribed_names{$i})", "{{kind}}"),
          ("max(weirgate_subscribed_names_max{$i})", "limit"), ("max(weirgate_subscribed_patterns_max{$i})", "limit of patterns")),
-        ("Changes under way", "Names to subscribe or unsubscribe in Redis, by stage.", "short",
+        ("Changes under way", "Names to subscribe or unsubscribe on the bus, by stage.", "short",
          ("sum by (stage) (weirgate_subscription_changes{$i})", "{{stage}}")),
         ("Resumes", "With --history: names that clients asked to resume, by outcome.", "ops",
          (rate("weirgate_resumes_total", "outcome"), "{{outcome}}")),

@@ -68,6 +68,8 @@ pub struct UnansweredChanges {
     pub queued: u64,
     /// The bus was asked and has not answered.
     pub asked: u64,
+    /// The bus has answered, and servers further away may not know of it yet.
+    pub settling: u64,
 }
 
 /// The source's end.
@@ -84,6 +86,7 @@ struct Shared {
     queued: AtomicU64,
     asked: AtomicU64,
     questions_asked: AtomicU64,
+    settling: AtomicU64,
 }
 
 /// What the source has not taken.
@@ -150,6 +153,7 @@ impl BusInterest {
             waiting: self.shared.changes().line.names.len() as u64,
             queued: self.shared.queued.load(Relaxed),
             asked: self.shared.asked.load(Relaxed),
+            settling: self.shared.settling.load(Relaxed),
         }
     }
 
@@ -284,10 +288,11 @@ impl Wishes {
         self.shared.changes().line.names.len()
     }
 
-    /// Says how many names wait to be asked for, and how many were asked for and not answered.
-    pub(super) fn show(&self, [queued, asked]: [usize; 2]) {
+    /// Shows what [`Ledger::unanswered`] says.
+    pub(super) fn show(&self, [queued, asked, settling]: [usize; 3]) {
         self.shared.queued.store(queued as u64, Relaxed);
         self.shared.asked.store(asked as u64, Relaxed);
+        self.shared.settling.store(settling as u64, Relaxed);
     }
 }
 

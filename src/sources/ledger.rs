@@ -3,12 +3,14 @@
 //!
 //! Each name has at most one command on its way. A change of mind meanwhile only changes what is
 //! wanted; the answer shows whether there is something left to ask. So quick changes end in the
-//! last one, and no memory grows with their number. Names that nobody wants and that do not stand
+//! last one, and no memory grows with their number. A name may settle before it counts as confirmed.
+//! Names that nobody wants and that do not stand
 //! are forgotten: while a server answers nothing, what is kept are the names that are wanted, those
 //! that stand, and those in commands on their way, which are bounded.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::feeds::Subscription;
 
@@ -43,7 +45,9 @@ enum Server {
     Suspect,
     /// It refused this name, and that was told. Kept over connections, so that it is told once.
     Refused,
-    /// The name stands there.
+    /// The name stands there, and others that publish may not know of it yet. Its place among those.
+    Settling(u64),
+    /// The name stands.
     Confirmed,
 }
 
@@ -73,8 +77,17 @@ pub(super) struct Ledger {
     asked: usize,
     /// Bytes of these commands.
     asked_bytes: usize,
-    /// Names that were wanted when the connection was made, and have not been answered.
+    /// Names that were wanted when the connection was made, and have not been answered or not settled.
     restoring: HashSet<Subscription>,
+    /// Names that settle, in the order in which their time is over.
+    settling: BTreeMap<u64, Settling>,
+}
+
+/// A name that settles.
+#[derive(Debug)]
+struct Settling {
+    subscription: Subscription,
+    due: Instant,
 }
 
 /// The most names in one command.
@@ -138,6 +151,7 @@ impl Ledger {
         self.has_connection = false;
         self.queue.clear();
         self.restoring.clear();
+        self.settling.clear();
         self.asked = 0;
         self.asked_bytes = 0;
         let mut has_carried = false;
@@ -154,7 +168,7 @@ impl Ledger {
         has_carried
     }
 
-    /// Everything that was wanted when the connection was made has been answered.
+    /// Everything that was wanted when the connection was made has been answered, and has settled.
     pub(super) fn is_restored(&self) -> bool {
         self.has_connection && self.restoring.is_empty()
     }
@@ -204,6 +218,7 @@ impl Ledger {
     /// The server did what was asked for this name. If the name stands, and that is wanted: the
     /// number of the newest wish for it.
     pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> Option<u64> {
+        self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
         entry.server = match stands {
             true => Server::Confirmed,
@@ -213,6 +228,45 @@ impl Ledger {
         self.enqueue(subscription);
         self.forget_if_idle(subscription);
         number
+    }
+
+    /// The server took a name, which counts as confirmed from `due` on. Later calls have later moments.
+    pub(super) fn settles(&mut self, subscription: &Subscription, due: Instant) {
+        let place = self.next_place;
+        let Some(entry) = self.answered(subscription) else {
+            return;
+        };
+        entry.server = Server::Settling(place);
+        self.next_place += 1;
+        let subscription = subscription.clone();
+        self.enqueue(&subscription);
+        self.settling.insert(place, Settling { subscription, due });
+    }
+
+    /// A name that has settled by now and is wanted, with the number of the newest wish for it.
+    pub(super) fn next_settled(&mut self, now: Instant) -> Option<(Subscription, u64)> {
+        while self.settle_due().is_some_and(|due| due <= now) {
+            let (_, Settling { subscription, .. }) = self.settling.pop_first()?;
+            self.restoring.remove(&subscription);
+            let names = self.names_mut(subscription.is_pattern);
+            let entry = names.get_mut(&subscription.name)?;
+            entry.server = Server::Confirmed;
+            if entry.wanted && entry.command != Command::Sent {
+                let number = entry.number;
+                return Some((subscription, number));
+            }
+        }
+        None
+    }
+
+    /// When the next name has settled.
+    pub(super) fn settle_due(&self) -> Option<Instant> {
+        Some(self.settling.first_key_value()?.1.due)
+    }
+
+    /// The name was wanted when the connection was made, and has not been answered or not settled.
+    pub(super) fn is_restoring(&self, subscription: &Subscription) -> bool {
+        self.restoring.contains(subscription)
     }
 
     /// The server refused a command. If the one name in it is refused, which was not known: the
@@ -229,6 +283,7 @@ impl Ledger {
             self.forget_if_idle(subscription);
             return None;
         }
+        self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
         let is_news = entry.wanted && entry.server != Server::Refused;
         let number = is_news.then_some(entry.number);
@@ -242,15 +297,19 @@ impl Ledger {
     pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.get_mut(&subscription.name)?;
-        if entry.server != Server::Confirmed {
+        if !entry.stands() {
             return None;
         }
-        entry.server = Server::Refused;
+        let before = std::mem::replace(&mut entry.server, Server::Refused);
         let number = entry.wanted.then_some(entry.number);
         if let Command::Queued(place) = entry.command {
             // It was to be given up.
             entry.command = Command::None;
             self.queue.remove(&place);
+        }
+        if let Server::Settling(place) = before {
+            self.settling.remove(&place);
+            self.restoring.remove(subscription);
         }
         self.forget_if_idle(subscription);
         number
@@ -275,10 +334,10 @@ impl Ledger {
         entries.any(|entry| entry.wanted && entry.server == Server::Refused)
     }
 
-    /// Names that wait for their turn to be asked for, and names that were asked for and not
-    /// answered.
-    pub(super) fn unanswered(&self) -> [usize; 2] {
-        [self.queue.len(), self.asked]
+    /// Names that wait for their turn to be asked for, names that were asked for and not answered, and
+    /// names that settle.
+    pub(super) fn unanswered(&self) -> [usize; 3] {
+        [self.queue.len(), self.asked, self.settling.len()]
     }
 
     /// The name as it is kept here, if it is.
@@ -347,7 +406,9 @@ impl Ledger {
             self.asked -= 1;
             self.asked_bytes -= command_bytes(subscription);
         }
-        self.restoring.remove(subscription);
+        if let Server::Settling(place) = entry.server {
+            self.settling.remove(&place);
+        }
         entry.command = Command::None;
         Some(entry)
     }
@@ -364,13 +425,17 @@ impl Ledger {
 impl Entry {
     /// What stands is not what is wanted, and nothing was sent about it.
     fn is_due(&self) -> bool {
-        let stands = self.server == Server::Confirmed;
-        self.wanted != stands && self.command != Command::Sent
+        self.wanted != self.stands() && self.command != Command::Sent
+    }
+
+    /// The server has the name.
+    fn stands(&self) -> bool {
+        matches!(self.server, Server::Settling(_) | Server::Confirmed)
     }
 
     /// There is nothing to keep it for.
     fn is_idle(&self) -> bool {
-        !self.wanted && self.server != Server::Confirmed && self.command == Command::None
+        !self.wanted && !self.stands() && self.command == Command::None
     }
 
     /// Its command has no other name in it.

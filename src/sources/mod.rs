@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
 //! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
+//! | `probe` | whether a silent connection is kept, while a second one is tried |
 //! | `outage` | since when the bus is away, and when to try again; pure |
 //! | `interest` | what others want from a bus whose names change, on its way to the thread |
 //! | `ledger` | what is wanted from such a bus, what stands there, and what to ask for next; pure |
@@ -32,6 +33,8 @@ mod ledger;
 pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod outage;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod probe;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod publisher;
 #[cfg(feature = "redis")]

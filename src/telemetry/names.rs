@@ -335,8 +335,8 @@ metric_names! { |at|
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
         "Patterns whose last values a client did not get because too many subjects came live meanwhile.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
-        "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
-            asked of Redis and not answered.";
+        "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
+            not answered, settling (--bus-settle-ms).";
     CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
         "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
     CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []

@@ -167,6 +167,23 @@ fn a_name_without_members_stays_for_its_time_and_so_do_messages() {
     assert_ne!(got[0]["positions"][TICK]["epoch"], position["epoch"]);
 }
 
+/// Permissions may change while a name is kept for those who come back.
+#[test]
+fn a_name_without_members_that_the_bus_takes_away_is_given_up() {
+    let mut bench = Bench::remembering(settings(), limits());
+    let (key, position) = bench.member(TICK);
+    bench.world.end(key, true);
+    assert!(bench.world.outputs.wanted[TICK]);
+    bench.refuse(TICK);
+    assert!(!bench.world.outputs.wanted[TICK]);
+    assert_eq!(bench.counts(), (0, 0, 0));
+    // One that a client holds is asked for again and again.
+    let (_, other) = bench.member("market:tick:B");
+    bench.refuse("market:tick:B");
+    assert!(bench.world.outputs.wanted["market:tick:B"]);
+    assert_ne!(position["epoch"], other["epoch"]);
+}
+
 impl Bench {
     pub(super) fn open(&self) -> Vec<SessionKey> {
         let sockets = self.world.net.sockets.iter();

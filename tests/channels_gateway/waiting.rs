@@ -73,6 +73,21 @@ fn nobody_waits_longer_than_a_second() {
 }
 
 #[test]
+fn a_bus_that_confirms_late_is_waited_for_longer() {
+    let mut bench = Bench::made(settings(), |gateway| gateway.with_slow_bus(5 * SECOND));
+    bench.bus(BusEvent::Up);
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick"]);
+    bench.world.advance(5 * SECOND);
+    assert_eq!(bench.kinds(key), []);
+    bench.confirm("market:tick");
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
+    bench.subscribe(key, &["indicators:a"]);
+    bench.world.advance(6 * SECOND);
+    assert_eq!(bench.kinds(key), kinds(&[("subscribed", 3)]));
+}
+
+#[test]
 fn while_redis_is_away_answers_come_at_once() {
     let mut bench = Bench::new(settings());
     let key = bench.client();

@@ -162,21 +162,21 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/blackbox/test_trades_settings.py::test_the_log_tells_who_it_was",
     },
     Fixed {
-        what: "Wait of `subscribed` for Redis",
-        value: "1 s",
+        what: "Wait of `subscribed` for the bus",
+        value: "1 s; on NATS `--bus-settle-ms` more",
         beyond: "sent nevertheless",
         shows: Shows::Elsewhere("nothing: the protocol defines this limit"),
         code: (
             "src/gateways/channels/waiting.rs",
-            "WAIT_US: u64 = 1_000_000;",
+            "BUS_WAIT_US: u64 = 1_000_000;",
         ),
         test: "tests/channels_gateway/waiting.rs::nobody_waits_longer_than_a_second",
     },
     Fixed {
-        what: "Responses to one channels client that wait for Redis",
+        what: "Responses to one channels client that wait for the bus",
         value: "64, and 64 KiB",
         beyond: "weirgate stops reading from the client until some responses are sent",
-        shows: Shows::Elsewhere("nothing: the wait is a second at the most"),
+        shows: Shows::Elsewhere("nothing: the wait is bounded"),
         code: (
             "src/gateways/channels/waiting.rs",
             "ANSWERS_MAX: usize = 64;",

@@ -58,4 +58,23 @@ pub(crate) const NATS: &[Fixed] = &[
         ),
         test: "src/gateways/channels/retained.rs::subjects_that_are_remembered_are_bounded",
     },
+    Fixed {
+        what: "Names of a NATS cluster that settle (`--bus-settle-ms`) and are told to the loop between two reads",
+        value: "1,024; names that settle are at most `--all-channels-max`",
+        beyond: "the others are told after the next read",
+        shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
+        code: (
+            "src/sources/nats/subjects/session.rs",
+            "SETTLED_PER_TURN: usize = 1_024;",
+        ),
+        test: "src/sources/ledger/tests.rs::names_settle_together",
+    },
+    Fixed {
+        what: "Silence of a connection to NATS or Redis while no second connection does better",
+        value: "30 s",
+        beyond: "weirgate gives the connection up and reconnects",
+        shows: Shows::Metric(names::BUS_RECONNECTS),
+        code: ("src/sources/nats/settings.rs", "silence_max_ms: 30_000,"),
+        test: "tests/nats_source/subjects.rs::a_server_that_is_silent_for_too_long_is_left",
+    },
 ];

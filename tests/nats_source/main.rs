@@ -61,6 +61,7 @@ fn settings(url: &str) -> NatsSettings {
         reconnect_delay_max_ms: 2_000,
         watchdog_interval_ms: 500,
         watchdog_misses: 2,
+        silence_max_ms: 4_000,
         consumer_silence_max_ms: 2_000,
         backlog_quiet_min: 4,
         look_back: LookBack {

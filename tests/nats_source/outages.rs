@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use weirgate::telemetry::ConsumerStatus;
+
 use super::*;
 
 #[test]
@@ -97,6 +99,47 @@ fn a_frozen_server_is_noticed_and_everything_comes_after_it() {
         info().is_ok_and(|i| i.push_bound && i.num_ack_pending == 0)
     });
     assert_eq!(source.status.reconnects(), 1);
+}
+
+/// The connection is kept, so what the server has for it comes message by message, and is no backlog.
+#[test]
+fn a_server_that_stands_still_for_seconds_costs_nothing() {
+    for seconds in [4, 10] {
+        let server = NatsServer::start();
+        let patient = NatsSettings {
+            silence_max_ms: 30_000,
+            ..settings(&server.url())
+        };
+        let source = run(patient);
+        source.until("CaughtUp");
+        let publisher = nats::connect(server.url()).expect("a connection");
+        publisher.publish(LEVELS, "0").expect("published");
+        source.until("levels 0");
+        server.freeze();
+        let frozen = Instant::now();
+        for n in 1..=100 {
+            publisher.publish(LEVELS, n.to_string()).expect("published");
+        }
+        eventually("the silence is seen", || !source.status.connected());
+        thread::sleep(Duration::from_secs(seconds).saturating_sub(frozen.elapsed()));
+        assert!(
+            !source
+                .status
+                .consumers()
+                .iter()
+                .any(ConsumerStatus::is_silent)
+        );
+        server.thaw();
+        let want: Vec<String> = (1..=100).map(|n| format!("levels {n}")).collect();
+        assert_eq!(
+            source.until_but_caught_up("levels 100"),
+            want,
+            "{seconds} s"
+        );
+        eventually("all is well", || source.status.subscribed());
+        assert_eq!(source.status.reconnects(), 0);
+        source.nothing_comes_for(Duration::from_secs(2));
+    }
 }
 
 #[test]

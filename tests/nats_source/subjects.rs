@@ -1,8 +1,12 @@
 //! Subjects and patterns that change while the source runs, without JetStream.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
-use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource};
+use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+use weirgate_test_support::{LinkProxy, NatsCluster};
 
 use super::*;
 
@@ -15,6 +19,15 @@ pub(super) struct Subjects {
 }
 
 pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
+    // As long as this only in a cluster.
+    let settle = Settle {
+        time: Duration::from_millis(100),
+        always: false,
+    };
+    run_settling(settings, room, settle)
+}
+
+fn run_settling(settings: NatsSettings, room: usize, settle: Settle) -> Subjects {
     let status = Arc::new(BusStatus::new(&[], 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
@@ -22,6 +35,7 @@ pub(super) fn run_subjects(settings: NatsSettings, room: usize) -> Subjects {
         nats: settings,
         payload_bytes_max: 1 << 20,
         retained_subjects_max: 3,
+        settle,
     };
     let source = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (source, interest) = source.expect("a source");
@@ -228,10 +242,21 @@ fn a_server_that_comes_back_has_every_subject_again() {
     assert_eq!(source.status.reconnects(), 1);
 }
 
+/// A server that has a silence of seconds is left where that is set.
+fn impatient(url: &str) -> NatsSettings {
+    NatsSettings {
+        silence_max_ms: 4_000,
+        ..plain(url)
+    }
+}
+
 #[test]
-fn a_silent_server_is_left() {
+fn a_server_that_is_silent_for_too_long_is_left() {
     let server = NatsServer::start_without_jetstream("");
-    let source = run_with(&server.url(), &["a"]);
+    let source = run_subjects(impatient(&server.url()), 4_096);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    source.until("+a");
     source.nothing_comes_for(Duration::from_secs(5));
     server.freeze();
     assert_eq!([source.next(), source.next()], ["Gap", "Down"]);
@@ -239,6 +264,132 @@ fn a_silent_server_is_left() {
     source.until("CaughtUp");
     say(&client(&server.url()), "a", "1");
     assert_eq!(source.next(), "a: 1");
+}
+
+/// What is published meanwhile waits in the sockets, and in the server once it goes on.
+#[test]
+fn a_server_that_stands_still_for_seconds_loses_nothing() {
+    const MESSAGES: usize = 100;
+    for seconds in [4, 10] {
+        let server = NatsServer::start_without_jetstream("");
+        let source = run_with(&server.url(), &["a", "a.*"]);
+        let client = client(&server.url());
+        client.flush().expect("flushed");
+        server.freeze();
+        let frozen = Instant::now();
+        for n in 0..MESSAGES {
+            client.publish("a", n.to_string()).expect("published");
+        }
+        eventually("the silence is seen", || !source.status.connected());
+        thread::sleep(Duration::from_secs(seconds).saturating_sub(frozen.elapsed()));
+        server.thaw();
+        for n in 0..MESSAGES {
+            assert_eq!(source.next(), format!("a: {n}"), "{seconds} s");
+        }
+        eventually("all is well", || source.status.subscribed());
+        assert_eq!(source.status.reconnects(), 0);
+    }
+}
+
+/// The link is dead and the server is not: another connection to the same server does better.
+#[test]
+fn a_dead_link_is_left_when_a_second_one_is_answered() {
+    let server = NatsServer::start_without_jetstream("");
+    let link = LinkProxy::to(server.address());
+    let source = run_with(&link.url(), &["a"]);
+    link.black_hole();
+    link.let_new_ones_through();
+    assert_eq!(
+        source.until("CaughtUp"),
+        ["Gap", "Down", "+a", "Up", "CaughtUp"]
+    );
+    say(&client(&server.url()), "a", "1");
+    assert_eq!(source.next(), "a: 1");
+}
+
+#[test]
+fn a_server_that_stands_still_is_left_for_another_one_that_does_not() {
+    let cluster = NatsCluster::start();
+    // The URL names one: the others are learned from it.
+    let source = run_with(&cluster[0].url(), &["a"]);
+    cluster[0].freeze();
+    let seen = source.until("CaughtUp");
+    assert_eq!(seen, ["Gap", "Down", "+a", "Up", "CaughtUp"]);
+    say(&client(&cluster[1].url()), "a", "1");
+    assert_eq!(source.next(), "a: 1");
+    cluster[0].thaw();
+}
+
+/// A server of a cluster sends another INFO behind its first PONG, in one piece with it or in two.
+#[test]
+fn a_line_behind_the_first_pong_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let (mut server, _) = listener.accept().expect("a connection");
+        let mut say = server.try_clone().expect("another handle");
+        say.write_all(b"INFO {}\r\n").expect("written");
+        let mut has_begun = false;
+        let mut lines = BufReader::new(&mut server).lines();
+        while let Some(Ok(line)) = lines.next() {
+            if line == "PING" && !has_begun {
+                has_begun = true;
+                say.write_all(b"PONG\r\nINFO {\"server_id\":")
+                    .expect("written");
+                thread::sleep(Duration::from_millis(100));
+                say.write_all(b"\"x\"}\r\n").expect("written");
+            } else if line == "PING" {
+                say.write_all(b"PONG\r\n").expect("written");
+            }
+        }
+    });
+    let source = run_with(&url, &["a"]);
+    source.nothing_comes_for(Duration::from_millis(500));
+}
+
+#[test]
+fn a_single_server_confirms_at_once() {
+    let server = NatsServer::start_without_jetstream("");
+    let settle = Settle {
+        time: Duration::from_secs(3_600),
+        always: false,
+    };
+    let source = run_settling(plain(&server.url()), 4_096, settle);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    assert_eq!(source.next(), "+a");
+}
+
+/// Until a name has settled, messages may be missing: a new name gets what comes, and one that is
+/// restored gets nothing, so that the gap of the outage ends before the first message.
+#[test]
+fn a_name_that_is_restored_is_whole_from_its_first_message_on() {
+    let mut server = NatsServer::start_without_jetstream("");
+    let settle = Settle {
+        time: Duration::from_secs(4),
+        always: true,
+    };
+    let source = run_settling(plain(&server.url()), 4_096, settle);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    let publisher = client(&server.url());
+    eventually("the server has the name", || {
+        say(&publisher, "a", "early");
+        source.events.try_iter().any(|e| said(&e) == "a: early")
+    });
+    source.until("+a");
+    server.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    server.restart();
+    let publisher = client(&server.url());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        say(&publisher, "a", "early");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+    say(&publisher, "a", "whole");
+    assert_eq!(source.next(), "a: whole");
 }
 
 /// Nobody takes the events: the server keeps what comes, and ends the connection beyond its limit.
@@ -312,10 +463,21 @@ fn last_values_come_over_an_outage_and_are_bounded() {
     let values = source.until("end of kept.*");
     assert_eq!(values.len(), 4, "three are allowed: {values:?}");
     assert_eq!(source.status.retained_limited(), 1);
+    // A server that stands still is not asked until it goes on.
     server.freeze();
+    eventually("the silence is seen", || !source.status.connected());
     ask("kept.1", 4);
-    assert_eq!(source.until("Down"), ["Gap", "Down"]);
+    source.nothing_comes_for(Duration::from_secs(6));
+    server.thaw();
+    assert_eq!(
+        source.until("end of kept.1"),
+        ["kept.1: 1", "end of kept.1"]
+    );
+    server.freeze();
+    ask("kept.1", 5);
+    eventually("the silence is seen", || !source.status.connected());
     server.kill();
+    assert_eq!(source.until("Down"), ["Gap", "Down"]);
     server.restart();
     let back = source.until("end of kept.1");
     assert!(back.contains(&"kept.1: 1".to_owned()), "{back:?}");

@@ -6,10 +6,11 @@ import contextlib
 class Link:
     """Forwards connections of a free loopback port to another port, until it is told not to.
 
-    `change` is somebody on the path: it gets what comes back, and returns what is passed on."""
+    `change` is somebody on the path: it gets what comes back, and returns what is passed on. `delay_s`: how long every
+    byte is on its way, in each direction."""
 
-    def __init__(self, to_port, change=lambda data: data):
-        self.to_port, self.change, self.url, self.port = to_port, change, None, None
+    def __init__(self, to_port, change=lambda data: data, delay_s=0.0):
+        self.to_port, self.change, self.delay_s, self.url, self.port = to_port, change, delay_s, None, None
         self._open = asyncio.Event()
         self._open.set()
         self._is_cut = False
@@ -47,7 +48,10 @@ class Link:
         await self._open.wait()
         if self._is_cut:
             return writer.transport.abort()
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+        except OSError:
+            return writer.transport.abort()
         for end in (writer, far_writer):
             self._writers.add(end)
         for way in ((reader, far_writer, lambda data: data), (far_reader, writer, lambda data: self.change(data))):
@@ -55,11 +59,20 @@ class Link:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    @staticmethod
+    def _write(writer, data):
+        if not writer.is_closing():
+            writer.write(data)
+
     async def _forward(self, reader, writer, change):
+        loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
                 await self._open.wait()
-                writer.write(change(data))
-                await writer.drain()
-        writer.close()
+                if self.delay_s:
+                    loop.call_later(self.delay_s, self._write, writer, change(data))
+                else:
+                    writer.write(change(data))
+                    await writer.drain()
+        loop.call_later(self.delay_s, writer.close)
         self._writers.discard(writer)

@@ -19,7 +19,7 @@ impl ChannelsGateway {
         match self.names.stands(name) {
             true if self.history.position(name).is_none() => self.begin_history(core, name),
             true => {}
-            false => self.history.end(name),
+            false => self.end_history(core, name),
         }
         // While the bus is away no answer waits.
         if !is_news || !self.up {
@@ -48,6 +48,16 @@ impl ChannelsGateway {
             self.give_up(&oldest);
         }
         self.begin_epoch(core, name);
+        self.history.store(&self.stats);
+    }
+
+    /// Nothing of the name comes. One that was only kept for those who come back is given up.
+    fn end_history(&mut self, core: &Core, name: &TopicName) {
+        self.history.end(name);
+        if core.member_count(name) == 0 {
+            self.release(core, name);
+            self.names.store(&self.stats, core.memberships());
+        }
         self.history.store(&self.stats);
     }
 

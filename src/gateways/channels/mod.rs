@@ -34,7 +34,7 @@ use self::request::{Action, Request, RequestLimits, Since};
 use self::resume::Resumes;
 use self::retained::Retained;
 use self::shares::{Patterns, Shares};
-use self::waiting::{Answers, Behind};
+use self::waiting::{Answers, BUS_WAIT_US, Behind};
 use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
 use super::uuid::uuid;
 use crate::admission::ClientAddr;
@@ -97,6 +97,8 @@ pub struct ChannelsGateway {
     retained: Retained,
     history: History,
     resumes: Resumes,
+    /// How long an answer waits for the bus, microseconds.
+    bus_wait_us: u64,
     /// The bus is there.
     up: bool,
     /// Clients that were told of a loss of the bus, for the log.
@@ -131,6 +133,7 @@ impl ChannelsGateway {
             resumes: Resumes::default(),
             settings,
             stats,
+            bus_wait_us: BUS_WAIT_US,
             up: false,
             gap_told: None,
         }
@@ -141,6 +144,13 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained.switch_on(bytes_max);
+        self
+    }
+
+    /// The bus confirms so many microseconds later than its server: an answer waits longer.
+    #[must_use]
+    pub fn with_slow_bus(mut self, later_us: u64) -> Self {
+        self.bus_wait_us = BUS_WAIT_US + later_us;
         self
     }
 

@@ -186,7 +186,8 @@ impl ChannelsGateway {
         answer: Answer,
         behind: Behind,
     ) {
-        client.answers.push(answer, behind, core.now().mono_us);
+        let due_us = core.now().mono_us + self.bus_wait_us;
+        client.answers.push(answer, behind, due_us);
         self.send_ready(core, key, client);
         if client.answers.are_too_many() {
             core.pause_reading(key);

@@ -1,7 +1,7 @@
 //! Answers that wait until the bus has confirmed what they speak of, and the answers behind them.
 //!
-//! Each waits for some names, and for a second at the most. Those of one client go out in their
-//! order.
+//! Each waits for some names, and for a second at the most, or longer on a bus that confirms late.
+//! Those of one client go out in their order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,8 +9,9 @@ use super::answer::Answer;
 use super::history::Position;
 use crate::hub::TopicName;
 
-/// The longest wait for the bus, microseconds (contract channels: "1 s at the most").
-pub(super) const WAIT_US: u64 = 1_000_000;
+/// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the
+/// most").
+pub(super) const BUS_WAIT_US: u64 = 1_000_000;
 
 /// A client with more answers waiting is not read until some have gone out.
 pub(super) const ANSWERS_MAX: usize = 64;
@@ -91,14 +92,14 @@ impl Answers {
         self.waiting.front().map(|first| first.due_us)
     }
 
-    /// Queues an answer that waits until its names are confirmed.
-    pub(super) fn push(&mut self, answer: Answer, behind: Behind, now_us: u64) {
+    /// Queues an answer that waits until its names are confirmed, and until `due_us` at the latest.
+    pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
         self.bytes += answer.bytes();
         self.resuming += behind.waiting_resumes().count();
         self.waiting.push_back(Waiting {
             answer,
             behind,
-            due_us: now_us + WAIT_US,
+            due_us,
         });
     }
 
@@ -210,11 +211,11 @@ mod tests {
         let pong = || Answer::pong("1");
         for end in 0..3 {
             let mut answers = Answers::default();
-            answers.push(pong(), names(&["x", "y"]), 0);
-            answers.push(pong(), names(&["x"]), 0);
-            answers.push(pong(), names(&[]), 0);
+            answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
+            answers.push(pong(), names(&["x"]), BUS_WAIT_US);
+            answers.push(pong(), names(&[]), BUS_WAIT_US);
             assert!(!answers.are_ready(0));
-            assert_eq!(answers.due_us(), Some(WAIT_US));
+            assert_eq!(answers.due_us(), Some(BUS_WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
@@ -222,7 +223,7 @@ mod tests {
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
-                1 => WAIT_US,
+                1 => BUS_WAIT_US,
                 _ => {
                     answers.settle_all();
                     0

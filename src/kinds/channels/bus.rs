@@ -6,6 +6,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rows::syntax;
 use crate::auth::{Acl, NameSyntax};
@@ -19,6 +20,8 @@ pub(super) struct ChannelsBus {
     place: Place,
     payload_bytes_max: usize,
     retained_subjects_max: usize,
+    settle: Duration,
+    settles_always: bool,
 }
 
 enum Place {
@@ -53,6 +56,16 @@ impl ChannelsBus {
             place,
             payload_bytes_max: checked.number("bus-message-bytes-max"),
             retained_subjects_max: checked.number("retained-subjects-max"),
+            settle: Duration::from_millis(checked.number("bus-settle-ms")),
+            settles_always: checked.is_set("bus-settle-ms"),
+        }
+    }
+
+    /// How long a confirmation of this bus may take longer than its server.
+    pub(super) fn settle(&self) -> Duration {
+        match self.place {
+            Place::Redis(_) => Duration::ZERO,
+            Place::Nats(_) => self.settle,
         }
     }
 
@@ -106,12 +119,18 @@ impl ChannelsBus {
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
         use crate::kinds::nats::source_settings;
-        use crate::sources::nats::{self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource};
+        use crate::sources::nats::{
+            self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+        };
 
         let settings = NatsSubjectsSettings {
             nats: source_settings(access),
             payload_bytes_max: self.payload_bytes_max,
             retained_subjects_max: self.retained_subjects_max,
+            settle: Settle {
+                time: self.settle,
+                always: self.settles_always,
+            },
         };
         let checked_files = settings.nats.check_files("nats");
         checked_files.map_err(RunError::Settings)?;

@@ -49,6 +49,17 @@ pub(super) const OWN: &[Setting] = &[
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
          tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
     ),
+    Setting::ms(
+        HEADING,
+        "bus-settle-ms",
+        (0, 60_000),
+        "300",
+        "How long `subscribed` waits until all servers of a NATS cluster know of it",
+    )
+    .more(
+        "A server confirms before the others know. The default counts for servers that name a cluster; a \
+         value that is set counts for every NATS server, for leaf nodes.",
+    ),
     Setting::new(
         HEADING,
         "retained",

@@ -67,6 +67,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let retained_bytes_max = checked.number("retained-bytes-max");
     metrics.extend(retained_metrics(&stats, &interest, retained_bytes_max));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
     let gateway = match retained {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
@@ -236,6 +237,7 @@ fn metrics(
                     ("waiting", changes.waiting),
                     ("queued", changes.queued),
                     ("asked", changes.asked),
+                    ("settling", changes.settling),
                 ]
             }),
         ),

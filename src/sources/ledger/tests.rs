@@ -1,6 +1,7 @@
 //! The ledger against a model of a server that answers commands in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -21,7 +22,14 @@ struct World {
     wishes: u64,
     /// The newest wish for each name.
     newest: BTreeMap<(bool, String), u64>,
+    /// Since when there is a clock, if names settle for [`SETTLE`], and how far it is.
+    clock: Option<Instant>,
+    passed: Duration,
+    /// Names that stand and have not settled.
+    unsettled: BTreeSet<(bool, String)>,
 }
+
+const SETTLE: Duration = Duration::from_millis(300);
 
 fn key(subscription: &Subscription) -> (bool, String) {
     (subscription.is_pattern, subscription.name.to_string())
@@ -35,6 +43,7 @@ impl World {
         self.newest.insert(key(subscription), self.wishes);
         if self.ledger.want(subscription, self.wishes) {
             assert!(self.stands.contains(&key(subscription)));
+            assert!(!self.unsettled.contains(&key(subscription)));
             assert!(!self.is_on_its_way(subscription));
             self.waiting.remove(&key(subscription));
         }
@@ -57,6 +66,7 @@ impl World {
         self.connected = false;
         self.on_their_way.clear();
         self.stands.clear();
+        self.unsettled.clear();
         // Whoever waits is told that the bus is away.
         self.waiting.clear();
         self.ledger.lost();
@@ -99,10 +109,35 @@ impl World {
                 true => self.stands.insert(key(subscription)),
                 false => self.stands.remove(&key(subscription)),
             };
+            self.unsettled.remove(&key(subscription));
+            if let Some(start) = self.clock.filter(|_| change.wanted) {
+                self.unsettled.insert(key(subscription));
+                let due = start + self.passed + SETTLE;
+                self.ledger.settles(subscription, due);
+                continue;
+            }
             let told = self.ledger.confirmed(subscription, change.wanted);
             self.is_told(subscription, told);
         }
         true
+    }
+
+    /// Time passes: half of what a name takes to settle. Returns whether names wait for that.
+    fn pass(&mut self) -> bool {
+        let Some(start) = self.clock else {
+            return false;
+        };
+        let waits = self.ledger.settle_due().is_some();
+        self.passed += SETTLE / 2;
+        let now = start + self.passed;
+        while let Some((subscription, number)) = self.ledger.next_settled(now) {
+            assert!(self.unsettled.contains(&key(&subscription)));
+            assert!(self.stands.contains(&key(&subscription)));
+            self.is_told(&subscription, Some(number));
+        }
+        let still = self.ledger.settling.values().map(|s| key(&s.subscription));
+        self.unsettled = still.collect();
+        waits
     }
 
     /// What is told answers the newest wish.
@@ -115,12 +150,13 @@ impl World {
     }
 
     fn settle(&mut self) {
-        while self.ask() || self.answer() {}
+        while self.ask() || self.answer() || self.pass() {}
     }
 
     fn check_sizes(&self) {
         let entries = self.ledger.channels.len() + self.ledger.patterns.len();
         assert!(self.ledger.queue.len() <= entries);
+        assert_eq!(self.ledger.settling.len(), self.unsettled.len());
         let asked: usize = self.on_their_way.iter().map(|c| c.names.len()).sum();
         assert_eq!(self.ledger.asked, asked);
         assert!(self.connected || entries == self.wanted.len());
@@ -158,6 +194,7 @@ enum Step {
     Lose,
     Forbid(Subscription),
     Retry,
+    Pass,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -176,6 +213,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Lose),
         1 => subscription().prop_map(Step::Forbid),
         1 => Just(Step::Retry),
+        3 => Just(Step::Pass),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -184,8 +222,11 @@ proptest! {
     /// However minds change and links fail: what stands in the end is what is wanted and allowed,
     /// everyone who waited was told, and nothing is kept for nothing.
     #[test]
-    fn the_last_word_counts(steps in steps()) {
-        let mut world = World::default();
+    fn the_last_word_counts(steps in steps(), settles: bool) {
+        let mut world = World {
+            clock: settles.then(Instant::now),
+            ..World::default()
+        };
         for step in steps {
             match step {
                 Step::Want(subscription) => world.want(&subscription),
@@ -200,6 +241,7 @@ proptest! {
                     world.lose();
                 }
                 Step::Retry => world.ledger.retry_refused(),
+                Step::Pass => { world.pass(); }
             }
             world.check_sizes();
         }
@@ -314,12 +356,12 @@ fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
         }
     };
     come_and_go(&mut ledger);
-    let [queued, asked] = ledger.unanswered();
+    let [queued, asked, _] = ledger.unanswered();
     assert!(queued == 0 && asked <= ASKED_BYTES_MAX / COMMAND_BYTES);
     // This one has its turn when something was answered.
     ledger.want(&Subscription::pattern("stays*"), 2);
     come_and_go(&mut ledger);
-    assert_eq!(ledger.unanswered(), [1, asked]);
+    assert_eq!(ledger.unanswered(), [1, asked, 0]);
     assert_eq!(ledger.channels.len(), asked);
 }
 
@@ -365,5 +407,63 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&kept.name]));
     assert_eq!(ledger.confirmed(&kept, true), Some(1));
-    assert_eq!(ledger.unanswered(), [0, 0]);
+    assert_eq!(ledger.unanswered(), [0, 0, 0]);
+}
+
+/// A thousand names wait together, and a name that came and went while it settled leaves nothing.
+#[test]
+fn names_settle_together() {
+    let mut world = World {
+        clock: Some(Instant::now()),
+        ..World::default()
+    };
+    world.connect();
+    let names: Vec<_> = (0..1_000)
+        .map(|n| Subscription::channel(format!("channel:{n}")))
+        .collect();
+    names.iter().for_each(|name| world.want(name));
+    while world.ask() || world.answer() {}
+    assert_eq!(world.ledger.unanswered(), [0, 0, 1_000]);
+    world.pass();
+    assert_eq!(world.waiting.len(), 1_000);
+    // Its command is answered at once, and another taker waits for the time of the newest answer.
+    world.unwant(&names[0]);
+    while world.ask() || world.answer() {}
+    world.want(&names[0]);
+    while world.ask() || world.answer() {}
+    world.unwant(&names[1]);
+    world.want(&names[1]);
+    world.pass();
+    assert_eq!(world.waiting, BTreeSet::from([key(&names[0])]));
+    world.pass();
+    world.check_settled();
+    assert_eq!(world.ledger.unanswered(), [0, 0, 0]);
+}
+
+#[test]
+fn a_connection_is_restored_when_its_names_have_settled() {
+    let mut world = World {
+        clock: Some(Instant::now()),
+        ..World::default()
+    };
+    let [kept, revoked] = ["kept", "revoked"].map(Subscription::channel);
+    for name in [&kept, &revoked] {
+        world.want(name);
+    }
+    world.connect();
+    while world.ask() || world.answer() {}
+    assert!(!world.ledger.is_restored() && world.ledger.is_restoring(&kept));
+    let number = world.newest[&key(&revoked)];
+    assert_eq!(world.ledger.revoked(&revoked), Some(number));
+    assert!(!world.ledger.is_restoring(&revoked));
+    world.pass();
+    assert!(!world.ledger.is_restored());
+    world.pass();
+    assert!(world.ledger.is_restored() && !world.ledger.is_restoring(&kept));
+    // Nothing has been told of a name that settles: its loss concerns nobody.
+    assert!(world.ledger.lost());
+    world.ledger.connected();
+    let again = world.ledger.next_change().expect("a change");
+    world.ledger.settles(&kept, Instant::now());
+    assert!(again.names.contains(&kept.name) && !world.ledger.lost());
 }

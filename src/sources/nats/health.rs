@@ -66,6 +66,11 @@ impl Health {
         std::mem::take(&mut self.is_silent)
     }
 
+    /// The whole link was silent until now, which says nothing about JetStream.
+    pub(super) fn link_was_silent(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// How long JetStream is silent.
     pub(super) fn silent_for(&self, now: Instant) -> Duration {
         now.duration_since(self.heard)

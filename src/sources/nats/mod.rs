@@ -27,7 +27,9 @@
 //! | `ask` | what is asked before a start, for a check |
 //! | `files` | the files that settings name, read before a start |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
+//! | `servers` | which servers are tried, and in which order |
 //! | `connection` | making and leaving connections |
+//! | `second` | the second connection beside a silent one; `super::probe` has the rule |
 //! | `access` | credentials, and which certificates count |
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between the two, which is closed to other processes |
@@ -58,7 +60,9 @@ mod loopback;
 mod plain;
 mod position;
 mod refusals;
+mod second;
 mod send;
+mod servers;
 mod session;
 mod settings;
 mod subjects;
@@ -72,12 +76,14 @@ use std::sync::Arc;
 use self::connection::Link;
 use self::error::Stop;
 use self::refusals::Refusal;
+use self::second::Second;
+use self::servers::Servers;
 use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::relay::{Bus, Relay};
 use crate::telemetry::BusStatus;
 
-use self::settings::{Endpoint, learn};
+use self::settings::Endpoint;
 
 pub use self::access::{Credentials, Tls};
 pub use self::ask::{NatsNeeds, ask, ask_plain};
@@ -86,7 +92,7 @@ pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::send::NatsSender;
 pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
-pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource};
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
 /// The name that the server's connection list shows.
 const CLIENT_NAME: &str = "weirgate";
@@ -96,8 +102,7 @@ pub struct NatsSource {
     settings: NatsSettings,
     status: Arc<BusStatus>,
     subscriptions: Vec<Subscription>,
-    /// Servers of the cluster that the URL does not name, tried after those.
-    learned: Vec<Endpoint>,
+    servers: Servers,
 }
 
 impl NatsSource {
@@ -109,16 +114,22 @@ impl NatsSource {
             subscriptions: subscriptions.collect(),
             settings,
             status,
-            learned: Vec::new(),
+            servers: Servers::default(),
         }
     }
 
-    fn use_connection(&mut self, bus: &Link, relay: &mut Relay<NatsError>) -> Result<Stop, Stop> {
+    fn use_connection(
+        &mut self,
+        bus: &Link,
+        second: &mut Second,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<Stop, Stop> {
         let mut session = Session {
             settings: &self.settings,
             relay,
             subscriptions: &mut self.subscriptions,
             bus,
+            second,
         };
         let watchdog = session.set_up()?;
         let away_ms = session.relay.stands()?;
@@ -129,23 +140,13 @@ impl NatsSource {
     }
 }
 
-/// Tries every server once; the error is the last one's. What the server says of its cluster is
-/// learned.
-fn connect(settings: &NatsSettings, learned: &mut Vec<Endpoint>) -> Result<Link, NatsError> {
-    let mut last = NatsError::Lost;
-    let known = learned.clone().into_iter().map(Ok);
-    for endpoint in settings.endpoints().chain(known) {
-        match endpoint.and_then(|endpoint| Link::open(&endpoint, settings)) {
-            Ok(mut bus) => {
-                let configured: Vec<_> = settings.endpoints().flatten().collect();
-                let told = std::mem::take(&mut bus.neighbours);
-                learn(learned, told, &configured);
-                return Ok(bus);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+/// Tries every server once.
+fn connect(servers: &mut Servers, settings: &NatsSettings) -> Result<(Link, Endpoint), NatsError> {
+    servers.connect(settings, |endpoint| {
+        let mut bus = Link::open(endpoint, settings)?;
+        let told = std::mem::take(&mut bus.neighbours);
+        Ok((bus, told))
+    })
 }
 
 impl Bus for NatsSource {
@@ -167,11 +168,14 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let bus = match connect(&self.settings, &mut self.learned) {
-            Ok(bus) => bus,
+        let (bus, used) = match connect(&mut self.servers, &self.settings) {
+            Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
-        let stop = self.use_connection(&bus, relay);
+        let others = self.servers.others(&self.settings, &used);
+        let mut second = Second::new(&self.settings, used, others);
+        let stop = self.use_connection(&bus, &mut second, relay);
+        self.servers.prefer(second.better());
         for refusal in bus.api.refusals.take_news() {
             if let Refusal::Subscription(_) = refusal {
                 self.status.count_refused();

@@ -16,7 +16,8 @@ use nats::Connection;
 use super::connection::{Link, spawn};
 use super::error::{NatsError, Stop};
 use super::refusals::Refusal;
-use super::settings::{Endpoint, NatsSettings};
+use super::servers::Servers;
+use super::settings::NatsSettings;
 use super::{connect, redacted};
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::LoopGone;
@@ -35,8 +36,7 @@ pub struct NatsPlainSource {
     /// A server has to take messages of this size.
     payload_bytes_max: usize,
     outbox: Outbox,
-    /// Servers of the cluster that the URL does not name, tried after those.
-    learned: Vec<Endpoint>,
+    servers: Servers,
 }
 
 impl NatsPlainSource {
@@ -55,7 +55,7 @@ impl NatsPlainSource {
             subjects,
             payload_bytes_max,
             outbox,
-            learned: Vec::new(),
+            servers: Servers::default(),
         };
         (source, handle)
     }
@@ -118,8 +118,8 @@ impl Bus for NatsPlainSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let bus = match connect(&self.settings, &mut self.learned) {
-            Ok(bus) => bus,
+        let bus = match connect(&mut self.servers, &self.settings) {
+            Ok((bus, _)) => bus,
             Err(error) => return Stop::Bus(error),
         };
         let mut subscriptions = Vec::new();

@@ -7,6 +7,7 @@ use super::api::ApiError;
 use super::connection::Link;
 use super::error::NatsError;
 use super::refusals::Refusal;
+use super::servers::Servers;
 use super::settings::NatsSettings;
 use super::{connect, redacted};
 
@@ -30,7 +31,7 @@ impl NatsSender {
     /// # Errors
     /// No server is reached, or none accepts.
     pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
-        let link = connect(settings, &mut Vec::new())?;
+        let (link, _) = connect(&mut Servers::default(), settings)?;
         Ok(Self {
             link,
             url: redacted(&settings.urls),

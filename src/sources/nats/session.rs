@@ -9,6 +9,7 @@ use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::{INBOXES, Refusal};
+use super::second::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
@@ -25,6 +26,8 @@ pub(super) struct Session<'a> {
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) bus: &'a Link,
+    /// Whether this connection is kept while it is silent.
+    pub(super) second: &'a mut Second,
 }
 
 /// What there is to do.
@@ -58,6 +61,7 @@ impl Session<'_> {
 
     fn relay_all(&mut self, watchdog: &Watchdog) -> Result<Infallible, Stop> {
         let mut answered = Instant::now();
+        let mut quiet = self.patience();
         let mut told_caught_up = false;
         self.relay_gaps()?;
         loop {
@@ -68,9 +72,8 @@ impl Session<'_> {
             told_caught_up = caught_up;
             let until_acks = self.until_acks();
             self.relay.link.set_owing(until_acks.is_some());
-            let patience = self.patience().saturating_sub(answered.elapsed());
-            let patience = until_acks.map_or(patience, |acks| acks.min(patience));
-            match self.wait(watchdog, patience) {
+            let timeout = until_acks.map_or(quiet, |acks| acks.min(quiet));
+            match self.wait(watchdog, timeout) {
                 Ready::Stopped => return Err(Stop::LoopGone),
                 Ready::Lost => return Err(NatsError::Lost.into()),
                 Ready::Messages(index) => self.relay_turn(index)?,
@@ -78,14 +81,21 @@ impl Session<'_> {
             }
             while let Ok(report) = watchdog.reports.try_recv() {
                 answered = Instant::now();
+                self.is_heard(answered);
                 let found_stream = self.take_in(report, watchdog)?;
                 // Its last message was handed over, quiet.
                 told_caught_up &= !found_stream;
             }
             self.send_due_acks();
             self.take_refusals(watchdog)?;
-            self.check_silence(answered)?;
-            self.check_consumers(watchdog)?;
+            let left = self.patience().saturating_sub(answered.elapsed());
+            quiet = if left.is_zero() {
+                self.look_elsewhere(answered, watchdog)?
+            } else {
+                // Of a link that is silent, the consumers say nothing.
+                self.check_consumers(watchdog)?;
+                left
+            };
         }
     }
 
@@ -307,23 +317,32 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn check_silence(&self, answered: Instant) -> Result<(), Stop> {
-        let silent = answered.elapsed();
-        if silent < self.patience() {
-            return Ok(());
-        }
-        if self
-            .bus
-            .api
-            .refusals
-            .has(&Refusal::Request(INBOXES.to_owned()))
-        {
+    /// The link is silent. Returns how long until the next look.
+    fn look_elsewhere(&mut self, answered: Instant, watchdog: &Watchdog) -> Result<Duration, Stop> {
+        let refusals = &self.bus.api.refusals;
+        if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
             let what = format!("publish to {INBOXES}");
             let is_of_all = true;
             return Err(NatsError::NotPermitted { what, is_of_all }.into());
         }
-        let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
-        Err(NatsError::Silent { silent_ms }.into())
+        match self.second.look(answered, self.relay, self.settings) {
+            Some(next) => Ok(next.saturating_duration_since(Instant::now())),
+            // What came while the second connection took its time ends the silence.
+            None if !watchdog.reports.is_empty() => Ok(Duration::ZERO),
+            None => {
+                let silent_ms = answered.elapsed().as_millis() as u64;
+                Err(NatsError::Silent { silent_ms }.into())
+            }
+        }
+    }
+
+    /// The link is well.
+    fn is_heard(&mut self, now: Instant) {
+        if self.second.end(self.relay, true) {
+            for subscription in self.subscriptions.iter_mut() {
+                subscription.health_mut().link_was_silent(now);
+            }
+        }
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {

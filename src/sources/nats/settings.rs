@@ -36,8 +36,11 @@ pub struct NatsSettings {
     pub reconnect_delay_max_ms: u64,
     /// How often the server is asked about the consumers, milliseconds.
     pub watchdog_interval_ms: u64,
-    /// Unanswered intervals after which the link counts as dead.
+    /// Unanswered intervals after which the link counts as silent.
     pub watchdog_misses: u32,
+    /// A link that was silent for so many milliseconds is given up; before that only if another
+    /// connection would do better.
+    pub silence_max_ms: u64,
     /// After so many milliseconds without an answer of JetStream about a consumer, while the link
     /// is well, its subject is read from another one.
     pub consumer_silence_max_ms: u64,
@@ -103,6 +106,7 @@ impl NatsSettings {
             reconnect_delay_max_ms: 2_000,
             watchdog_interval_ms: 1_000,
             watchdog_misses: 2,
+            silence_max_ms: 30_000,
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
             look_back: LookBack {
@@ -167,7 +171,7 @@ impl Endpoint {
     }
 
     /// Whether both are the same server.
-    fn is_at(&self, other: &Self) -> bool {
+    pub(super) fn is_at(&self, other: &Self) -> bool {
         self.host == other.host && self.port == other.port
     }
 

@@ -51,6 +51,13 @@ pub(super) fn neighbours(info_line: &str) -> Vec<String> {
     told.unwrap_or_default()
 }
 
+/// Whether the server's first line names a cluster.
+pub(super) fn names_cluster(info_line: &str) -> bool {
+    let json = info_line.trim_start_matches("INFO ");
+    let name = sonic_rs::get(json, ["cluster"]);
+    name.is_ok_and(|name| name.as_str().is_some_and(|name| !name.is_empty()))
+}
+
 /// The version that the server's first line tells.
 pub(super) fn version(info_line: &str) -> String {
     let json = info_line.trim_start_matches("INFO ");

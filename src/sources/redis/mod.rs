@@ -43,7 +43,7 @@
 //! | `session` | one connection: pushes, confirmations, pings |
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
 //! | `handshake`, `sentinel` | logging in; where the master is |
-//! | `probe` | the second connection beside a silent one |
+//! | `second` | the second connection beside a silent one; `super::probe` has the rule |
 //! | `ask` | what is asked before a start, for a check |
 //! | `publish` | a connection that publishes, for gateways that speak to each other |
 //! | `send` | a connection that publishes and waits, for a command |
@@ -53,9 +53,9 @@ mod ask;
 mod connection;
 mod error;
 mod handshake;
-mod probe;
 mod publish;
 pub mod resp;
+mod second;
 mod send;
 mod sentinel;
 mod session;
@@ -68,11 +68,12 @@ use rustls::ClientConfig;
 
 use self::connection::Connection;
 use self::error::Stop;
-use self::probe::Probe;
+use self::second::Second;
 use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::interest::{self, BusInterest, Wishes};
 use super::ledger::Ledger;
+use super::probe::Probe;
 use super::relay::{Bus, Relay};
 use super::socket::Waiter;
 use crate::feeds::BusEvent;
@@ -98,7 +99,7 @@ pub struct RedisSource {
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
     /// For the second connection beside one that is silent.
-    probe_waiter: Waiter,
+    second_waiter: Waiter,
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
@@ -121,15 +122,15 @@ impl RedisSource {
         let tls = tls_config(&settings)?;
         let waiter = Waiter::new("the Redis source");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
-        let probe_waiter = Waiter::new("the Redis probe");
-        let (probe_waiter, _) = probe_waiter.map_err(|source| RedisError::System { source })?;
+        let second_waiter = Waiter::new("the second connection to Redis");
+        let (second_waiter, _) = second_waiter.map_err(|source| RedisError::System { source })?;
         let (handle, wishes) = interest::interest(wake);
         let source = Self {
             settings,
             status,
             tls,
             waiter,
-            probe_waiter,
+            second_waiter,
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
@@ -149,15 +150,16 @@ impl RedisSource {
         self.wishes.take_into(&mut self.ledger);
         let server = connection.server().to_owned();
         relay.status.set_up(false);
+        let silence_max = Duration::from_millis(self.settings.silence_max_ms);
         let mut session = Session {
             connection,
             master,
-            probe: Probe::new(
-                &mut self.probe_waiter,
-                &self.settings,
-                self.tls.as_ref(),
+            probe: Probe::new(Self::NAME, silence_max),
+            second: Second {
+                waiter: &mut self.second_waiter,
+                tls: self.tls.as_ref(),
                 endpoint,
-            ),
+            },
             settings: &self.settings,
             relay,
             wishes: &self.wishes,

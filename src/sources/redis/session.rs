@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::handshake::{is_temporary, shown};
-use super::probe::Probe;
 use super::resp::{ReadLimits, Value};
+use super::second::Second;
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
@@ -17,6 +17,7 @@ use crate::hub::Now;
 use crate::log_budget::LogBudget;
 use crate::sources::interest::Wishes;
 use crate::sources::ledger::{Change, Ledger};
+use crate::sources::probe::Probe;
 use crate::sources::relay::Relay;
 
 /// What was refused is asked for again after this long: somebody may have changed the rules.
@@ -31,8 +32,9 @@ pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
     /// With sentinels: whether this server still is the master.
     pub(super) master: Option<Watch>,
-    /// The second connection, while this one is silent.
-    pub(super) probe: Probe<'a>,
+    /// Whether this connection is kept while it is silent, and the second one beside it.
+    pub(super) probe: Probe,
+    pub(super) second: Second<'a>,
     pub(super) settings: &'a RedisSettings,
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) wishes: &'a Wishes,
@@ -101,7 +103,9 @@ impl Session<'_, '_> {
         let has_read = self.connection.read().map_err(lost)?;
         if has_read {
             (self.state.heard, self.state.pinged) = (Instant::now(), None);
-            self.is_heard_again();
+            if self.probe.end(self.relay, self.ledger.is_restored()) {
+                self.show_refusals();
+            }
             self.relay()?;
         }
         let until = self.watch(!has_read)?;
@@ -171,30 +175,15 @@ impl Session<'_, '_> {
     /// of the next look.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let heard = self.state.heard;
-        let silent_ms = || heard.elapsed().as_millis() as u64;
-        if self.probe.is_first() {
-            self.relay.status.set_down(self.relay.link.now().unix_ms);
-            let silent_ms = silent_ms();
-            tracing::warn!(silent_ms, "Redis does not answer; keeping the connection");
-        }
-        let next = self.probe.look(heard);
-        // What came while the probe took its time ends the silence.
+        let next = self.probe.look(heard, self.relay, || self.second.ask());
+        // What came while the second connection took its time ends the silence.
         if next.is_none() && self.connection.has_input().map_err(lost)? {
             return Ok(Instant::now());
         }
         next.ok_or_else(|| {
-            let silent_ms = silent_ms();
+            let silent_ms = heard.elapsed().as_millis() as u64;
             RedisError::Silent { silent_ms }.into()
         })
-    }
-
-    /// A connection that was silent for long delivers again, and nothing was lost on it.
-    fn is_heard_again(&mut self) {
-        if self.probe.end() {
-            self.relay.status.set_up(self.ledger.is_restored());
-            self.show_refusals();
-            tracing::info!("Redis answers again");
-        }
     }
 
     /// Hands over everything that was read.

@@ -79,6 +79,23 @@ impl Program {
     /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
     pub fn freeze(&self) {
         self.signal("-STOP");
+        // The signal takes a moment to reach all threads.
+        while !self.is_stopped() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all threads of the program are stopped.
+    fn is_stopped(&self) -> bool {
+        let Some(child) = &self.child else {
+            return true;
+        };
+        let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("its threads");
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, state)| state.starts_with(['T', 'Z']))
+        })
     }
 
     /// Lets it go on (SIGCONT).

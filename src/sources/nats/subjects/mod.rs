@@ -32,15 +32,18 @@ mod protocol;
 mod retained;
 mod session;
 mod sids;
-mod wire;
+pub(super) mod wire;
 mod words;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::session::{Session, State};
-use self::wire::Wire;
+use self::wire::{Patience, Wire};
 use super::error::{NatsError, Stop};
-use super::settings::{Endpoint, NatsSettings, learn};
+use super::second::Second;
+use super::servers::Servers;
+use super::settings::NatsSettings;
 use crate::feeds::BusEvent;
 use crate::log_budget::LogBudget;
 use crate::sources::interest::{self, BusInterest, Wishes};
@@ -61,6 +64,28 @@ pub struct NatsSubjectsSettings {
     pub payload_bytes_max: usize,
     /// Last values of one pattern that are sent.
     pub retained_subjects_max: usize,
+    /// When a subscription counts as confirmed.
+    pub settle: Settle,
+}
+
+/// How long interest may travel from the server of a connection to the others. The server confirms a
+/// subscription before the others know of it, and what is published there until then does not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// Between the server's confirmation and ours.
+    pub time: Duration,
+    /// Of every server; `false`: only of one that names a cluster.
+    pub always: bool,
+}
+
+impl Settle {
+    /// On a server that names a cluster or does not.
+    fn after(self, is_clustered: bool) -> Duration {
+        match self.always || is_clustered {
+            true => self.time,
+            false => Duration::ZERO,
+        }
+    }
 }
 
 /// Relays the subjects and patterns that somebody wants, for ever.
@@ -73,8 +98,7 @@ pub struct NatsSubjectsSource {
     lines: LogBudget,
     /// Everything wanted stood on the connection in use.
     has_stood: bool,
-    /// Servers of the cluster that the URL does not name, tried after those.
-    learned: Vec<Endpoint>,
+    servers: Servers,
 }
 
 impl NatsSubjectsSource {
@@ -98,45 +122,26 @@ impl NatsSubjectsSource {
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_stood: false,
-            learned: Vec::new(),
+            servers: Servers::default(),
         };
         Ok((source, handle))
-    }
-
-    /// Tries every server once; the error is the last one's. What the server says of its cluster is
-    /// learned.
-    fn connect(&mut self) -> Result<Wire, NatsError> {
-        let mut last = NatsError::Lost;
-        let known = self.learned.clone().into_iter().map(Ok);
-        let payload_bytes_max = self.settings.payload_bytes_max;
-        let settings = &self.settings.nats;
-        for endpoint in settings.endpoints().chain(known) {
-            let opened = endpoint.and_then(|endpoint| {
-                Wire::open(&mut self.waiter, &endpoint, settings, payload_bytes_max)
-            });
-            match opened {
-                Ok(mut wire) => {
-                    let configured: Vec<_> = settings.endpoints().flatten().collect();
-                    let told = std::mem::take(&mut wire.neighbours);
-                    learn(&mut self.learned, told, &configured);
-                    return Ok(wire);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     fn use_connection(
         &mut self,
         wire: &mut Wire,
+        second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
+        let settle = self.settings.settle.after(wire.is_clustered);
         let mut session = Session {
             waiter: &mut self.waiter,
             wire,
+            second,
+            settings: &self.settings.nats,
+            settle,
             relay,
             wishes: &self.wishes,
             ledger: &mut self.ledger,
@@ -174,10 +179,21 @@ impl Bus for NatsSubjectsSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         self.wishes.take_into(&mut self.ledger);
         self.has_stood = false;
-        let stop = match self.connect() {
-            Ok(mut wire) => {
-                let stop = self.use_connection(&mut wire, relay);
+        let (settings, waiter) = (&self.settings, &mut self.waiter);
+        let nats = &settings.nats;
+        let connected = self.servers.connect(nats, |endpoint| {
+            let bytes_max = settings.payload_bytes_max;
+            let mut wire = Wire::open(waiter, endpoint, nats, bytes_max, Patience::USUAL)?;
+            let told = std::mem::take(&mut wire.neighbours);
+            Ok((wire, told))
+        });
+        let stop = match connected {
+            Ok((mut wire, used)) => {
+                let others = self.servers.others(nats, &used);
+                let mut second = Second::new(nats, used, others);
+                let stop = self.use_connection(&mut wire, &mut second, relay);
                 wire.leave(&self.waiter);
+                self.servers.prefer(second.better());
                 stop.unwrap_or_else(|stop| stop)
             }
             Err(error) => error.into(),

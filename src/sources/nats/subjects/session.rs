@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
+use super::super::second::Second;
+use super::super::settings::NatsSettings;
 use super::protocol::{self, Delivery, Op};
 use super::retained::{Retained, Told};
 use super::sids::Sids;
@@ -25,12 +27,21 @@ const RETRY_REFUSED: Duration = Duration::from_secs(30);
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// A server that was silent for this long is pinged.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// And is given up after this long without a byte.
+/// A server that was silent for this long after a ping stands still, or the link is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Names that are told as settled between two reads.
+const SETTLED_PER_TURN: usize = 1_024;
+
 /// What a session works with.
 pub(super) struct Session<'a> {
     pub(super) waiter: &'a mut Waiter,
     pub(super) wire: &'a mut Wire,
+    /// Whether this connection is kept while it is silent.
+    pub(super) second: &'a mut Second,
+    pub(super) settings: &'a NatsSettings,
+    /// How long interest travels to the other servers, after this one has confirmed it.
+    pub(super) settle: Duration,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
@@ -118,7 +129,10 @@ impl Session<'_> {
         let now = Instant::now();
         let retained = &mut self.state.retained;
         retained.end_late(now, self.wire.out());
+        // What a silent server does not read must not fill the link.
+        let is_silent = |pinged| now >= pinged + PING_TIMEOUT;
         while retained.has_room()
+            && !self.state.pinged.is_some_and(is_silent)
             && let Some(question) = self.wishes.next_question()
         {
             retained.ask(question, now, self.wire.out());
@@ -135,14 +149,13 @@ impl Session<'_> {
         let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
         if has_read {
             (self.state.heard, self.state.pinged) = (Instant::now(), None);
+            self.second.end(self.relay, self.ledger.is_restored());
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
-        let until = self
-            .state
-            .retained
-            .due()
-            .map_or(until, |due| due.min(until));
+        self.tell_settled()?;
+        let dues = [self.state.retained.due(), self.ledger.settle_due()];
+        let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.ask();
         self.wishes.show(self.ledger.unanswered());
         self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
@@ -191,7 +204,7 @@ impl Session<'_> {
         }
     }
 
-    /// Pings a server that is silent, and gives it up when it stays so. Silence counts only once
+    /// Pings a server that is silent, and looks elsewhere when it stays so. Silence counts only once
     /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
     /// of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
@@ -201,10 +214,7 @@ impl Session<'_> {
             self.ledger.retry_refused();
         }
         match self.state.pinged {
-            Some(pinged) if is_silent && now >= pinged + PING_TIMEOUT => {
-                let silent_ms = self.state.heard.elapsed().as_millis() as u64;
-                Err(NatsError::Silent { silent_ms }.into())
-            }
+            Some(pinged) if is_silent && now >= pinged + PING_TIMEOUT => self.look_elsewhere(),
             Some(pinged) => Ok(pinged + PING_TIMEOUT),
             None if is_silent && now >= self.state.heard + PING_INTERVAL => {
                 protocol::ping(self.wire.out());
@@ -214,6 +224,25 @@ impl Session<'_> {
             }
             None => Ok(self.state.heard + PING_INTERVAL),
         }
+    }
+
+    /// The server stands still, or the link is dead. Gives the moment of the next look.
+    fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
+        let heard = self.state.heard;
+        let next = self.second.look(heard, self.relay, self.settings);
+        if next.is_none() {
+            // What came while the second connection took its time ends the silence.
+            self.waiter
+                .wait(Instant::now())
+                .map_err(|e| self.lost(&e))?;
+            if self.waiter.readable {
+                return Ok(Instant::now());
+            }
+        }
+        next.ok_or_else(|| {
+            let silent_ms = heard.elapsed().as_millis() as u64;
+            NatsError::Silent { silent_ms }.into()
+        })
     }
 
     /// Hands over everything that was read.
@@ -239,6 +268,10 @@ impl Session<'_> {
         let Some(subscription) = self.state.sids.get(delivery.sid) else {
             return Ok(());
         };
+        // The gap of an outage ends when the name is whole again.
+        if !self.settle.is_zero() && self.ledger.is_restoring(subscription) {
+            return Ok(());
+        }
         let name = Arc::clone(&subscription.name);
         let (subject, pattern) = match subscription.is_pattern {
             true => (delivery.subject.into(), Some(name)),
@@ -316,6 +349,7 @@ impl Session<'_> {
             words,
         } = asked;
         let was_alone = change.names.len() == 1;
+        let settled = Instant::now() + self.settle;
         for name in change.names {
             let is_refused = refused.contains(&name);
             let subscription = Subscription {
@@ -335,14 +369,32 @@ impl Session<'_> {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
                     self.tell_refused(subscription, number, reason)?;
                 }
+            } else if !self.settle.is_zero() {
+                self.ledger.settles(&subscription, settled);
             } else if let Some(number) = self.ledger.confirmed(&subscription, true) {
-                self.relay.link.send(BusEvent::Subscribed {
-                    subscription,
-                    number,
-                })?;
+                self.tell_subscribed(subscription, number)?;
             }
         }
         Ok(())
+    }
+
+    /// Names of which the other servers know by now.
+    fn tell_settled(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        for _ in 0..SETTLED_PER_TURN {
+            let Some((subscription, number)) = self.ledger.next_settled(now) else {
+                break;
+            };
+            self.tell_subscribed(subscription, number)?;
+        }
+        Ok(())
+    }
+
+    fn tell_subscribed(&self, subscription: Subscription, number: u64) -> Result<(), Stop> {
+        Ok(self.relay.link.send(BusEvent::Subscribed {
+            subscription,
+            number,
+        })?)
     }
 
     /// An error of the server. It belongs to the change whose PONG is next, if to any.

@@ -19,30 +19,46 @@ use crate::sources::socket::{Stream, Waiter};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
 const READ_BYTES: usize = 64 * 1024;
-/// How long a server may take to accept a TCP connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the first line, TLS and the log-in may take together.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server's first line; it lists the other servers of a cluster.
 const INFO_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a server may take for a new connection.
+#[derive(Clone, Copy)]
+pub(in crate::sources::nats) struct Patience {
+    /// To accept a TCP connection.
+    pub(in crate::sources::nats) connect: Duration,
+    /// For the first line, TLS and the log-in together.
+    pub(in crate::sources::nats) handshake: Duration,
+}
+
+impl Patience {
+    /// Of a connection that is to be used.
+    pub(super) const USUAL: Self = Self {
+        connect: Duration::from_secs(1),
+        handshake: Duration::from_secs(2),
+    };
+}
+
 /// A connection to one server, which has let us in.
-pub(super) struct Wire {
+pub(in crate::sources::nats) struct Wire {
     io: Buffered,
     /// Without user and password.
     pub(super) url: String,
     /// The other servers of the cluster, as this one tells.
     pub(super) neighbours: Vec<Endpoint>,
+    /// The server is one of a cluster, or may become that.
+    pub(super) is_clustered: bool,
     reader: Reader,
 }
 
 impl Wire {
     /// Connects and logs in.
-    pub(super) fn open(
+    pub(in crate::sources::nats) fn open(
         waiter: &mut Waiter,
         endpoint: &Endpoint,
         settings: &NatsSettings,
         payload_bytes_max: usize,
+        patience: Patience,
     ) -> Result<Self, NatsError> {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
@@ -50,9 +66,9 @@ impl Wire {
             url: endpoint.url(),
             source,
         };
-        let tcp = waiter.connect(&endpoint.host, endpoint.port, CONNECT_TIMEOUT);
+        let tcp = waiter.connect(&endpoint.host, endpoint.port, patience.connect);
         let mut tcp = tcp.map_err(unreachable)?;
-        let until = Instant::now() + HANDSHAKE_TIMEOUT;
+        let until = Instant::now() + patience.handshake;
         let info = match greeting(waiter, &mut tcp, until) {
             Ok(info) => info,
             Err(error) => {
@@ -77,6 +93,7 @@ impl Wire {
             io,
             url: endpoint.url(),
             neighbours: neighbours.collect(),
+            is_clustered: tls::names_cluster(&info),
             reader: Reader::new(payload_bytes_max),
         };
         match wire.log_in(waiter, until) {
@@ -116,13 +133,18 @@ impl Wire {
                     return Err(refused(&self.url, format!("{tls}{error}")));
                 }
             }
+            // What came behind the PONG is taken too: a server of a cluster tells of the others there.
+            let mut is_in = false;
             while let Some(op) = self.next_op()? {
                 match op {
-                    Op::Pong => return Ok(()),
+                    Op::Pong => is_in = true,
                     Op::Error(words) => return Err(refused(&self.url, words)),
                     Op::Ping => protocol::pong(self.io.out()),
                     Op::Message(_) | Op::Other => {}
                 }
+            }
+            if is_in {
+                return Ok(());
             }
         }
     }
@@ -158,7 +180,7 @@ impl Wire {
     }
 
     /// Ends the connection.
-    pub(super) fn leave(mut self, waiter: &Waiter) {
+    pub(in crate::sources::nats) fn leave(mut self, waiter: &Waiter) {
         waiter.leave(self.io.stream_mut().tcp_mut());
     }
 }

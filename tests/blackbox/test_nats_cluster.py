@@ -1,0 +1,130 @@
+"""`weirgate channels` on a NATS cluster whose routes are slow: what `subscribed` and a position promise.
+
+TEST_CLUSTER_ROUNDS=1000 makes the rounds many (two minutes)."""
+import asyncio
+import contextlib
+import os
+import time
+
+import pytest
+from link import Link
+from processes import free_port
+from test_channels_nats import EVERYTHING, bus, connect, say, waiting_changes
+from waiting import until
+
+ROUNDS = int(os.environ.get("TEST_CLUSTER_ROUNDS", "40"))
+ROUTE_S = 0.2
+CLIENTS = 10
+
+
+@pytest.fixture
+def start_cluster(start_nats):
+    """start_cluster(delay_s) as a context: three servers, each reached from the others over a slow link."""
+    @contextlib.asynccontextmanager
+    async def start(delay_s=ROUTE_S):
+        ports = [free_port() for _ in range(3)]
+        links = [Link(port, delay_s=delay_s) for port in ports]
+        async with contextlib.AsyncExitStack() as running:
+            for link in links:
+                await running.enter_async_context(link.running())
+            advertised = [link.url.removeprefix("nats://") for link in links]
+            routes = ", ".join(f'"nats://{address}"' for address in advertised)
+            # In threads: the links are served here meanwhile.
+            servers = [await asyncio.to_thread(start_nats, config=f"""
+                server_name: n{index}
+                cluster {{ name: test, listen: "127.0.0.1:{port}", advertise: "{advertised[index]}", routes: [{routes}] }}
+                """) for index, port in enumerate(ports)]
+            await is_joined(servers)
+            yield servers
+    return start
+
+
+async def is_joined(servers):
+    """Returns once a message from each server arrives at each other one."""
+    connections = [await bus(server) for server in servers]
+    came = set()
+    for at, connection in enumerate(connections):
+        async def take(message, at=at):
+            came.add((at, message.data))
+        await connection.subscribe("joined", cb=take)
+    end = time.monotonic() + 20
+    while len(came) < len(servers) ** 2:
+        assert time.monotonic() < end, came
+        for at, connection in enumerate(connections):
+            await connection.publish("joined", b"%d" % at)
+        await asyncio.sleep(0.1)
+    for connection in connections:
+        await connection.close()
+
+
+async def gateway(start_weirgate, server, *flags, env=None):
+    weirgate = start_weirgate("channels", "--bus", server.url, *flags, env={**EVERYTHING, **(env or {})})
+    await until(lambda: weirgate.ready_status() == 200, 20, "/ready")
+    return weirgate
+
+
+async def test_what_is_published_after_subscribed_comes_from_every_server(start_cluster, start_weirgate):
+    """New names, and publishers at the other servers that have heard of `subscribed`."""
+    async with start_cluster() as servers:
+        weirgate = await gateway(start_weirgate, servers[0], "--history", "10", env={"MAX_CHANNELS_PER_CLIENT": "2000"})
+        publishers = [await bus(server) for server in servers[1:]]
+
+        async def rounds(number):
+            client, positions = await connect(weirgate), {}
+            for n in range(-(-ROUNDS // CLIENTS)):
+                name = f"c{number}.r{n}"
+                answer = await client.ask("subscribe", name)
+                positions |= answer["positions"]
+                for at, publisher in enumerate(publishers):
+                    await say(publisher, name, at)
+            await asyncio.sleep(4 * ROUTE_S)
+            got = sorted((m["channel"], m["data"]) for m in client.data)
+            want = sorted((name, at) for name in positions for at in range(len(publishers)))
+            # The position of `subscribed` is before all of them.
+            late = await connect(weirgate)
+            late.say({"action": "subscribe", "channels": list(positions)[-40:], "since": dict(list(positions.items())[-40:])})
+            await late.wait_for(lambda c: len(c.answers) > 1, 20, "an answer")
+            assert set(late.answers[1]["recovered"].values()) == {True}
+            again = [m for m in want if m[0] in late.answers[1]["recovered"]]
+            await late.wait_for(lambda c: len(c.data) >= len(again), 5, "what it missed")
+            return len(want) - len(got), got == want and sorted((m["channel"], m["data"]) for m in late.data) == again
+
+        results = await asyncio.gather(*(rounds(number) for number in range(CLIENTS)))
+        print(f"{ROUNDS} rounds, {2 * ROUNDS} messages: {sum(lost for lost, _ in results)} lost")
+        assert all(equal for _, equal in results), results
+        for publisher in publishers:
+            await publisher.close()
+
+
+async def test_without_the_wait_the_next_message_may_be_lost(start_cluster, start_weirgate):
+    """What the wait is for."""
+    async with start_cluster(1.0) as servers:
+        weirgate = await gateway(start_weirgate, servers[0], "--bus-settle-ms", "0")
+        publisher = await bus(servers[1])
+        client = await connect(weirgate, "a")
+        await say(publisher, "a", 1)
+        await asyncio.sleep(3)
+        await say(publisher, "a", 2)
+        await client.wait_for(lambda c: c.data, 10, "the second message")
+        assert client.short() == [("a", None, 2)] and client.missing == 0
+        await publisher.close()
+
+
+async def test_names_wait_together_and_longer_than_the_bus_may_take(nats, start_weirgate):
+    """A thousand long names: were they to wait one after the other, it would take half a minute. A setting counts on a
+    single server too, which may be the leaf of others."""
+    flags = ("--bus-settle-ms", "2000", "--channels-max", "1000")
+    weirgate = await gateway(start_weirgate, nats, *flags)
+    client = await connect(weirgate)
+    begun = time.monotonic()
+    for part in range(10):
+        names = [f"{part}.{n}.{'x' * 400}" for n in range(100)]
+        client.say({"action": "subscribe", "channels": names})
+    await client.wait_for(lambda c: len(c.answers) == 11, 15, "all answers")
+    assert time.monotonic() - begun >= 2
+    await until(lambda: waiting_changes(weirgate) == 0, 15, "all names have settled")
+    publisher = await bus(nats)
+    again = await connect(weirgate, names[0])
+    await say(publisher, names[0], 1)
+    await again.wait_for(lambda c: c.data, 5, "a message")
+    await publisher.close()
