@@ -34,6 +34,7 @@ mod outgoing;
 mod protocol;
 mod publication;
 mod queue;
+mod reading;
 mod reason;
 pub(crate) mod room;
 mod send_queue;
