@@ -138,8 +138,10 @@ ROWS = {
          ("max(weirgate_history_bytes{$i} / weirgate_history_bytes_max{$i})", "bytes of history"),
          ("max(weirgate_history_names{$i} / weirgate_history_names_max{$i})", "names with history"),
          ("max(weirgate_candle_pairs{$i} / weirgate_candle_pairs_max{$i})", "candles")),
-        ("Unanswered messages of devices", "Events gateway: bytes that wait or are being answered; at --waiting-bytes-max clients are not read.", "bytes",
+        ("Unanswered messages of devices", "Events gateway: bytes that wait or are being answered; one client address fills half of --waiting-bytes-max.", "bytes",
          ("weirgate_event_waiting_bytes{$i}", "{{instance}}")),
+        ("Clients that are not read", "By reason; turn lasts for some turns of the loop only.", "short",
+         ("sum by (reason) (weirgate_clients_paused{$i})", "{{reason}}")),
     ],
     "Process": [
         ("Turns of the loop", "Time of one turn, without its wait.", "s",

@@ -22,8 +22,8 @@ use weirgate::run::{CommonSettings, Parts};
 use weirgate::wire::head::RequestHead;
 use world::client::{frame, request};
 
-/// Says how many clients are open if asked for `clients`, and echoes other texts. Another message
-/// costs three milliseconds.
+/// Says how many clients are open if asked for `clients`, reads a client no more that says `pause`, and
+/// echoes other texts. Another message costs three milliseconds.
 struct Toy;
 
 const LONG_BYTES: usize = 20_000;
@@ -48,6 +48,7 @@ impl Gateway for Toy {
         let open = core.stats().open.to_string();
         let text = match message {
             Incoming::Text("clients") => &open,
+            Incoming::Text("pause") => return core.pause_reading(key),
             Incoming::Text(text) => text,
             _ => return thread::sleep(WORK),
         };
@@ -142,6 +143,19 @@ impl Client {
         assert_eq!(self.text(), "ask");
     }
 
+    /// Returns once this is the only client.
+    fn is_alone(&mut self) {
+        let until = Instant::now() + SOON;
+        loop {
+            self.send("clients");
+            if self.text() == "1" {
+                return;
+            }
+            assert!(Instant::now() < until, "clients that are gone stay open");
+            thread::sleep(WORK);
+        }
+    }
+
     /// Returns once the server has ended the connection, whatever it sent before.
     fn is_ended(&mut self) {
         let mut rest = Vec::new();
@@ -231,14 +245,33 @@ fn a_reset_behind_bytes_ends_the_client() {
             .expect("a socket");
         drop(client);
     }
-    let until = Instant::now() + SOON;
-    loop {
-        bystander.send("clients");
-        if bystander.text() == "1" {
-            break;
+    bystander.is_alone();
+}
+
+/// The end comes behind bytes that nobody reads, in the packet of the pause or later.
+#[test]
+fn a_client_that_is_not_read_is_seen_to_end() {
+    let addr = start();
+    let mut bystander = connect(addr);
+    for reset in [false, true] {
+        for later in [None, Some(0), Some(1), Some(READ_BYTES)] {
+            let mut client = connect(addr);
+            client.send("pause");
+            if let Some(bytes) = later {
+                thread::sleep(20 * WORK);
+                client.0.write_all(&vec![0; bytes]).expect("sent");
+            }
+            if reset {
+                SockRef::from(&client.0)
+                    .set_linger(Some(Duration::ZERO))
+                    .expect("a socket");
+            } else {
+                client.0.shutdown(Shutdown::Write).expect("connected");
+                client.is_ended();
+            }
+            drop(client);
+            bystander.is_alone();
         }
-        assert!(Instant::now() < until, "clients that are gone stay open");
-        thread::sleep(WORK);
     }
 }
 

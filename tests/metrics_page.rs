@@ -66,15 +66,19 @@ fn the_page_has_every_value_of_every_label() {
     let numbers = LoopNumbers::default();
     let stages = numbers.times.stages().map(|(stage, _)| stage);
     for (label, values) in [
-        ("phase", words(numbers.connections())),
-        ("outcome", words(numbers.outcomes())),
-        ("reason", words(numbers.closes())),
-        ("kind", words(numbers.send_errors())),
-        ("stage", stages.collect()),
+        ("`phase`", words(numbers.connections())),
+        ("`outcome`", words(numbers.outcomes())),
+        ("`reason`", words(numbers.closes())),
+        (
+            "`reason` of paused clients",
+            words(numbers.hub.paused_clients()),
+        ),
+        ("`kind`", words(numbers.send_errors())),
+        ("`stage`", stages.collect()),
     ] {
         let row = page
             .lines()
-            .find(|line| line.starts_with(&format!("| `{label}` |")));
+            .find(|line| line.starts_with(&format!("| {label} |")));
         let row = row.unwrap_or_else(|| panic!("no row for the label {label}"));
         for value in values {
             assert!(row.contains(&format!("`{value}`")), "{label}: no {value}");

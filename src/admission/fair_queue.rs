@@ -86,6 +86,14 @@ impl<T> FairQueue<T> {
 
     /// Takes the first entry of the address whose turn has come.
     pub fn pop(&mut self) -> Option<T> {
+        self.pop_of(|_| true)
+    }
+
+    /// The same, for addresses that `may` have a turn: the others keep their entries, and are asked for
+    /// again behind all others.
+    pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
+        let at = self.turns.iter().position(|client| may(*client))?;
+        self.turns.rotate_left(at);
         let client = self.turns.pop_front()?;
         let line = self.lines.get_mut(&client)?;
         let entry = self.entries.remove(line.first);
@@ -102,6 +110,21 @@ impl<T> FairQueue<T> {
             *self = Self::default();
         }
         Some(entry.value)
+    }
+
+    /// Drops the entries that `keep` refuses, and leaves the others in their order.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        let mut old = std::mem::take(self);
+        for client in old.turns {
+            let mut next = old.lines.get(&client).map(|line| line.first);
+            while let Some(at) = next {
+                let entry = old.entries.remove(at);
+                next = entry.next;
+                if keep(&entry.value) {
+                    self.push(client, entry.value);
+                }
+            }
+        }
     }
 
     /// Entries of all addresses.
@@ -149,6 +172,27 @@ mod tests {
         assert_eq!(queue.pop(), Some(1));
         queue.push(ip(1), 10);
         assert_eq!(drained(&mut queue), [2, 3, 10]);
+    }
+
+    #[test]
+    fn an_address_that_may_not_have_a_turn_keeps_its_entries() {
+        let mut queue = FairQueue::default();
+        for address in 1..=3 {
+            (0..2).for_each(|n| queue.push(ip(address), 10 * address + n));
+        }
+        assert_eq!(queue.pop_of(|client| client == ip(2)), Some(20));
+        assert_eq!(queue.pop_of(|_| false), None);
+        assert_eq!(queue.pop_of(|client| client != ip(3)), Some(10));
+        assert_eq!(drained(&mut queue), [21, 30, 11, 31]);
+    }
+
+    #[test]
+    fn what_is_not_kept_leaves_the_order_of_the_rest() {
+        let mut queue = FairQueue::default();
+        (0..30).for_each(|n| queue.push(ip(n % 3), n));
+        queue.retain(|n| n % 3 != 1 && n % 2 == 0);
+        assert_eq!(queue.len(), 10);
+        assert_eq!(drained(&mut queue), [0, 2, 6, 8, 12, 14, 18, 20, 24, 26]);
     }
 
     #[test]

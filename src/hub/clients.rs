@@ -6,7 +6,7 @@ use slab::Slab;
 
 use super::room::SlabRoom;
 use super::send_queue::Pushed;
-use super::session::{Delivered, PhaseKind, Session};
+use super::session::{Delivered, Pause, PhaseKind, Session};
 use super::slot_set::SlotSet;
 use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
 
@@ -151,6 +151,11 @@ impl Clients {
         for (phase, gauge) in gauges {
             let sessions = self.sessions.iter().filter(|(_, s)| s.phase() == phase);
             assert_eq!(gauge, sessions.count() as u64, "sessions in {phase:?}");
+        }
+        for why in Pause::ALL {
+            let sessions = self.sessions.iter().map(|(_, session)| session.pauses());
+            let paused = sessions.filter(|pauses| pauses.holds(why)).count();
+            assert_eq!(s.paused_for(why), paused as u64, "paused by {why:?}");
         }
         assert!(s.open_other <= s.open, "clients of other protocols");
         assert!(s.leaving <= s.closing, "sessions that were open");

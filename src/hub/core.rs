@@ -12,7 +12,7 @@ use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::memory::FrameMemory;
-use super::session::{self, CloseBegun, Pause, PendingClose, PhaseKind, Session};
+use super::session::{self, CloseBegun, Pauses, PendingClose, PhaseKind, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
@@ -46,6 +46,11 @@ pub struct Core {
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that had their share of this turn; their addresses take turns in going on.
     pub(super) next_turn: FairQueue<SessionKey>,
+    /// Sessions that are not read because the gateway has no room for a message; their addresses take
+    /// turns in what becomes free.
+    pub(super) no_room: FairQueue<SessionKey>,
+    /// Room may have become free since the last session of that line was looked for in vain.
+    pub(super) room_was_freed: bool,
     /// Message bytes of all clients since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
     pub(super) drain: Option<Drain>,
@@ -86,6 +91,8 @@ impl Core {
             roomy: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
+            no_room: FairQueue::default(),
+            room_was_freed: false,
             message_bytes: 0,
             drain: None,
             busy: HashSet::default(),
@@ -328,16 +335,6 @@ impl Core {
         }
     }
 
-    /// Stops reading the client: what it sends waits in the kernel, then at the client.
-    pub fn pause_reading(&mut self, key: SessionKey) {
-        self.pause(key, Pause::Gateway);
-    }
-
-    /// Reads on.
-    pub fn resume_reading(&mut self, key: SessionKey) {
-        self.resume(key, Pause::Gateway);
-    }
-
     // ---- inside
 
     /// Lets later frames of the topic refer to this one.
@@ -382,19 +379,6 @@ impl Core {
                     session.is_some_and(|session| session.is_armed_at(at))
                 });
             }
-        }
-    }
-
-    pub(super) fn pause(&mut self, key: SessionKey, why: Pause) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.pause(why);
-        }
-    }
-
-    pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
-        let session = self.clients.session_mut(key);
-        if session.is_some_and(|session| session.resume(why)) {
-            self.resumed.push(key);
         }
     }
 
@@ -472,6 +456,7 @@ impl Core {
         }
         let stats = &mut self.clients.stats;
         stats.moved(left.moved);
+        stats.count_pauses(left.pauses, Pauses::default());
         if left.was_open {
             stats.count_leaving(left.moved);
         }

@@ -2,6 +2,7 @@
 //! is busy with a client, the client is not closed, and the stop does not end.
 
 use super::core::Core;
+use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// How a stop goes.
@@ -84,6 +85,7 @@ impl Core {
         let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
         if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
             session.await_gateway(busy_until);
+            self.pause(key, Pause::Stop);
             self.arm(key);
         } else {
             self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);

@@ -4,6 +4,7 @@ use super::protocol::Speaks;
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey, TopicName,
 };
+use crate::admission::ClientAddr;
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
 
@@ -128,6 +129,27 @@ pub trait Gateway {
     /// The answer to the request, as a 101, is queued: the first frames may follow.
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
+    }
+
+    /// Whether there is room for another message of the clients at this address. Without room, what the
+    /// clients send stays in their sockets, and the addresses take turns in what becomes free. Asked
+    /// before each message. By default there is always room.
+    fn has_room_for(&self, client: ClientAddr) -> bool {
+        let _ = client;
+        true
+    }
+
+    /// The client has ended its side, and what it sent before was not read: the client is not read for
+    /// now. `true`: the client is to be read to its end first, if nothing but its next share of a turn
+    /// is missing. By default the client ends at once: nobody hears an answer.
+    fn reads_to_the_end(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Self::Client,
+    ) -> bool {
+        let _ = (core, key, client);
+        false
     }
 
     /// A whole message. After a close nothing more comes.

@@ -11,12 +11,9 @@ use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
 use super::gateway::Gateway;
-use super::protocol::{Message, Step};
-use super::session::{Pause, PeerEnd, Session};
 use super::shell::{Effect, Permit, Transmit};
 use super::{
-    BusNotice, ByClient, CloseReason, Closing, HubStats, Now, Publication, SessionKey, TopicName,
-    room,
+    BusNotice, ByClient, CloseReason, HubStats, Now, Publication, SessionKey, TopicName, room,
 };
 use crate::admission::Peer;
 
@@ -91,13 +88,6 @@ impl<G: Gateway> Hub<G> {
         self.core.insert(peer.into(), permit)
     }
 
-    /// Bytes that a client sent, as they came.
-    pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
-        self.core.now = now;
-        self.take_input(key, bytes);
-        self.settle();
-    }
-
     /// The kernel takes bytes for this client again.
     pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
@@ -105,25 +95,6 @@ impl<G: Gateway> Hub<G> {
             session.unblock();
             self.core.clients.mark_dirty(key);
         }
-    }
-
-    /// The peer's side ended: `failed` by an error, otherwise in order.
-    pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
-        self.core.now = now;
-        let Some(session) = self.core.clients.session_mut(key) else {
-            return;
-        };
-        match session.peer_ended(now, failed) {
-            PeerEnd::Ends => {
-                let reason = match failed {
-                    true => CloseReason::SocketError,
-                    false => CloseReason::PeerGone,
-                };
-                self.core.end(key, reason, false);
-            }
-            PeerEnd::Awaited => self.core.clients.mark_dirty(key),
-        }
-        self.settle();
     }
 
     /// The socket is gone; the slot may be taken again.
@@ -157,21 +128,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.gateway
             .handle_input(&mut self.core, &mut self.clients, input);
-        self.settle();
-    }
-
-    /// The budget of message bytes of all clients is whole again.
-    pub fn renew_reading(&mut self) {
-        self.core.message_bytes = 0;
-    }
-
-    /// A client that had its share of an earlier turn has another: the one that has waited longest of
-    /// the address whose turn has come.
-    pub fn handle_next_share(&mut self, now: Now) {
-        self.core.now = now;
-        if let Some(key) = self.core.next_turn.pop() {
-            self.core.resume(key, Pause::Turn);
-        }
+        self.core.room_was_freed = true;
         self.settle();
     }
 
@@ -297,22 +254,6 @@ impl<G: Gateway> Hub<G> {
         self.takes_no_more() && self.core.stats().leaving == 0 && self.core.busy.is_empty()
     }
 
-    /// Clients that had their share of an earlier turn and wait for
-    /// [`handle_next_share`](Self::handle_next_share).
-    pub fn waiting_shares(&self) -> usize {
-        self.core.next_turn.len()
-    }
-
-    /// Message bytes since [`renew_reading`](Self::renew_reading).
-    pub fn message_bytes(&self) -> usize {
-        self.core.message_bytes
-    }
-
-    /// The budget of message bytes of all clients is used up.
-    pub fn has_read_enough(&self) -> bool {
-        self.core.message_bytes > self.core.limits.turn_all_message_bytes_max
-    }
-
     /// Some clients have something to send that the kernel may take, or a walk over the queues is
     /// due because frames are over their limit.
     pub fn has_to_flush(&self) -> bool {
@@ -333,12 +274,6 @@ impl<G: Gateway> Hub<G> {
         !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes
     }
 
-    /// The shell may read this client's socket.
-    pub fn wants_read(&self, key: SessionKey) -> bool {
-        let session = self.core.clients.session(key);
-        session.is_some_and(Session::wants_read)
-    }
-
     /// Everything that must always hold; panics otherwise. For simulations and tests.
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
@@ -353,73 +288,6 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inside
 
-    fn take_input(&mut self, key: SessionKey, bytes: &[u8]) {
-        let mut input = bytes;
-        let Some(session) = self.core.clients.session_mut(key) else {
-            return;
-        };
-        session.count_read(bytes.len());
-        self.core.clients.stats.received_bytes += bytes.len() as u64;
-        if let Some(head) = self.core.read_head(key, &mut input) {
-            self.judge_head(key, head, &mut input);
-        }
-        self.take_frames(key, &mut input);
-        self.core.frame_scratch.rest();
-    }
-
-    /// Messages come out one by one, so that a gateway may close or pause between them.
-    fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
-        let mut message_bytes = 0;
-        loop {
-            let core = &mut self.core;
-            // Not through `session_mut`: the scratch is needed beside the session.
-            let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
-                return;
-            };
-            if session.generation() != key.generation {
-                return;
-            }
-            let limits = &core.limits;
-            let all_spent = core.message_bytes > limits.turn_all_message_bytes_max;
-            let spent = message_bytes > limits.turn_message_bytes_max;
-            if (spent || all_spent && !input.is_empty()) && session.pause(Pause::Turn) {
-                core.next_turn.push(session.client_addr(), key);
-            }
-            let control_bytes_max = core.limits.send_queue.control_bytes_max;
-            let scratch = &mut core.frame_scratch;
-            let step = session.read(core.now, input, control_bytes_max, scratch);
-            core.clients.mark_dirty(key);
-            let Some(step) = step else {
-                return;
-            };
-            match step {
-                Step::Ping | Step::Pong => {}
-                Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
-                Step::Violation(code, reason) => {
-                    core.begin_close(key, code, reason, Closing::Now);
-                }
-                Step::Message(message) => {
-                    let bytes = message.payload_bytes();
-                    message_bytes += bytes;
-                    self.core.message_bytes += bytes;
-                    self.take_message(key, &message);
-                }
-            }
-        }
-    }
-
-    fn take_message(&mut self, key: SessionKey, message: &Message) {
-        self.core.clients.count_message(key);
-        // A client that is about to be closed is heard no more.
-        if !self.core.is_open(key) {
-            return;
-        }
-        if let Some(client) = self.clients.get_mut(key) {
-            self.gateway
-                .handle_message(&mut self.core, key, client, message.incoming());
-        }
-    }
-
     fn session_due(&mut self, key: SessionKey) {
         let codes = Codes {
             pong_timeout: self.gateway.pong_timeout_code(),
@@ -432,11 +300,12 @@ impl<G: Gateway> Hub<G> {
             && let Some(client) = self.clients.get_mut(key)
         {
             self.gateway.handle_deadline(&mut self.core, key, client);
+            self.core.room_was_freed = true;
         }
     }
 
     /// Carries out what the call has left behind: drops, ends, reading that goes on.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.core.reap();
             if let Some(topic) = self.core.emptied.pop_front() {
@@ -472,18 +341,7 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.remove(key) {
             self.gateway
                 .handle_closed(&mut self.core, key, client, reason);
-        }
-    }
-
-    fn read_on(&mut self, key: SessionKey) {
-        let Some(session) = self.core.clients.session_mut(key) else {
-            return;
-        };
-        let held = session.take_held();
-        self.take_frames(key, &mut held.as_slice());
-        self.core.frame_scratch.rest();
-        if self.wants_read(key) {
-            self.core.effects.push_back(Effect::Resume(key));
+            self.core.room_was_freed = true;
         }
     }
 }

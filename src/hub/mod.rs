@@ -34,6 +34,7 @@ mod outgoing;
 mod protocol;
 mod publication;
 mod queue;
+mod reading;
 mod reason;
 mod replay;
 pub(crate) mod room;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::CloseReason;
-use super::session::{Moved, PhaseKind};
+use super::session::{Moved, Pause, Pauses, PhaseKind};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,11 @@ pub struct HubStats {
     pub closing: u64,
     /// Gauge: those of them that were open before.
     pub leaving: u64,
+    /// Gauge: clients that are not read, by reason ([`paused_clients`](Self::paused_clients)). A client
+    /// may have several reasons.
+    pub paused: [u64; Pause::ALL.len()],
+    /// Clients that ended while they were not read: what they had sent and was not read is dropped.
+    pub ended_unread: u64,
     /// Ends of connections by reason, in the order of [`CloseReason::ALL`].
     pub closes: [u64; CloseReason::ALL.len()],
     /// Messages meant for clients, one for each client.
@@ -103,6 +108,20 @@ pub struct HubStats {
 }
 
 impl HubStats {
+    /// A session had the reasons `before` against reading, and has those of `after`.
+    pub(super) fn count_pauses(&mut self, before: Pauses, after: Pauses) {
+        if before == after {
+            return;
+        }
+        for (why, gauge) in Pause::ALL.into_iter().zip(&mut self.paused) {
+            match (before.holds(why), after.holds(why)) {
+                (false, true) => *gauge += 1,
+                (true, false) => *gauge -= 1,
+                _ => {}
+            }
+        }
+    }
+
     pub(super) fn count_close(&mut self, reason: CloseReason) {
         self.closes[reason as usize] += 1;
     }
@@ -144,6 +163,15 @@ impl HubStats {
             PhaseKind::Closing => Some(&mut self.closing),
             PhaseKind::Gone => None,
         }
+    }
+
+    pub(super) fn paused_for(&self, why: Pause) -> u64 {
+        self.paused[why.index()]
+    }
+
+    /// Clients that are not read, by reason: the labels of a metric.
+    pub fn paused_clients(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Pause::ALL.map(Pause::label).into_iter().zip(self.paused)
     }
 
     /// Ends with this reason.

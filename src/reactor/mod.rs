@@ -12,6 +12,7 @@ mod seams;
 mod signals;
 mod sockets;
 mod turn;
+mod unread;
 
 pub use listener::ListenSettings;
 pub use listeners::ListenError;

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::pace::{Paces, cut};
+use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::clock::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
@@ -27,43 +28,12 @@ struct Socket {
     readable: bool,
     cost: Cost,
     unread: Unread,
+    /// The poll told that the peer's side has ended, perhaps behind bytes that are not read.
+    end: Option<End>,
     /// The poll tells when the kernel takes bytes again. Only sockets that were full once ask for
     /// that: it would be told of each socket at its start.
     asks_for_room: bool,
 }
-
-/// What a socket may hold that was not read. A new edge comes for all that arrives later, also
-/// between the last poll and a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unread {
-    /// Nothing: it was read empty.
-    Nothing,
-    /// No event told of bytes yet: a first read just after the accept.
-    Hoped,
-    /// Bytes, perhaps: a read that fills less than its buffer empties it.
-    Bytes,
-    /// Also what a short read does not reach: the peer's end, an error, bytes behind urgent data.
-    /// Only a read that would block, or an end, tells that nothing is left.
-    End,
-}
-
-impl Unread {
-    pub(super) fn of(event: &Event) -> Self {
-        if event.is_read_closed() || event.is_error() || event.is_priority() {
-            Self::End
-        } else if event.is_readable() {
-            Self::Bytes
-        } else {
-            Self::Nothing
-        }
-    }
-}
-
-/// Urgent data cuts a read short though more bytes follow, so the poll has to tell of it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const READABLE: Interest = Interest::READABLE;
 
 /// What reading a socket may cost. Those that cost little are read first, and the answers to them go
 /// out first, so that nobody waits for the messages of hundreds that cost much.
@@ -161,6 +131,7 @@ impl Sockets {
             readable: false,
             cost: Cost::Little,
             unread: Unread::Nothing,
+            end: None,
             asks_for_room: false,
         });
         Ok(())
@@ -177,6 +148,18 @@ impl Sockets {
             socket.unread = socket.unread.max(unread);
             self.read_on(key, address);
         }
+    }
+
+    /// Notes what the poll tells of the peer's end.
+    pub(super) fn note_end(&mut self, key: SessionKey, event: &Event) {
+        if let Some(socket) = self.socket(key) {
+            socket.end = socket.end.max(End::of(event));
+        }
+    }
+
+    /// How the peer's side has ended, if the poll told of that.
+    pub(super) fn end(&mut self, key: SessionKey) -> Option<End> {
+        self.socket(key)?.end
     }
 
     /// No event told yet of what is to be read.

@@ -25,7 +25,8 @@ use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::signals::StopSignals;
-use super::sockets::{Cost, Sockets, Unread};
+use super::sockets::{Cost, Sockets};
+use super::unread::{End, Unread};
 use crate::admission::ClientAddr;
 use crate::clock::Clock;
 use crate::hub::{Feed, Gateway, Hub, Now, Publication, SessionKey};
@@ -276,11 +277,19 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.sockets.read_on(key, address);
     }
 
+    /// Tells the hub of the end of a peer's side that may stand behind bytes which are not read.
+    fn look_for_end(&mut self, now: Now, key: SessionKey) {
+        if let Some(end) = self.sockets.end(key) {
+            self.hub.handle_end_seen(now, key, end == End::Failed);
+        }
+    }
+
     /// Some clients have more to read, to send or to close than this turn took.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
         let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
-        has_to_write || self.hub.waiting_shares() > 0 || readable != [0; Cost::ALL.len()]
+        let waiting = self.hub.waiting_shares() + self.hub.waiting_for_room();
+        has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
     /// Does what is due by the clock. After a time in which the process stood still that comes when
@@ -322,7 +331,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             token if self.listeners.set_ready(token) => {}
             Token(bits) => {
                 let key = SessionKey::from_bits(bits as u64);
+                self.sockets.note_end(key, event);
                 self.note_unread(key, Unread::of(event));
+                self.look_for_end(now, key);
                 if event.is_writable() {
                     self.sockets.has_room(key);
                     self.hub.handle_writable(now, key);

@@ -112,6 +112,12 @@ metric_names! { |at|
     EVENT_STREAM_CLIENTS = Gauge "weirgate_event_stream_clients" []
         "Clients that get an event stream instead of a WebSocket (--event-stream)."
         => at.turn.hub.open_other;
+    CLIENTS_PAUSED = Gauge "weirgate_clients_paused" ["reason"]
+        "Clients from which weirgate does not read for now, by reason; a client may have several."
+        => ByLabel(at.turn.hub.paused_clients());
+    CLIENTS_ENDED_UNREAD = Counter "weirgate_clients_ended_unread_total" []
+        "Clients that ended while weirgate did not read from them: what was unread is dropped."
+        => at.turn.hub.ended_unread;
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());

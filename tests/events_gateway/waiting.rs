@@ -1,41 +1,358 @@
 //! What messages of all devices hold while they wait.
 
+use std::net::IpAddr;
+
+use weirgate::hub::CloseReason;
+
 use super::*;
+
+const LIMIT: usize = 2_000;
+const HOG: [u8; 4] = [192, 0, 2, 1];
+const OTHER: [u8; 4] = [192, 0, 2, 2];
+
+/// Little room for messages, and much for those of devices that have gone.
+fn narrow(orphans_max: usize) -> (Events, Arc<EventsStats>) {
+    with_room(LIMIT, orphans_max)
+}
+
+fn with_room(waiting_bytes_max: usize, orphans_max: usize) -> (Events, Arc<EventsStats>) {
+    let stats = Arc::<EventsStats>::default();
+    let settings = EventsGatewaySettings {
+        waiting_bytes_max,
+        orphans_max,
+        ..settings()
+    };
+    (world_with(settings, Arc::clone(&stats)), stats)
+}
+
+fn connect(world: &mut Events, ip: impl Into<IpAddr>, device: &str) -> SessionKey {
+    world.connect_from(ip.into(), &format!("/ws?device_id={device}"), None)
+}
+
+fn devices(world: &mut Events, ip: [u8; 4], count: usize) -> Vec<SessionKey> {
+    let connect = |n| connect(world, ip, &format!("d{n}"));
+    (0..count).map(connect).collect()
+}
+
+/// A message of some 150 bytes.
+fn ask_much(world: &mut Events, key: SessionKey, id: u32) {
+    ask(world, key, &format!("lobby.{}", "x".repeat(100)), id);
+}
+
+fn waits(world: &Events) -> usize {
+    world.hub.gateway().waiting_bytes()
+}
+
+fn paused(world: &Events) -> u64 {
+    let mut paused = world.hub.stats().paused_clients();
+    let room = paused.find(|(why, _)| *why == "room");
+    room.expect("a reason").1
+}
+
+/// Answers every call, also those that follow; how many there were.
+fn answer_all(world: &mut Events) -> usize {
+    let mut answered = 0;
+    while !world.outputs.is_empty() {
+        let call = world.outputs.remove(0);
+        answer(world, &call, "1");
+        answered += 1;
+    }
+    answered
+}
 
 #[test]
 fn what_waits_is_bounded_over_all_connections() {
-    let limit = 2_000;
-    for leave in [false, true] {
-        let mut world = world(EventsGatewaySettings {
-            waiting_bytes_max: limit,
-            orphans_max: 1_000,
-            ..settings()
-        });
-        let connect = |n| world.connect(&format!("/ws?device_id=d{n}"), None);
-        let keys: Vec<_> = (0..20).map(connect).collect();
-        let event = format!("lobby.{}", "x".repeat(100));
-        for (id, key) in (0..10).flat_map(|id| keys.iter().map(move |key| (id, *key))) {
-            ask(&mut world, key, &event, id);
+    let (mut world, _) = narrow(1_000);
+    let mut keys = devices(&mut world, HOG, 40);
+    keys.extend(devices(&mut world, OTHER, 40));
+    for (id, key) in (0..10).flat_map(|id| keys.iter().map(move |key| (id, *key))) {
+        ask_much(&mut world, key, id);
+        assert!(waits(&world) <= LIMIT + 150, "{} bytes", waits(&world));
+    }
+    assert!(waits(&world) > LIMIT / 3, "{} bytes", waits(&world));
+    assert!(paused(&world) > 60, "{} clients", paused(&world));
+    // Not even a first message, and nothing but what stands in the sockets is kept of the clients.
+    let late = connect(&mut world, HOG, "late");
+    ask_much(&mut world, late, 0);
+    assert!(!world.hub.wants_read(late));
+    assert_eq!(answer_all(&mut world), 801, "all in the end");
+    assert_eq!((waits(&world), paused(&world)), (0, 0));
+    for key in keys {
+        assert_eq!(world.texts(key).len(), 10);
+    }
+    assert_eq!(world.texts(late).len(), 1);
+}
+
+#[test]
+fn an_address_has_room_however_much_the_others_send() {
+    let (mut world, _) = narrow(1_000);
+    for (address, share) in [(1, 2), (2, 3), (3, 4)] {
+        let before = waits(&world);
+        let keys = devices(&mut world, [192, 0, 2, address], 40);
+        keys.iter().for_each(|key| ask_much(&mut world, *key, 0));
+        let own = waits(&world) - before;
+        let fair = (LIMIT - before) / 2;
+        assert!(own >= fair && own <= fair + 150, "1/{share}: {own} bytes");
+    }
+}
+
+#[test]
+fn who_holds_room_without_reading_its_answers_starves_nobody() {
+    let (mut world, _) = narrow(1_000);
+    // Its answers wait, so its messages are not looked at: nothing of them becomes free by itself.
+    for key in devices(&mut world, HOG, 40) {
+        world.net.sockets.get_mut(&key).expect("it").room = 0;
+        ask_much(&mut world, key, 0);
+        let Some(call) = world.outputs.pop() else {
+            continue;
+        };
+        (1..4).for_each(|id| ask_much(&mut world, key, id));
+        answer(&mut world, &call, &format!("\"{}\"", "y".repeat(100_000)));
+    }
+    answer_all(&mut world);
+    assert!(paused(&world) > 0);
+    let other = connect(&mut world, OTHER, "other");
+    for id in 0..10 {
+        ask(&mut world, other, "lobby.x", id);
+        assert_eq!(answer_all(&mut world), 1);
+    }
+    assert_eq!(world.texts(other).len(), 10);
+}
+
+#[test]
+fn addresses_take_turns_in_what_becomes_free() {
+    let (mut world, _) = narrow(1_000);
+    let hogs = devices(&mut world, HOG, 200);
+    hogs.iter().for_each(|key| ask_much(&mut world, *key, 0));
+    // Addresses of one message each leave no room for another.
+    for n in 0..100 {
+        let key = connect(&mut world, [198, 51, 100, n], "small");
+        ask_much(&mut world, key, 0);
+    }
+    let other = connect(&mut world, OTHER, "other");
+    ask_much(&mut world, other, 0);
+    assert!(!world.hub.wants_read(other), "no room at all");
+    let mut answered = 0;
+    while world.texts(other).is_empty() {
+        let call = world.outputs.remove(0);
+        answer(&mut world, &call, "1");
+        answered += 1;
+    }
+    assert!(answered <= 120, "after {answered} of 301");
+}
+
+/// A slot that becomes free goes to the address whose turn has come.
+#[test]
+fn a_call_does_not_wait_for_all_those_of_another_address() {
+    let mut world = world(EventsGatewaySettings {
+        calls_max: 3,
+        ..settings()
+    });
+    let hogs = devices(&mut world, HOG, 50);
+    hogs.iter().for_each(|key| ask_much(&mut world, *key, 0));
+    let other = connect(&mut world, OTHER, "other");
+    ask(&mut world, other, "lobby.other", 0);
+    for _ in 0..4 {
+        let call = world.outputs.remove(0);
+        answer(&mut world, &call, "1");
+    }
+    let is_other = |call: &Call| String::from_utf8_lossy(&call.body).contains("lobby.other");
+    assert!(world.outputs.iter().any(is_other));
+}
+
+#[test]
+fn a_device_that_goes_leaves_no_more_than_may_wait() {
+    for orphans_max in [10, 1_000] {
+        let (mut world, stats) = narrow(orphans_max);
+        let mut sent = 0;
+        for n in 0..3_000 {
+            let key = connect(&mut world, HOG, &format!("d{n}"));
+            ask_much(&mut world, key, 0);
+            world.see_end(key, false);
+            sent += 1;
         }
-        let one_of_each = 20 * settings().message_bytes_max;
-        let waits = |world: &Events| world.hub.gateway().waiting_bytes();
-        assert!(waits(&world) > limit && waits(&world) <= limit + one_of_each);
-        let other = world.connect("/ws?device_id=other", None);
-        world.send(other, &frame(0x82, b"not text"));
-        assert_eq!(world.texts(other).len(), 1, "nothing of its own waits");
-        if leave {
-            keys.iter().for_each(|key| world.end(*key, true));
-            // Over the limit a device leaves no message but the one of its call.
-            assert_eq!(world.outputs.len(), 20, "calls under way");
-            assert!(waits(&world) <= 20 * 150, "{} bytes wait", waits(&world));
-        }
-        let mut forwarded = 0;
-        while let Some(call) = world.outputs.pop() {
-            forwarded += 1;
-            answer(&mut world, &call, "1");
-        }
-        assert!(forwarded == 200 || leave, "{forwarded} forwarded");
+        assert_eq!(world.hub.core().connections(), 0, "nothing of clients");
+        assert_eq!(paused(&world), 0);
+        assert!(waits(&world) <= LIMIT / 2 + 150, "{}", waits(&world));
+        let unread = world.hub.stats().ended_unread;
+        let calls = answer_all(&mut world) as u64;
+        // The last message may pass the limit: its device has nothing unread, and is paused.
+        let taken = calls + stats.messages_forgotten();
+        assert!(taken <= sent && taken + unread >= sent, "{taken}, {unread}");
+        assert!(calls >= 6 && unread > 2_000, "{calls}, {unread}");
         assert_eq!(waits(&world), 0);
         assert!(world.hub.gateway().is_idle());
     }
+}
+
+#[test]
+fn a_call_that_waits_for_a_slot_goes_with_its_device_if_too_many_wait() {
+    let stats = Arc::<EventsStats>::default();
+    let settings = EventsGatewaySettings {
+        calls_max: 2,
+        orphans_max: 3,
+        ..settings()
+    };
+    let mut world = world_with(settings, Arc::clone(&stats));
+    for n in 0..20 {
+        let key = connect(&mut world, HOG, &format!("d{n}"));
+        ask(&mut world, key, "lobby.x", n);
+        world.see_end(key, false);
+    }
+    assert_eq!(world.outputs.len(), 2, "calls in flight");
+    assert_eq!(stats.messages_forgotten(), 20 - 2 - 3);
+    // Slots are not lost for those that have left the line.
+    let late = connect(&mut world, OTHER, "late");
+    ask(&mut world, late, "lobby.late", 0);
+    assert_eq!(answer_all(&mut world), 2 + 3 + 1);
+    assert_eq!(world.texts(late).len(), 1);
+    assert!(world.hub.gateway().is_idle() && waits(&world) == 0);
+}
+
+#[test]
+fn what_a_device_sent_before_its_end_is_read_and_forwarded() {
+    let (mut world, stats) = with_room(1_000_000, 1_000);
+    let key = connect(&mut world, HOG, "d");
+    for id in 0..100 {
+        world.text(key, &format!(r#"{{"event":"lobby.{id}"}}"#));
+    }
+    assert!(!world.hub.wants_read(key), "64 wait, and one is answered");
+    world.see_end(key, false);
+    assert_eq!(world.hub.core().connections(), 0, "read to its end");
+    assert_eq!(answer_all(&mut world), 100);
+    assert_eq!((stats.messages_forgotten(), waits(&world)), (0, 0));
+}
+
+#[test]
+fn a_paused_device_that_fails_ends_at_once() {
+    let (mut world, _) = with_room(1_000_000, 1_000);
+    let key = connect(&mut world, HOG, "d");
+    for id in 0..100 {
+        world.text(key, &format!(r#"{{"event":"lobby.{id}"}}"#));
+    }
+    world.see_end(key, true);
+    assert_eq!(world.hub.core().connections(), 0);
+    assert_eq!(world.hub.stats().closes_for(CloseReason::SocketError), 1);
+    assert_eq!(answer_all(&mut world), 65, "what it was read of");
+}
+
+/// The same limits hold for what is read of a device that has ended its side.
+#[test]
+fn a_device_that_is_read_to_its_end_may_not_leave_more_than_others() {
+    for (waiting_bytes_max, orphans_max) in [(1_000_000, 70), (20_000, 1_000_000)] {
+        let (mut world, _) = with_room(waiting_bytes_max, orphans_max);
+        let key = connect(&mut world, HOG, "d");
+        for id in 0..500 {
+            let pad = "x".repeat(100);
+            world.text(key, &format!(r#"{{"event":"lobby.{id}{pad}"}}"#));
+        }
+        world.see_end(key, false);
+        assert_eq!(world.hub.core().connections(), 0);
+        assert_eq!(world.hub.stats().ended_unread, 1);
+        assert!(waits(&world) <= 10_000 + 150, "{}", waits(&world));
+        let calls = answer_all(&mut world);
+        assert!(calls > 65 && calls <= 90, "{calls}");
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_what_stands_in_sockets() {
+    let (mut world, _) = narrow(1_000);
+    let keys = devices(&mut world, HOG, 40);
+    keys.iter().for_each(|key| ask_much(&mut world, *key, 0));
+    let unread: Vec<_> = keys
+        .iter()
+        .filter(|key| !world.hub.wants_read(**key))
+        .copied()
+        .collect();
+    assert!(unread.len() > 20);
+    let plan = DrainPlan {
+        busy_us: 3_000_000,
+        ..DrainPlan::default()
+    };
+    world.hub.drain(world.now, plan);
+    world.settle();
+    for key in &unread {
+        let close = world.client(*key).close.as_ref();
+        assert_eq!(close.map(|(code, _)| *code), Some(1012));
+    }
+    assert_eq!(paused(&world), 0);
+    assert_eq!(answer_all(&mut world), keys.len() - unread.len());
+    keys.iter().for_each(|key| world.end(*key, false));
+    assert!(world.hub.is_drained());
+}
+
+#[test]
+fn a_device_without_room_is_not_late_with_its_pong() {
+    let (mut world, _) = narrow(1_000);
+    let keys = devices(&mut world, HOG, 40);
+    keys.iter().for_each(|key| ask_much(&mut world, *key, 0));
+    for _ in 0..20 {
+        world.advance(10_000_000);
+        for key in &keys {
+            if world.client(*key).pings > 0 {
+                world.send(*key, &frame(0x8a, b""));
+            }
+        }
+    }
+    assert_eq!(world.hub.stats().open, 40);
+    answer_all(&mut world);
+    assert!(keys.iter().all(|key| world.texts(*key).len() == 1));
+}
+
+/// The messages of an event stream stand in its request, not in its socket.
+#[test]
+fn an_event_stream_waits_for_room_too() {
+    let gateway = EventsGateway::new(
+        EventsGatewaySettings {
+            waiting_bytes_max: LIMIT,
+            ..settings()
+        },
+        Origins::new([]),
+        Arc::default(),
+    );
+    let limits = Limits {
+        event_stream: true,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, gateway, 1);
+    for n in 0..40 {
+        let key = world.accept_from(HOG.into(), usize::MAX);
+        let message = format!("%7B%22event%22%3A%22lobby.{}%22%7D", "x".repeat(100));
+        let request = format!(
+            "GET /ws?device_id=d{n}&send={message} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"
+        );
+        world.send(key, request.as_bytes());
+    }
+    assert_eq!(world.hub.stats().open_other, 40);
+    assert!(waits(&world) <= LIMIT / 2 + 150, "{}", waits(&world));
+    assert!(paused(&world) > 20);
+    assert_eq!(answer_all(&mut world), 40);
+    assert_eq!((waits(&world), paused(&world)), (0, 0));
+}
+
+/// Those who stay get the room of those who have gone.
+#[test]
+fn what_a_device_left_makes_room_when_another_address_needs_it() {
+    let (mut world, stats) = narrow(1_000);
+    let gone = connect(&mut world, HOG, "gone");
+    let stays = connect(&mut world, HOG, "stays");
+    (0..7).for_each(|id| ask_much(&mut world, gone, id));
+    let others: Vec<_> = (10..13)
+        .map(|n| {
+            let key = connect(&mut world, [192, 0, 2, n], "other");
+            (0..3).for_each(|id| ask_much(&mut world, key, id));
+            key
+        })
+        .collect();
+    world.end(gone, false);
+    assert!(
+        stats.messages_forgotten() >= 3,
+        "{}",
+        stats.messages_forgotten()
+    );
+    ask_much(&mut world, others[0], 9);
+    ask_much(&mut world, stays, 0);
+    let forwarded = 7 - stats.messages_forgotten() as usize;
+    assert_eq!(answer_all(&mut world), forwarded + 3 * 3 + 2);
 }

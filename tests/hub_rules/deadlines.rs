@@ -162,6 +162,33 @@ fn who_is_not_read_is_not_late_with_a_pong() {
     assert_eq!(world.hub.gateway().closed, []);
 }
 
+/// Its pong stands behind what is read first when reading goes on.
+#[test]
+fn who_was_not_read_has_time_for_its_pong() {
+    let mut world = World::new(pinged(), Devices::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "device d");
+    (0..20).for_each(|n| world.text(key, &format!("q{n}")));
+    while world.client(key).pings == 0 {
+        world.advance(SECOND);
+    }
+    world.advance(5 * SECOND - 1);
+    while !world.hub.wants_read(key) {
+        let call = world.outputs.calls.pop().expect("one call");
+        world.hub.handle_input(world.now, call.echo());
+        while let Some(output) = world.hub.poll_output() {
+            crate::world::Output::keep(output, &mut world.outputs);
+        }
+    }
+    // The deadline comes before the socket has been read.
+    world.now = world.now.plus_us(5 * SECOND - 1);
+    world.hub.handle_timeout(world.now);
+    world.send(key, &frame(0x8a, b""));
+    assert_eq!(world.hub.gateway().closed, []);
+    world.advance(5 * SECOND);
+    assert_eq!(world.hub.gateway().closed, []);
+}
+
 #[test]
 fn a_stall_is_counted_from_the_last_byte() {
     let mut world = symbols(small_queue());

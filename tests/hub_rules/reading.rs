@@ -1,11 +1,11 @@
 //! What clients send: heads, frames behind them, floods, pauses.
 
-use weirgate::hub::{Limits, SendQueueLimits};
+use weirgate::hub::{CloseReason, DrainPlan, Gateway, Limits, SendQueueLimits, SessionKey};
 
 use super::{small_queue, symbols};
-use crate::world::World;
 use crate::world::client::{frame, request};
 use crate::world::toys::{Devices, In, Numbered};
+use crate::world::{Output, World};
 
 #[test]
 fn a_head_may_be_as_large_as_its_limit_and_no_larger() {
@@ -219,4 +219,70 @@ fn messages_of_all_clients_have_one_budget_and_none_is_lost() {
     world.settle();
     assert_eq!(world.hub.stats().received_messages - before, 60);
     assert!(keys.iter().all(|key| world.hub.wants_read(*key)));
+}
+
+/// The client's end is seen behind bytes that are not read because of `why`.
+fn goes_unread<G>(world: &mut World<G>, key: SessionKey, why: &str)
+where
+    G: Gateway<Out: Output>,
+{
+    let paused = |world: &World<G>| -> Vec<_> {
+        let paused = world.hub.stats().paused_clients();
+        paused.filter(|(_, clients)| *clients > 0).collect()
+    };
+    assert_eq!(paused(world), [(why, 1)]);
+    world.hub.handle_end_seen(world.now, key, false);
+    world.settle();
+    assert_eq!(world.net.sockets[&key].released, Some(false), "{why}");
+    let stats = world.hub.stats();
+    assert_eq!(stats.closes_for(CloseReason::PeerGone), 1);
+    assert_eq!((stats.open, stats.ended_unread), (0, 1));
+    assert_eq!(paused(world), []);
+}
+
+#[test]
+fn who_goes_while_it_is_not_read_is_let_go() {
+    let mut world = symbols(small_queue());
+    let key = world.reader(None, 0);
+    world.send(key, &frame(0x89, &[0; 125]).repeat(1_000));
+    goes_unread(&mut world, key, "pongs");
+
+    let limits = Limits {
+        turn_message_bytes_max: 1,
+        ..Limits::default()
+    };
+    let mut world = symbols(limits);
+    let key = world.connect("/ws", None);
+    world.held = true;
+    world.send(key, &frame(0x81, b"sub A").repeat(2));
+    world.held = false;
+    goes_unread(&mut world, key, "turn");
+
+    for stops in [false, true] {
+        let mut world = World::new(Limits::default(), Devices::default(), 1);
+        let key = world.connect("/ws", None);
+        world.text(key, "device d");
+        let messages = if stops { 1 } else { 20 };
+        (0..messages).for_each(|n| world.text(key, &format!("q{n}")));
+        if stops {
+            let plan = DrainPlan {
+                busy_us: 4_000_000,
+                ..DrainPlan::default()
+            };
+            world.hub.drain(world.now, plan);
+            world.settle();
+        }
+        goes_unread(&mut world, key, if stops { "stop" } else { "unanswered" });
+    }
+}
+
+#[test]
+fn who_is_read_is_read_to_its_end() {
+    let mut world = symbols(Limits::default());
+    let key = world.connect("/ws", None);
+    world.hub.handle_end_seen(world.now, key, false);
+    world.text(key, "sub A");
+    assert_eq!(world.hub.core().joined_count(key), 1, "it is heard");
+    world.end(key, false);
+    assert_eq!(world.hub.stats().ended_unread, 0);
 }

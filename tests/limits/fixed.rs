@@ -176,7 +176,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Responses to one channels client that wait for the bus",
         value: "64, and 64 KiB",
         beyond: "weirgate stops reading from the client until some responses are sent",
-        shows: Shows::Elsewhere("nothing: the wait is bounded"),
+        shows: Shows::Metric(names::CLIENTS_PAUSED),
         code: (
             "src/gateways/channels/waiting.rs",
             "ANSWERS_MAX: usize = 64;",
@@ -209,7 +209,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Waiting messages of one device's connection",
         value: "64, or 1 MiB",
         beyond: "weirgate stops reading from the connection until there is room",
-        shows: Shows::Elsewhere("the client's side"),
+        shows: Shows::Metric(names::CLIENTS_PAUSED),
         code: (
             "src/gateways/events/connection.rs",
             "WAITING_MAX: usize = 64;",

@@ -347,7 +347,7 @@ impl<T: Toy> Run<T> {
         let Some(key) = self.anyone() else { return };
         let failed = self.random.chance(60);
         self.peers.get_mut(&key).expect("a peer").ended = true;
-        self.world.end(key, failed);
+        self.world.see_end(key, failed);
     }
 
     pub(crate) fn break_socket(&mut self) {

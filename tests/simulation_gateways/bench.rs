@@ -145,7 +145,8 @@ impl<C: Contract> Bench<C> {
         let slow = self.random.chance(25);
         let target = self.contract.target(&mut self.random, slow);
         let bits = self.random.chance(40).then_some(15);
-        let key = self.world.accept(ALL);
+        let ip = [127, 0, 0, self.random.pick(&[1, 1, 2])];
+        let key = self.world.accept_from(ip.into(), ALL);
         self.counts.clients += 1;
         self.clients.insert(
             key,
@@ -209,7 +210,13 @@ impl<C: Contract> Bench<C> {
     fn cut(&mut self) {
         let Some(key) = self.someone() else { return };
         let failed = self.random.chance(50);
-        self.world.end(key, failed);
+        self.world.see_end(key, failed);
+    }
+
+    /// Some client is not read because there is no room for its messages.
+    pub(crate) fn lacks_room(&self) -> bool {
+        let mut paused = self.world.hub.stats().paused_clients();
+        paused.any(|(why, clients)| why == "room" && clients > 0)
     }
 
     /// Time passes, at most this much; the hub is called when it asked for it.

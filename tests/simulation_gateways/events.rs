@@ -154,11 +154,13 @@ impl Contract for Events {
 
     fn begin(_: &mut Bench<Self>) {}
 
-    /// When a slow client's `identify` is looked at, the model cannot know.
+    /// When the `identify` of a slow client is looked at, or of one without room for its messages, the
+    /// model cannot know.
     fn target(&mut self, random: &mut Random, slow: bool) -> String {
         let (device, query) =
             random.pick(&[("d1", "d1"), ("d2", "x&device_id=d2"), ("é 3", "%C3%A9+3")]);
-        let named = slow || random.chance(80);
+        let is_late = slow || self.settings.waiting_bytes_max < 1_000;
+        let named = is_late || random.chance(80);
         self.next = named.then(|| device.to_owned());
         match named {
             true => format!("/ws?device_id={query}"),
@@ -255,7 +257,7 @@ impl Contract for Events {
         }
         // Whoever has much to read first rests for a moment; the end of the run asks for the rest.
         let may_rest = bench.world.hub.core().limits().write_bytes_max < 100_000;
-        if bench.clients[&key].slow || may_rest {
+        if bench.clients[&key].slow || may_rest || bench.lacks_room() {
             return None;
         }
         // Answers may wait for services, the client's own or those of others.

@@ -348,13 +348,14 @@ impl<G: Gateway<Out: Output>> World<G> {
     }
 
     fn pump(&mut self, key: SessionKey) {
-        while self.hub.wants_read(key) {
+        let is_unread = |net: &Net| {
+            let socket = net.sockets.get(&key);
+            socket.is_some_and(|socket| !socket.unread.is_empty())
+        };
+        while is_unread(&self.net) && self.hub.may_read(key) {
             let Some(socket) = self.net.sockets.get_mut(&key) else {
                 return;
             };
-            if socket.unread.is_empty() {
-                return;
-            }
             let bytes: Vec<u8> = socket.unread.drain(..).collect();
             self.hub.handle_bytes(self.now, key, &bytes);
         }
@@ -373,6 +374,20 @@ impl<G: Gateway<Out: Output>> World<G> {
             self.hub.handle_writable(self.now, key);
         }
         self.settle();
+    }
+
+    /// The peer's side ends, perhaps behind bytes that were not read.
+    pub(crate) fn see_end(&mut self, key: SessionKey, failed: bool) {
+        self.hub.handle_end_seen(self.now, key, failed);
+        self.settle();
+        let unread = self.net.sockets[&key].unread.len();
+        if unread == 0 && self.hub.wants_read(key) {
+            self.end(key, failed);
+        } else if !self.hub.wants_read(key) {
+            // What the shell does when it comes to a socket that it may not read.
+            self.hub.handle_end_seen(self.now, key, failed);
+            self.settle();
+        }
     }
 
     /// The peer's side ends.
@@ -409,6 +424,12 @@ impl<G: Gateway<Out: Output>> World<G> {
             self.hub.renew_reading();
             if self.hub.waiting_shares() > 0 {
                 self.hub.handle_next_share(self.now);
+                continue;
+            }
+            if self.hub.waiting_for_room() > 0 {
+                if let Some(key) = self.hub.handle_next_room(self.now) {
+                    self.pump(key);
+                }
                 continue;
             }
             let due = self.hub.poll_timeout();

@@ -3,12 +3,13 @@
 //! A service that hangs would soon hold every slot, and the others would wait with it. So some
 //! slots are kept for each service: nobody takes a free one that another still has a right to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use foldhash::quality::RandomState;
 
 use super::call::CallFailure;
 use super::routes::Service;
+use crate::admission::{ClientAddr, FairQueue};
 use crate::hub::SessionKey;
 
 /// Failures in a row after which a service is not called for a while.
@@ -42,7 +43,30 @@ struct Line {
     in_flight: usize,
     failures: u32,
     circuit: Circuit,
-    waiting: VecDeque<SessionKey>,
+    /// Client addresses take turns.
+    waiting: FairQueue<SessionKey>,
+    /// Those of them that do not wait any more.
+    left: HashSet<SessionKey, RandomState>,
+}
+
+impl Line {
+    /// Takes the next connection that still waits. There is one unless the line is empty.
+    fn pop(&mut self) -> Option<SessionKey> {
+        let mut key = self.waiting.pop()?;
+        while self.left.remove(&key) {
+            key = self.waiting.pop()?;
+        }
+        self.sweep();
+        Some(key)
+    }
+
+    /// No more than half of the line are connections that do not wait any more.
+    fn sweep(&mut self) {
+        if 2 * self.left.len() > self.waiting.len() {
+            self.waiting.retain(|key| !self.left.contains(key));
+            self.left = HashSet::default();
+        }
+    }
 }
 
 /// All calls.
@@ -63,7 +87,8 @@ impl Calls {
             in_flight: 0,
             failures: 0,
             circuit: Circuit::Closed,
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
+            left: HashSet::default(),
         };
         Self {
             calls_max,
@@ -75,17 +100,30 @@ impl Calls {
     }
 
     /// Asks for a call of `key` to `service`; who has to wait is remembered.
-    pub(super) fn ask(&mut self, now_us: u64, key: SessionKey, service: Service) -> Leave {
+    pub(super) fn ask(
+        &mut self,
+        now_us: u64,
+        client: ClientAddr,
+        key: SessionKey,
+        service: Service,
+    ) -> Leave {
         let leave = self.judge(now_us, service);
         match leave {
             Leave::Go(id) => {
                 self.in_flight.insert(id, (key, service));
                 self.lines[service as usize].in_flight += 1;
             }
-            Leave::Wait => self.lines[service as usize].waiting.push_back(key),
+            Leave::Wait => self.lines[service as usize].waiting.push(client, key),
             Leave::Unreachable => {}
         }
         leave
+    }
+
+    /// A connection that waits for a call to `service` does not want it any more.
+    pub(super) fn leave_line(&mut self, key: SessionKey, service: Service) {
+        let line = &mut self.lines[service as usize];
+        line.left.insert(key);
+        line.sweep();
     }
 
     fn judge(&mut self, now_us: u64, service: Service) -> Leave {
@@ -158,7 +196,7 @@ impl Calls {
             if leave == Leave::Wait {
                 continue;
             }
-            let key = line.waiting.pop_front()?;
+            let key = line.pop()?;
             if let Leave::Go(id) = leave {
                 line.in_flight += 1;
                 self.in_flight.insert(id, (key, service));
@@ -181,7 +219,11 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
+
+    const HOME: ClientAddr = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
     fn key(slot: u32) -> SessionKey {
         SessionKey {
@@ -191,7 +233,7 @@ mod tests {
     }
 
     fn go(calls: &mut Calls, now_us: u64, service: Service) -> Option<u64> {
-        match calls.ask(now_us, key(0), service) {
+        match calls.ask(now_us, HOME, key(0), service) {
             Leave::Go(id) => Some(id),
             Leave::Wait | Leave::Unreachable => None,
         }
@@ -206,7 +248,10 @@ mod tests {
         assert_eq!(others.count(), 10);
         assert!((0..10).all(|_| go(&mut calls, 0, Service::Measurement).is_some()));
         assert_eq!(calls.in_flight.len(), 100);
-        assert_eq!(calls.ask(0, key(7), Service::Measurement), Leave::Wait);
+        assert_eq!(
+            calls.ask(0, HOME, key(7), Service::Measurement),
+            Leave::Wait
+        );
     }
 
     #[test]
@@ -214,7 +259,7 @@ mod tests {
         let mut calls = Calls::new(1);
         let first = go(&mut calls, 0, Service::Lobby).expect("a free slot");
         for slot in 1..=3 {
-            assert_eq!(calls.ask(0, key(slot), Service::Lobby), Leave::Wait);
+            assert_eq!(calls.ask(0, HOME, key(slot), Service::Lobby), Leave::Wait);
         }
         assert_eq!(calls.next(0), None);
         let mut running = first;
@@ -229,6 +274,38 @@ mod tests {
         assert_eq!(calls.ended(0, running, None), Some(key(3)));
         assert_eq!(calls.ended(0, running, None), None, "an end counts once");
         assert_eq!(calls.next(0), None);
+    }
+
+    #[test]
+    fn addresses_take_turns_and_who_has_left_has_none() {
+        let mut calls = Calls::new(1);
+        let mut running = go(&mut calls, 0, Service::Lobby).expect("a free slot");
+        for slot in 1..=100 {
+            assert_eq!(calls.ask(0, HOME, key(slot), Service::Lobby), Leave::Wait);
+        }
+        let other = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::BROADCAST));
+        assert_eq!(calls.ask(0, other, key(500), Service::Lobby), Leave::Wait);
+        for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
+            calls.leave_line(key(slot), Service::Lobby);
+            let line = &calls.lines[Service::Lobby as usize];
+            assert!(2 * line.left.len() <= line.waiting.len(), "{slot}");
+        }
+        let mut order = Vec::new();
+        for _ in 0..11 {
+            assert!(calls.ended(0, running, None).is_some());
+            let Some((next, Leave::Go(id))) = calls.next(0) else {
+                panic!("nobody follows");
+            };
+            order.push(next.slot);
+            running = id;
+        }
+        assert_eq!(order, [10, 500, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
+        assert!(calls.ended(0, running, None).is_some());
+        assert_eq!(calls.next(0), None);
+        assert!(
+            go(&mut calls, 0, Service::Lobby).is_some(),
+            "its slot is free"
+        );
     }
 
     #[test]
@@ -247,23 +324,26 @@ mod tests {
             fail(&mut calls, 5, Some(CallFailure::Unreachable));
         }
         assert!(calls.is_open(Service::Lobby));
-        assert_eq!(calls.ask(5, key(1), Service::Lobby), Leave::Unreachable);
+        assert_eq!(
+            calls.ask(5, HOME, key(1), Service::Lobby),
+            Leave::Unreachable
+        );
         assert!(
             go(&mut calls, 5, Service::Simulation).is_some(),
             "the others go on"
         );
         assert_eq!(
-            calls.ask(1_000_004, key(1), Service::Lobby),
+            calls.ask(1_000_004, HOME, key(1), Service::Lobby),
             Leave::Unreachable
         );
         let probe = go(&mut calls, 1_000_005, Service::Lobby).expect("one probes");
         assert_eq!(
-            calls.ask(1_000_005, key(1), Service::Lobby),
+            calls.ask(1_000_005, HOME, key(1), Service::Lobby),
             Leave::Unreachable
         );
         calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
         assert_eq!(
-            calls.ask(2_499_999, key(1), Service::Lobby),
+            calls.ask(2_499_999, HOME, key(1), Service::Lobby),
             Leave::Unreachable
         );
         let probe = go(&mut calls, 2_500_000, Service::Lobby).expect("one probes again");
@@ -280,8 +360,8 @@ mod tests {
             .filter_map(|_| go(&mut calls, 0, Service::Lobby))
             .collect();
         assert_eq!(running.len(), 16);
-        assert_eq!(calls.ask(0, key(5), Service::Lobby), Leave::Wait);
-        assert_eq!(calls.ask(0, key(6), Service::Lobby), Leave::Wait);
+        assert_eq!(calls.ask(0, HOME, key(5), Service::Lobby), Leave::Wait);
+        assert_eq!(calls.ask(0, HOME, key(6), Service::Lobby), Leave::Wait);
         calls.lines[0].failures = FAILURES_MAX - 1;
         calls.ended(9, running[0], Some(CallFailure::Timeout));
         assert_eq!(calls.next(9), Some((key(5), Leave::Unreachable)));

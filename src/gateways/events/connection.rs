@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::message::Message;
 use super::routes::Service;
-use crate::admission::TokenBucket;
+use crate::admission::{ClientAddr, TokenBucket};
 use crate::hub::{Incoming, TopicName};
 use crate::wire::traceparent::Trace;
 
@@ -74,6 +74,8 @@ pub(super) struct Calling {
     /// Bytes of its text.
     pub(super) bytes: usize,
     pub(super) service: Service,
+    /// The call was made. Otherwise it stands in line for a slot.
+    pub(super) is_made: bool,
 }
 
 /// What is known of one connection.
@@ -81,8 +83,8 @@ pub(super) struct Calling {
 pub struct Connection {
     /// 22 URL-safe characters, told to services only.
     pub(super) id: String,
-    /// For services, as text.
-    pub(super) ip: String,
+    /// For services; also whose room the messages take, and whose turns its calls have.
+    pub(super) client: ClientAddr,
     /// The trace that its handshake belongs to.
     pub(super) trace: Option<Trace>,
     /// Whom it speaks for; also the topic of its pushes.
@@ -91,6 +93,8 @@ pub struct Connection {
     pub(super) calling: Option<Calling>,
     /// The client has gone: what waits is forwarded all the same, answers are for nobody.
     pub(super) gone: bool,
+    /// The client has ended its side, and is read to its end.
+    pub(super) is_leaving: bool,
     /// The client is not read: there is no room for its messages.
     pub(super) is_paused: bool,
     waiting: VecDeque<Waiting>,
@@ -102,15 +106,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: String, ip: String, bucket: TokenBucket) -> Self {
+    pub(super) fn new(id: String, client: ClientAddr, bucket: TokenBucket) -> Self {
         Self {
             id,
-            ip,
+            client,
             trace: None,
             device: None,
             bucket,
             calling: None,
             gone: false,
+            is_leaving: false,
             is_paused: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -157,25 +162,37 @@ impl Connection {
         Some(message)
     }
 
-    /// Gives up the newest of those that wait; returns the bytes that it held.
-    pub(super) fn drop_last(&mut self) -> usize {
-        let bytes = self.waiting.pop_back().map_or(0, |last| last.bytes());
-        self.waiting_bytes -= bytes;
-        bytes
+    /// Bytes of the newest message: of those that wait, or the one that was looked at.
+    pub(super) fn newest_bytes(&self) -> usize {
+        let calling = self.calling.as_ref().map_or(0, |calling| calling.bytes);
+        self.waiting.back().map_or(calling, Waiting::bytes)
     }
 
-    /// A message waits or is being answered.
-    pub(super) fn has_unanswered(&self) -> bool {
-        self.calling.is_some() || !self.waiting.is_empty()
+    /// Gives up the newest of those that wait; `false`: none waits.
+    pub(super) fn drop_newest(&mut self) -> bool {
+        let newest = self.waiting.pop_back();
+        self.waiting_bytes -= newest.as_ref().map_or(0, Waiting::bytes);
+        newest.is_some()
     }
 
-    /// No more may wait.
-    pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    /// No more may wait; of a client that is leaving, so many.
+    pub(super) fn is_full(&self, leaving_max: usize) -> bool {
+        let messages_max = match self.is_leaving {
+            true => leaving_max,
+            false => WAITING_MAX,
+        };
+        self.waiting.len() >= messages_max || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    /// How many wait.
+    /// How many wait to be looked at.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// A message was looked at, and its call stands in line for a slot.
+    pub(super) fn stands_in_line(&self) -> bool {
+        self.calling
+            .as_ref()
+            .is_some_and(|calling| !calling.is_made)
     }
 }

@@ -33,7 +33,7 @@ use self::message::{Message, is_device_id};
 use self::orphans::Orphans;
 use self::waiting::WaitingBytes;
 use super::access::shown_user;
-use crate::admission::TokenBucket;
+use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
@@ -130,8 +130,7 @@ impl EventsGateway {
         if connection.gone {
             return;
         }
-        let is_full =
-            connection.is_full() || self.waiting_bytes.is_full() && connection.has_unanswered();
+        let is_full = connection.is_full(self.orphans.room());
         if is_full != connection.is_paused {
             connection.is_paused = is_full;
             match is_full {
@@ -152,12 +151,13 @@ impl EventsGateway {
             let Some(waiting) = connection.pop() else {
                 return core.set_busy(key, false);
             };
-            self.waiting_bytes.remove(waiting.bytes());
-            if connection.gone {
-                self.orphans.count_taken();
-            }
+            self.waiting_bytes
+                .remove(connection.client, waiting.bytes());
             if let Some(answer) = self.look_at(core, key, connection, &waiting) {
                 core.send(key, &answer);
+            }
+            if connection.gone && !connection.stands_in_line() {
+                self.orphans.count_taken();
             }
         }
     }
@@ -200,14 +200,16 @@ impl EventsGateway {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
-        self.waiting_bytes.add(waiting.bytes());
+        self.waiting_bytes.add(connection.client, waiting.bytes());
         connection.calling = Some(Calling {
             message: Arc::new(message),
             bytes: waiting.bytes(),
             service,
+            is_made: false,
         });
         core.set_busy(key, true);
-        let leave = self.calls.ask(core.now().mono_us, key, service);
+        let now_us = core.now().mono_us;
+        let leave = self.calls.ask(now_us, connection.client, key, service);
         self.stats
             .store_circuit(service, self.calls.is_open(service));
         self.call(core, connection, leave)
@@ -228,6 +230,7 @@ impl EventsGateway {
         match leave {
             Leave::Wait => None,
             Leave::Go(id) => {
+                connection.calling.as_mut()?.is_made = true;
                 let calling = connection.calling.as_ref()?;
                 let given = connection.trace.clone();
                 self.outputs.push_back(Call {
@@ -245,7 +248,7 @@ impl EventsGateway {
             }
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
-                self.waiting_bytes.remove(calling.bytes);
+                self.waiting_bytes.remove(connection.client, calling.bytes);
                 self.stats.count_skipped(calling.service);
                 let why = upstream::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
@@ -263,7 +266,7 @@ impl EventsGateway {
             let Some(Calling { service, bytes, .. }) = connection.calling.take() else {
                 return;
             };
-            gateway.waiting_bytes.remove(bytes);
+            gateway.waiting_bytes.remove(connection.client, bytes);
             let is_open = gateway.calls.is_open(service);
             gateway.stats.store_circuit(service, is_open);
             let frame = reply.frame.unwrap_or_else(|error| {
@@ -283,6 +286,9 @@ impl EventsGateway {
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         while let Some((key, leave)) = self.calls.next(core.now().mono_us) {
             self.with_connection(core, clients, key, |gateway, core, connection| {
+                if connection.gone {
+                    gateway.orphans.count_taken();
+                }
                 if let Some(answer) = gateway.call(core, connection, leave) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
@@ -336,12 +342,12 @@ impl Gateway for EventsGateway {
         head: &RequestHead<'_>,
     ) -> Admission<Connection> {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
-        let ip = core.client_addr(key);
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
+        let client = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         let mut connection = Connection::new(
             URL_SAFE_NO_PAD.encode(id.to_be_bytes()),
-            ip.map_or_else(String::new, |ip| ip.to_string()),
+            client,
             TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
         connection.device = device_in_query(head);
@@ -369,9 +375,26 @@ impl Gateway for EventsGateway {
         message: Incoming<'_>,
     ) {
         let waiting = Waiting::new(message, self.settings.message_bytes_max);
-        self.waiting_bytes.add(waiting.bytes());
+        self.waiting_bytes.add(connection.client, waiting.bytes());
         connection.push(waiting);
         self.advance(core, key, connection);
+    }
+
+    fn has_room_for(&self, client: ClientAddr) -> bool {
+        self.waiting_bytes.has_room_for(client)
+    }
+
+    /// What a client sent before it went is forwarded, and does not wait for its other messages to be
+    /// answered: nobody is there to send more.
+    fn reads_to_the_end(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        connection: &mut Connection,
+    ) -> bool {
+        connection.is_leaving = true;
+        self.advance(core, key, connection);
+        true
     }
 
     /// A client that had to read first may have done so.
@@ -389,8 +412,12 @@ impl Gateway for EventsGateway {
         _: CloseReason,
     ) {
         let waiting_bytes = &mut self.waiting_bytes;
-        self.orphans
+        let left = self
+            .orphans
             .adopt(&mut connection, waiting_bytes, &self.stats);
+        if let Some(Calling { service, .. }) = left {
+            self.calls.leave_line(key, service);
+        }
         self.advance(core, key, &mut connection);
         self.keep_orphan(core, key, connection);
     }
@@ -446,7 +473,7 @@ fn request(connection: &Connection, message: &Message) -> String {
     let device = connection.device.as_ref().map_or("", TopicName::as_str);
     client.string("device_id", device);
     client.string("connection_id", &connection.id);
-    client.string("ip", &connection.ip);
+    client.string("ip", &connection.client.to_string());
     let mut inner = ObjectWriter::new();
     inner.raw("event", &message.event);
     inner.raw("request_id", &message.request_id);

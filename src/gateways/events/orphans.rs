@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 
 use super::EventsStats;
-use super::connection::Connection;
+use super::connection::{Calling, Connection};
 use super::waiting::WaitingBytes;
 use crate::hub::SessionKey;
 
@@ -13,7 +13,7 @@ use crate::hub::SessionKey;
 #[derive(Debug)]
 pub(super) struct Orphans {
     connections: HashMap<SessionKey, Connection, RandomState>,
-    /// Messages that wait, over all of them.
+    /// Messages that wait or stand in line for a slot, over all of them.
     messages: usize,
     messages_max: usize,
 }
@@ -27,21 +27,37 @@ impl Orphans {
         }
     }
 
+    /// How many messages more may wait.
+    pub(super) fn room(&self) -> usize {
+        self.messages_max.saturating_sub(self.messages)
+    }
+
     /// A client has gone: its newest messages are dropped where too many wait, or too many bytes.
+    /// Returns the message that stood in line for a slot, if it is among these.
     pub(super) fn adopt(
         &mut self,
         connection: &mut Connection,
         waiting_bytes: &mut WaitingBytes,
         stats: &EventsStats,
-    ) {
+    ) -> Option<Calling> {
         connection.gone = true;
-        let mut kept = connection.waiting();
-        while kept > 0 && (self.messages + kept > self.messages_max || waiting_bytes.is_over()) {
-            waiting_bytes.remove(connection.drop_last());
+        let client = connection.client;
+        let mut kept = connection.waiting() + usize::from(connection.stands_in_line());
+        let mut left_line = None;
+        while kept > 0 {
+            let bytes = connection.newest_bytes();
+            if kept <= self.room() && !waiting_bytes.is_over_without(client, bytes) {
+                break;
+            }
+            if !connection.drop_newest() {
+                left_line = connection.calling.take();
+            }
+            waiting_bytes.remove(client, bytes);
             stats.count_forgotten();
             kept -= 1;
         }
         self.messages += kept;
+        left_line
     }
 
     /// One of the messages does not wait any more.

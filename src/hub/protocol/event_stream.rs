@@ -99,6 +99,10 @@ impl Protocol for EventStream {
         })
     }
 
+    fn holds_messages(&self) -> bool {
+        !self.messages.as_slice().is_empty()
+    }
+
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(COMMENT);
         false

@@ -35,6 +35,12 @@ pub trait Protocol: fmt::Debug + Send {
         scratch: &mut FrameScratch,
     ) -> Option<Step>;
 
+    /// Whether the next [`read`](Self::read) may find a message without input. By default every message
+    /// comes as bytes.
+    fn holds_messages(&self) -> bool {
+        false
+    }
+
     /// Appends a sign of life. `true`: the client answers with a [`Step::Pong`], and is closed
     /// when none comes in time.
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool;
@@ -157,6 +163,13 @@ impl Protocol for Spoken {
         scratch: &mut FrameScratch,
     ) -> Option<Step> {
         self.protocol().read(input, out, scratch)
+    }
+
+    fn holds_messages(&self) -> bool {
+        match self {
+            Self::WebSocket(websocket) => websocket.holds_messages(),
+            Self::Other(other) => other.holds_messages(),
+        }
     }
 
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {

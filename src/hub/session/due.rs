@@ -123,15 +123,12 @@ impl Session {
         let Phase::Open(open) = &mut cold.phase else {
             return false;
         };
-        let Some(mut pong_due) = open.ping.pong_due() else {
+        if open.ping.pong_due().is_none_or(|due| now.mono_us < due) {
             return false;
-        };
-        if now.mono_us >= pong_due && cold.reading.is_paused() {
-            // Its pong may stand in the kernel: who is not read cannot be late.
-            pong_due = now.mono_us + limits.pong_timeout_us;
-            open.ping = Ping::Sent { pong_due };
         }
-        if now.mono_us < pong_due {
+        if cold.reading.is_paused() {
+            // Its pong may stand in the kernel: who is not read cannot be late.
+            open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
             return false;
         }
         open.ping = Ping::Missed;

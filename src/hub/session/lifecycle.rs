@@ -2,7 +2,7 @@
 
 use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
-use super::{Intake, Moved, Pause, Reading, Sending, Session};
+use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::protocol::{Greeted, Protocol as _};
 use crate::hub::send_queue::SendQueue;
@@ -54,6 +54,8 @@ pub(in crate::hub) struct Left {
     pub(in crate::hub) frames: u32,
     /// Their queue bytes.
     pub(in crate::hub) bytes: usize,
+    /// Why the session was not read until then.
+    pub(in crate::hub) pauses: Pauses,
 }
 
 /// What follows from the peer's end.
@@ -202,7 +204,7 @@ impl Session {
         self.intake = Intake::Closed;
         let (frames, bytes) = self.queue.discard_waiting();
         let cold = &mut *self.cold;
-        cold.reading = Reading::default();
+        let pauses = std::mem::take(&mut cold.reading).pauses();
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
         let (was_open, peer_ended) = match &cold.phase {
@@ -222,6 +224,7 @@ impl Session {
             was_open,
             frames,
             bytes,
+            pauses,
         }
     }
 
@@ -254,6 +257,7 @@ impl Session {
         let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
         self.queue = SendQueue::new();
         let cold = &mut *self.cold;
+        let pauses = std::mem::take(&mut cold.reading).pauses();
         cold.timers = Timers::default();
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {
@@ -272,6 +276,7 @@ impl Session {
             was_open,
             frames,
             bytes,
+            pauses,
         };
         let ended = cold.record.ended(now, reason, bytes_out, messages_out);
         Some((left, ended))
@@ -311,15 +316,14 @@ impl Session {
         }
     }
 
-    /// A stop waits for the gateway until `until`. The client is read no more.
+    /// A stop waits for the gateway until `until`.
     pub(in crate::hub) fn await_gateway(&mut self, until: u64) {
-        self.cold.reading.pause(Pause::Stop);
         self.cold.timers.set(Timer::Close, until);
     }
 
     /// The gateway is done; `true` if a stop waited for that, and the client's turn is now.
     pub(in crate::hub) fn gateway_is_done(&mut self, now: Now) -> bool {
-        let waited = self.takes_data() && self.cold.reading.is_paused_by(Pause::Stop);
+        let waited = self.takes_data() && self.pauses().holds(Pause::Stop);
         if waited {
             self.cold.timers.set(Timer::Close, now.mono_us);
         }

@@ -27,7 +27,7 @@ pub(super) use due::Due;
 pub(super) use lifecycle::{AfterWrite, CloseBegun, HeadRead, Left, Opening, PeerEnd};
 pub use phase::PhaseKind;
 pub(super) use phase::{Moved, PendingClose};
-pub(super) use reading::Pause;
+pub(super) use reading::{Pause, Pauses};
 
 use phase::{Head, Phase, Ping};
 use reading::Reading;
@@ -164,6 +164,20 @@ impl Session {
 
     pub(super) fn wants_read(&self) -> bool {
         !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
+    }
+
+    /// Why the session is not read.
+    pub(super) fn pauses(&self) -> Pauses {
+        self.cold.reading.pauses()
+    }
+
+    /// The next read may bring the gateway a message.
+    pub(super) fn may_bring_message(&self, input: &[u8]) -> bool {
+        let Phase::Open(open) = &self.cold.phase else {
+            return false;
+        };
+        let comes = !input.is_empty() || open.protocol.holds_messages();
+        comes && self.takes_data() && self.wants_read()
     }
 
     pub(super) fn peer(&self) -> Peer {
@@ -435,9 +449,14 @@ impl Session {
         self.cold.reading.pause(why)
     }
 
-    /// `true` if nothing is against reading any more, and something was.
-    pub(super) fn resume(&mut self, why: Pause) -> bool {
-        self.cold.reading.resume(why)
+    /// `true` if nothing is against reading any more, and something was. A pong may have come
+    /// meanwhile, behind what is read first.
+    pub(super) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
+        let reads = self.cold.reading.resume(why);
+        if reads && let Phase::Open(open) = &mut self.cold.phase {
+            open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
+        }
+        reads
     }
 
     /// What was read before a pause.

@@ -110,6 +110,13 @@ impl Ping {
         };
     }
 
+    /// The pong, if one is due, has time until `at` at least.
+    pub(super) fn allow_until(&mut self, at: u64) {
+        if let Self::Sent { pong_due } = self {
+            *pong_due = at.max(*pong_due);
+        }
+    }
+
     pub(super) fn pong_due(self) -> Option<u64> {
         match self {
             Self::Sent { pong_due } => Some(pong_due),

@@ -12,13 +12,55 @@ pub(in crate::hub) enum Pause {
     Turn = 4,
     /// The process stops, and the gateway is still busy with the client.
     Stop = 8,
+    /// The gateway has no room for a message of this client's address.
+    Room = 16,
+}
+
+impl Pause {
+    /// All of them, in the order of the gauges.
+    pub(in crate::hub) const ALL: [Self; 5] = [
+        Self::Control,
+        Self::Gateway,
+        Self::Turn,
+        Self::Stop,
+        Self::Room,
+    ];
+
+    pub(in crate::hub) const fn index(self) -> usize {
+        (self as u8).trailing_zeros() as usize
+    }
+
+    /// Label of a metric.
+    pub(in crate::hub) const fn label(self) -> &'static str {
+        match self {
+            Self::Control => "pongs",
+            Self::Gateway => "unanswered",
+            Self::Turn => "turn",
+            Self::Stop => "stop",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// The reasons against reading a session at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::hub) struct Pauses(u8);
+
+impl Pauses {
+    pub(in crate::hub) fn holds(self, why: Pause) -> bool {
+        self.0 & why as u8 != 0
+    }
+
+    /// Nothing, or only what lasts until the client's next share of a turn.
+    pub(in crate::hub) fn end_soon(self) -> bool {
+        self.0 & !(Pause::Turn as u8) == 0
+    }
 }
 
 /// The reasons against reading, and the bytes that came all the same.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// [`Pause`]s, one bit each.
-    paused: u8,
+    paused: Pauses,
     /// Read before the pause, not yet looked at.
     held: Vec<u8>,
 }
@@ -27,23 +69,23 @@ impl Reading {
     /// Adds a reason; `false` if it stood already.
     pub(super) fn pause(&mut self, why: Pause) -> bool {
         let before = self.paused;
-        self.paused |= why as u8;
+        self.paused.0 |= why as u8;
         before != self.paused
     }
 
     /// Takes one reason away; `true` if it was the last.
     pub(super) fn resume(&mut self, why: Pause) -> bool {
         let before = self.paused;
-        self.paused &= !(why as u8);
-        before != 0 && self.paused == 0
+        self.paused.0 &= !(why as u8);
+        before != self.paused && !self.is_paused()
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.paused != 0
+        self.paused != Pauses::default()
     }
 
-    pub(super) fn is_paused_by(&self, why: Pause) -> bool {
-        self.paused & why as u8 != 0
+    pub(super) fn pauses(&self) -> Pauses {
+        self.paused
     }
 
     /// Keeps what was read until reading goes on.
@@ -69,7 +111,7 @@ mod tests {
         reading.hold(b"a");
         reading.hold(b"b");
         assert!(!reading.resume(Pause::Gateway));
-        assert!(reading.is_paused() && reading.is_paused_by(Pause::Control));
+        assert!(reading.is_paused() && reading.pauses().holds(Pause::Control));
         assert!(reading.resume(Pause::Control));
         assert_eq!(reading.take_held(), b"ab");
         assert_eq!(reading.take_held(), b"");

@@ -214,9 +214,13 @@ pub(super) const OWN: &[Setting] = &[
         "16777216",
         "Bytes of unanswered messages of all devices together",
     )
-    .more("One more message of each connection always has room.")
+    .more(
+        "A client address has room while its messages take less than is free, so one address fills \
+        half of the limit, and each further address half of the rest. The last message may exceed \
+        the limit.",
+    )
     .limit(
-        "a device with an unanswered message is not read; the newest messages of a disconnecting device are dropped",
+        "messages stay in the sockets of the devices, and client addresses take turns; unread messages of a disconnecting device are dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),
         "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),

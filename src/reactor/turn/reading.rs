@@ -3,8 +3,9 @@
 //! What a message will cost is not known before it is inflated and looked at, so a client is taken for
 //! what its last messages were. Clients that cost little are read before the first flush of a turn.
 //! Behind that flush come, one after the other, a client that has sent nothing yet, a client that
-//! cost much, and a client that had its share of an earlier turn. Within each of these kinds client
-//! addresses take turns. Both parts have their own budget.
+//! cost much, a client that had its share of an earlier turn, and a client for whose message there is
+//! room again. Within each of these kinds client addresses take turns. Both parts have their own
+//! budget.
 
 use std::io;
 
@@ -21,8 +22,9 @@ const READ_US_MAX: u64 = 2_000;
 const LITTLE_BYTES_MAX: usize = 16 * 1024;
 
 /// Who is read behind the flush.
-const COSTLY: [Costly; 3] = [
+const COSTLY: [Costly; 4] = [
     Costly::Share,
+    Costly::Room,
     Costly::Socket(Cost::Unknown),
     Costly::Socket(Cost::Much),
 ];
@@ -31,6 +33,8 @@ const COSTLY: [Costly; 3] = [
 enum Costly {
     /// A client that had its share of an earlier turn, and more was read.
     Share,
+    /// A client for whose message the gateway had no room.
+    Room,
     Socket(Cost),
 }
 
@@ -91,6 +95,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(super) fn read_costly(&mut self) {
         let mut left = COSTLY.map(|kind| match kind {
             Costly::Share => self.hub.waiting_shares(),
+            Costly::Room => self.hub.waiting_for_room(),
             Costly::Socket(cost) => self.sockets.readable(cost),
         });
         if left == [0; COSTLY.len()] {
@@ -105,6 +110,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 left[at] -= 1;
                 match COSTLY[at] {
                     Costly::Share => self.hub.handle_next_share(now),
+                    Costly::Room => match self.hub.handle_next_room(now) {
+                        Some(key) => self.read_key(now, key),
+                        None => left[at] = 0,
+                    },
                     Costly::Socket(cost) => self.read_next(now, cost),
                 }
                 let any_left = left != [0; COSTLY.len()];
@@ -188,11 +197,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.spent(Budget::Accepts);
     }
 
-    /// Reads the next socket of a list; a socket that may hold more stays in one.
+    /// Reads the next socket of a list.
     fn read_next(&mut self, now: Now, cost: Cost) {
-        let Some(key) = self.sockets.next_readable(cost) else {
-            return;
-        };
+        if let Some(key) = self.sockets.next_readable(cost) {
+            self.read_key(now, key);
+        }
+    }
+
+    /// Reads a socket; one that may hold more is read on in a later turn.
+    fn read_key(&mut self, now: Now, key: SessionKey) {
         let is_hoped = self.sockets.is_hoped(key);
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let before = self.hub.message_bytes();
@@ -210,13 +223,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if more {
             self.read_on(key);
         }
+        // It may have ended before it was paused.
+        self.look_for_end(now, key);
     }
 
     /// Returns how many bytes came, and whether the budget is used up and the socket may hold more.
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.sockets.has_unread(key) && self.hub.wants_read(key) {
+        while self.sockets.has_unread(key) && self.hub.may_read(key) {
             if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
                 return (bytes, true);
             }

@@ -97,7 +97,7 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .limit(
         "weirgate stops reading from the client until the pongs are sent",
-        Shows::Elsewhere("a full send buffer of the client"),
+        Shows::Metric(names::CLIENTS_PAUSED),
         "tests/hub_rules/reading.rs::pongs_that_wait_are_bounded_and_none_is_lost",
     ),
     Setting::ms(
