@@ -463,7 +463,9 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     // Nothing has been told of a name that settles: its loss concerns nobody.
     assert!(world.ledger.lost());
     world.ledger.connected();
-    let again = world.ledger.next_change().expect("a change");
+    // The name that was revoked is asked for alone, before or behind the other.
+    let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.settles(&kept, Instant::now());
-    assert!(again.names.contains(&kept.name) && !world.ledger.lost());
+    assert!(again.iter().any(|change| change.names.contains(&kept.name)));
+    assert!(!world.ledger.lost());
 }
