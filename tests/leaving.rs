@@ -2,7 +2,8 @@
 //! gateway (contract: "Closed here"), whose predecessor had one for each client that went.
 //!
 //! The only test here that looks at a clock. It compares the program with itself, the best of many
-//! tries each, and asks for a sixth of what a scan would show. `benches/topics.rs` has the figures.
+//! tries each, and asks for a third of what a scan would show; cold caches of a busy machine show a fifth of
+//! it. `benches/topics.rs` has the figures.
 
 mod world;
 
@@ -64,7 +65,7 @@ fn leaving_is_no_scan_over_all_clients() {
     let (few, many) = (shortest_leave(FEW), shortest_leave(MANY));
     let ratio = many.as_secs_f64() / few.as_secs_f64();
     assert!(
-        ratio < (MANY / FEW) as f64 / 6.0,
+        ratio < (MANY / FEW) as f64 / 3.0,
         "{many:?} with {MANY} clients, {few:?} with {FEW}"
     );
 }

@@ -66,21 +66,25 @@ async def test_a_tab_may_be_slowed_and_asks_how_its_connection_does(start_weirga
         # Neither a name that another connection has, nor anything else that it says, changes anything.
         await fast.send(json.dumps({"tab": "one tab"}))
         await fast.send("hello")
+        got = 0
+
+        async def read():
+            nonlocal got
+            async for text in slow:
+                got += len(text)
+        reading = asyncio.create_task(read())
         # The full rate goes on until the gateway has read the request.
-        while (await asyncio.to_thread(tab, weirgate, "one%20tab"))[1] is None:
-            await slow.recv()
-        got, begin = 0, time.monotonic()
-        while time.monotonic() < begin + 6:
-            got += len(await asyncio.wait_for(slow.recv(), 5))
-        took = time.monotonic() - begin
+        await until(lambda: tab(weirgate, "one%20tab")[1] is not None, 10, "the pace is known")
+        before, begin = got, time.monotonic()
+        await asyncio.sleep(6)
+        got, took = got - before, time.monotonic() - begin
         # What was queued before the pace came, and the message that was begun, come on top.
         assert got < 20_000 * took + 60_000, f"{got} bytes in {took:.1f} s"
         status, said = await asyncio.to_thread(tab, weirgate, "one%20tab")
         assert status == 200 and said["state"] in ("conflating", "blocked") and said["conflated"] > 20, said
         assert said["oldest_ms"] < 5_000 and said["queue_messages"] >= 1, said
         await slow.send(json.dumps({"tab": "one tab", "bytes_per_second": None}))
-        async with asyncio.timeout(10):
-            while (await asyncio.to_thread(tab, weirgate, "one%20tab"))[1]["state"] != "idle":
-                await slow.recv()
+        await until(lambda: tab(weirgate, "one%20tab")[1]["state"] == "idle", 10, "the pace is over")
+        reading.cancel()
         assert await asyncio.to_thread(tab, weirgate, "another") == (200, None)
     await until(lambda: tab(weirgate, "one%20tab") == (200, None), 5, "the connection has ended")
