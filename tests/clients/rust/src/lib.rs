@@ -1,4 +1,5 @@
 //! The line protocol of the client programs (see ../README.md): what all clients in Rust share.
+use hyper::HeaderMap;
 use std::io::{BufRead, Write};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -19,6 +20,13 @@ pub fn arguments() -> (String, Option<String>) {
 /// A line for the driver: `open PROTOCOL`, `text TEXT`, `closed CODE`, `failed WHY`.
 pub fn show(word: &str, value: impl std::fmt::Display) {
     writeln!(std::io::stdout().lock(), "{word} {value}").expect("the driver reads");
+}
+
+/// The subprotocol in the answer to the handshake.
+pub fn subprotocol(answer: &HeaderMap) -> &str {
+    answer
+        .get("Sec-WebSocket-Protocol")
+        .map_or("", |value| value.to_str().unwrap_or("?"))
 }
 
 /// The lines of the driver; their end ends the program.

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, WebSocketError, handshake};
 use http_body_util::Empty;
 use hyper::{Request, Uri, rt::Executor};
-use real_clients::{Command, arguments, commands, show};
+use real_clients::{Command, arguments, commands, show, subprotocol};
 use std::{future::Future, sync::Arc};
 use tokio::{net::TcpStream, sync::Mutex};
 
@@ -30,11 +30,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         request = request.header("Sec-WebSocket-Protocol", protocols);
     }
     let stream = TcpStream::connect(host).await?;
-    let (link, response) = handshake::client(&Spawn, request.body(Empty::<Bytes>::new())?, stream).await?;
-    show("open", response.headers().get("Sec-WebSocket-Protocol").map_or("", |value| value.to_str().unwrap_or("?")));
+    let (link, response) =
+        handshake::client(&Spawn, request.body(Empty::<Bytes>::new())?, stream).await?;
+    show("open", subprotocol(response.headers()));
 
     let (read, write) = link.split(tokio::io::split);
-    let (mut read, write) = (FragmentCollectorRead::new(read), Arc::new(Mutex::new(write)));
+    let (mut read, write) = (
+        FragmentCollectorRead::new(read),
+        Arc::new(Mutex::new(write)),
+    );
     let (writer, mut commands) = (Arc::clone(&write), commands());
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
@@ -42,7 +46,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Command::Send(text) => Frame::text(text.into_bytes().into()),
                 Command::Close(code) => Frame::close(code, b""),
             };
-            writer.lock().await.write_frame(frame).await.expect("a frame is written");
+            writer
+                .lock()
+                .await
+                .write_frame(frame)
+                .await
+                .expect("a frame is written");
         }
     });
     loop {
@@ -50,7 +59,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let frame = read.read_frame::<_, WebSocketError>(&mut answer).await?;
         match frame.opcode {
             OpCode::Text => show("text", std::str::from_utf8(&frame.payload)?),
-            OpCode::Close => return Ok(show("closed", u16::from_be_bytes(frame.payload[..2].try_into()?))),
+            OpCode::Close => {
+                return Ok(show(
+                    "closed",
+                    u16::from_be_bytes(frame.payload[..2].try_into()?),
+                ));
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! tokio-tungstenite.
 use futures_util::{SinkExt, StreamExt};
-use real_clients::{Command, arguments, commands, show};
+use real_clients::{Command, arguments, commands, show, subprotocol};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest};
 
@@ -9,11 +9,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (url, protocols) = arguments();
     let mut request = url.into_client_request()?;
     if let Some(protocols) = protocols {
-        request.headers_mut().insert("Sec-WebSocket-Protocol", protocols.parse()?);
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", protocols.parse()?);
     }
-    let limits = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let (mut link, response) = tokio_tungstenite::connect_async_with_config(request, Some(limits), false).await?;
-    show("open", response.headers().get("Sec-WebSocket-Protocol").map_or("", |value| value.to_str().unwrap_or("?")));
+    let limits = WebSocketConfig::default()
+        .max_message_size(None)
+        .max_frame_size(None);
+    let (mut link, response) =
+        tokio_tungstenite::connect_async_with_config(request, Some(limits), false).await?;
+    show("open", subprotocol(response.headers()));
     let mut commands = commands();
     loop {
         tokio::select! {

@@ -1,6 +1,6 @@
 //! tokio-websockets.
 use futures_util::{SinkExt, StreamExt};
-use real_clients::{Command, arguments, commands, show};
+use real_clients::{Command, arguments, commands, show, subprotocol};
 use tokio_websockets::{ClientBuilder, CloseCode, Limits, Message};
 
 #[tokio::main(flavor = "current_thread")]
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         builder = builder.add_header("Sec-WebSocket-Protocol".parse()?, protocols.parse()?)?;
     }
     let (mut link, response) = builder.connect().await?;
-    show("open", response.headers().get("Sec-WebSocket-Protocol").map_or("", |value| value.to_str().unwrap_or("?")));
+    show("open", subprotocol(response.headers()));
     let mut commands = commands();
     loop {
         tokio::select! {

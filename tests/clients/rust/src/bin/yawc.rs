@@ -6,8 +6,12 @@ use yawc::{Frame, OpCode, Options, WebSocket};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (url, _) = arguments();
-    let options = Options::default().with_balanced_compression().with_limits(1 << 24, 1 << 25);
-    let mut link = WebSocket::connect(url.parse()?).with_options(options).await?;
+    let options = Options::default()
+        .with_balanced_compression()
+        .with_limits(1 << 24, 1 << 25);
+    let mut link = WebSocket::connect(url.parse()?)
+        .with_options(options)
+        .await?;
     show("open", "");
     let mut commands = commands();
     loop {
