@@ -91,12 +91,22 @@ impl Clients {
             Delivered::Queued(Pushed::QueuedOverSoft) => self.over_soft.push(key),
             Delivered::Queued(_) => {}
         }
-        self.stats.messages_queued += 1;
-        self.stats.messages_waiting += 1;
-        self.stats.send_queue_bytes += frame.queue_bytes() as u64;
-        let peak = &mut self.stats.send_queue_peak_bytes;
-        *peak = (*peak).max(session.queued_bytes() as u64);
+        count_queued(&mut self.stats, session, frame);
         enlist(session, key.slot, &mut self.dirty);
+    }
+
+    /// Puts a replayed frame in one send queue, unless its client takes no data.
+    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) -> bool {
+        let session = self.sessions.get_mut(key.slot as usize);
+        let Some(session) = session.filter(|session| session.generation() == key.generation) else {
+            return false;
+        };
+        if !session.replay(now, frame) {
+            return false;
+        }
+        count_queued(&mut self.stats, session, frame);
+        enlist(session, key.slot, &mut self.dirty);
+        true
     }
 
     /// Puts a session in the list of the next flush, if it has something that may go.
@@ -145,6 +155,16 @@ impl Clients {
         assert!(s.open_other <= s.open, "clients of other protocols");
         assert!(s.leaving <= s.closing, "sessions that were open");
     }
+}
+
+/// A frame waits in the queue of the session.
+#[inline]
+fn count_queued(stats: &mut HubStats, session: &Session, frame: &Frame) {
+    stats.messages_queued += 1;
+    stats.messages_waiting += 1;
+    stats.send_queue_bytes += frame.queue_bytes() as u64;
+    let peak = &mut stats.send_queue_peak_bytes;
+    *peak = (*peak).max(session.queued_bytes() as u64);
 }
 
 /// Puts a session that has something to send in its list of the next flush, once; not one whose

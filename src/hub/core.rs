@@ -40,6 +40,8 @@ pub struct Core {
     pub(super) emptied: VecDeque<TopicName>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
+    /// Sessions that have room for which the gateway waits.
+    pub(super) roomy: Vec<SessionKey>,
     /// Sessions whose reading goes on.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that had their share of this turn; their addresses take turns in going on.
@@ -81,6 +83,7 @@ impl Core {
             effects: VecDeque::new(),
             emptied: VecDeque::new(),
             ended: VecDeque::new(),
+            roomy: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
             message_bytes: 0,
@@ -271,6 +274,7 @@ impl Core {
             let (frames, bytes) = session.forget(&keys);
             self.clients.stats.messages_conflated += u64::from(frames);
             self.clients.stats.count_removed(frames, bytes);
+            self.note_room(key);
         }
         match last {
             true => Left::Last,

@@ -269,6 +269,9 @@ impl Core {
         stats.messages_sent += u64::from(written.wrote.frames);
         stats.count_removed(written.wrote.frames, written.wrote.bytes);
         stats.writes_short += u64::from(written.short);
+        if session.finds_room() {
+            self.roomy.push(key);
+        }
         if written.follows {
             self.after_write(key, written.wrote.control_out);
         }

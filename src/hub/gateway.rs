@@ -157,6 +157,11 @@ pub trait Gateway {
         let _ = (core, clients);
     }
 
+    /// The room that was asked for with [`Core::tell_room`] is there.
+    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
     /// The connection of a client has ended. The client is a member of nothing, and nothing more
     /// can be sent to it.
     fn handle_closed(

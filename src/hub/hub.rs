@@ -443,6 +443,8 @@ impl<G: Gateway> Hub<G> {
                 self.tell_emptied(&topic);
             } else if let Some((key, reason)) = self.core.ended.pop_front() {
                 self.tell_closed(key, reason);
+            } else if let Some(key) = self.core.roomy.pop() {
+                self.tell_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {

@@ -35,6 +35,7 @@ mod protocol;
 mod publication;
 mod queue;
 mod reason;
+mod replay;
 pub(crate) mod room;
 mod send_queue;
 mod session;

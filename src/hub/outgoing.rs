@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::deflated::{Key, Kind};
 use super::protocol::{CodecId, websocket};
+use super::queue::Weigh;
 use super::window::FrameId;
 use super::{Encoded, Frame, Lead};
 
@@ -11,8 +12,42 @@ use super::{Encoded, Frame, Lead};
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
+    /// The number that [`Lead::Seq`] shows, 0 for frames without; with [`REPLAYED`].
+    bits: u64,
+}
+
+/// The bit of a replayed frame. No client gets so many messages that its number needs the bit.
+const REPLAYED: u64 = 1 << 63;
+
+impl Entry {
+    pub(super) fn new(frame: Arc<Frame>, seq: u64, is_replayed: bool) -> Self {
+        let bit = if is_replayed { REPLAYED } else { 0 };
+        Self {
+            frame,
+            bits: seq | bit,
+        }
+    }
+
     /// The number that [`Lead::Seq`] shows; 0 for frames without.
-    pub(super) seq: u64,
+    pub(super) fn seq(&self) -> u64 {
+        self.bits & !REPLAYED
+    }
+
+    /// The frame counts for no limit of the queue, and gives way to no newer frame.
+    #[inline]
+    pub(super) fn is_replayed(&self) -> bool {
+        self.bits & REPLAYED != 0
+    }
+}
+
+impl Weigh for Entry {
+    /// Queue bytes of a replayed frame; 0 of any other.
+    fn weight(&self) -> usize {
+        match self.is_replayed() {
+            true => self.frame.queue_bytes(),
+            false => 0,
+        }
+    }
 }
 
 /// A queued message is one shared body, and so much for each client.
@@ -109,7 +144,7 @@ impl<'a> Outgoing<'a> {
     }
 
     fn lead_text_bytes(&self, text: &str) -> usize {
-        text.len() + decimal_digits(self.entry.seq)
+        text.len() + decimal_digits(self.entry.seq())
     }
 
     /// Appends what goes before the shared body: header and lead; nothing for a frame without.
@@ -136,7 +171,7 @@ impl<'a> Outgoing<'a> {
         }
         arena.extend_from_slice(text.as_bytes());
         // Writing to a Vec cannot fail.
-        let _ = write!(arena, "{}", self.entry.seq);
+        let _ = write!(arena, "{}", self.entry.seq());
     }
 }
 

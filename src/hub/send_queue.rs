@@ -21,7 +21,7 @@ use super::deflated::{self, Inflates, Key};
 use super::limits::SendQueueLimits;
 use super::outgoing::{Begun, Entry, Form, Outgoing};
 use super::protocol::Encoding;
-use super::queue::Queue;
+use super::queue::{Queue, Weigh as _};
 use super::window::FrameId;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
@@ -188,13 +188,30 @@ impl SendQueue {
         if was_empty {
             self.progress_at = now.mono_us;
         }
+        self.append(frame, false);
+        outcome
+    }
+
+    /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. Who
+    /// replays bounds how much of it waits.
+    pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) {
+        if self.is_empty() {
+            self.progress_at = now.mono_us;
+        }
+        self.append(frame, true);
+    }
+
+    fn append(&mut self, frame: &Arc<Frame>, is_replayed: bool) {
         let seq = self.number(frame);
         self.bytes += frame.queue_bytes();
-        self.data.push_back(Entry {
-            frame: Arc::clone(frame),
-            seq,
-        });
-        outcome
+        let entry = Entry::new(Arc::clone(frame), seq, is_replayed);
+        self.data.push_back(entry);
+    }
+
+    /// The kernel has taken everything; of a client that skips, every replayed frame: its queue may
+    /// never be empty.
+    pub(super) fn has_room(&self) -> bool {
+        self.data.is_empty() || self.is_conflating() && self.data.weight() == 0
     }
 
     /// A frame that is not sent keeps its number: a gap always means a loss.
@@ -213,8 +230,9 @@ impl SendQueue {
     /// Frames without a key: what waits behind the first frame is bounded. The first does not
     /// count, so that an empty queue takes a frame of any size.
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
-        let first = self.data.front().map_or(0, |e| e.frame.queue_bytes());
-        let behind = self.bytes - first;
+        // The first frame that counts may stand behind many replayed ones: it is looked for last.
+        let is_little = self.counted_bytes() <= limits.soft_bytes.min(limits.hard_bytes);
+        let behind = if is_little { 0 } else { self.bytes_behind() };
         if behind > limits.hard_bytes {
             return Pushed::Over(CloseReason::SendQueueHard);
         }
@@ -233,17 +251,28 @@ impl SendQueue {
 
     /// The queue is below its soft limit again, or it is not. Asked when the clock runs out.
     pub(super) fn is_over_soft(&self, limits: &SendQueueLimits) -> bool {
-        let first = self.data.front().map_or(0, |e| e.frame.queue_bytes());
-        self.bytes - first > limits.soft_bytes
+        self.bytes_behind() > limits.soft_bytes
+    }
+
+    /// Bytes that count for the limits: those of replayed frames do not.
+    fn counted_bytes(&self) -> usize {
+        self.bytes - self.data.weight()
+    }
+
+    /// The same, without the first frame that counts.
+    fn bytes_behind(&self) -> usize {
+        let first = self.data.iter().find(|entry| !entry.is_replayed());
+        self.counted_bytes() - first.map_or(0, |entry| entry.frame.queue_bytes())
     }
 
     pub(super) fn forget_soft(&mut self) {
         self.over_soft_since = None;
     }
 
-    /// Removes the keyed frames that were not begun and whose key is one of these; frames, bytes.
+    /// Removes the keyed frames that were not begun and whose key is one of these, but for replayed
+    /// ones; frames, bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
-        self.retain(|entry| !entry.frame.key().is_some_and(&gone))
+        self.retain(|entry| entry.is_replayed() || !entry.frame.key().is_some_and(&gone))
     }
 
     /// Whatever the client has, no frame refers to it any more; a frame that was begun still does.
@@ -439,6 +468,8 @@ impl SendQueue {
     pub(super) fn check_invariants(&self) {
         let bytes: usize = self.data.iter().map(|e| e.frame.queue_bytes()).sum();
         assert_eq!(bytes, self.bytes, "queue bytes");
+        let replayed: usize = self.data.iter().map(Entry::weight).sum();
+        assert_eq!(replayed, self.data.weight(), "replayed bytes");
         assert!(
             self.begun.is_none() || !self.data.is_empty(),
             "begun nothing"

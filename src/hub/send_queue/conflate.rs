@@ -4,6 +4,8 @@
 //! them for each new frame would let a slow client cost the others time. Then a frame joins the queue,
 //! and older frames of the same keys are removed whenever the queue has doubled; and because the
 //! newest of many keys may be many bytes, the hard limit holds.
+//!
+//! A replayed frame stays whatever its key, and makes no client slow.
 
 use std::collections::HashMap;
 
@@ -58,17 +60,19 @@ impl SendQueue {
 
     fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
         let oldest = self.data.get(usize::from(self.begun.is_some()));
-        let age = oldest.map_or(0, |e| {
+        let age = oldest.filter(|e| !e.is_replayed()).map_or(0, |e| {
             now.mono_us.saturating_sub(e.frame.received().mono_us)
         });
-        self.bytes > limits.soft_bytes || age > limits.conflate_after_us
+        self.counted_bytes() > limits.soft_bytes || age > limits.conflate_after_us
     }
 
     /// Of each key the place of the newest frame; of `replaced`, which is about to be pushed, none.
     fn newest(&self, replaced: ConflationKey) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {
-            if let Some(key) = entry.frame.key() {
+            if !entry.is_replayed()
+                && let Some(key) = entry.frame.key()
+            {
                 newest.insert(key, index);
             }
         }
@@ -80,19 +84,20 @@ impl SendQueue {
     fn bytes_of(&self, newest: &Newest) -> usize {
         let frames = self.data.iter().enumerate();
         let stays = frames.filter(|(index, entry)| {
-            let key = entry.frame.key();
+            let key = entry.frame.key().filter(|_| !entry.is_replayed());
             key.is_some_and(|key| newest[&key] == *index)
         });
         stays.map(|(_, entry)| entry.frame.queue_bytes()).sum()
     }
 
-    /// Keeps the newest frame of each key, and the frames without a key.
+    /// Keeps the newest frame of each key, the frames without a key and replayed ones.
     fn keep(&mut self, newest: &Newest) -> (u32, usize) {
         let mut index = usize::from(self.begun.is_some());
         self.retain(|entry| {
             let at = index;
             index += 1;
-            entry.frame.key().is_none_or(|key| newest[&key] == at)
+            let key = entry.frame.key().filter(|_| !entry.is_replayed());
+            key.is_none_or(|key| newest[&key] == at)
         })
     }
 }

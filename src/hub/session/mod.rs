@@ -42,6 +42,8 @@ pub(super) struct Session {
     sending: Sending,
     /// A token bucket stands before the queue.
     rate_limited: bool,
+    /// The gateway waits until the queue has room.
+    room_wanted: bool,
     queue: SendQueue,
     cold: Box<Cold>,
 }
@@ -131,6 +133,7 @@ impl Session {
             intake: Intake::Closed,
             sending: Sending::Idle,
             rate_limited: false,
+            room_wanted: false,
             queue: SendQueue::new(),
             cold: Box::new(cold),
         };
@@ -233,6 +236,28 @@ impl Session {
             Pushed::Queued | Pushed::QueuedOverSoft => {}
         }
         Delivered::Queued(pushed)
+    }
+
+    /// Puts a replayed frame in the send queue. Returns `false` if the client takes no data.
+    pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
+        let takes = self.takes_data();
+        if takes {
+            self.queue.replay(now, frame);
+        }
+        takes
+    }
+
+    /// [`Self::finds_room`] returns `true` once from here on.
+    pub(super) fn want_room(&mut self) {
+        self.room_wanted = true;
+    }
+
+    /// The gateway waits for room, and there is some.
+    #[inline]
+    pub(super) fn finds_room(&mut self) -> bool {
+        let found = self.room_wanted && self.queue.has_room();
+        self.room_wanted &= !found;
+        found
     }
 
     /// So many data frames of so many bytes together would all be queued now, without a limit passed.
