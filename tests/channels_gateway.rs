@@ -13,6 +13,7 @@ mod channels_gateway {
     mod resume_limits;
     mod resume_random;
     mod retained;
+    mod retained_random;
     mod subjects;
     mod tables;
     mod waiting;
@@ -21,13 +22,13 @@ mod channels_gateway {
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weirgate::auth::{Acl, Authenticator, Origins};
+use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, HistoryLimits,
 };
-use weirgate::hub::{Feed, Limits, SessionKey};
+use weirgate::hub::{CloseReason, Feed, Limits, SessionKey};
 use world::World;
 
 const SECOND: u64 = 1_000_000;

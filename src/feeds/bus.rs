@@ -41,8 +41,15 @@ pub enum BusEvent {
         /// The words of the bus.
         fault: Fault,
     },
-    /// The question for the last values of a subscription is answered: with quiet messages before
-    /// this, or with none.
+    /// A last value of a subscription, a quiet message.
+    LastValue {
+        /// The value.
+        message: BusMessage,
+        /// The number of the question that the value answers.
+        number: u64,
+    },
+    /// The question for the last values of a subscription is answered: with values before this, or with
+    /// none.
     RetainedEnd {
         /// What was asked for.
         subscription: Subscription,
@@ -55,7 +62,7 @@ impl BusEvent {
     /// Bytes of a message's payload; 0 for the other events.
     pub fn payload_bytes(&self) -> usize {
         match self {
-            Self::Message(message) => message.payload.len(),
+            Self::Message(message) | Self::LastValue { message, .. } => message.payload.len(),
             _ => 0,
         }
     }

@@ -175,7 +175,9 @@ impl Feed for ChannelsFeed {
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
-            BusEvent::Message(message) => out.extend(self.message(now, &message)),
+            BusEvent::Message(message) | BusEvent::LastValue { message, .. } => {
+                out.extend(self.message(now, &message));
+            }
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
             BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
@@ -211,10 +213,14 @@ impl Feed for ChannelsFeed {
             BusEvent::Skipped(subscription) => Some(BusNotice::Skipped(TopicName::from(
                 subscription.name.to_string(),
             ))),
-            // A last value is no loss: nobody has a number for it.
-            BusEvent::Message(message) if !message.quiet && self.check(message).is_err() => {
+            BusEvent::Message(message) if self.check(message).is_err() => {
                 Some(BusNotice::Skipped(topic(message)))
             }
+            // One that is skipped is no loss: nobody has a number for it.
+            BusEvent::LastValue { message, number } => Some(BusNotice::LastValue {
+                subject: Arc::clone(&message.subject),
+                number: *number,
+            }),
             BusEvent::Message(message) if self.tells_subjects => {
                 Some(BusNotice::Subject(Arc::clone(&message.subject)))
             }

@@ -147,6 +147,7 @@ impl Feed for TradesFeed {
             | BusEvent::CaughtUp
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
+            | BusEvent::LastValue { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }

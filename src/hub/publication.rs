@@ -83,8 +83,15 @@ pub enum BusNotice {
     /// The full name of the message that the next publication is made of, where a gateway needs it: the
     /// topic may be a pattern.
     Subject(Arc<str>),
+    /// The next publication is a last value, which is not to be delivered to all members.
+    LastValue {
+        /// The full name of the message.
+        subject: Arc<str>,
+        /// The number of the question that the value answers.
+        number: u64,
+    },
     /// The bus has answered the question for the last values of a topic: with publications before
-    /// this, which are not to be delivered to all members, or with none.
+    /// this, or with none.
     RetainedEnd {
         /// What was asked for.
         topic: TopicName,

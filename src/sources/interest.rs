@@ -2,9 +2,10 @@
 //!
 //! A change that the source has not taken is kept once for each name, and a name that was wanted and
 //! given up in between leaves nothing. So at most two changes wait for each name that may be wanted
-//! at once, however fast minds change, and for however long the source takes nothing.
+//! at once, however fast minds change, and for however long the source takes nothing. A question for
+//! last values is kept in the same way: one for each name, and none once nobody waits for the answer.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,11 +43,20 @@ pub(super) struct Wish {
 }
 
 /// A question for the last value of a channel, or the last values of a pattern.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) subscription: Subscription,
-    /// Comes back with the end of the answer.
+    /// Comes back with the answer.
     pub(super) number: u64,
+}
+
+/// Questions for last values, by how far they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnansweredQuestions {
+    /// The source has not taken them.
+    pub waiting: u64,
+    /// The bus was asked and has not answered.
+    pub asked: u64,
 }
 
 /// Changes of what is wanted that the bus has not answered, by how far they are.
@@ -69,28 +79,35 @@ pub(super) struct Wishes {
 #[derive(Debug, Default)]
 struct Shared {
     changes: Mutex<Changes>,
-    questions: Mutex<VecDeque<Question>>,
+    /// The numbers of questions.
+    questions: Mutex<Line<u64>>,
     queued: AtomicU64,
     asked: AtomicU64,
+    questions_asked: AtomicU64,
 }
 
 /// What the source has not taken.
 #[derive(Debug, Default)]
 struct Changes {
-    /// The names that have changed, in the order in which they did.
-    line: BTreeMap<u64, Subscription>,
-    by_name: HashMap<Subscription, Change>,
-    next_place: u64,
+    /// The names that have changed.
+    line: Line<Change>,
     /// The names that the source was told to want.
     told: HashSet<Subscription>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    /// In the line.
-    place: u64,
     wanted: bool,
     number: u64,
+}
+
+/// One entry for each name, in the order in which the names came.
+#[derive(Debug)]
+struct Line<T> {
+    names: BTreeMap<u64, Subscription>,
+    /// With the place of the name.
+    by_name: HashMap<Subscription, (u64, T)>,
+    next_place: u64,
 }
 
 /// A handle, and where its wishes come out.
@@ -130,22 +147,34 @@ impl BusInterest {
     /// The changes that the bus has not answered.
     pub fn unanswered(&self) -> UnansweredChanges {
         UnansweredChanges {
-            waiting: self.shared.changes().line.len() as u64,
+            waiting: self.shared.changes().line.names.len() as u64,
             queued: self.shared.queued.load(Relaxed),
             asked: self.shared.asked.load(Relaxed),
         }
     }
 
     /// Asks for the last value of a channel, or of each channel of a pattern, which has to be wanted.
-    /// The answer is quiet messages, or none, and then
-    /// [`BusEvent::RetainedEnd`](crate::feeds::BusEvent::RetainedEnd) with this number. For callers that ask again only after that. Of the sources, those of NATS have last values.
+    /// The answer is [`BusEvent::LastValue`], any number of them, and then [`BusEvent::RetainedEnd`],
+    /// each with this number. There is none if the connection is lost, or if the same name is asked for
+    /// again before the source has taken the question. Of the sources, those of NATS have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64) {
-        let question = Question {
-            subscription,
-            number,
-        };
-        self.shared.questions().push_back(question);
-        self.wake.wake();
+        if self.shared.questions().put(subscription, number) {
+            self.wake.wake();
+        }
+    }
+
+    /// Nobody waits for the answer to the question any more. One that the bus was asked may be answered
+    /// all the same.
+    pub fn forget_retained(&self, subscription: &Subscription) {
+        self.shared.questions().remove(subscription);
+    }
+
+    /// The questions for last values that are not answered.
+    pub fn unanswered_questions(&self) -> UnansweredQuestions {
+        UnansweredQuestions {
+            waiting: self.shared.questions().names.len() as u64,
+            asked: self.shared.questions_asked.load(Relaxed),
+        }
     }
 
     fn say(&self, wish: Wish) {
@@ -176,7 +205,17 @@ impl Wishes {
     /// The oldest question for a last value.
     #[cfg(feature = "nats")]
     pub(super) fn next_question(&self) -> Option<Question> {
-        self.shared.questions().pop_front()
+        let (subscription, number) = self.shared.questions().pop_first()?;
+        Some(Question {
+            subscription,
+            number,
+        })
+    }
+
+    /// Says how many questions the bus was asked and has not answered.
+    #[cfg(feature = "nats")]
+    pub(super) fn show_asked_questions(&self, asked: usize) {
+        self.shared.questions_asked.store(asked as u64, Relaxed);
     }
 
     /// Puts what was said in the ledger while there is no connection: as many changes as wait at the
@@ -232,6 +271,7 @@ impl Wishes {
     ) -> Result<(), LoopGone> {
         let has_carried = ledger.lost();
         self.show(ledger.unanswered());
+        self.shared.questions_asked.store(0, Relaxed);
         // The loss of a connection on which everything stood is told with the outage.
         if has_carried && !all_stood {
             link.send(BusEvent::Gap { lost: None })?;
@@ -241,7 +281,7 @@ impl Wishes {
 
     /// How many changes wait.
     fn waiting(&self) -> usize {
-        self.shared.changes().line.len()
+        self.shared.changes().line.names.len()
     }
 
     /// Says how many names wait to be asked for, and how many were asked for and not answered.
@@ -256,7 +296,7 @@ impl Shared {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, VecDeque<Question>> {
+    fn questions(&self) -> MutexGuard<'_, Line<u64>> {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -273,36 +313,18 @@ impl Changes {
         } = wish;
         if !wanted && !self.told.contains(&subscription) {
             // The source never heard of it.
-            if let Some(change) = self.by_name.remove(&subscription) {
-                self.line.remove(&change.place);
-            }
+            self.line.remove(&subscription);
             return false;
         }
-        if let Some(change) = self.by_name.get_mut(&subscription) {
-            (change.wanted, change.number) = (wanted, number);
-            return false;
-        }
-        let place = self.next_place;
-        self.next_place += 1;
-        self.line.insert(place, subscription.clone());
-        let change = Change {
-            place,
-            wanted,
-            number,
-        };
-        self.by_name.insert(subscription, change);
-        true
+        self.line.put(subscription, Change { wanted, number })
     }
 
     /// The oldest changes, and whether there are more.
     fn take(&mut self) -> (Vec<Wish>, bool) {
-        let mut taken = Vec::with_capacity(self.line.len().min(TAKEN_MAX));
+        let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
         while taken.len() < TAKEN_MAX
-            && let Some((_, subscription)) = self.line.pop_first()
+            && let Some((subscription, Change { wanted, number })) = self.line.pop_first()
         {
-            let Some(Change { wanted, number, .. }) = self.by_name.remove(&subscription) else {
-                continue;
-            };
             match wanted {
                 true => self.told.insert(subscription.clone()),
                 false => self.told.remove(&subscription),
@@ -313,10 +335,53 @@ impl Changes {
                 number,
             });
         }
-        if self.line.is_empty() && self.by_name.capacity() > 4 * ROOM_KEPT {
+        (taken, !self.line.names.is_empty())
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            names: BTreeMap::new(),
+            by_name: HashMap::new(),
+            next_place: 0,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Puts a name at the end, or gives the name that is there another value. Returns whether the name
+    /// is new.
+    fn put(&mut self, name: Subscription, value: T) -> bool {
+        if let Some((_, old)) = self.by_name.get_mut(&name) {
+            *old = value;
+            return false;
+        }
+        let place = self.next_place;
+        self.next_place += 1;
+        self.names.insert(place, name.clone());
+        self.by_name.insert(name, (place, value));
+        true
+    }
+
+    fn remove(&mut self, name: &Subscription) {
+        if let Some((place, _)) = self.by_name.remove(name) {
+            self.names.remove(&place);
+            self.rest_if_empty();
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<(Subscription, T)> {
+        let (_, name) = self.names.pop_first()?;
+        let (_, value) = self.by_name.remove(&name)?;
+        self.rest_if_empty();
+        Some((name, value))
+    }
+
+    fn rest_if_empty(&mut self) {
+        if self.names.is_empty() && self.by_name.capacity() > 4 * ROOM_KEPT {
             self.by_name.shrink_to(ROOM_KEPT);
         }
-        (taken, !self.line.is_empty())
     }
 }
 
@@ -371,6 +436,32 @@ mod tests {
             assert_eq!(wishes.take(), want);
         }
         assert_eq!(wishes.take(), []);
-        assert!(wishes.shared.changes().by_name.capacity() <= 4 * ROOM_KEPT);
+        assert!(wishes.shared.changes().line.by_name.capacity() <= 4 * ROOM_KEPT);
+    }
+
+    #[test]
+    #[cfg(feature = "nats")]
+    fn questions_are_one_for_each_name_and_go_with_those_who_wait() {
+        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+        let (interest, wishes) = interest(wake);
+        let [kept, other] = ["kept", "other"].map(Subscription::channel);
+        interest.ask_retained(kept.clone(), 0);
+        for n in 1..10_000 {
+            let name = Subscription::pattern(format!("{n}*"));
+            interest.ask_retained(name.clone(), n);
+            interest.forget_retained(&name);
+            interest.ask_retained(kept.clone(), n);
+        }
+        interest.ask_retained(other.clone(), 1);
+        assert_eq!(interest.unanswered_questions().waiting, 2);
+        let question = |subscription, number| {
+            Some(Question {
+                subscription,
+                number,
+            })
+        };
+        assert_eq!(wishes.next_question(), question(kept, 9_999));
+        interest.forget_retained(&other);
+        assert_eq!(wishes.next_question(), None);
     }
 }

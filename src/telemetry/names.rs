@@ -323,6 +323,17 @@ metric_names! { |at|
             the position is of another instance, from before a loss, or of a name without history; \
             window: missed messages were forgotten; queue: they do not fit in the send queue or the \
             rate of the client.";
+    RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
+        "Last values that clients wait for (--retained): clients times names.";
+    RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
+        "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
+            not answered.";
+    RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
+        "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
+    RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
+        "Bytes of last values that may wait in send queues (--retained-bytes-max).";
+    RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
+        "Patterns whose last values a client did not get because too many subjects came live meanwhile.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
         "Names to subscribe or unsubscribe in Redis: waiting for the Redis thread, queued there, \
             asked of Redis and not answered.";

@@ -393,7 +393,7 @@ fn without_the_setting_the_position_is_an_unknown_member() {
 #[test]
 fn a_last_value_is_for_those_who_recover_nothing() {
     let mut bench = Bench::made(settings(), |gateway| {
-        gateway.with_retained().with_history(limits())
+        gateway.with_retained(1 << 26).with_history(limits())
     });
     bench.feed = bench.feed.with_retained();
     bench.bus(BusEvent::Up);
@@ -414,5 +414,7 @@ fn a_last_value_is_for_those_who_recover_nothing() {
     bench.bus(BusEvent::Gap { lost: None });
     bench.down();
     assert_eq!(bench.got(back)[0]["recovered"], json!({ TICK: false }));
+    assert_eq!(bench.questions(), 2);
+    bench.bus(BusEvent::Up);
     assert_eq!(bench.questions(), 4, "for both names");
 }

@@ -1,11 +1,19 @@
-//! Last values: behind `subscribed`, and never behind a newer message.
+//! Last values: behind `subscribed`, never behind a newer message, and as the client takes them.
 
 use super::*;
+
+/// Bytes that a client has at most, but for one value.
+const SHARE: usize = 512 * 1024;
 
 impl Bench {
     /// A bus with last values, which is there.
     fn retaining() -> Self {
-        let mut bench = Self::made(settings(), ChannelsGateway::with_retained);
+        Self::retaining_with(settings(), 1 << 26)
+    }
+
+    /// The same; so many bytes of values may wait for all clients.
+    fn retaining_with(settings: ChannelsGatewaySettings, bytes_max: usize) -> Self {
+        let mut bench = Self::made(settings, |gateway| gateway.with_retained(bytes_max));
         bench.feed = bench.feed.with_retained();
         bench.bus(BusEvent::Up);
         bench
@@ -13,44 +21,103 @@ impl Bench {
 
     /// A value that a stream holds, for the newest question about this name or pattern.
     fn value(&mut self, subject: &str, pattern: Option<&str>, value: &str) {
-        self.bus(BusEvent::Message(BusMessage {
+        let number = self.newest_question(pattern.unwrap_or(subject));
+        self.numbered_value(subject, pattern, value, number);
+    }
+
+    /// The same, for the question of this number.
+    pub(super) fn numbered_value(
+        &mut self,
+        subject: &str,
+        pattern: Option<&str>,
+        value: &str,
+        number: u64,
+    ) {
+        let message = BusMessage {
             subject: subject.into(),
             pattern: pattern.map(Into::into),
             payload: value.as_bytes().to_vec(),
             position: None,
             received: self.world.now,
             quiet: true,
-        }));
+        };
+        self.bus(BusEvent::LastValue { message, number });
+    }
+
+    fn newest_question(&self, name: &str) -> u64 {
+        let asked = &mut self.world.outputs.retained.iter().rev();
+        let found = asked.find(|(asked, _)| asked == name);
+        found.expect("a question").1
     }
 
     /// The end of the answer to the newest question about this name or pattern.
     pub(super) fn end(&mut self, name: &str) {
-        let asked = self.world.outputs.retained.iter().rev();
-        let number = asked
-            .filter(|(asked, _)| asked == name)
-            .map(|(_, number)| *number)
-            .next();
+        self.end_of(name, self.newest_question(name));
+    }
+
+    pub(super) fn end_of(&mut self, name: &str, number: u64) {
         let subscription = match name.contains('*') {
             true => Subscription::pattern(name),
             false => Subscription::channel(name),
         };
         self.bus(BusEvent::RetainedEnd {
             subscription,
-            number: number.expect("a question"),
+            number,
         });
     }
 
     /// The whole answer to the newest question about an exact name.
     fn last_value(&mut self, name: &str, value: Option<&str>) {
+        let number = self.newest_question(name);
         if let Some(value) = value {
             self.value(name, None, value);
         }
-        self.end(name);
+        self.end_of(name, number);
     }
 
     pub(super) fn questions(&self) -> usize {
         self.world.outputs.retained.len()
     }
+
+    /// The names of the questions from the `n`-th on.
+    fn questions_from(&self, n: usize) -> Vec<&str> {
+        let asked = self.world.outputs.retained[n..].iter();
+        asked.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// A client that holds these names, and whose kernel takes nothing from here on.
+    fn stopped_client(&mut self, address: [u8; 4], names: &[&str]) -> SessionKey {
+        let key = self.client_from(address);
+        self.subscribe(key, names);
+        names.iter().for_each(|name| self.confirm(name));
+        assert_eq!(self.kinds(key), kinds(&[("subscribed", 2)]));
+        self.stop(key);
+        key
+    }
+
+    fn stop(&mut self, key: SessionKey) {
+        let socket = self.world.net.sockets.get_mut(&key);
+        socket.expect("a socket").room = 0;
+    }
+
+    fn unsent(&self, key: SessionKey) -> usize {
+        self.world.hub.core().unsent_bytes(key)
+    }
+
+    /// What came since the last call: the data, and whether it was a last value.
+    fn values(&mut self, key: SessionKey) -> Vec<(Value, bool)> {
+        let got = self.got(key).into_iter();
+        let data = got.filter(|message| message["type"] == "data");
+        data.map(|message| (message["data"].clone(), message["retained"] == true))
+            .collect()
+    }
+}
+
+const HERE: [u8; 4] = [127, 0, 0, 1];
+
+/// A JSON text of so many bytes.
+fn large(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
 }
 
 #[test]
@@ -61,11 +128,12 @@ fn the_last_value_comes_behind_subscribed_to_who_waits_for_it() {
     bench.confirm("market:tick");
     assert_eq!(bench.questions(), 0, "nothing is asked before the answer");
     bench.confirm("market:tick:*");
-    assert_eq!(bench.questions(), 2, "one for each name");
+    assert_eq!(bench.questions_from(0), ["market:tick"]);
     bench.subscribe(second, &["market:tick"]);
-    assert_eq!(bench.questions(), 2, "one at a time");
+    assert_eq!(bench.questions(), 1, "one at a time");
     bench.last_value("market:tick", Some("7"));
-    assert_eq!(bench.questions(), 3);
+    let asked = bench.questions_from(1);
+    assert_eq!(asked, ["market:tick", "market:tick:*"], "a pattern alone");
     bench.last_value("market:tick", Some("8"));
     assert_eq!(bench.questions(), 3);
     let got = bench.got(first);
@@ -99,7 +167,7 @@ fn a_message_that_came_live_is_newer() {
     bench.confirm("market:tick");
     bench.publish("market:tick", &[], "2");
     bench.subscribe(late, &["market:tick"]);
-    bench.last_value("market:tick", Some("1"));
+    bench.numbered_value("market:tick", None, "1", 1);
     assert_eq!(bench.kinds(early), kinds(&[("subscribed", 2), ("data", 3)]));
     bench.last_value("market:tick", Some("2"));
     let values = |got: Vec<Value>| {
@@ -173,7 +241,9 @@ fn who_has_left_gets_no_value_and_nothing_is_kept() {
     // One that ends while its answer waits.
     bench.subscribe(third, &["market:tick:C"]);
     bench.world.end(third, true);
-    assert_eq!(bench.questions(), 2, "both questions for the first name");
+    assert_eq!(bench.questions(), 1, "of the first name");
+    assert_eq!(bench.world.outputs.forgotten.len(), 1, "nobody waited");
+    assert_eq!(bench.stats.retained_waiting(), 0);
 }
 
 #[test]
@@ -183,4 +253,227 @@ fn without_the_setting_nothing_is_asked() {
     bench.subscribe(key, &["market:tick"]);
     bench.confirm("market:tick");
     assert_eq!(bench.questions(), 0);
+}
+
+#[test]
+fn a_client_gets_all_values_however_slowly_it_takes_them() {
+    let mut bench = Bench::retaining();
+    let names: Vec<String> = (0..40).map(|n| format!("market:tick:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let key = bench.stopped_client(HERE, &names);
+    let (mut answered, mut came, value) = (0, 0, large(40_000));
+    while came < names.len() {
+        while let Some(name) = bench.questions_from(answered).first() {
+            let name = (*name).to_owned();
+            answered += 1;
+            bench.last_value(&name, Some(&value));
+            assert!(bench.unsent(key) <= SHARE, "{}", bench.unsent(key));
+        }
+        assert!(bench.stats.retained_bytes() as usize >= bench.unsent(key));
+        // 8 KB a second, and far more than the soft limit's time.
+        bench.world.advance(5 * SECOND);
+        bench.world.open_window(key, 40_000);
+        came += bench.values(key).len();
+        bench.stop(key);
+    }
+    assert!(bench.world.hub.core().is_open(key));
+    assert!(answered < 60, "{answered} questions for 40 names");
+    bench.world.open_window(key, 1_000);
+    let waiting = (bench.stats.retained_waiting(), bench.stats.retained_bytes());
+    assert_eq!((waiting, bench.unsent(key)), ((0, 0), 0));
+}
+
+#[test]
+fn a_value_of_any_size_is_sent_alone() {
+    let mut bench = Bench::retaining();
+    let key = bench.stopped_client(HERE, &["market:tick:A", "market:tick:B"]);
+    let value = large(1_000_000);
+    for name in ["market:tick:A", "market:tick:B"] {
+        bench.last_value(name, Some(&value));
+    }
+    assert!(
+        bench.unsent(key) < 1_001_000,
+        "the second is asked for again"
+    );
+    assert_eq!(bench.questions(), 2);
+    bench.world.open_window(key, usize::MAX);
+    assert_eq!(bench.questions_from(2), ["market:tick:B"]);
+    bench.last_value("market:tick:B", Some(&value));
+    assert_eq!(bench.values(key).len(), 2);
+}
+
+#[test]
+fn newer_messages_stand_behind_a_value_that_waits() {
+    let mut bench = Bench::retaining();
+    let key = bench.stopped_client(HERE, &["market:tick:A", "market:tick:B"]);
+    bench.last_value("market:tick:A", Some("1"));
+    bench.publish("market:tick:A", &[], "2");
+    bench.publish("market:tick:B", &[], "4");
+    assert_eq!(
+        bench.world.outputs.forgotten.len(),
+        1,
+        "nobody waits for B, which came live"
+    );
+    bench.last_value("market:tick:B", Some("3"));
+    bench.world.open_window(key, usize::MAX);
+    let want = [(json!(1), true), (json!(2), false), (json!(4), false)];
+    assert_eq!(bench.values(key), want);
+}
+
+#[test]
+fn messages_behind_values_have_the_limits_of_the_queue_and_a_stalled_client_its_own() {
+    let stopped = || {
+        let mut bench = Bench::retaining();
+        let key = bench.stopped_client(HERE, &["market:tick:A", "market:tick:*"]);
+        bench.value("market:tick:B", Some("market:tick:*"), &large(500_000));
+        (bench, key)
+    };
+    let (mut bench, key) = stopped();
+    bench.world.advance(29 * SECOND);
+    assert!(bench.world.hub.core().is_open(key), "no soft limit");
+    bench.world.advance(2 * SECOND);
+    let ended = |bench: &Bench, reason| bench.world.hub.stats().closes_for(reason);
+    assert_eq!(ended(&bench, CloseReason::SendStalled), 1);
+    assert_eq!(bench.stats.retained_bytes(), 0);
+
+    let (mut bench, key) = stopped();
+    for _ in 0..11 {
+        bench.publish("market:tick:A", &[], &large(100_000));
+    }
+    assert!(bench.world.hub.core().is_open(key), "1 MiB of them");
+    for _ in 0..2 {
+        bench.publish("market:tick:A", &[], &large(100_000));
+    }
+    assert_eq!(ended(&bench, CloseReason::SendQueueHard), 1);
+
+    let (mut bench, _) = stopped();
+    for _ in 0..5 {
+        bench.publish("market:tick:A", &[], &large(100_000));
+    }
+    bench.world.advance(11 * SECOND);
+    assert_eq!(ended(&bench, CloseReason::SendQueueSoft), 1);
+}
+
+#[test]
+fn values_take_no_token_of_the_rate_and_stay_when_newer_messages_are_conflated() {
+    let rate = ChannelsGatewaySettings {
+        outbound_per_second: Some(1),
+        ..settings()
+    };
+    let mut bench = Bench::retaining_with(rate, 1 << 26);
+    let key = bench.client();
+    let names = ["market:tick:A", "market:tick:B", "market:tick:C"];
+    bench.subscribe(key, &names);
+    names.iter().for_each(|name| bench.confirm(name));
+    for name in names {
+        bench.last_value(name, Some("1"));
+    }
+    assert_eq!(bench.values(key).len(), 3);
+
+    let mut bench = Bench::retaining();
+    let conflated = NamePatterns::new(NameSyntax::Redis, &["market:tick:*".to_owned()]);
+    bench.feed = bench.feed.conflating(conflated.expect("patterns"));
+    let key = bench.stopped_client(HERE, &["market:tick:A"]);
+    bench.last_value("market:tick:A", Some("0"));
+    for n in 1..100 {
+        bench.publish("market:tick:A", &[], &format!("[{n},{}]", large(10_000)));
+    }
+    // Its queue never becomes empty: values of other names come all the same.
+    bench.subscribe(key, &["market:tick:B"]);
+    bench.confirm("market:tick:B");
+    bench.world.open_window(key, 1_000);
+    assert_eq!(bench.questions_from(1), ["market:tick:B"]);
+    assert!(bench.unsent(key) > 0);
+    bench.last_value("market:tick:B", Some("7"));
+    bench.world.open_window(key, usize::MAX);
+    let got = bench.values(key);
+    let first = (json!(0), true);
+    assert_eq!((&got[0], &got[2]), (&first, &(json!(7), true)));
+    assert_eq!((got[1].0[0].clone(), got.len()), (json!(99), 3));
+}
+
+#[test]
+fn while_the_bus_is_away_nothing_is_asked_and_then_for_those_who_still_wait() {
+    let mut bench = Bench::retaining();
+    let (stays, changes) = (bench.client(), bench.client());
+    bench.subscribe(stays, &["market:tick:A"]);
+    bench.confirm("market:tick:A");
+    assert_eq!(bench.questions(), 1);
+    bench.down();
+    assert_eq!(bench.world.outputs.forgotten, [("market:tick:A".into(), 1)]);
+    for n in 0..1_000 {
+        let name = format!("market:tick:{n}");
+        bench.subscribe(changes, &[&name, "market:tick:*"]);
+        bench.unsubscribe(changes, &[&name]);
+    }
+    bench.kinds(changes);
+    assert_eq!(bench.stats.retained_waiting(), 2);
+    assert_eq!(bench.questions(), 1);
+    bench.bus(BusEvent::Up);
+    let mut asked = bench.questions_from(1);
+    asked.sort_unstable();
+    assert_eq!(asked, ["market:tick:*", "market:tick:A"]);
+    bench.kinds(stays);
+    bench.numbered_value("market:tick:A", None, "1", 1);
+    assert_eq!(bench.values(stays), [], "the answer to the old question");
+    bench.last_value("market:tick:A", Some("2"));
+    assert_eq!(bench.values(stays), [(json!(2), true)]);
+}
+
+/// The name is held by another client, so `subscribed` comes at once.
+#[test]
+fn who_comes_back_to_a_name_gets_the_answer_to_the_new_question() {
+    let mut bench = Bench::retaining();
+    let (other, key) = (bench.client(), bench.client());
+    bench.subscribe(other, &["market:tick:A"]);
+    bench.confirm("market:tick:A");
+    bench.last_value("market:tick:A", None);
+    bench.subscribe(key, &["market:tick:A"]);
+    bench.unsubscribe(key, &["market:tick:A"]);
+    bench.publish("market:tick:A", &[], "2");
+    bench.subscribe(key, &["market:tick:A"]);
+    assert_eq!(bench.questions(), 3);
+    bench.numbered_value("market:tick:A", None, "1", 2);
+    bench.last_value("market:tick:A", Some("2"));
+    assert_eq!(bench.values(key), [(json!(2), true)]);
+}
+
+#[test]
+fn values_of_all_clients_together_are_bounded_and_addresses_take_turns() {
+    let mut bench = Bench::retaining_with(settings(), 2 * SHARE);
+    let patterns: Vec<String> = (0..6).map(|n| format!("indicators:{n}*")).collect();
+    let one: Vec<SessionKey> = (0..5)
+        .map(|n| bench.stopped_client([10, 0, 0, 1], &[&patterns[n]]))
+        .collect();
+    let other = bench.stopped_client([10, 0, 0, 2], &[&patterns[5]]);
+    assert_eq!(bench.questions_from(0), [&patterns[0], &patterns[1]]);
+    assert_eq!(bench.stats.retained_bytes() as usize, 2 * SHARE);
+    // One that takes its values makes room, and one that ends.
+    bench.value("indicators:0", Some(&patterns[0]), &large(100_000));
+    bench.end(&patterns[0]);
+    assert_eq!(bench.questions(), 2, "a share for the values that wait");
+    bench.world.open_window(one[0], usize::MAX);
+    assert_eq!(bench.questions_from(2), [&patterns[2]]);
+    bench.world.end(one[1], true);
+    assert_eq!(bench.questions_from(3), [&patterns[5]], "the other address");
+    // One that ends while it waits leaves nothing.
+    bench.world.end(one[3], true);
+    bench.world.end(one[2], true);
+    assert_eq!(bench.questions_from(4), [&patterns[4]]);
+    // Who takes a byte now and then keeps others waiting for a time.
+    bench.value("indicators:4", Some(&patterns[4]), &large(400_000));
+    bench.value("indicators:5", Some(&patterns[5]), &large(400_000));
+    let last = bench.stopped_client([10, 0, 0, 3], &[&patterns[0]]);
+    for _ in 0..6 {
+        assert_eq!(bench.questions(), 5);
+        bench.world.open_window(one[4], 1);
+        bench.world.open_window(other, 1);
+        bench.world.advance(10 * SECOND);
+    }
+    assert_eq!(bench.questions_from(5), [&patterns[0]]);
+    for key in [one[4], other, last] {
+        bench.world.end(key, true);
+    }
+    let left = (bench.stats.retained_waiting(), bench.stats.retained_bytes());
+    assert_eq!(left, (0, 0));
 }

@@ -182,8 +182,11 @@ impl Output for ChannelsOutput {
             Self::Interest(change) => change,
             Self::GapTold { clients } => return kept.told.push(clients),
             Self::Retained(request) => {
-                let name = request.name.as_str().to_owned();
-                return kept.retained.push((name, request.number));
+                let question = (request.name.as_str().to_owned(), request.number);
+                return match request.wanted {
+                    true => kept.retained.push(question),
+                    false => kept.forgotten.push(question),
+                };
             }
         };
         let name = change.name.as_str().to_owned();
@@ -204,6 +207,8 @@ pub(crate) struct Interests {
     pub(crate) told: Vec<u64>,
     /// Questions for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
+    /// Those of them that nobody waits for any more.
+    pub(crate) forgotten: Vec<(String, u64)>,
 }
 
 /// What the toys ask for.

@@ -172,6 +172,7 @@ impl Feed for StateFeed {
             | BusEvent::Skipped(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
+            | BusEvent::LastValue { .. }
             | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {

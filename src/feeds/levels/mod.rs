@@ -281,6 +281,7 @@ impl Feed for LevelsFeed {
             | BusEvent::Skipped(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
+            | BusEvent::LastValue { .. }
             | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off. What it brought so far is the newest there is for now.
             BusEvent::Down(_) => self.deliver_pending(out),

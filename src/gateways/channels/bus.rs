@@ -92,6 +92,7 @@ impl ChannelsGateway {
     /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
     pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
+        self.retained.down();
         for (key, client) in clients.iter_mut() {
             if !client.answers.is_empty() {
                 client.answers.settle_all();

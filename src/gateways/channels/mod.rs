@@ -126,7 +126,7 @@ impl ChannelsGateway {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
             shares: Shares::default(),
-            retained: Retained::default(),
+            retained: Retained::new(settings.acl.syntax()),
             history: History::default(),
             resumes: Resumes::default(),
             settings,
@@ -136,11 +136,11 @@ impl ChannelsGateway {
         }
     }
 
-    /// Clients get the last value of each name behind `subscribed`, where the bus holds one. The feed has
-    /// to tell the subjects of messages.
+    /// Clients get the last value of each name behind `subscribed`, where the bus holds one. So many
+    /// bytes of values may wait for all clients. The feed has to tell the subjects of messages.
     #[must_use]
-    pub fn with_retained(mut self) -> Self {
-        self.retained.switch_on();
+    pub fn with_retained(mut self, bytes_max: usize) -> Self {
+        self.retained.switch_on(bytes_max);
         self
     }
 
@@ -289,6 +289,7 @@ impl ChannelsGateway {
         self.shares.remove(&mut client.patterns, &topic);
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
+        self.ask_retained(core);
         true
     }
 }
@@ -368,9 +369,8 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
-        for name in client.answers.retained() {
-            self.retained.forget(name, key);
-        }
+        self.retained.closed(key, client.answers.retained());
+        self.ask_retained(core);
         for name in client.answers.resuming() {
             self.forget_resume(core, name);
         }
@@ -381,12 +381,16 @@ impl Gateway for ChannelsGateway {
     fn poll_timeout(&self) -> Option<u64> {
         match self.resumes.are_due() {
             true => Some(0),
-            false => self.history.due_us(),
+            false => [self.history.due_us(), self.retained.due_us()]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.take_turns(core, clients);
+        self.ask_retained(core);
     }
 
     fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
@@ -396,7 +400,9 @@ impl Gateway for ChannelsGateway {
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if publication.deliver {
-            self.retained.came_live(&publication.topic);
+            if self.retained.came_live(&publication.topic) {
+                self.ask_retained(core);
+            }
             let (alive, now) = (core.frame_bytes(), core.now());
             return match self.history.number(publication, alive, now.mono_us) {
                 Some(numbered) => {
@@ -406,9 +412,11 @@ impl Gateway for ChannelsGateway {
                 None => core.publish(publication),
             };
         }
-        for key in self.retained.take(&publication.topic) {
-            core.send(key, &publication.frame);
+        let bytes = publication.frame.queue_bytes();
+        for key in self.retained.take(&publication.topic, bytes) {
+            core.replay(key, &publication.frame);
         }
+        self.ask_retained(core);
     }
 
     fn handle_notice(
@@ -418,7 +426,10 @@ impl Gateway for ChannelsGateway {
         notice: &BusNotice,
     ) {
         match notice {
-            BusNotice::Up => self.up = true,
+            BusNotice::Up => {
+                self.up = true;
+                self.retained.up();
+            }
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
             BusNotice::Skipped(topic) => self.skipped(core, topic),
@@ -427,8 +438,20 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
-            BusNotice::Subject(subject) => self.retained.subject(subject),
+            BusNotice::Subject(subject) => return self.retained.source(subject, None),
+            BusNotice::LastValue { subject, number } => {
+                return self.retained.source(subject, Some(*number));
+            }
             BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
+        }
+        self.ask_retained(core);
+    }
+
+    /// The client has taken the last values that it was sent.
+    fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
+        if let Some(address) = core.client_addr(key) {
+            self.retained.room(key, address);
+            self.ask_retained(core);
         }
     }
 

@@ -295,6 +295,7 @@ impl ChannelsGateway {
         for name in &behind.retained {
             self.retained.answered(name, key);
         }
+        self.ask_retained(core);
         missed.frames.len()
     }
 

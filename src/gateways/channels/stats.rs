@@ -23,6 +23,9 @@ pub struct ChannelsStats {
     limited: [AtomicU64; LIMITS.len()],
     gaps_told: AtomicU64,
     resumes: [AtomicU64; RESUMES.len()],
+    retained_waiting: AtomicU64,
+    retained_bytes: AtomicU64,
+    retained_given_up: AtomicU64,
     without_history: AtomicU64,
     history_names: AtomicU64,
     history_messages: AtomicU64,
@@ -88,6 +91,28 @@ impl ChannelsStats {
             Full::AddressPatterns => 3,
         };
         self.limited[at].fetch_add(1, Relaxed);
+    }
+
+    /// Last values that clients wait for: clients times names.
+    pub fn retained_waiting(&self) -> u64 {
+        self.retained_waiting.load(Relaxed)
+    }
+
+    /// Bytes of last values that may wait in send queues, those that the bus was asked for included.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_bytes.load(Relaxed)
+    }
+
+    /// Last values of a pattern that clients did not get because too many subjects came live meanwhile:
+    /// clients times patterns.
+    pub fn retained_given_up(&self) -> u64 {
+        self.retained_given_up.load(Relaxed)
+    }
+
+    pub(super) fn store_retained(&self, waiting: usize, bytes: usize, given_up: u64) {
+        self.retained_waiting.store(waiting as u64, Relaxed);
+        self.retained_bytes.store(bytes as u64, Relaxed);
+        self.retained_given_up.fetch_add(given_up, Relaxed);
     }
 
     /// Names that clients asked to resume, by what became of it.

@@ -73,6 +73,22 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::BUS_RETAINED_LIMITED),
         "tests/blackbox/test_channels_nats.py::test_last_values_of_a_pattern",
     ),
+    Setting::bytes(
+        HEADING,
+        "retained-bytes-max",
+        (1_048_576, 17_179_869_184),
+        "67108864",
+        "Bytes of last values that wait for all clients",
+    )
+    .more(
+        "With --retained. A client has 512 KiB of them at most, or one larger value, and counts from the \
+         question until it has taken the values, for 60 s at most.",
+    )
+    .limit(
+        "a client is asked for later; client addresses take turns",
+        Shows::Metric(names::RETAINED_BYTES),
+        "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_addresses_take_turns",
+    ),
     Setting::count(
         HEADING,
         "history",

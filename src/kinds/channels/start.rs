@@ -12,7 +12,7 @@ use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    HistoryLimits, Interest, RetainedRequest,
+    HistoryLimits, Interest,
 };
 use crate::http::client_files::{self, ClientModule};
 use crate::hub::{FrameBytes, TopicName};
@@ -64,9 +64,11 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let history = history(checked);
     let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     metrics.extend(history_metrics(&stats, history));
+    let retained_bytes_max = checked.number("retained-bytes-max");
+    metrics.extend(retained_metrics(&stats, &interest, retained_bytes_max));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = match retained {
-        true => gateway.with_retained(),
+        true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
     let gateway = match history.messages {
@@ -171,8 +173,12 @@ fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput)
         number,
     } = match output {
         ChannelsOutput::Interest(change) => change,
-        ChannelsOutput::Retained(RetainedRequest { name, number }) => {
-            return interest.ask_retained(subscription(syntax, &name), number);
+        ChannelsOutput::Retained(request) => {
+            let subscription = subscription(syntax, &request.name);
+            return match request.wanted {
+                true => interest.ask_retained(subscription, request.number),
+                false => interest.forget_retained(&subscription),
+            };
         }
         ChannelsOutput::GapTold { clients } => {
             tracing::warn!(clients, "told clients of the loss: each misses one seq");
@@ -237,6 +243,41 @@ fn metrics(
     own.into_iter()
         .chain(access_metrics(&stats.access))
         .collect()
+}
+
+/// Of last values that clients wait for.
+fn retained_metrics(
+    stats: &Arc<ChannelsStats>,
+    interest: &BusInterest,
+    bytes_max: usize,
+) -> [GatewayMetric; 5] {
+    let [waiting, bytes, given_up] = [(); 3].map(|()| Arc::clone(stats));
+    let interest = interest.clone();
+    [
+        GatewayMetric::Number(
+            &names::RETAINED_WAITING,
+            Box::new(move || waiting.retained_waiting()),
+        ),
+        GatewayMetric::ByLabel(
+            &names::RETAINED_QUESTIONS,
+            Box::new(move || {
+                let questions = interest.unanswered_questions();
+                vec![("waiting", questions.waiting), ("asked", questions.asked)]
+            }),
+        ),
+        GatewayMetric::Number(
+            &names::RETAINED_BYTES,
+            Box::new(move || bytes.retained_bytes()),
+        ),
+        GatewayMetric::Number(
+            &names::RETAINED_BYTES_MAX,
+            Box::new(move || bytes_max as u64),
+        ),
+        GatewayMetric::Number(
+            &names::RETAINED_GIVEN_UP,
+            Box::new(move || given_up.retained_given_up()),
+        ),
+    ]
 }
 
 /// Of what is kept for clients that resume.

@@ -35,7 +35,6 @@ mod sids;
 mod wire;
 mod words;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::session::{Session, State};
@@ -44,7 +43,7 @@ use super::error::{NatsError, Stop};
 use super::settings::{Endpoint, NatsSettings, learn};
 use crate::feeds::BusEvent;
 use crate::log_budget::LogBudget;
-use crate::sources::interest::{self, BusInterest, Question, Wishes};
+use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
@@ -72,8 +71,6 @@ pub struct NatsSubjectsSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// Questions for last values that were asked on a connection that is lost.
-    questions: VecDeque<Question>,
     /// Everything wanted stood on the connection in use.
     has_stood: bool,
     /// Servers of the cluster that the URL does not name, tried after those.
@@ -100,7 +97,6 @@ impl NatsSubjectsSource {
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
-            questions: VecDeque::new(),
             has_stood: false,
             learned: Vec::new(),
         };
@@ -145,7 +141,6 @@ impl NatsSubjectsSource {
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
-            questions: &mut self.questions,
             state: State::new(self.settings.retained_subjects_max),
         };
         session.restore()?;
@@ -154,12 +149,8 @@ impl NatsSubjectsSource {
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
         tracing::info!(url, away_ms, "subscribed on NATS");
-        let stop = session.run();
-        // Asked again on the next connection, before those that wait.
-        for question in session.state.give_up().into_iter().rev() {
-            self.questions.push_front(question);
-        }
-        Ok(stop)
+        // Questions for last values go with the connection: who still waits asks again.
+        Ok(session.run())
     }
 }
 

@@ -17,7 +17,6 @@ use sonic_rs::JsonValueTrait;
 
 use super::last_values::{LastValues, Next};
 use super::protocol::{self, Delivery};
-use crate::feeds::Subscription;
 use crate::sources::interest::Question;
 
 /// Questions on their way at once; the others wait.
@@ -65,7 +64,7 @@ enum Step {
 pub(super) enum Told {
     Value {
         /// What was asked for.
-        of: Subscription,
+        of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
     },
@@ -90,6 +89,11 @@ impl Retained {
             last: 0,
             told: Vec::new(),
         }
+    }
+
+    /// Questions on their way.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.len()
     }
 
     /// Another question may be asked.
@@ -158,13 +162,6 @@ impl Retained {
         Some(first.due)
     }
 
-    /// Questions that nobody will answer on this connection, oldest first.
-    pub(super) fn give_up(&mut self) -> Vec<Question> {
-        let line = mem::take(&mut self.line);
-        let asked = line.iter().filter_map(|number| self.asked.remove(number));
-        asked.map(|asked| asked.question).collect()
-    }
-
     /// A request has its answer.
     fn answered(&mut self, number: u64, delivery: &Delivery, out: &mut Vec<u8>) {
         let values_max = self.values_max;
@@ -192,7 +189,7 @@ impl Retained {
             },
             Step::Message => {
                 let value = last_message(&delivery.payload).map(|payload| Told::Value {
-                    of: subscription.clone(),
+                    of: asked.question.clone(),
                     subject: Arc::clone(name),
                     payload,
                 });
@@ -218,7 +215,7 @@ impl Retained {
         let (is_good, next) = values.delivered(&delivery);
         if is_good {
             self.told.push(Told::Value {
-                of: asked.question.subscription.clone(),
+                of: asked.question.clone(),
                 subject: delivery.subject.into(),
                 payload: delivery.payload,
             });
@@ -298,6 +295,7 @@ fn last_message(answer: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feeds::Subscription;
 
     fn question(number: u64, name: &str) -> Question {
         let subscription = match name.contains(['*', '>']) {
@@ -344,7 +342,7 @@ mod tests {
         let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
         retained.take(message.clone(), &mut out);
         let value = Told::Value {
-            of: Subscription::channel("a.b"),
+            of: question(1, "a.b"),
             subject: "a.b".into(),
             payload: b"hi".to_vec(),
         };
@@ -358,7 +356,7 @@ mod tests {
         assert_eq!(retained.take_told(), []);
         retained.end_late(now + ANSWER_TIMEOUT, &mut out);
         assert_eq!(retained.take_told(), [end(3, "a.b")]);
-        assert!(retained.due().is_none() && retained.give_up().is_empty());
+        assert!(retained.due().is_none() && retained.asked() == 0);
     }
 
     #[test]
@@ -404,8 +402,7 @@ mod tests {
         let none = answer(&retained, 7, "{}");
         retained.take(none, &mut out);
         assert!(retained.has_room());
-        assert_eq!(retained.give_up().len(), ASKED_MAX - 1);
-        assert!(retained.due().is_none());
+        assert_eq!(retained.asked(), ASKED_MAX - 1);
     }
 
     #[test]

@@ -35,8 +35,6 @@ pub(super) struct Session<'a> {
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
-    /// Questions for last values that a lost connection has left.
-    pub(super) questions: &'a mut VecDeque<Question>,
     pub(super) state: State,
 }
 
@@ -85,11 +83,6 @@ impl State {
         }
     }
 
-    /// Questions for last values that nobody will answer any more, oldest first.
-    pub(super) fn give_up(&mut self) -> Vec<Question> {
-        self.retained.give_up()
-    }
-
     /// The change whose answers are coming.
     fn first_asked(&mut self) -> Option<&mut Asked> {
         self.expected
@@ -126,13 +119,11 @@ impl Session<'_> {
         let retained = &mut self.state.retained;
         retained.end_late(now, self.wire.out());
         while retained.has_room()
-            && let Some(question) = self
-                .questions
-                .pop_front()
-                .or_else(|| self.wishes.next_question())
+            && let Some(question) = self.wishes.next_question()
         {
             retained.ask(question, now, self.wire.out());
         }
+        self.wishes.show_asked_questions(retained.asked());
         self.tell_retained()?;
         self.turn()
     }
@@ -272,14 +263,17 @@ impl Session<'_> {
                     of,
                     subject,
                     payload,
-                } => BusEvent::Message(BusMessage {
-                    subject,
-                    pattern: of.is_pattern.then_some(of.name),
-                    payload,
-                    position: None,
-                    received: self.relay.link.now(),
-                    quiet: true,
-                }),
+                } => BusEvent::LastValue {
+                    number: of.number,
+                    message: BusMessage {
+                        subject,
+                        pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                        payload,
+                        position: None,
+                        received: self.relay.link.now(),
+                        quiet: true,
+                    },
+                },
                 Told::End { question, is_cut } => {
                     if is_cut {
                         self.count_cut(&question);

@@ -1,0 +1,139 @@
+"""`weirgate channels --retained` with many or large last values: clients of any speed, and a bus that does not answer."""
+import asyncio
+import json
+import pathlib
+
+import clients
+import pytest
+from prometheus import scrape
+from redis_gateways import CHANNELS
+from test_channels_nats import Reader, bus, connect, on_nats  # noqa: F401
+from waiting import until
+
+NAMES = [f"kept.{n}" for n in range(50)]
+FILL = "x" * 40_000
+
+
+class Slow(Reader):
+    """Takes what its small socket holds, a hundred times a second."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        if self.open:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(0.01, self.read_on)
+
+    def read_on(self):
+        if self.open and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+def resident_bytes(weirgate):
+    status = pathlib.Path(f"/proc/{weirgate.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
+
+
+async def keep(publisher, **kwargs):
+    """A stream with a large value for each name."""
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"], max_msgs_per_subject=1, **kwargs)
+    for name in NAMES:
+        await streams.publish(name, json.dumps([0, FILL]).encode())
+    return streams
+
+
+async def test_a_slow_client_gets_all_its_last_values(nats, on_nats):  # noqa: F811
+    """50 names of 40 KB for a client that takes some hundred KB a second, beside live messages: none is older than the one before."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = await keep(publisher)
+    client = await clients.connect(weirgate.port, 8_192, path=CHANNELS.path, make=Slow)
+    await client.wait_for(lambda c: c.answers, 20, "connected")
+    assert (await client.ask("subscribe", *NAMES))["channels"] == NAMES
+    # Of some the last value comes, of some a newer message, of some both.
+    for name in NAMES[::7]:
+        await streams.publish(name, json.dumps([1, ""]).encode())
+        await asyncio.sleep(0.05)
+
+    def newest(c):
+        return {m["channel"]: m["data"][0] for m in c.data}
+    want = {name: int(n % 7 == 0) for n, name in enumerate(NAMES)}
+    await client.wait_for(lambda c: newest(c) == want, 60, "everything")
+    assert client.open and client.missing == 0
+    for name in NAMES:
+        seen = [m["data"][0] for m in client.data if m["channel"] == name]
+        assert seen == sorted(set(seen)), (name, seen)
+    assert all(m.get("retained", False) == (m["data"][0] == 0) for m in client.data)
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_bytes") == 0, 10, "everything taken")
+    assert scrape(weirgate).sum("weirgate_retained_waiting") == 0
+    await publisher.close()
+
+
+async def test_clients_that_stop_reading_keep_nobody_waiting(nats, on_nats):  # noqa: F811
+    """Each of them has a bounded part, another client has its values meanwhile, and the stall limit ends them."""
+    weirgate = on_nats(nats, "--retained", "--send-queue-stall-ms", "5000")
+    publisher = await bus(nats)
+    await keep(publisher)
+    stopped = []
+    for _ in range(8):
+        client = await clients.connect(weirgate.port, 4_096, path=CHANNELS.path, make=Reader)
+        await client.wait_for(lambda c: c.answers, 20, "connected")
+        client.say({"action": "subscribe", "channels": NAMES})
+        client.stop_reading()
+        stopped.append(client)
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_bytes") > 8 * 300_000, 20, "their values wait")
+    assert scrape(weirgate).sum("weirgate_retained_bytes") <= 8 * 512 * 1024
+    reader = await connect(weirgate, *NAMES)
+    await reader.wait_for(lambda c: len(c.data) == 50, 20, "its values")
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="send_stalled") == 8, 30, "their ends")
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_bytes") == 0, 10, "nothing of them is left")
+    assert scrape(weirgate).sum("weirgate_retained_waiting") == 0 and reader.open
+    for client in stopped:
+        client.abort()
+    await publisher.close()
+
+
+DENIED = 'authorization { users: [ { user: gw, password: p, permissions: { publish: { deny: "$JS.>" } } }, { user: feed, password: f } ] }'
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "denied"])
+async def test_questions_that_nobody_answers_fill_no_memory(start_nats, on_nats, away):  # noqa: F811
+    """One client subscribes to other names all the time while NATS is away, or JetStream says nothing."""
+    server = start_nats(config="" if away else DENIED)
+    weirgate = on_nats(server, "--retained", url=server.url.replace("://", "://gw:p@") if not away else None)
+    client = await connect(weirgate)
+    if away:
+        server.kill()
+        await until(lambda: not weirgate.health()["nats_connected"], 20, "the loss noticed")
+    before = None
+    for n in range(300):
+        names = [f"kept.{n}.{k}.{'x' * 440}" for k in range(50)]
+        assert (await client.ask("subscribe", *names))["channels"] == names
+        if n == 20:
+            before = resident_bytes(weirgate)
+            metrics = scrape(weirgate)
+            assert metrics.sum("weirgate_retained_waiting") == 50
+            assert metrics.sum("weirgate_retained_questions", stage="waiting") <= (0 if away else 50)
+            assert metrics.sum("weirgate_retained_questions", stage="asked") <= (0 if away else 64)
+        assert (await client.ask("unsubscribe", *names))["channels"] == names
+        client.answers.clear()
+    assert resident_bytes(weirgate) - before < 4 * 1024 * 1024
+    client.abort()
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_waiting") == 0, 10, "nothing of it is left")
+
+
+async def test_who_waits_while_nats_is_away_is_asked_for_when_it_is_back(nats, on_nats):  # noqa: F811
+    """And who has left meanwhile is not."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    await keep(publisher)
+    await publisher.close()
+    nats.kill()
+    await until(lambda: not weirgate.health()["nats_connected"], 20, "the loss noticed")
+    stays, leaves = await connect(weirgate, "kept.1", "kept.*"), await connect(weirgate, "kept.2")
+    leaves.abort()
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_waiting") == 2, 10, "two names waited for")
+    await asyncio.to_thread(nats.start)
+    await stays.wait_for(lambda c: len(c.data) >= 14, 30, "the last values")
+    assert [m["data"][0] for m in stays.data if m["pattern"] is None] == [0]
+    await until(lambda: scrape(weirgate).sum("weirgate_retained_waiting") == 0, 10, "nobody waits")
