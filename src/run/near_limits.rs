@@ -55,6 +55,7 @@ static NEAR: &[Near] = &[
     Near::new("all-channels-max", &names::SUBSCRIBED_NAMES),
     Near::new("all-wildcards-max", &names::SUBSCRIBED_NAMES).label("kind", "pattern"),
     Near::new("all-channel-name-bytes-max", &names::SUBSCRIBED_NAME_BYTES),
+    Near::new("retained-bytes-max", &names::RETAINED_BYTES),
     Near::new("history-names-max", &names::HISTORY_NAMES),
     Near::new("history-bytes-max", &names::HISTORY_BYTES),
     Near::new("calls-max", &names::UPSTREAM_CALLS_IN_FLIGHT),

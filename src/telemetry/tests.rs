@@ -38,6 +38,11 @@ fn telemetry() -> Arc<Telemetry> {
         number(&names::HISTORY_BYTES),
         number(&names::HISTORY_BYTES_MAX),
         GatewayMetric::ByLabel(&names::RESUMES, Box::new(|| vec![("recovered", 1)])),
+        number(&names::RETAINED_WAITING),
+        GatewayMetric::ByLabel(&names::RETAINED_QUESTIONS, Box::new(|| vec![("asked", 1)])),
+        number(&names::RETAINED_BYTES),
+        number(&names::RETAINED_BYTES_MAX),
+        number(&names::RETAINED_GIVEN_UP),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(|| vec![("waiting", 1)]),

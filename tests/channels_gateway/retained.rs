@@ -26,7 +26,13 @@ impl Bench {
     }
 
     /// The same, for the question of this number.
-    pub(super) fn numbered_value(&mut self, subject: &str, pattern: Option<&str>, value: &str, number: u64) {
+    pub(super) fn numbered_value(
+        &mut self,
+        subject: &str,
+        pattern: Option<&str>,
+        value: &str,
+        number: u64,
+    ) {
         let message = BusMessage {
             subject: subject.into(),
             pattern: pattern.map(Into::into),
@@ -285,7 +291,10 @@ fn a_value_of_any_size_is_sent_alone() {
     for name in ["market:tick:A", "market:tick:B"] {
         bench.last_value(name, Some(&value));
     }
-    assert!(bench.unsent(key) < 1_001_000, "the second is asked for again");
+    assert!(
+        bench.unsent(key) < 1_001_000,
+        "the second is asked for again"
+    );
     assert_eq!(bench.questions(), 2);
     bench.world.open_window(key, usize::MAX);
     assert_eq!(bench.questions_from(2), ["market:tick:B"]);

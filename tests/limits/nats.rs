@@ -27,14 +27,37 @@ pub(crate) const NATS: &[Fixed] = &[
     },
     Fixed {
         what: "Questions for last values (`--retained`) that JetStream has not answered",
-        value: "64, each for 5 s; one for each name",
-        beyond: "the others wait; a question without an answer ends without a value",
-        shows: Shows::Elsewhere("data messages with `retained`"),
+        value: "64, each for 5 s",
+        beyond: "the others wait, one for each name that a client waits for, and none while NATS is away; a \
+                 question without an answer ends without a value",
+        shows: Shows::Metric(names::RETAINED_QUESTIONS),
         code: (
             "src/sources/nats/subjects/retained.rs",
             "ASKED_MAX: usize = 64;",
         ),
         test: "src/sources/nats/subjects/retained.rs::questions_beyond_the_limit_wait",
+    },
+    Fixed {
+        what: "Bytes of last values that wait for one client",
+        value: "512 KiB, or one value",
+        beyond: "the client is asked for further names when it has taken the values",
+        shows: Shows::Metric(names::RETAINED_BYTES),
+        code: (
+            "src/gateways/channels/retained/turns.rs",
+            "CLIENT_BYTES_MAX: usize = 512 * 1024;",
+        ),
+        test: "tests/channels_gateway/retained.rs::a_client_gets_all_values_however_slowly_it_takes_them",
+    },
+    Fixed {
+        what: "Time for which a client that has not taken its last values counts in `--retained-bytes-max`",
+        value: "60 s",
+        beyond: "the next client has its turn; the values count in `--frame-bytes-max` alone",
+        shows: Shows::Metric(names::RETAINED_BYTES),
+        code: (
+            "src/gateways/channels/retained/turns.rs",
+            "SHARE_US: u64 = 60_000_000;",
+        ),
+        test: "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_addresses_take_turns",
     },
     Fixed {
         what: "Payload bytes of the last values of one pattern",
@@ -51,12 +74,23 @@ pub(crate) const NATS: &[Fixed] = &[
         what: "Subjects of a pattern that came live while clients wait for its last values",
         value: "10,000",
         beyond: "the clients that wait get no last values",
-        shows: Shows::Elsewhere("data messages with `retained`"),
+        shows: Shows::Metric(names::RETAINED_GIVEN_UP),
         code: (
             "src/gateways/channels/retained.rs",
             "LIVE_MAX: usize = 10_000;",
         ),
-        test: "src/gateways/channels/retained.rs::subjects_that_are_remembered_are_bounded",
+        test: "src/gateways/channels/retained/tests.rs::subjects_that_are_remembered_are_bounded",
+    },
+    Fixed {
+        what: "Bytes of these subjects, over all patterns; each counts with 64 more",
+        value: "16 MiB",
+        beyond: "the clients that wait for the pattern get no last values",
+        shows: Shows::Metric(names::RETAINED_GIVEN_UP),
+        code: (
+            "src/gateways/channels/retained.rs",
+            "LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;",
+        ),
+        test: "src/gateways/channels/retained/tests.rs::and_so_are_their_bytes_over_all_patterns",
     },
     Fixed {
         what: "Names of a NATS cluster that settle (`--bus-settle-ms`) and are told to the loop between two reads",

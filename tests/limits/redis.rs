@@ -13,7 +13,7 @@ pub(crate) const REDIS: &[Fixed] = &[
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
             "src/sources/interest.rs",
-            "by_name: HashMap<Subscription, Change>,",
+            "by_name: HashMap<Subscription, (u64, T)>,",
         ),
         test: "src/sources/interest.rs::changes_that_nobody_takes_are_no_more_than_the_names",
     },
