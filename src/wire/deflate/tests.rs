@@ -279,6 +279,56 @@ fn what_does_not_get_smaller_stays_plain() {
     assert_eq!(inflate(&deflated, 3000), Ok(body));
 }
 
+/// Characters of two to four bytes without any order: hardly anything to deflate.
+fn characters(random: &mut u64, bytes: usize) -> String {
+    let mut text = String::new();
+    while text.len() < bytes {
+        *random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let (kind, n) = (*random >> 62, (*random >> 33) as u32);
+        let character = match kind {
+            0 => 0xa0 + n % 0x760,
+            1 | 2 => 0x800 + n % 0xd000,
+            _ => 0x1_0000 + n % 0x10_0000,
+        };
+        text.extend(char::from_u32(character));
+    }
+    text
+}
+
+#[test]
+fn messages_that_do_not_get_smaller_end_no_later_one() {
+    let mut random = 7;
+    for (level, bits) in [1, 2, 4, 6, 9]
+        .into_iter()
+        .flat_map(|n| [(n, 9), (n, 12), (n, 15)])
+    {
+        let mut deflater = Deflater::with_window(level, bits);
+        let mut before = String::new();
+        for n in 0..24 {
+            let text = characters(&mut random, 9_000 + n * 1_200);
+            let text = if n % 5 == 4 { text.repeat(2) } else { text };
+            let past = if n % 3 == 2 { before.as_str() } else { "" };
+            let deflated = match past {
+                "" => deflater.deflate(text.as_bytes()),
+                past => deflater.deflate_after(past.as_bytes(), text.as_bytes()),
+            };
+            if let Some(deflated) = deflated {
+                let mut client = KeepsWindow(Decompress::new(false));
+                let mut stored = Vec::new();
+                stored_message(&mut stored, past.as_bytes());
+                client.inflate(&stored);
+                assert!(
+                    client.inflate(&deflated) == text.as_bytes(),
+                    "{level} {bits} {n}"
+                );
+            }
+            before = text;
+        }
+    }
+}
+
 #[test]
 fn a_stored_lead_stands_before_shared_blocks() {
     let mut deflater = Deflater::new(3);

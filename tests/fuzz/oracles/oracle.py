@@ -12,6 +12,7 @@ import urllib.parse
 
 sys.dont_write_bytecode = True
 from gateways import broadcasts, channels, channels_requests, events_requests, trades, trades_requests  # noqa: E402
+from inflate import deflated  # noqa: E402
 from levels import levels  # noqa: E402
 from tokens import tokens  # noqa: E402
 
@@ -39,7 +40,7 @@ def paths(*readings):
 
 
 COMPARE = {reader.__name__.encode(): reader for reader in (
-    levels, trades, channels, channels_requests, trades_requests, events_requests, broadcasts, tokens, thousandths)}
+    levels, trades, channels, channels_requests, trades_requests, events_requests, broadcasts, tokens, deflated, thousandths)}
 
 
 def read(count):
