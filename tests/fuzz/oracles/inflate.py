@@ -36,3 +36,9 @@ def deflated(bits, window, message, body):
     if ours == body:
         return ""
     return f"{len(message)} bytes are {'nothing' if ours is None else len(ours)}, not {len(body)} bytes of text"
+
+
+def inflated(window, message):
+    """Whether the message can be read, and its text."""
+    made = text(window, message)
+    return [b""] if made is None else [b"1", made]

@@ -18,6 +18,7 @@ mod paths;
 mod payloads;
 mod replies;
 mod requests;
+mod senders;
 mod settings;
 mod tokens;
 
@@ -38,10 +39,11 @@ const fn target(name: &'static str, run: fn(&[u8]) -> u64) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     target("heads", heads::run),
     target("gate", gate::run),
     target("frames", frames::run),
+    target("senders", senders::run),
     target("deflate", deflate::run),
     target("channels_requests", requests::channels),
     target("trades_requests", requests::trades),
