@@ -5,14 +5,19 @@
 mod world;
 
 use std::alloc::System;
+use std::sync::{Mutex, PoisonError};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use weirgate::hub::Limits;
+use weirgate::hub::{Limits, SessionKey};
 use world::World;
+use world::client::{Compressor, frame, request_with};
 use world::toys::Symbols;
 
 #[global_allocator]
 static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test at a time counts.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn bytes_in_use() -> usize {
     let stats = MEMORY.stats();
@@ -22,6 +27,7 @@ fn bytes_in_use() -> usize {
 /// Thousands of clients that each sent one large message would else hold its memory for hours.
 #[test]
 fn a_large_message_leaves_no_memory_with_its_client() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::new(Limits::default(), Symbols::default(), 1);
     let large = "x".repeat(60_000);
     let keys: Vec<_> = (0..10).map(|_| world.connect("/ws", None)).collect();
@@ -35,4 +41,56 @@ fn a_large_message_leaves_no_memory_with_its_client() {
     }
     let kept = bytes_in_use().saturating_sub(before) / (keys.len() - 1);
     assert!(kept < 1_000, "{kept} bytes for each client");
+}
+
+/// Bytes for each client of `clients` more that 64 compressed messages leave behind.
+fn left_by_requests(offer: &str, clients: usize) -> usize {
+    let mut world = World::new(Limits::default(), Symbols::default(), 1);
+    let mut compressor = Compressor::default();
+    compressor.stays = !offer.contains("client_no_context_takeover");
+    // The toy takes no notice of these.
+    let messages: Vec<_> = (0..64)
+        .map(|n| {
+            format!(
+                r#"{{"action":"subscribe","channels":["market:tick:S{:03}"]}}"#,
+                n * 7_919 % 1_000
+            )
+        })
+        .map(|text| frame(0xc1, &compressor.message(text.as_bytes())))
+        .collect();
+    let keys: Vec<_> = (0..=clients)
+        .map(|_| {
+            let key = world.accept(usize::MAX);
+            world.send(key, &request_with("/ws", Some(offer)));
+            key
+        })
+        .collect();
+    let mut send = |key: SessionKey| {
+        for message in &messages {
+            world.send(key, message);
+        }
+        assert!(world.client(key).close.is_none(), "closed");
+        let socket = world.net.sockets.get_mut(&key).expect("a socket");
+        socket.unread.shrink_to_fit();
+    };
+    // What all clients share has its size after the first.
+    send(keys[0]);
+    let before = bytes_in_use();
+    keys[1..].iter().copied().for_each(send);
+    bytes_in_use().saturating_sub(before) / clients
+}
+
+#[test]
+fn short_compressed_requests_leave_less_than_a_kilobyte_with_their_client() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for offer in [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+    ] {
+        let kept = left_by_requests(offer, 300);
+        println!("{offer}: {kept} bytes for each client");
+        assert!(kept > 100 && kept < 1_000, "{kept} bytes for each client");
+    }
+    let none = left_by_requests("permessage-deflate; client_no_context_takeover", 30);
+    assert!(none < 50, "{none} bytes for each client");
 }

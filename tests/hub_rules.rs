@@ -8,6 +8,7 @@ mod hub_rules {
     mod addresses;
     mod closing;
     mod deadlines;
+    mod inflate;
     mod memory;
     mod order;
     mod queue;

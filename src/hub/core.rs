@@ -25,6 +25,7 @@ use super::{
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
 use crate::random::SplitMix64;
+use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 
 /// The state of one hub without its gateway.
@@ -59,6 +60,7 @@ pub struct Core {
     pub(super) frame_scratch: FrameScratch,
     pub(super) compressor: Compressor,
     pub(super) windows: Windows,
+    pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
     /// Receivers of the message that is published, in the order of their memory; empty otherwise.
     ordered: SlotSet,
@@ -79,6 +81,7 @@ impl Core {
         Self {
             compressor: Compressor::new(&limits),
             windows: Windows::default(),
+            inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             limits,
             now: Now::default(),

@@ -9,10 +9,16 @@ use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
 use crate::admission::{AddressRefusal, ClientAddr};
+use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 
 impl Core {
+    /// What compressed messages of clients may refer to.
+    pub fn inflate_windows(&self) -> &InflateWindows {
+        &self.inflate_windows
+    }
+
     /// Collects the request head; returns it once it is whole, and leaves what follows it in
     /// `input`. A head over its limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
@@ -145,6 +151,7 @@ impl Core {
             subprotocol: accepted.protocol.as_deref(),
             limits: &self.limits,
             random,
+            inflate_windows: &self.inflate_windows,
         };
         let greeted = match (speaks.greet)(&request, session.control(now)) {
             Ok(greeted) => greeted,

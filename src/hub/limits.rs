@@ -100,6 +100,9 @@ pub struct Limits {
     pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
+    /// What compressed messages of all clients may refer to, each window counted whole; clients beyond
+    /// get `client_no_context_takeover` in the answer.
+    pub inflate_windows_bytes_max: u64,
     /// Payloads below this go in stored blocks.
     pub deflate_min_bytes: usize,
     /// Payloads above this go in stored blocks: all clients wait while one is compressed.
@@ -132,6 +135,7 @@ impl Default for Limits {
             write_bytes_max: 128 * 1024,
             deflate_window: DeflateWindow::None,
             deflate_level: 4,
+            inflate_windows_bytes_max: 512 * 1024 * 1024,
             deflate_min_bytes: 256,
             deflate_max_bytes: 1024 * 1024,
         }

@@ -120,6 +120,7 @@ impl Report {
 fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
     let (core, stats) = (hub.core(), hub.stats());
     let limits = core.limits();
+    let windows = core.inflate_windows();
     let sessions = stats.heads + stats.open + stats.closing;
     ShellStats {
         http_connections: core.connections() as u64 - sessions,
@@ -134,6 +135,10 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
         bus_queue_bytes_max: shell.bus_queue_bytes_max as u64,
         frame_bytes_alive: core.frame_bytes().alive(),
         frame_bytes_max: limits.frame_bytes_max,
+        inflate_window_bytes: windows.kept_bytes(),
+        inflate_window_bytes_granted: windows.granted_bytes(),
+        inflate_window_bytes_max: limits.inflate_windows_bytes_max,
+        inflate_windows_refused: windows.refused(),
     }
 }
 

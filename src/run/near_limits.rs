@@ -50,6 +50,10 @@ static NEAR: &[Near] = &[
     Near::new("send-queue-soft-bytes", &names::SEND_QUEUE_PEAK),
     Near::new("send-queue-hard-bytes", &names::SEND_QUEUE_PEAK),
     Near::new("frame-bytes-max", &names::FRAME_BYTES_ALIVE),
+    Near::new(
+        "inflate-windows-bytes-max",
+        &names::INFLATE_WINDOW_BYTES_GRANTED,
+    ),
     Near::new("bus-queue-messages-max", &names::BUS_QUEUE_MESSAGES),
     Near::new("bus-queue-bytes-max", &names::BUS_QUEUE_BYTES),
     Near::new("all-channels-max", &names::SUBSCRIBED_NAMES),

@@ -36,6 +36,7 @@ impl Checked {
             write_bytes_max: self.number("write-bytes-max"),
             deflate_window: self.deflate_window(),
             deflate_level: self.number("deflate-level"),
+            inflate_windows_bytes_max: self.number("inflate-windows-bytes-max"),
             deflate_min_bytes: self.number("deflate-min-bytes"),
             deflate_max_bytes: self.number("deflate-max-bytes"),
         }

@@ -155,6 +155,14 @@ pub struct ShellStats {
     pub frame_bytes_alive: u64,
     /// Bytes that all frames may have.
     pub frame_bytes_max: u64,
+    /// Gauge: bytes kept for compressed messages of clients to refer to.
+    pub inflate_window_bytes: u64,
+    /// Gauge: bytes that these may become.
+    pub inflate_window_bytes_granted: u64,
+    /// Bytes that these may become at most.
+    pub inflate_window_bytes_max: u64,
+    /// Clients that got no window.
+    pub inflate_windows_refused: u64,
 }
 
 /// The loop's numbers at the end of one turn.

@@ -207,6 +207,18 @@ metric_names! { |at|
         "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
             the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
+    INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
+        "Text that is kept because the next compressed messages of clients may refer to it."
+        => at.turn.shell.inflate_window_bytes;
+    INFLATE_WINDOW_BYTES_GRANTED = Gauge "weirgate_inflate_window_bytes_granted" []
+        "Largest size of this text: the windows of all clients that may refer to earlier messages."
+        => at.turn.shell.inflate_window_bytes_granted;
+    INFLATE_WINDOW_BYTES_MAX = Gauge "weirgate_inflate_window_bytes_max" []
+        "Memory allowed for these windows (--inflate-windows-bytes-max)."
+        => at.turn.shell.inflate_window_bytes_max;
+    INFLATE_WINDOWS_REFUSED = Counter "weirgate_inflate_windows_refused_total" []
+        "Clients whose messages may refer to no earlier messages because the limit was reached."
+        => at.turn.shell.inflate_windows_refused;
     WRITES = Counter "weirgate_writes_total" []
         "Writes to the sockets of clients."
         => at.turn.hub.writes;

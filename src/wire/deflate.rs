@@ -1,176 +1,27 @@
 //! permessage-deflate (RFC 7692).
 //!
-//! No connection keeps a compressor: one [`Deflater`] and one [`Inflater`] serve a whole reactor,
-//! and a deflated frame serves every client whose window holds what the frame refers to. A client
-//! whose window stays from message to message (context takeover) may get a message that refers to
-//! the message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says to whom.
+//! No connection keeps a compressor or an inflater: one [`Deflater`] and one [`Inflater`] serve a
+//! whole reactor, and a deflated frame serves every client whose window holds what the frame refers
+//! to. A client whose window stays from message to message (context takeover) may get a message that
+//! refers to the message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says to
+//! whom. In the other direction, of a client whose messages may refer to earlier ones the text is
+//! kept that they can refer to ([`InflateWindow`]).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+mod offer;
+mod windows;
+
+pub use offer::{Agreed, DeflateParams, negotiate};
+use windows::Packer;
+pub use windows::{InflateWindow, InflateWindows};
 
 /// log2 of the window of shared deflated frames: 32 KiB, what clients have unless they ask for less.
 pub const WINDOW_BITS: u8 = 15;
 /// log2 of the window of the frames for clients that asked for a smaller one: 4 KiB.
 pub const SMALL_WINDOW_BITS: u8 = 12;
-/// Bytes of an earlier message that a message can refer to: what the largest window holds.
+/// Bytes of earlier messages that a message can refer to: what the largest window holds.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << WINDOW_BITS;
-
-/// What a client and this server agreed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeflateParams {
-    /// As offered; 0: not in the offer.
-    server_max_window_bits: u8,
-    takeover: Takeover,
-}
-
-/// Whether a message may refer to what this client got before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Takeover {
-    /// The offer allows it, and nobody uses it.
-    #[default]
-    Unused,
-    /// It is agreed on.
-    Used,
-    /// The offer has `server_no_context_takeover` (§7.1.1.1).
-    Refused,
-}
-
-impl DeflateParams {
-    /// log2 of the largest window, in bytes, that the client inflates with: 9 to 15.
-    pub fn server_window_bits(self) -> u8 {
-        match self.server_max_window_bits {
-            0 => WINDOW_BITS,
-            bits => bits,
-        }
-    }
-
-    /// Keeps the client's window from message to message, if the offer allows it and the window is
-    /// the largest.
-    #[must_use]
-    pub fn with_takeover(mut self) -> Self {
-        if self.takeover == Takeover::Unused && self.server_window_bits() == WINDOW_BITS {
-            self.takeover = Takeover::Used;
-        }
-        self
-    }
-
-    /// A message may refer to the message that this client got before it.
-    pub fn takes_over(self) -> bool {
-        self.takeover == Takeover::Used
-    }
-
-    /// With which of our two windows a body of `body_bytes` may be deflated for the client: no match
-    /// reaches back further than the body is long. `None`: with neither, the body can only be
-    /// stored.
-    pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
-        let bits = self.server_window_bits();
-        if bits >= WINDOW_BITS || body_bytes <= 1 << bits {
-            return Some(WINDOW_BITS);
-        }
-        (bits >= SMALL_WINDOW_BITS).then_some(SMALL_WINDOW_BITS)
-    }
-
-    /// Appends the value of the `Sec-WebSocket-Extensions` header that says so.
-    pub fn write_header_value(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"permessage-deflate; ");
-        if !self.takes_over() {
-            out.extend_from_slice(b"server_no_context_takeover; ");
-        }
-        out.extend_from_slice(b"client_no_context_takeover");
-        if self.server_max_window_bits > 0 {
-            out.extend_from_slice(b"; server_max_window_bits=");
-            out.extend_from_slice(self.server_max_window_bits.to_string().as_bytes());
-        }
-    }
-}
-
-/// Accepts the first offer of permessage-deflate that can be met, over all
-/// `Sec-WebSocket-Extensions` lines (§5.1). `None`: no extension is used.
-///
-/// An offer is declined for an unknown or repeated parameter, a bad value, or
-/// `server_max_window_bits=8`, which raw zlib streams cannot keep.
-pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<DeflateParams> {
-    lines
-        .into_iter()
-        .flat_map(|line| split_outside_quotes(line, b','))
-        .find_map(accept_offer)
-}
-
-/// Splits at `separator`, but not within quoted strings (RFC 9110 §5.6.4).
-fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let part = rest?;
-        let mut quoted = false;
-        let mut escaped = false;
-        let end = part.bytes().position(|byte| {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' if quoted => escaped = true,
-                b'"' => quoted = !quoted,
-                _ => return byte == separator && !quoted,
-            }
-            false
-        });
-        // The separator is ASCII, so both cuts are at characters.
-        rest = end.map(|end| &part[end + 1..]);
-        Some(
-            end.map_or(part, |end| &part[..end])
-                .trim_matches([' ', '\t']),
-        )
-    })
-}
-
-fn accept_offer(offer: &str) -> Option<DeflateParams> {
-    let mut parts = split_outside_quotes(offer, b';');
-    if !parts.next()?.eq_ignore_ascii_case("permessage-deflate") {
-        return None;
-    }
-    let mut params = DeflateParams::default();
-    let mut seen = [false; 4];
-    for part in parts {
-        let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name, Some(unquote(value)?)),
-            None => (part, None),
-        };
-        let index = match (name, value) {
-            ("server_no_context_takeover", None) => {
-                params.takeover = Takeover::Refused;
-                0
-            }
-            ("client_no_context_takeover", None) => 1,
-            ("server_max_window_bits", Some(value)) => {
-                params.server_max_window_bits = window_bits(value).filter(|&bits| bits > 8)?;
-                2
-            }
-            // What the client can do with its own window; nothing follows from it for us, as the
-            // inflater always has the largest.
-            ("client_max_window_bits", None) => 3,
-            ("client_max_window_bits", Some(value)) => {
-                window_bits(value)?;
-                3
-            }
-            _ => return None,
-        };
-        if std::mem::replace(&mut seen[index], true) {
-            return None;
-        }
-    }
-    Some(params)
-}
-
-/// The value within quotes, or as it stands; `None` when a quote is not closed.
-fn unquote(value: &str) -> Option<&str> {
-    match value.strip_prefix('"') {
-        Some(inner) => inner.strip_suffix('"'),
-        None => Some(value),
-    }
-}
-
-/// 8 to 15 in decimal without leading zeros (§7.1.2.1).
-fn window_bits(value: &str) -> Option<u8> {
-    let bits = value.parse().ok().filter(|bits| (8..=15).contains(bits))?;
-    (value.len() == if bits < 10 { 1 } else { 2 }).then_some(bits)
-}
 
 /// Deflates whole messages, one after the other.
 #[derive(Debug)]
@@ -210,6 +61,8 @@ impl Deflater {
         self.blocks(body)
     }
 
+    /// Goes to the end of the body, also where nothing is gained: a reset does not take back all of
+    /// a stream that was left in its middle (zlib-rs 0.6.8), and the streams after it may panic.
     fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
         loop {
@@ -220,9 +73,6 @@ impl Deflater {
             // Room left over means that all input was taken and flushed.
             if out.len() < out.capacity() {
                 break;
-            }
-            if out.len() > body.len() + SPARE_BYTES {
-                return None;
             }
             out.reserve(SPARE_BYTES.max(body.len() / 4));
         }
@@ -256,10 +106,12 @@ pub enum InflateError {
     Corrupt,
 }
 
-/// Inflates whole messages, one after the other, each on its own.
+/// Inflates whole messages, one after the other, each on its own or after those of its client.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,
+    /// What the windows of all clients are handled with.
+    packer: Packer,
 }
 
 impl Default for Inflater {
@@ -273,6 +125,7 @@ impl Inflater {
     pub fn new() -> Self {
         Self {
             state: Decompress::new(false),
+            packer: Packer::default(),
         }
     }
 
@@ -285,11 +138,47 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
+        self.inflate_with(&[], compressed, out, bytes_max)
+    }
+
+    /// The same for the next message of a client: it may refer to what is in the client's window,
+    /// and becomes the newest part of that window.
+    pub fn inflate_after(
+        &mut self,
+        window: &mut InflateWindow,
+        compressed: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), InflateError> {
+        let mut packer = std::mem::take(&mut self.packer);
+        let start = out.len();
+        let inflated = window
+            .text(self, &mut packer)
+            .and_then(|before| self.inflate_with(before, compressed, out, bytes_max));
+        if inflated.is_ok() {
+            window.append(&out[start..], &mut packer);
+        }
+        self.packer = packer;
+        inflated
+    }
+
+    /// `before`: the text before the message, up to [`DICTIONARY_BYTES_MAX`].
+    fn inflate_with(
+        &mut self,
+        before: &[u8],
+        compressed: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), InflateError> {
         // Some senders send nothing where RFC 7692 §7.2.3.6 asks for one zero byte.
         if compressed.is_empty() {
             return Ok(());
         }
         self.state.reset(false);
+        if !before.is_empty() {
+            let set = self.state.set_dictionary(before);
+            set.map_err(|_| InflateError::Corrupt)?;
+        }
         let end_max = out.len().saturating_add(bytes_max);
         if let Some(rest) = self.feed(compressed, out, end_max)? {
             // A sender that ends its stream with every message adds an empty block (§7.2.3.4).

@@ -5,7 +5,7 @@
 //! it keeps a buffer for half a frame. Memory grows with bytes that arrived, never with a length
 //! that was announced, and none is kept between messages.
 
-use super::deflate::InflateError;
+use super::deflate::{InflateError, InflateWindow};
 use super::encode::{
     CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
     OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
@@ -99,7 +99,8 @@ impl Head {
     }
 }
 
-/// Reads one connection's frames. 64 bytes, and no heap between messages.
+/// Reads one connection's frames. 88 bytes, and no heap between messages but what the client's next
+/// compressed messages may refer to.
 #[derive(Debug)]
 pub struct FrameReader {
     /// Room for a header, then what arrived of a deflated message, then of the frame being read.
@@ -115,6 +116,8 @@ pub struct FrameReader {
     utf8: Utf8Check,
     deflate: bool,
     ended: bool,
+    /// Of a client whose compressed messages may refer to earlier ones.
+    window: Option<InflateWindow>,
 }
 
 impl FrameReader {
@@ -132,7 +135,16 @@ impl FrameReader {
             utf8: Utf8Check::default(),
             deflate,
             ended: false,
+            window: None,
         }
+    }
+
+    /// Compressed messages may refer to earlier ones (RFC 7692 §7.1.1.2), as far back as this window
+    /// reaches.
+    #[must_use]
+    pub fn with_window(mut self, window: Option<InflateWindow>) -> Self {
+        self.window = window;
+        self
     }
 
     /// Takes bytes off the front of `input` up to the end of one frame, and hands it out. `None`:
@@ -375,9 +387,11 @@ impl FrameReader {
         let compressed = buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         let bytes_max = self.message_bytes_max as usize;
         scratch.begin();
-        scratch
-            .inflater
-            .inflate(compressed, &mut scratch.frame, bytes_max)?;
+        let (inflater, frame) = (&mut scratch.inflater, &mut scratch.frame);
+        match &mut self.window {
+            Some(window) => inflater.inflate_after(window, compressed, frame, bytes_max)?,
+            None => inflater.inflate(compressed, frame, bytes_max)?,
+        }
         if head.text {
             self.utf8.feed(&scratch.frame[HEADER_BYTES_MAX..])?;
         }

@@ -1,6 +1,6 @@
 //! Answers to a request head, as bytes: the 101 (RFC 6455 §4.2.2) and refusals.
 
-use super::deflate::DeflateParams;
+use super::deflate::Agreed;
 use super::upgrade::is_token;
 
 /// Appends the answer that makes the connection a WebSocket. `accept` is
@@ -9,7 +9,7 @@ use super::upgrade::is_token;
 pub fn switching_protocols(
     out: &mut Vec<u8>,
     accept: &str,
-    extensions: Option<&DeflateParams>,
+    extensions: Option<&Agreed>,
     protocol: Option<&str>,
 ) {
     // For all but the extensions and the protocol.
@@ -18,9 +18,9 @@ pub fn switching_protocols(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );
     header(out, "Sec-WebSocket-Accept", accept);
-    if let Some(params) = extensions {
+    if let Some(agreed) = extensions {
         out.extend_from_slice(b"Sec-WebSocket-Extensions: ");
-        params.write_header_value(out);
+        agreed.write_header_value(out);
         out.extend_from_slice(b"\r\n");
     }
     if let Some(protocol) = protocol.filter(|protocol| is_token(protocol)) {
@@ -99,11 +99,10 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: abc=\r\n\r\n"
         );
-        let params = negotiate(["permessage-deflate"]);
-        let answer = text(|out| switching_protocols(out, "abc=", params.as_ref(), Some("v1")));
+        let agreed = negotiate(["permessage-deflate"]);
+        let answer = text(|out| switching_protocols(out, "abc=", agreed.as_ref(), Some("v1")));
         assert!(answer.ends_with(
-            "\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
-             client_no_context_takeover\r\nSec-WebSocket-Protocol: v1\r\n\r\n"
+            "\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: v1\r\n\r\n"
         ));
         for bad in ["", "a b", "a\r\nX-Injected: yes", "é"] {
             let answer = text(|out| switching_protocols(out, "abc=", None, Some(bad)));

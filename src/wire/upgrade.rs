@@ -2,7 +2,7 @@
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::deflate::{self, DeflateParams};
+use super::deflate::{self, Agreed};
 use super::head::{RequestHead, list_items};
 
 /// Why an upgrade is refused. The client's fault, always.
@@ -124,7 +124,7 @@ impl<'h> Upgrade<'h> {
     }
 
     /// The answer to the offers of permessage-deflate, if one can be met.
-    pub fn negotiate_deflate(&self) -> Option<DeflateParams> {
+    pub fn negotiate_deflate(&self) -> Option<Agreed> {
         deflate::negotiate(self.extension_offers())
     }
 
@@ -287,7 +287,8 @@ mod tests {
              Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10",
         );
         let head = parse(&request, 100).expect("a good head");
-        let params = head.upgrade().expect("an upgrade").negotiate_deflate();
-        assert_eq!(params.map(DeflateParams::server_window_bits), Some(10));
+        let agreed = head.upgrade().expect("an upgrade").negotiate_deflate();
+        let bits = agreed.map(|agreed| agreed.to_client.server_window_bits());
+        assert_eq!(bits, Some(10));
     }
 }

@@ -40,6 +40,28 @@ pub(crate) const COMPRESSION: &[Fixed] = &[
         test: "src/hub/window.rs::a_retained_frame_is_kept_when_another_takes_its_place",
     },
     Fixed {
+        what: "Text of a client's compressed messages that weirgate keeps compressed",
+        value: "8 KiB of text, or the window if it is smaller",
+        beyond: "the text is kept as it is, up to the window",
+        shows: Shows::Metric(names::INFLATE_WINDOW_BYTES),
+        code: (
+            "src/wire/deflate/windows.rs",
+            "PACKED_TEXT_MAX: usize = 8 * 1024;",
+        ),
+        test: "src/wire/deflate/windows/tests.rs::messages_may_refer_to_whatever_the_client_has_sent",
+    },
+    Fixed {
+        what: "Text of a client's compressed messages that gathers before weirgate compresses the text",
+        value: "512 bytes",
+        beyond: "the whole text is compressed",
+        shows: Shows::Metric(names::INFLATE_WINDOW_BYTES),
+        code: (
+            "src/wire/deflate/windows.rs",
+            "LOOSE_TEXT_MAX: usize = 512;",
+        ),
+        test: "src/wire/deflate/windows/tests.rs::the_text_of_a_few_short_requests_takes_some_hundred_bytes",
+    },
+    Fixed {
         what: "Compressions of a message after messages older than the one before it",
         value: "4",
         beyond: "further clients that skipped messages get the message compressed alone",

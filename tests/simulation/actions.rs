@@ -185,10 +185,18 @@ impl<T: Toy> Run<T> {
                 let (first, second) = payload.split_at(at);
                 [frame(0x01, first), frame(0x80, second)].concat()
             }
-            1 if self.peers[&key].deflate => frame(0xc1, &choices::deflated(payload)),
+            1 if self.peers[&key].deflate => frame(0xc1, &self.compressed(key, payload)),
             _ => frame(0x81, payload),
         };
         self.say(key, &bytes);
+    }
+
+    /// As this client compresses its next message.
+    fn compressed(&mut self, key: SessionKey, payload: &[u8]) -> Vec<u8> {
+        match self.world.net.sockets.get_mut(&key) {
+            Some(socket) => socket.client.compress(payload),
+            None => choices::deflated(payload),
+        }
     }
 
     /// Binary up to the limit: heard, and ignored by the toys.

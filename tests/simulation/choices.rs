@@ -60,6 +60,8 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         write_bytes_max: random.pick(&[1, 100, 700, 3_000, 128 * 1024]),
         deflate_window: random.pick(&[DeflateWindow::None, DeflateWindow::Shared]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),
+        // Some clients may refer to their earlier messages, and others not.
+        inflate_windows_bytes_max: 4 << 15,
         deflate_min_bytes: random.pick(&[0, 0, 32, 256]),
         ..Limits::default()
     }

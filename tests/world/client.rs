@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use super::inflate::inflate;
 
@@ -11,16 +11,21 @@ pub(crate) const NO_TAKEOVER: u8 = 0;
 
 /// An upgrade request; `deflate`: the bits of the window that the client asks for.
 pub(crate) fn request(target: &str, deflate: Option<u8>) -> Vec<u8> {
+    let offer = deflate.map(|bits| match bits {
+        NO_TAKEOVER => "permessage-deflate; server_no_context_takeover".to_owned(),
+        bits => format!("permessage-deflate; server_max_window_bits={bits}"),
+    });
+    request_with(target, offer.as_deref())
+}
+
+/// An upgrade request with this offer of extensions.
+pub(crate) fn request_with(target: &str, offer: Option<&str>) -> Vec<u8> {
     let mut request = format!(
         "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     );
-    if let Some(bits) = deflate {
-        let parameter = match bits {
-            NO_TAKEOVER => "server_no_context_takeover".to_owned(),
-            bits => format!("server_max_window_bits={bits}"),
-        };
-        request += &format!("Sec-WebSocket-Extensions: permessage-deflate; {parameter}\r\n");
+    if let Some(offer) = offer {
+        request += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
     }
     request += "\r\n";
     request.into_bytes()
@@ -63,6 +68,8 @@ pub(crate) struct Client {
     window_bits: Option<u8>,
     /// The window that stays from message to message, where that was agreed on.
     kept: Option<KeptWindow>,
+    /// What compresses the client's own messages, which refer to each other where they may.
+    compressor: Compressor,
     pub(crate) texts: Vec<String>,
     /// Messages so far, taken ones included.
     pub(crate) messages: usize,
@@ -165,10 +172,10 @@ impl Client {
                 let digits = value.and_then(|v| v.split(|c: char| !c.is_ascii_digit()).next());
                 let bits = digits.map_or(15, |d| d.parse().expect("bits"));
                 self.window_bits = Some(bits);
-                if !head.contains("server_no_context_takeover") {
-                    assert_eq!(bits, 15, "a window that stays is the largest");
+                if bits == 15 && !head.contains("server_no_context_takeover") {
                     self.kept = Some(KeptWindow(Decompress::new(false)));
                 }
+                self.compressor.stays = !head.contains("client_no_context_takeover");
             }
             self.head = Some(head);
         }
@@ -240,6 +247,11 @@ impl Client {
         }
     }
 
+    /// The client's next message, compressed (RFC 7692 §7.2.1).
+    pub(crate) fn compress(&mut self, text: &[u8]) -> Vec<u8> {
+        self.compressor.message(text)
+    }
+
     /// With exactly the window that was agreed on.
     fn inflate(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
@@ -251,6 +263,31 @@ impl Client {
             Some(kept) => kept.inflate(&payload),
             None => KeptWindow(Decompress::new_with_window_bits(false, bits)).inflate(&payload),
         }
+    }
+}
+
+/// Compresses messages one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Compressor {
+    state: Option<Compress>,
+    /// Messages may refer to the messages before them.
+    pub(crate) stays: bool,
+}
+
+impl Compressor {
+    pub(crate) fn message(&mut self, text: &[u8]) -> Vec<u8> {
+        if text.is_empty() {
+            return vec![0];
+        }
+        let new = || Compress::new(Compression::new(6), false);
+        let mut state = self.state.take().unwrap_or_else(new);
+        let mut out = Vec::with_capacity(text.len() + text.len() / 8 + 64);
+        state
+            .compress_vec(text, &mut out, FlushCompress::Sync)
+            .expect("it compresses");
+        out.truncate(out.len() - 4);
+        self.state = Some(state).filter(|_| self.stays);
+        out
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) use codec::{CodecId, Coded, Encoding};
 use websocket::WebSocket;
 
 use super::{CloseCode, CloseReason, Incoming, Limits};
+use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 use crate::wire::head::RequestHead;
 
@@ -111,6 +112,8 @@ pub struct Request<'a> {
     pub limits: &'a Limits,
     /// Drawn for this client, to spread what clients do later.
     pub random: u64,
+    /// What the messages of all clients may refer to.
+    pub inflate_windows: &'a InflateWindows,
 }
 
 /// A protocol that clients may speak, as far as requests are concerned.

@@ -9,7 +9,7 @@ use tungstenite::{Error, Message as Received};
 
 use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Spoken, Step};
 use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded, Limits};
-use crate::wire::deflate::{self, STORED_HEADER_BYTES};
+use crate::wire::deflate::{self, Agreed, STORED_HEADER_BYTES};
 use crate::wire::encode::{
     self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
 };
@@ -29,15 +29,25 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;
     let offers = (limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
-    let params = offers.flatten().map(|params| match limits.deflate_window {
-        DeflateWindow::Shared => params.with_takeover(),
-        DeflateWindow::None => params,
-    });
+    let mut agreed = offers.flatten();
+    let bits = agreed.and_then(Agreed::client_window_bits);
+    let window = bits.and_then(|bits| request.inflate_windows.grant(bits));
+    if let Some(agreed) = &mut agreed {
+        if window.is_none() {
+            *agreed = agreed.without_client_takeover();
+        }
+        if limits.deflate_window == DeflateWindow::Shared {
+            agreed.to_client = agreed.to_client.with_takeover();
+        }
+    }
     let accept = upgrade.accept_key();
-    response::switching_protocols(out, &accept, params.as_ref(), request.subprotocol);
+    response::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);
+    let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
     Ok(Greeted {
-        protocol: Spoken::WebSocket(WebSocket::new(limits, params.is_some())),
-        encoding: params.map_or(Encoding::Plain, Encoding::Deflate),
+        protocol: Spoken::WebSocket(WebSocket::new(reader.with_window(window))),
+        encoding: agreed.map_or(Encoding::Plain, |agreed| {
+            Encoding::Deflate(agreed.to_client)
+        }),
         codec: None,
     })
 }
@@ -134,12 +144,12 @@ pub(in crate::hub) struct WebSocket {
 
 /// Every client has one.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<WebSocket>() <= 72);
+const _: () = assert!(size_of::<WebSocket>() <= 96);
 
 impl WebSocket {
-    fn new(limits: &Limits, deflate: bool) -> Self {
+    fn new(reader: FrameReader) -> Self {
         Self {
-            reader: FrameReader::new(limits.message_bytes_max, deflate),
+            reader,
             context: None,
         }
     }

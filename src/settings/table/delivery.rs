@@ -175,6 +175,23 @@ pub(super) static ROWS: &[Setting] = &[
     ),
     Setting::bytes(
         Heading::CONNECTION,
+        "inflate-windows-bytes-max",
+        (0, 1024 * GIB),
+        "536870912",
+        "Memory of what compressed messages of clients may refer to",
+    )
+    .more(
+        "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
+            as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
+    )
+    .limit(
+        "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
+            earlier ones; nobody is closed",
+        Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
+        "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
+    ),
+    Setting::bytes(
+        Heading::CONNECTION,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         "16384",

@@ -227,7 +227,7 @@ fn an_announced_length_costs_no_memory() {
 #[test]
 fn an_idle_reader_is_small_and_keeps_nothing() {
     assert!(
-        size_of::<FrameReader>() <= 64,
+        size_of::<FrameReader>() <= 88,
         "{}",
         size_of::<FrameReader>()
     );
@@ -439,4 +439,5 @@ fn nothing_comes_after_a_close_or_an_error() {
 }
 
 mod properties;
+mod takeover;
 mod tungstenite_takes_it;

@@ -12,6 +12,7 @@ import urllib.parse
 
 sys.dont_write_bytecode = True
 from gateways import broadcasts, channels, channels_requests, events_requests, trades, trades_requests  # noqa: E402
+from inflate import deflated, inflated  # noqa: E402
 from levels import levels  # noqa: E402
 from tokens import tokens  # noqa: E402
 
@@ -39,7 +40,7 @@ def paths(*readings):
 
 
 COMPARE = {reader.__name__.encode(): reader for reader in (
-    levels, trades, channels, channels_requests, trades_requests, events_requests, broadcasts, tokens, thousandths)}
+    levels, trades, channels, channels_requests, trades_requests, events_requests, broadcasts, tokens, deflated, thousandths)}
 
 
 def read(count):
@@ -59,6 +60,8 @@ def main():
         name, *parts = [read(number()) for _ in range(number())]
         if name == b"paths":
             answer = list(paths(*parts))
+        elif name == b"inflated":
+            answer = inflated(*parts)
         else:
             answer = [COMPARE[name](*parts).encode("utf-8", "backslashreplace")]
         out.write(struct.pack(">I", len(answer)))

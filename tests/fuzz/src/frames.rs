@@ -1,14 +1,14 @@
 //! Frames of clients: weirgate's reader, with permessage-deflate, against tungstenite, which knows
-//! no compression: for tungstenite the messages are inflated here.
+//! no compression: for tungstenite the messages are inflated by the zlib of Python.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
 
-use flate2::{Decompress, FlushDecompress, Status};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use weirgate::wire::deflate::InflateWindows;
 use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
 
-use super::{choices, outcome};
+use super::{choices, oracle, outcome};
 
 /// A message may have so many bytes.
 const LIMIT: usize = 4_000;
@@ -20,8 +20,20 @@ struct Outcome {
     refused: Option<String>,
 }
 
-fn by_weirgate(stream: &[u8], deflate: bool, piece: usize) -> Outcome {
-    let mut reader = FrameReader::new(LIMIT, deflate);
+/// What was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Deflate {
+    No,
+    /// Each message stands alone.
+    Alone,
+    /// A message may refer to those before it.
+    After,
+}
+
+fn by_weirgate(stream: &[u8], deflate: Deflate, piece: usize) -> Outcome {
+    let windows = InflateWindows::new(1 << 15);
+    let window = (deflate == Deflate::After).then(|| windows.grant(15));
+    let mut reader = FrameReader::new(LIMIT, deflate != Deflate::No).with_window(window.flatten());
     let mut scratch = FrameScratch::new();
     let (mut messages, mut open) = (Vec::new(), None);
     for mut part in stream.chunks(piece) {
@@ -155,8 +167,9 @@ fn frame(stream: &[u8]) -> Option<Frame> {
 
 /// The stream with its compressed messages inflated. `false`: one of them cannot be, and the stream
 /// ends before the message.
-fn inflated(mut stream: &[u8]) -> (Vec<u8>, bool) {
+fn inflated(mut stream: &[u8], deflate: Deflate) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
+    let mut window = Vec::new();
     let mut compressed: Option<(u8, Vec<u8>)> = None;
     let mut plain_is_open = false;
     while let Some(frame) = frame(stream) {
@@ -177,9 +190,13 @@ fn inflated(mut stream: &[u8]) -> (Vec<u8>, bool) {
                 continue;
             }
             if let Some((opcode, message)) = compressed.take() {
-                match inflate(&message) {
-                    Some(message) => write(&mut out, opcode, &message),
-                    None => return (out, false),
+                let Some(text) = inflate(&window, &message) else {
+                    return (out, false);
+                };
+                write(&mut out, opcode, &text);
+                if deflate == Deflate::After {
+                    window.extend_from_slice(&text);
+                    window.drain(..window.len().saturating_sub(1 << 15));
                 }
             }
             continue;
@@ -221,36 +238,22 @@ fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// A whole message (RFC 7692 §7.2.2); `None` where it is damaged or over the limit.
-fn inflate(compressed: &[u8]) -> Option<Vec<u8>> {
-    if compressed.is_empty() {
-        return Some(Vec::new());
+/// A whole message (RFC 7692 §7.2.2) after the text in the window; `None` where it is damaged or over
+/// the limit.
+fn inflate(window: &[u8], compressed: &[u8]) -> Option<Vec<u8>> {
+    match oracle::python(&[b"inflated", window, compressed]).as_mut_slice() {
+        [_, text] if text.len() <= LIMIT => Some(std::mem::take(text)),
+        _ => None,
     }
-    let input = [compressed, &[0, 0, 0xff, 0xff]].concat();
-    let mut state = Decompress::new(false);
-    let mut out = Vec::with_capacity(LIMIT + 1);
-    let status = state
-        .decompress_vec(&input, &mut out, FlushDecompress::Sync)
-        .ok()?;
-    let taken = usize::try_from(state.total_in()).expect("small");
-    let all = match status {
-        // A final block, then at most the empty one that the sender cut short.
-        Status::StreamEnd => matches!(compressed.get(taken..), Some([] | [0])),
-        _ => taken == input.len() && ends_between_blocks(&mut state),
-    };
-    (all && out.len() <= LIMIT).then_some(out)
-}
-
-/// Whether a last, empty block can follow.
-fn ends_between_blocks(state: &mut Decompress) -> bool {
-    let mut none = Vec::with_capacity(16);
-    let status = state.decompress_vec(&[1, 0, 0, 0xff, 0xff], &mut none, FlushDecompress::Finish);
-    none.is_empty() && matches!(status, Ok(Status::StreamEnd))
 }
 
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([deflate, piece], stream) = choices(data);
-    let deflate = deflate & 1 == 1;
+    let deflate = match deflate & 3 {
+        1 => Deflate::Alone,
+        3 => Deflate::After,
+        _ => Deflate::No,
+    };
     let ours = by_weirgate(stream, deflate, usize::from(piece) + 1);
     assert_eq!(
         ours,
@@ -258,8 +261,8 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         "pieces matter"
     );
     let (plain, whole) = match deflate {
-        true => inflated(stream),
-        false => (stream.to_vec(), true),
+        Deflate::No => (stream.to_vec(), true),
+        _ => inflated(stream, deflate),
     };
     let theirs = by_tungstenite(&plain);
     // The payload of a close frame is judged by the state machine behind our reader.

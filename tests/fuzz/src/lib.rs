@@ -6,7 +6,9 @@
 //! `src`) with libFuzzer. The independent readers are crates (hyper, tungstenite, redis, url), a
 //! matcher that tries everything, and the programs in `oracles`, for Python and Node.
 
+mod bodies;
 mod client;
+mod deflate;
 mod frames;
 mod gate;
 mod globs;
@@ -16,6 +18,7 @@ mod paths;
 mod payloads;
 mod replies;
 mod requests;
+mod senders;
 mod settings;
 mod tokens;
 
@@ -36,10 +39,12 @@ const fn target(name: &'static str, run: fn(&[u8]) -> u64) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     target("heads", heads::run),
     target("gate", gate::run),
     target("frames", frames::run),
+    target("senders", senders::run),
+    target("deflate", deflate::run),
     target("channels_requests", requests::channels),
     target("trades_requests", requests::trades),
     target("events_requests", requests::events),

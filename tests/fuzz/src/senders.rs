@@ -1,0 +1,214 @@
+//! A client whose compressed messages refer to its earlier ones: weirgate's reader, which keeps what
+//! such a message may refer to, against the zlib of Python, which is given that text with each message.
+
+use flate2::{Compress, Compression, FlushCompress};
+use weirgate::wire::deflate::InflateWindows;
+use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
+
+use super::bodies::{KINDS, body, size};
+use super::{choices, oracle, outcome};
+
+/// A message may have so many bytes.
+const LIMIT: usize = 100_000;
+
+/// Messages of one input.
+const MESSAGES_MAX: usize = 48;
+
+/// Sizes around which weirgate keeps the text in another way, and the windows.
+const EDGES: [usize; 8] = [0, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768];
+
+/// How a message comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Way {
+    Whole,
+    /// In fragments, with a ping between them.
+    Fragments,
+    /// Its last block is final: a new stream begins behind it, which may refer to its text.
+    FinalBlock,
+    Plain,
+    /// With a byte that is not as the client sent it.
+    Damaged,
+}
+
+const WAYS: [Way; 8] = [
+    Way::Whole,
+    Way::Whole,
+    Way::Whole,
+    Way::Whole,
+    Way::Fragments,
+    Way::FinalBlock,
+    Way::Plain,
+    Way::Damaged,
+];
+
+struct Client {
+    state: Compress,
+    bits: u8,
+}
+
+impl Client {
+    fn new(bits: u8) -> Self {
+        Self {
+            state: Compress::new_with_window_bits(Compression::new(6), false, bits),
+            bits,
+        }
+    }
+
+    fn message(&mut self, text: &[u8], way: Way) -> Vec<u8> {
+        if text.is_empty() {
+            return vec![0];
+        }
+        let mut out = Vec::with_capacity(text.len() + text.len() / 8 + 64);
+        let flush = match way {
+            Way::FinalBlock => FlushCompress::Finish,
+            _ => FlushCompress::Sync,
+        };
+        let made = self.state.compress_vec(text, &mut out, flush);
+        made.expect("it compresses");
+        if way == Way::FinalBlock {
+            *self = Self::new(self.bits);
+            self.state.set_dictionary(text).expect("a new stream");
+            out.push(0);
+        } else {
+            out.truncate(out.len() - 4);
+        }
+        out
+    }
+}
+
+/// A frame whose mask is zero.
+fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    out.push(first);
+    match payload.len() {
+        short @ 0..126 => out.push(0x80 | short as u8),
+        long @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend((long as u16).to_be_bytes());
+        }
+        long => {
+            out.push(0x80 | 127);
+            out.extend((long as u64).to_be_bytes());
+        }
+    }
+    out.extend([0; 4]);
+    out.extend_from_slice(payload);
+}
+
+/// One client on both sides, and what its messages may refer to.
+struct Connection {
+    client: Client,
+    reader: FrameReader,
+    sent: Vec<u8>,
+    /// What refers to a damaged text is damaged too.
+    is_damaged: bool,
+}
+
+/// What a reader makes of a message: its text, or why it is refused.
+type Read = Result<Vec<u8>, String>;
+
+impl Connection {
+    fn new(windows: &InflateWindows, bits: u8, own_bits: u8) -> Self {
+        Self {
+            client: Client::new(own_bits),
+            reader: FrameReader::new(LIMIT, true).with_window(windows.grant(bits)),
+            sent: Vec::new(),
+            is_damaged: false,
+        }
+    }
+
+    /// Sends a text. Returns the stream, and the text that is to come out.
+    fn send(
+        &mut self,
+        text: Vec<u8>,
+        way: Way,
+        at: [u8; 2],
+        bits: u8,
+    ) -> (Vec<u8>, Option<Vec<u8>>) {
+        let mut stream = Vec::new();
+        if way == Way::Plain {
+            frame(&mut stream, 0x82, &text);
+            return (stream, Some(text));
+        }
+        let mut message = self.client.message(&text, way);
+        let [at, bit] = at;
+        let at = usize::from(at) * message.len() / 256;
+        if way == Way::Damaged {
+            message[at] ^= 1 << (bit % 8);
+            self.is_damaged = true;
+        }
+        if way == Way::Fragments {
+            frame(&mut stream, 0x42, &message[..at]);
+            frame(&mut stream, 0x89, b"ping");
+            frame(&mut stream, 0x80, &message[at..]);
+        } else {
+            frame(&mut stream, 0xc2, &message);
+        }
+        let read = match oracle::python(&[b"inflated", &self.sent, &message]).as_mut_slice() {
+            [_, read] if read.len() <= LIMIT => Some(std::mem::take(read)),
+            _ => None,
+        };
+        if !self.is_damaged && self.client.bits <= bits {
+            assert!(read.as_ref() == Some(&text), "{way:?}: Python reads it");
+        }
+        self.sent.extend(read.iter().flatten());
+        self.sent.drain(..self.sent.len().saturating_sub(1 << bits));
+        (stream, read)
+    }
+
+    /// What weirgate reads of the stream of one message.
+    fn read(&mut self, stream: &[u8], piece: usize, scratch: &mut FrameScratch) -> Read {
+        let mut text = Err("nothing came".to_owned());
+        for mut part in stream.chunks(piece) {
+            loop {
+                match self.reader.read(&mut part, scratch) {
+                    Ok(Some(frame)) if frame.opcode() == 9 => assert_eq!(frame.payload(), b"ping"),
+                    Ok(Some(frame)) => text = Ok(frame.payload().to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+        }
+        text
+    }
+}
+
+/// The window that was agreed on and the client's own, how the bytes are cut, then five bytes for
+/// each message: how it comes and what it is made of, a seed, its size. After a message that is
+/// refused another client goes on, with the same inflater.
+pub(crate) fn run(data: &[u8]) -> u64 {
+    let ([bits, own, piece], messages) = choices(data);
+    let bits = 9 + bits % 7;
+    // Mostly no larger than agreed on.
+    let own_bits = match own & 0x80 {
+        0 => 9 + own % (bits - 8),
+        _ => 15,
+    };
+    let windows = InflateWindows::new(1 << bits);
+    let mut connection = Connection::new(&windows, bits, own_bits);
+    let mut scratch = FrameScratch::new();
+    let mut happened = Vec::new();
+    let (messages, _) = messages.as_chunks::<5>();
+    for &[way, seed, edge, low, high] in messages.iter().take(MESSAGES_MAX) {
+        let kind = KINDS[usize::from(way >> 4) % KINDS.len()];
+        let way = WAYS[usize::from(way) % WAYS.len()];
+        let text = body(kind, size(&EDGES, [edge, low, high]), seed);
+        let (stream, expected) = connection.send(text, way, [low, high], bits);
+        let read = connection.read(&stream, usize::from(piece) * 16 + 1, &mut scratch);
+        let size = read.as_ref().ok().map(|text| text.len().checked_ilog2());
+        assert!(windows.kept_bytes() <= 1 << bits);
+        happened.push((way, kind, size, read.as_ref().err().cloned()));
+        if read.is_err() {
+            // The first has gone before there is room for the next.
+            drop(connection);
+            assert_eq!((windows.kept_bytes(), windows.granted_bytes()), (0, 0));
+            connection = Connection::new(&windows, bits, own_bits);
+        }
+        assert!(
+            read.as_ref().ok() == expected.as_ref(),
+            "{way:?} {kind:?}: {:?}",
+            read.err()
+        );
+    }
+    happened.truncate(4);
+    outcome((bits, own_bits == bits, happened))
+}
