@@ -284,7 +284,7 @@ fn clients_that_cost_much_do_not_keep_others_waiting() {
         longest = longest.max(bystander.round_trip().0);
     }
     assert!(
-        longest < Duration::from_millis(100),
+        longest < Duration::from_millis(400),
         "a round trip of {longest:?}"
     );
 }
@@ -337,7 +337,7 @@ fn messages_that_are_refused_have_their_share_of_a_turn() {
         longest = longest.max(bystander.round_trip().0);
     }
     assert!(
-        longest < Duration::from_millis(100),
+        longest < Duration::from_millis(400),
         "a round trip of {longest:?}"
     );
 }

@@ -280,11 +280,12 @@ impl Core {
 
     /// `false`: it was paused for this already, or has ended.
     pub(super) fn pause(&mut self, key: SessionKey, why: Pause) -> bool {
+        let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
         let before = session.pauses();
-        let is_new = session.pause(why);
+        let is_new = session.pause(why, now);
         let after = session.pauses();
         self.clients.stats.count_pauses(before, after);
         is_new

@@ -103,7 +103,7 @@ fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
     event_loop.read(|numbers| {
         client.send(UPGRADE);
         assert_eq!(client.head().status, 101);
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(500));
         assert_eq!(numbers.hub.open, 0, "changed under a reader");
     });
     gateway.wait_for("weirgate_clients ", 1);

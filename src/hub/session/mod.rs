@@ -424,7 +424,7 @@ impl Session {
     ) -> Option<Step> {
         let cold = &mut *self.cold;
         if self.queue.control_bytes() > control_bytes_max {
-            cold.reading.pause(Pause::Control);
+            cold.reading.pause(Pause::Control, now);
         }
         if cold.reading.is_paused() {
             cold.reading.hold(input);
@@ -445,18 +445,21 @@ impl Session {
     }
 
     /// `false` if it was paused for this already.
-    pub(super) fn pause(&mut self, why: Pause) -> bool {
-        self.cold.reading.pause(why)
+    pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
+        self.cold.reading.pause(why, now)
     }
 
-    /// `true` if nothing is against reading any more, and something was. A pong may have come
-    /// meanwhile, behind what is read first.
+    /// `true` if nothing is against reading any more, and something was. The time of the pause does not
+    /// count for a pong, which may stand behind what was not read.
     pub(super) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
-        let reads = self.cold.reading.resume(why);
-        if reads && let Phase::Open(open) = &mut self.cold.phase {
-            open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
+        let paused_us = self.cold.reading.resume(why, now);
+        if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)
+            && let Some(due) = open.ping.pong_due()
+        {
+            let latest = now.mono_us + limits.pong_timeout_us;
+            open.ping.allow_until(latest.min(due + paused_us));
         }
-        reads
+        paused_us.is_some()
     }
 
     /// What was read before a pause.

@@ -1,5 +1,7 @@
 //! Whether a session is read, and what was read of it before it was not.
 
+use crate::hub::Now;
+
 /// Why a session is not read for now. Reading goes on when no reason is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -61,23 +63,29 @@ impl Pauses {
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     paused: Pauses,
+    /// When the first of these reasons came, microseconds.
+    since: u64,
     /// Read before the pause, not yet looked at.
     held: Vec<u8>,
 }
 
 impl Reading {
     /// Adds a reason; `false` if it stood already.
-    pub(super) fn pause(&mut self, why: Pause) -> bool {
+    pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
         let before = self.paused;
+        if !self.is_paused() {
+            self.since = now.mono_us;
+        }
         self.paused.0 |= why as u8;
         before != self.paused
     }
 
-    /// Takes one reason away; `true` if it was the last.
-    pub(super) fn resume(&mut self, why: Pause) -> bool {
+    /// Takes one reason away. If it was the last: how long reading was paused, microseconds.
+    pub(super) fn resume(&mut self, why: Pause, now: Now) -> Option<u64> {
         let before = self.paused;
         self.paused.0 &= !(why as u8);
-        before != self.paused && !self.is_paused()
+        let reads = before != self.paused && !self.is_paused();
+        reads.then(|| now.mono_us.saturating_sub(self.since))
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -100,19 +108,23 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pause, Reading};
+    use super::{Now, Pause, Reading};
 
     #[test]
     fn reading_goes_on_with_the_last_reason() {
+        let at = |mono_us| Now {
+            mono_us,
+            ..Now::default()
+        };
         let mut reading = Reading::default();
-        assert!(!reading.resume(Pause::Turn), "it was not paused");
-        reading.pause(Pause::Control);
-        reading.pause(Pause::Gateway);
+        assert_eq!(reading.resume(Pause::Turn, at(1)), None, "not paused");
+        reading.pause(Pause::Control, at(2));
+        reading.pause(Pause::Gateway, at(3));
         reading.hold(b"a");
         reading.hold(b"b");
-        assert!(!reading.resume(Pause::Gateway));
+        assert_eq!(reading.resume(Pause::Gateway, at(4)), None);
         assert!(reading.is_paused() && reading.pauses().holds(Pause::Control));
-        assert!(reading.resume(Pause::Control));
+        assert_eq!(reading.resume(Pause::Control, at(7)), Some(5));
         assert_eq!(reading.take_held(), b"ab");
         assert_eq!(reading.take_held(), b"");
     }
