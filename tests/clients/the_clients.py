@@ -94,9 +94,7 @@ CLIENTS = [
     rust("tokio-websockets", deflate=False),
     rust("fastwebsockets", deflate=False),
     rust("yawc", lacks=NO_SUBPROTOCOLS),
-    cpp("libwebsockets", "libwebsockets-dev", known={
-        "1012": ("closed 1002", UNKNOWN_1012),
-        "sends": ("before the answer to 1500000 bytes", "sends 1.5 MB as bytes that do not inflate, to another server too")}),
+    cpp("libwebsockets", "libwebsockets-dev", known={"1012": ("closed 1002", UNKNOWN_1012)}),
     cpp("libsoup", "libsoup-3.0-dev"),
     cpp("beast", "libboost-dev"),
     cpp("websocketpp", "libwebsocketpp-dev"),
