@@ -120,6 +120,7 @@ impl<T: Toy> Run<T> {
         let bits = random
             .chance(60)
             .then(|| random.pick(&[NO_TAKEOVER, 9, 10, 11, 12, 13, 14, 15, 15, 15]));
+        peer.keeps_no_window = bits == Some(NO_TAKEOVER);
         peer.deflate = bits.is_some() && self.limits.deflate_level > 0;
         let bytes = match random.below(100) {
             0..70 => {

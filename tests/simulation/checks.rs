@@ -54,8 +54,10 @@ impl<T: Toy> Run<T> {
         for key in self.live.clone() {
             let client = self.world.client(key);
             let (pings, open) = (client.pings, client.is_open() && client.close.is_none());
+            let keeps_window = client.keeps_window();
             let heard = self.world.hub.wants_read(key);
             let peer = self.peers.get_mut(&key).expect("a peer");
+            assert!(!keeps_window || !peer.keeps_no_window, "asked for none");
             if !heard {
                 // Its pong is not read yet.
                 peer.pong_at = now;

@@ -119,6 +119,8 @@ pub(crate) struct Peer {
     pub(crate) status: Option<u16>,
     pub(crate) path: &'static str,
     pub(crate) deflate: bool,
+    /// Wants messages that refer to no earlier ones.
+    pub(crate) keeps_no_window: bool,
     /// Answers no ping.
     pub(crate) silent: bool,
     /// Has read everything all its life.
