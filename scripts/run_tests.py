@@ -5,8 +5,8 @@ A part is a test program of cargo, the doc tests, pytest, the tests of Node, or 
 words, only parts whose name contains one of the words. What a part prints is in target/test-logs/PART.log, and is shown
 if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build failed.
 
-Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (3), of which pytest runs
-WORKERS tests at once (6). Ports come from one file for all parts (tests/rig/ports.py).
+Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (2), of which pytest runs
+WORKERS tests at once (5). Ports come from one file for all parts (tests/rig/ports.py).
 """
 import concurrent.futures
 import json
@@ -21,8 +21,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 LOGS = TARGET / "test-logs"
-JOBS = int(os.environ.get("JOBS") or 3)
-WORKERS = os.environ.get("WORKERS") or "6"
+JOBS = int(os.environ.get("JOBS") or 2)
+WORKERS = os.environ.get("WORKERS") or "5"
 # A part that takes so long hangs.
 PART_MAX_S = 1500
 SHOWN_LINES = 200

@@ -67,7 +67,8 @@ class Hello:
         (folder / "examples").symlink_to(ROOT / "examples")
 
     def terminals(self):
-        return "\n".join(f"--- {one.output.name} ---\n{one.text()}" for one in self.shells)
+        logs = [one.output for one in self.shells] + [self.folder / "redis.log"]
+        return "\n".join(f"--- {log.name} ---\n{log.read_text(errors='replace')}" for log in logs if log.exists())
 
     def printed(self, line):
         return any(line in one.text() for one in self.shells)

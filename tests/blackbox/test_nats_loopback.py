@@ -11,6 +11,9 @@ from waiting import until
 PASSWORD = "TOPSECRETPASSWORD"
 ATTACK_S = 6
 
+# One after another: an attacker of one test finds the listeners of another.
+pytestmark = pytest.mark.xdist_group("loopback")
+
 
 def loopback_port(weirgate):
     """The port of the listener that is not the gateway's public one."""
