@@ -231,13 +231,6 @@ class RedisServer:
     def kill(self):
         self.process.kill()
 
-    def freeze(self):
-        """SIGSTOP: connections stay open and nobody answers."""
-        self.process.send(signal.SIGSTOP)
-
-    def thaw(self):
-        self.process.send(signal.SIGCONT)
-
     def discard(self):
         if self.process:
             self.process.discard()
