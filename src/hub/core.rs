@@ -432,6 +432,9 @@ impl Core {
             return;
         };
         let left = session.start_closing(due, reason);
+        if left.pauses != Pauses::default() {
+            self.effects.push_back(Effect::Resume(key));
+        }
         self.count_left(key, left);
         self.clients.mark_dirty(key);
         self.arm(key);

@@ -277,8 +277,9 @@ impl Core {
         }
     }
 
-    /// What the common case, an open session with an empty queue, never needs.
-    fn after_write(&mut self, key: SessionKey, control_out: bool) {
+    /// What the common case, an open session with an empty queue, never needs, and what follows from
+    /// reading a session that closes.
+    pub(super) fn after_write(&mut self, key: SessionKey, control_out: bool) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
             return;

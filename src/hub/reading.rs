@@ -187,6 +187,9 @@ impl<G: Gateway> Hub<G> {
     fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
         let mut message_bytes = 0;
         loop {
+            if self.core.read_last_words(key, input) {
+                return;
+            }
             self.pause_before_message(key, input, message_bytes);
             let core = &mut self.core;
             // Not through `session_mut`: the scratch is needed beside the session.
@@ -289,6 +292,17 @@ impl Core {
         let after = session.pauses();
         self.clients.stats.count_pauses(before, after);
         is_new
+    }
+
+    /// A session that closes takes all of `input`, and what follows from that is done; `false`: the
+    /// session does not close.
+    fn read_last_words(&mut self, key: SessionKey, input: &[u8]) -> bool {
+        let session = self.clients.session_mut(key);
+        let closes = session.is_some_and(|session| session.read_last_words(input));
+        if closes {
+            self.after_write(key, false);
+        }
+        closes
     }
 
     pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {

@@ -174,6 +174,33 @@ impl FrameReader {
         }
     }
 
+    /// Takes `input`, which came behind our own close frame, and keeps none of it. Returns whether the
+    /// client's close frame has come (§5.5.1); after an error it could not be found any more.
+    pub fn skip(&mut self, mut input: &[u8]) -> bool {
+        (self.buffer, self.window) = (Vec::new(), None);
+        // Of a text that is not looked at, no end is wrong.
+        self.utf8 = Utf8Check::default();
+        while !self.ended {
+            let head = match self.take_head(&mut input) {
+                Ok(Some(head)) => head,
+                Ok(None) => return false,
+                Err(_) => break,
+            };
+            let missing = head.payload_len - u64::from(self.received);
+            let skipped = usize::try_from(missing).map_or(input.len(), |n| n.min(input.len()));
+            input = &input[skipped..];
+            self.received += skipped as u32;
+            if (skipped as u64) < missing {
+                return false;
+            }
+            if self.end_frame(&head).is_err() {
+                break;
+            }
+        }
+        self.ended = true;
+        true
+    }
+
     /// The limit of a message, in bytes.
     pub fn message_bytes_max(&self) -> usize {
         self.message_bytes_max as usize

@@ -188,7 +188,7 @@ async def client_closes(bench):
 
 
 async def channels_stop(bench):
-    """The client shows the code of a stop of channels; so of levels and events."""
+    """The client shows the code of a stop of channels right behind the first message; so of levels and events."""
     await stop(bench, Channels, "closed 1012")
 
 
@@ -199,7 +199,7 @@ async def trades_stop(bench):
 
 async def stop(bench, make, code):
     _, gateway = await bench.feed(make)
-    program = await quiet(bench, gateway.port)
+    program = await (await bench.program(gateway.port)).opened()
     gateway.send(signal.SIGTERM)
     shows(await program.end(), code)
 

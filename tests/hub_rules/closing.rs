@@ -83,6 +83,88 @@ fn after_our_close_comes_a_half_close_and_the_peers_end_releases() {
     assert_eq!(world.net.sockets[&key].released, Some(false));
 }
 
+/// A client that sees the end of the connection before it has looked at the close frame would take
+/// the end for a failure.
+#[test]
+fn our_side_stays_open_until_the_clients_close_frame_has_come() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    // Half of a frame stands before the close, the rest and more come behind it.
+    let begun = frame(0x01, &[b'x'; 300]);
+    world.text(key, "bye now");
+    assert_eq!(world.client(key).close, Some((1000, String::new())));
+    for bytes in [
+        &begun[..5],
+        &begun[5..],
+        &frame(0x89, b"ping"),
+        &frame(0x80, b"\xff"),
+    ] {
+        world.send(key, bytes);
+        assert!(!world.net.sockets[&key].half_closed);
+    }
+    let answer = frame(0x88, b"\x03\xe8");
+    world.send(key, &answer[..7]);
+    assert!(!world.net.sockets[&key].half_closed);
+    world.send(key, &answer[7..]);
+    assert!(world.net.sockets[&key].half_closed);
+    assert!(
+        world.client(key).pongs.is_empty(),
+        "nothing is sent after a close"
+    );
+    world.end(key, false);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn what_was_held_of_a_paused_client_comes_before_its_answer() {
+    let mut limits = Limits::default();
+    limits.send_queue.control_bytes_max = 100;
+    let mut world = symbols(limits);
+    let key = world.reader(None, 0);
+    let begun = frame(0x81, b"half of it");
+    let pings = frame(0x89, &[b'p'; 100]).repeat(2);
+    world.held = true;
+    world.send(key, &[&pings, &begun[..9]].concat());
+    assert!(!world.hub.wants_read(key), "too many pongs wait");
+    world.hub.drain(world.now, DrainPlan::default());
+    world.held = false;
+    world.settle();
+    world.open_window(key, usize::MAX);
+    assert!(world.client(key).close.is_some());
+    world.send(key, &begun[9..]);
+    assert!(!world.net.sockets[&key].half_closed);
+    world.send(key, &frame(0x88, b""));
+    assert!(world.net.sockets[&key].half_closed);
+}
+
+#[test]
+fn after_a_violation_no_answer_can_be_told_and_none_is_awaited() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, usize::MAX);
+    world.send(key, &frame(0x83, b"no such opcode"));
+    assert!(world.net.sockets[&key].half_closed);
+}
+
+#[test]
+fn a_peer_that_ends_in_place_of_an_answer_is_let_go_at_once() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "bye now");
+    world.end(key, false);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
+#[test]
+fn a_peer_that_never_answers_is_let_go_at_the_deadline() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    world.text(key, "bye now");
+    world.advance(5 * SECOND - 1);
+    assert_eq!(world.net.sockets[&key].released, None);
+    world.advance(1);
+    assert_eq!(world.net.sockets[&key].released, Some(false));
+}
+
 #[test]
 fn a_peer_that_never_ends_is_let_go_at_the_deadline() {
     let mut world = symbols(Limits::default());

@@ -95,7 +95,7 @@ impl<T: Toy> Run<T> {
         }
         self.peers.insert(key, peer);
         if let Some(socket) = self.world.net.sockets.get_mut(&key) {
-            socket.client.hangs_up = self.random.chance(70);
+            socket.client.is_polite = self.random.chance(70);
         }
         self.say(key, &bytes);
         key

@@ -79,8 +79,8 @@ pub(crate) struct Client {
     pub(crate) pings: usize,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<(u16, String)>,
-    /// Ends its side once the server has.
-    pub(crate) hangs_up: bool,
+    /// Answers a close frame, and ends its side once the server has.
+    pub(crate) is_polite: bool,
 }
 
 impl Client {

@@ -79,6 +79,8 @@ pub(crate) struct Net {
     pub(crate) largest_write: usize,
     /// Where writes stopped short.
     pub(crate) stops: BTreeSet<Place>,
+    /// Polite clients that have a close frame to answer.
+    closed: Vec<SessionKey>,
     /// Of all that clients got, in its order.
     pub(crate) hash: DefaultHasher,
     now_us: u64,
@@ -128,7 +130,11 @@ impl Net {
         socket.room -= taken;
         socket.blocked = taken < bytes.len();
         socket.bytes += taken as u64;
+        let was_closed = socket.client.close.is_some();
         socket.client.received(&bytes[..taken]);
+        if socket.client.is_polite && socket.client.close.is_some() && !was_closed {
+            self.closed.push(write.key);
+        }
         self.hash.write_u64(write.key.to_bits());
         self.hash.write(&bytes[..taken]);
         if socket.blocked {
@@ -413,6 +419,10 @@ impl<G: Gateway<Out: Output>> World<G> {
             let more = self.hub.flush(self.now, &mut self.net);
             self.look_at_memory();
             let mut any = false;
+            for key in std::mem::take(&mut self.net.closed) {
+                any = true;
+                self.answer_close(key);
+            }
             while let Some(effect) = self.hub.poll_effect() {
                 any = true;
                 self.carry_out(effect);
@@ -448,13 +458,20 @@ impl<G: Gateway<Out: Output>> World<G> {
         }
     }
 
+    fn answer_close(&mut self, key: SessionKey) {
+        if let Some(socket) = self.net.sockets.get_mut(&key) {
+            socket.unread.extend(client::frame(0x88, b""));
+            self.pump(key);
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::HalfClose(key) => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(!socket.half_closed, "half-closed twice");
                 socket.half_closed = true;
-                if socket.client.hangs_up {
+                if socket.client.is_polite {
                     self.hub.handle_ended(self.now, key, false);
                 }
             }

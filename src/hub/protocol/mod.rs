@@ -49,6 +49,13 @@ pub trait Protocol: fmt::Debug + Send {
     /// Appends the last words, with the code and its text where the protocol has room for them.
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode);
 
+    /// Takes what came behind our last words, and keeps none of it. Returns whether the client's last
+    /// words have come; until then our side of the connection stays open. By default none come.
+    fn reads_last_words(&mut self, input: &[u8]) -> bool {
+        let _ = input;
+        true
+    }
+
     /// The peer has ended its side of the connection, in order. Returns whether the peer may still
     /// read, so that the client stays; something may be appended to `out` to find out. By default
     /// the client is gone.
@@ -181,6 +188,10 @@ impl Protocol for Spoken {
 
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         self.protocol().close(out, code);
+    }
+
+    fn reads_last_words(&mut self, input: &[u8]) -> bool {
+        self.protocol().reads_last_words(input)
     }
 
     fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {

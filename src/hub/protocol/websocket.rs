@@ -267,6 +267,13 @@ impl Protocol for WebSocket {
         let _ = context.close(&mut pipe, Some(frame));
         let _ = context.flush(&mut pipe);
     }
+
+    /// Clients that are told the end of the connection before they have looked at our close frame report
+    /// 1006 in place of its code, so the server ends the connection after both frames (RFC 6455 §7.1.1).
+    fn reads_last_words(&mut self, input: &[u8]) -> bool {
+        self.context = None;
+        self.reader.skip(input)
+    }
 }
 
 fn violation(error: FrameError) -> Step {

@@ -73,7 +73,7 @@ pub(in crate::hub) enum AfterWrite {
     Nothing,
     /// The close that waited is queued: the session is to start closing.
     CloseWritten(CloseReason),
-    /// Everything is out: our side of the socket is done.
+    /// Everything is out and the client's last words have come: our side of the socket is done.
     HalfClose,
     /// Everything is out, and the peer had ended before.
     End(CloseReason),
@@ -204,19 +204,14 @@ impl Session {
         self.intake = Intake::Closed;
         let (frames, bytes) = self.queue.discard_waiting();
         let cold = &mut *self.cold;
-        let pauses = std::mem::take(&mut cold.reading).pauses();
+        let mut reading = std::mem::take(&mut cold.reading);
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
-        let (was_open, peer_ended) = match &cold.phase {
-            Phase::Open(open) => (true, open.peer_ended),
-            _ => (false, false),
-        };
-        let (_, moved) = cold.phase.enter(Phase::Closing(Closing {
-            reason,
-            was_open,
-            half_closed: false,
-            peer_ended,
-        }));
+        let (was, moved) = cold.phase.enter(Phase::Closing(Closing::new(reason)));
+        let was_open = matches!(was, Phase::Open(_));
+        if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
+            closing.was_open(open, &reading.take_held());
+        }
         Left {
             moved,
             reason,
@@ -224,8 +219,17 @@ impl Session {
             was_open,
             frames,
             bytes,
-            pauses,
+            pauses: reading.pauses(),
         }
+    }
+
+    /// Takes what came behind our last words; `false`: they are not said yet.
+    pub(in crate::hub) fn read_last_words(&mut self, input: &[u8]) -> bool {
+        let Phase::Closing(closing) = &mut self.cold.phase else {
+            return false;
+        };
+        closing.read(input);
+        true
     }
 
     /// The peer's side ended in order, or by an error.
@@ -239,7 +243,7 @@ impl Session {
                     false => PeerEnd::Ends,
                 }
             }
-            Phase::Closing(closing) if !closing.half_closed && !failed => {
+            Phase::Closing(closing) if !self.queue.is_empty() && !failed => {
                 closing.peer_ended = true;
                 PeerEnd::Awaited
             }
@@ -282,8 +286,8 @@ impl Session {
         Some((left, ended))
     }
 
-    /// What follows from a write, other than in the common case. `control_out`: control bytes
-    /// left, and none is left.
+    /// What follows from a write, other than in the common case, and from reading a session that
+    /// closes. `control_out`: control bytes left, and none is left.
     pub(in crate::hub) fn after_write(
         &mut self,
         now: Now,
@@ -305,13 +309,7 @@ impl Session {
                 self.write_close(now, close.code);
                 AfterWrite::CloseWritten(close.reason)
             }
-            Phase::Closing(closing) if !waiting && !closing.half_closed => {
-                closing.half_closed = true;
-                match closing.peer_ended {
-                    true => AfterWrite::End(closing.reason),
-                    false => AfterWrite::HalfClose,
-                }
-            }
+            Phase::Closing(closing) if !waiting => closing.all_is_out(),
             _ => AfterWrite::Nothing,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use crate::hub::protocol::Spoken;
+use super::lifecycle::AfterWrite;
+use crate::hub::protocol::{Protocol as _, Spoken};
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
 
@@ -74,10 +75,50 @@ pub(super) struct Closing {
     pub(super) reason: CloseReason,
     /// The session was open before: a stop waits for its end.
     pub(super) was_open: bool,
+    /// Reads until the client's last words; `None` once they have come, and where none are to come.
+    pub(super) listening: Option<Spoken>,
     /// All is out, and our side of the socket is shut down.
     pub(super) half_closed: bool,
-    /// The peer ended before all was out.
+    /// The peer has ended its side.
     pub(super) peer_ended: bool,
+}
+
+impl Closing {
+    pub(super) fn new(reason: CloseReason) -> Self {
+        Self {
+            reason,
+            was_open: false,
+            listening: None,
+            half_closed: false,
+            peer_ended: false,
+        }
+    }
+
+    /// The session was open, and `held` was read of it and not looked at.
+    pub(super) fn was_open(&mut self, open: Open, held: &[u8]) {
+        self.was_open = true;
+        self.peer_ended = open.peer_ended;
+        self.listening = Some(open.protocol);
+        self.read(held);
+    }
+
+    /// Takes what came behind our last words.
+    pub(super) fn read(&mut self, input: &[u8]) {
+        self.listening
+            .take_if(|protocol| protocol.reads_last_words(input));
+    }
+
+    /// What is next once all is out.
+    pub(super) fn all_is_out(&mut self) -> AfterWrite {
+        if self.peer_ended {
+            return AfterWrite::End(self.reason);
+        }
+        if self.listening.is_some() || self.half_closed {
+            return AfterWrite::Nothing;
+        }
+        self.half_closed = true;
+        AfterWrite::HalfClose
+    }
 }
 
 /// One ping at a time.

@@ -28,11 +28,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::HalfClose(key) => {
-                self.sockets.half_close(key);
-                // Its FIN may have come while nobody read.
-                self.read_on(key);
-            }
+            Effect::HalfClose(key) => self.sockets.half_close(key),
             Effect::Release { key, reset, ended } => {
                 self.log_end(&ended);
                 self.ends.push(self.clock.now(), ended);

@@ -427,6 +427,15 @@ fn text_is_utf_8_at_once() {
 }
 
 #[test]
+fn skipping_gives_up_at_an_error() {
+    let mut reader = FrameReader::new(LIMIT, true);
+    assert!(!reader.skip(&frame(FIN | OPCODE_TEXT, b"any")));
+    assert!(!reader.skip(b""));
+    assert!(reader.skip(&announced(FIN | OPCODE_TEXT, b"", u64::MAX, 0)));
+    assert!(reader.skip(b""));
+}
+
+#[test]
 fn nothing_comes_after_a_close_or_an_error() {
     let junk = [frame(0x89, b"late"), frame(0x83, b"junk"), vec![0xff; 300]].concat();
     let (frames, error) = read(false, &[frame(0x88, b"\x03\xe8"), junk.clone()].concat());

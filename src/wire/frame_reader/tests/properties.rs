@@ -67,6 +67,26 @@ proptest! {
         prop_assert_eq!(reader.buffer.capacity(), 0);
     }
 
+    /// From any place in a stream of messages, cut anywhere.
+    #[test]
+    fn skipping_ends_with_the_close_frame(
+        messages in messages(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+    ) {
+        let mut bytes: Vec<u8> = messages.into_iter().flat_map(|(bytes, _)| bytes).collect();
+        bytes.extend(frame(FIN | OPCODE_CLOSE, b"\x03\xe8"));
+        // The last byte is the close frame's.
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+        ends.sort_unstable();
+        let mut reader = FrameReader::new(LIMIT, true);
+        read_in(&mut reader, &[&bytes[..ends[0]]]);
+        for piece in ends.windows(2) {
+            prop_assert!(!reader.skip(&bytes[piece[0]..piece[1]]));
+        }
+        prop_assert!(reader.skip(&bytes[ends[ends.len() - 1]..]));
+        prop_assert_eq!(reader.buffer.capacity(), 0);
+    }
+
     #[test]
     fn random_frames_never_confuse_it(
         frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..20)), 0..10),
