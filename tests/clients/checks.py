@@ -3,12 +3,13 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import string
 import time
 
 from feeds import Channels, Levels, Trades, bodies
-from narrow import Narrow
+from link import Link
 from processes import Weirgate
 from program import Fault, Program
 from waiting import until
@@ -83,9 +84,9 @@ async def mixed(bench, make):
     """All bodies, in order and to the byte, on four connections: from the start, through a narrow link and stopped for some
     seconds, and two that join later. The next message is published when all that read have the one before."""
     feed, gateway = await bench.feed(make)
-    narrow = await bench.stack.enter_async_context(Narrow(gateway.port).running())
+    narrow = await bench.stack.enter_async_context(Link(gateway.port, buffer_bytes=16_384).running())
     first, stopped = await Reader.join(bench, feed, gateway.port, 0), await Reader.join(bench, feed, narrow.port, 0)
-    bench.facts.update((which, narrow.extensions(which)) for which in ("offer", "answer"))
+    bench.facts.update(offer=extensions(narrow.heads["there"]), answer=extensions(narrow.heads["back"]))
     reading, published, stopped_at = [first, stopped], [], 0
     for n, body in enumerate(bodies(BODIES)):
         if n in (SECOND_JOINS, THIRD_JOINS):
@@ -111,6 +112,11 @@ async def mixed(bench, make):
         equal(stopped.bodies(), published)
     if "permessage-deflate" in bench.facts["offer"] and "permessage-deflate" not in bench.facts["answer"]:
         raise Fault("weirgate declined permessage-deflate")
+
+
+def extensions(head):
+    """The value of `Sec-WebSocket-Extensions` in the head of a handshake; empty without one."""
+    return ", ".join(re.findall(r"(?im)^sec-websocket-extensions: *(.*?)\r?$", head.partition(b"\r\n\r\n")[0].decode(errors="replace")))
 
 
 def equal(got, published):

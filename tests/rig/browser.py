@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over its DevTools protocol: one page, what it asked for and what it complained of."""
+"""Chromium and Firefox without a window, each driven over the protocol that it speaks itself: one page."""
 import asyncio
 import base64
 import contextlib
@@ -13,75 +13,87 @@ import urllib.parse
 import websockets
 from processes import Process, StartError
 
-# Nothing leaves this machine: no updates, no sync, and names that the test does not give do not resolve. Without the
-# sandbox, which needs rights that containers lack: it loads only our own page.
+# Nothing leaves this machine: no updates, no sync, no services of Google or Mozilla, no proxy of the system. Chromium without
+# the sandbox, which needs rights that containers lack: it loads only our own page.
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio", "--remote-debugging-port=0",
 ]
+PREFS = {
+    "app.normandy.enabled": False, "app.update.auto": False, "browser.safebrowsing.malware.enabled": False,
+    "browser.safebrowsing.phishing.enabled": False, "browser.search.update": False, "browser.shell.checkDefaultBrowser": False,
+    "browser.startup.page": 0, "datareporting.policy.dataSubmissionEnabled": False, "extensions.update.enabled": False,
+    "extensions.systemAddon.update.enabled": False, "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False, "network.proxy.type": 0, "services.settings.server": "data:,",
+    "toolkit.telemetry.enabled": False,
+}
 KEYS = {"Tab": 9, "Enter": 13, " ": 32}
-
-
-def chromium_binary():
-    """Debian's Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        raise StartError("no Chromium: run `scripts/install-test-deps.sh` (Debian package chromium)")
-    return path
-
-
-@contextlib.asynccontextmanager
-async def open_page(url, width=1440, height=900, scheme="light", reduced_motion=False, hosts=()):
-    """A page of a new Chromium with an empty profile, loaded; Chromium ends with the block. `hosts` are names that mean 127.0.0.1."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-chromium-"))
-    rules = ", ".join([*(f"MAP {host} 127.0.0.1" for host in hosts), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"])
-    process = Process([chromium_binary(), *FLAGS, f"--host-resolver-rules={rules}", f"--user-data-dir={folder}", "about:blank"])
-    try:
-        async with websockets.connect(await devtools_url(process, folder), max_size=None, ping_interval=None) as link:
-            page = Page(link)
-            reading = asyncio.create_task(page.read())
-            try:
-                await page.attach()
-                await page.resize(width, height)
-                await page.media(scheme, reduced_motion)
-                await page.goto(url)
-                yield page
-            finally:
-                reading.cancel()
-    finally:
-        process.discard()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def devtools_url(process, folder, seconds=30):
-    """Where Chromium listens; it writes that into its profile."""
-    end, told = time.monotonic() + seconds, folder / "DevToolsActivePort"
-    while time.monotonic() < end:
-        lines = told.read_text().split() if told.exists() else []
-        if len(lines) == 2:
-            return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-        if not process.alive():
-            break
-        await asyncio.sleep(0.05)
-    raise StartError(f"Chromium did not start\n{process.log_tail()}")
+PATIENCE_S = 60
 
 
 class Page:
-    """One tab. `requests` are all URLs that it asked for; `problems` its errors and warnings."""
+    """One tab. A subclass is a browser with its protocol; `session` is what the protocol wants in each command."""
 
     def __init__(self, link):
-        self.link, self.numbers, self.answers = link, itertools.count(1), {}
-        self.session = None
-        self.requests, self.problems, self.loaded = [], [], asyncio.Event()
+        self.link, self.numbers, self.answers, self.session = link, itertools.count(1), {}, {}
 
     async def read(self):
         async for text in self.link:
             message = json.loads(text)
-            if "id" in message:
-                self.answers.pop(message["id"]).set_result(message)
-            elif message.get("sessionId") == self.session:
+            if answer := self.answers.pop(message.get("id"), None):
+                answer.set_result(message)
+            elif "method" in message:
                 self.event(message["method"], message["params"])
+
+    def event(self, method, params):
+        """Takes what the browser tells unasked."""
+
+    async def call(self, method, **params):
+        """A command's result."""
+        number = next(self.numbers)
+        answer = self.answers[number] = asyncio.get_running_loop().create_future()
+        await self.link.send(json.dumps({"id": number, "method": method, "params": params, **self.session}))
+        got = await asyncio.wait_for(answer, PATIENCE_S)
+        assert "result" in got, f"{method}: {got}"
+        return got["result"]
+
+    async def js(self, expression):
+        """The value of an expression; a promise is awaited."""
+        got = await self.evaluate(expression=expression, awaitPromise=True)
+        assert "exceptionDetails" not in got, f"{expression}: {got['exceptionDetails']}"
+        return got["result"].get("value")
+
+    async def text(self, selector):
+        return await self.js(f"document.querySelector({json.dumps(selector)}).textContent")
+
+    async def until(self, expression, seconds, what):
+        """Returns once the expression is true; the seconds that it took."""
+        begin = time.monotonic()
+        while not await self.js(f"Boolean({expression})"):
+            assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
+            await asyncio.sleep(0.05)
+        return time.monotonic() - begin
+
+
+class Chromium(Page):
+    """A tab over DevTools. `requests` are all URLs that it asked for; `problems` its errors and warnings."""
+    PROGRAMS, PACKAGE, PORT_FILE = ("chromium", "chromium-browser"), "chromium", "DevToolsActivePort"
+
+    def __init__(self, link):
+        super().__init__(link)
+        self.requests, self.problems, self.loaded = [], [], asyncio.Event()
+
+    @staticmethod
+    def arguments(folder, hosts):
+        # Names that the test does not give do not resolve.
+        rules = ", ".join([*(f"MAP {host} 127.0.0.1" for host in hosts), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"])
+        return [*FLAGS, f"--host-resolver-rules={rules}", f"--user-data-dir={folder}"]
+
+    @staticmethod
+    def url(told):
+        port, path = told.split()
+        return f"ws://127.0.0.1:{port}{path}"
 
     def event(self, method, params):
         if method == "Page.loadEventFired":
@@ -98,31 +110,23 @@ class Page:
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
-    async def call(self, method, **params):
-        """A DevTools command's result."""
-        number = next(self.numbers)
-        self.answers[number] = asyncio.get_running_loop().create_future()
-        message = {"id": number, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        answer = self.answers[number]
-        await self.link.send(json.dumps(message))
-        got = await asyncio.wait_for(answer, 30)
-        assert "error" not in got, f"{method}: {got['error']}"
-        return got["result"]
-
-    async def attach(self):
+    async def begin(self, width=1440, height=900, scheme="light", reduced_motion=False):
         targets = (await self.call("Target.getTargets"))["targetInfos"]
         target = next(t["targetId"] for t in targets if t["type"] == "page")
-        self.session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+        self.session = {"sessionId": (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]}
         for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):
             await self.call(f"{domain}.enable")
+        await self.resize(width, height)
+        await self.media(scheme, reduced_motion)
 
     async def goto(self, url):
         self.loaded.clear()
         got = await self.call("Page.navigate", url=url)
         assert "errorText" not in got, f"{url}: {got['errorText']}"
-        await asyncio.wait_for(self.loaded.wait(), 30)
+        await asyncio.wait_for(self.loaded.wait(), PATIENCE_S)
+
+    async def evaluate(self, **params):
+        return await self.call("Runtime.evaluate", returnByValue=True, **params)
 
     async def resize(self, width, height):
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
@@ -131,23 +135,6 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme},
                     {"name": "prefers-reduced-motion", "value": "reduce" if reduced_motion else "no-preference"}]
         await self.call("Emulation.setEmulatedMedia", features=features)
-
-    async def js(self, expression):
-        """The value of an expression; a promise is awaited."""
-        got = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in got, f"{expression}: {got['exceptionDetails']}"
-        return got["result"].get("value")
-
-    async def text(self, selector):
-        return await self.js(f"document.querySelector({json.dumps(selector)}).textContent")
-
-    async def until(self, expression, seconds, what):
-        """Returns once the expression is true; the seconds that it took."""
-        begin = time.monotonic()
-        while not await self.js(f"Boolean({expression})"):
-            assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
-            await asyncio.sleep(0.05)
-        return time.monotonic() - begin
 
     async def press(self, key):
         common = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key]}
@@ -167,3 +154,63 @@ class Page:
     def hosts(self):
         """Hosts that were asked for anything; `data:` has none."""
         return {urllib.parse.urlsplit(url).netloc for url in self.requests} - {""}
+
+
+class Firefox(Page):
+    """A tab over WebDriver BiDi. `js` has no values that are objects."""
+    PROGRAMS, PACKAGE, PORT_FILE = ("firefox-esr", "firefox"), "firefox-esr", "WebDriverBiDiServer.json"
+
+    @staticmethod
+    def arguments(folder, hosts):
+        prefs = {**PREFS, "network.dns.localDomains": ",".join(hosts)}
+        (folder / "user.js").write_text("".join(f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in prefs.items()))
+        return ["--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"]
+
+    @staticmethod
+    def url(told):
+        return "ws://{ws_host}:{ws_port}/session".format(**json.loads(told))
+
+    async def begin(self):
+        await self.call("session.new", capabilities={})
+        self.context = (await self.call("browsingContext.getTree"))["contexts"][0]["context"]
+
+    async def goto(self, url):
+        await self.call("browsingContext.navigate", context=self.context, url=url, wait="complete")
+
+    async def evaluate(self, **params):
+        return await self.call("script.evaluate", target={"context": self.context}, **params)
+
+
+@contextlib.asynccontextmanager
+async def open_page(url, browser=Chromium, hosts=(), **more):
+    """A page of a new browser with an empty profile, loaded; the browser ends with the block. `hosts` are names that mean
+    127.0.0.1, `more` is for `begin`."""
+    program = next(filter(None, map(shutil.which, browser.PROGRAMS)), None)
+    if program is None:
+        raise StartError(f"no {browser.__name__}: run `scripts/apt-install.sh {browser.PACKAGE}`")
+    with tempfile.TemporaryDirectory(prefix="weirgate-browser-", ignore_cleanup_errors=True) as name:
+        folder = pathlib.Path(name)
+        process = Process([program, *browser.arguments(folder, hosts), "about:blank"])
+        try:
+            async with websockets.connect(await browser_url(process, browser, folder), max_size=None, ping_interval=None) as link:
+                page = browser(link)
+                reading = asyncio.create_task(page.read())
+                try:
+                    await page.begin(**more)
+                    await page.goto(url)
+                    yield page
+                finally:
+                    reading.cancel()
+        finally:
+            process.discard()
+
+
+async def browser_url(process, browser, folder):
+    """Where the browser listens; it writes that into its profile."""
+    end = time.monotonic() + PATIENCE_S
+    while process.alive() and time.monotonic() < end:
+        # No file yet, or a part of it.
+        with contextlib.suppress(OSError, ValueError):
+            return browser.url((folder / browser.PORT_FILE).read_text())
+        await asyncio.sleep(0.05)
+    raise StartError(f"{browser.__name__} did not start\n{process.log_tail()}")

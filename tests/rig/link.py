@@ -1,16 +1,22 @@
 """A TCP link that can fail without either end being told: it stops forwarding and says nothing."""
 import asyncio
 import contextlib
+import socket
+
+HEAD_BYTES = 8_192
 
 
 class Link:
     """Forwards connections of a free loopback port to another port, until it is told not to.
 
     `change` is somebody on the path: it gets what comes back, and returns what is passed on. `delay_s`: how long every
-    byte is on its way, in each direction."""
+    byte is on its way, in each direction. `buffer_bytes`: small buffers, so that a reader that stands still is soon noticed;
+    without it, those of the system. `heads` has what came first from either end, `there` and `back`: of one connection,
+    its handshake."""
 
-    def __init__(self, to_port, change=lambda data: data, delay_s=0.0):
+    def __init__(self, to_port, change=lambda data: data, delay_s=0.0, buffer_bytes=None):
         self.to_port, self.change, self.delay_s, self.url, self.port = to_port, change, delay_s, None, None
+        self.buffer_bytes, self.limit, self.heads = buffer_bytes, buffer_bytes or 65_536, {"there": b"", "back": b""}
         self._open = asyncio.Event()
         self._open.set()
         self._is_cut = False
@@ -19,7 +25,9 @@ class Link:
     @contextlib.asynccontextmanager
     async def running(self):
         """The link, listening."""
-        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0, limit=self.limit)
+        # Accepted connections have the buffers of their listener.
+        self._narrow(server.sockets[0], socket.SO_SNDBUF)
         self.port = server.sockets[0].getsockname()[1]
         self.url = f"nats://127.0.0.1:{self.port}"
         try:
@@ -49,30 +57,51 @@ class Link:
         if self._is_cut:
             return writer.transport.abort()
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+            far_reader, far_writer = await self._connect()
         except OSError:
             return writer.transport.abort()
         for end in (writer, far_writer):
             self._writers.add(end)
-        for way in ((reader, far_writer, lambda data: data), (far_reader, writer, lambda data: self.change(data))):
+        for way in (("there", reader, far_writer), ("back", far_reader, writer)):
             task = asyncio.create_task(self._forward(*way))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self):
+        far = socket.socket(proto=socket.IPPROTO_TCP)
+        try:
+            # The window is agreed on at the handshake of TCP.
+            self._narrow(far, socket.SO_RCVBUF)
+            far.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(far, ("127.0.0.1", self.to_port))
+        except OSError:
+            far.close()
+            raise
+        return await asyncio.open_connection(sock=far, limit=self.limit)
+
+    def _narrow(self, end, buffer):
+        if self.buffer_bytes:
+            end.setsockopt(socket.SOL_SOCKET, buffer, self.buffer_bytes)
 
     @staticmethod
     def _write(writer, data):
         if not writer.is_closing():
             writer.write(data)
 
-    async def _forward(self, reader, writer, change):
+    async def _forward(self, way, reader, writer):
         loop = asyncio.get_running_loop()
+        writer.transport.set_write_buffer_limits(self.limit)
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65_536):
+            while data := await reader.read(self.limit):
                 await self._open.wait()
+                if len(self.heads[way]) < HEAD_BYTES:
+                    self.heads[way] += data
+                if way == "back":
+                    data = self.change(data)
                 if self.delay_s:
-                    loop.call_later(self.delay_s, self._write, writer, change(data))
+                    loop.call_later(self.delay_s, self._write, writer, data)
                 else:
-                    writer.write(change(data))
+                    writer.write(data)
                     await writer.drain()
         loop.call_later(self.delay_s, writer.close)
         self._writers.discard(writer)
