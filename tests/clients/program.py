@@ -13,6 +13,20 @@ class Fault(AssertionError):
     """What a client did in place of what it should have done."""
 
 
+def descendants(pid):
+    """The processes that a process has started, and theirs."""
+    children = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything; state and parent follow.
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(folder.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found[1:]
+
+
 class Program:
     """One connection of a client. `texts` are the messages that it showed; `ended` is `closed CODE` or `failed WHY`."""
 
@@ -24,11 +38,11 @@ class Program:
 
     @classmethod
     async def start(cls, command, log, url, *protocols):
-        """Starts the program in a process group of its own, so that a browser stops and ends with all its processes."""
+        """Starts the program."""
         with open(log, "ab") as errors:
             child = await asyncio.create_subprocess_exec(
                 *map(str, command), url, *protocols, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=errors, limit=1 << 26, start_new_session=True)
+                stderr=errors, limit=1 << 26)
         return cls(child, pathlib.Path(log))
 
     async def _read(self):
@@ -82,9 +96,10 @@ class Program:
             await self.child.stdin.drain()
 
     def signal(self, what):
-        """SIGSTOP, SIGCONT or SIGKILL, to all processes of the program."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.child.pid, what)
+        """SIGSTOP, SIGCONT or SIGKILL, to all processes of the program: puppeteer starts a browser in a session of its own."""
+        for pid in [self.child.pid, *descendants(self.child.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, what)
 
     async def discard(self):
         """Ends the program, whatever its state."""

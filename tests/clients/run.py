@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -106,4 +107,7 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # Browsers that are killed leave their profiles.
+    with tempfile.TemporaryDirectory(prefix="weirgate-clients-", ignore_cleanup_errors=True) as profiles:
+        os.environ["TMPDIR"] = profiles
+        main(sys.argv[1:])

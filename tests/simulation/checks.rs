@@ -3,8 +3,8 @@
 use weirgate::hub::{CloseReason, Limits, PhaseKind, SessionKey};
 
 use super::run::{ALL, Peer, Run, Toy};
-use crate::world::Socket;
 use crate::world::client::frame;
+use crate::world::net::Socket;
 use crate::world::state::TOPIC;
 
 impl<T: Toy> Run<T> {

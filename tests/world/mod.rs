@@ -7,27 +7,23 @@ pub(crate) mod client;
 pub(crate) mod inflate;
 pub(crate) mod ledger;
 pub(crate) mod memory;
+pub(crate) mod net;
 pub(crate) mod seeds;
 pub(crate) mod state;
 pub(crate) mod toys;
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::hash::Hasher;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use weirgate::gateways::channels::ChannelsOutput;
 use weirgate::gateways::events::call::Call;
-use weirgate::hub::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey, Transmit, Write,
-};
+use weirgate::hub::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey};
 use weirgate::random::SplitMix64;
 
-use client::{Client, Place};
-use ledger::Shared;
+use client::Client;
 use memory::MemorySeen;
+use net::{Net, Socket};
 
 /// Seeded choices of what happens.
 #[derive(Clone, Debug)]
@@ -48,113 +44,6 @@ impl Random {
 
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
-    }
-}
-
-/// What the kernel would do with a client's bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Socket {
-    pub(crate) client: Client,
-    /// Bytes that the kernel still takes before it says "would block".
-    pub(crate) room: usize,
-    /// The kernel said "would block" or took less; it owes a `writable`.
-    pub(crate) blocked: bool,
-    pub(crate) half_closed: bool,
-    pub(crate) released: Option<bool>,
-    /// The next write fails.
-    pub(crate) broken: bool,
-    /// Bytes that the hub did not want to read yet.
-    pub(crate) unread: VecDeque<u8>,
-    /// Since when the kernel has taken no byte of what waits.
-    pub(crate) blocked_at: Option<u64>,
-    pub(crate) bytes: u64,
-}
-
-/// Simulated sockets by key.
-#[derive(Debug, Default)]
-pub(crate) struct Net {
-    pub(crate) sockets: BTreeMap<SessionKey, Socket>,
-    pub(crate) writes: u64,
-    pub(crate) largest_batch: usize,
-    pub(crate) largest_write: usize,
-    /// Where writes stopped short.
-    pub(crate) stops: BTreeSet<Place>,
-    /// Polite clients that have a close frame to answer.
-    closed: Vec<SessionKey>,
-    /// Of all that clients got, in its order.
-    pub(crate) hash: DefaultHasher,
-    now_us: u64,
-    /// Batches so far, and those after which a flush has no more time.
-    pub(crate) batches: usize,
-    pub(crate) batches_max: Option<usize>,
-    /// Is told at once what came, where a simulation compares.
-    pub(crate) ledger: Option<Shared>,
-}
-
-impl Transmit for Net {
-    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
-        self.batches += 1;
-        self.largest_batch = self.largest_batch.max(batch.len());
-        for write in batch {
-            assert!(!write.slices.is_empty(), "an empty write");
-            assert!(write.slices.iter().all(|s| !s.is_empty()), "an empty slice");
-            self.writes += 1;
-            wrote.push(self.write(write));
-        }
-    }
-
-    fn has_time(&self) -> bool {
-        self.batches_max.is_none_or(|max| self.batches < max)
-    }
-}
-
-impl Net {
-    fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
-        let socket = self
-            .sockets
-            .get_mut(&write.key)
-            .expect("a write to a socket that exists");
-        assert!(socket.released.is_none(), "a write after the release");
-        assert!(!socket.half_closed, "a write after the half-close");
-        assert!(!socket.blocked, "a write to a blocked socket");
-        if socket.broken {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        let bytes: Vec<u8> = write
-            .slices
-            .iter()
-            .flat_map(|s| s.iter().copied())
-            .collect();
-        self.largest_write = self.largest_write.max(bytes.len());
-        let taken = bytes.len().min(socket.room);
-        socket.room -= taken;
-        socket.blocked = taken < bytes.len();
-        socket.bytes += taken as u64;
-        let was_closed = socket.client.close.is_some();
-        socket.client.received(&bytes[..taken]);
-        if socket.client.is_polite && socket.client.close.is_some() && !was_closed {
-            self.closed.push(write.key);
-        }
-        self.hash.write_u64(write.key.to_bits());
-        self.hash.write(&bytes[..taken]);
-        if socket.blocked {
-            self.stops.insert(socket.client.place(&bytes[taken..]));
-        }
-        if let Some(ledger) = &self.ledger {
-            ledger.borrow().look_at_frames(write.key);
-            let texts = std::mem::take(&mut socket.client.texts);
-            let begun = socket.client.has_begun();
-            ledger.borrow_mut().came(write.key, texts, begun);
-        }
-        if !socket.blocked {
-            socket.blocked_at = None;
-        } else if taken > 0 || socket.blocked_at.is_none() {
-            socket.blocked_at = Some(self.now_us);
-        }
-        if taken == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(taken)
     }
 }
 
