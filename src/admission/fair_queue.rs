@@ -3,7 +3,8 @@
 //! The addresses with entries take turns; the entries of one address are first in, first out. So an
 //! entry waits for at most one entry of each other address, beside the earlier ones of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, hash_map};
+use std::hash::Hash;
 
 use foldhash::quality::RandomState;
 use slab::Slab;
@@ -14,23 +15,57 @@ use super::{ClientAddr, address_group};
 const ROOM_KEPT: usize = 1024;
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Node<T> {
     value: T,
-    /// The next entry of the same address.
-    next: Option<usize>,
+    before: usize,
+    after: usize,
 }
 
-/// The entries of one address: there is one at least.
-#[derive(Clone, Copy, Debug)]
+/// Values in any number of rings. A ring is known by the place of its first value, whose `before` is the
+/// last value.
+#[derive(Debug)]
+struct Rings<T>(Slab<Node<T>>);
+
+impl<T> Rings<T> {
+    /// Puts a value behind all others of a ring, or in a new ring. Returns the place of the value.
+    fn push(&mut self, first: Option<usize>, value: T) -> usize {
+        let at = self.0.vacant_key();
+        let after = first.unwrap_or(at);
+        let before = first.map_or(at, |first| self.0[first].before);
+        self.0.insert(Node {
+            value,
+            before,
+            after,
+        });
+        self.0[before].after = at;
+        self.0[after].before = at;
+        at
+    }
+
+    /// Takes a value out. Returns the value, and the place behind it if the ring has others.
+    fn remove(&mut self, at: usize) -> (T, Option<usize>) {
+        let node = self.0.remove(at);
+        if node.after == at {
+            return (node.value, None);
+        }
+        self.0[node.before].after = node.after;
+        self.0[node.after].before = node.before;
+        (node.value, Some(node.after))
+    }
+}
+
+/// The entries of one address.
+#[derive(Debug)]
 struct Line {
-    first: usize,
-    last: usize,
+    client: ClientAddr,
+    /// The place of the first entry; a line without one is taken out at once.
+    head: Option<usize>,
 }
 
 /// First in, first out for each client address; the addresses take turns.
 ///
-/// An address is what the [limits by address](super::Addresses) take for one. Once the queue has had
-/// its size, a push and a pop allocate nothing.
+/// An address is what the [limits by address](super::Addresses) take for one. An entry stands in the
+/// queue once. Once the queue has had its size, a push and a pop allocate nothing.
 ///
 /// ```
 /// use weirgate::admission::FairQueue;
@@ -38,50 +73,52 @@ struct Line {
 /// let mut queue = FairQueue::default();
 /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
 /// let (many, one) = (client("192.0.2.1"), client("192.0.2.2"));
-/// (1..=3).for_each(|entry| queue.push(many, entry));
-/// queue.push(one, 4);
+/// (1..=4).for_each(|entry| queue.push(many, entry));
+/// queue.push(one, 5);
+/// queue.remove(&2);
 /// let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-/// assert_eq!(order, [1, 4, 2, 3]);
+/// assert_eq!(order, [1, 5, 3, 4]);
 /// ```
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    entries: Slab<Entry<T>>,
-    lines: HashMap<ClientAddr, Line, RandomState>,
-    /// The addresses with a line, in the order of their turns.
-    turns: VecDeque<ClientAddr>,
+    /// Each with the place of its line.
+    entries: Rings<(T, usize)>,
+    places: HashMap<T, usize, RandomState>,
+    /// One ring, in the order of the turns.
+    lines: Rings<Line>,
+    line_places: HashMap<ClientAddr, usize, RandomState>,
+    /// The line whose turn is next.
+    turn: Option<usize>,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self {
-            entries: Slab::new(),
-            lines: HashMap::default(),
-            turns: VecDeque::new(),
+            entries: Rings(Slab::new()),
+            places: HashMap::default(),
+            lines: Rings(Slab::new()),
+            line_places: HashMap::default(),
+            turn: None,
         }
     }
 }
 
-impl<T> FairQueue<T> {
-    /// Puts an entry behind the others of its address.
-    pub fn push(&mut self, client: ClientAddr, value: T) {
+impl<T: Copy + Eq + Hash> FairQueue<T> {
+    /// Puts an entry behind the others of its address. An entry that is in the queue stays where it is.
+    pub fn push(&mut self, client: ClientAddr, entry: T) {
+        let hash_map::Entry::Vacant(place) = self.places.entry(entry) else {
+            return;
+        };
         let client = address_group(client);
-        let at = self.entries.insert(Entry { value, next: None });
-        match self.lines.get_mut(&client) {
-            Some(line) => {
-                self.entries[line.last].next = Some(at);
-                line.last = at;
-            }
-            None => {
-                self.lines.insert(
-                    client,
-                    Line {
-                        first: at,
-                        last: at,
-                    },
-                );
-                self.turns.push_back(client);
-            }
-        }
+        let line = *self
+            .line_places
+            .entry(client)
+            .or_insert_with(|| self.lines.push(self.turn, Line { client, head: None }));
+        self.turn.get_or_insert(line);
+        let head = &mut self.lines.0[line].value.head;
+        let at = self.entries.push(*head, (entry, line));
+        head.get_or_insert(at);
+        place.insert(at);
     }
 
     /// Takes the first entry of the address whose turn has come.
@@ -92,54 +129,57 @@ impl<T> FairQueue<T> {
     /// The same, for addresses that `may` have a turn: the others keep their entries, and are asked for
     /// again behind all others.
     pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
-        let at = self.turns.iter().position(|client| may(*client))?;
-        self.turns.rotate_left(at);
-        let client = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&client)?;
-        let entry = self.entries.remove(line.first);
-        match entry.next {
-            Some(next) => {
-                line.first = next;
-                self.turns.push_back(client);
+        let (first, lines) = (self.turn?, &self.lines.0);
+        let mut line = &lines[first];
+        while !may(line.value.client) {
+            if line.after == first {
+                return None;
             }
-            None => {
-                self.lines.remove(&client);
-            }
+            line = &lines[line.after];
         }
-        if self.is_empty() && self.entries.capacity() > ROOM_KEPT {
-            *self = Self::default();
-        }
-        Some(entry.value)
+        self.turn = Some(line.after);
+        let (entry, _) = self.entries.0[line.value.head?].value;
+        self.remove(&entry);
+        Some(entry)
     }
 
-    /// Drops the entries that `keep` refuses, and leaves the others in their order.
-    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        let mut old = std::mem::take(self);
-        for client in old.turns {
-            let mut next = old.lines.get(&client).map(|line| line.first);
-            while let Some(at) = next {
-                let entry = old.entries.remove(at);
-                next = entry.next;
-                if keep(&entry.value) {
-                    self.push(client, entry.value);
-                }
+    /// Takes an entry out, wherever it stands; the others keep their order. The cost does not depend on
+    /// how many these are. Returns whether the entry was in the queue.
+    pub fn remove(&mut self, entry: &T) -> bool {
+        let Some(at) = self.places.remove(entry) else {
+            return false;
+        };
+        let ((_, place), next) = self.entries.remove(at);
+        let line = &mut self.lines.0[place].value;
+        if next.is_none() {
+            let (line, next) = self.lines.remove(place);
+            self.line_places.remove(&line.client);
+            if self.turn == Some(place) {
+                self.turn = next;
             }
+        } else if line.head == Some(at) {
+            line.head = next;
         }
+        if self.is_empty() && self.entries.0.capacity() > ROOM_KEPT {
+            *self = Self::default();
+        }
+        true
     }
 
     /// Entries of all addresses.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
     /// No address has an entry.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.places.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::net::IpAddr;
 
     use proptest::prelude::*;
@@ -150,7 +190,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last]).into()
     }
 
-    fn drained<T>(queue: &mut FairQueue<T>) -> Vec<T> {
+    fn drained<T: Copy + Eq + Hash>(queue: &mut FairQueue<T>) -> Vec<T> {
         std::iter::from_fn(|| queue.pop()).collect()
     }
 
@@ -187,12 +227,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_kept_leaves_the_order_of_the_rest() {
+    fn what_is_removed_leaves_the_order_of_the_rest() {
         let mut queue = FairQueue::default();
         (0..30).for_each(|n| queue.push(ip(n % 3), n));
-        queue.retain(|n| n % 3 != 1 && n % 2 == 0);
+        for n in (0..30).filter(|n| n % 3 == 1 || n % 2 == 1) {
+            assert!(queue.remove(&n) && !queue.remove(&n));
+        }
         assert_eq!(queue.len(), 10);
         assert_eq!(drained(&mut queue), [0, 2, 6, 8, 12, 14, 18, 20, 24, 26]);
+        assert!(!queue.remove(&0));
+    }
+
+    #[test]
+    fn an_entry_stands_in_the_queue_once() {
+        let mut queue = FairQueue::default();
+        (0..3).for_each(|n| queue.push(ip(1), n));
+        (0..2).for_each(|n| queue.push(ip(2), n));
+        assert_eq!(drained(&mut queue), [0, 1, 2]);
     }
 
     #[test]
@@ -208,43 +259,59 @@ mod tests {
     fn the_room_of_a_storm_is_given_back() {
         let mut queue = FairQueue::default();
         (0..100_000_u32).for_each(|n| queue.push(IpAddr::from(n.to_be_bytes()).into(), n));
+        let room = |queue: &FairQueue<u32>| {
+            let maps = queue.places.capacity() + queue.line_places.capacity();
+            maps + queue.entries.0.capacity() + queue.lines.0.capacity()
+        };
+        (0..50_000).for_each(|n| assert!(queue.remove(&n)));
         drained(&mut queue);
-        let room = queue.entries.capacity() + queue.lines.capacity() + queue.turns.capacity();
-        assert_eq!(room, 0);
+        assert_eq!(room(&queue), 0);
         queue.push(ip(1), 1);
         assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
-        assert!(queue.entries.capacity() > 0, "little room is kept");
+        assert!(room(&queue) > 0, "little room is kept");
+    }
+
+    type Model = VecDeque<(u8, VecDeque<usize>)>;
+
+    fn next_of(model: &mut Model) -> Option<usize> {
+        let (address, mut line) = model.pop_front()?;
+        let first = line.pop_front();
+        if !line.is_empty() {
+            model.push_back((address, line));
+        }
+        first
     }
 
     proptest! {
         /// Against a list that is searched.
         #[test]
-        fn addresses_take_turns(steps in prop::collection::vec(prop::option::of(0..5_u8), 0..300)) {
+        fn addresses_take_turns(steps in prop::collection::vec((0..8_u8, 0..300_usize), 0..300)) {
             let mut queue = FairQueue::default();
-            let mut model: VecDeque<(u8, VecDeque<usize>)> = VecDeque::new();
-            for (number, step) in steps.into_iter().enumerate() {
+            let mut model = Model::new();
+            for (number, (step, other)) in steps.into_iter().enumerate() {
                 match step {
-                    Some(address) => {
+                    address @ 0..5 => {
                         queue.push(ip(address), number);
                         match model.iter_mut().find(|(other, _)| *other == address) {
                             Some((_, line)) => line.push_back(number),
                             None => model.push_back((address, [number].into())),
                         }
                     }
-                    None => {
-                        let expected = model.pop_front().map(|(address, mut line)| {
-                            let first = line.pop_front();
-                            if !line.is_empty() {
-                                model.push_back((address, line));
-                            }
-                            first.unwrap()
-                        });
-                        prop_assert_eq!(queue.pop(), expected);
+                    5 => prop_assert_eq!(queue.pop(), next_of(&mut model)),
+                    _ => {
+                        let other = other % (number + 1);
+                        let is_there = model.iter().any(|(_, line)| line.contains(&other));
+                        model.iter_mut().for_each(|(_, line)| line.retain(|n| *n != other));
+                        model.retain(|(_, line)| !line.is_empty());
+                        prop_assert_eq!(queue.remove(&other), is_there);
                     }
                 }
                 let waiting: usize = model.iter().map(|(_, line)| line.len()).sum();
                 prop_assert_eq!((queue.len(), queue.is_empty()), (waiting, waiting == 0));
+                prop_assert_eq!(queue.lines.0.len(), model.len());
             }
+            let rest = std::iter::from_fn(|| next_of(&mut model));
+            prop_assert_eq!(drained(&mut queue), Vec::from_iter(rest));
         }
     }
 }

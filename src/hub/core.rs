@@ -460,6 +460,7 @@ impl Core {
             self.leave_topics(key);
             self.ended.push_back((key, left.reason));
         }
+        self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
         stats.moved(left.moved);
         stats.count_pauses(left.pauses, Pauses::default());

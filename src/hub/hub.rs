@@ -11,6 +11,7 @@ use super::core::Core;
 use super::drain::DrainPlan;
 use super::due::Codes;
 use super::gateway::Gateway;
+use super::session::Pause;
 use super::shell::{Effect, Permit, Transmit};
 use super::{
     BusNotice, ByClient, CloseReason, HubStats, Now, Publication, SessionKey, TopicName, room,
@@ -284,6 +285,9 @@ impl<G: Gateway> Hub<G> {
             self.core.stats().open,
             "clients of the gateway"
         );
+        let waiting = self.core.no_room.len() as u64;
+        let paused = self.core.stats().paused_for(Pause::Room);
+        assert_eq!(waiting, paused, "sessions in the line for room");
     }
 
     // ---- inside

@@ -11,10 +11,6 @@ use super::protocol::{Message, Step};
 use super::session::{Pause, Pauses, PeerEnd, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
-use crate::admission::ClientAddr;
-
-/// Sessions that have ended may stand in the line for room until so many more stand there than wait.
-const ENDED_IN_LINE_MAX: usize = 64;
 
 impl<G: Gateway> Hub<G> {
     // ---- inputs
@@ -64,19 +60,18 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_next_room(&mut self, now: Now) -> Option<SessionKey> {
         self.core.now = now;
         let gateway = &self.gateway;
-        while let Some(key) = self
+        let next = self
             .core
             .no_room
-            .pop_of(|client| gateway.has_room_for(client))
-        {
-            if self.core.is_paused_by(key, Pause::Room) {
+            .pop_of(|client| gateway.has_room_for(client));
+        match next {
+            Some(key) => {
                 self.core.resume(key, Pause::Room);
                 self.settle();
-                return Some(key);
             }
+            None => self.core.room_was_freed = false,
         }
-        self.core.room_was_freed = false;
-        None
+        next
     }
 
     /// Asked before each read of this client's socket: whether the shell may read. A client without
@@ -91,7 +86,7 @@ impl<G: Gateway> Hub<G> {
             return true;
         }
         self.core.pause(key, Pause::Room);
-        self.core.await_room(key, address);
+        self.core.no_room.push(address, key);
         false
     }
 
@@ -241,7 +236,7 @@ impl<G: Gateway> Hub<G> {
             }
         } else if !self.gateway.has_room_for(address) && session.may_bring_message(input) {
             core.pause(key, Pause::Room);
-            core.await_room(key, address);
+            core.no_room.push(address, key);
         }
     }
 
@@ -316,22 +311,5 @@ impl Core {
         }
         let after = session.pauses();
         self.clients.stats.count_pauses(before, after);
-    }
-
-    fn is_paused_by(&self, key: SessionKey, why: Pause) -> bool {
-        let session = self.clients.session(key);
-        session.is_some_and(|session| session.pauses().holds(why))
-    }
-
-    /// A session that was just paused joins those that wait for room. Sessions that ended meanwhile
-    /// leave the line when they are half of it.
-    fn await_room(&mut self, key: SessionKey, address: ClientAddr) {
-        self.no_room.push(address, key);
-        let waiting = self.clients.stats.paused_for(Pause::Room) as usize;
-        if self.no_room.len() > 2 * waiting + ENDED_IN_LINE_MAX {
-            let mut line = std::mem::take(&mut self.no_room);
-            line.retain(|key| self.is_paused_by(*key, Pause::Room));
-            self.no_room = line;
-        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress};
+use weirgate_test_support::DeflateSender;
 
 use super::inflate::inflate;
 
@@ -269,24 +270,17 @@ impl Client {
 /// Compresses messages one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Compressor {
-    state: Option<Compress>,
+    sender: Option<DeflateSender>,
     /// Messages may refer to the messages before them.
     pub(crate) stays: bool,
 }
 
 impl Compressor {
     pub(crate) fn message(&mut self, text: &[u8]) -> Vec<u8> {
-        if text.is_empty() {
-            return vec![0];
-        }
-        let new = || Compress::new(Compression::new(6), false);
-        let mut state = self.state.take().unwrap_or_else(new);
-        let mut out = Vec::with_capacity(text.len() + text.len() / 8 + 64);
-        state
-            .compress_vec(text, &mut out, FlushCompress::Sync)
-            .expect("it compresses");
-        out.truncate(out.len() - 4);
-        self.state = Some(state).filter(|_| self.stays);
+        let sender = self.sender.take();
+        let mut sender = sender.unwrap_or_else(|| DeflateSender::new(15));
+        let out = sender.message(text);
+        self.sender = Some(sender).filter(|_| self.stays);
         out
     }
 }

@@ -3,7 +3,7 @@
 //! A service that hangs would soon hold every slot, and the others would wait with it. So some
 //! slots are kept for each service: nobody takes a free one that another still has a right to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
@@ -45,28 +45,6 @@ struct Line {
     circuit: Circuit,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
-    /// Those of them that do not wait any more.
-    left: HashSet<SessionKey, RandomState>,
-}
-
-impl Line {
-    /// Takes the next connection that still waits. There is one unless the line is empty.
-    fn pop(&mut self) -> Option<SessionKey> {
-        let mut key = self.waiting.pop()?;
-        while self.left.remove(&key) {
-            key = self.waiting.pop()?;
-        }
-        self.sweep();
-        Some(key)
-    }
-
-    /// No more than half of the line are connections that do not wait any more.
-    fn sweep(&mut self) {
-        if 2 * self.left.len() > self.waiting.len() {
-            self.waiting.retain(|key| !self.left.contains(key));
-            self.left = HashSet::default();
-        }
-    }
 }
 
 /// All calls.
@@ -88,7 +66,6 @@ impl Calls {
             failures: 0,
             circuit: Circuit::Closed,
             waiting: FairQueue::default(),
-            left: HashSet::default(),
         };
         Self {
             calls_max,
@@ -121,9 +98,7 @@ impl Calls {
 
     /// A connection that waits for a call to `service` does not want it any more.
     pub(super) fn leave_line(&mut self, key: SessionKey, service: Service) {
-        let line = &mut self.lines[service as usize];
-        line.left.insert(key);
-        line.sweep();
+        self.lines[service as usize].waiting.remove(&key);
     }
 
     fn judge(&mut self, now_us: u64, service: Service) -> Leave {
@@ -196,7 +171,7 @@ impl Calls {
             if leave == Leave::Wait {
                 continue;
             }
-            let key = line.pop()?;
+            let key = line.waiting.pop()?;
             if let Leave::Go(id) = leave {
                 line.in_flight += 1;
                 self.in_flight.insert(id, (key, service));
@@ -287,9 +262,8 @@ mod tests {
         assert_eq!(calls.ask(0, other, key(500), Service::Lobby), Leave::Wait);
         for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
             calls.leave_line(key(slot), Service::Lobby);
-            let line = &calls.lines[Service::Lobby as usize];
-            assert!(2 * line.left.len() <= line.waiting.len(), "{slot}");
         }
+        assert_eq!(calls.lines[Service::Lobby as usize].waiting.len(), 11);
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());

@@ -1,9 +1,9 @@
 //! A client whose compressed messages refer to its earlier ones: weirgate's reader, which keeps what
 //! such a message may refer to, against the zlib of Python, which is given that text with each message.
 
-use flate2::{Compress, Compression, FlushCompress};
 use weirgate::wire::deflate::InflateWindows;
 use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
+use weirgate_test_support::DeflateSender;
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};
@@ -41,41 +41,6 @@ const WAYS: [Way; 8] = [
     Way::Damaged,
 ];
 
-struct Client {
-    state: Compress,
-    bits: u8,
-}
-
-impl Client {
-    fn new(bits: u8) -> Self {
-        Self {
-            state: Compress::new_with_window_bits(Compression::new(6), false, bits),
-            bits,
-        }
-    }
-
-    fn message(&mut self, text: &[u8], way: Way) -> Vec<u8> {
-        if text.is_empty() {
-            return vec![0];
-        }
-        let mut out = Vec::with_capacity(text.len() + text.len() / 8 + 64);
-        let flush = match way {
-            Way::FinalBlock => FlushCompress::Finish,
-            _ => FlushCompress::Sync,
-        };
-        let made = self.state.compress_vec(text, &mut out, flush);
-        made.expect("it compresses");
-        if way == Way::FinalBlock {
-            *self = Self::new(self.bits);
-            self.state.set_dictionary(text).expect("a new stream");
-            out.push(0);
-        } else {
-            out.truncate(out.len() - 4);
-        }
-        out
-    }
-}
-
 /// A frame whose mask is zero.
 fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     out.push(first);
@@ -96,7 +61,8 @@ fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
 
 /// One client on both sides, and what its messages may refer to.
 struct Connection {
-    client: Client,
+    client: DeflateSender,
+    own_bits: u8,
     reader: FrameReader,
     sent: Vec<u8>,
     /// What refers to a damaged text is damaged too.
@@ -109,7 +75,8 @@ type Read = Result<Vec<u8>, String>;
 impl Connection {
     fn new(windows: &InflateWindows, bits: u8, own_bits: u8) -> Self {
         Self {
-            client: Client::new(own_bits),
+            client: DeflateSender::new(own_bits),
+            own_bits,
             reader: FrameReader::new(LIMIT, true).with_window(windows.grant(bits)),
             sent: Vec::new(),
             is_damaged: false,
@@ -129,7 +96,10 @@ impl Connection {
             frame(&mut stream, 0x82, &text);
             return (stream, Some(text));
         }
-        let mut message = self.client.message(&text, way);
+        let mut message = match way {
+            Way::FinalBlock => self.client.last_block(&text),
+            _ => self.client.message(&text),
+        };
         let [at, bit] = at;
         let at = usize::from(at) * message.len() / 256;
         if way == Way::Damaged {
@@ -147,7 +117,7 @@ impl Connection {
             [_, read] if read.len() <= LIMIT => Some(std::mem::take(read)),
             _ => None,
         };
-        if !self.is_damaged && self.client.bits <= bits {
+        if !self.is_damaged && self.own_bits <= bits {
             assert!(read.as_ref() == Some(&text), "{way:?}: Python reads it");
         }
         self.sent.extend(read.iter().flatten());

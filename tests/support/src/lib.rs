@@ -3,6 +3,7 @@
 //!
 //! Everything panics when it cannot do what a test asks for: the test has then failed.
 
+mod deflate_sender;
 pub mod http_client;
 mod link_proxy;
 mod nats_cluster;
@@ -11,6 +12,7 @@ mod port;
 mod program;
 mod redis_server;
 
+pub use deflate_sender::DeflateSender;
 pub use link_proxy::LinkProxy;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;

@@ -25,9 +25,6 @@ const VALUE_BYTES: usize = 32 * 1024;
 /// A client that has not taken its values for so long counts no more in the limit of all.
 const SHARE_US: u64 = 60_000_000;
 
-/// Entries of clients that have ended may stand in the line beside as many others, and so many.
-const ENDED_MAX: usize = 64;
-
 /// What a client waits for.
 #[derive(Debug, Default)]
 struct Turn {
@@ -43,8 +40,6 @@ struct Turn {
     largest: usize,
     /// Its room is awaited, it stands in the line, or some of its questions have not ended.
     is_busy: bool,
-    /// Of the client, once it was in the line.
-    address: Option<ClientAddr>,
 }
 
 /// The clients that wait for last values, without those whose `subscribed` has not gone out.
@@ -141,7 +136,6 @@ impl Turns {
             self.shares.remove(&(since_us, key));
         }
         if self.is_up && !turn.ready.is_empty() {
-            turn.address = Some(address);
             self.line.push(address, key);
         } else {
             turn.is_busy = false;
@@ -252,9 +246,7 @@ impl Turns {
             self.bytes -= share;
             self.shares.remove(&(since_us, key));
         }
-        if self.line.len() > 2 * self.clients.len() + ENDED_MAX {
-            self.sweep_line();
-        }
+        self.line.remove(&key);
         turn.ready.append(&mut turn.asked);
         turn.ready
     }
@@ -280,16 +272,5 @@ impl Turns {
         if turn.is_some_and(|turn| !turn.is_busy && turn.ready.is_empty()) {
             self.clients.remove(&key);
         }
-    }
-
-    fn sweep_line(&mut self) {
-        let mut line = FairQueue::default();
-        while let Some(key) = self.line.pop() {
-            let turn = self.clients.get(&key);
-            if let Some(address) = turn.and_then(|turn| turn.address) {
-                line.push(address, key);
-            }
-        }
-        self.line = line;
     }
 }

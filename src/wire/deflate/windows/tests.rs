@@ -1,49 +1,6 @@
-use flate2::{Compress, Compression, FlushCompress};
+use weirgate_test_support::DeflateSender;
 
 use super::*;
-
-/// A client whose compressor goes on from message to message.
-struct Client {
-    state: Compress,
-    bits: u8,
-}
-
-impl Client {
-    fn new(bits: u8) -> Self {
-        Self {
-            state: Compress::new_with_window_bits(Compression::new(6), false, bits),
-            bits,
-        }
-    }
-
-    fn compress(&mut self, text: &[u8], flush: FlushCompress) -> Vec<u8> {
-        let mut out = Vec::with_capacity(text.len() + text.len() / 8 + 64);
-        self.state
-            .compress_vec(text, &mut out, flush)
-            .expect("it compresses");
-        assert!(out.len() < out.capacity(), "all of it");
-        out
-    }
-
-    fn message(&mut self, text: &[u8]) -> Vec<u8> {
-        // After a flush there is nothing to flush (RFC 7692 §7.2.3.6).
-        if text.is_empty() {
-            return vec![0];
-        }
-        let mut out = self.compress(text, FlushCompress::Sync);
-        out.truncate(out.len() - 4);
-        out
-    }
-
-    /// The same with a last block: the next message is a stream of its own that refers to `text`.
-    fn last_block(&mut self, text: &[u8]) -> Vec<u8> {
-        let mut out = self.compress(text, FlushCompress::Finish);
-        out.push(0);
-        *self = Self::new(self.bits);
-        self.state.set_dictionary(text).expect("a new stream");
-        out
-    }
-}
 
 /// What the gateway holds of a client.
 struct Held {
@@ -97,7 +54,7 @@ fn messages_may_refer_to_whatever_the_client_has_sent() {
     let windows = InflateWindows::new(1 << 20);
     for (bits, seed) in (9..=15).flat_map(|bits| (0..6).map(move |seed| (bits, seed))) {
         let mut random = seed + 1;
-        let (mut client, mut held) = (Client::new(bits), Held::of(&windows, bits));
+        let (mut client, mut held) = (DeflateSender::new(bits), Held::of(&windows, bits));
         let sizes: &[usize] = match seed {
             0 => &[40, 60],
             1 => &[0, 1, 511, 512, 513],
@@ -127,7 +84,7 @@ fn messages_may_refer_to_whatever_the_client_has_sent() {
 #[test]
 fn the_text_of_a_few_short_requests_takes_some_hundred_bytes() {
     let windows = InflateWindows::new(1 << 20);
-    let (mut client, mut held) = (Client::new(15), Held::of(&windows, 15));
+    let (mut client, mut held) = (DeflateSender::new(15), Held::of(&windows, 15));
     assert_eq!(windows.kept_bytes(), 0);
     let (mut sent, mut most) = (0, 0);
     for n in 0..64 {
@@ -152,7 +109,7 @@ fn what_lies_further_back_than_the_window_cannot_be_referred_to() {
         (12, 4_200, false),
     ] {
         // The client takes no notice of the window that was agreed on.
-        let (mut client, mut held) = (Client::new(15), Held::of(&windows, bits));
+        let (mut client, mut held) = (DeflateSender::new(15), Held::of(&windows, bits));
         let first: Vec<u8> = (0..100).map(|_| text(&mut random, 8)[1]).collect();
         let noise: Vec<u8> = (0..distance - 100).map(|n| (n * n % 251) as u8).collect();
         for text in [&first, &noise] {
