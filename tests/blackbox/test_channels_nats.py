@@ -247,6 +247,15 @@ async def test_the_last_value_comes_behind_subscribed(nats, on_nats):
     await publisher.close()
 
 
+def goes_on(messages):
+    """No message of a subject is older than the one before. One may come twice, as the last value and then live: a
+    nats-server stores a message and delivers it in no fixed order."""
+    def follows(before, after):
+        is_twice = before.get("retained", False) and not after.get("retained", False)
+        return before["data"] < after["data"] or before["data"] == after["data"] and is_twice
+    return all(follows(*pair) for pair in zip(messages, messages[1:]))
+
+
 async def test_no_last_value_is_older_than_a_live_message(nats, on_nats):
     """Clients come and go while a publisher counts: nobody sees the count go back."""
     weirgate = on_nats(nats, "--retained")
@@ -267,8 +276,7 @@ async def test_no_last_value_is_older_than_a_live_message(nats, on_nats):
         some = await asyncio.gather(*(connect(weirgate, "kept.n") for _ in range(3)))
         for client in some:
             await client.wait_for(lambda c: len(c.data) >= 5, 10, "a few messages")
-            values = [m["data"] for m in client.data]
-            assert values == sorted(set(values)), client.data
+            assert goes_on(client.data), client.data
             assert client.data[0]["seq"] == client.answers[-1]["seq"] + 1 or client.data[0]["seq"] < client.answers[-1]["seq"]
             client.abort()
     ended = True
@@ -400,8 +408,8 @@ async def test_no_last_value_of_a_pattern_is_older_than_a_live_message(nats, on_
         client = await connect(weirgate, "kept.*")
         await client.wait_for(lambda c: len(c.data) >= 60, 10, "messages")
         for s in range(20):
-            values = [m["data"] for m in client.data if m["channel"] == f"kept.{s}"]
-            assert values and values == sorted(set(values)), values
+            of_one = [m for m in client.data if m["channel"] == f"kept.{s}"]
+            assert of_one and goes_on(of_one), of_one
         client.abort()
     ended = True
     await counting
