@@ -132,7 +132,7 @@ async def test_a_sentinel_without_tls_names_no_master_with_tls(kind, master, imp
     flags = "events-bus" if kind == "events" else "redis"
     words = f"--{flags}-sentinels: the sentinel 127.0.0.1:{link.port} has no TLS"
     remedy = f"write rediss:// for each sentinel, or set --{flags}-tls-name"
-    assert words in weirgate.log() and remedy in weirgate.log(), weirgate.log()
+    weirgate.logs(words, remedy)
 
 
 @pytest.mark.parametrize("kind", REDIS_KINDS)
@@ -146,7 +146,7 @@ async def test_the_name_of_the_settings_decides_whatever_a_sentinel_says(kind, m
         await until(lambda: weirgate.get("/health")[0] == 200 and is_up(weirgate), 20, f"the bus\n{weirgate.log_tail()}")
         lie.is_on = True
         await until(lambda: impostor.told or impostor.refused >= 2, 30, f"the impostor is asked\n{weirgate.log_tail()}")
-        assert "not valid for name" in weirgate.log() and f"localhost:{impostor.port}" in weirgate.log(), weirgate.log_tail()
+        weirgate.logs("not valid for name", f"localhost:{impostor.port}")
         lie.is_on = False
         await until(lambda: is_up(weirgate), 20, f"the master again\n{weirgate.log_tail()}")
         for gateway in (one for one in BOTH if one.name == kind):
@@ -175,7 +175,7 @@ async def test_a_sentinel_with_tls_is_believed_if_it_is_the_configured_one(kind,
 def test_a_name_for_a_certificate_needs_tls(start_weirgate, redis_server):
     wrong = start_weirgate(TRADES.name, "--redis-tls-name", "redis.example", redis=redis_server)
     assert wrong.wait(20) == 2
-    assert "--redis-tls-name: a server without TLS has no certificate; write rediss://" in wrong.log()
+    wrong.logs("--redis-tls-name: a server without TLS has no certificate; write rediss://")
     wrong = start_weirgate(TRADES.name, "--redis-tls-name", "a b", redis=redis_server)
     assert wrong.wait(20) == 2 and "allowed: a DNS name or an IP address" in wrong.log()
     wrong = start_weirgate("events", "--events-bus", "nats://127.0.0.1:1", "--events-bus-tls-name", "a.example", env=ENV)

@@ -97,12 +97,12 @@ def test_a_kubernetes_service_address_is_ignored_with_a_warning(start_weirgate):
     weirgate = start_weirgate("demo", "--log-format", "json", env={"GATEWAY_PORT": "tcp://10.0.0.1:80", "PORT": str(port)})
     weirgate.http_url = f"http://127.0.0.1:{port}"
     weirgate.wait_ready()
-    assert "GATEWAY_PORT=tcp://10.0.0.1:80 is ignored" in weirgate.log()
+    weirgate.logs("GATEWAY_PORT=tcp://10.0.0.1:80 is ignored")
 
 
 def test_a_near_miss_is_pointed_out(start_weirgate):
     weirgate = start_weirgate("demo", env={"WEIRGATE_PING_INTERVAL": "1000"}).wait_ready()
-    assert "did you mean WEIRGATE_PING_INTERVAL_MS?" in weirgate.log()
+    weirgate.logs("did you mean WEIRGATE_PING_INTERVAL_MS?")
 
 
 def test_a_port_that_is_taken_ends_with_1_and_says_so(start_weirgate):
@@ -233,7 +233,7 @@ async def test_the_start_says_what_runs_and_where(start_weirgate, tmp_path):
 
 def test_the_start_warns_of_few_descriptors(start_weirgate):
     few = start_weirgate("demo", files_max=256).wait_ready()
-    assert "raise it: ulimit -n" in few.log() and "files_max=256" in few.log()
+    few.logs("raise it: ulimit -n", "files_max=256")
     enough = start_weirgate("demo", files_max=4096).wait_ready()
     assert "ulimit" not in enough.log() and "connections_max=" in enough.log()
 
@@ -242,7 +242,7 @@ async def test_a_name_that_differs_by_a_letter_is_pointed_out(start_weirgate, na
     env = {"NATS_URLS": nats.url, "NATS_URL": "", "REDIS_URI": "x"}
     weirgate = start_weirgate("levels", env=env)
     await until(lambda: "did you mean NATS_URL?" in weirgate.log(), 10, "the warning")
-    assert "NATS_URLS is no setting and is ignored; did you mean NATS_URL?" in weirgate.log()
+    weirgate.logs("NATS_URLS is no setting and is ignored; did you mean NATS_URL?")
     assert "REDIS_URI" not in weirgate.log(), "a setting of other gateways"
 
 
@@ -250,7 +250,7 @@ def test_an_address_of_its_own_is_what_one_would_open(start_weirgate):
     weirgate = start_weirgate("demo", "--listen", "127.0.0.2")
     weirgate.http_url = f"http://127.0.0.2:{weirgate.port}"
     weirgate.wait_ready()
-    assert f"http://127.0.0.2:{weirgate.port}/" in weirgate.log()
+    weirgate.logs(f"http://127.0.0.2:{weirgate.port}/")
 
 
 # --- version

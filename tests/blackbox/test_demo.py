@@ -29,7 +29,7 @@ async def test_demo_serves_its_page_and_moves(start_weirgate):
     await until(lambda: weirgate.get("/")[0] == 200, 5, "the page")
     status, headers, page = weirgate.get("/")
     assert headers["content-type"].startswith("text/html") and "<html" in page.lower()
-    assert f"{weirgate.port}" in weirgate.log(), "the start says where to look"
+    weirgate.logs(f"{weirgate.port}")
     async with websockets.connect(weirgate.ws_url) as ws:
         states = [json.loads(await asyncio.wait_for(ws.recv(), 3)) for _ in range(12)]
     assert all("levels" in state for state in states[2:])

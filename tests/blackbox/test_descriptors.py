@@ -93,7 +93,7 @@ async def test_clients_leave_descriptors_for_the_bus(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats, files_max=files_max).wait_ready()
     crowd = await crowd_of(120, weirgate.port)
     try:
-        assert "connections_max=32" in weirgate.log()
+        weirgate.logs("connections_max=32")
         assert open_files(weirgate) < files_max - 8
         nats.kill()
         await until(lambda: "NATS is away" in weirgate.log(), 5, "the loss noticed")

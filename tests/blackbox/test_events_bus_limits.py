@@ -129,4 +129,4 @@ async def test_wrong_settings_of_the_bus_end_the_start(start_weirgate):
                          (["--events-bus-name", "a.*"], "--events-bus-name")]:
         weirgate = start_weirgate("events", *flags, env=ENV)
         assert weirgate.wait(10) == 2, flags
-        assert named in weirgate.log(), flags
+        weirgate.logs(named)

@@ -85,7 +85,7 @@ def test_the_rate_is_kept_and_a_signal_ends_it(redis_server, started):
         assert [received() for _ in range(4)] == ["1", "2", "3", "4"]
         endless.send(signal.SIGTERM)
         assert endless.wait(10) == 0
-    assert "publishing on c; Ctrl-C ends it" in endless.log() and ": 1 receiver" in endless.log()
+    endless.logs("publishing on c; Ctrl-C ends it", ": 1 receiver")
 
 
 async def test_nats_with_and_without_a_stream(nats):
@@ -153,7 +153,7 @@ async def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
         await until(lambda: "publishing on c" in endless.log(), 10, "the start")
         server.kill()
         assert endless.wait(20) == 1
-        assert "error: " in endless.log() and name in endless.log(), endless.log()
+        endless.logs("error: ", name)
 
 
 @pytest.mark.parametrize(("args", "words"), [

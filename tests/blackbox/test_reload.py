@@ -104,7 +104,7 @@ async def test_levels_and_events_stay_too(nats, start_weirgate):
                 await hang_up(weirgate)
         await client.wait_for(lambda c: c.messages >= 1 and c.state()["flow"] == {"n": 29}, 10, "the last state")
     assert client.open and client.messages == 30
-    assert "no setting of this gateway is in a file" in weirgate.log()
+    weirgate.logs("no setting of this gateway is in a file")
     events = await listening(start_weirgate("events"))
     device = await connect(events.port, path="/ws")
     await hang_up(events)
@@ -119,7 +119,7 @@ async def test_a_new_table_decides_what_is_asked_for_from_then_on(redis_server, 
     client = await subscriber(CHANNELS, weirgate, ["A", "B"])
     replace(table, json.dumps({"user": ["market:tick:C"], "desk": ["*"]}))
     await hang_up(weirgate)
-    assert 'the table of roles has changed roles=2 added="desk" removed="" changed="user"' in weirgate.log()
+    weirgate.logs('the table of roles has changed roles=2 added="desk" removed="" changed="user"')
     # Names that it holds stay, and new ones are judged by the new table.
     for name in "AB":
         assert publish(redis, CHANNELS, name, 1) == 1
@@ -137,7 +137,7 @@ async def test_a_new_table_decides_what_is_asked_for_from_then_on(redis_server, 
     # A broken table changes nothing, and is told and counted.
     replace(table, '{"user": "*"}')
     await hang_up(weirgate)
-    assert 'role "user": not a list of texts; the table stays as it was' in weirgate.log()
+    weirgate.logs('role "user": not a list of texts; the table stays as it was')
     assert (count(weirgate, "acl", "failed"), count(weirgate, "acl", "changed")) == (1, 1)
     client.say(CHANNELS.subscribe(["D"]))
     await client.wait_for(lambda c: len(c.answers) == 4, 10, "an answer")
@@ -154,12 +154,12 @@ async def test_the_log_filter_changes_and_a_broken_one_does_not_count(start_weir
     assert ended() == 0
     file.write_text("# while we look for something\ninfo\n")
     await hang_up(weirgate)
-    assert 'the log filter has changed filter="info"' in weirgate.log()
+    weirgate.logs('the log filter has changed filter="info"')
     (await connect(weirgate.port)).abort()
     await until(lambda: ended() == 1, 10, "a line")
     file.write_text("loud\n")
     await hang_up(weirgate)
-    assert "the log filter stays as it was" in weirgate.log()
+    weirgate.logs("the log filter stays as it was")
     (await connect(weirgate.port)).abort()
     await until(lambda: ended() == 2, 10, "a line")
     assert [count(weirgate, "log_filter", outcome) for outcome in ("changed", "unchanged", "failed")] == [1, 0, 1]
@@ -172,7 +172,7 @@ async def test_what_a_pipe_said_is_not_asked_for_again(redis_server, start_weirg
     table.unlink()
     os.mkfifo(table)
     await hang_up(weirgate)
-    assert "not a regular file; the table stays as it was" in weirgate.log()
+    weirgate.logs("not a regular file; the table stays as it was")
     await hang_up(weirgate)
 
 

@@ -80,8 +80,8 @@ async def test_trades_of_a_symbol_are_lines_and_the_rest_is_status(redis_server,
             assert [line["data"]["price"] for line in await one.prints(2)] == [1.5, 2]
             assert one.wait(10) == 0
             assert '"price":1.50' in one.lines()[0], "digits are kept"
-    assert "the server speaks as weirgate trades" in by_url.log()
-    assert f"connected to ws://localhost:{weirgate.port}/" in by_url.log()
+    by_url.logs("the server speaks as weirgate trades")
+    by_url.logs(f"connected to ws://localhost:{weirgate.port}/")
 
 
 async def test_a_subscription_that_is_refused_is_told(redis_server, start_weirgate, start_tail):
@@ -140,7 +140,7 @@ async def test_a_device_says_who_it_is_sends_and_gets_pushes(start_weirgate, sta
     await asyncio.to_thread(push, weirgate, "hello", {"n": 1}, "ann")
     assert (await one.prints(2))[1]["event"] == "hello"
     assert one.wait(10) == 0
-    assert "this is the device ann" in one.log()
+    one.logs("this is the device ann")
     by_url = start_tail(f"ws://127.0.0.1:{weirgate.port}/ws", "--subscribe", "bob")
     await by_url.says("the server speaks as weirgate events")
     await by_url.says("this is the device bob")
@@ -230,7 +230,7 @@ async def test_an_end_without_a_close_frame_is_told(start_weirgate, start_tail):
     await one.prints(1)
     weirgate.kill()
     assert one.wait(10) == 1
-    assert "error: the connection ended without a close code" in one.log() and "--reconnect" in one.log()
+    one.logs("error: the connection ended without a close code", "--reconnect")
 
 
 async def test_it_comes_back_if_asked_to(redis_server, start_weirgate, start_tail):

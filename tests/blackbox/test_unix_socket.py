@@ -74,7 +74,7 @@ async def test_clients_and_pages_over_a_socket_alone(started, path):
     started.append(Process([weirgate_binary(), "demo", "--listen", f"unix:{path}", "--rate-hz", "50"]))
     weirgate = started[-1]
     await until(path.exists, 10, "the socket")
-    assert f"ws+unix:{path}:/ws/stream" in weirgate.log(), "the start says where to connect"
+    weirgate.logs(f"ws+unix:{path}:/ws/stream")
     client = await connect(0, unix=path)
     await client.wait_for(lambda c: c.messages >= 5, 5, "messages")
     for page, status in (("/health", 200), ("/", 200), ("/nothing", 404), ("/ready", 200)):
@@ -160,7 +160,7 @@ async def test_an_address_that_a_trusted_proxy_tells_is_limited(start_weirgate, 
 
 async def test_without_trust_all_of_a_socket_count_together(start_weirgate, path):
     weirgate = start_weirgate(*both(path, "--connections-per-ip-max", "2")).wait_ready()
-    assert "--connections-per-ip-max applies to all clients of the socket together" in weirgate.log()
+    weirgate.logs("--connections-per-ip-max applies to all clients of the socket together")
     for address in ("198.51.100.1", "198.51.100.2"):
         await connect(0, unix=path, extra=[f"X-Forwarded-For: {address}"])
     with pytest.raises(AssertionError, match="HTTP/1.1 503"):

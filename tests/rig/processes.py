@@ -114,6 +114,13 @@ class Process:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
+    def logs(self, *texts, seconds=10):
+        """Returns once all of these texts are in the log: a thread of its own writes the lines."""
+        end = time.monotonic() + seconds
+        while missing := [text for text in texts if text not in self.log()]:
+            assert time.monotonic() < end, f"not logged: {missing}\n{self.log_tail()}"
+            time.sleep(0.02)
+
     def log_tail(self, chars=3000):
         return f"--- last output of pid {self.pid} ---\n{self.log()[-chars:]}"
 
