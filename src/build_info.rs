@@ -13,12 +13,5 @@ pub const TARGET: &str = env!("WEIRGATE_BUILD_TARGET");
 /// The compiler: `rustc 1.95.0 (59807616e 2026-04-14)`.
 pub const RUSTC: &str = env!("WEIRGATE_BUILD_RUSTC");
 
-/// The features of Cargo that are built in.
-pub fn features() -> impl Iterator<Item = &'static str> {
-    let features = [
-        ("nats", cfg!(feature = "nats")),
-        ("redis", cfg!(feature = "redis")),
-    ];
-    let on = features.into_iter().filter(|(_, is_on)| *is_on);
-    on.map(|(name, _)| name)
-}
+/// The buses that the program speaks to, for scripts that ask `weirgate version`.
+pub const FEATURES: [&str; 2] = ["nats", "redis"];

@@ -1,6 +1,5 @@
 //! Patterns mean here what they mean to a real redis-server: `KEYS` matches with the same function
 //! as publications.
-#![cfg(feature = "redis")]
 
 use std::collections::BTreeSet;
 

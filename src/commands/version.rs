@@ -1,16 +1,12 @@
 //! `weirgate version` and `--version`: what this build is, for people and for programs.
 
 use super::Program;
-use crate::build_info::{COMMIT, RUSTC, TARGET, VERSION, features};
+use crate::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use crate::wire::object_writer::ObjectWriter;
 
 /// Version and features, on one line.
 pub(super) fn line() -> String {
-    let features: Vec<_> = features().collect();
-    match features.is_empty() {
-        true => format!("{VERSION} (features: none)"),
-        false => format!("{VERSION} (features: {})", features.join(", ")),
-    }
+    format!("{VERSION} (features: {})", FEATURES.join(", "))
 }
 
 /// The line of `--version`, and below it what a bug report needs too.
@@ -27,6 +23,6 @@ pub(super) fn json(program: &Program) -> String {
     object.string("commit", COMMIT);
     object.string("target", TARGET);
     object.string("rustc", RUSTC);
-    object.strings("features", features());
+    object.strings("features", FEATURES.into_iter());
     object.finish()
 }

@@ -1,10 +1,5 @@
 //! Who may connect: keys from files, and the table of who may subscribe to what.
 
-#![cfg_attr(
-    not(all(feature = "nats", feature = "redis")),
-    allow(dead_code, reason = "gateways with tokens are on a bus")
-)]
-
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
@@ -89,18 +84,6 @@ pub(super) fn acl_of(
     let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
-}
-
-/// Refuses the start of a gateway, in a build without Redis.
-///
-/// # Errors
-/// Always.
-#[cfg(not(feature = "redis"))]
-pub(super) fn not_built_with_redis(
-    _: &crate::settings::Checked,
-    _: crate::clock::Clock,
-) -> Result<crate::run::Prepared, RunError> {
-    Err(RunError::NotBuilt("Redis"))
 }
 
 #[cfg(test)]

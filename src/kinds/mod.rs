@@ -18,11 +18,8 @@ mod channels;
 mod dialects;
 mod events;
 mod levels;
-#[cfg(feature = "nats")]
 mod nats;
-#[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod reload;
 #[cfg(test)]
 mod tests;

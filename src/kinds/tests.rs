@@ -414,7 +414,6 @@ fn health_asks_where_the_gateway_listens() {
     assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
 }
 
-#[cfg(all(feature = "nats", feature = "redis"))]
 #[test]
 fn secrets_are_in_no_text() {
     let url = "nats://ann:s3cret@h:1";

@@ -81,9 +81,6 @@ pub enum RunError {
     /// Settings: a file that they name, or an address, is no good.
     #[error("{0}")]
     Settings(String),
-    /// Settings: the gateway needs a source that is not in this build.
-    #[error("this build has no {0} source")]
-    NotBuilt(&'static str),
 }
 
 impl From<BindError> for RunError {

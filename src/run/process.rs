@@ -158,7 +158,7 @@ pub(super) fn build(gateway: &'static str) -> Build {
         version: VERSION,
         commit: COMMIT,
         gateway,
-        features: build_info::features().collect::<Vec<_>>().join(","),
+        features: build_info::FEATURES.join(","),
     }
 }
 

@@ -207,7 +207,6 @@ impl Wishes {
     }
 
     /// The oldest question for a last value.
-    #[cfg(feature = "nats")]
     pub(super) fn next_question(&self) -> Option<Question> {
         let (subscription, number) = self.shared.questions().pop_first()?;
         Some(Question {
@@ -217,7 +216,6 @@ impl Wishes {
     }
 
     /// Says how many questions the bus was asked and has not answered.
-    #[cfg(feature = "nats")]
     pub(super) fn show_asked_questions(&self, asked: usize) {
         self.shared.questions_asked.store(asked as u64, Relaxed);
     }
@@ -445,7 +443,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "nats")]
     fn questions_are_one_for_each_name_and_go_with_those_who_wait() {
         let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
         let (interest, wishes) = interest(wake);

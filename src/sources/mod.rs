@@ -19,32 +19,17 @@
 //! | `socket` | one socket and one waker in one poll; TCP, TLS |
 //! | `tls_stream` | TLS on a socket that never blocks |
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod buffered;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod interest;
-#[cfg(any(feature = "nats", feature = "redis"))]
-#[cfg_attr(
-    not(all(feature = "nats", feature = "redis")),
-    allow(dead_code, reason = "each bus uses a part of it")
-)]
 mod ledger;
-#[cfg(feature = "nats")]
 pub mod nats;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod outage;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod probe;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod publisher;
-#[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod relay;
 pub mod simulated;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod socket;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod tls_stream;
 
 use std::convert::Infallible;
@@ -60,9 +45,7 @@ use crate::feeds::BusEvent;
 use crate::hub::Now;
 use crate::queue_bytes::QueueBytes;
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 pub use self::interest::{BusInterest, UnansweredChanges};
-#[cfg(any(feature = "nats", feature = "redis"))]
 pub use self::publisher::Publisher;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.

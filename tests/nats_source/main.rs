@@ -1,5 +1,4 @@
 //! The NATS source against a real nats-server: what comes, in which order, and what outages do.
-#![cfg(feature = "nats")]
 #![allow(deprecated)] // the nats crate is, as a whole
 
 mod access;

@@ -1,5 +1,4 @@
 //! The Redis source against a real redis-server: what comes, in which order, and what outages do.
-#![cfg(feature = "redis")]
 
 mod access;
 mod outages;

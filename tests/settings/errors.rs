@@ -229,35 +229,33 @@ fn of_files() {
             &["--upstream-ca-file: ", &empty],
         ),
     ]);
-    if cfg!(feature = "redis") {
-        check(&[
-            (&["channels", "--acl", &empty], &[], 2, &["--acl ", &empty]),
-            (
-                &["channels"],
-                &[("JWT_JWKS_FILE", &words)],
-                2,
-                &["--jwt-jwks-file ", &words],
-            ),
-            (
-                &["channels"],
-                &[("JWT_PUBLIC_KEY_FILES", "/none")],
-                2,
-                &["--jwt-public-key-files /none: No such file"],
-            ),
-            (
-                &["trades", "--redis-ca-file", &empty],
-                &[redis],
-                2,
-                &["--redis-ca-file: ", &empty],
-            ),
-            (
-                &["token", "inspect", "x", "--jwt-jwks-file", "/none"],
-                &[],
-                1,
-                &["--jwt-jwks-file /none: No such file"],
-            ),
-        ]);
-    }
+    check(&[
+        (&["channels", "--acl", &empty], &[], 2, &["--acl ", &empty]),
+        (
+            &["channels"],
+            &[("JWT_JWKS_FILE", &words)],
+            2,
+            &["--jwt-jwks-file ", &words],
+        ),
+        (
+            &["channels"],
+            &[("JWT_PUBLIC_KEY_FILES", "/none")],
+            2,
+            &["--jwt-public-key-files /none: No such file"],
+        ),
+        (
+            &["trades", "--redis-ca-file", &empty],
+            &[redis],
+            2,
+            &["--redis-ca-file: ", &empty],
+        ),
+        (
+            &["token", "inspect", "x", "--jwt-jwks-file", "/none"],
+            &[],
+            1,
+            &["--jwt-jwks-file /none: No such file"],
+        ),
+    ]);
 }
 
 #[test]

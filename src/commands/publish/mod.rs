@@ -13,9 +13,7 @@ pub use self::template::Template;
 use super::complain;
 use super::tail::Stop;
 use crate::clock::Clock;
-#[cfg(feature = "nats")]
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-#[cfg(feature = "redis")]
 use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSettings};
 
 /// The largest line of standard input that is published.
@@ -74,16 +72,11 @@ pub enum Messages {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// NATS is away, or refuses.
-    #[cfg(feature = "nats")]
     #[error(transparent)]
     Nats(#[from] NatsError),
     /// Redis is away, or refuses.
-    #[cfg(feature = "redis")]
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// This program has no such broker.
-    #[error("built without {0}")]
-    NotBuilt(&'static str),
     /// Standard input cannot be read.
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
@@ -109,7 +102,6 @@ trait Broker {
     }
 }
 
-#[cfg(feature = "nats")]
 impl Broker for NatsSender {
     fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
         Ok(match Self::publish(self, name, message)? {
@@ -123,7 +115,6 @@ impl Broker for NatsSender {
     }
 }
 
-#[cfg(feature = "redis")]
 impl Broker for RedisSender {
     fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
         Ok(Told::Receivers(Self::publish(self, name, message)?))
@@ -136,13 +127,8 @@ enum Told {
     /// NATS without JetStream says nothing.
     Nothing,
     /// A stream has stored it, under this number.
-    #[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "said by NATS alone"))]
     Stored { stream: String, sequence: u64 },
     /// So many connections to Redis got it.
-    #[cfg_attr(
-        not(feature = "redis"),
-        allow(dead_code, reason = "said by Redis alone")
-    )]
     Receivers(i64),
 }
 
@@ -192,7 +178,6 @@ impl PublishCommand {
         }
     }
 
-    #[cfg(feature = "nats")]
     fn nats(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
         let creds = self.creds.clone();
         let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
@@ -204,21 +189,10 @@ impl PublishCommand {
         Ok(Box::new(NatsSender::connect(&settings, self.jetstream)?))
     }
 
-    #[cfg(not(feature = "nats"))]
-    fn nats(&self, _: &str) -> Result<Box<dyn Broker>, PublishError> {
-        Err(PublishError::NotBuilt("NATS"))
-    }
-
-    #[cfg(feature = "redis")]
     fn redis(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
         let mut settings = RedisSettings::new(Endpoint::parse(url)?);
         settings.tls_ca_file.clone_from(&self.ca_file);
         Ok(Box::new(RedisSender::new(&settings)?))
-    }
-
-    #[cfg(not(feature = "redis"))]
-    fn redis(&self, _: &str) -> Result<Box<dyn Broker>, PublishError> {
-        Err(PublishError::NotBuilt("Redis"))
     }
 }
 

@@ -1,10 +1,5 @@
 //! The bus of the channels gateway: Redis or NATS, as the settings say.
 
-#![cfg_attr(
-    not(all(feature = "nats", feature = "redis")),
-    allow(dead_code, reason = "some of it is for one of the buses only")
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +84,6 @@ impl ChannelsBus {
         }
     }
 
-    #[cfg(feature = "redis")]
     fn redis(
         &self,
         settings: RedisSettings,
@@ -111,7 +105,6 @@ impl ChannelsBus {
         })
     }
 
-    #[cfg(feature = "nats")]
     fn nats(
         &self,
         access: &NatsAccess,
@@ -150,15 +143,5 @@ impl ChannelsBus {
             shown: format!("NATS:      {}", access.url),
             question,
         })
-    }
-
-    #[cfg(not(feature = "redis"))]
-    fn redis(&self, _: RedisSettings, _: Arc<BusStatus>, _: &Acl) -> Result<OpenBus, RunError> {
-        Err(RunError::NotBuilt("Redis"))
-    }
-
-    #[cfg(not(feature = "nats"))]
-    fn nats(&self, _: &NatsAccess, _: Arc<BusStatus>, _: &Acl) -> Result<OpenBus, RunError> {
-        Err(RunError::NotBuilt("NATS"))
     }
 }

@@ -1,18 +1,12 @@
 //! `weirgate channels`: what a client may hold, say and get.
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod bus;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod pages;
 mod rows;
-#[cfg(any(feature = "nats", feature = "redis"))]
 mod start;
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 use self::start::start;
 use super::auth::acl;
-#[cfg(not(any(feature = "nats", feature = "redis")))]
-use super::auth::not_built_with_redis as start;
 use crate::run::{GatewayKind, Print, TokenUse};
 use crate::settings::{Part, Rows};
 

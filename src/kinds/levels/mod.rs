@@ -1,7 +1,6 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
 mod endpoint;
-#[cfg(feature = "nats")]
 mod nats;
 mod pages;
 mod relay;
@@ -9,15 +8,10 @@ mod rows;
 mod start;
 mod tab;
 
-#[cfg(feature = "nats")]
 use self::nats::start;
 use self::start::demo;
-#[cfg(not(feature = "nats"))]
-use crate::clock::Clock;
 use crate::feeds::levels::KEYS;
 use crate::run::GatewayKind;
-#[cfg(not(feature = "nats"))]
-use crate::run::{Prepared, RunError};
 use crate::settings::{Checked, Part, Rows, SettingsError};
 
 /// `weirgate levels`.
@@ -56,12 +50,6 @@ pub(super) const DEMO: GatewayKind = GatewayKind::new(
 )
 .check(unknown_keys)
 .dialect(super::dialects::LEVELS);
-
-/// Without the NATS source there is nothing to run.
-#[cfg(not(feature = "nats"))]
-fn start(_: &Checked, _: Clock) -> Result<Prepared, RunError> {
-    Err(RunError::NotBuilt("NATS"))
-}
 
 /// Endpoints that send keys which nothing fills.
 fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {

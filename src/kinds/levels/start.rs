@@ -88,7 +88,6 @@ impl LevelsPlan {
     }
 
     /// Judges messages as the feed will.
-    #[cfg(feature = "nats")]
     pub(super) fn judge(&self) -> crate::feeds::levels::LevelsJudge {
         crate::feeds::levels::LevelsJudge::new(&self.feed)
     }

@@ -1,14 +1,9 @@
 //! `weirgate trades`: what a client may hold and say, and what the gateway says of itself.
 
-#[cfg(feature = "redis")]
 mod pages;
-#[cfg(feature = "redis")]
 mod start;
 
-#[cfg(feature = "redis")]
 use self::start::start;
-#[cfg(not(feature = "redis"))]
-use super::auth::not_built_with_redis as start;
 use crate::run::{GatewayKind, TokenUse};
 use crate::settings::{Change, Heading, Kind, Part, Rows, Setting, Shows};
 use crate::telemetry::names;

@@ -1,10 +1,5 @@
 //! The connection to the bus between instances: Redis or NATS, as the URL says.
 
-#![cfg_attr(
-    not(all(feature = "nats", feature = "redis")),
-    allow(dead_code, reason = "some of it is for one of the buses only")
-)]
-
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,7 +125,6 @@ fn run(
     (events, taken)
 }
 
-#[cfg(feature = "redis")]
 fn redis(
     address: &BusAddress,
     subjects: Vec<Arc<str>>,
@@ -190,7 +184,6 @@ fn redis(
 }
 
 /// Published to is the last subject, which is this instance's own: nobody listens there.
-#[cfg(feature = "redis")]
 fn redis_question(
     settings: &crate::sources::redis::RedisSettings,
     subjects: &[Arc<str>],
@@ -210,7 +203,6 @@ fn redis_question(
     Question::new(asked, move || ask(&settings, &needs))
 }
 
-#[cfg(feature = "nats")]
 fn nats(
     address: &BusAddress,
     subjects: Vec<Arc<str>>,
@@ -247,7 +239,6 @@ fn nats(
 }
 
 /// As with Redis.
-#[cfg(feature = "nats")]
 fn nats_question(
     settings: &crate::sources::nats::NatsSettings,
     address: &BusAddress,
@@ -266,32 +257,4 @@ fn nats_question(
     Question::new(format!("NATS at {address}"), move || {
         ask_plain(&settings, &needs)
     })
-}
-
-#[cfg(not(feature = "redis"))]
-fn redis(
-    _: &BusAddress,
-    _: Vec<Arc<str>>,
-    _: Clock,
-    _: &mut Threads,
-) -> Result<Connection, RunError> {
-    Err(no_such_bus("Redis"))
-}
-
-#[cfg(not(feature = "nats"))]
-fn nats(
-    _: &BusAddress,
-    _: Vec<Arc<str>>,
-    _: usize,
-    _: Clock,
-    _: &mut Threads,
-) -> Result<Connection, RunError> {
-    Err(no_such_bus("NATS"))
-}
-
-#[cfg(any(not(feature = "redis"), not(feature = "nats")))]
-fn no_such_bus(bus: &str) -> RunError {
-    RunError::Settings(format!(
-        "--events-bus: this program was built without {bus}"
-    ))
 }
