@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::feeds::{BusEvent, Subscription};
 use weirgate::sources::redis::{Endpoint, RedisSettings, RedisSource};
 use weirgate::sources::{Source, SourceLink};

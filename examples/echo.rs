@@ -8,7 +8,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 
 use clap::{Arg, Command, value_parser};
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate::run::{CommonSettings, Parts};

@@ -6,7 +6,7 @@
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use weirgate::auth::Origins;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::commands::{self, Program};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::http::{Answer, Route, StatusCode};

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares the arrows between the top-level modules of src with the table in ARCHITECTURE.md.
+"""Compares the arrows between the top-level modules of src with the table in docs/contributing/arrows.md.
 
 Usage: arrows.py [--print]
 
 An arrow leads from a module to every module that the first one names: `use crate::hub::Now` in src/feeds/ is the arrow
-feeds -> hub. Tests do not count: modules under `#[cfg(test)]`, files called tests.rs or *_tests.rs. The table in
-ARCHITECTURE.md has the header `| from | to | for |` and a row for each arrow. Exit status 1 if an arrow is not in the
-table, a row of the table has no arrow, an arrow is forbidden, or modules need each other in a circle. --print writes the
+feeds -> hub. Tests do not count: modules under `#[cfg(test)]`, files called tests.rs or *_tests.rs. The table
+has the header `| from | to | for |` and a row for each arrow. Exit status 1 if an arrow is not in the
+table, a row of the table has no arrow, an arrow is forbidden, modules need each other in a circle, or a pure module names
+an impure part of `base`. --print writes the
 table that the source asks for, with the reasons of the present table; forbidden arrows and circles are reported beside it.
 """
 import pathlib
@@ -14,9 +15,11 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENT = "docs/contributing/arrows.md"
 HEADER = "| from | to | for |"
-# The pure core names nothing but the pure core.
-PURE = {"admission", "auth", "feeds", "gateways", "hub", "log_budget", "random", "wire"}
+# The pure core names nothing but the pure core, and of `base` only what is pure.
+PURE = {"admission", "auth", "feeds", "gateways", "hub", "wire"}
+PURE_IN_BASE = {"LogBudget", "LogLine", "Now", "SplitMix64"}
 # What starts the program; nothing below names it.
 TOP = {"main", "commands", "kinds", "run"}
 # The hub knows no contract, the two sides of a contract meet in the hub, and only the top puts all parts together.
@@ -36,6 +39,12 @@ TEST = re.compile(r"#\[cfg\((?:all\()?test\b[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:pub
 def without_comments_and_texts(text):
     """Returns the code alone: comments and the contents of literals would look like paths and braces."""
     return TOKEN.sub(lambda found: " " if found["comment"] else '""', text)
+
+
+def impure(code):
+    """Returns what the code names of `base` that a pure module may not use."""
+    named = re.findall(r"\bcrate::base::(\w+|\{[^}]*\})", code)
+    return set(re.findall(r"\w+", " ".join(named))) - PURE_IN_BASE
 
 
 def end_of_item(code, start):
@@ -90,24 +99,30 @@ def named(code, module, modules):
             yield found[2]
 
 
-def arrows():
-    """Returns {(from, to): [files]} of the source."""
+def sources():
+    """Yields (path, code) of every file of src, without comments and tests."""
     src = ROOT / "src"
-    files = {path: without_comments_and_texts(path.read_text()) for path in src.rglob("*.rs")}
-    modules = {path.stem if path.is_file() else path.name for path in src.iterdir()} - {"lib"}
+    files = {path: without_comments_and_texts(path.read_text()) for path in sorted(src.rglob("*.rs"))}
     tests = set()
     for path, code in files.items():
         folder = path.parent if path.name in ("mod.rs", "lib.rs", "main.rs") else path.with_suffix("")
         for name in without_tests(code)[1]:
             tests |= {folder / f"{name}.rs", folder / name}
-    found = {}
     for path, code in files.items():
         if path.name == "lib.rs" or path.stem == "tests" or path.stem.endswith("_tests"):
             continue
         if any(test == path or test in path.parents for test in tests) or "tests" in path.parts:
             continue
+        yield path, without_tests(code)[0]
+
+
+def arrows():
+    """Returns {(from, to): [files]} of the source."""
+    modules = {path.stem if path.is_file() else path.name for path in (ROOT / "src").iterdir()} - {"lib"}
+    found = {}
+    for path, code in sources():
         module = module_path(path)
-        for name in named(without_tests(code)[0], module, modules):
+        for name in named(code, module, modules):
             if name in modules and name != module[0]:
                 found.setdefault((module[0], name), []).append(path.relative_to(ROOT).as_posix())
     return found
@@ -123,17 +138,17 @@ def table(text):
     for number, line in enumerate(lines[start + 2:], start + 3):
         if not line.startswith("|"):
             break
-        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) != 3:
-            sys.exit(f"ARCHITECTURE.md:{number}: a row of three cells")
-        rows[cells[0], cells[1]] = (number, cells[2])
+            sys.exit(f"{DOCUMENT}:{number}: a row of three cells")
+        rows[cells[0].strip("`"), cells[1].strip("`")] = (number, cells[2])
     return rows
 
 
 def is_forbidden(arrow):
     """Returns whether no reason allows this arrow."""
     start, end = arrow
-    return arrow in FORBIDDEN or (start in PURE and end not in PURE) or (end in TOP and start not in TOP)
+    return arrow in FORBIDDEN or (start in PURE and end not in PURE | {"base"}) or start == "base" or (end in TOP and start not in TOP)
 
 
 def circles(found):
@@ -152,7 +167,7 @@ def circles(found):
 
 def wrong():
     """Yields (file:line, fault) of the table and the source; nothing while there is no table."""
-    rows = table((ROOT / "ARCHITECTURE.md").read_text())
+    rows = table((ROOT / DOCUMENT).read_text())
     if rows is None:
         return
     found = arrows()
@@ -162,19 +177,22 @@ def wrong():
         if is_forbidden(arrow):
             yield files[0], "a forbidden arrow: {} -> {}".format(*arrow)
         elif arrow not in rows:
-            yield files[0], "an arrow that ARCHITECTURE.md does not list: {} -> {}".format(*arrow)
+            yield files[0], f"an arrow that {DOCUMENT} does not list: {arrow[0]} -> {arrow[1]}"
+    for path, code in sources():
+        if module_path(path)[:1] and module_path(path)[0] in PURE and (names := impure(code)):
+            yield path.relative_to(ROOT).as_posix(), f"a pure module names of base: {', '.join(sorted(names))}"
     for circle in circles(found):
         yield "src", "modules that need each other: {}".format(", ".join(circle))
     for arrow, (number, reason) in rows.items():
         if arrow not in found:
-            yield f"ARCHITECTURE.md:{number}", "no such arrow in src: {} -> {}".format(*arrow)
+            yield f"{DOCUMENT}:{number}", "no such arrow in src: {} -> {}".format(*arrow)
         if not reason:
-            yield f"ARCHITECTURE.md:{number}", "an arrow without a reason: {} -> {}".format(*arrow)
+            yield f"{DOCUMENT}:{number}", "an arrow without a reason: {} -> {}".format(*arrow)
 
 
 def main():
     if sys.argv[1:] == ["--print"]:
-        rows = table((ROOT / "ARCHITECTURE.md").read_text()) or {}
+        rows = table((ROOT / DOCUMENT).read_text()) or {}
         print(HEADER, "| --- | --- | --- |", sep="\n")
         for arrow in sorted(arrows()):
             print("| `{}` | `{}` | {} |".format(*arrow, rows.get(arrow, (0, ""))[1]))

@@ -8,7 +8,7 @@
 - A link to a test with the name of the test as its text finds the test there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
-- The arrows between the modules of src are those in ARCHITECTURE.md (scripts/arrows.py).
+- The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
 import pathlib

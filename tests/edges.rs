@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::feeds::BusEvent;
 use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use weirgate::admission::TrustedProxies;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::gateways::events::Service;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
 use weirgate::http::services::{self, Upstream};

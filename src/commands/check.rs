@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use self::report::Report;
-use crate::finding::Finding;
+use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
 use crate::settings::{Checked, SettingsError};
 

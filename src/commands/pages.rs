@@ -13,7 +13,7 @@ use clap_mangen::roff::{Roff, roman};
 
 use super::Program;
 use super::line::{For, command};
-use crate::build_info::VERSION;
+use crate::base::build_info::VERSION;
 
 /// Shells with completions.
 pub(super) const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];

@@ -10,8 +10,8 @@ use chrono::DateTime;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
 use crate::auth::{Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, TOKEN_BYTES_MAX, Token};
-use crate::clock::Clock;
-use crate::key_files::{KeyFileError, KeyFiles};
+use crate::base::Clock;
+use crate::files::{KeyFileError, KeyFiles};
 use crate::run::{GatewayKind, RunError, TokenUse};
 use crate::settings::{AuthSettings, Checked};
 use crate::wire::object_writer::ObjectWriter;

@@ -1,7 +1,7 @@
 //! `weirgate version` and `--version`: what this build is, for people and for programs.
 
 use super::Program;
-use crate::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
+use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use crate::wire::object_writer::ObjectWriter;
 
 /// Version and features, on one line.

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use crate::base::LogBudget;
 use crate::hub::{FeedLine, Now};
-use crate::log_budget::LogBudget;
 
 /// Lines for bad messages within one second; what is over is counted and said later.
 const LINES_PER_SECOND: u32 = 5;

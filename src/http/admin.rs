@@ -25,10 +25,9 @@ use super::connection_clock::FirstHead;
 use super::plane::Handover;
 use super::site::Site;
 use crate::admission::Peer;
-use crate::clock::Clock;
+use crate::base::{Clock, LogBudget};
 use crate::hub::Permit;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
-use crate::log_budget::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN: Duration = Duration::from_millis(10);

@@ -11,9 +11,8 @@ use subtle::ConstantTimeEq;
 use super::body::{ReadBodyError, RequestBody};
 use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::admission::Peer;
-use crate::clock::Clock;
+use crate::base::{Clock, LogBudget, LogLine};
 use crate::hub::Now;
-use crate::log_budget::{LogBudget, LogLine};
 
 /// Who may ask, and how much it may say.
 #[derive(Clone)]

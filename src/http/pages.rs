@@ -8,7 +8,7 @@ use hyper::header::ACCEPT;
 use super::accept::MetricsFormat;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, RequestParts, Route};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::telemetry::{
     LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
 };

@@ -24,7 +24,7 @@ use super::{
     Publication, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
-use crate::random::SplitMix64;
+use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 

@@ -45,11 +45,11 @@ mod slot_set;
 mod stats;
 mod survey;
 mod tail;
-mod time;
 mod topics;
 mod window;
 
 pub use self::core::Core;
+pub use crate::base::Now;
 pub use by_client::ByClient;
 pub use drain::DrainPlan;
 pub use ended::Ended;
@@ -73,5 +73,4 @@ pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
 pub use tail::{
     TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,
 };
-pub use time::Now;
 pub use topics::{Joined, Left};

@@ -129,7 +129,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::SlotSet;
-    use crate::random::SplitMix64;
+    use crate::base::SplitMix64;
 
     /// Against a tree, with slots that are close together and far apart.
     #[test]

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::auth::{Acl, ApiKey, Authenticator, NameSyntax};
+use crate::files;
+use crate::files::{KeyFiles, KeysInForce};
 use crate::gateways::AccessStats;
-use crate::key_files::{KeyFiles, KeysInForce};
 use crate::run::RunError;
 use crate::settings::{AuthSettings, SecretText};
-use crate::small_files;
 use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
@@ -72,7 +72,7 @@ pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunErr
     let Some(path) = file else {
         return Ok(Acl::built_in(syntax));
     };
-    acl_of(path, small_files::read(path), syntax).map_err(RunError::Settings)
+    acl_of(path, files::read(path), syntax).map_err(RunError::Settings)
 }
 
 /// The table of this text of a file.

@@ -6,10 +6,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::auth::acl_of;
 use crate::auth::{Acl, AclChanges};
-use crate::key_files::{KeysChanged, KeysInForce};
+use crate::files;
+use crate::files::{KeysChanged, KeysInForce};
 use crate::reactor::LateWake;
 use crate::run::{Inputs, Reload, Reloaded};
-use crate::small_files;
 
 /// Roles that a log line names; of more it says how many.
 const ROLES_SHOWN: usize = 10;
@@ -76,7 +76,7 @@ impl Reload for AclFile {
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
-        let text = small_files::read_again(&self.path);
+        let text = files::read_again(&self.path);
         let acl = acl_of(&self.path, text, self.in_force.syntax());
         let acl = acl.map_err(|error| format!("{error}; the table stays as it was"))?;
         let changes = self.in_force.changes_to(&acl);

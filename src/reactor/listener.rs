@@ -9,9 +9,9 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use crate::admission::{Credentials, Peer};
+use crate::base::LogBudget;
 use crate::hub::Now;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
-use crate::log_budget::LogBudget;
 
 /// First wait after a failed accept, doubling to the last.
 const RETRY_MIN_US: u64 = 10_000;

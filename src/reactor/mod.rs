@@ -19,4 +19,4 @@ pub use listeners::ListenError;
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::{BindError, Reactor};
 
-pub use crate::wake::{LateWake, Wake};
+pub use crate::base::{LateWake, Wake};

@@ -3,8 +3,8 @@
 
 use tracing::warn;
 
+use crate::base::SpinCounts;
 use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
-use crate::spin::SpinCounts;
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is told for the last window and the one before: a scraper that comes

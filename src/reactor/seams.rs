@@ -5,11 +5,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::listener::ListenSettings;
+use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
-use crate::queue_bytes::TakenBytes;
 use crate::telemetry::Telemetry;
-use crate::wake::Wake;
 
 /// What one turn may do before it looks at the other things again.
 #[derive(Clone, Debug)]

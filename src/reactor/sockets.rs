@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::pace::{Paces, cut};
 use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
 
 /// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`

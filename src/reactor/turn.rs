@@ -28,13 +28,10 @@ use super::signals::StopSignals;
 use super::sockets::{Cost, Sockets};
 use super::unread::{End, Unread};
 use crate::admission::ClientAddr;
-use crate::clock::Clock;
+use crate::base::{Clock, LogBudget, Spin, Wake};
 use crate::hub::{Feed, Gateway, Hub, Now, Publication, SessionKey};
 use crate::listening::ListenAddr;
-use crate::log_budget::LogBudget;
-use crate::spin::Spin;
 use crate::telemetry::{Budget, Stage};
-use crate::wake::Wake;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
 /// Between two looks at the bus.

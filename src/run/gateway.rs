@@ -18,13 +18,12 @@ use super::process::{bound_connections, build, log_start, seed};
 use super::reload::{Reload, Reloads};
 use super::stats_line::StatsLine;
 use super::systemd;
-use crate::clock::Clock;
+use crate::base::{Clock, QueueBytes};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
-use crate::queue_bytes::QueueBytes;
 use crate::reactor::{
     BindError, LateWake, ListenError, Reactor, ReactorSettings, Seams, Wake, way_back,
 };
@@ -44,7 +43,7 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 /// every gateway has, no other thread.
 ///
 /// ```no_run
-/// use weirgate::clock::Clock;
+/// use weirgate::base::Clock;
 /// use weirgate::feeds::NoFeed;
 /// use weirgate::gateways::{LevelsGateway, LevelsPath};
 /// use weirgate::hub::TopicName;

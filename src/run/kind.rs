@@ -7,8 +7,7 @@ use super::prepared::Prepared;
 use super::process::{check_process, start_process};
 use super::{RunError, notices, reload};
 use crate::auth::Acl;
-use crate::clock::Clock;
-use crate::finding::Finding;
+use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
 
 /// A gateway as one value. A program is a list of these ([`crate::commands::Program`]): its

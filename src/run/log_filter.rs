@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::reload::{Reload, Reloaded};
+use crate::files;
 use crate::settings::{Checked, Kind};
-use crate::small_files;
 use crate::telemetry::logging;
 
 /// Characters of a filter that a log line shows.
@@ -17,7 +17,7 @@ pub(super) fn at_start(checked: &Checked) -> Result<String, String> {
     match checked.path("log-filter-file") {
         Some(path) => {
             let named = checked.named("log-filter-file");
-            of_file(&named, &path, small_files::read(&path))
+            of_file(&named, &path, files::read(&path))
         }
         None => Ok(of_settings),
     }
@@ -33,7 +33,7 @@ impl Reload for LogFilterFile {
 
     fn reload(&mut self) -> Result<Reloaded, String> {
         let kept = |error| format!("{error}; the log filter stays as it was");
-        let text = small_files::read_again(&self.0);
+        let text = files::read_again(&self.0);
         let filter = of_file("--log-filter-file", &self.0, text).map_err(kept)?;
         if logging::is_in_force(&filter) {
             return Ok(Reloaded::Unchanged);

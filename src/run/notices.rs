@@ -11,7 +11,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-use crate::finding::Finding;
+use crate::base::Finding;
 
 /// What was logged so far.
 #[derive(Clone, Default)]

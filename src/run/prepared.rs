@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{RunError, notices};
-use crate::finding::Finding;
+use crate::base::Finding;
 use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::{BindError, ListenError, ListenSettings};
 

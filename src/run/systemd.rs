@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
 /// A stop is told within this time.

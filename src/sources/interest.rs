@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Ledger;
 use super::{LoopGone, SourceLink};
+use crate::base::Wake;
 use crate::feeds::{BusEvent, Subscription};
-use crate::wake::Wake;
 
 /// The most changes that the source takes at once. The loop may wait for that long, and the source
 /// reads and writes in between.

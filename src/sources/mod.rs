@@ -40,10 +40,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never};
 
-use crate::clock::Clock;
+use crate::base::{Clock, Now, QueueBytes};
 use crate::feeds::BusEvent;
-use crate::hub::Now;
-use crate::queue_bytes::QueueBytes;
 
 pub use self::interest::{BusInterest, UnansweredChanges};
 pub use self::publisher::Publisher;

@@ -4,7 +4,7 @@
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
-use crate::random::SplitMix64;
+use crate::base::SplitMix64;
 
 /// Subscriptions that stood for this long end the outage for good: the next attempt after their
 /// loss is soon again. Shorter ones do not, or attempts would follow one another closely.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::outage::{Failure, Outages};
 use super::{LoopGone, Source, SourceLink};
+use crate::base::Spin;
 use crate::feeds::{BusEvent, Fault};
-use crate::spin::Spin;
 use crate::telemetry::BusStatus;
 
 /// What a bus adds to the thread that all buses share.
@@ -172,7 +172,7 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::base::Clock;
 
     /// A bus whose connections end as the list says.
     struct Toy<const LOSES: bool> {

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::tls_stream::TlsStream;
-use crate::wake::Wake;
+use crate::base::Wake;
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);

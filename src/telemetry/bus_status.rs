@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use crate::spin::SpinCounts;
+use crate::base::SpinCounts;
 
 /// The state of one bus connection.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::samples::DurationCounts;
+use crate::base::SpinCounts;
 use crate::hub::{CloseReason, FeedStats, HubStats, Now, SendError};
-use crate::spin::SpinCounts;
 
 /// A value that one thread writes and any thread reads.
 #[derive(Debug, Default)]

@@ -31,8 +31,8 @@ pub use samples::{DurationCounts, Durations};
 pub use surveys::{EndedAt, Surveyed, Surveys};
 pub use tails::{Tails, TooManyTails};
 
+use crate::base::SpinCounts;
 use crate::hub::{FeedStats, Now, SubjectStats};
-use crate::spin::SpinCounts;
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
 

@@ -16,9 +16,9 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::base::tls_roots;
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::http::calls::CallLimits;
-use weirgate::trust;
 
 #[test]
 fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
@@ -305,7 +305,7 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
         ("localhost", Ok("secret".to_owned())),
         ("127.0.0.1", Err(CallFailure::Unreachable)),
     ] {
-        let config = trust::client_config(Some(&ca_file)).expect("somebody to trust");
+        let config = tls_roots::client_config(Some(&ca_file)).expect("somebody to trust");
         let tls = Some(Arc::new(config.with_no_client_auth()));
         let url = format!("https://{host}:{port}");
         let world = World::at(&url, Arc::default(), tls, patient());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::http::{Admin, HttpPlane, HttpSettings, Site};
 use weirgate::hub::Limits;
 use weirgate::listening::{ListenAddr, ListenOptions};

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::http::{
     Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
     page, pages,

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weirgate::auth::Origins;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::http::page;
 use weirgate::hub::{

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use weirgate::admission::TrustedProxies;
-use weirgate::clock::Clock;
+use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{Service, Upstream};

@@ -1,6 +1,6 @@
 //! What is asked before a start, of plain subjects and of a server without JetStream.
 
-use weirgate::finding::Finding;
+use weirgate::base::Finding;
 use weirgate::sources::nats::{NatsNeeds, ask, ask_plain};
 
 use super::*;

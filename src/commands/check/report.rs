@@ -1,7 +1,7 @@
 //! What a check shows, in each of its formats.
 
 use super::{CheckCommand, CheckFormat, Outcome};
-use crate::finding::Finding;
+use crate::base::Finding;
 use crate::settings::typed::{GATEWAY_ENV, Source};
 use crate::settings::{CheckedValue, Value};
 use crate::wire::object_writer::ObjectWriter;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use self::template::Template;
 use super::complain;
 use super::tail::Stop;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
 use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSettings};
 

@@ -1,6 +1,6 @@
 //! The text of a message, with places for values that change from message to message.
 
-use crate::random::SplitMix64;
+use crate::base::SplitMix64;
 
 /// Where the random walk begins, in hundredths.
 const WALK_BEGIN: i64 = 10_000;

@@ -16,8 +16,8 @@ use tungstenite::{ClientRequestBuilder, Error, WebSocket, client};
 use super::error::TailError;
 use super::target::{Place, Target};
 use super::{TICK, TailCommand};
+use crate::base::tls_roots;
 use crate::listening::ListenAddr;
-use crate::trust;
 
 /// How long connecting and the handshake may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ fn tls(socket: Socket, target: &Target, ca_file: Option<&Path>) -> Result<Stream
         target: target.to_string(),
         reason,
     };
-    let config = trust::client_config(ca_file).map_err(|error| no_tls(error.to_string()))?;
+    let config = tls_roots::client_config(ca_file).map_err(|error| no_tls(error.to_string()))?;
     let name = ServerName::try_from(target.tls_name().to_owned());
     let name = name.map_err(|error| no_tls(error.to_string()))?;
     let session = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);

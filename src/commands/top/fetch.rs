@@ -23,9 +23,9 @@ use tokio_rustls::TlsConnector;
 use super::metrics::Metrics;
 use super::state::State;
 use super::target::{Place, Target};
+use crate::base::tls_roots;
 use crate::listening::ListenAddr;
 use crate::settings::SecretText;
-use crate::trust;
 
 /// For both requests of a reading.
 const READING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,7 +81,8 @@ impl Fetcher {
     ) -> Result<Self, String> {
         let tls = match target.wants_tls() {
             true => {
-                let config = trust::client_config(ca_file).map_err(|error| error.to_string())?;
+                let config =
+                    tls_roots::client_config(ca_file).map_err(|error| error.to_string())?;
                 Some(Arc::new(config.with_no_client_auth()))
             }
             false => None,

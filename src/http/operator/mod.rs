@@ -17,7 +17,7 @@ use hyper::http::uri::Authority;
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
 use super::site::{Answer, RequestParts, Route, SEC_FETCH_SITE};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
 pub use state::{ShownLimit, client};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::http::readiness::{ReadyLimits, not_ready};
 use crate::hub::{ClientLook, Survey, TopicLook};
 use crate::telemetry::{BusStatus, EndedAt, Surveyed, Telemetry};

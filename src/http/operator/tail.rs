@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use url::form_urlencoded;
 
 use super::state::list;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::http::site::{Answer, RequestParts};
 use crate::hub::{TAILS_MAX, TailLine, TailLook};
 use crate::telemetry::{Telemetry, TooManyTails};

@@ -11,9 +11,8 @@ use tracing::warn;
 
 use super::stats::{Outcome, ServiceStats};
 use crate::admission::Peer;
-use crate::clock::Clock;
+use crate::base::{Clock, LogBudget, LogLine};
 use crate::http::services::Service;
-use crate::log_budget::{LogBudget, LogLine};
 
 /// Lines of one kind and one service within a second; what is over is counted and said later.
 const LINES_PER_SECOND: u32 = 5;

@@ -30,7 +30,7 @@ use super::body::{AnswerBody, Progress, RequestBody};
 use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::admission::{ClientAddr, TrustedProxies};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::telemetry::GatewayMetric;
 
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};

@@ -4,8 +4,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Service;
-use crate::clock::Clock;
-use crate::log_budget::{LogBudget, LogLine};
+use crate::base::{Clock, LogBudget, LogLine};
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::gateways::channels::ChannelsStats;
 use crate::http::{Answer, Route};
 use crate::telemetry::{BusStatus, Telemetry};

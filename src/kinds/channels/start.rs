@@ -7,7 +7,7 @@ use super::bus::{ChannelsBus, OpenBus};
 use super::pages::{BusName, health_route, stats_head};
 use super::rows::{conflated, syntax};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{

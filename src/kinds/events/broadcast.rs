@@ -4,7 +4,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
 use super::bus::Bus;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::Outcome;
 use crate::gateways::events::{Input, Push};

@@ -11,9 +11,8 @@ use super::EVENTS;
 use super::broadcast::Pusher;
 use super::bus::{Bus, BusPages, Surroundings, ToStart};
 use super::pages::{gateway_metrics, health_route, healthz};
-use crate::clock::Clock;
+use crate::base::{Clock, Finding, tls_roots};
 use crate::feeds::NoFeed;
-use crate::finding::Finding;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
     Input, Service,
@@ -29,7 +28,6 @@ use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
-use crate::trust;
 
 /// Silences that the whole of a call may last (contract events, `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
@@ -213,7 +211,7 @@ fn upstream(checked: &Checked, service: Service) -> Upstream {
 }
 
 fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
-    let config = trust::client_config(ca_file);
+    let config = tls_roots::client_config(ca_file);
     config
         .map(|config| Arc::new(config.with_no_client_auth()))
         .map_err(|error| RunError::Settings(format!("--upstream-ca-file: {error}")))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::kinds::nats::source_settings;
 use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, SecretUrl};

@@ -34,7 +34,7 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::base::Clock;
     use crate::http::pages::tests::{telemetry, text, turn};
     use crate::http::{ReadyLimits, page, pages};
     use crate::kinds::levels::endpoint::is_http_path;

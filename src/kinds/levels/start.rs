@@ -9,7 +9,7 @@ use super::endpoint::{self, EndpointSettings};
 use super::pages::health_route;
 use super::relay::{DURABLES, RelaySettings};
 use super::tab::TabAsker;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::http::{Route, page};

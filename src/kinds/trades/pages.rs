@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::gateways::TradesStats;
 use crate::http::{Answer, Handler, Route};
 use crate::run::StatsLine;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::TRADES;
 use super::pages::{Numbers, health_route, upgrade_required};
 use crate::auth::Authenticator;
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};

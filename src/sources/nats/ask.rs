@@ -8,7 +8,7 @@ use super::consumers::{Durable, Target, asked, find_stream, look_up};
 use super::error::NatsError;
 use super::refusals::Refusal;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
-use crate::finding::Finding;
+use crate::base::Finding;
 
 /// Names of clients' wishes that are asked for; who has more is told so.
 const NAMES_MAX: usize = 1_000;

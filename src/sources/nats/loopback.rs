@@ -18,7 +18,7 @@ use rustls::crypto::SecureRandom;
 use sonic_rs::JsonValueMutTrait;
 
 use super::CLIENT_NAME;
-use crate::wake::Wake;
+use crate::base::Wake;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);

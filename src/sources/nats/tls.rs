@@ -19,8 +19,8 @@ use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 use super::access::{Login, Tls, not};
 use super::connection::spawn;
 use super::loopback::{Door, Gate, Loopback};
+use crate::base::tls_roots;
 use crate::sources::tls_stream::TlsStream;
-use crate::trust;
 
 /// Plain bytes that are read from one side before they are written to the other.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -75,12 +75,12 @@ pub(super) fn version(info_line: &str) -> String {
 /// # Errors
 /// A file cannot be read or is not what it should be; the text names it.
 pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
-    let trusting = trust::client_config(tls.ca.as_deref());
+    let trusting = tls_roots::client_config(tls.ca.as_deref());
     let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     let Some((certificate, key)) = &tls.client else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = trust::certificates(certificate)
+    let chain = tls_roots::certificates(certificate)
         .ok()
         .filter(|chain| !chain.is_empty());
     let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;

@@ -12,8 +12,8 @@ use super::error::RedisError;
 use super::resp::Value;
 use super::settings::{Endpoint, RedisSettings};
 use super::{HANDSHAKE_TIMEOUT, handshake, sentinel, tls_config};
+use crate::base::Finding;
 use crate::feeds::Subscription;
-use crate::finding::Finding;
 use crate::sources::socket::Waiter;
 
 /// Names that are asked for; who has more is told so.

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::base::tls_roots::TrustError;
 use crate::sources::relay;
-use crate::trust::TrustError;
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]

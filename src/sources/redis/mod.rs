@@ -76,10 +76,9 @@ use super::ledger::Ledger;
 use super::probe::Probe;
 use super::relay::{Bus, Relay};
 use super::socket::Waiter;
+use crate::base::{LogBudget, tls_roots};
 use crate::feeds::BusEvent;
-use crate::log_budget::LogBudget;
 use crate::telemetry::BusStatus;
-use crate::trust;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
@@ -217,7 +216,7 @@ fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, Red
         return Ok(None);
     }
     settings.check_tls_name()?;
-    let trusting = trust::client_config(settings.tls_ca_file.as_deref())?;
+    let trusting = tls_roots::client_config(settings.tls_ca_file.as_deref())?;
     Ok(Some(Arc::new(trusting.with_no_client_auth())))
 }
 

@@ -18,12 +18,11 @@ use super::resp::Value;
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use super::{connect, tls_config};
-use crate::log_budget::LogBudget;
+use crate::base::{LogBudget, Wake};
 use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
-use crate::wake::Wake;
 
 /// Messages are taken while less than this waits for the socket.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;

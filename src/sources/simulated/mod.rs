@@ -21,8 +21,8 @@ use std::time::Duration;
 
 pub use market::{SimulatedMarket, SimulatedSettings};
 
+use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, StreamPosition};
-use crate::hub::Now;
 use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
 

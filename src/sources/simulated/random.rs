@@ -3,7 +3,7 @@
 //! Small and here, because a simulated day must be the same for the same seed whatever version
 //! of a library is linked.
 
-use crate::random::SplitMix64;
+use crate::base::SplitMix64;
 
 /// A stream of numbers that depends on its seed and on nothing else.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, bounded};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::*;
-use crate::clock::Clock;
+use crate::base::Clock;
 
 /// 2024-05-14 10:00 in New York.
 const START_UNIX_MS: i64 = 1_715_695_200_000;

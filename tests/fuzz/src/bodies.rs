@@ -1,7 +1,7 @@
 //! Messages that are made of few bytes of an input: larger than an input, and of every kind that a
 //! compressor treats in a way of its own.
 
-use weirgate::random::SplitMix64;
+use weirgate::base::SplitMix64;
 
 /// What a message is made of.
 #[derive(Clone, Copy, Debug, Hash)]

@@ -5,7 +5,7 @@
 
 use std::env;
 
-use weirgate::random::SplitMix64;
+use weirgate::base::SplitMix64;
 
 /// Messages through one compressor.
 const OF_ONE: usize = 32;

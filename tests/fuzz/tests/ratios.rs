@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use weirgate::random::SplitMix64;
+use weirgate::base::SplitMix64;
 
 /// Numbers of one message.
 const LEVELS: usize = 100;

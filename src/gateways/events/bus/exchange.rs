@@ -7,8 +7,8 @@ use super::instances::{Instances, SILENCE_US};
 use super::message::{MESSAGE_BYTES_MAX, Message, Part};
 use super::stats::{BusStats, Ignored};
 use super::{Action, ExchangeSettings, InstanceId, Outcome, To};
+use crate::base::LogBudget;
 use crate::hub::Now;
-use crate::log_budget::LogBudget;
 
 /// How often an instance says that it is there.
 const HERE_US: u64 = 1_000_000;

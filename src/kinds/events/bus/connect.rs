@@ -7,13 +7,12 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::thread::{Threads, subject_of};
-use crate::clock::Clock;
+use crate::base::{Clock, QueueBytes, TakenBytes};
 use crate::feeds::BusEvent;
 use crate::gateways::events::bus::{
     ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
 };
 use crate::kinds::bus_url;
-use crate::queue_bytes::{QueueBytes, TakenBytes};
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl, SentinelSettings};
 use crate::sources::{Source, SourceLink};

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use self::connect::{BusAddress, connect};
 use self::thread::{BusThread, Command, Deliverer, Threads};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, Outcome};
 use crate::http::Bytes;

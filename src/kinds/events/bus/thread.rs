@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::connect::Connection;
 use super::{Room, Surroundings};
-use crate::clock::Clock;
+use crate::base::Clock;
 use crate::feeds::BusEvent;
 use crate::gateways::events::broadcast::Broadcast;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, Outcome, To};
@@ -295,10 +295,10 @@ mod tests {
     use crossbeam_channel::{bounded, unbounded};
 
     use super::*;
+    use crate::base::QueueBytes;
     use crate::feeds::BusMessage;
     use crate::gateways::events::bus::ExchangeSettings;
     use crate::hub::FrameBytes;
-    use crate::queue_bytes::QueueBytes;
     use crate::reactor::LateWake;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use weirgate::random::SplitMix64;
+use weirgate::base::SplitMix64;
 
 /// Longer inputs say nothing that shorter ones do not.
 const BYTES_MAX: usize = 4096;

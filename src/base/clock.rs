@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::hub::Now;
+use super::Now;
 
 /// The process's clocks. One origin for all threads, so that stamps can be compared.
 #[derive(Clone, Copy, Debug)]

@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::small;
 use crate::auth::{KeyError, KeyRing, KeySet};
 use crate::settings::AuthSettings;
-use crate::small_files;
 
 /// Why there are no keys. The operator's fault; holds nothing of a key.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ impl KeyFiles {
     /// # Errors
     /// The first thing that is wrong.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
-        self.keys(&self.texts(small_files::read)?)
+        self.keys(&self.texts(small::read)?)
     }
 
     /// Reads everything, and keeps what a later change is compared with.
@@ -75,7 +75,7 @@ impl KeyFiles {
     /// The first thing that is wrong.
     pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
         let seen = self.prints();
-        let texts = self.texts(small_files::read)?;
+        let texts = self.texts(small::read)?;
         let ring = KeyRing::new(self.keys(&texts)?);
         Ok(KeysInForce {
             files: self,
@@ -194,7 +194,7 @@ impl KeysInForce {
     pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
         // Before the texts: what is written from here on is seen by the next look.
         self.seen = self.files.prints();
-        let texts = self.files.texts(small_files::read_again)?;
+        let texts = self.files.texts(small::read_again)?;
         if texts == self.texts || self.files.prints() != self.seen {
             return Ok(None);
         }

@@ -4,7 +4,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use crate::hub::Now;
+use super::Now;
 
 const SECOND_US: u64 = 1_000_000;
 

@@ -6,7 +6,7 @@
 
 use std::thread;
 
-use crate::clock::Clock;
+use super::Clock;
 
 /// How long a thread spins after work, and what came of that.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,24 @@
+//! What every thread may use: time, chance, waking, spinning, budgets. Knows no other module.
+//!
+//! The pure modules use of it only what is pure: [`Now`], [`SplitMix64`], [`LogBudget`]
+//! (`scripts/arrows.py` checks it).
+
+pub mod build_info;
+mod clock;
+mod finding;
+mod log_budget;
+mod now;
+mod queue_bytes;
+mod random;
+mod spin;
+pub mod tls_roots;
+mod wake;
+
+pub use clock::Clock;
+pub use finding::Finding;
+pub use log_budget::{LogBudget, LogLine};
+pub use now::Now;
+pub use queue_bytes::{QueueBytes, TakenBytes};
+pub use random::SplitMix64;
+pub use spin::{Spin, SpinCounts};
+pub use wake::{LateWake, Wake};
