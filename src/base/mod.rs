@@ -22,3 +22,14 @@ pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use random::SplitMix64;
 pub use spin::{Spin, SpinCounts};
 pub use wake::{LateWake, Wake};
+
+use std::{io, thread};
+
+/// Runs `work` on a thread of this name that nobody waits for: it ends by itself, or with the process.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.into());
+    thread.spawn(work).map(drop)
+}

@@ -1,6 +1,6 @@
 //! The seam between the core and the client side of a contract.
 
-use super::protocol::Speaks;
+use super::protocol::{Incoming, Speaks};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey, TopicName,
 };
@@ -40,15 +40,6 @@ pub struct Accepted {
     pub user: Option<Box<str>>,
     /// Why the client is closed at once, for the same line: the label of a metric.
     pub refusal: Option<&'static str>,
-}
-
-/// A whole message from a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incoming<'a> {
-    /// Text, checked to be UTF-8.
-    Text(&'a str),
-    /// Any bytes.
-    Binary(&'a [u8]),
 }
 
 /// The client side of a contract. It acts on the core at once; what other threads have to do goes

@@ -54,13 +54,13 @@ pub use by_client::ByClient;
 pub use drain::DrainPlan;
 pub use ended::Ended;
 pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
-pub use gateway::{Accepted, Admission, Entrance, Gateway, Incoming};
+pub use gateway::{Accepted, Admission, Entrance, Gateway};
 pub use hub::Hub;
 pub use keys::SessionKey;
 pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
 pub use look::{ClientLook, ClientState, Survey, TopicLook};
 pub use protocol::{
-    Bytes, Codec, Greeted, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
+    Bytes, Codec, Greeted, Incoming, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,

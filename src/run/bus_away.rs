@@ -10,7 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
-use crate::base::Clock;
+use crate::base::{Clock, detached};
 use crate::telemetry::Telemetry;
 
 /// Between two looks at the bus.
@@ -49,8 +49,7 @@ impl BusAway {
                 tracing::error!(%error, "cannot stop");
             }
         };
-        let thread = thread::Builder::new().name("bus-away".into());
-        thread.spawn(watch).map(drop)
+        detached("bus-away", watch)
     }
 
     /// Whether this is why the process stops.

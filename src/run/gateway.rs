@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
@@ -18,7 +17,7 @@ use super::process::{bound_connections, build, log_start, seed};
 use super::reload::{Reload, Reloads};
 use super::stats_line::StatsLine;
 use super::systemd;
-use crate::base::{Clock, QueueBytes};
+use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, Handler, HttpPlane, Route, Site, operator};
@@ -461,7 +460,5 @@ fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
 
 /// The thread ends with the process: it may be blocked on its broker for as long as it likes.
 fn start_source(source: Box<dyn Source>, link: SourceLink) -> io::Result<()> {
-    let run = move || source.run(link);
-    thread::Builder::new().name("source".into()).spawn(run)?;
-    Ok(())
+    detached("source", move || source.run(link))
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{RunError, notices};
-use crate::base::Finding;
+use crate::base::{Finding, detached};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::{BindError, ListenError, ListenSettings};
 
@@ -112,7 +112,7 @@ impl Question {
             // Nobody waits any more when this comes late.
             let _ = sender.send(notices.into_iter().chain(found).collect());
         };
-        if let Err(error) = thread::Builder::new().name("question".into()).spawn(work) {
+        if let Err(error) = detached("question", work) {
             return vec![Finding::Error(format!("cannot ask {asked}: {error}"))];
         }
         findings.recv_timeout(limit).unwrap_or_else(|error| {

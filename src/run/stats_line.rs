@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::base::detached;
 use crate::telemetry::Telemetry;
 
 /// What the line says, and how often.
@@ -19,13 +20,11 @@ impl StatsLine {
     /// Logs from a thread of its own, which ends with the process.
     pub(super) fn start(self, telemetry: Arc<Telemetry>) -> io::Result<()> {
         let interval = Duration::from_millis(self.interval_ms);
-        let run = move || {
+        detached("stats-line", move || {
             loop {
                 thread::sleep(interval);
                 (self.log)(&telemetry);
             }
-        };
-        let thread = thread::Builder::new().name("stats-line".into());
-        thread.spawn(run).map(drop)
+        })
     }
 }

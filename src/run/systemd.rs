@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::base::Clock;
+use crate::base::{Clock, detached};
 use crate::telemetry::Telemetry;
 
 /// A stop is told within this time.
@@ -26,7 +26,7 @@ pub(super) fn listening(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: 
     tell(&[NotifyState::Ready]);
     let telemetry = Arc::clone(telemetry);
     let watch = move || watch(&telemetry, clock, stop_at_most);
-    if let Err(error) = thread::Builder::new().name("systemd".into()).spawn(watch) {
+    if let Err(error) = detached("systemd", watch) {
         // A unit with WatchdogSec= starts it again then.
         tracing::warn!(%error, "systemd cannot be told of the loop");
     }

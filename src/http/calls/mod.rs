@@ -10,7 +10,6 @@ mod coding;
 use std::io;
 use std::iter;
 use std::rc::Rc;
-use std::thread;
 
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -19,6 +18,7 @@ use tokio::task::{LocalSet, spawn_local};
 use self::client::Client;
 use super::aside;
 use super::services::{ByService, RequestMetrics, RequestStats, Service};
+use crate::base::detached;
 use crate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
 use crate::telemetry::{GatewayMetric, names};
 
@@ -62,7 +62,7 @@ impl Calls {
             let clients = clients.into_iter().map(Rc::new).collect();
             LocalSet::new().block_on(&runtime, serve(clients, replied, calls));
         };
-        thread::Builder::new().name("calls".to_owned()).spawn(run)?;
+        detached("calls", run)?;
         Ok(Self { queue, stats })
     }
 

@@ -16,7 +16,7 @@ pub use codec::Codec;
 pub(super) use codec::{CodecId, Coded, Encoding};
 use websocket::WebSocket;
 
-use super::{CloseCode, CloseReason, Incoming, Limits};
+use super::{CloseCode, CloseReason, Limits};
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 use crate::wire::head::RequestHead;
@@ -106,6 +106,15 @@ impl Message {
             Self::Binary(bytes) => bytes.len(),
         }
     }
+}
+
+/// A message as a gateway gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// Text, checked to be UTF-8.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
 }
 
 /// A request that the gateway has accepted.

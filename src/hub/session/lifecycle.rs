@@ -1,6 +1,6 @@
 //! From one phase to the next: the request head, the 101, the close, the end.
 
-use super::phase::{Closing, Head, Open, PendingClose, Phase, Ping};
+use super::phase::{AfterWrite, Closing, Head, Open, PendingClose, Phase, Ping};
 use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
@@ -65,18 +65,6 @@ pub(in crate::hub) enum PeerEnd {
     Awaited,
     /// The session ends.
     Ends,
-}
-
-/// What follows from a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) enum AfterWrite {
-    Nothing,
-    /// The close that waited is queued: the session is to start closing.
-    CloseWritten(CloseReason),
-    /// Everything is out and the client's last words have come: our side of the socket is done.
-    HalfClose,
-    /// Everything is out, and the peer had ended before.
-    End(CloseReason),
 }
 
 impl Session {

@@ -5,6 +5,7 @@
 //! border is a type boundary, not a promise of speed.
 
 mod due;
+mod kind;
 mod lifecycle;
 mod look;
 mod phase;
@@ -24,9 +25,10 @@ use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use due::Due;
-pub(super) use lifecycle::{AfterWrite, CloseBegun, HeadRead, Left, Opening, PeerEnd};
-pub use phase::PhaseKind;
-pub(super) use phase::{Moved, PendingClose};
+pub(super) use kind::Moved;
+pub use kind::PhaseKind;
+pub(super) use lifecycle::{CloseBegun, HeadRead, Left, Opening, PeerEnd};
+pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 
 use phase::{Head, Phase, Ping};

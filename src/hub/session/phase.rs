@@ -2,23 +2,10 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use super::lifecycle::AfterWrite;
+use super::kind::{Moved, PhaseKind};
 use crate::hub::protocol::{Protocol as _, Spoken};
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
-
-/// Where a connection stands in its life (docs/contributing/lifecycle.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PhaseKind {
-    /// The request head is on its way.
-    Head,
-    /// The client gets messages, or a close waits for the last of them.
-    Open,
-    /// The last bytes are on their way; what the client sends is discarded.
-    Closing,
-    /// The shell was told to end the socket, or has it for HTTP.
-    Gone,
-}
 
 /// From where to where a session may go.
 const EDGES: [(PhaseKind, PhaseKind); 6] = [
@@ -30,16 +17,16 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
     (PhaseKind::Closing, PhaseKind::Gone),
 ];
 
-/// A session has changed its phase: the gauges follow
-/// ([`HubStats::moved`](crate::hub::HubStats)).
+/// What follows from a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(in crate::hub) struct Moved {
-    /// `None`: the session is new.
-    pub(in crate::hub) from: Option<PhaseKind>,
-    pub(in crate::hub) to: PhaseKind,
-    /// Open, before or now, with another protocol than WebSocket.
-    pub(in crate::hub) is_other: bool,
+pub(in crate::hub) enum AfterWrite {
+    Nothing,
+    /// The close that waited is queued: the session is to start closing.
+    CloseWritten(CloseReason),
+    /// Everything is out and the client's last words have come: our side of the socket is done.
+    HalfClose,
+    /// Everything is out, and the peer had ended before.
+    End(CloseReason),
 }
 
 #[derive(Debug)]
@@ -66,6 +53,18 @@ pub(super) struct Open {
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
     pub(super) peer_ended: bool,
+}
+
+/// What follows from a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum AfterWrite {
+    Nothing,
+    /// The close that waited is queued: the session is to start closing.
+    CloseWritten(CloseReason),
+    /// Everything is out and the client's last words have come: our side of the socket is done.
+    HalfClose,
+    /// Everything is out, and the peer had ended before.
+    End(CloseReason),
 }
 
 /// The last words.

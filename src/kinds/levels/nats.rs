@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
-use crate::base::Clock;
+use crate::base::{Clock, detached};
 use crate::kinds::nats::source_settings;
 use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, SecretUrl};
@@ -99,7 +99,7 @@ fn announce_subscribed(status: Arc<BusStatus>) {
         say(SUBSCRIBED);
     };
     // Without the thread the line is missing, and nothing else.
-    if let Err(error) = thread::Builder::new().name("banner".into()).spawn(wait) {
+    if let Err(error) = detached("banner", wait) {
         tracing::warn!(%error, "cannot wait for the subscriptions");
     }
 }

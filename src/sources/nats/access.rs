@@ -11,8 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nats::Options;
 use nkeys::KeyPair;
 
-use super::settings::Auth;
-
 /// What a server is shown whose URL has neither user nor token. Has no `Debug`, for it may hold a
 /// password.
 #[derive(Clone, Default)]
@@ -45,6 +43,32 @@ impl Tls {
     pub(super) fn is_demanded(&self) -> bool {
         self.ca.is_some() || self.client.is_some()
     }
+}
+
+/// What the URL of a server says of the login. Has no `Debug`, for it holds secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Auth {
+    None,
+    Token(String),
+    UserPassword(String, String),
+}
+
+impl Auth {
+    /// Reads the part of a URL before the `@`.
+    pub(super) fn parse(user_info: &str) -> Self {
+        match user_info.split_once(':') {
+            Some((user, password)) => {
+                Self::UserPassword(percent_decoded(user), percent_decoded(password))
+            }
+            None => Self::Token(percent_decoded(user_info)),
+        }
+    }
+}
+
+/// `%41` becomes `A`; a percent sign that starts no such pair stays.
+fn percent_decoded(text: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(text);
+    decoded.decode_utf8_lossy().into_owned()
 }
 
 /// What a server is shown: the credentials themselves. Has no `Debug`, for it holds secrets.

@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 
-use super::CLIENT_NAME;
 use super::access::Login;
 use super::api::Api;
 use super::error::NatsError;
 use super::loopback::Hold;
 use super::refusals::Refusals;
-use super::settings::{Endpoint, NatsSettings};
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::tls::{self, Far};
+use crate::base::detached;
 
 /// How long a server may take to accept a TCP connection and to send its first line.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -91,7 +91,7 @@ impl Link {
             (once(options, lost_sender, &refusals), endpoint.url())
         };
         let (sender, receiver) = bounded(1);
-        spawn("nats-connect", move || {
+        detached("nats-connect", move || {
             // Nobody waits any more when this comes late: what was made is closed again.
             if let Err(late) = sender.send(options.connect(url))
                 && let Ok(connection) = late.into_inner()
@@ -151,7 +151,7 @@ impl Link {
     /// Leaves the connection and what is subscribed on it. Never blocks: even to unsubscribe can
     /// wait for a server that reads nothing.
     pub(super) fn abandon(self, subscriptions: Vec<nats::Subscription>) {
-        let left = spawn("nats-leave", move || {
+        let left = detached("nats-leave", move || {
             drop(subscriptions);
             leave(self.api.connection);
         });
@@ -190,13 +190,6 @@ fn leave(connection: Connection) {
     let _ = connection.publish(&inbox, b"");
     drop(connection);
     drop(echo);
-}
-
-pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map(drop)
 }
 
 /// The crate's own TLS is never to be used ([`tls`]); should a server talk it into that, it fails.

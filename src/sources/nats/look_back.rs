@@ -1,22 +1,9 @@
 //! The last good message of a subject, for a start after bad ones. A stream is read forwards, and
 //! has no "the one before": the message before a sequence is searched for.
 
-use std::sync::Arc;
-
 use super::api::{Api, ApiError, Fetched};
 use super::consumers::Target;
-
-/// Whether a message of a subject (the first text) with a payload makes a state.
-pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
-
-/// How far and by what the last good message of a subject is searched for.
-#[derive(Clone)]
-pub struct LookBack {
-    /// Messages that are fetched of one subject, at most; 0: none.
-    pub messages_max: u64,
-    /// Which messages are good.
-    pub is_good: Arc<Judge>,
-}
+use super::settings::LookBack;
 
 /// What the search found.
 pub(super) enum LookedBack {

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::crypto::SecureRandom;
 use sonic_rs::JsonValueMutTrait;
 
-use super::CLIENT_NAME;
+use super::settings::CLIENT_NAME;
 use crate::base::Wake;
 
 const LISTENER: Token = Token(0);

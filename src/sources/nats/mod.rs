@@ -88,14 +88,10 @@ use self::settings::Endpoint;
 pub use self::access::{Credentials, Tls};
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
-pub use self::look_back::{Judge, LookBack};
 pub use self::plain::NatsPlainSource;
 pub use self::send::NatsSender;
-pub use self::settings::{NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
-
-/// The name that the server's connection list shows.
-const CLIENT_NAME: &str = "weirgate";
 
 /// Relays JetStream messages, for ever.
 pub struct NatsSource {

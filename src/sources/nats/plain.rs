@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
 use nats::Connection;
 
-use super::connection::{Link, spawn};
+use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::Refusal;
 use super::servers::Servers;
 use super::settings::NatsSettings;
 use super::{connect, redacted};
+use crate::base::detached;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::LoopGone;
 use crate::sources::publisher::{self, Outbox, Publisher};
@@ -221,6 +222,6 @@ fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>,
             let _ = connection.publish(&message.subject, &message.payload);
         }
     };
-    spawn("nats-publish", work).map_err(|source| NatsError::NoThread { source })?;
+    detached("nats-publish", work).map_err(|source| NatsError::NoThread { source })?;
     Ok(end)
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::access::{Credentials, Tls};
+use super::access::{Auth, Credentials, Tls};
 use super::error::NatsError;
-use super::look_back::LookBack;
 
 /// The port of a NATS URL that names none.
 const DEFAULT_PORT: u16 = 4222;
+
+/// The name that the server's connection list shows.
+pub(super) const CLIENT_NAME: &str = "weirgate";
 
 /// Servers that are remembered beside those of the URL.
 const LEARNED_MAX: usize = 16;
@@ -51,6 +53,18 @@ pub struct NatsSettings {
     pub look_back: LookBack,
 }
 
+/// Whether a message of a subject (the first text) with a payload makes a state.
+pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
+
+/// How far and by what the last good message of a subject is searched for.
+#[derive(Clone)]
+pub struct LookBack {
+    /// Messages that are fetched of one subject, at most; 0: none.
+    pub messages_max: u64,
+    /// Which messages are good.
+    pub is_good: Arc<Judge>,
+}
+
 /// A stream as it is created when it is missing: file storage, limits retention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSpec {
@@ -83,13 +97,6 @@ pub(super) struct Endpoint {
     pub(super) auth: Auth,
     /// The name that its certificate has to have: the host of a URL of the settings.
     pub(super) tls_name: String,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Auth {
-    None,
-    Token(String),
-    UserPassword(String, String),
 }
 
 impl NatsSettings {
@@ -187,17 +194,6 @@ impl Endpoint {
     }
 }
 
-impl Auth {
-    fn parse(user_info: &str) -> Self {
-        match user_info.split_once(':') {
-            Some((user, password)) => {
-                Self::UserPassword(percent_decoded(user), percent_decoded(password))
-            }
-            None => Self::Token(percent_decoded(user_info)),
-        }
-    }
-}
-
 /// Takes in what a server told of its cluster: the newest first, and not too many. Those of the URL
 /// are tried before them, and are not among them.
 pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
@@ -255,23 +251,6 @@ fn host_and_port(place: &str) -> Option<(&str, u16)> {
         Some((host, port)) => Some((host, port.parse().ok()?)),
         None => Some((place, DEFAULT_PORT)),
     }
-}
-
-/// `%41` becomes `A`; a percent sign that starts no such pair stays.
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let pair = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
-        let value = pair
-            .filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(value.unwrap_or(byte));
-        at += if value.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ use rustls::{ClientConfig, ClientConnection};
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
 use super::access::{Login, Tls, not};
-use super::connection::spawn;
 use super::loopback::{Door, Gate, Loopback};
-use crate::base::tls_roots;
+use crate::base::{detached, tls_roots};
 use crate::sources::tls_stream::TlsStream;
 
 /// Plain bytes that are read from one side before they are written to the other.
@@ -118,7 +117,7 @@ pub(super) fn carry(
     let (first, nonce) = plain_info(far.info_line)?;
     let (loopback, door) = Loopback::listen(random)?;
     let gate = Gate::new(door.name.clone(), login.fields(&nonce));
-    spawn("nats-tls", move || {
+    detached("nats-tls", move || {
         let mut loopback = loopback;
         // The crate sees the end of its connection; why is in what the crate or we log then.
         let ended = accept_and_pump(&mut loopback, until + timeout, (tls, stream), first, gate);

@@ -19,6 +19,7 @@ use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
 use super::health::Counts;
 use super::settings::SubscriptionSpec;
+use crate::base::detached;
 
 /// Reports that may wait while the session waits for the loop; more are dropped, for the next
 /// round says the same again.
@@ -84,25 +85,19 @@ impl Watchdog {
     /// The system has no thread left, or the connection is gone.
     pub(super) fn start(api: &Api, interval: Duration, subscriptions: usize) -> io::Result<Self> {
         let (sender, reports) = bounded(REPORTS_MAX);
-        let start = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(name.into()).spawn(work)
-        };
         let (link, told) = (api.clone(), sender.clone());
-        start(
-            "nats-link",
-            Box::new(move || {
-                // A connection that takes nothing more is noticed by its silence.
-                if let Err(error) = watch_link(&link, interval, &told) {
-                    tracing::debug!(%error, "the link with NATS is not watched any more");
-                }
-            }),
-        )?;
+        detached("nats-link", move || {
+            // A connection that takes nothing more is noticed by its silence.
+            if let Err(error) = watch_link(&link, interval, &told) {
+                tracing::debug!(%error, "the link with NATS is not watched any more");
+            }
+        })?;
         let mut watch = Vec::new();
         for _ in 0..subscriptions {
             let (orders, ordered) = unbounded();
             let (api, told) = (api.clone(), sender.clone());
             let work = move || watch_subscription(&api, interval, &ordered, &told);
-            start("nats-watchdog", Box::new(work))?;
+            detached("nats-watchdog", work)?;
             watch.push(orders);
         }
         Ok(Self { watch, reports })

@@ -12,6 +12,7 @@ use super::error::RedisError;
 use super::handshake::{log_in, shown};
 use super::resp::Value;
 use super::settings::{Endpoint, RedisSettings};
+use crate::base::detached;
 use crate::sources::socket::Waiter;
 
 /// How often the sentinels are asked while a connection stands.
@@ -48,8 +49,7 @@ impl Watch {
                 }
             }
         };
-        let thread = thread::Builder::new().name("redis-sentinel".into());
-        thread.spawn(watch).map_err(failed)?;
+        detached("redis-sentinel", watch).map_err(failed)?;
         Ok(Self { has_moved })
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::connect::Connection;
 use super::{Room, Surroundings};
-use crate::base::Clock;
+use crate::base::{Clock, detached};
 use crate::feeds::BusEvent;
 use crate::gateways::events::broadcast::Broadcast;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, Outcome, To};
@@ -283,8 +283,7 @@ impl Threads {
     /// The system has no thread left.
     pub(in crate::kinds::events) fn start(self) -> Result<(), RunError> {
         for (name, work) in self.0 {
-            let started = std::thread::Builder::new().name(name.into()).spawn(work);
-            started.map_err(RunError::Thread)?;
+            detached(name, work).map_err(RunError::Thread)?;
         }
         Ok(())
     }

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
-use super::super::CLIENT_NAME;
 use super::super::access::Login;
 use super::super::error::NatsError;
-use super::super::settings::{Endpoint, NatsSettings};
+use super::super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::super::tls;
 use super::protocol::{self, Op, Reader};
 use crate::sources::buffered::{Buffered, ended};
