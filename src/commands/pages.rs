@@ -11,8 +11,9 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::Program;
-use super::line::{For, command};
+use super::args::For;
+use super::line::command;
+use super::program::Program;
 use crate::base::build_info::VERSION;
 
 /// Shells with completions.

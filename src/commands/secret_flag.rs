@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::complain;
+use super::program::complain;
 use crate::settings::{Rows, SecretText, Setting};
 
 /// Starts the program again with the secret in the environment, which other users cannot see, under

@@ -1,6 +1,6 @@
 //! `weirgate version` and `--version`: what this build is, for people and for programs.
 
-use super::Program;
+use super::program::Program;
 use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use crate::wire::object_writer::ObjectWriter;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand, Template};
-use crate::commands::line::{flag, switch, value};
+use crate::commands::args::{flag, switch, value};
 
 /// What is published if no message is given.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;

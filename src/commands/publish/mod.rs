@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use self::template::Template;
-use super::complain;
+use super::program::complain;
 use super::tail::Stop;
 use crate::base::Clock;
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};

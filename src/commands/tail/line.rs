@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
-use crate::commands::line::{For, arg, flag, switch, value};
-use crate::commands::{Exit, Invocation, Program};
+use crate::commands::args::{For, arg, flag, switch, value};
+use crate::commands::program::{Exit, Program};
 use crate::run::{Dialect, GatewayKind};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
@@ -110,28 +110,27 @@ fn own(program: &Program) -> [Arg; 9] {
     ]
 }
 
-impl Program {
-    /// `weirgate tail`, from its arguments.
-    pub(in crate::commands) fn tail(
-        &self,
-        matches: &ArgMatches,
-        env: &Env,
-    ) -> Result<Invocation, Exit> {
-        let of = flag(matches, "target").and_then(|name| self.gateway(&name));
-        let rows = rows(of.or_else(|| self.gateways.first()));
-        let checked = self.checked(rows, matches, env, |_| Vec::new());
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-        let command = read(self, matches, of, &checked);
-        let command = command.map_err(|error| Exit::wrong_use(&error))?;
-        Ok(Invocation::Tail(Box::new(command)))
-    }
+/// `weirgate tail`, from its arguments.
+///
+/// # Errors
+/// What is wrong with them, for the user.
+pub(in crate::commands) fn read(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<TailCommand, Exit> {
+    let of = flag(matches, "target").and_then(|name| program.gateway(&name));
+    let rows = rows(of.or_else(|| program.gateways.first()));
+    let checked = program.checked(rows, matches, env, |_| Vec::new());
+    let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+    typed(program, matches, of, &checked).map_err(|error| Exit::wrong_use(&error))
 }
 
 /// What was typed, for the gateway of that name if there is one.
 ///
 /// # Errors
 /// The target is no gateway and no URL, or there is nothing to subscribe to.
-fn read(
+fn typed(
     program: &Program,
     matches: &ArgMatches,
     of: Option<&GatewayKind>,

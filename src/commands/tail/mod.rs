@@ -36,7 +36,8 @@ use self::link::Link;
 pub use self::output::Style;
 use self::output::{Output, Printed, escaped};
 pub use self::target::Target;
-use super::{complain, secret_flag};
+use super::program::complain;
+use super::secret_flag;
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::super::complain;
+use super::super::program::complain;
 use crate::wire::json::check_json;
 
 /// Nesting of JSON that is printed over several lines; deeper JSON is printed as it came.

@@ -6,8 +6,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::TopCommand;
 use super::target::Target;
-use crate::commands::line::{For, arg, flag, switch, value};
-use crate::commands::{Exit, Invocation, Program};
+use crate::commands::args::{For, arg, flag, switch, value};
+use crate::commands::program::{Exit, Program};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 
@@ -63,26 +63,25 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
         .args(rows().iter().map(|row| arg(row, made_for)))
 }
 
-impl Program {
-    /// `weirgate top`, from its arguments.
-    pub(in crate::commands) fn top(
-        &self,
-        matches: &ArgMatches,
-        env: &Env,
-    ) -> Result<Invocation, Exit> {
-        let checked = self.checked(rows(), matches, env, |_| Vec::new());
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-        let command = read(self, matches, &checked);
-        let command = command.map_err(|error| Exit::wrong_use(&error))?;
-        Ok(Invocation::Top(Box::new(command)))
-    }
+/// `weirgate top`, from its arguments.
+///
+/// # Errors
+/// What is wrong with them, for the user.
+pub(in crate::commands) fn read(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<TopCommand, Exit> {
+    let checked = program.checked(rows(), matches, env, |_| Vec::new());
+    let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+    typed(program, matches, &checked).map_err(|error| Exit::wrong_use(&error))
 }
 
 /// What was typed.
 ///
 /// # Errors
 /// There is no address, or one cannot be read.
-fn read(program: &Program, matches: &ArgMatches, checked: &Checked) -> Result<TopCommand, String> {
+fn typed(program: &Program, matches: &ArgMatches, checked: &Checked) -> Result<TopCommand, String> {
     let typed = matches.get_many::<String>("target").unwrap_or_default();
     let parsed: Result<Vec<Target>, String> = typed.map(|text| Target::parse(text)).collect();
     let mut targets = parsed?;

@@ -41,7 +41,8 @@ use self::process::Process;
 use self::readers::{Pace, Readers};
 pub use self::target::Target;
 use self::view::View;
-use super::{secret_flag, show};
+use super::program::show;
+use super::secret_flag;
 use crate::settings::{Rows, SecretText};
 
 /// Time between two readings of `--once`.

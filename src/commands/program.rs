@@ -1,0 +1,194 @@
+//! A program as its commands know it: its gateways, how it says something, and how it ends.
+
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::io::Write;
+
+use clap::ArgMatches;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::args::flag;
+use crate::run::{GatewayKind, TokenUse};
+use crate::settings::typed::{Env, GATEWAY_ENV, collect};
+use crate::settings::{Check, Checked, Kind, Rows, Setting, SettingsError};
+
+/// A program: its words, and its gateways.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// What `--help` ends with.
+    pub start_with: &'static str,
+    /// What it can run, in the order of `--help`; not empty. `health` asks the first where none is
+    /// named. Where there is only one, its subcommand need not be typed.
+    pub gateways: &'static [GatewayKind],
+}
+
+/// The end of the process, without anything having been started.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health`
+    /// are 1: to a container's health check 2 means nothing.
+    pub status: u8,
+    /// What to show: on standard output with status 0, else on standard error. Help has colours.
+    pub text: String,
+}
+
+impl Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A reader that has gone away (`weirgate --help | head -1`) is no failure, and no panic. Colours stay
+/// in a terminal that has them, without `NO_COLOR`.
+pub(super) fn show(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+pub(super) fn complain(text: &str) {
+    let mut err = anstream::stderr();
+    for line in text.lines() {
+        // As clap marks its own.
+        let _ = match line.strip_prefix("error:") {
+            Some(rest) => writeln!(err, "\x1b[1m\x1b[31merror:\x1b[0m{rest}"),
+            None => writeln!(err, "{line}"),
+        };
+    }
+}
+
+impl Program {
+    /// The gateway of that name.
+    pub fn gateway(&self, name: &str) -> Option<&'static GatewayKind> {
+        self.gateways.iter().find(|gateway| gateway.name == name)
+    }
+
+    /// What is typed to run a gateway.
+    pub(super) fn words(&self, gateway: &GatewayKind) -> String {
+        match self.gateways {
+            [_] => self.name.to_owned(),
+            _ => format!("{} {}", self.name, gateway.name),
+        }
+    }
+
+    /// Tells who typed a setting of another gateway which gateways have the setting.
+    pub(super) fn with_tip(&self, mut error: clap::Error) -> clap::Error {
+        let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
+            return error;
+        };
+        let typed = arg.trim_start_matches("--").to_owned();
+        let has = |kind: &&GatewayKind| kind.rows.settings().iter().any(|row| row.flag == typed);
+        let of: Vec<_> = self
+            .gateways
+            .iter()
+            .filter(has)
+            .map(|kind| kind.name)
+            .collect();
+        if !of.is_empty() {
+            // What only looks like it is not meant.
+            error.remove(ContextKind::SuggestedArg);
+            error.remove(ContextKind::Usage);
+            let tip = format!("--{typed} is a setting of {}", of.join(" and "));
+            let tips = ContextValue::StyledStrs(vec![tip.into()]);
+            error.insert(ContextKind::Suggested, tips);
+        }
+        error
+    }
+
+    pub(super) fn env_gateway(
+        &self,
+        env: &Env,
+    ) -> Result<Option<&'static GatewayKind>, SettingsError> {
+        env.value(GATEWAY_ENV)?
+            .map(|value| self.named_gateway(GATEWAY_ENV, value))
+            .transpose()
+    }
+
+    pub(super) fn named_gateway(
+        &self,
+        name: &str,
+        value: &str,
+    ) -> Result<&'static GatewayKind, SettingsError> {
+        self.gateway(value.trim())
+            .ok_or_else(|| SettingsError::Value {
+                name: name.to_owned(),
+                value: Kind::Text.shown_when_wrong(value),
+                allowed: self.names(" or "),
+            })
+    }
+
+    /// The gateways' names.
+    pub(super) fn names(&self, between: &str) -> String {
+        let names: Vec<_> = self.gateways.iter().map(|gateway| gateway.name).collect();
+        names.join(between)
+    }
+
+    /// Every row of every command, for names in the environment.
+    pub(super) fn known(&self) -> Vec<Setting> {
+        let gateways = self.gateways.iter().map(|gateway| gateway.rows);
+        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP]);
+        all.flat_map(|rows| rows.settings()).collect()
+    }
+
+    /// The gateways whose clients bring tokens.
+    pub(super) fn with_tokens(&self) -> impl Iterator<Item = &'static GatewayKind> {
+        self.gateways.iter().filter(|kind| kind.takes_tokens())
+    }
+
+    /// The gateway that a token is for where none is named: the first with a table of roles.
+    pub(super) fn gateway_of_tokens(&self) -> Option<&'static GatewayKind> {
+        let with_roles = |kind: &&GatewayKind| matches!(kind.tokens, TokenUse::Roles(_));
+        let first = self.with_tokens().next();
+        self.with_tokens().find(with_roles).or(first)
+    }
+
+    pub(super) fn checked(
+        &self,
+        rows: Vec<Setting>,
+        matches: &ArgMatches,
+        env: &Env,
+        check: Check,
+    ) -> Result<Checked, Vec<SettingsError>> {
+        let known = self.known();
+        let mut warnings = env.unknown_names(&known);
+        warnings.extend(env.near_names(&rows, &known));
+        let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
+        Checked::new(typed, warnings, check)
+    }
+}
+
+impl Exit {
+    /// The parser repeats what it does not know, and that may be a URL or a token in the wrong
+    /// place: of arguments with an `@`, or that begin as each JWT does, nothing is shown.
+    pub(super) fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
+        let mut text = error.render().ansi().to_string();
+        for arg in args.iter().map(|arg| arg.to_string_lossy()) {
+            let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
+            if value.contains('@') || value.starts_with("eyJ") {
+                text = text.replace(arg.as_ref(), "***").replace(value, "***");
+            }
+        }
+        let status = match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+            _ => 2,
+        };
+        Self { status, text }
+    }
+
+    pub(super) fn settings(errors: &[SettingsError], status: u8) -> Self {
+        let lines = errors.iter().map(|error| format!("error: {error}\n"));
+        Self {
+            status,
+            text: lines.collect(),
+        }
+    }
+
+    pub(super) fn wrong_use(text: &str) -> Self {
+        Self {
+            status: 2,
+            text: format!("error: {text}\n"),
+        }
+    }
+}
