@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::connection::{self, Server};
 use super::connection_clock::FirstHead;
-use super::plane::Handover;
+use super::handover::Handover;
 use super::site::Site;
 use crate::admission::Peer;
 use crate::base::{Clock, LogBudget};

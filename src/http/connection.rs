@@ -24,7 +24,7 @@ use tracing::debug;
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::connection_clock::{ConnectionClock, FirstHead, Work};
 use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
-use super::plane::{Handover, HttpSettings, WayBack};
+use super::handover::{Handover, HttpSettings, WayBack};
 use super::read_ahead::ReadAhead;
 use super::service::{Found, Service};
 use super::site::{Handler, LateAnswer, Later, RequestParts};

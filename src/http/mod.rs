@@ -15,6 +15,7 @@ mod connection;
 mod connection_clock;
 mod files;
 mod gate;
+mod handover;
 pub mod internal;
 pub mod operator;
 pub mod page;
@@ -29,7 +30,8 @@ mod site;
 
 pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody};
-pub use plane::{Handover, HttpHandle, HttpPlane, HttpSettings, WayBack};
+pub use handover::{Handover, HttpSettings, WayBack};
+pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{
     ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site,
