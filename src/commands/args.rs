@@ -85,7 +85,8 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
     with_default(text, setting).into()
 }
 
-fn with_default(text: String, setting: &Setting) -> String {
+/// A help text with the default behind it.
+pub(super) fn with_default(text: String, setting: &Setting) -> String {
     match setting.default {
         "" => text,
         _ if matches!(setting.kind, Kind::Switch) => text,

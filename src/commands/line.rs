@@ -1,9 +1,9 @@
 //! The command line, made from the list of gateways and their settings.
 
-use clap::builder::{PossibleValuesParser, StyledStr};
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, ValueHint, value_parser};
 
-use super::args::{For, arg, switch, value};
+use super::args::{For, arg, switch, value, with_default};
 use super::program::Program;
 use super::{check, pages, version};
 use crate::run::{GatewayKind, Print};

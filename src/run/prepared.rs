@@ -2,7 +2,6 @@
 //! world around it before a start (`--check --connect`).
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use super::{RunError, notices};
@@ -138,7 +137,7 @@ mod tests {
     fn a_question_without_an_answer_ends_with_its_time() {
         let question = Question::new("NATS", || {
             loop {
-                thread::park();
+                std::thread::park();
             }
         });
         let found = question.ask(Duration::from_millis(10));

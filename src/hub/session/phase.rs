@@ -17,18 +17,6 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
     (PhaseKind::Closing, PhaseKind::Gone),
 ];
 
-/// What follows from a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) enum AfterWrite {
-    Nothing,
-    /// The close that waited is queued: the session is to start closing.
-    CloseWritten(CloseReason),
-    /// Everything is out and the client's last words have come: our side of the socket is done.
-    HalfClose,
-    /// Everything is out, and the peer had ended before.
-    End(CloseReason),
-}
-
 #[derive(Debug)]
 pub(super) enum Phase {
     Head(Head),

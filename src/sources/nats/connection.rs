@@ -10,7 +10,6 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -316,7 +315,7 @@ mod tests {
         // Nobody accepts: the kernel does.
         let silent = probe(&endpoint).unwrap_err().to_string();
         assert!(silent.contains("says nothing"), "{silent}");
-        let other = thread::spawn(move || {
+        let other = std::thread::spawn(move || {
             for _ in 0..2 {
                 use std::io::Write;
                 let (mut stream, _) = listener.accept().unwrap();
