@@ -32,7 +32,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         value: "75 s",
         beyond: "the connection ends",
         shows: Shows::Metric(names::CONNECTIONS),
-        code: ("src/http/plane.rs", "idle_timeout_ms: 75_000,"),
+        code: ("src/http/handover.rs", "idle_timeout_ms: 75_000,"),
         test: "tests/http_plane/limits.rs::an_idle_connection_ends_and_a_busy_one_does_not",
     },
     Fixed {
@@ -40,7 +40,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         value: "1 s",
         beyond: "the connection is cut",
         shows: Shows::Metric(names::CONNECTIONS),
-        code: ("src/http/plane.rs", "linger_ms: 1_000,"),
+        code: ("src/http/handover.rs", "linger_ms: 1_000,"),
         test: "tests/http_plane/limits.rs::a_body_that_never_comes_does_not_hold_the_connection",
     },
     Fixed {
@@ -48,7 +48,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         value: "256 KiB",
         beyond: "the connection is cut",
         shows: Shows::Metric(names::CONNECTIONS),
-        code: ("src/http/plane.rs", "linger_bytes_max: 256 * 1024,"),
+        code: ("src/http/handover.rs", "linger_bytes_max: 256 * 1024,"),
         test: "tests/http_plane/limits.rs::a_head_without_end_is_cut_early",
     },
     Fixed {
