@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Counts pronouns and relative words in the prose of Markdown documents.
+"""Counts pronouns and relative words in the prose of Markdown documents, and of comments.
 
 Usage: prose.py [--max 5.0] FILE...
 
 A text full of "it", "that" and "which" points at things where it could name them, and has to be read twice. The script
 prints the words per 100 words of prose for each file, then for all files together. Code is not counted: fenced blocks,
-indented blocks, inline code. Link targets, bare URLs and HTML comments are not counted either; link texts are.
+indented blocks, inline code. Link targets, bare URLs and HTML comments are not counted either; link texts are. Of a file
+in Rust, JavaScript or TypeScript only the comments count, those of documentation included.
 With --max the exit status is 1 if the figure of all files together is higher.
 """
 import argparse
@@ -15,6 +16,8 @@ import sys
 WORDS = {"it", "its", "that", "one", "ones", "who", "what", "whose", "them", "which", "those", "whoever", "whom"}
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 INLINE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
+COMMENT = re.compile(r"\s*(?://[/!]?|/?\*+/?(?=\s|$)) ?(.*)")
+SOURCES = (".rs", ".js", ".mjs", ".ts")
 LEFT_OUT = re.compile(r"<!--.*?-->|\]\([^)\s]*\)|https?://\S+")
 
 
@@ -41,6 +44,12 @@ def prose_lines(text):
         yield LEFT_OUT.sub(" ", INLINE.sub(" ", line))
 
 
+def comments(text):
+    """Returns the comments of a source text as Markdown: one line for each line of comment."""
+    found = map(COMMENT.match, text.splitlines())
+    return "\n".join(line[1] if line else "" for line in found)
+
+
 def count(text):
     """Returns (pronouns and relative words, words) of a Markdown text."""
     words = [word.lower() for line in prose_lines(text) for word in re.findall(r"[A-Za-z']+", line)]
@@ -59,7 +68,8 @@ def main():
     total_hits = total_words = 0
     for path in arguments.files:
         with open(path, encoding="utf-8") as file:
-            hits, words = count(file.read())
+            text = file.read()
+        hits, words = count(comments(text) if path.endswith(SOURCES) else text)
         total_hits, total_words = total_hits + hits, total_words + words
         print(f"{per_hundred(hits, words):5.1f}  {words:6d} words  {path}")
     total = per_hundred(total_hits, total_words)
