@@ -33,7 +33,7 @@ async def test_a_service_that_is_away_is_named_and_events_stay_ready(start_weirg
         assert (await asked(client, "simulation.run"))["error"] is None
         assert list(away()) == list(stats()) == ["lobby"]
         assert weirgate.ready_status() == 200, "its other services answer"
-        lines = [line for line in weirgate.log().splitlines() if "a service does not answer" in line]
+        lines = weirgate.lines_with("a service does not answer")
         assert len(lines) == 1 and "lobby" in lines[0] and "refused" in lines[0].lower(), lines
         back = Service(lambda asked: {"ok": True}, port=lobby)
         try:
@@ -43,8 +43,7 @@ async def test_a_service_that_is_away_is_named_and_events_stay_ready(start_weirg
         finally:
             back.stop()
     assert away() == stats() == {}
-    await until(lambda: "a service answers again" in weirgate.log(), 5, "the line of the recovery")
-    [line] = [line for line in weirgate.log().splitlines() if "a service answers again" in line]
+    [line] = weirgate.lines_with("a service answers again")
     assert "lobby" in line and "away_ms" in line
     simulation.stop()
 
