@@ -19,6 +19,7 @@ import json
 import redis
 
 from ports import free_port
+from waiting import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
@@ -101,9 +102,9 @@ class Process:
     def wait(self, seconds):
         """The exit status; fails when it is not there in time."""
         try:
-            return self.child.wait(seconds)
+            return self.child.wait(PATIENCE * seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {seconds} s\n{self.log_tail()}") from None
+            raise AssertionError(f"still running after {PATIENCE * seconds} s\n{self.log_tail()}") from None
 
     def kill(self):
         """SIGKILL, and waits until it is gone; a stopped process goes too."""
@@ -168,7 +169,7 @@ class NatsServer:
         self.process = Process([nats_server_binary(), "-c", config])
         self.wait_until_it_answers()
 
-    def wait_until_it_answers(self, seconds=20):
+    def wait_until_it_answers(self, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -214,7 +215,7 @@ class RedisServer:
         self.directory = tempfile.TemporaryDirectory(prefix="weirgate-redis-")
         self.start()
 
-    def start(self, seconds=20):
+    def start(self, seconds=60):
         """Starts it and returns once it answers."""
         if self.process:
             self.process.discard()
@@ -290,7 +291,7 @@ class Weirgate(Process):
     def ready_status(self):
         return self.get("/ready")[0]
 
-    def wait_ready(self, seconds=20):
+    def wait_ready(self, seconds=60):
         """Returns once /ready is 200."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
