@@ -130,7 +130,7 @@ async def test_what_the_server_does_not_permit(start_nats, on_nats):
     await say(publisher, "open.a", 2)
     await client.wait_for(lambda c: c.data, 10, "what is open")
     assert client.short() == [("open.a", None, 2)]
-    assert scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1, 10, "weirgate_bus_subscriptions_refused_total")
     weirgate.logs("NATS refused a subscription", "secret.a")
     assert "gw:p@" not in weirgate.log()
     await publisher.close()
@@ -183,7 +183,7 @@ async def test_a_restart_is_told_and_everything_comes_back(nats, on_nats):
     await idle.ask("ping")
     assert [c.missing for c in (holding, idle, late)] == [1, 0, 0]
     assert all(c.open for c in (holding, idle, late))
-    assert scrape(weirgate).sum("weirgate_gaps_told_total") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_gaps_told_total") == 1, 10, "weirgate_gaps_told_total")
     await publisher.close()
 
 

@@ -113,7 +113,7 @@ async def test_the_client_library_is_away_for_two_seconds(bus):
     assert got == ["before", *range(MESSAGES), "after"]
     assert acknowledgements[-1]["recovered"] == {bus.pattern: True} and len(acknowledgements) == 2
     assert gaps == []
-    assert scrape(weirgate).sum("weirgate_resumes_total", outcome="recovered") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_resumes_total", outcome="recovered") == 1, 10, "weirgate_resumes_total")
 
 
 async def test_a_window_that_is_too_small(bus):
@@ -130,7 +130,7 @@ async def test_a_window_that_is_too_small(bus):
     assert answer["recovered"] == {bus.pattern: True}
     await back.wait_for(lambda c: len(c.data) == 10, 10, "the window")
     assert [message["data"] for message in back.data] == list(range(10, 20))
-    assert scrape(weirgate).sum("weirgate_history_messages") == 10
+    await until(lambda: scrape(weirgate).sum("weirgate_history_messages") == 10, 10, "weirgate_history_messages")
 
 
 async def test_the_bus_was_away_in_between(bus):
@@ -152,7 +152,7 @@ async def test_the_bus_was_away_in_between(bus):
     assert answer["recovered"] == {bus.pattern: False}
     _, answer = await resume(weirgate, bus.pattern, {"epoch": stays.data[0]["epoch"], "offset": 1})
     assert answer["recovered"] == {bus.pattern: True}
-    assert scrape(weirgate).sum("weirgate_resumes_total", outcome="epoch") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_resumes_total", outcome="epoch") == 1, 10, "weirgate_resumes_total")
 
 
 async def test_a_name_without_clients_is_given_up(bus):

@@ -210,8 +210,8 @@ async def test_the_short_help_is_no_longer_than_a_screen(started):
 # --- the start line
 
 def start_line(weirgate):
-    [line] = [json.loads(line) for line in weirgate.log().splitlines() if "weirgate is listening" in line]
-    return line
+    [line] = weirgate.lines_with("weirgate is listening")
+    return json.loads(line)
 
 
 async def test_the_start_says_what_runs_and_where(start_weirgate, tmp_path):

@@ -255,6 +255,6 @@ async def test_over_the_limit_of_all_clients_further_ones_are_told_and_nobody_is
         for request in REQUESTS[:3]:
             await first.send(request)
             assert json.loads(await asyncio.wait_for(first.recv(), 20))["type"] == "subscribed"
-        assert scrape(weirgate).sum("weirgate_inflate_windows_refused_total") == 2
+        await until(lambda: scrape(weirgate).sum("weirgate_inflate_windows_refused_total") == 2, 10, "weirgate_inflate_windows_refused_total")
     await until(lambda: scrape(weirgate).sum("weirgate_inflate_window_bytes_granted") == 0, 10, "the window is free again")
     assert (await ask_in_python(url))[0] == "permessage-deflate"

@@ -105,4 +105,4 @@ async def test_the_order_of_broadcasts_is_kept(start_weirgate):
             assert push(weirgate, "e", {"n": n}, "a") == (200, {"sent": 2})
         for client in [one, two]:
             assert [(await received(client))["data"]["n"] for _ in range(50)] == list(range(50))
-    assert scrape(weirgate).sum("weirgate_pushes_total") == 50
+    await until(lambda: scrape(weirgate).sum("weirgate_pushes_total") == 50, 10, "weirgate_pushes_total")

@@ -34,8 +34,8 @@ async def test_a_push_reaches_a_device_on_every_instance_once(start_weirgate, se
         assert [await received(other) for _ in range(2)] == [{"n": 3}] * 2
         for client in [*clients, other]:
             assert await is_silent(client)
-    assert [scrape(one).sum("weirgate_events_bus_pushes_sent_total") for one in instances] == [2, 1, 1]
-    assert [scrape(one).sum("weirgate_events_bus_pushes_received_total") for one in instances] == [2, 3, 3]
+    await until(lambda: [scrape(one).sum("weirgate_events_bus_pushes_sent_total") for one in instances] == [2, 1, 1], 10, "weirgate_events_bus_pushes_sent_total")
+    await until(lambda: [scrape(one).sum("weirgate_events_bus_pushes_received_total") for one in instances] == [2, 3, 3], 10, "weirgate_events_bus_pushes_received_total")
     assert all(scrape(one).sum("weirgate_events_bus_messages_ignored_total") == 0 for one in instances)
 
 
@@ -86,7 +86,7 @@ async def test_a_killed_instance_is_missing_and_then_forgotten(start_weirgate, s
         # The first one after a while may find a busy machine.
         answers = [await pushed(instances[0], {"n": 2}, "a") for _ in range(5)]
         assert want in answers, answers
-    assert scrape(instances[0]).sum("weirgate_events_bus_pushes_incomplete_total") >= 1
+    await until(lambda: scrape(instances[0]).sum("weirgate_events_bus_pushes_incomplete_total") >= 1, 10, "weirgate_events_bus_pushes_incomplete_total")
 
 
 async def test_a_stopped_instance_is_no_longer_waited_for(start_weirgate, server):

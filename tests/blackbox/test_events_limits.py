@@ -61,8 +61,8 @@ async def test_a_service_that_hangs_is_nobody_elses_matter(start_weirgate, servi
     for client in stuck:
         assert (await received(client))["data"] is True
         await client.close()
-    assert scrape(weirgate).sum("weirgate_upstream_calls_total", service="lobby", outcome="answered") == 120
-    assert scrape(weirgate).sum("weirgate_upstream_call_duration_seconds_count", service="lobby") == 120
+    await until(lambda: scrape(weirgate).sum("weirgate_upstream_calls_total", service="lobby", outcome="answered") == 120, 10, "weirgate_upstream_calls_total")
+    await until(lambda: scrape(weirgate).sum("weirgate_upstream_call_duration_seconds_count", service="lobby") == 120, 10, "weirgate_upstream_call_duration_seconds_count")
 
 
 async def test_what_a_client_sent_before_it_went_is_forwarded(start_weirgate, service):

@@ -44,7 +44,7 @@ async def test_a_restart_keeps_the_last_good_state(nats, start_weirgate, was_the
     await client.wait_for(lambda c: c.messages > 0, 5, "the state")
     assert client.state()["flow"] == good and client.state()["levels"]["ts"] == levels["ts"]
     for subject in [FLOW, LEVELS]:
-        [line] = [l for l in weirgate.log().splitlines() if "the newest messages of a subject are bad" in l and subject in l]
+        [line] = weirgate.lines_with("the newest messages of a subject are bad", subject)
         assert "bad=3" in line, line
     assert metric(weirgate, "weirgate_bus_look_backs_limited_total") == 0
     # What comes next is taken as ever.
@@ -56,8 +56,9 @@ async def test_a_restart_keeps_the_last_good_state(nats, start_weirgate, was_the
 async def test_the_look_back_has_a_limit_that_is_logged_and_counted(nats, start_weirgate):
     await published(nats, {"n": 1}, {"ts": 1, "levels": []}, 6)
     weirgate = start_weirgate("levels", "--look-back-messages-max", "5", nats=nats).wait_ready()
-    lines = [line for line in weirgate.log().splitlines() if "--look-back-messages-max" in line]
-    assert len(lines) == 2 and all("WARN" in line for line in lines), lines
+    for subject in [FLOW, LEVELS]:
+        [line] = weirgate.lines_with("--look-back-messages-max", subject)
+        assert "WARN" in line, line
     assert metric(weirgate, "weirgate_bus_look_backs_limited_total") == 2
     client = await connect(weirgate.port)
     async with publisher(nats) as bus:

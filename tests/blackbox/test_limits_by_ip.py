@@ -50,7 +50,7 @@ async def test_an_address_has_so_many_connections(start_weirgate):
     assert await asyncio.to_thread(ask, refused) == 503, "plain HTTP counts equally"
     assert (await status_of(port, OTHER))[0] == 101, "another address is not concerned"
     assert closes(weirgate, "connections_per_ip") == 2
-    assert scrape(weirgate).sum("weirgate_addresses") >= 2
+    await until(lambda: scrape(weirgate).sum("weirgate_addresses") >= 2, 10, "weirgate_addresses")
     page.close()
     await until(lambda: ask(kept_connection(port, CROWD)) == 200, 5, "the place of the HTTP connection")
     clients[0].abort()

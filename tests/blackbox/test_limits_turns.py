@@ -51,7 +51,7 @@ async def test_a_message_over_its_limit_is_closed_with_1009(start_weirgate, comp
                         await asyncio.wait_for(other.recv(), 10)
                 assert other.close_code == 1009
         await asyncio.wait_for(await ws.ping(), 10)
-    assert scrape(weirgate).sum("weirgate_client_closes_total", reason="message_too_big") == 2
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="message_too_big") == 2, 10, "weirgate_client_closes_total")
 
 
 @pytest.mark.parametrize("budget, turns_min", [
@@ -89,7 +89,7 @@ async def test_clients_that_leave_at_once_are_closed_in_many_turns(start_weirgat
     finally:
         weirgate.send(signal.SIGCONT)
     await until(lambda: scrape(weirgate).sum("weirgate_clients") == 1, 30, "the others to be closed")
-    assert scrape(weirgate).sum("weirgate_loop_budgets_spent_total", budget="closes") >= 1
+    await until(lambda: scrape(weirgate).sum("weirgate_loop_budgets_spent_total", budget="closes") >= 1, 10, "weirgate_loop_budgets_spent_total")
     before = stays.messages
     await stays.wait_for(lambda c: c.messages > before, 10, "the feed")
 

@@ -197,7 +197,7 @@ async def test_the_clients_address_is_known_and_limited_through_nginx(nats, star
         for client in (*clients, other):
             client.abort()
         await until(lambda: weirgate.health()["connections"] == 0, 5, "their places given back")
-    assert scrape(weirgate).sum("weirgate_connections_returned_total") >= 5
+    await until(lambda: scrape(weirgate).sum("weirgate_connections_returned_total") >= 5, 10, "weirgate_connections_returned_total")
 
     def logged(address):
         ends = (line for line in weirgate.log().splitlines() if "connection ended" in line)

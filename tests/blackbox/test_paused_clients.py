@@ -46,7 +46,7 @@ async def gone(weirgate, descriptors):
     """Far below every deadline of weirgate: what takes longer was not seen."""
     await until(lambda: scrape(weirgate).sum("weirgate_connections", phase="open") == 0, 5, "its session")
     await until(lambda: scrape(weirgate).sum("process_open_fds") <= descriptors, 5, "its descriptor")
-    assert scrape(weirgate).sum("weirgate_clients_paused") == 0
+    await until(lambda: scrape(weirgate).sum("weirgate_clients_paused") == 0, 10, "weirgate_clients_paused")
 
 
 @pytest.mark.parametrize("how", ["half", "reset"])
@@ -61,7 +61,7 @@ async def test_a_client_that_goes_while_its_pongs_wait_keeps_nothing(gateway, ho
     await until(lambda: paused(weirgate, "pongs") == 1, 20, "a client that is not read")
     end(link, how)
     await gone(weirgate, descriptors)
-    assert scrape(weirgate).sum("weirgate_clients_ended_unread_total") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_clients_ended_unread_total") == 1, 10, "weirgate_clients_ended_unread_total")
     link.close()
 
 
@@ -109,7 +109,7 @@ async def test_devices_over_the_limit_wait_and_keep_nothing_once_they_have_gone(
     for one in devices:
         one.transport.abort()
     await gone(weirgate, descriptors - len(devices))
-    assert scrape(weirgate).sum("weirgate_clients_ended_unread_total") >= 40
+    await until(lambda: scrape(weirgate).sum("weirgate_clients_ended_unread_total") >= 40, 10, "weirgate_clients_ended_unread_total")
     release.set()
     await until(lambda: scrape(weirgate).sum("weirgate_event_waiting_bytes") == 0, 20, "answers to what was taken")
     assert 8 <= len(lobby.asked) + scrape(weirgate).sum("weirgate_messages_forgotten_total") <= 12

@@ -33,7 +33,7 @@ async def test_a_service_that_is_away_is_named_and_events_stay_ready(start_weirg
         assert (await asked(client, "simulation.run"))["error"] is None
         assert list(away()) == list(stats()) == ["lobby"]
         assert weirgate.ready_status() == 200, "its other services answer"
-        lines = [line for line in weirgate.log().splitlines() if "a service does not answer" in line]
+        lines = weirgate.lines_with("a service does not answer")
         assert len(lines) == 1 and "lobby" in lines[0] and "refused" in lines[0].lower(), lines
         back = Service(lambda asked: {"ok": True}, port=lobby)
         try:
@@ -43,8 +43,7 @@ async def test_a_service_that_is_away_is_named_and_events_stay_ready(start_weirg
         finally:
             back.stop()
     assert away() == stats() == {}
-    await until(lambda: "a service answers again" in weirgate.log(), 5, "the line of the recovery")
-    [line] = [line for line in weirgate.log().splitlines() if "a service answers again" in line]
+    [line] = weirgate.lines_with("a service answers again")
     assert "lobby" in line and "away_ms" in line
     simulation.stop()
 
@@ -78,7 +77,7 @@ async def test_a_missing_permission_of_nats_is_told(start_nats, start_weirgate, 
     await until(lambda: reason in reasons(weirgate), 20, f"{reason} on /ready")
     assert weirgate.ready_status() == 503
     await until(lambda: words in weirgate.log(), 5, "the missing permission in the log")
-    assert scrape(weirgate).sum(metric) > 0
+    await until(lambda: scrape(weirgate).sum(metric) > 0, 10, "the number")
 
 
 async def test_trades_are_not_ready_at_once_without_their_pattern(redis_server, start_weirgate):
@@ -86,4 +85,4 @@ async def test_trades_are_not_ready_at_once_without_their_pattern(redis_server, 
     weirgate = start_weirgate("trades", env={"REDIS_URL": redis_server.url.replace("//", "//reader:any@")})
     await until(lambda: reasons(weirgate) == ["subscription_refused"], 10, "the refusal, long before the grace of an outage")
     weirgate.logs("Redis refused a subscription")
-    assert scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1, 10, "weirgate_bus_subscriptions_refused_total")

@@ -44,7 +44,7 @@ async def test_pages_and_what_is_none(start_trades, redis_server):
     assert [stats[name] for name in names if name not in ("uptimeSeconds", "serverId")] == [1, 2, 3, 1, 1]
     assert re.fullmatch("ws-gateway-[0-9a-f]{8}", stats["serverId"])
     assert client.answers[0]["data"]["serverId"] == stats["serverId"]
-    assert scrape(weirgate).sum("weirgate_subscriptions") == 2
+    await until(lambda: scrape(weirgate).sum("weirgate_subscriptions") == 2, 10, "weirgate_subscriptions")
     for path in ["/", "/ws", "/nowhere?x=1"]:
         status, headers, body = weirgate.get(path)
         assert (status, headers["Content-Type"], body) == (426, "text/plain", "Upgrade Required"), path
@@ -112,7 +112,7 @@ async def test_required_tokens(start_trades):
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(client.recv(), 10)
         assert (client.close_code, client.close_reason) == (1008, "Authentication failed")
-    assert scrape(weirgate).sum("weirgate_auth_refusals_total", reason="not_a_token") == 1
+    await until(lambda: scrape(weirgate).sum("weirgate_auth_refusals_total", reason="not_a_token") == 1, 10, "weirgate_auth_refusals_total")
     assert "the-key" not in weirgate.log()
 
 

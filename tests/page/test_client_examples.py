@@ -40,7 +40,7 @@ def served():
         server.server_close()
 
 
-NUMBER = "/^[0-9.]+$/.test(document.getElementById('spot').textContent)"
+NUMBER = "/^[0-9.]+$/.test(document.getElementById('spot')?.textContent)"
 
 
 @pytest.mark.parametrize(("path", "status"), [("page.html", "how"), ("dashboard/index.html", "status")])

@@ -313,7 +313,7 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
     async with open_page(weirgate.http_url) as page:
         await page.until("!document.getElementById('slow').hidden", 10, "the control")
         assert await page.js("document.getElementById('slow-pair').hidden"), "nothing to compare yet"
-        assert scrape(weirgate).sum("weirgate_clients") == 1
+        await until(lambda: scrape(weirgate).sum("weirgate_clients") == 1, 10, "weirgate_clients")
         await page.js("document.getElementById('slow-button').click()")
         skipped = "Number(document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', ''))"
         await page.until(f"{skipped} > 20", 60, "the server skips for the slow tab")

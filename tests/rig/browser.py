@@ -12,6 +12,7 @@ import urllib.parse
 
 import websockets
 from processes import Process, StartError
+from waiting import PATIENCE
 
 # Nothing leaves this machine: no updates, no sync, no services of Google or Mozilla, no proxy of the system. Chromium without
 # the sandbox, which needs rights that containers lack: it loads only our own page.
@@ -71,7 +72,7 @@ class Page:
         """Returns once the expression is true; the seconds that it took."""
         begin = time.monotonic()
         while not await self.js(f"Boolean({expression})"):
-            assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
+            assert time.monotonic() - begin < PATIENCE * seconds, f"not within {PATIENCE * seconds} s: {what}"
             await asyncio.sleep(0.05)
         return time.monotonic() - begin
 

@@ -19,6 +19,7 @@ import json
 import redis
 
 from ports import free_port
+from waiting import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
@@ -101,9 +102,9 @@ class Process:
     def wait(self, seconds):
         """The exit status; fails when it is not there in time."""
         try:
-            return self.child.wait(seconds)
+            return self.child.wait(PATIENCE * seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {seconds} s\n{self.log_tail()}") from None
+            raise AssertionError(f"still running after {PATIENCE * seconds} s\n{self.log_tail()}") from None
 
     def kill(self):
         """SIGKILL, and waits until it is gone; a stopped process goes too."""
@@ -115,11 +116,19 @@ class Process:
         return self.log_path.read_text(errors="replace")
 
     def logs(self, *texts, seconds=10):
-        """Returns once all of these texts are in the log: a thread of its own writes the lines."""
+        """Waits until all of these texts are in the log, because a thread of its own writes the lines."""
         end = time.monotonic() + seconds
         while missing := [text for text in texts if text not in self.log()]:
             assert time.monotonic() < end, f"not logged: {missing}\n{self.log_tail()}"
             time.sleep(0.02)
+
+    def lines_with(self, *texts):
+        """Waits for a line of the log that has all of these texts; returns all such lines."""
+        end = time.monotonic() + 10
+        while not (lines := [line for line in self.log().splitlines() if all(text in line for text in texts)]):
+            assert time.monotonic() < end, f"no line with {texts}\n{self.log_tail()}"
+            time.sleep(0.02)
+        return lines
 
     def log_tail(self, chars=3000):
         return f"--- last output of pid {self.pid} ---\n{self.log()[-chars:]}"
@@ -160,7 +169,7 @@ class NatsServer:
         self.process = Process([nats_server_binary(), "-c", config])
         self.wait_until_it_answers()
 
-    def wait_until_it_answers(self, seconds=20):
+    def wait_until_it_answers(self, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -206,7 +215,7 @@ class RedisServer:
         self.directory = tempfile.TemporaryDirectory(prefix="weirgate-redis-")
         self.start()
 
-    def start(self, seconds=20):
+    def start(self, seconds=60):
         """Starts it and returns once it answers."""
         if self.process:
             self.process.discard()
@@ -282,7 +291,7 @@ class Weirgate(Process):
     def ready_status(self):
         return self.get("/ready")[0]
 
-    def wait_ready(self, seconds=20):
+    def wait_ready(self, seconds=60):
         """Returns once /ready is 200."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
