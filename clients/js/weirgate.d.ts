@@ -84,7 +84,7 @@ export interface ConnectionOptions<Client> {
   silenceMs?: number;
   /** Longest wait for the handshake, the token included. Default 10,000. */
   handshakeMs?: number;
-  /** Duration of a connection after which the back-off starts anew. Default 5,000. */
+  /** Duration of a connection after which the back-off restarts. Default 5,000. */
   stableMs?: number;
   /** Upper bound of the first wait; doubles with each failure. Default 300. */
   backoffMinMs?: number;

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { after } from "node:test";
 
 export const folder = fileURLToPath(new URL("../", import.meta.url));
-/** Where the packages for the tests are installed. */
+/** The folder with the packages for the tests. */
 export const packages = fileURLToPath(new URL("../../../tests/node/", import.meta.url));
 
 const packed = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--offline"], { cwd: folder, stdio: ["ignore", "pipe", "ignore"] }));

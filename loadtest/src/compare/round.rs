@@ -84,9 +84,9 @@ pub(super) struct Round {
     pub(super) disturbed: bool,
     /// Intended send time to the end of the client's read.
     pub(super) latency: Percentiles,
-    /// How late the publisher was.
+    /// Delays of the publisher.
     late_publisher: Latency,
-    /// How long the clients' loop waited for a CPU.
+    /// Waits of the clients' loop for a CPU.
     late_clients: Latency,
     /// System calls of the server, in a counting part.
     pub(super) syscalls: Option<Syscalls>,

@@ -18,7 +18,7 @@ const GOOD_ENDS: [&str; 2] = ["exit status: 0", "signal: 9 (SIGKILL)"];
 pub(super) struct RollOutcome {
     ready_s: f64,
     stopped_s: f64,
-    /// How the old instance ended.
+    /// Exit status of the old instance.
     end: String,
     /// Longest time without a newer state, over the clients.
     gap: Percentiles,
@@ -29,7 +29,7 @@ pub(super) struct RollOutcome {
     /// States received a second time on the same connection.
     twice: u64,
     returns: Returns,
-    /// How connections ended.
+    /// Ends of connections, with counts.
     ends: BTreeMap<String, u64>,
 }
 

@@ -1,4 +1,4 @@
-"""The options of the clients, as keyword arguments. Callbacks run in the event loop; those of weirgate.sync in its thread."""
+"""The options of the clients, as keyword arguments. Callbacks run in the event loop; in weirgate.sync, in the thread."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ Interval = Literal["1s", "1m", "5m"]
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What every client has. All times are in ms."""
+    """The options of every client. All times are in ms."""
 
     get_token: Callable[[bool], str | None | Awaitable[str | None]]
     """Returns the token, called before each attempt. Its argument: the server refused the last token. A token that is
@@ -33,7 +33,7 @@ class ConnectionOptions(TypedDict, total=False):
     handshake_ms: float
     """Longest wait for the handshake, the token included. 10,000."""
     stable_ms: float
-    """A connection that lasted so long starts the back-off anew. 5,000."""
+    """Duration of a connection after which the back-off restarts. 5,000."""
     backoff_min_ms: float
     """The first wait is up to this long; it doubles with each failure. 300."""
     backoff_max_ms: float
