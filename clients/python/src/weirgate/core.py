@@ -45,13 +45,13 @@ class Close:
     opened: bool
     """Whether the handshake had succeeded."""
     attempt: int
-    """Failures in a row before this one; 0 after `stable_ms` of success."""
+    """Earlier failures in a row; 0 after `stable_ms` of success."""
     status: int | None = None
     """The HTTP status of a refused handshake."""
     error: str | None = None
     """The name of the system's error, such as ECONNREFUSED."""
     retry_after_ms: float = 0.0
-    """How long the server asked to wait: the reason ends with `retry_after_ms=N`, or a refused handshake has `Retry-After`."""
+    """The wait requested by the server: `retry_after_ms=N` at the end of the reason, or `Retry-After` of a refused handshake."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Options:
     """The limits for a stale, silent or failed connection, and the waits. 0 switches `stale_ms` and `silence_ms` off."""
 
     stale_ms: float | None = None
-    """3,000 for levels and `connect`; 0 for the others, whose feeds may be quiet."""
+    """3,000 for levels and `connect`; 0 for the other clients, because of quiet feeds."""
     silence_ms: float = 30_000.0
     handshake_ms: float = 10_000.0
     stable_ms: float = 5_000.0
@@ -70,7 +70,7 @@ class Options:
     device_id: str | None = None
     retry: Callable[[Close], float | bool | None] | None = None
     has_token: bool = False
-    """Whether a new token can be had when the server refuses one."""
+    """Whether a new token is available after a refusal by the server."""
 
 
 class RequestError(Exception):
@@ -145,7 +145,7 @@ class Core:
     wall: Callable[[], float] = lambda: time.time() * 1000
 
     kind = "message"
-    """The event that iteration takes; clients with another one get each message parsed."""
+    """The event type of iteration; clients with another type get each message parsed."""
     default_stale_ms = 3_000.0
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class SessionCore(Core):
 
     default_stale_ms = 0.0
     is_serial = False
-    """Whether a request waits for the response to the one before, where responses do not name their request."""
+    """Whether a request waits for the previous response, because responses do not name the request."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
