@@ -1,17 +1,17 @@
 import { SessionEvents, SessionOptions, Subscriber } from "./session.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
-/** What Redis published. */
+/** A published message. */
 export interface ChannelMessage<Data = any> {
   type: "data";
   seq: number;
   channel: string;
-  /** The pattern that brought it; null for an exact name. */
+  /** The matching pattern; null for an exact name. */
   pattern: string | null;
   data: Data;
-  /** Where the server keeps a history: counts the messages of the name or pattern. */
+  /** With a history on the server: the number of the message among the messages of the name or pattern. */
   offset?: number;
-  /** On the first message of an epoch: offsets of different epochs have nothing to do with each other. */
+  /** On the first message of an epoch; offsets of different epochs are unrelated. */
   epoch?: string;
   /** The last value, from before the subscription. */
   retained?: true;
@@ -19,7 +19,7 @@ export interface ChannelMessage<Data = any> {
   timestamp: string;
 }
 
-/** A place in the messages of a name or pattern. */
+/** A position in the messages of a name or pattern. */
 export interface Position {
   epoch: string;
   offset: number;
@@ -33,14 +33,14 @@ export interface ChannelsWelcome {
   timestamp: string;
 }
 
-/** `errors`: why some of the names were not granted. Where none was, the request is rejected. */
+/** `errors`: why some names were not granted. If no name was granted, the request is rejected. */
 export interface ChannelsAcknowledgement {
   type: "subscribed" | "unsubscribed";
   channels: string[];
   errors?: string[];
-  /** Where the server keeps a history: where each of the names is. */
+  /** With a history on the server: the current position of each name. */
   positions?: Record<string, Position>;
-  /** On a new connection: whether all that was missed of a name follows. If not, nothing of it does. */
+  /** On a new connection: whether all missed messages of a name follow. If false, no missed message follows. */
   recovered?: Record<string, boolean>;
   seq: number;
   timestamp: string;
@@ -51,9 +51,9 @@ export { Gap };
 export interface ChannelsOptions extends SessionOptions<Channels> {
   onData?: (message: ChannelMessage) => void;
   onWelcome?: (welcome: ChannelsWelcome) => void;
-  /** Each acknowledgement of a subscription, also of those that the client renews on a new connection. */
+  /** Each acknowledgement of a subscription, including renewals on a new connection. */
   onSubscribed?: (acknowledgement: ChannelsAcknowledgement) => void;
-  /** Before the message that shows it. The replaced gateway has no numbers that could tell. */
+  /** Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps. */
   onGap?: (gap: Gap) => void;
 }
 

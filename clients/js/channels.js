@@ -4,7 +4,7 @@ import { Subscriber } from "./session.js";
 export class Channels extends Subscriber {
   #seq = 0;
   #counts = false;
-  // The last message of each name, where the server keeps a history.
+  // The last message of each name, with a history on the server.
   #positions = new Map();
   #resumes = false;
 
@@ -22,7 +22,7 @@ export class Channels extends Subscriber {
     return { action, channels, since, requestId };
   }
 
-  /** A name without a position is asked for as well: the server says that it is not recovered. */
+  /** A name without a position is requested too: the server reports the name as not recovered. */
   #position(name) {
     return this.#positions.get(name) ?? { epoch: "", offset: 0 };
   }
@@ -42,7 +42,7 @@ export class Channels extends Subscriber {
     const { channels, positions = {}, recovered = {} } = message;
     const now = new Map(Object.entries(positions));
     for (const name of channels) {
-      // What was missed comes behind this message.
+      // The missed messages follow.
       if (recovered[name] === true) continue;
       if (now.has(name)) this.#positions.set(name, now.get(name));
       else this.#positions.delete(name);
@@ -53,7 +53,7 @@ export class Channels extends Subscriber {
 
   receive(message) {
     const { type, seq, requestId = null, channels = [], errors = [] } = message;
-    // The replaced gateway counts over all its clients: no number there says what this one missed.
+    // The replaced gateway counts over all clients: the numbers show no losses of this client.
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;

@@ -1,19 +1,19 @@
 // Server-Sent Events in the shape of a WebSocket, for networks that break WebSockets.
 //
-// Runs in browsers, workers and Node, without dependencies. event-stream.d.ts says what each export means.
+// Runs in browsers, workers and Node, without dependencies. event-stream.d.ts describes each export.
 
-/** How long a WebSocket may take to open; a stream has twice as long. */
+/** Longest wait for a WebSocket to open; a stream gets twice as long. */
 const WEBSOCKET_MS = 4_000;
-/** So many fail where a WebSocket has stood before a stream is tried: rather an outage than the network. */
+/** Failures before a stream is tried, if a WebSocket was open before: an outage is more likely than a bad network. */
 const FAILURES_MAX = 3;
-/** Between two reopenings: the answers to what was sent have this time. */
+/** Between two reopenings: time for the responses to sent messages. */
 const REOPEN_MS = 300;
-/** The gateway sends a comment every 20 s: a stream that was heard in this time is alive. */
+/** The gateway sends a comment every 20 s: a stream with data in this time is alive. */
 const ALIVE_MS = 45_000;
-/** More than one request can carry: it would only happen again. */
+/** Too much for a request: a repetition would fail too. */
 const TOO_MUCH = new Set([400, 414, 431]);
 
-/** By origin: whether a WebSocket stood there, and how many failed since. */
+/** By origin: whether a WebSocket opened last, and the failures since. */
 const origins = new Map();
 
 const now = () => performance.now();
@@ -35,7 +35,7 @@ export class EventStream extends Shape {
   #url;
   #headers = { Accept: "text/event-stream" };
   #abort = null;
-  // Messages that hold for the connection, which each reopening sends again.
+  // Messages sent again at each reopening.
   #kept = [];
   // Messages of this tick.
   #batch = [];
@@ -62,7 +62,7 @@ export class EventStream extends Shape {
       queueMicrotask(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(answer) }));
       return;
     }
-    // Nothing more is heard of the old stream: its answers would be taken for those to this message.
+    // The old stream is ignored: old responses would be taken for responses to this message.
     this.#abort?.abort();
     this.#abort = null;
     this.#batch.push({ text, message });
@@ -76,7 +76,7 @@ export class EventStream extends Shape {
     queueMicrotask(() => this.#closed(code, reason, true));
   }
 
-  /** What asks for a sign of life is answered here, where one was heard. */
+  /** A local response to a request for a sign of life, if the stream is alive. */
   #ownAnswer(message) {
     if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
     const { action, event, requestId, request_id, data } = message;
@@ -91,12 +91,12 @@ export class EventStream extends Shape {
     this.#timer = undefined;
     const batch = this.#batch.splice(0), kept = this.#kept.map(({ text }) => text), sent = batch.map(({ text }) => text);
     for (const one of batch) this.#keep(one);
-    // The order of subscriptions does not matter: the answers to what is new come first.
+    // The order of subscriptions does not matter: the responses to new messages come first.
     const adds = batch.every(({ message }) => isOf(message, "subscribe"));
     this.#run(adds ? [...sent, ...kept] : [...kept, ...sent]);
   }
 
-  /** What is subscribed to, and who this is, holds for the connection; any other message is sent once. */
+  /** Keeps subscriptions and `identify` for reopenings; any other message is sent once. */
   #keep(one) {
     const { message } = one;
     if (isOf(message, "subscribe") || message.event === "identify") this.#kept.push(one);
@@ -124,7 +124,7 @@ export class EventStream extends Shape {
       }
       if (abort !== this.#abort) return;
       this.#heardAt = now();
-      // Where nothing was sent there is no answer to wait for.
+      // Without messages there is no response to wait for.
       this.#openedAt = messages.length ? this.#heardAt : -Infinity;
       if (this.readyState === 0) {
         this.readyState = 1;
@@ -137,7 +137,7 @@ export class EventStream extends Shape {
     }
   }
 
-  /** The events of one stream, until another one takes its place. */
+  /** Reads the events of a stream until another stream replaces this stream. */
   async #read(reader, abort) {
     const decoder = new TextDecoder();
     let rest = "", event = {};
@@ -177,7 +177,7 @@ export class EventStream extends Shape {
   }
 
   #ended(abort, code, reason) {
-    // Of a stream that another one has replaced.
+    // Another stream has replaced this stream.
     if (abort !== this.#abort) return;
     this.#stop();
     this.onerror?.({ message: reason });
@@ -196,7 +196,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     #socket;
     #isClosed = false;
 
-    // One request each time, so that nobody knocks twice in an outage.
+    // A single request each time, so clients do not double the load in an outage.
     constructor(url, protocols) {
       super();
       const { origin } = new URL(url, globalThis.location?.href), known = origins.get(origin) ?? { stood: false, failed: 0 };
@@ -206,7 +206,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       const failed = (event) => {
         clearTimeout(timer);
         socket.onopen = socket.onclose = socket.onmessage = null;
-        // The package ws throws what nobody listens to.
+        // The package ws throws errors without a listener.
         socket.onerror = () => {};
         socket.close();
         if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
@@ -217,7 +217,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       socket.onerror = socket.onclose = failed;
       socket.onopen = (event) => {
         clearTimeout(timer);
-        // A stream that only came first after an outage: next time a WebSocket is tried once.
+        // A stream that opened first after an outage: next time a WebSocket is tried once.
         known.failed = isStream && !known.stood ? 1 : 0;
         known.stood = !isStream;
         this.protocol = socket.protocol;

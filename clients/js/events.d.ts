@@ -1,17 +1,17 @@
 import { RequestOptions, Session, SessionEvents, SessionOptions } from "./session.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
-/** What a service pushed to the device. */
+/** A push of a service to the device. */
 export interface Push<Data = any> {
   event: string;
   data: Data;
 }
 
 export interface DevicesOptions extends SessionOptions<Devices> {
-  /** Goes into the address. Without it the device calls `identify`. */
+  /** The id in the address. Without an id the device calls `identify`. */
   deviceId?: string;
   onPush?: (push: Push) => void;
-  /** The gateway asks who this is. */
+  /** The gateway requests `identify`. */
   onIdentify?: (data: { hint: string }) => void;
 }
 
@@ -20,11 +20,11 @@ export interface DevicesEvents extends SessionEvents {
   identify: FeedEvent<{ hint: string }>;
 }
 
-/** `weirgate events`: one device; `for await` takes pushes. */
+/** `weirgate events`: a device; `for await` takes pushes. */
 export class Devices extends Session<DevicesEvents, Push> {
   constructor(url: Address, options?: DevicesOptions);
-  /** Once it is answered, later connections have the id in their address. */
+  /** After the response, later connections have the id in the address. */
   identify(deviceId: string, options?: RequestOptions): Promise<{ device_id: string }>;
-  /** The service's answer. A request that was lost on its way is not sent again. */
+  /** Returns the response of the service. A lost request is not sent again. */
   request<Answer = any>(event: string, data?: object, options?: RequestOptions): Promise<Answer>;
 }

@@ -1,6 +1,6 @@
 import { Session } from "./session.js";
 
-/** `weirgate events`: one device. */
+/** `weirgate events`: a device. */
 export class Devices extends Session {
   get kind() {
     return "push";
@@ -14,7 +14,7 @@ export class Devices extends Session {
     return this.ask((request_id) => ({ event, request_id, data }), { ...options, isSafe: false });
   }
 
-  /** A second `identify` is refused, changes nothing, and reaches no service. It waits for the requests before it. */
+  /** A second `identify` is refused, changes nothing, and reaches no service. Responses to earlier requests come first. */
   probe() {
     const { deviceId, requestMs } = this.options;
     const message = (request_id) => ({ event: "identify", request_id, data: { device_id: deviceId } });
@@ -25,9 +25,9 @@ export class Devices extends Session {
   receive({ type, event, request_id, data, error }) {
     if (event === "gateway.identify_required") return this.emit("identify", data);
     if (type === "event") return this.emit("push", { event, data });
-    // Responses come in the order of the requests: a message that was refused unread is the oldest in flight.
+    // Responses come in the order of the requests: a message refused unread is the oldest in flight.
     const request = request_id !== null ? this.asked(request_id) : event === "gateway" ? this.asked() : undefined;
-    // The address of later connections says who this is.
+    // Later connections identify by the address.
     if (type === "response" && event === "identify") this.options.deviceId = data.device_id;
     if (error) this.refuse(request, error.code, error.message, error.details);
     else request?.resolve(data);

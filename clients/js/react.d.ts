@@ -12,10 +12,10 @@ export interface Feed<Client> {
 }
 
 /**
- * The newest message of a client, and how its connection is. Renders at most once a frame.
+ * The newest message of a client, and the status of the connection. Renders at most once a frame.
  *
- * With a function the component owns the client: it is made when the component is mounted and when `deps` change, and
- * closed when it is unmounted. With a client several components share one, and none closes it.
+ * With a function the component owns the client: the client is made at mount and when `deps` change, and closed at
+ * unmount. With a client, several components can share this client, and none closes it.
  */
 export function useFeed<Client extends AnyConnection>(make: () => Client, deps?: readonly unknown[]): Feed<Client>;
 export function useFeed<Client extends AnyConnection>(client: Client): Feed<Client>;

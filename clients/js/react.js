@@ -1,4 +1,4 @@
-// A hook for React: the newest message of a client, and how its connection is.
+// A hook for React: the newest message of a client, and the status of the connection.
 import { useMemo, useSyncExternalStore } from "react";
 
 const BEFORE = Object.freeze({ status: "connecting", value: undefined, client: null });

@@ -1,7 +1,7 @@
 import { Address, Connection, ConnectionEvents, ConnectionOptions, FeedEvent, RequestError } from "./weirgate.js";
 
 export interface SessionOptions<Client> extends ConnectionOptions<Client> {
-  /** Whatever the server refused; a request is rejected as well. */
+  /** Each refusal by the server; a refused request is rejected as well. */
   onError?: (error: RequestError) => void;
 }
 
@@ -10,7 +10,7 @@ export interface SessionEvents extends ConnectionEvents<never> {
 }
 
 export interface RequestOptions {
-  /** Rejects the request when it is aborted. What was sent already, the server still carries out. */
+  /** Rejects the request on abort. The server still carries out a request already sent. */
   signal?: AbortSignal;
 }
 
@@ -21,9 +21,9 @@ export class Session<Events, Item> extends Connection<never, Events, Item> {
 
 /** Names to subscribe to, and to subscribe to again on each new connection. */
 export class Subscriber<Events, Item, Acknowledgement> extends Session<Events, Item> {
-  /** The names that the server has granted. */
+  /** The names granted by the server. */
   readonly subscriptions: ReadonlySet<string>;
-  /** Resolves with the server's acknowledgement. Without a connection the request waits for the next one, `requestMs` at most. */
+  /** Resolves with the server's acknowledgement. Without a connection the request waits for a connection, `requestMs` at most. */
   subscribe(names: string | readonly string[], options?: RequestOptions): Promise<Acknowledgement>;
   unsubscribe(names: string | readonly string[], options?: RequestOptions): Promise<Acknowledgement>;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;

@@ -1,10 +1,10 @@
-// What the clients with requests have in common: each request has its answer, and subscriptions outlive connections.
+// The common base of clients with requests: each request has a response, and subscriptions outlive connections.
 import { Connection, RequestError } from "./weirgate.js";
 
-/** How long a link that may be dead has to answer a ping. */
+/** Longest wait for the response to a ping on a link that may be dead. */
 const PROBE_MS = 3_000;
 
-/** A connection with requests. Its feed may be quiet, so that silence alone is no fault: it probes. */
+/** A connection with requests. The feed may be quiet, so silence alone is no fault: the client probes. */
 export class Session extends Connection {
   #pending = [];
   #made = 0;
@@ -13,14 +13,14 @@ export class Session extends Connection {
     super(url, { staleMs: 0, ...options });
   }
 
-  /** Whether a request waits for the response to the one before, where responses do not name their request. */
+  /** Whether a request waits for the previous response, because responses do not name the request. */
   get isSerial() {
     return false;
   }
 
   /**
-   * The response to the message that `make` returns for an id. Without a connection the request waits for the next one.
-   * A request that was sent when the connection broke is sent again only if it is safe to repeat.
+   * The response to the message that `make` returns for an id. Without a connection the request waits for the next
+   * connection. A request in flight at the end of a connection is sent again only if `isSafe`.
    */
   ask(make, { signal, isSafe = true, isQuiet = false, place = this.#pending.length } = {}) {
     const response = new Promise((resolve, reject) => {
@@ -35,7 +35,7 @@ export class Session extends Connection {
         this.#flush();
       };
       const request = { id, message: make(id), isSafe, isQuiet, isSent: false, resolve: settle(resolve), reject: settle(reject) };
-      // The response will still come, and must not be taken for the next request's.
+      // The response will still come, and must not be taken for the next response.
       const aborted = () => {
         request.isSafe = false;
         (request.isSent ? reject : request.reject)(signal.reason);
@@ -45,7 +45,7 @@ export class Session extends Connection {
       this.#pending.splice(place, 0, request);
       this.#flush();
     });
-    // A caller may ignore the response: no unhandled rejection then, "error" says what was refused.
+    // A caller may ignore the response: no unhandled rejection then, "error" reports the refusal.
     response.catch(() => {});
     return response;
   }
@@ -82,9 +82,9 @@ export class Session extends Connection {
   }
 }
 
-/** What trades and channels have in common: names to subscribe to, and to subscribe to again. */
+/** The common base of trades and channels: names to subscribe to, and to subscribe to again. */
 export class Subscriber extends Session {
-  /** The names that the server has granted. */
+  /** The names granted by the server. */
   subscriptions = new Set();
 
   subscribe(names, options) {
@@ -112,7 +112,7 @@ export class Subscriber extends Session {
       for (const all = [...held]; all.length; place += 1) {
         const names = all.splice(0, this.namesMax);
         this.change("subscribe", names, { place, isSafe: false }, group).catch((error) => {
-          // After a loss the next connection asks again.
+          // After a loss the next connection requests the names again.
           if (error.code === "refused") this.granted([], names, group);
           if (error.code === "timeout") this.emit("error", error);
         });

@@ -24,10 +24,10 @@ export interface TradesAcknowledgement {
   currentSubscriptions: string[];
 }
 
-/** How long a candle takes. */
+/** The duration of a candle. */
 export type CandleInterval = "1s" | "1m" | "5m";
 
-/** The trades of a symbol in one interval, by their own timestamps. */
+/** The trades of a symbol in an interval, by the timestamps of the trades. */
 export interface Candle {
   symbol: string;
   interval: CandleInterval;
@@ -38,9 +38,9 @@ export interface Candle {
   low: number;
   close: number;
   volume: number;
-  /** How many. */
+  /** Number of trades. */
   trades: number;
-  /** Nothing changes any more. A closed candle comes once. */
+  /** The candle is final. A closed candle comes once. */
   closed: boolean;
 }
 
@@ -49,7 +49,7 @@ export interface CandlesAcknowledgement extends TradesAcknowledgement {
 }
 
 export interface TradesOptions extends SessionOptions<Trades> {
-  /** `timestamp`: when the gateway broadcast it, Unix time in ms. */
+  /** `timestamp`: time of the broadcast by the gateway, Unix time in ms. */
   onTrade?: (trade: Trade, timestamp: number) => void;
   onCandle?: (candle: Candle) => void;
   onWelcome?: (welcome: TradesWelcome) => void;
@@ -64,7 +64,7 @@ export interface TradesEvents extends SessionEvents {
 /** `weirgate trades`: `for await` takes trades. Symbols are made upper case. */
 export class Trades extends Subscriber<TradesEvents, Trade, TradesAcknowledgement> {
   constructor(url: Address, options?: TradesOptions);
-  /** Symbols with candles that the server has granted, by interval; subscribed to again on each new connection. */
+  /** Symbols with granted candles, by interval; subscribed to again on each new connection. */
   readonly candles: ReadonlyMap<CandleInterval, ReadonlySet<string>>;
   /** For a gateway with `--candles`; any other refuses the request. */
   subscribeCandles(symbols: string | readonly string[], interval: CandleInterval, options?: RequestOptions): Promise<CandlesAcknowledgement>;

@@ -2,7 +2,7 @@ import { Subscriber } from "./session.js";
 
 /** `weirgate trades`. */
 export class Trades extends Subscriber {
-  /** Symbols that the server has granted, by interval. */
+  /** Symbols granted by the server, by interval. */
   candles = new Map();
 
   get kind() {
@@ -50,7 +50,7 @@ export class Trades extends Subscriber {
     this.granted(currentSubscriptions, unsubscribed, interval);
     const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
     const { message: asked } = request ?? {};
-    // Otherwise a late response to a request that timed out.
+    // Otherwise a late response, after a timeout of the request.
     if (asked?.action.startsWith(action) && asked.interval === interval) request.resolve(data ?? { timestamp });
   }
 }

@@ -1,4 +1,4 @@
-/** How a connection is, as `connection.status` and `onStatus` say it. */
+/** The status of a connection, in `connection.status` and `onStatus`. */
 export type Status =
   /** The first connection, or a new one, is being made. */
   | "connecting"
@@ -8,39 +8,39 @@ export type Status =
   | "stale"
   /** Lost; the next attempt is at `connection.retryAt`. */
   | "waiting"
-  /** Ended for good: by `close()`, or by a code with which coming back makes no sense. */
+  /** Ended for good: by `close()`, or by a final close code or status. */
   | "closed";
 
-/** How a connection, or an attempt to make one, ended. */
+/** The end of a connection, or of an attempt to connect. */
 export interface Close {
-  /** The close code; 1006 where there was none. */
+  /** The close code; 1006 without a close code. */
   code: number;
   reason: string;
   /** Whether the handshake had succeeded. */
   opened: boolean;
-  /** Failures in a row before this one; 0 after `stableMs` of success. */
+  /** Earlier failures in a row; 0 after `stableMs` of success. */
   attempt: number;
-  /** The HTTP status of a refused handshake. Only with the package `ws`: browsers and Node's own WebSocket hide it. */
+  /** The HTTP status of a refused handshake. Only with the package `ws`: hidden by browsers and Node's own WebSocket. */
   status?: number;
-  /** How long the server asked to wait: the reason ends with `retry_after_ms=N`, or beside `status` the header `Retry-After`; 0 where it did not. */
+  /** The wait requested by the server: `retry_after_ms=N` in the reason, or beside `status` the header `Retry-After`; else 0. */
   retryAfterMs?: number;
   /** The code of the system's error, such as "ECONNREFUSED". Only in Node. */
   error?: string;
 }
 
-/** Why a request has no response, or an iteration ended early. */
+/** The reason for a missing response, or for the early end of an iteration. */
 export class RequestError extends Error {
   constructor(code: string, message?: string, details?: unknown);
   /**
    * "refused": the server said no. "timeout": no response for `requestMs`. "lost": the connection broke before the
    * response, and the request may have been carried out. "closed": there is no connection any more. "late": more
-   * messages waited than `queueMax`. From `weirgate events` its own: "rate_limited", "upstream_error", …
+   * messages waited than `queueMax`. Further codes of `weirgate events`: "rate_limited", "upstream_error", …
    */
   readonly code: string;
   readonly details: unknown;
 }
 
-/** An event of a connection: `detail` is what the option `on…` gets first. */
+/** An event of a connection: `detail` is the first argument of the option `on…`. */
 export type FeedEvent<Detail, More = {}> = Event & { readonly detail: Detail } & Readonly<More>;
 
 export interface ConnectionEvents<State = LevelsState> {
@@ -53,56 +53,56 @@ export interface ConnectionEvents<State = LevelsState> {
 
 /** Options of every client. Each callback is an event too. */
 export interface ConnectionOptions<Client> {
-  /** Each message as it came, before it is parsed. */
+  /** Each message as received, before parsing. */
   onMessage?: (data: any, kept: boolean) => void;
-  /** A message that is not JSON, or not an object where one is expected; it is skipped. */
+  /** A message without valid JSON, or without an expected object; the message is skipped. */
   onBad?: (error: unknown, data: any) => void;
   /** After each handshake. */
   onOpen?: (connection: Client) => void;
   /** Each change of `status`. The first status is "connecting", and is not announced. */
   onStatus?: (status: Status, connection: Client) => void;
-  /** Overrides what to do after a close: wait so many ms, never come back (false), as usual (undefined). */
+  /** Overrides the reaction to a close: wait for this many ms, never reconnect (false), as usual (undefined). */
   retry?: (close: Close) => number | false | undefined;
   /**
-   * The token, called before each attempt. `refused`: the server refused the last one (close code 1008, or HTTP status
-   * 401). A token that is refused is replaced once; if the next one is refused too, the connection is closed for good.
+   * The token, called before each attempt. `refused`: the server refused the last token (close code 1008, or HTTP status
+   * 401). A refused token is replaced once; if the new token is refused too, the connection is closed for good.
    */
   getToken?: (about: { refused: boolean }) => string | null | undefined | Promise<string | null | undefined>;
   /**
-   * "protocol": the subprotocol `bearer`, which stays out of logs; where a token has characters that a subprotocol cannot
-   * have, `?token=`. "query": always `?token=`, which the replaced channels gateway needs. Default "protocol".
+   * "protocol": the subprotocol `bearer`, kept out of logs; `?token=` for a token with characters not allowed in a
+   * subprotocol. "query": always `?token=`, as the replaced channels gateway needs. Default "protocol".
    */
   tokenIn?: "protocol" | "query";
-  /** Closes the connection when it is aborted. */
+  /** Closes the connection on abort. */
   signal?: AbortSignal;
-  /** Nothing new for so long: `stale`. 0: never. Default 3,000 for levels and `connect`, otherwise 0. */
+  /** Time without a new message until `stale`. 0: never. Default 3,000 for levels and `connect`, otherwise 0. */
   staleMs?: number;
   /**
-   * Nothing at all for so long, up to doubled at random: a new connection; clients that can ask the server first do that.
+   * Time without any message until a new connection, up to doubled at random; clients with a probe probe the server first.
    * 0: never. Default 30,000.
    */
   silenceMs?: number;
   /** Longest wait for the handshake, the token included. Default 10,000. */
   handshakeMs?: number;
-  /** A connection that lasted so long starts the back-off anew. Default 5,000. */
+  /** Duration of a connection after which the back-off restarts. Default 5,000. */
   stableMs?: number;
-  /** The first wait is up to this long; it doubles with each failure. Default 300. */
+  /** Upper bound of the first wait; doubles with each failure. Default 300. */
   backoffMinMs?: number;
-  /** What the doubling ends at. Default 15,000. */
+  /** Upper bound of the doubling. Default 15,000. */
   backoffMaxMs?: number;
   /** Longest wait for a response, counted from the call. Default 10,000. */
   requestMs?: number;
-  /** An iteration that has not taken so many messages ends with the error "late". Default 10,000. */
+  /** Most waiting messages of an iteration; with more, the iteration ends with the error "late". Default 10,000. */
   queueMax?: number;
   /** Subprotocols. */
   protocols?: string | string[];
-  /** Where there is none built in: Node before 22 takes the one of the package `ws`. */
+  /** The class, if none is built in: Node before 22 takes the class of the package `ws`. */
   WebSocket?: any;
 }
 
 /**
  * The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
- * Levels: states that the gateway skipped for this client.
+ * Levels: states skipped by the gateway for this client.
  */
 export interface Gap {
   first: number;
@@ -110,9 +110,9 @@ export interface Gap {
 }
 
 export interface Options<State = LevelsState> extends ConnectionOptions<Connection<State>> {
-  /** Each message, parsed. `kept`: the state that a reconnection brought is the one from before it. */
+  /** Each message, parsed. `kept`: the first state of a reconnection is the same as before the reconnection. */
   onState?: (state: State, kept: boolean) => void;
-  /** Only of `Levels`, before the state that shows it. For a gateway with `--state-seq`. */
+  /** Only of `Levels`, before the first state after the gap. For a gateway with `--state-seq`. */
   onGap?: (gap: Gap) => void;
 }
 
@@ -121,32 +121,32 @@ export type Address = string | URL | (() => string | URL | Promise<string | URL>
 
 /**
  * Connects, and stays connected until `close()`.
- * @throws what `new URL` or `new WebSocket` throws for a bad address, at the first attempt only.
+ * @throws the errors of `new URL` or `new WebSocket` for a bad address, at the first attempt only.
  */
 export function connect<State = LevelsState>(url: Address, options?: Options<State>): Connection<State>;
 
 export class Connection<State = LevelsState, Events = ConnectionEvents<State>, Item = any> extends EventTarget {
   constructor(url: Address, options?: Options<State>);
   readonly status: Status;
-  /** How the last connection or attempt ended; null before that. */
+  /** The end of the last connection or attempt; null before. */
   readonly lastClose: Close | null;
-  /** Connections after the first one. */
+  /** Connections after the first. */
   readonly reconnects: number;
-  /** While `waiting`: when the next attempt is due, on the clock of `performance.now()`. */
+  /** While `waiting`: due time of the next attempt, on the clock of `performance.now()`. */
   readonly retryAt: number;
   /** The options with their defaults. */
   readonly options: Readonly<Record<string, any>>;
-  /** The event that `for await` takes. */
+  /** The event type of `for await`. */
   get kind(): string;
-  /** Ends it for good; no callback but `onStatus("closed")` follows. */
+  /** Ends the connection for good; no callback but `onStatus("closed")` follows. */
   close(code?: number, reason?: string): void;
-  /** A new connection at once, also after `close()`. */
+  /** Starts a new connection immediately, also after `close()`. */
   reconnect(): void;
-  /** Sends now, or returns false where there is no open connection: nothing is kept for later. */
+  /** Sends now, or returns false without an open connection: nothing is kept for later. */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
   /**
-   * The details of one type of event, from this call on. Only the newest state waits to be taken; of other messages up to
-   * `queueMax` wait. It ends with `close()`, and throws RequestError where the server refused for good.
+   * The details of an event type, from this call on. Of states only the newest waits; of other messages up to `queueMax`
+   * wait. The iteration ends with `close()`, and throws RequestError after a final refusal by the server.
    */
   iterate<Type extends keyof Events>(type: Type): AsyncGenerator<Events[Type] extends FeedEvent<infer Detail> ? Detail : never>;
   iterate(): AsyncGenerator<Item>;
@@ -170,7 +170,7 @@ export class Levels<State = LevelsState> extends Connection<State, LevelsEvents<
   readonly state: State | null;
 }
 
-/** A message of `weirgate levels`: each key only while it is known. docs/reference/protocol-levels.md has the rules. */
+/** A message of `weirgate levels`: each key only while the value is known. docs/reference/protocol-levels.md has the rules. */
 export interface LevelsState {
   /** The last `market.flow` message: any JSON value. */
   flow?: unknown;
@@ -194,7 +194,7 @@ export interface Levels {
   levels: Level[];
 }
 
-/** Values pass as the publisher sent them: a field may be null or of another type where the publisher says so. */
+/** Values pass unchanged from the publisher: a field may be null or of another type. */
 export interface Level {
   id: string;
   level_price: number;

@@ -1,4 +1,4 @@
-// A WebSocket that comes back by itself, and says when its data is old, in browsers, workers and Node.
+// A WebSocket with reconnects and detection of old data, for browsers, workers and Node.
 // weirgate.d.ts has each option, event and field.
 
 const DEFAULTS = {
@@ -12,26 +12,26 @@ const DEFAULTS = {
   queueMax: 10_000,
 };
 
-/** The server leaves in good order: no failure. */
+/** An orderly stop of the server: no failure. */
 const LEAVES = new Set([1001, 1012]);
-/** The other one reads the bus on its own, and may be some milliseconds behind. */
+/** Another instance reads the bus independently, and may be some milliseconds behind. */
 const SETTLE_MS = 100;
 /** "Try again later" (1013). */
 const LATER_MS = 2_000;
-/** A server gets no longer wait. */
+/** Longest wait for a server. */
 const RETRY_AFTER_MAX_MS = 300_000;
-/** Would only happen again. */
+/** A new attempt would fail again. */
 const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 /** A refused handshake with status 4xx is final, except for these. */
 const PASSING = new Set([408, 425, 429]);
-/** A timer so late, or a clock so far off, that the machine was asleep. */
+/** With a timer so late, or a clock so far off, the machine was asleep. */
 const ASLEEP_MS = 5_000;
-/** A feed that stays silent is asked at most this many times less often. */
+/** Most doublings of the silence limit while a feed stays silent. */
 const SILENCE_DOUBLINGS_MAX = 4;
 
 export const connect = (url, options) => new Connection(url, options);
 
-/** Why a request has no answer; `code` is a word for programs. */
+/** The reason for a missing response; `code` is a word for programs. */
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
     super(message);
@@ -47,7 +47,7 @@ export class Connection extends EventTarget {
 
   #url;
   #socket = null;
-  // The token of an older attempt is not used.
+  // The current attempt: tokens of older attempts are not used.
   #attempting = null;
   #timer;
   #dueAt = Infinity;
@@ -59,7 +59,7 @@ export class Connection extends EventTarget {
   #everOpen = false;
   #startedAt = null;
   #openedAt = null;
-  // When anything came, and when something new did.
+  // Times of the last message, and of the last new message.
   #heardAt = 0;
   #freshAt = -Infinity;
   #silences = 0;
@@ -80,7 +80,7 @@ export class Connection extends EventTarget {
     this.#watch(true);
   }
 
-  /** Ends it for good; `reconnect()` would start it again. */
+  /** Ends the connection for good, except for `reconnect()`. */
   close(code = 1000, reason = "") {
     this.#forget(code, reason);
     clearTimeout(this.#timer);
@@ -88,21 +88,21 @@ export class Connection extends EventTarget {
     this.#become("closed");
   }
 
-  /** A new connection at once, whatever the state of the old one. */
+  /** A new connection immediately, in any status. */
   reconnect() {
     this.#attempt = this.#refusals = 0;
     this.#watch(true);
     this.#again();
   }
 
-  /** Whether it was sent: nothing is kept for later. */
+  /** Returns false if not sent: nothing is kept for later. */
   send(data) {
     if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
     this.#socket.send(data);
     return true;
   }
 
-  /** The details of one type of event. Only the newest state waits to be taken. */
+  /** The details of an event type. Of states only the newest waits. */
   iterate(type = this.kind) {
     const inbox = { queue: [] };
     const take = (event) => {
@@ -137,8 +137,8 @@ export class Connection extends EventTarget {
     return this.iterate();
   }
 
-  // ---- What typed clients override.
-  /** The event that `for await` takes. */
+  // ---- Methods for typed clients to override.
+  /** The event type of `for await`. */
   get kind() {
     return "message";
   }
@@ -147,7 +147,7 @@ export class Connection extends EventTarget {
   receive(state, kept) {
     this.emit("state", state, { kept });
   }
-  /** Asks the server for an answer; how many ms it may take, 0 where the protocol has no way to ask. */
+  /** Requests a response; returns the longest wait in ms, 0 if the protocol has no such request. */
   probe() {
     return 0;
   }
@@ -170,7 +170,7 @@ export class Connection extends EventTarget {
       if (parts.some((part) => part?.then)) Promise.all(parts).then(dial).catch(failed);
       else dial(parts);
     } catch (error) {
-      // What is wrong from the start is the caller's to see.
+      // An error at the start is for the caller.
       if (isFirst) throw error;
       return failed(error);
     }
@@ -198,7 +198,7 @@ export class Connection extends EventTarget {
     // Browsers hide why a handshake failed. Node has the error, the package ws the response.
     socket.onerror = (event) => {
       fault = event;
-      // Node's own WebSocket may leave out the close event of a handshake that failed.
+      // Node's own WebSocket may omit the close event of a failed handshake.
       if (this.#openedAt === null) socket.onclose?.({ code: 1006 });
     };
     socket.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
@@ -224,7 +224,7 @@ export class Connection extends EventTarget {
   #message(data) {
     this.#heardAt = now();
     this.#answerBy = Infinity;
-    // The first message is the kept state, which may be the one from before.
+    // The first message is the kept state, perhaps the same as before.
     const isKept = this.#isFirst && data === this.#last;
     this.#isFirst = false;
     this.#last = data;
@@ -273,7 +273,7 @@ export class Connection extends EventTarget {
     this.#arm();
   }
 
-  /** Full jitter: everybody lost the same server at once. No longer than it has been away: a short loss is over soon. */
+  /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
   #delay({ code, opened, attempt, status = 0, retryAfterMs = 0 }) {
     const { backoffMinMs, backoffMaxMs, getToken } = this.options;
     // A new token is tried once.
@@ -281,13 +281,13 @@ export class Connection extends EventTarget {
       this.#refusals += 1;
       if (this.#refusals > 1) return false;
     } else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
-    // A handshake that failed may have been a 503, which scripts are not told: never at once again.
+    // A failed handshake may be a 503, hidden from scripts: never retried at once.
     const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;
     const away = Math.max(backoffMinMs, now() - this.#lostAt);
     return Math.max(least, Math.min(retryAfterMs, RETRY_AFTER_MAX_MS)) + Math.random() * Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, away);
   }
 
-  /** Lets go of the socket without hearing of its end. */
+  /** Drops the socket without its close event. */
   #forget(code = 1000, reason = "") {
     const socket = this.#socket;
     this.#socket = this.#openedAt = this.#attempting = null;
@@ -296,7 +296,7 @@ export class Connection extends EventTarget {
     if (socket.readyState < 2) socket.close(code, reason);
   }
 
-  /** At once; `why` is what was wrong with the old one. */
+  /** A new connection at once; `why`: the fault of the old connection. */
   #again(why) {
     if (why) this.lastClose = { code: 1006, reason: why, opened: true, attempt: this.#attempt };
     this.#forget();
@@ -312,7 +312,7 @@ export class Connection extends EventTarget {
     return staleMs > 0 && at - this.#freshAt >= staleMs;
   }
 
-  /** One timer for what is due next; what moved back is found early and armed again. */
+  /** Sets the timer to the next deadline; if a deadline moved back, the timer fires early and is set again. */
   #arm() {
     clearTimeout(this.#timer);
     if (this.status === "closed") return;
@@ -321,7 +321,7 @@ export class Connection extends EventTarget {
     if (this.status === "waiting") this.#dueAt = this.retryAt;
     else if (this.#openedAt === null) this.#dueAt = this.#startedAt + handshakeMs;
     else {
-      // The status decides, not the clock, which may have passed the end since it was last read.
+      // The status decides, not the clock: the deadline may have passed since the last read.
       const staleAt = staleMs > 0 && this.status === "open" ? this.#freshAt + staleMs : Infinity;
       this.#dueAt = Math.min(staleAt, this.#silentAt(), this.#answerBy);
     }
@@ -347,7 +347,7 @@ export class Connection extends EventTarget {
         return this.#again("silent");
       }
       if (this.status === "open" && this.#isStale(at)) this.#become("stale");
-      // A clock that was set looks the same; the next message settles it.
+      // A clock change looks the same; the next message settles the doubt.
       const drift = Math.abs(Date.now() - at - this.#clockOffset);
       if (Math.max(at - this.#dueAt, drift) > ASLEEP_MS) return this.#check();
     }

@@ -1,4 +1,4 @@
-//! `loadtest clients`: WebSocket clients against one URL, and what they saw.
+//! `loadtest clients`: WebSocket clients against a URL, and their figures.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -30,7 +30,7 @@ pub(crate) struct ClientsArgs {
     /// Clients that read slowly, behind a small receive buffer
     #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
     throttle: usize,
-    /// What a throttled client reads, kbit/s
+    /// Reading rate of a throttled client, kbit/s
     #[arg(long, default_value_t = 64, value_name = "KBIT")]
     throttle_kbit: u32,
     #[command(flatten)]
@@ -55,21 +55,21 @@ pub(crate) struct ClientsArgs {
     json: Option<PathBuf>,
 }
 
-/// What one group of clients saw.
+/// The figures of a group of clients.
 #[derive(Serialize)]
 struct Group {
     open_at_end: usize,
     deliveries: u64,
-    /// Sequence numbers that were jumped over.
+    /// Sequence numbers missing between two messages.
     skipped: u64,
     not_rising: u64,
     retained: u64,
     unstamped: u64,
     deflated: u64,
     payload_bytes: u64,
-    /// The same after inflating.
+    /// Payload bytes after inflating.
     text_bytes: u64,
-    /// `None`: refused, the clients' loop was late.
+    /// Percentiles are `None` (refused) if the clients' loop was late.
     latency: Percentiles,
     ends: BTreeMap<String, u64>,
 }

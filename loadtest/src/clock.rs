@@ -12,7 +12,7 @@ pub(crate) fn now_us() -> u64 {
     t.tv_sec.cast_unsigned() * 1_000_000 + t.tv_nsec.cast_unsigned() / 1_000
 }
 
-/// Sleeps until `deadline_us` of [`now_us`]; at once when it is past.
+/// Sleeps until `deadline_us` of [`now_us`]; returns at once if the deadline is past.
 pub(crate) fn sleep_until(deadline_us: u64) {
     let now = now_us();
     if deadline_us > now {
@@ -23,7 +23,7 @@ pub(crate) fn sleep_until(deadline_us: u64) {
 /// Lets sleeps of this thread end when they are due; the kernel may otherwise add 50 us to each, to
 /// join wake-ups (prctl(2), `PR_SET_TIMERSLACK`).
 pub(crate) fn sleep_punctually() {
-    // Where this is refused, the delay shows in the publisher's.
+    // If the kernel refuses, the delay is part of the publisher's measured delay.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 

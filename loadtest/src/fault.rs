@@ -1,19 +1,19 @@
-//! What can go wrong in a measurement, split by whose fault it is.
+//! The faults of a measurement, by cause.
 
 use std::io;
 
 /// A failed command: the exit code is 2 for [`Fault::Usage`], else 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
-    /// The caller asked for something that makes no measurement.
+    /// The caller requested an impossible measurement.
     #[error("{0}")]
     Usage(String),
-    /// A program that the measurement needs is not installed.
+    /// A necessary program is not installed.
     #[error("{program} is missing: apt-get install {package}")]
     Missing {
-        /// Its name on the search path.
+        /// The name on the search path.
         program: &'static str,
-        /// The Debian package that holds it.
+        /// The Debian package of the program.
         package: &'static str,
     },
     /// The server under test (or the limit) did not start, refused clients, or ended.
@@ -22,23 +22,23 @@ pub(crate) enum Fault {
     /// NATS or Redis could not be reached or refused an operation.
     #[error("bus: {0}")]
     Bus(String),
-    /// A system call of our own failed.
+    /// A system call of loadtest failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// SIGINT or SIGTERM came; child processes are ended on the way out.
     #[error("interrupted")]
     Interrupted,
-    /// The measurement ran, and what was measured is wrong (a loss, a dropped reader).
+    /// The measurement ran with a wrong result (a loss, a dropped reader).
     #[error("failed: {0}")]
     Failed(String),
 }
 
-/// Adds what was tried to an I/O error.
+/// Adds the attempted operation to an I/O error.
 pub(crate) trait Tried<T> {
     /// Turns the error into [`Fault::Io`] with `what` in front.
     fn tried(self, what: impl Into<String>) -> Result<T, Fault>;

@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as measuring needs: one plain GET, and where a message ends.
+//! The part of HTTP/1.1 for measurements: a plain GET, and the end of a message.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::wire::handshake;
 
-/// The whole answer, head included; empty when the server closes without one.
+/// The whole response, head included; empty if the server closes without a response.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -20,8 +20,8 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Where the body of the request or answer at the start of `bytes` lies, once all of it is there.
-/// Its length has to be announced.
+/// The range of the body of the request or response at the start of `bytes`, once complete. The
+/// length must be announced in `Content-Length`; otherwise the body is empty.
 pub(crate) fn body(bytes: &[u8]) -> Option<Range<usize>> {
     let start = handshake::head_length(bytes)?;
     let head = String::from_utf8_lossy(&bytes[..start]);

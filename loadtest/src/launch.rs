@@ -1,4 +1,4 @@
-//! Starts the programs of an experiment on free loopback ports, and ends them.
+//! Starts the programs of an experiment on free loopback ports, and stops the programs.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -17,19 +17,19 @@ use crate::process::{Family, Process};
 
 const START_US: u64 = 15_000_000;
 
-/// A child process that ends with this value.
+/// A child process, stopped on drop.
 pub(crate) struct Program {
-    /// How it is called in reports.
+    /// The name in reports.
     pub(crate) name: String,
-    /// Where it listens.
+    /// The listening address.
     pub(crate) addr: SocketAddr,
     child: Child,
-    /// Its output, shown when it does not start; kept until it ends.
+    /// The output, shown if the program does not start; kept until the end.
     dir: TempDir,
 }
 
 impl Program {
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -39,19 +39,19 @@ impl Program {
         Process::new(self.pid())
     }
 
-    /// The process with those that it started.
+    /// The process with all descendants.
     pub(crate) fn family(&self) -> Result<Family, Fault> {
         Family::of(self.pid())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the program.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Fault> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let sent = pid.map_or(Ok(()), |pid| kill_process(pid, signal));
         sent.map_err(std::io::Error::from).tried("kill(2)")
     }
 
-    /// Waits for its end; `None` when it takes longer than `wait_us`.
+    /// Waits for the end of the program; returns `None` after `wait_us`.
     pub(crate) fn wait(&mut self, wait_us: u64) -> Result<Option<ExitStatus>, Fault> {
         let end = clock::now_us() + wait_us;
         loop {
@@ -63,8 +63,8 @@ impl Program {
         }
     }
 
-    /// Waits until `/ready` says 200, which is when its subscriptions stand; a server that has no
-    /// such page gets a second for them.
+    /// Waits until `/ready` returns 200: all subscriptions are confirmed then. A server without such a
+    /// page gets a second for the subscriptions.
     fn ready(self) -> Result<Self, Fault> {
         let end = clock::now_us() + START_US;
         loop {
@@ -86,7 +86,7 @@ impl Program {
         }
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until the program accepts connections.
     fn listening(mut self) -> Result<Self, Fault> {
         let end = clock::now_us() + START_US;
         while TcpStream::connect_timeout(&self.addr, Duration::from_millis(200)).is_err() {
@@ -123,7 +123,7 @@ impl Drop for Program {
     }
 }
 
-/// A nats-server with JetStream and a store of its own, for as long as the value lives.
+/// Starts a nats-server with JetStream and a separate store.
 pub(crate) fn nats_server() -> Result<Program, Fault> {
     let addr = free_address()?;
     let dir = TempDir::new().tried("temporary directory")?;
@@ -150,7 +150,7 @@ pub(crate) fn nats_server() -> Result<Program, Fault> {
     .listening()
 }
 
-/// A redis-server without a store, for as long as the value lives.
+/// Starts a redis-server without a store.
 fn redis_server() -> Result<Program, Fault> {
     let addr = free_address()?;
     let dir = TempDir::new().tried("temporary directory")?;
@@ -173,8 +173,8 @@ fn redis_server() -> Result<Program, Fault> {
     .listening()
 }
 
-/// nginx with this configuration, which has it listen on `addr` and stay in the foreground. Its
-/// files go where it says `{dir}`.
+/// Starts nginx with a configuration for `addr` and the foreground. `{dir}` in the configuration
+/// becomes a temporary folder for nginx's files.
 pub(crate) fn nginx(config: &str, addr: SocketAddr) -> Result<Program, Fault> {
     let dir = TempDir::new().tried("temporary directory")?;
     let config = config.replace("{dir}", &dir.path().display().to_string());
@@ -202,7 +202,7 @@ fn not_started(error: &std::io::Error, program: &'static str, package: &'static 
     }
 }
 
-/// A bus that a command starts.
+/// The kinds of bus for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BusKind {
     /// redis-server
@@ -212,7 +212,7 @@ pub(crate) enum BusKind {
 }
 
 impl BusKind {
-    /// The bus, for as long as the value lives, and its URL.
+    /// Starts the bus; returns the program and the URL.
     pub(crate) fn start(self) -> Result<(Program, String), Fault> {
         let bus = match self {
             Self::Redis => redis_server()?,
@@ -236,13 +236,13 @@ fn redis_url(redis: &Program) -> String {
     format!("redis://{}", redis.addr)
 }
 
-/// The server under test: a command line for `sh`, with `{port}` and `{nats}` replaced, and the
-/// environment variables NATS_URL and GATEWAY_PORT set.
+/// Starts the server under test: a command line for `sh`, with `{port}` and `{nats}` replaced, and
+/// the environment variables NATS_URL and GATEWAY_PORT set.
 pub(crate) fn server(template: &str, nats: &str) -> Result<Program, Fault> {
     server_at(template, nats, free_address()?)
 }
 
-/// The same at an address of the caller's.
+/// Starts the server under test at a given address.
 pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<Program, Fault> {
     started(
         template,
@@ -252,7 +252,7 @@ pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<
     )
 }
 
-/// A server of trades or channels on a bus: `{port}`, and `{redis}` or `{nats}`, are replaced, and
+/// Starts a server of trades or channels on a bus. `{port}` and `{redis}` or `{nats}` are replaced;
 /// REDIS_URL or WEIRGATE_BUS and the variables of the gateways' ports are set.
 pub(crate) fn server_on(template: &str, bus: BusKind, url: &str) -> Result<Program, Fault> {
     let ports = ["WS_PORT", "REDIS_WS_GATEWAY_PORT"];
@@ -263,8 +263,8 @@ pub(crate) fn server_on(template: &str, bus: BusKind, url: &str) -> Result<Progr
     started(template, &[given], &ports, free_address()?)
 }
 
-/// A server of devices: `{port}` is replaced, and of `given` each place by its value, which its
-/// variable has too.
+/// Starts a server of devices. `{port}` and the placeholders of `given` are replaced, and the
+/// variables of `given` are set.
 pub(crate) fn server_of_devices(
     template: &str,
     given: &[(&str, &str, &str)],
@@ -272,7 +272,7 @@ pub(crate) fn server_of_devices(
     started(template, given, &["GATEWAY_PORT"], free_address()?)
 }
 
-/// `given`: what stands for a value in the command, the value's variable, and the value.
+/// Starts a server. `given`: triples of placeholder in the command, variable, and value.
 fn started(
     template: &str,
     given: &[(&str, &str, &str)],
@@ -287,7 +287,7 @@ fn started(
     let dir = TempDir::new().tried("temporary directory")?;
     let output = File::create(dir.path().join("output")).tried("output file")?;
     let child = Command::new("sh")
-        // exec: the process that is measured must be the server, not a shell around it.
+        // exec: the measured process must be the server, not a shell around the server.
         .args(["-c", &format!("exec {line}")])
         .envs(given.iter().map(|(_, variable, value)| (variable, value)))
         .envs(port_variables.iter().map(|name| (name, &port)))
@@ -306,7 +306,7 @@ fn started(
     .ready()
 }
 
-/// The raw limit, this program once more.
+/// Starts the raw limit: this program with the subcommand `limit`.
 pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program, Fault> {
     let mut args = vec!["--nats", nats, "--subject", subject, "--exit-with-stdin"];
     args.extend(batched.then_some("--batched"));
@@ -314,7 +314,7 @@ pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program,
     limit_with(&args, name)
 }
 
-/// The raw limit that sends what it reads, and where to write that.
+/// Starts the raw limit with messages from lines; returns the program and the pipe for the lines.
 pub(crate) fn limit_on_lines() -> Result<(Program, ChildStdin), Fault> {
     let mut limit = limit_with(&["--lines"], "limit")?;
     let lines = limit.child.stdin.take();
@@ -355,12 +355,12 @@ fn limit_with(args: &[&str], name: &str) -> Result<Program, Fault> {
     })
 }
 
-/// An address that nobody listens on, and that stays so: it is below the ports that the kernel gives
-/// to connections, of which a measurement makes thousands.
+/// A free address, below the range of ports that the kernel gives to connections: a measurement
+/// opens thousands of connections, and the port must stay free.
 pub(crate) fn free_address() -> Result<SocketAddr, Fault> {
     const PORTS: std::ops::Range<u64> = 20_000..32_000;
     let count = PORTS.end - PORTS.start;
-    // Measurements that run at the same time begin to look in different places.
+    // Concurrent measurements start the search at different ports.
     let from = clock::now_us() ^ u64::from(std::process::id()) << 20;
     let addr = |step: u64| {
         let port = PORTS.start + from.wrapping_add(step) % count;

@@ -1,5 +1,5 @@
-//! What the whole machine did: CPU time of each CPU (`/proc/stat`), and of the kernel's own threads
-//! for network work (`ksoftirqd`), which no process is charged for.
+//! CPU time of the whole machine: of each CPU (`/proc/stat`), and of the kernel's own threads for
+//! network work (`ksoftirqd`), which count for no process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use crate::fault::{Fault, Tried};
 
-/// CPU time of one CPU, microseconds, in steps of 10 ms.
+/// CPU time of a CPU, microseconds, in steps of 10 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Cpu {
-    /// All time that was not idle; time that the hypervisor took counts as busy.
+    /// All time except idle time; time taken by the hypervisor counts as busy.
     pub(crate) busy_us: u64,
-    /// Part of `busy_us`: interrupts and the network work after them, in whatever thread they came.
+    /// Part of `busy_us`: interrupts and the subsequent network work, in any thread.
     pub(crate) softirq_us: u64,
-    /// Part of `busy_us`: time that the hypervisor took.
+    /// Part of `busy_us`: time taken by the hypervisor.
     pub(crate) steal_us: u64,
 }
 
@@ -24,18 +24,18 @@ pub(crate) struct Cpu {
 pub(crate) struct MachineTime {
     /// Each CPU, in the kernel's order.
     pub(crate) cpus: Vec<Cpu>,
-    /// All `ksoftirqd` threads together, microseconds; `None` where they cannot be seen (a container
-    /// with process ids of its own).
+    /// All `ksoftirqd` threads together, microseconds; `None` if the threads are not visible (in a
+    /// container with separate process ids).
     pub(crate) ksoftirqd_us: Option<u64>,
 }
 
 impl MachineTime {
-    /// All CPUs together, microseconds that were not idle.
+    /// Busy time of all CPUs together, microseconds.
     pub(crate) fn busy_us(&self) -> u64 {
         self.cpus.iter().map(|cpu| cpu.busy_us).sum()
     }
 
-    /// What was used since `before`.
+    /// The CPU time since `before`.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let pairs = self.cpus.iter().zip(&before.cpus);
         Self {
@@ -58,7 +58,7 @@ impl Cpu {
     }
 }
 
-/// Reads the machine's CPU time; knows where the `ksoftirqd` threads are.
+/// Reader of the machine's CPU time, with the paths of the `ksoftirqd` threads.
 pub(crate) struct Machine {
     ksoftirqd: Vec<PathBuf>,
 }
@@ -100,7 +100,7 @@ fn parse(stat: &str) -> Vec<Cpu> {
         name.strip_prefix("cpu").is_some_and(|n| !n.is_empty())
     };
     let cpu = |line: &str| {
-        // user nice system idle iowait irq softirq steal; guest time is in user already.
+        // user nice system idle iowait irq softirq steal; guest time is included in user.
         let ticks: Vec<u64> = line
             .split_whitespace()
             .skip(1)
@@ -116,17 +116,17 @@ fn parse(stat: &str) -> Vec<Cpu> {
     stat.lines().filter(numbered).map(cpu).collect()
 }
 
-/// What a reader of a report needs to know of the machine.
+/// Facts about the machine for the reader of a report.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct About {
     cpus: usize,
-    /// As the kernel names it; empty where it does not.
+    /// The kernel's name of the CPU; empty if unknown.
     cpu_model: String,
     kernel: String,
 }
 
 impl About {
-    /// Asks the kernel.
+    /// Reads the facts from the kernel.
     pub(crate) fn this_machine() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");

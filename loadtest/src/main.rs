@@ -1,6 +1,6 @@
-//! loadtest: load, latency and memory of WebSocket servers that relay a NATS subject, compared with
-//! the raw limit of one send(2) per client and message; of those that relay Redis channels; and of
-//! those that stand between devices and HTTP services.
+//! loadtest: load, latency and memory of WebSocket servers: relays of a NATS subject, compared with
+//! the raw limit of one send(2) per client and message; relays of Redis channels; and gateways
+//! between devices and HTTP services.
 
 mod clients;
 mod clock;
@@ -63,7 +63,7 @@ enum Command {
     Report(compare::ReportArgs),
     /// Measure a server's resident memory per idle client
     Memory(memory::MemoryArgs),
-    /// Measure what slow clients do to a server and to the others
+    /// Measure the effect of slow clients on a server and on the other clients
     #[command(subcommand)]
     Slow(slow::SlowCommand),
     /// Measure a trades gateway: many clients, a symbol each
@@ -73,14 +73,14 @@ enum Command {
     /// Measure an events gateway: requests of devices to services, and pushes to devices
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// Measure what thousands of clients that connect at once do to a server and to another client
+    /// Measure the effect of thousands of simultaneous connects on a server and on another client
     #[command(subcommand)]
     Storm(storm::StormCommand),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
     Proxy(proxy::ProxyArgs),
-    /// Measure how much later a message reaches one client than through a raw relay
+    /// Measure the delay of a message to a client, compared with a raw relay
     FirstByte(first_byte::FirstByteArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Fault> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // A second signal ends at once; the first lets child processes be ended in order.
+        // A second signal exits immediately; the first leaves time to stop child processes in order.
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
             .tried("signals")?;
         signal_hook::flag::register(signal, Arc::clone(&stop)).tried("signals")?;
@@ -129,8 +129,8 @@ fn run(command: Command) -> Result<(), Fault> {
     }
 }
 
-/// One descriptor per connection; child processes inherit the limit. Root can go past the hard
-/// limit, everyone else gets up to it, and too few shows as an error of socket(2).
+/// Raises the limit of open files: a descriptor per connection; child processes inherit the limit.
+/// Root can exceed the hard limit, other users cannot; a lack of descriptors fails at socket(2).
 fn raise_open_files() {
     const WANTED: u64 = 65_536;
     if rlimit::Resource::NOFILE.set(WANTED, WANTED).is_err() {

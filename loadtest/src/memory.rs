@@ -24,7 +24,7 @@ pub(crate) struct MemoryArgs {
     /// Path of the server's WebSocket
     #[arg(long, default_value = "/ws/stream")]
     path: String,
-    /// Numbers of clients at which to measure, rising
+    /// Numbers of clients to measure, rising
     #[arg(long, value_delimiter = ',', default_value = "0,5000,10000")]
     clients: Vec<usize>,
     /// Text frame that each client sends at each step
@@ -50,16 +50,16 @@ pub(crate) struct MemoryArgs {
 /// Handshakes of `--syscalls`.
 const COUNTED_HANDSHAKES: usize = 1_000;
 
-/// Resident memory at one number of clients.
+/// Resident memory at a number of clients.
 #[derive(Serialize)]
 struct Step {
     clients: usize,
-    /// Clients that negotiated permessage-deflate.
+    /// Clients with negotiated permessage-deflate.
     deflate: usize,
     idle_bytes: u64,
     /// After each client, since the start, has sent at least one frame.
     after_frame_bytes: u64,
-    /// More than without clients, for each client.
+    /// Memory for each client, beyond the memory without clients.
     idle_bytes_per_client: Option<f64>,
     after_frame_bytes_per_client: Option<f64>,
     /// Server CPU for each new connection and its handshake, microseconds.

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use crate::fault::Fault;
 use crate::http;
 
-/// The counter of closed connections; its label says why.
+/// The counter of closed connections; the label is the reason.
 pub(crate) const CLOSES: &str = "weirgate_client_closes_total";
 
-/// The samples of `name` by the value of a label; empty when the page has none.
+/// The samples of `name` by the value of a label; empty if the page has no such sample.
 pub(crate) fn by_label(
     addr: SocketAddr,
     name: &str,
@@ -18,7 +18,7 @@ pub(crate) fn by_label(
     Ok(parse(&page(addr)?, name, label))
 }
 
-/// The one sample of `name`, which has no labels; `None` when the page has none.
+/// The sample of the metric `name`, without labels; `None` if the page has no such sample.
 pub(crate) fn value(addr: SocketAddr, name: &str) -> Result<Option<f64>, Fault> {
     Ok(parse_value(&page(addr)?, name))
 }
@@ -32,7 +32,7 @@ fn parse_value(page: &str, name: &str) -> Option<f64> {
     page.lines().find_map(sample)
 }
 
-/// What rose between two readings, by how much.
+/// The values that rose between two readings, with the differences.
 pub(crate) fn risen(
     before: &BTreeMap<String, f64>,
     after: &BTreeMap<String, f64>,

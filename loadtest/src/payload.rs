@@ -5,12 +5,12 @@ use std::fmt::Write;
 /// Smallest payload: the stamp with 20-digit numbers and an empty rest.
 pub(crate) const BYTES_MIN: usize = 128;
 
-/// Builds stamped payloads of one size; the rest is the same each time, but for a share that is drawn
-/// anew.
+/// Builds stamped payloads of the same size. The rest is the same each time, except for a share of
+/// new levels.
 pub(crate) struct Payload {
     bytes: usize,
     book: Book,
-    /// Levels drawn anew for each payload.
+    /// Number of new levels in each payload.
     changed: usize,
     text: String,
 }
@@ -27,7 +27,7 @@ impl Payload {
         }
     }
 
-    /// So large a share of the levels differs from the payload before, 0 to 1.
+    /// Makes this share of the levels differ from the previous payload, 0 to 1.
     pub(crate) fn changing(mut self, share: f64) -> Self {
         self.changed = (self.book.levels.len() as f64 * share).round() as usize;
         self
@@ -54,11 +54,11 @@ impl Payload {
     }
 }
 
-/// Price levels with varying numbers, so that compression has about the work it has with market
+/// Price levels with varying numbers, so the work of compression is about the same as for market
 /// data.
 struct Book {
     levels: Vec<String>,
-    /// All levels with a comma between two.
+    /// Bytes of all levels with a comma between two.
     bytes: usize,
     seed: u64,
 }
@@ -110,7 +110,7 @@ impl Book {
         )
     }
 
-    /// Draws so many levels anew, of the same length as before.
+    /// Replaces `count` levels by random levels of the same length.
     fn change(&mut self, count: usize) {
         for _ in 0..count {
             let at = self.next(self.levels.len() as u64) as usize;

@@ -1,4 +1,4 @@
-//! What the kernel says of another process: CPU time, memory, sockets. Linux only (/proc).
+//! The kernel's figures of another process: CPU time, memory, sockets. Linux only (/proc).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,25 +9,25 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::fault::{Fault, Tried};
 
-/// A process that is measured.
+/// A measured process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
     pid: u32,
 }
 
 impl Process {
-    /// The process with this id; fails when there is none.
+    /// The process with this id; fails if there is no such process.
     pub(crate) fn new(pid: u32) -> Result<Self, Fault> {
         let process = Self { pid };
         process.tasks()?;
         Ok(process)
     }
 
-    /// CPU time of all its threads so far, user and system, microseconds; fails when the process has ended.
+    /// CPU time of all threads so far, user and system, microseconds; fails when the process has ended.
     ///
-    /// Summed over the threads' `schedstat` (nanoseconds; `stat` counts ticks of 10 ms), so the
-    /// time of a thread that has ended is missing: measure between two moments with the same threads.
-    /// 0 for a process that has just begun on another CPU, until the kernel updates the sum.
+    /// The sum of the threads' `schedstat` (nanoseconds; `stat` counts ticks of 10 ms). The time of an
+    /// ended thread is missing, so measure between two moments with the same threads. 0 for a process
+    /// just started on another CPU, until the kernel updates the sum.
     pub(crate) fn cpu_us(&self) -> Result<u64, Fault> {
         let mut ns = 0u64;
         for task in self.tasks()? {
@@ -54,7 +54,7 @@ impl Process {
         self.status_bytes("VmHWM:")
     }
 
-    /// Open sockets: says that a client was dropped also when the client cannot see it.
+    /// Open sockets: shows a dropped client even if the client cannot notice.
     pub(crate) fn sockets(&self) -> Result<usize, Fault> {
         let dir = self.path("fd");
         let entries = fs::read_dir(&dir).tried(dir.display().to_string())?;
@@ -64,7 +64,7 @@ impl Process {
         Ok(entries.flatten().filter(|e| is_socket(e.path())).count())
     }
 
-    /// Puts every thread it has now on one CPU; threads that these start later inherit it.
+    /// Pins all current threads to a CPU; threads started later inherit the pinning.
     pub(crate) fn pin(&self, cpu: usize) -> Result<(), Fault> {
         for task in self.tasks()? {
             let tid = task.file_name().and_then(|n| n.to_str()?.parse().ok());
@@ -90,7 +90,7 @@ impl Process {
         let dir = self.path("task");
         match fs::read_dir(&dir) {
             Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
-            // The folder of a process goes with the process (proc(5)).
+            // The folder disappears with the process (proc(5)).
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.ended()),
             Err(error) => Err(error).tried(dir.display().to_string()),
         }
@@ -105,12 +105,12 @@ impl Process {
     }
 }
 
-/// A process and those that it started: a server with workers, or behind a script.
+/// A process and all descendants: a server with workers, or behind a script.
 #[derive(Clone, Debug)]
 pub(crate) struct Family(Vec<Process>);
 
 impl Family {
-    /// The process with this id and its descendants now; fails when there is no such process.
+    /// The process with this id and the current descendants; fails if there is no such process.
     pub(crate) fn of(pid: u32) -> Result<Self, Fault> {
         let mut members = vec![Process::new(pid)?];
         let parents = parents()?;
@@ -123,19 +123,19 @@ impl Family {
         Ok(Self(members))
     }
 
-    /// CPU time of all of them so far, microseconds; one that has ended meanwhile is missing.
+    /// CPU time of all members so far, microseconds; the time of ended descendants is missing.
     pub(crate) fn cpu_us(&self) -> Result<u64, Fault> {
         let (first, others) = self.0.split_first().expect("the process itself is in it");
         let others = others.iter().filter_map(|process| process.cpu_us().ok());
         Ok(first.cpu_us()? + others.sum::<u64>())
     }
 
-    /// Their ids.
+    /// The process ids.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.0.iter().map(|process| process.pid).collect()
     }
 
-    /// Puts every thread that they have now on one CPU; threads that these start later inherit it.
+    /// Pins all current threads to a CPU; threads started later inherit the pinning.
     pub(crate) fn pin(&self, cpu: usize) -> Result<(), Fault> {
         self.0.iter().try_for_each(|process| process.pin(cpu))
     }
@@ -145,7 +145,7 @@ impl Family {
 fn parents() -> Result<Vec<(u32, u32)>, Fault> {
     let parent = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // pid (name) state parent; the name may hold anything, parentheses too (proc(5)).
+        // pid (name) state parent; the name may contain anything, even parentheses (proc(5)).
         let (_, after_name) = stat.rsplit_once(')')?;
         Some((pid, after_name.split_whitespace().nth(1)?.parse().ok()?))
     };
@@ -156,7 +156,7 @@ fn parents() -> Result<Vec<(u32, u32)>, Fault> {
     Ok(pids.filter_map(parent).collect())
 }
 
-/// Puts one thread on one CPU; `None`: the calling thread.
+/// Pins a thread to a CPU; `None`: the calling thread.
 pub(crate) fn pin_thread(tid: Option<Pid>, cpu: usize) -> Result<(), Fault> {
     if cpu >= CpuSet::MAX_CPU {
         return Err(Fault::Usage(format!("no CPU {cpu}")));
@@ -181,11 +181,11 @@ mod tests {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
         assert!(me.rss_bytes().unwrap() > 100_000);
-        // Read in this order, since other tests allocate meanwhile; the kernel counts in batches.
+        // Read in this order, because other tests allocate meanwhile; the kernel counts in batches.
         let now = me.rss_bytes().unwrap();
         assert!(me.rss_peak_bytes().unwrap() + (1 << 20) > now);
         let before = me.sockets().unwrap();
-        // More than other tests open and close in this process meanwhile.
+        // More sockets than other tests open and close in this process meanwhile.
         let ours: Vec<_> = (0..30)
             .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
             .collect();

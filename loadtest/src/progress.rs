@@ -1,4 +1,4 @@
-//! How far a measurement is: a bar with live rates on a terminal, else a line for each part.
+//! Progress of a measurement: a bar with live rates on a terminal, else a line for each part.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// Drawn by a thread of its own, this seldom: the clients' loop only stores a number.
+/// Interval of drawing, on a separate thread: the clients' loop only stores a number.
 const DRAW: Duration = Duration::from_millis(250);
 
 /// The progress of the parts.
@@ -17,7 +17,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Nothing of so many parts is done.
+    /// A progress with none of `parts` parts done.
     pub(crate) fn new(parts: usize) -> Self {
         let delivered = Arc::new(AtomicU64::new(0));
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -30,7 +30,7 @@ impl Progress {
         Self { bar, delivered }
     }
 
-    /// A part begins.
+    /// Shows the start of a part.
     pub(crate) fn part(&self, case: &str, name: &str) {
         self.delivered.store(0, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
@@ -38,12 +38,12 @@ impl Progress {
         }
     }
 
-    /// Deliveries of the part so far.
+    /// Sets the deliveries of the part so far.
     pub(crate) fn delivered(&self, count: u64) {
         self.delivered.store(count, Ordering::Relaxed);
     }
 
-    /// A part is done; the line says what came of it.
+    /// Shows the end of a part, with a line of figures.
     pub(crate) fn done(&self, line: &str) {
         match &self.bar {
             Some(bar) => {
@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// All parts are done.
+    /// Removes the bar after all parts.
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -79,7 +79,7 @@ fn style(delivered: Arc<AtomicU64>) -> ProgressStyle {
         .progress_chars("━╸─")
 }
 
-/// Deliveries per second between two drawings at least half a second apart.
+/// Deliveries per second, over at least half a second.
 struct Rate {
     since: Instant,
     count: u64,

@@ -15,10 +15,10 @@ use crate::fault::Fault;
 use crate::fleet::histogram;
 use crate::payload::Payload;
 
-/// Where to publish.
+/// The bus to publish on.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PublishCommand {
-    /// Publish to a NATS subject (core publish; a stream on the subject stores it)
+    /// Publish to a NATS subject (core publish; a stream on the subject stores the messages)
     Nats(PublishNats),
 }
 
@@ -65,28 +65,28 @@ pub(crate) fn run(command: PublishCommand, stop: &AtomicBool) -> Result<(), Faul
     Ok(())
 }
 
-/// When the next message goes.
+/// The times at which messages are published.
 pub(crate) enum Pace {
-    /// By the clock, messages per second; a late message does not move the ones after it.
+    /// By the clock, messages per second; a late message does not delay the following messages.
     Rate(f64),
     /// All at once, one flush at the end.
     Burst,
     /// As soon as fewer than `window` messages are under way.
     InFlight {
-        /// Messages that may be under way.
+        /// Most messages under way.
         window: u64,
-        /// Number of the newest message that has arrived everywhere.
+        /// Number of the newest message received by all clients.
         arrived: Arc<AtomicU64>,
     },
 }
 
-/// A connection that publishes stamped payloads.
+/// A connection for stamped payloads.
 pub(crate) struct Publisher {
     connection: nats::Connection,
     subject: String,
     payload: Payload,
     changed: f64,
-    /// How long after its intended time each message was handed over, microseconds.
+    /// Delay of each message after the intended time, microseconds.
     late: Histogram<u64>,
 }
 
@@ -106,25 +106,25 @@ impl Publisher {
         })
     }
 
-    /// So large a share of each payload differs from the payload before it.
+    /// Makes this share of each payload differ from the previous payload.
     pub(crate) fn changing(mut self, share: f64) -> Self {
         self.changed = share;
         self.payload = self.payload.changing(share);
         self
     }
 
-    /// Payloads of another size from now on.
+    /// Sets the payload size of later messages.
     pub(crate) fn resize(&mut self, bytes: usize) {
         self.payload = Payload::new(bytes).changing(self.changed);
     }
 
-    /// How late messages were since the last call, microseconds.
+    /// Takes the delays of messages since the last call, microseconds.
     pub(crate) fn take_late(&mut self) -> Histogram<u64> {
         std::mem::replace(&mut self.late, histogram())
     }
 
-    /// Publishes `count` messages numbered from `from`, each stamped with the time when it is due;
-    /// returns how many went before `stop`.
+    /// Publishes `count` messages numbered from `from`, each stamped with the due time; returns the
+    /// number published before `stop`.
     pub(crate) fn publish(
         &mut self,
         from: u64,
@@ -160,8 +160,8 @@ impl Publisher {
         Ok(count)
     }
 
-    /// The stamp is when the message is due: a publisher that cannot keep up makes it older, and
-    /// its latency counts the delay.
+    /// Publishes a message, stamped with the due time: if the publisher cannot keep up, the stamp is
+    /// older and the latency includes the delay.
     fn one(&mut self, n: u64, due_us: u64) -> Result<(), Fault> {
         self.late
             .saturating_record(clock::now_us().saturating_sub(due_us));
@@ -171,7 +171,7 @@ impl Publisher {
             .map_err(|e| Fault::Bus(format!("publish: {e}")))
     }
 
-    /// Without it the crate's own flush thread sends up to 5 ms later.
+    /// Flushes the connection: otherwise the flush thread of the crate sends up to 5 ms later.
     fn flush(&self) -> Result<(), Fault> {
         self.connection
             .flush()

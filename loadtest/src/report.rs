@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::fault::{Fault, Tried};
 use crate::stats::Spread;
 
-/// Writes a result as JSON when a file was asked for.
+/// Writes a result as JSON, if a file is given.
 pub(crate) fn write_json(file: Option<&Path>, result: &impl Serialize) -> Result<(), Fault> {
     let Some(file) = file else { return Ok(()) };
     let text = serde_json::to_string_pretty(result)
@@ -17,7 +17,7 @@ pub(crate) fn write_json(file: Option<&Path>, result: &impl Serialize) -> Result
     fs::write(file, text + "\n").tried(file.display().to_string())
 }
 
-/// The same on one line: for results with every sample.
+/// Writes a result as JSON on a single line, for results with every sample.
 pub(crate) fn write_json_compact(
     file: Option<&Path>,
     result: &impl Serialize,
@@ -56,12 +56,12 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// A row of a table from anything that can be shown.
+/// A row of a table from displayable values.
 pub(crate) fn row(values: &[&dyn std::fmt::Display]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
-/// A latency with two decimals, or that it is refused.
+/// A latency with two decimals, or "refused".
 pub(crate) fn unless_refused(ms: Option<f64>) -> String {
     ms.map_or_else(|| "refused".into(), |ms| format!("{ms:.2}"))
 }
@@ -71,7 +71,7 @@ pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.2}", bytes as f64 / (1024.0 * 1024.0))
 }
 
-/// A median with its interval and range: `1.03 [1.01-1.05] (0.96-1.12)`.
+/// A median with interval and range: `1.03 [1.01-1.05] (0.96-1.12)`.
 pub(crate) fn spread_text(s: Option<Spread>) -> String {
     s.map_or_else(
         || "-".into(),

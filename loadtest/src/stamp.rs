@@ -1,22 +1,22 @@
-//! The stamp inside a payload: `"stamp_us":<digits>,"n":<digits>`, wherever in the frame's first
-//! [`HEAD_BYTES`] it stands, also with spaces or inside an escaped JSON string.
+//! The stamp inside a payload: `"stamp_us":<digits>,"n":<digits>`, anywhere in the first
+//! [`HEAD_BYTES`] of the frame, also with spaces or inside an escaped JSON string.
 
-/// Bytes from the start of a message in which the stamp is looked for.
+/// Length of the search for the stamp, from the start of a message.
 pub(crate) const HEAD_BYTES: usize = 1024;
 
-/// When a message was to be published and which one of its publisher it is.
+/// The due time of a message and the number in the publisher's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// The intended time, microseconds of [`crate::clock::now_us`].
     pub(crate) us: u64,
-    /// Sequence number, rising by 1 with each message of one publisher.
+    /// Sequence number, rising by 1 with each message of a publisher.
     pub(crate) n: u64,
 }
 
-/// Finds the stamp; `None` when there is none in these bytes.
+/// Finds the stamp; returns `None` if these bytes have no stamp.
 pub(crate) fn find(head: &[u8]) -> Option<Stamp> {
     const KEY: &[u8] = b"stamp_us";
-    // The key stands a few bytes in, so a plain search beats setting up a searcher.
+    // The key is near the start, so a plain search is faster than setting up a searcher.
     let at = head.windows(KEY.len()).position(|w| w == KEY)?;
     let (us, rest) = number(head.get(at + KEY.len()..)?, |skipped| {
         skipped.contains(&b':')
@@ -25,7 +25,7 @@ pub(crate) fn find(head: &[u8]) -> Option<Stamp> {
     Some(Stamp { us, n })
 }
 
-/// The digits after at most 10 other bytes that `fits` accepts, and what follows them.
+/// The digits after at most 10 other bytes accepted by `fits`, and the bytes behind the digits.
 fn number(bytes: &[u8], fits: impl Fn(&[u8]) -> bool) -> Option<(u64, &[u8])> {
     let start = bytes.iter().take(11).position(u8::is_ascii_digit)?;
     let (skipped, digits) = bytes.split_at(start);

@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-/// A median with an interval that makes no assumption about the distribution.
+/// A median with a distribution-free interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
-    /// Values in it.
+    /// Number of values.
     pub(crate) n: usize,
-    /// The middle value; the mean of the two middle ones for an even count.
+    /// The middle value; for an even count, the mean of the two middle values.
     pub(crate) median: f64,
     /// Lower end of the interval of the median.
     pub(crate) low: f64,
     /// Upper end of the interval of the median.
     pub(crate) high: f64,
-    /// Probability that the interval holds the true median; below 0.95 only where there are too
-    /// few values (5 or fewer), and then the interval is min to max.
+    /// Probability that the interval contains the true median. Below 0.95 only for 5 or fewer values;
+    /// the interval is min to max then.
     pub(crate) coverage: f64,
     /// Smallest value.
     pub(crate) min: f64,
@@ -22,12 +22,12 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-/// The median alone; 0 when there is none.
+/// The median alone; 0 without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     spread(values).map_or(0.0, |spread| spread.median)
 }
 
-/// Median, interval and range of `values`; `None` when there is none or one is not a number.
+/// Median, interval and range of `values`; `None` if `values` is empty or contains NaN or infinity.
 ///
 /// The interval runs between two order statistics: the k-th smallest and k-th largest, with the
 /// largest k for which the binomial distribution (n, 1/2) leaves at most 5 % outside.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_interval_holds_the_true_median_as_often_as_it_says() {
-        // 4,000 samples of 20 from a skewed distribution whose median is ln 2.
+        // 4,000 samples of 20 from a skewed distribution with the median ln 2.
         let mut seed = 42u64;
         let mut uniform = || {
             seed = seed

@@ -1,9 +1,9 @@
 //! Counts the system calls of a process from outside.
 //!
 //! `perf stat` on the tracepoint `raw_syscalls:sys_enter` counts every call of every thread without
-//! stopping the process. Where perf is missing or not allowed, `strace -c -f`: it stops the process
-//! twice at each call, so messages pile up and are joined, and the count per delivery can come out
-//! lower than it is in truth. `/proc/PID/io` is no substitute: it does not count send(2) and epoll.
+//! stopping the process. If perf is missing or not allowed, `strace -c -f` counts. strace stops the
+//! process twice at each call, so messages pile up and are joined, and the count per delivery can
+//! be too low. `/proc/PID/io` is no substitute: send(2) and epoll are not counted there.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,10 +16,10 @@ use crate::fault::{Fault, Tried};
 /// Options of `loadtest syscalls`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SyscallsArgs {
-    /// Process to watch, all its threads
+    /// Process to watch, with all threads
     #[arg(long)]
     pid: u32,
-    /// How long
+    /// Seconds of counting
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &SyscallsArgs) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Calls listed by name with perf, where this kernel has them.
+/// Calls listed by name with perf, if known to the kernel.
 const NAMES: [&str; 20] = [
     "sendto",
     "sendmsg",
@@ -67,14 +67,14 @@ const NAMES: [&str; 20] = [
 ];
 const TRACING: &str = "/sys/kernel/tracing/events";
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Syscalls {
     /// `perf` or `strace`.
     pub(crate) tool: &'static str,
     /// All calls of all threads.
     pub(crate) total: u64,
-    /// The calls that were made, by name; with perf the usual ones only.
+    /// The counts by name; with perf only of the usual calls.
     pub(crate) by_name: Vec<(String, u64)>,
 }
 
@@ -85,10 +85,10 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    /// Starts counting the calls of these processes with perf, or else with strace; returns once the
+    /// Starts to count the calls of these processes with perf, or else with strace; returns once the
     /// tool is attached.
     pub(crate) fn start(pids: &[u32]) -> Result<Self, Fault> {
-        // Both tools take a list.
+        // Both tools accept a list.
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         let pids = pids.join(",");
         let (tool, mut command) = if perf_works() {
@@ -105,7 +105,7 @@ impl Counting {
                 program: "strace",
                 package: "strace",
             })?;
-        // Neither tool says when it is attached in a way that is worth parsing.
+        // Neither tool reports in an easily parsed form when attached.
         std::thread::sleep(std::time::Duration::from_millis(300));
         Ok(Self { tool, child })
     }
@@ -113,7 +113,7 @@ impl Counting {
     /// Ends the count.
     pub(crate) fn stop(self) -> Result<Syscalls, Fault> {
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            // Both print their table on SIGINT and leave the process running.
+            // On SIGINT, both tools print the table and leave the process running.
             kill_process(pid, Signal::INT)
                 .map_err(Into::into)
                 .tried("end the count")?;
@@ -161,7 +161,7 @@ fn strace(pids: &str) -> Command {
     command
 }
 
-/// Lines such as `2045,,syscalls:sys_enter_sendto,1000,100.00,,`.
+/// Parses lines such as `2045,,syscalls:sys_enter_sendto,1000,100.00,,`.
 fn parse_perf(text: &str) -> Option<Syscalls> {
     let mut total = None;
     let mut by_name = Vec::new();
@@ -186,7 +186,7 @@ fn parse_perf(text: &str) -> Option<Syscalls> {
     })
 }
 
-/// Lines of a number and a name, and one with `total`.
+/// Parses lines of a number and a name, and the line with `total`.
 fn parse_strace(text: &str) -> Option<Syscalls> {
     let mut total = None;
     let mut by_name = Vec::new();

@@ -1,10 +1,10 @@
-"""What pages for everyone are measured with: focus, contrast, width."""
+"""Measures pages for accessibility: focus, contrast, width."""
 import re
 
 FOCUS = """(() => { const at = document.activeElement, style = getComputedStyle(at);
   return [at.id || at.textContent, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]; })()"""
 
-# Each text that can be seen, with its colour, size and weight, and the grounds behind it, the nearest first.
+# Each visible text, with its colour, size and weight, and the grounds behind it, the nearest first.
 TEXTS = """(() => {
   const out = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -30,7 +30,7 @@ OUTSIDE = """(() => { const width = document.documentElement.clientWidth;
 
 
 def luminance(colour):
-    """Relative luminance (WCAG 2.2) of `rgb(r, g, b)`; a colour that lets something through has none."""
+    """Relative luminance (WCAG 2.2) of `rgb(r, g, b)`; a translucent colour has none."""
     parts = [float(p) for p in re.findall(r"[\d.]+", colour)]
     assert len(parts) == 3, f"not opaque: {colour}"
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (p / 255 for p in parts)]
@@ -43,5 +43,5 @@ def contrast(a, b):
 
 
 def is_large(size, weight):
-    """Large text (WCAG 2.2), which needs less contrast; the size is in pixels."""
+    """Whether a text is large (WCAG 2.2) and so needs less contrast; the size is in pixels."""
     return size >= 24 or (size >= 18.66 and weight >= 700)

@@ -1,4 +1,4 @@
-"""Chromium and Firefox without a window, each driven over the protocol that it speaks itself: one page."""
+"""Chromium and Firefox without a window, each driven over the browser's native protocol: one page."""
 import asyncio
 import base64
 import contextlib
@@ -15,7 +15,7 @@ from processes import Process, StartError
 from waiting import PATIENCE
 
 # Nothing leaves this machine: no updates, no sync, no services of Google or Mozilla, no proxy of the system. Chromium without
-# the sandbox, which needs rights that containers lack: it loads only our own page.
+# the sandbox, which needs rights that containers lack: Chromium loads only the test's own page.
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
@@ -34,7 +34,7 @@ PATIENCE_S = 60
 
 
 class Page:
-    """One tab. A subclass is a browser with its protocol; `session` is what the protocol wants in each command."""
+    """A tab. A subclass is a browser with a protocol; `session` is the protocol's addition to each command."""
 
     def __init__(self, link):
         self.link, self.numbers, self.answers, self.session = link, itertools.count(1), {}, {}
@@ -48,7 +48,7 @@ class Page:
                 self.event(message["method"], message["params"])
 
     def event(self, method, params):
-        """Takes what the browser tells unasked."""
+        """Takes an event from the browser."""
 
     async def call(self, method, **params):
         """A command's result."""
@@ -69,7 +69,7 @@ class Page:
         return await self.js(f"document.querySelector({json.dumps(selector)}).textContent")
 
     async def until(self, expression, seconds, what):
-        """Returns once the expression is true; the seconds that it took."""
+        """Waits until the expression is true; returns the seconds waited."""
         begin = time.monotonic()
         while not await self.js(f"Boolean({expression})"):
             assert time.monotonic() - begin < PATIENCE * seconds, f"not within {PATIENCE * seconds} s: {what}"
@@ -78,7 +78,7 @@ class Page:
 
 
 class Chromium(Page):
-    """A tab over DevTools. `requests` are all URLs that it asked for; `problems` its errors and warnings."""
+    """A tab over DevTools. `requests` are all requested URLs; `problems` all errors and warnings."""
     PROGRAMS, PACKAGE, PORT_FILE = ("chromium", "chromium-browser"), "chromium", "DevToolsActivePort"
 
     def __init__(self, link):
@@ -87,7 +87,7 @@ class Chromium(Page):
 
     @staticmethod
     def arguments(folder, hosts):
-        # Names that the test does not give do not resolve.
+        # Names not given by the test do not resolve.
         rules = ", ".join([*(f"MAP {host} 127.0.0.1" for host in hosts), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"])
         return [*FLAGS, f"--host-resolver-rules={rules}", f"--user-data-dir={folder}"]
 
@@ -153,12 +153,12 @@ class Chromium(Page):
         pathlib.Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def hosts(self):
-        """Hosts that were asked for anything; `data:` has none."""
+        """Hosts of all requests; `data:` has no host."""
         return {urllib.parse.urlsplit(url).netloc for url in self.requests} - {""}
 
 
 class Firefox(Page):
-    """A tab over WebDriver BiDi. `js` has no values that are objects."""
+    """A tab over WebDriver BiDi. `js` returns no objects."""
     PROGRAMS, PACKAGE, PORT_FILE = ("firefox-esr", "firefox"), "firefox-esr", "WebDriverBiDiServer.json"
 
     @staticmethod
@@ -184,7 +184,7 @@ class Firefox(Page):
 
 @contextlib.asynccontextmanager
 async def open_page(url, browser=Chromium, hosts=(), **more):
-    """A page of a new browser with an empty profile, loaded; the browser ends with the block. `hosts` are names that mean
+    """A page of a new browser with an empty profile, loaded; the browser ends with the block. `hosts` are names for
     127.0.0.1, `more` is for `begin`."""
     program = next(filter(None, map(shutil.which, browser.PROGRAMS)), None)
     if program is None:
@@ -207,7 +207,7 @@ async def open_page(url, browser=Chromium, hosts=(), **more):
 
 
 async def browser_url(process, browser, folder):
-    """Where the browser listens; it writes that into its profile."""
+    """The address of the browser, written into the profile by the browser."""
     end = time.monotonic() + PATIENCE_S
     while process.alive() and time.monotonic() < end:
         # No file yet, or a part of it.

@@ -10,7 +10,7 @@ FLOW, LEVELS = "market.flow", "levels.signals"
 
 @contextlib.asynccontextmanager
 async def publisher(server):
-    """A NATS connection with both streams there; it does not reconnect by itself."""
+    """A NATS connection with both streams, without reconnects."""
     connection = await nats.connect(server.url, allow_reconnect=False, connect_timeout=5)
     try:
         streams = connection.jetstream(timeout=10)
@@ -26,13 +26,13 @@ async def publisher(server):
 
 
 class Publisher:
-    """Sends market.flow messages; `flow` is what clients then see under that key."""
+    """Sends messages to both streams; `flow` sends a value, which clients get under that key."""
 
     def __init__(self, connection, streams):
         self.connection, self.streams = connection, streams
 
     async def flow(self, value, flush=True):
-        """One message, given to the stream without waiting for its acknowledgement."""
+        """Sends a message to the stream without waiting for the acknowledgement."""
         await self.connection.publish(FLOW, json.dumps(value).encode())
         if flush:
             await self.connection.flush()

@@ -1,4 +1,4 @@
-"""Certificates that a test makes with openssl, and the servers that show them."""
+"""Certificates made by a test with openssl, and servers with these certificates."""
 import subprocess
 
 import pytest
@@ -6,7 +6,7 @@ from processes import RedisServer, free_port
 
 
 class Certificates:
-    """An authority in `ca`, and what it has signed: `server` for 127.0.0.1, `elsewhere` for localhost, and `client`; each
+    """An authority in `ca`, and the signed certificates: `server` for 127.0.0.1, `elsewhere` for localhost, and `client`; each
     (certificate, key)."""
 
     def __init__(self, folder, name="ca"):
@@ -26,20 +26,20 @@ class Certificates:
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
     def nats_config(self, verify=False):
-        """The lines of a nats-server with TLS; `verify`: it wants a certificate of its clients."""
+        """The lines of a nats-server with TLS; `verify`: the server requires a certificate of clients."""
         certificate, key = self.server
         more = f', ca_file: "{self.ca}", verify: true' if verify else ""
         return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
 
     def redis_config(self, port):
-        """The lines of a redis-server or a sentinel that shows a certificate at a port."""
+        """The lines of a redis-server or a sentinel with a certificate at a port."""
         certificate, key = self.server
         return [f"tls-port {port}", f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {self.ca}",
                 "tls-auth-clients no"]
 
 
 class TlsRedis(RedisServer):
-    """A redis-server that shows a certificate at `tls_port`; the port without TLS is for the test."""
+    """A redis-server with a certificate at `tls_port`; the port without TLS is for the test."""
 
     def __init__(self, certificates, *args):
         self.tls_port = free_port()
@@ -55,5 +55,5 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def other_certificates(tmp_path_factory):
-    """The same of another authority."""
+    """Certificates of another authority of the tests."""
     return Certificates(tmp_path_factory.mktemp("other-certificates"), "another")

@@ -1,6 +1,6 @@
-"""WebSocket clients that a library would not let us have: hundreds that cost little, some that read slowly or never.
+"""WebSocket clients beyond the abilities of a library: hundreds at low cost, some slow, some that never read.
 
-They speak plain RFC 6455 without extensions, answer pings and closes, and keep no more than the newest message.
+The clients speak plain RFC 6455 without extensions, answer pings and closes, and keep only the newest message.
 """
 import asyncio
 import base64
@@ -24,7 +24,7 @@ def upgrade_request(port, path="/ws/stream", extra=()):
 
 
 def client_frame(opcode, payload=b""):
-    """A masked frame of less than 126 bytes; the mask is zero, which is a mask too."""
+    """A masked frame of less than 126 bytes; the mask is zero, a legal mask."""
     assert len(payload) < 126
     return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
 
@@ -36,7 +36,7 @@ class FrameReader:
         self.buffer = bytearray()
 
     def feed(self, data):
-        """Yields (opcode, payload) of every frame that is complete."""
+        """Yields (opcode, payload) of every complete frame."""
         self.buffer += data
         at = 0
         while True:
@@ -63,7 +63,7 @@ class FrameReader:
 
 
 class Client(asyncio.Protocol):
-    """One open WebSocket. `messages` counts whole ones; `newest` is the last payload, `sums` their CRCs when asked for."""
+    """An open WebSocket. `messages` counts complete messages; `newest` is the last payload, `sums` the CRCs, if requested."""
 
     def __init__(self, port, extra=(), keep_sums=False, path="/ws/stream"):
         self.port, self.extra, self.keep_sums, self.path = port, extra, keep_sums, path
@@ -112,7 +112,7 @@ class Client(asyncio.Protocol):
             self.ended.set_result(error)
         if not self.upgraded.done():
             self.upgraded.set_exception(ConnectionError(f"ended before its 101: {error}"))
-            # Seen: whoever was to wait may have been cancelled.
+            # Seen: the waiting task may have been cancelled.
             self.upgraded.exception()
         self.changed.set()
 
@@ -153,7 +153,7 @@ class Client(asyncio.Protocol):
 
 
 def small_socket(receive_bytes):
-    """A socket with a small receive buffer; it has to be set before connecting."""
+    """A socket with a small receive buffer, set before connecting."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     s.setblocking(False)
@@ -162,7 +162,7 @@ def small_socket(receive_bytes):
 
 async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=None, path="/ws/stream", make=Client,
                   unix=None):
-    """A client past its 101; `source` is the address that it comes from, `make` its class, `unix` the path of a socket."""
+    """A client after the response 101; `source` is the source address, `make` the class, `unix` the path of a socket."""
     loop = asyncio.get_running_loop()
     protocol = lambda: make(port, extra, keep_sums, path)
     if unix is not None:
@@ -193,7 +193,7 @@ async def connect_many(count, port, **kwargs):
 
 
 async def throttled_messages(port, bits_per_s, seconds, receive_bytes=4096):
-    """Reads at a fixed rate; yields (payload, when it was whole). Ends after `seconds`, or with the connection."""
+    """Reads at a fixed rate; yields (payload, time of completion). Ends after `seconds`, or with the connection."""
     loop = asyncio.get_running_loop()
     s = small_socket(receive_bytes)
     try:

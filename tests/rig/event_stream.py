@@ -8,7 +8,7 @@ ACCEPT = "Accept: text/event-stream"
 
 
 class Stream:
-    """A request for an event stream on a connection of its own, or on `link`, with its answer."""
+    """A request for an event stream on a separate connection, or on `link`, with the response."""
 
     def __init__(self, port, path, *headers, sends=(), link=None, receive_bytes=None, version="1.1"):
         query = urllib.parse.urlencode([("send", text if isinstance(text, str) else json.dumps(text)) for text in sends])
@@ -40,7 +40,7 @@ class Stream:
         return None
 
     def until(self, is_it):
-        """The next message as a value that is it."""
+        """Reads until a message for which `is_it` is true; returns the JSON value."""
         while True:
             event = self.event()
             assert event and event[0] == "message", event

@@ -1,4 +1,4 @@
-"""What a test can ask for: a nats-server, a redis-server, weirgate and services, started for it alone and ended with it."""
+"""The fixtures: a nats-server, a redis-server, weirgate and services, started for a single test and ended with the test."""
 import asyncio
 import inspect
 import time
@@ -11,7 +11,7 @@ from services import Service
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Runs `async def` tests, each in an event loop of its own."""
+    """Runs `async def` tests, each in a separate event loop."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = pyfuncitem._fixtureinfo.argnames
@@ -21,7 +21,7 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture
 def started():
-    """Things to end after the test, newest first; their last output is shown when it failed."""
+    """Things to end after the test, newest first; their last output is shown if the test failed."""
     things = []
     yield things
     for thing in reversed(things):
@@ -48,7 +48,7 @@ def nats(start_nats):
 
 @pytest.fixture
 def redis_server(started):
-    """A redis-server with nothing in it."""
+    """An empty redis-server."""
     started.append(RedisServer())
     return started[-1]
 
@@ -77,19 +77,19 @@ def service():
 
 @pytest.fixture
 def sentinel(redis_server, start_sentinel):
-    """The port of a sentinel that knows the server as `main`."""
+    """The port of a sentinel for the server, under the name `main`."""
     return start_sentinel(redis_server.port)
 
 
 @pytest.fixture
 def start_sentinel(started, tmp_path):
-    """start_sentinel(master_port, *lines) → the port of a sentinel that knows the server there as `main`"""
+    """start_sentinel(master_port, *lines) → the port of a sentinel for that server, under the name `main`"""
     return lambda master_port, *lines: _sentinel(started, tmp_path, master_port, lines)
 
 
 def _sentinel(started, folder, master_port, lines):
     port, config = free_port(), folder / f"sentinel-{len(list(folder.iterdir()))}.conf"
-    # Long enough for a busy machine: a master that is only slow is not replaced.
+    # Long enough for a busy machine: a slow master is not replaced.
     config.write_text("\n".join([
         f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"sentinel monitor main 127.0.0.1 {master_port} 1",
         "sentinel down-after-milliseconds main 1500", "sentinel failover-timeout main 6000", *lines, ""]))

@@ -1,4 +1,4 @@
-"""Pages that try to send a device message through the browser of a visitor, in every way that a page has."""
+"""Pages that try to send a device message through the browser of a visitor, in every way open to a page."""
 import asyncio
 import contextlib
 import json
@@ -7,8 +7,8 @@ import re
 from prometheus import scrape
 from waiting import until
 
-# Names that the browser of a test takes for 127.0.0.1. Browsers send Sec-Fetch-* to addresses of this machine, and not to
-# these.
+# Names mapped to 127.0.0.1 in the browser of a test. Browsers send Sec-Fetch-* to addresses of this machine, but not to
+# these names.
 NAMES = ("gateway.test", "listed.test", "foreign.test", "rebound.test")
 
 PAGE = r"""<!doctype html><title>a page</title><script>
@@ -103,14 +103,14 @@ const target = (base, event) => `${base}/ws?device_id=victim&send=` + encodeURIC
 const tryAll = (base, phase) => Promise.all(Object.entries(WAYS).map(([name, way]) => way(target(base, `lobby.${phase}.${name}`))));
 </script><body>"""
 
-# What a gateway without --allowed-origins takes from any page.
+# Ways that a gateway without --allowed-origins accepts from any page.
 OPEN = {"fetch", "fetch_cookies", "fetch_hidden", "fetch_hidden_cookies", "fetch_reload", "fetch_agent", "fetch_cors",
         "fetch_cors_cookies", "fetch_in_worker", "fetch_in_sandbox", "fetch_in_data", "event_source", "event_source_cookies", "websocket"}
 
 
 class Site:
-    """A web server with one page. It passes /ws on as it comes, as a reverse proxy does, and as a name that was made to mean the
-    gateway's address would lead there."""
+    """A web server with a single page. Passes /ws on unchanged, like a reverse proxy, and like a name rebound to the address of
+    the gateway."""
 
     def __init__(self, gateway_port):
         self.gateway_port = gateway_port
@@ -129,7 +129,7 @@ class Site:
     async def serve(self, reader, writer):
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            # One request for each connection, whatever the browser would like.
+            # A single request for each connection, whatever the browser requests.
             head = re.sub(rb"(?i)\r\nconnection: keep-alive", b"\r\nConnection: close", head)
             if head.split()[1].startswith(b"/ws"):
                 await self.pass_on(head, reader, writer)
@@ -165,13 +165,13 @@ def gateway(start_weirgate, lobby, *flags):
 
 
 async def check_pages(page, start_weirgate, service):
-    """What a browser's pages of every origin reach behind a gateway without a list of origins, and behind one with it."""
+    """Checks which ways of pages of every origin reach the service, through a gateway with and without a list of origins."""
     lobby = service()
     phases = iter(range(100))
 
     async def reached(at, base, wanted=frozenset()):
-        """The ways by which the page of the origin `at` reaches the service through the gateway at `base`; those that are
-        `wanted` have time."""
+        """The ways by which the page of the origin `at` reaches the service through the gateway at `base`; waits for the
+        `wanted` ways."""
         start = f"lobby.{next(phases)}."
 
         def ways():
@@ -192,7 +192,7 @@ async def check_pages(page, start_weirgate, service):
         ]:
             assert await reached(at, base, OPEN) == OPEN, at
 
-    # The ports of sites are known before the gateway that they lead to.
+    # The ports of the sites are known before the gateway's port.
     async with Site(None) as foreign, Site(None) as good:
         listed = ",".join(good.origin(host) for host in ("localhost", "listed.test"))
         guarded = gateway(start_weirgate, lobby, "--allowed-origins", listed)
@@ -213,7 +213,7 @@ async def check_pages(page, start_weirgate, service):
             assert await reached(at, base) == set(), at
             await until(lambda: refused() - before >= len(OPEN), 10, f"{at} has tried")
 
-        # A page that leaves for the gateway itself.
+        # A page that navigates to the gateway.
         await page.js(f"void setTimeout(() => (location.href = target({json.dumps(by_name)}, 'lobby.left')))")
         await asyncio.sleep(1)
         assert "lobby.left" not in lobby.events()
@@ -221,7 +221,7 @@ async def check_pages(page, start_weirgate, service):
         for at, base in [(good.origin("localhost"), by_address), (good.origin("listed.test"), by_name)]:
             wanted = {"event_source", "event_source_cookies", "fetch_cors", "websocket"}
             assert wanted <= await reached(at, base, wanted), at
-        # Pages of the gateway's own origin, which need no listing where the browser vouches for it.
+        # Pages of the gateway's own origin, which need no listing if the browser vouches for the origin.
         for at in (foreign.origin("127.0.0.1"), foreign.origin("localhost"), good.origin("listed.test")):
             wanted = {"event_source", "fetch_cors"}
             assert wanted <= await reached(at, at, wanted), at

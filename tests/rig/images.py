@@ -1,11 +1,11 @@
-"""Reads a Dockerfile and a .dockerignore, as far as ours go: no engine is needed to know what an image will run."""
+"""Reads a Dockerfile and a .dockerignore, as far as necessary to know the program of an image without an engine."""
 import fnmatch
 import json
 import shlex
 
 
 class Stage:
-    """One FROM and what follows it."""
+    """A FROM line and the lines of this stage."""
 
     def __init__(self, base, stages):
         self.base = stages.get(base)
@@ -17,7 +17,7 @@ class Stage:
         return [rest for w, rest in self.lines if w == word]
 
     def every(self, word):
-        """The same with those of the stages that it is built on, first."""
+        """All values of `word`, those of the base stages first."""
         return (self.base.every(word) if self.base else []) + self.own(word)
 
     def last(self, word, default=None):
@@ -36,7 +36,7 @@ class Stage:
         return dict(pair.split("=", 1) for line in self.every("ENV") for pair in shlex.split(line))
 
     def copies(self):
-        """(from, sources, destination) of each of its own COPY lines; `from` is None for the context."""
+        """(from, sources, destination) of each COPY line of this stage; `from` is None for the context."""
         for line in self.own("COPY"):
             words = line.split()
             origin = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else None
@@ -44,7 +44,7 @@ class Stage:
 
 
 def stages(dockerfile):
-    """The stages by name, in order; the last one is what a build without --target makes."""
+    """The stages by name, in order; a build without --target makes the last."""
     lines = [line for line in dockerfile.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found, current = {}, None
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -58,7 +58,7 @@ def stages(dockerfile):
 
 
 def in_context(path, dockerignore):
-    """Whether a file of the repository reaches the build: the last pattern that fits it or a folder above decides."""
+    """Whether a file of the repository reaches the build: the last match of the file or a parent folder decides."""
     parts = path.split("/")
     above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
     kept = True

@@ -1,15 +1,15 @@
-"""A server of somebody else, with a good certificate for its own name."""
+"""A foreign server, with a good certificate for another name."""
 import socket
 import ssl
 import threading
 
 
 class Impostor:
-    """Greets each connection, shows its certificate, and keeps what clients say inside TLS."""
+    """Greets each connection, shows the certificate, and keeps all data from clients inside TLS."""
 
     def __init__(self, certificate, greeting=b""):
         self.greeting = greeting
-        # What was said inside TLS, and how many clients broke the handshake off.
+        # Data from clients inside TLS, and the number of aborted handshakes.
         self.told, self.refused = [], 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*certificate)

@@ -12,7 +12,7 @@ INSTANCES = "weirgate_events_bus_instances"
 
 
 def bus_flags(server, *more):
-    """What joins an instance to the others; counts may be late on a busy machine."""
+    """Flags that join an instance to the others; counts may be late on a busy machine."""
     return ["--events-bus", server.url, "--events-bus-wait-ms", "5000", *more]
 
 
@@ -22,7 +22,7 @@ def start_instances(start_weirgate, server, count, *more):
 
 
 async def know_each_other(instances, count=None, seconds=20):
-    """Returns once each of them counts all (or `count`), and its bus is up."""
+    """Waits until every instance counts all (or `count`) instances, with the bus up."""
     count = count or len(instances)
     for one in instances:
         await asyncio.to_thread(one.wait_ready)
@@ -41,7 +41,7 @@ def id_of(instance):
 
 
 async def pushed(instance, data, *devices):
-    """What the push was answered with; it has to be 200."""
+    """Pushes and returns the body of the response, which must be 200."""
     status, answer = await asyncio.to_thread(push, instance, "e", data, *devices)
     assert status == 200, answer
     return answer

@@ -1,4 +1,4 @@
-"""A TCP link that can fail without either end being told: it stops forwarding and says nothing."""
+"""A TCP link that can fail silently: forwarding stops, and neither end notices."""
 import asyncio
 import contextlib
 import socket
@@ -7,12 +7,11 @@ HEAD_BYTES = 8_192
 
 
 class Link:
-    """Forwards connections of a free loopback port to another port, until it is told not to.
+    """Forwards connections from a free loopback port to another port, until switched off.
 
-    `change` is somebody on the path: it gets what comes back, and returns what is passed on. `delay_s`: how long every
-    byte is on its way, in each direction. `buffer_bytes`: small buffers, so that a reader that stands still is soon noticed;
-    without it, those of the system. `heads` has what came first from either end, `there` and `back`: of one connection,
-    its handshake."""
+    `change` is an attacker on the path: gets the data on the way back, and returns the data to pass on. `delay_s`: delay of
+    every byte, in each direction. `buffer_bytes`: small buffers, so a stalled reader is soon noticed; default: the buffers of
+    the system. `heads` has the first data from either end, `there` and `back`: for a single connection, the handshake."""
 
     def __init__(self, to_port, change=lambda data: data, delay_s=0.0, buffer_bytes=None):
         self.to_port, self.change, self.delay_s, self.url, self.port = to_port, change, delay_s, None, None
@@ -38,17 +37,17 @@ class Link:
                 task.cancel()
 
     def black_hole(self):
-        """From now on nothing is forwarded, on connections that stand and on new ones; all of them stay open."""
+        """Stops forwarding, on existing and new connections; all connections stay open."""
         self._open.clear()
 
     def cut(self):
-        """Ends all connections, and from now on each new one at once."""
+        """Ends all connections, and from now on each new connection immediately."""
         self._is_cut = True
         for writer in self._writers:
             writer.transport.abort()
 
     def mend(self):
-        """Forwards again, on connections that stand too: nothing was lost on them, only late."""
+        """Forwards again, on existing connections too: no data was lost there, only delayed."""
         self._is_cut = False
         self._open.set()
 

@@ -35,7 +35,7 @@ print("got", client.recv(4000).decode(errors="replace"))
 """
 
 # Connects to each new loopback listener before the gateway does, and prints how often a listener passed on what the
-# server at the given port says.
+# server at the given port sends.
 HIJACK = """
 import socket, sys, time
 end, seen, won = time.monotonic() + float(sys.argv[1]), set(), 0
@@ -59,7 +59,7 @@ print("listeners", len(seen), "won", won)
 
 
 def start(program, *arguments):
-    """The attacker as user nobody where this user may change users, else as this user; its output is a pipe."""
+    """Starts the attacker as user nobody if this user may change users, else as this user; the output is a pipe."""
     argv = [sys.executable if os.geteuid() else shutil.which("python3", path="/usr/bin:/bin") or sys.executable]
     if os.geteuid() == 0:
         argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *argv]

@@ -49,7 +49,7 @@ class Nkey:
 
 
 class Operator:
-    """An operator with an account; `server_config` is for a server that trusts the operator."""
+    """An operator with an account; `server_config` is for a server with trust in the operator."""
 
     def __init__(self):
         self.key, self.account = Nkey("operator"), Nkey("account")
@@ -64,7 +64,7 @@ class Operator:
         return self.key.jwt(key, {"type": "account", "limits": limits})
 
     def user(self, account=None, **permissions):
-        """(key, token) of a user of the account, or of another one."""
+        """(key, token) of a user of the account, or of another account."""
         key = Nkey("user")
         claims = {"type": "user", "subs": -1, "data": -1, "payload": -1, **permissions}
         return key, (account or self.account).jwt(key, claims)
@@ -77,5 +77,5 @@ def creds(key, token):
 
 
 def login(key, token):
-    """What a client of nats-py is told to log in as this user."""
+    """Options for a client of nats-py to log in as this user."""
     return {"user_jwt_cb": lambda: token.encode(), "signature_cb": lambda nonce: base64.b64encode(key.sign(nonce.encode()))}

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Ports for the servers that tests start: ports.py prints one.
+"""Ports for the servers of tests: ports.py prints a port.
 
-Programs of tests run side by side, and a server listens some time after its port was chosen. So all of them take the
-next number from one file (tests/support/src/port.rs is the same in Rust), and none of them gets a number twice before
-8,000 others were given.
+Test programs run side by side, and a server listens some time after the choice of the port. All test programs therefore
+take the next number from a shared file (tests/support/src/port.rs does the same in Rust), and a number comes again only
+after 8,000 others.
 """
 import fcntl
 import os
@@ -11,12 +11,12 @@ import pathlib
 import socket
 import tempfile
 
-# Above those that the runner of the events cases takes (23,000 to 23,100), and below those that the kernel gives to clients.
+# Above the ports of the runner of the events cases (23,000 to 23,100), and below the ports that the kernel gives to clients.
 FIRST, COUNT = 24_000, 8_000
 
 
 def free_port():
-    """A port that nobody listens on, and that no other test was given lately."""
+    """A free port, not given to another test recently."""
     path = pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-ports-{os.getuid()}"
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

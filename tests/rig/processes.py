@@ -1,6 +1,6 @@
-"""Programs that a test starts: a real nats-server and weirgate itself, each on a free port of 127.0.0.1.
+"""Starts programs for a test: a real nats-server and weirgate, each on a free port of 127.0.0.1.
 
-Every process started here ends with its test, and with the test run if that is killed.
+Every process started here ends with the test, and with the test run if the run is killed.
 """
 import ctypes
 import os
@@ -23,7 +23,7 @@ from waiting import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-# The build of `make test`; TEST_BUILD=release is for what measures.
+# The build of `make test`; TEST_BUILD=release is for measurements.
 BUILD = os.environ.get("TEST_BUILD") or "debug"
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -34,7 +34,7 @@ class StartError(AssertionError):
 
 
 def weirgate_binary():
-    """The program under test: TEST_BINARY, or that of the build."""
+    """The program under test: TEST_BINARY, or the program of the build."""
     path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / BUILD / "weirgate")
     if not path.exists():
         raise StartError(f"no program at {path}: run `make test` once")
@@ -42,7 +42,7 @@ def weirgate_binary():
 
 
 def loadtest_binary():
-    """The program that measures."""
+    """The load test program."""
     path = TARGET / BUILD / "loadtest"
     if not path.exists():
         raise StartError(f"no program at {path}: run `make test` once")
@@ -50,7 +50,7 @@ def loadtest_binary():
 
 
 def system_binary(name, package):
-    """A program from the PATH, or where Debian puts servers, which not every PATH has."""
+    """A program from the PATH, or from Debian's folder for servers, missing in some PATHs."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
     if path is None:
         raise StartError(f"no {name}: run `scripts/install-test-deps.sh` (Debian package {package})")
@@ -58,7 +58,7 @@ def system_binary(name, package):
 
 
 def nats_server_binary():
-    """The real nats-server: the one that NATS_SERVER names, or the system's."""
+    """The real nats-server: NATS_SERVER, or the system's."""
     return os.environ.get("NATS_SERVER") or system_binary("nats-server", "nats-server")
 
 
@@ -73,7 +73,7 @@ def node_binary():
 
 
 class Process:
-    """A child with its output in a file, or in the descriptor `output`; `files_max` bounds its descriptors (soft and hard)."""
+    """A child with the output in a file, or in the descriptor `output`; `files_max` bounds the descriptors (soft and hard)."""
 
     def __init__(self, argv, env=None, files_max=None, output=None):
         self.log_path = pathlib.Path(tempfile.mkstemp(prefix="weirgate-test-", suffix=".log")[1])
@@ -100,14 +100,14 @@ class Process:
         self.child.send_signal(sig)
 
     def wait(self, seconds):
-        """The exit status; fails when it is not there in time."""
+        """Returns the exit status; fails if the process does not end in time."""
         try:
             return self.child.wait(PATIENCE * seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {PATIENCE * seconds} s\n{self.log_tail()}") from None
 
     def kill(self):
-        """SIGKILL, and waits until it is gone; a stopped process goes too."""
+        """SIGKILL, and waits for the end; works on a stopped process too."""
         if self.alive():
             self.child.kill()
         self.child.wait(10)
@@ -116,7 +116,7 @@ class Process:
         return self.log_path.read_text(errors="replace")
 
     def logs(self, *texts, seconds=10):
-        """Waits until all of these texts are in the log, because a thread of its own writes the lines."""
+        """Waits until all of these texts are in the log: a separate thread writes the lines."""
         end = time.monotonic() + seconds
         while missing := [text for text in texts if text not in self.log()]:
             assert time.monotonic() < end, f"not logged: {missing}\n{self.log_tail()}"
@@ -139,13 +139,13 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def discard(self):
-        """Ends the process whatever its state, and removes its log."""
+        """Ends the process in any state, and removes the log."""
         self.kill()
         self.log_path.unlink(missing_ok=True)
 
 
 class NatsServer:
-    """nats-server with JetStream in a folder of its own; can be killed, stopped and brought back on its port."""
+    """nats-server with JetStream in a separate folder; can be killed, stopped and restarted on the same port."""
 
     def __init__(self, max_payload=None, config=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nats-"))
@@ -156,7 +156,7 @@ class NatsServer:
         self.start()
 
     def start(self):
-        """Starts it and returns once it answers."""
+        """Starts the server and waits until the server responds."""
         lines = ["listen: 127.0.0.1:%d" % self.port, 'jetstream { store_dir: "%s" }' % (self.folder / "store")]
         if self.max_payload:
             lines.append(f"max_payload: {self.max_payload}")
@@ -187,7 +187,7 @@ class NatsServer:
         self.process.kill()
 
     def forget_everything(self):
-        """Only while it is down: it comes back with an empty store."""
+        """Only while the server is down: empties the store for the next start."""
         shutil.rmtree(self.folder / "store", ignore_errors=True)
 
     def freeze(self):
@@ -204,19 +204,19 @@ class NatsServer:
 
 
 class RedisServer:
-    """redis-server without a store, with these arguments; can be killed and brought back on its port."""
+    """redis-server without a store, with these arguments; can be killed and restarted on the same port."""
 
     def __init__(self, *args):
         self.args = args
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.process = None
-        # A replica writes what its master sends into its directory, and a server reads that when it starts.
+        # A replica writes the master's data into the directory, and a server reads the data at the start.
         self.directory = tempfile.TemporaryDirectory(prefix="weirgate-redis-")
         self.start()
 
     def start(self, seconds=60):
-        """Starts it and returns once it answers."""
+        """Starts the server and waits until the server responds."""
         if self.process:
             self.process.discard()
         self.process = Process([system_binary("redis-server", "redis-server"), "--port", self.port, "--bind", "127.0.0.1",
@@ -234,7 +234,7 @@ class RedisServer:
         raise StartError(f"redis-server does not answer\n{self.process.log_tail()}")
 
     def client(self, patience_s=10):
-        """A connection of its own, for PUBLISH and PUBSUB."""
+        """A separate connection, for PUBLISH and PUBSUB."""
         return redis.Redis(port=self.port, socket_timeout=patience_s)
 
     def freeze(self):
@@ -253,7 +253,7 @@ class RedisServer:
 
 
 class Weirgate(Process):
-    """`weirgate SUBCOMMAND` on a free port, with flags and env as a test wants them; `under` is a program that starts it."""
+    """`weirgate SUBCOMMAND` on a free port, with the test's flags and env; `under` is a program that starts weirgate."""
 
     def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=()):
         self.port = free_port()
@@ -267,7 +267,7 @@ class Weirgate(Process):
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
 
     def freeze(self):
-        """SIGSTOP: it reads and writes nothing."""
+        """SIGSTOP: weirgate reads and writes nothing."""
         self.send(signal.SIGSTOP)
 
     def thaw(self):

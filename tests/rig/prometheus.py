@@ -1,4 +1,4 @@
-"""Reads the text that /metrics answers with, and names the series that the tests lean on."""
+"""Reads the text of /metrics, and names the series used by the tests."""
 import re
 
 _SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: \S+)?(?: # .*)?$')
@@ -6,7 +6,7 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 
 class Metrics:
-    """One scrape: samples by name and labels, and the type of each family."""
+    """A scrape: samples by name and labels, and the type of each family."""
 
     def __init__(self, text):
         self.types, self.helps, self.samples = {}, {}, []

@@ -1,4 +1,4 @@
-"""nginx, HAProxy, Caddy, Apache and Varnish in front of weirgate, with the configurations that deploy/ hands out; started without rights."""
+"""nginx, HAProxy, Caddy, Apache and Varnish in front of weirgate, with the configurations of deploy/; started without rights."""
 import pathlib
 import re
 import shutil
@@ -13,7 +13,7 @@ HAPROXY = ROOT / "deploy" / "haproxy"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 APACHE = ROOT / "deploy" / "apache" / "weirgate.conf"
 VARNISH = ROOT / "deploy" / "varnish" / "weirgate.vcl"
-# The line of a recipe that says where weirgate is, and what it says of that.
+# The line of a recipe with the address of weirgate, and the rest of the line.
 HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
                   "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)"}
 
@@ -35,7 +35,7 @@ http {{
 """
 
 
-# What Debian's Apache has beside a site: the modules and the time limits for requests that are on without a word.
+# Debian's Apache without a site: the modules and time limits for requests that are on by default.
 APACHE_MAIN = """\
 ServerRoot /usr/lib/apache2
 ServerName localhost
@@ -53,13 +53,13 @@ DEBIAN_MODULES = ["mpm_event", "authz_core", "alias", "reqtimeout", "setenvif", 
 
 
 def replaced(text, old, new):
-    """`text` with `old` replaced; the recipe must still have it."""
+    """`text` with `old` replaced; `old` must occur in the recipe."""
     assert old in text, f"the recipe has no {old!r} any more"
     return text.replace(old, new)
 
 
 class Proxy:
-    """A proxy that listens on `port` of 127.0.0.1."""
+    """A proxy on `port` of 127.0.0.1."""
 
     def wait_until_it_listens(self, seconds=10):
         end = time.monotonic() + seconds
@@ -130,17 +130,17 @@ class Caddy(Proxy):
         recipe = replaced(CADDYFILE.read_text(), "reverse_proxy 127.0.0.1:8000 {", f"reverse_proxy {' '.join(where)} {{")
         recipe = replaced(recipe, "\n:80 {", f"\nhttp://127.0.0.1:{self.port} {{")
         config = self.folder / "Caddyfile"
-        # Its own admin port would be the same for every Caddy of the machine.
+        # The admin port would be the same for every Caddy of the machine.
         config.write_text("{\n\tadmin off\n}\n" + recipe)
         caddy = system_binary("caddy", "caddy")
-        # Caddy keeps files of its own below these.
+        # Caddy keeps files in these folders.
         homes = [f"{name}={self.folder}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")]
         self.process = Process(["/usr/bin/env", *homes, caddy, "run", "--adapter", "caddyfile", "--config", config])
         self.wait_until_it_listens()
 
 
 class Apache(Proxy):
-    """Apache before the given ports, with the modules that the recipe says to enable."""
+    """Apache in front of the given ports, with the modules of the recipe."""
 
     def __init__(self, *backends):
         self.port = free_port()
@@ -175,7 +175,7 @@ class Varnish(Proxy):
         recipe = replaced(recipe, "weirgate.add_backend(one);", "\n    ".join(f"weirgate.add_backend(s{n});" for n in range(len(where))))
         config = self.folder / "weirgate.vcl"
         config.write_text(recipe)
-        # Without a change of user, which needs rights; `-n`: its own folder, not that of the machine's Varnish.
+        # Without a change of user, which needs rights; `-n`: a separate folder from the machine's Varnish.
         self.process = Process([system_binary("varnishd", "varnish"), "-F", "-j", "none", "-f", config, "-n", self.folder / "work",
                                 "-a", f"127.0.0.1:{self.port}", "-s", "malloc,16M"])
         self.wait_until_it_listens()

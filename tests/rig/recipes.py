@@ -1,4 +1,4 @@
-"""What recipes for containers, packages and clusters say of the program, asked of the program."""
+"""Checks recipes for containers, packages and clusters against the program."""
 import re
 import subprocess
 
@@ -6,14 +6,14 @@ from processes import weirgate_binary
 
 
 def run(argv, env):
-    """(status, output) of a program that sees this environment and no other."""
+    """(status, output) of a program with only this environment."""
     done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, timeout=20)
     return done.returncode, done.stdout
 
 
 def assert_known(env, gateway="levels"):
-    """Every name means something to the program, every value is good, and each one is what counts."""
+    """Asserts that the program knows every name, accepts every value, and uses the value."""
     status, text = run([weirgate_binary(), gateway, "--check"], env)
     assert status == 0 and "warning" not in text, text
     for name in set(env) - {"WEIRGATE_GATEWAY"}:

@@ -1,4 +1,4 @@
-"""The two gateways on Redis as a test needs them: how to subscribe, where to publish, what comes."""
+"""The two gateways on Redis for tests: subscriptions, channels, messages."""
 import dataclasses
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import clients
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One gateway: its subcommand, the path of its WebSocket, and its words for the same things."""
+    """A gateway: subcommand, path of the WebSocket, and the form of requests and messages."""
     name: str
     path: str
     subscribe: Callable
@@ -25,9 +25,9 @@ BOTH = [TRADES, CHANNELS]
 
 
 class Subscriber(clients.Client):
-    """A client that counts answers and data apart; `prices` are those of its data, in their order; None where there is none.
+    """A client that counts responses and data separately; `prices` are the prices of the data, in order; None without a price.
 
-    `missing` counts the numbers that a channels client saw skipped."""
+    `missing` counts the skipped numbers of a channels client."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -50,7 +50,7 @@ class Subscriber(clients.Client):
 
 
 async def subscriber(kind, weirgate, names, receive_bytes=None):
-    """A client that has been told that it is subscribed."""
+    """A client with an acknowledged subscription."""
     client = await clients.connect(weirgate.port, receive_bytes, path=kind.path, make=Subscriber)
     client.say(kind.subscribe(names))
     await client.wait_for(lambda c: len(c.answers) == 2, 20, "the answer to its request")
@@ -59,5 +59,5 @@ async def subscriber(kind, weirgate, names, receive_bytes=None):
 
 
 def publish(redis, kind, name, price, pad=""):
-    """One trade or tick on the name's channel; how many connections of Redis got it."""
+    """Publishes a trade or tick on the name's channel; returns the number of receiving connections of Redis."""
     return redis.publish(kind.channel(name), json.dumps({"symbol": name, "price": price, "conditions": [pad]}))

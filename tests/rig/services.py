@@ -1,4 +1,4 @@
-"""HTTP services that a test plays, on a thread of their own, and devices of the events gateway."""
+"""HTTP services played by a test, on a separate thread, and devices of the events gateway."""
 import json
 import threading
 import urllib.error
@@ -11,7 +11,7 @@ TOKEN = "a-token-of-the-tests"
 
 
 class Server(ThreadingHTTPServer):
-    """A service that takes a burst of connections, and whose threads end with the tests."""
+    """A service for a burst of connections; the threads end with the tests."""
     request_queue_size = 256
     daemon_threads = True
 
@@ -64,7 +64,7 @@ def device(weirgate, device_id=None, **kwargs):
 
 
 def post(url, body, headers=()):
-    """(status, value) of a POST; `body` is bytes, or a value that becomes JSON."""
+    """(status, value) of a POST; `body` is bytes, or a value to encode as JSON."""
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json", **dict(headers)})
     try:

@@ -12,7 +12,7 @@ SEQUENCE = re.compile(r"\x1b\[([\d;?]*)([a-zA-Z])|\x1b.")
 
 
 def screen(text):
-    """The lines that a terminal shows after this text of a program that places the cursor before what it writes."""
+    """The lines of a terminal after this text of a program that places the cursor before each write."""
     lines, row, column, at = {}, 0, 0, 0
     while at < len(text):
         found = SEQUENCE.match(text, at)
@@ -36,7 +36,7 @@ def screen(text):
 
 
 class Terminal:
-    """A terminal with so many columns and lines; `text` is what was written to it so far."""
+    """A terminal of this many columns and lines; `text` is the output so far."""
 
     def __init__(self, columns=200, lines=50):
         self.master, self.slave = pty.openpty()
@@ -59,4 +59,4 @@ class Terminal:
             while data := os.read(self.master, 65536):
                 self.text += data.decode(errors="replace").replace("\r\n", "\n")
         except OSError:
-            pass  # EIO: nobody has it open any more.
+            pass  # EIO: no process has the terminal open any more.

@@ -7,7 +7,7 @@ PATIENCE = 3
 
 
 async def until(condition, seconds, what, every=0.05):
-    """Calls `condition` (a plain function, run in a thread) until it is true; the seconds that it took."""
+    """Calls `condition` (a plain function, run in a thread) until true; returns the seconds waited."""
     begin = time.monotonic()
     while True:
         got = await asyncio.to_thread(condition)

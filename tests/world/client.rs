@@ -1,4 +1,4 @@
-//! An independent client: its own head and frame parser, its own inflate, no code of the crate.
+//! An independent client: separate head and frame parsers, separate inflate, no code of the crate.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,10 @@ use weirgate_test_support::DeflateSender;
 
 use super::inflate::inflate;
 
-/// In place of a number of bits: the largest window, and no context takeover.
+/// In place of a number of bits: the largest window, without context takeover.
 pub(crate) const NO_TAKEOVER: u8 = 0;
 
-/// An upgrade request; `deflate`: the bits of the window that the client asks for.
+/// An upgrade request; `deflate`: the requested bits of the window.
 pub(crate) fn request(target: &str, deflate: Option<u8>) -> Vec<u8> {
     let offer = deflate.map(|bits| match bits {
         NO_TAKEOVER => "permessage-deflate; server_no_context_takeover".to_owned(),
@@ -52,35 +52,35 @@ pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A ping that the client sent, and how many messages may stand before its pong; `None` where the
-/// server did not read it at once.
+/// A ping sent by the client, and the most messages before the pong; `None` if the server did not
+/// read the ping immediately.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) payload: Vec<u8>,
     pub(crate) messages_max: Option<usize>,
 }
 
-/// What a client has received so far.
+/// Everything received by a client so far.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
-    /// What came and makes no whole frame yet.
+    /// Received bytes of an incomplete frame.
     bytes: Vec<u8>,
     head: Option<String>,
     window_bits: Option<u8>,
-    /// The window that stays from message to message, where that was agreed on.
+    /// The window for context takeover, if agreed.
     kept: Option<KeptWindow>,
-    /// What compresses the client's own messages, which refer to each other where they may.
+    /// The compressor of the client's own messages, with context takeover if agreed.
     compressor: Compressor,
     pub(crate) texts: Vec<String>,
-    /// Messages so far, taken ones included.
+    /// Messages so far, including those already taken.
     pub(crate) messages: usize,
     pub(crate) deflated: usize,
-    /// Pings that wait for their pongs.
+    /// Pings without a pong so far.
     pub(crate) asked: VecDeque<Asked>,
     pub(crate) pings: usize,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<(u16, String)>,
-    /// Answers a close frame, and ends its side once the server has.
+    /// Answers a close frame, and half-closes after the server.
     pub(crate) is_polite: bool,
 }
 
@@ -91,12 +91,12 @@ impl Client {
             .is_some_and(|h| h.starts_with("HTTP/1.1 101 "))
     }
 
-    /// Context takeover from the server was agreed on.
+    /// Whether context takeover from the server was agreed.
     pub(crate) fn keeps_window(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// The answer to the request, whole.
+    /// The complete head of the response.
     pub(crate) fn head(&self) -> Option<&str> {
         self.head.as_deref()
     }
@@ -105,7 +105,7 @@ impl Client {
         self.head.as_deref()?.get(9..12)?.parse().ok()
     }
 
-    /// The client sends a ping that the server reads at once, or only later.
+    /// Notes a ping, read by the server immediately or only later.
     pub(crate) fn asks(&mut self, payload: &[u8], at_once: bool) {
         let messages_max = self.messages + usize::from(self.has_begun());
         self.asked.push_back(Asked {
@@ -114,12 +114,12 @@ impl Client {
         });
     }
 
-    /// A part of a message has come.
+    /// Whether a part of a message has been received.
     pub(crate) fn has_begun(&self) -> bool {
         self.is_open() && self.bytes.first().is_some_and(|first| first & 0x08 == 0)
     }
 
-    /// Where in the stream the client's last byte stands; `rest` is what would have come next.
+    /// The position in the stream of the client's last byte; `rest` is the data behind this byte.
     pub(crate) fn place(&self, rest: &[u8]) -> Place {
         if !self.is_open() {
             return Place::Head;
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Takes bytes off the wire; panics on anything that a server must not send.
+    /// Takes received bytes; panics on anything forbidden to a server.
     pub(crate) fn received(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
         if self.head.is_none() {
@@ -253,7 +253,7 @@ impl Client {
         self.compressor.message(text)
     }
 
-    /// With exactly the window that was agreed on.
+    /// Inflates a message with exactly the agreed window.
     fn inflate(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
         payload.extend([0, 0, 0xff, 0xff]);
@@ -267,11 +267,11 @@ impl Client {
     }
 }
 
-/// Compresses messages one after the other.
+/// Compresses messages in turn.
 #[derive(Debug, Default)]
 pub(crate) struct Compressor {
     sender: Option<DeflateSender>,
-    /// Messages may refer to the messages before them.
+    /// Messages may refer to earlier messages.
     pub(crate) stays: bool,
 }
 
@@ -285,12 +285,12 @@ impl Compressor {
     }
 }
 
-/// An inflater with its window.
+/// An inflater with a kept window.
 #[derive(Debug)]
 struct KeptWindow(Decompress);
 
 impl KeptWindow {
-    /// Inflates one message, whose end is appended to it.
+    /// Inflates a message; the final bytes 00 00 ff ff are appended already.
     fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
         let start = self.0.total_in();
         let mut out = Vec::new();
@@ -311,10 +311,10 @@ impl KeptWindow {
     }
 }
 
-/// Where a write stopped.
+/// The point at which a write stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
-    /// In the answer to the handshake.
+    /// In the response to the handshake.
     Head,
     /// Inside a ping, a pong or a close.
     Control,
@@ -323,13 +323,13 @@ pub(crate) enum Place {
     /// Inside a message.
     Data {
         deflated: bool,
-        /// Its number stands before its body.
+        /// With a number in front of the body.
         lead: bool,
         spot: Spot,
     },
 }
 
-/// Where inside a message.
+/// The point inside a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Spot {
     Header,
@@ -340,7 +340,7 @@ pub(crate) enum Spot {
 }
 
 impl Place {
-    /// All places there are.
+    /// All places.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Head, Self::Control, Self::FrameBorder];
         for (deflated, lead) in [(false, false), (false, true), (true, false), (true, true)] {

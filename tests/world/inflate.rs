@@ -1,5 +1,5 @@
-//! A second inflater (RFC 1951), slow and plain: it refuses a match that reaches back further than
-//! the window, which zlib's does not do exactly.
+//! A second inflater (RFC 1951), slow and plain. Refuses a match with a distance beyond the window;
+//! zlib does not check the distance exactly.
 
 /// Lengths and distances: base and extra bits (RFC 1951 §3.2.5).
 const LENGTHS: [(u16, u8); 29] = [
@@ -53,7 +53,7 @@ impl Bits<'_> {
     }
 }
 
-/// A canonical Huffman code (§3.2.2): how many codes of each length, and their symbols in order.
+/// A canonical Huffman code (§3.2.2): the number of codes of each length, and the symbols in order.
 struct Code {
     counts: [usize; 16],
     symbols: Vec<usize>,
@@ -156,7 +156,7 @@ fn block(bits: &mut Bits<'_>, codes: (Code, Code), window: usize, out: &mut Vec<
     }
 }
 
-/// Inflates whole blocks, of which the last is an empty stored one (RFC 7692 §7.2.2).
+/// Inflates whole blocks; the last is an empty stored block (RFC 7692 §7.2.2).
 pub(crate) fn inflate(bytes: &[u8], window_bits: u8) -> Vec<u8> {
     let (mut bits, mut out) = (Bits { bytes, at: 0 }, Vec::new());
     while bits.at.next_multiple_of(8) < bytes.len() * 8 {

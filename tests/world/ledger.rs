@@ -1,5 +1,5 @@
-//! What each client has to get, kept beside the core by other means: plain maps of members, plain
-//! lists of messages. The toy gateways tell it what they ask of the core, the simulation compares.
+//! The messages that each client must get, kept independently of the core: plain maps of members,
+//! plain lists of messages. The toy gateways report every call of the core; the simulation compares.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,10 +11,10 @@ use weirgate::hub::{CloseReason, Frame, Now, Retain, SessionKey};
 
 use super::memory::Watched;
 
-/// One message that a client has to get.
+/// A message that a client must get.
 pub(crate) struct Expected {
     body: Rc<str>,
-    /// What stands in its lead; 0 for none.
+    /// The number in the lead; 0 for no number.
     number: u64,
     conflation: Option<u64>,
     topic: Option<Rc<str>>,
@@ -41,7 +41,7 @@ impl Rate {
     }
 }
 
-/// When keyed messages replace each other, and others are too many.
+/// Bounds for conflation of keyed messages, and for too many other messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) soft_bytes: usize,
@@ -49,31 +49,31 @@ pub(crate) struct Bounds {
     pub(crate) conflate_after_us: u64,
 }
 
-/// One connection's life.
+/// The history of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     pub(crate) is_open: bool,
     pub(crate) reason: Option<CloseReason>,
-    /// What has to come next, in its order.
+    /// The messages still to be received, in order.
     pub(crate) waiting: VecDeque<Expected>,
-    /// A part of the first of them has come.
+    /// A part of the first waiting message has been received.
     pub(crate) begun: bool,
     bounds: Option<Bounds>,
     conflating: bool,
-    /// Since when more than the soft limit waits behind the first message, as of the last one
+    /// Time since which more than the soft limit waits behind the first message, as of the last message
     /// without a key.
     pub(crate) over_soft_since: Option<u64>,
-    /// More than the hard limit waited behind the first message when another came.
+    /// More than the hard limit waited behind the first message when another message was added.
     pub(crate) over_hard: bool,
     pub(crate) conflated: u64,
     pub(crate) shed: u64,
     numbers: u64,
     rate: Option<Rate>,
-    /// It left a topic: its queue may have become empty without a write.
+    /// The client left a topic: the queue may have become empty without a write.
     pub(crate) has_left: bool,
-    /// The retained message that it got at its join, per topic.
+    /// The retained message sent at the join, per topic.
     joined_with: BTreeMap<String, Rc<str>>,
-    /// The newest message of the bus that came.
+    /// The newest message of the bus received by the client.
     pub(crate) flow: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Note {
     pub(crate) numbered: bool,
     pub(crate) answer: bool,
     pub(crate) conflation: Option<u64>,
-    /// When its frame says that it came from the bus.
+    /// Time of arrival from the bus, according to the frame.
     pub(crate) received_us: u64,
     pub(crate) frame: Watched,
 }
@@ -153,7 +153,7 @@ impl Story {
         });
     }
 
-    /// Once a client is slow, and until it has everything: of each key only the newest waits.
+    /// Conflates for a slow client, until the client has everything: only the newest of each key waits.
     fn conflate(&mut self, now: Now, key: Option<u64>) {
         let Some(limits) = self.bounds else {
             return;
@@ -175,7 +175,7 @@ impl Story {
         }
     }
 
-    /// Takes out what has not begun to come.
+    /// Removes matching messages, except for a partly received message.
     fn forget(&mut self, gone: impl Fn(&Expected, &[Expected]) -> bool) {
         let mut old = Vec::from(std::mem::take(&mut self.waiting));
         let mut index = 0;
@@ -191,7 +191,7 @@ impl Story {
         self.waiting = old.into();
     }
 
-    /// A message came: it is the one that has to come next.
+    /// Checks a received message against the next expected message.
     pub(crate) fn got(&mut self, text: &str) {
         let Some(next) = self.waiting.pop_front() else {
             panic!("came twice, or was never meant for it: {text:.60}");
@@ -206,7 +206,7 @@ impl Story {
         }
     }
 
-    /// A client that has everything is slow no longer.
+    /// Ends the slow state of a client with nothing waiting.
     fn rest_if_empty(&mut self) {
         if self.waiting.is_empty() {
             self.conflating = false;
@@ -214,7 +214,7 @@ impl Story {
         }
     }
 
-    /// Frame bytes of all that waits.
+    /// Frame bytes of all waiting messages.
     pub(crate) fn waiting_bytes(&self) -> usize {
         let bytes = |waiting: &Expected| frame_bytes(waiting.body.len());
         self.waiting.iter().map(bytes).sum()
@@ -247,18 +247,18 @@ impl Expected {
 /// All connections, all topics.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Of the core under test, for those who come from now on.
+    /// Bounds of the core under test, for clients admitted from now on.
     pub(crate) bounds: Option<Bounds>,
-    /// Frames have a limit that the core may meet.
+    /// The core has a frame memory limit within reach.
     pub(crate) limits_frames: bool,
     pub(crate) stories: BTreeMap<SessionKey, Story>,
     topics: BTreeMap<String, BTreeSet<SessionKey>>,
     retained: BTreeMap<String, Note>,
-    /// Messages meant for clients.
+    /// Messages queued for clients.
     pub(crate) queued: u64,
-    /// Connections whose end was not looked at yet.
+    /// Ended connections, not checked yet.
     pub(crate) ended: Vec<(SessionKey, CloseReason)>,
-    /// Those of them that no flush was looked at for yet.
+    /// Connections dropped for frame memory, not checked after a flush yet.
     pub(crate) dropped_for_memory: Vec<SessionKey>,
 }
 
@@ -266,7 +266,7 @@ pub(crate) struct Ledger {
 pub(crate) type Shared = Rc<RefCell<Ledger>>;
 
 impl Ledger {
-    /// A request head was accepted, with this rate.
+    /// Notes an accepted request head, with this rate.
     pub(crate) fn admitted(&mut self, now: Now, key: SessionKey, per_second: Option<u32>) {
         let rate = per_second.map(|per_second| Rate {
             per_second: per_second.into(),
@@ -287,7 +287,7 @@ impl Ledger {
         story.is_open = true;
     }
 
-    /// `true` if the client is a member only now.
+    /// Adds a member; returns false if the client was a member already.
     pub(crate) fn join(&mut self, now: Now, key: SessionKey, topic: &str) -> bool {
         let Some(story) = self.stories.get_mut(&key).filter(|s| s.is_open) else {
             return false;
@@ -341,7 +341,7 @@ impl Ledger {
         let members = self.topics.get(topic).filter(|_| deliver);
         for key in members.into_iter().flatten() {
             let story = self.stories.get_mut(key).expect("a member has a story");
-            // Never the same state twice: it came at the join.
+            // Never the same state twice: the client got this state at the join.
             if story.joined_with.get(topic).is_none_or(|b| *b != note.body) {
                 story.expect(now, note, Some(topic.into()));
                 self.queued += 1;
@@ -349,7 +349,7 @@ impl Ledger {
         }
     }
 
-    /// What came to a client, and whether a part of the next message has.
+    /// Notes the messages received by a client, and whether a part of the next message was received.
     pub(crate) fn came(&mut self, key: SessionKey, texts: Vec<String>, begun: bool) {
         if let Some(story) = self.stories.get_mut(&key) {
             texts.iter().for_each(|text| story.got(text));
@@ -359,7 +359,7 @@ impl Ledger {
         }
     }
 
-    /// Nothing more is queued for this client.
+    /// Ends queueing for a client.
     pub(crate) fn closing(&mut self, key: SessionKey) {
         if let Some(story) = self.stories.get_mut(&key) {
             story.is_open = false;
@@ -384,18 +384,18 @@ impl Ledger {
         self.topics.get(topic).is_some_and(|m| m.contains(&key))
     }
 
-    /// In their order.
+    /// Topics with members, in order.
     pub(crate) fn topics_with_members(&self) -> impl Iterator<Item = &String> {
         let held = self.topics.iter().filter(|(_, m)| !m.is_empty());
         held.map(|(topic, _)| topic)
     }
 
-    /// Members, over all topics.
+    /// Number of members, over all topics.
     pub(crate) fn memberships(&self) -> usize {
         self.topics.values().map(BTreeSet::len).sum()
     }
 
-    /// Topics with members or something retained.
+    /// Number of topics with members or a retained message.
     pub(crate) fn topic_count(&self) -> usize {
         let held = self
             .topics

@@ -1,5 +1,5 @@
-//! Frame memory, counted again beside the core: which frames wait for clients whose kernel takes
-//! nothing, and what the end of such a client frees.
+//! Frame memory, counted independently of the core: the frames that wait for blocked clients, and
+//! the memory freed by the end of such a client.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use weirgate::hub::{CloseReason, DeflateWindow, Frame, Gateway, PhaseKind, Sessi
 use super::ledger::Ledger;
 use super::{Output, World};
 
-/// A walk over the queues that found nothing to free is followed by the next after so long.
+/// Pause after a walk over the queues that found nothing to free.
 pub(crate) const REST_US: u64 = 250_000;
 
-/// Frames that are kept for later ones to refer to, with all their encodings.
+/// Most memory of frames kept for later frames to refer to, with all encodings.
 const KEPT_BYTES_MAX: u64 = 3 << 20;
 
-/// A frame that was made, without keeping it alive.
+/// A weak reference to a frame.
 #[derive(Clone, Default)]
 pub(crate) struct Watched {
     frame: Weak<Frame>,
-    /// Its memory when it was last looked at.
+    /// Memory of the frame at the last look.
     bytes: Rc<Cell<u64>>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Debug for Watched {
     }
 }
 
-/// Frames in some queues, each with the number of its entries there.
+/// Frames in some queues, each with the number of entries there.
 #[derive(Debug, Default)]
 struct Queued<'a>(BTreeMap<*const Frame, (usize, &'a Watched)>);
 
@@ -67,20 +67,20 @@ impl<'a> Queued<'a> {
         }
     }
 
-    /// Each frame once, however many of the queues it is in.
+    /// Memory of all frames, each counted once.
     fn bytes(&self) -> u64 {
         self.0.values().map(|(_, watched)| watched.bytes()).sum()
     }
 
-    /// The same of the frames that nobody else holds.
+    /// Memory of the frames held only by these queues.
     fn bytes_held_alone(&self) -> u64 {
         let alone = self.0.values();
         let alone = alone.filter(|(entries, watched)| *entries == watched.frame.strong_count());
         alone.map(|(_, watched)| watched.bytes()).sum()
     }
 
-    /// What these queues would hold alone if the queue of one more client were still there: in
-    /// addition the frames that have ended with that queue.
+    /// Memory held only by these queues if the queue of another client still existed: includes the
+    /// frames that have ended with that queue.
     fn bytes_with(&self, gone: &[&Watched]) -> u64 {
         let mut more = BTreeMap::new();
         for watched in gone {
@@ -92,12 +92,12 @@ impl<'a> Queued<'a> {
     }
 }
 
-/// What a run has met.
+/// Cases met in a run.
 #[derive(Debug, Default)]
 pub(crate) struct MemorySeen {
-    /// Clients went together because only together they freed something.
+    /// Several clients were dropped because only together they freed memory.
     pub(crate) together: bool,
-    /// A client was spared although its queue was larger than that of one that went.
+    /// A client with a larger queue than a dropped client was spared.
     pub(crate) spared: bool,
     /// A walk took several flushes.
     pub(crate) in_slices: bool,
@@ -115,7 +115,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             };
             let entries = match self.hub.core().phase(*key) {
                 Some(PhaseKind::Open) => story.waiting.len(),
-                // Of what waited, a close leaves what was begun.
+                // After a close, only a partly sent message still waits.
                 Some(PhaseKind::Closing) => usize::from(story.begun),
                 _ => 0,
             };
@@ -130,7 +130,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         queued
     }
 
-    /// Called after each flush: whoever was dropped for the memory of its frames had to be.
+    /// Called after each flush: checks that every drop for frame memory was necessary.
     pub(crate) fn look_at_memory(&mut self) {
         let Some(ledger) = self.net.ledger.clone() else {
             return;
@@ -157,7 +157,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         }
     }
 
-    /// A walk over all queues fits in one flush, so that nothing changes meanwhile.
+    /// Whether a walk over all queues fits in a flush, so that nothing changes meanwhile.
     fn walks_at_once(&self) -> bool {
         self.hub.core().limits().frame_walk_max > 1_000
     }
@@ -187,8 +187,8 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.memory.together |= dropped.len() > 1;
     }
 
-    /// Frames count once each, and what only clients hold that read nothing is within the limit.
-    /// `outside`: memory of frames that wait in no queue; `None` where the gateway keeps some.
+    /// Checks that frames count once each, and that memory held only by blocked clients is within the limit.
+    /// `outside`: memory of frames outside of all queues; `None` if the gateway keeps some.
     pub(crate) fn check_memory(&self, ledger: &Ledger, outside: Option<u64>) {
         let alive = self.frame_bytes.alive();
         let waiting = self.queued(ledger, false).bytes();
@@ -214,7 +214,7 @@ impl<G: Gateway<Out: Output>> World<G> {
 }
 
 impl Ledger {
-    /// Called when a client is written to, for which its frames may have been deflated.
+    /// Called at a write to a client, which may have deflated the frames.
     pub(crate) fn look_at_frames(&self, key: SessionKey) {
         if self.limits_frames
             && let Some(story) = self.stories.get(&key)

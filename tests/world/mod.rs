@@ -1,5 +1,5 @@
-//! A whole gateway without a socket: a hub, simulated clients and a clock that only moves when it
-//! is told to. Everything random comes from the seed that the test prints.
+//! A whole gateway without a socket: a hub, simulated clients and a clock that only the test moves.
+//! Everything random comes from the seed that the test prints.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// What a gateway asks for, as a test keeps it.
+/// An output of a gateway, as kept by a test.
 pub(crate) trait Output {
     type Kept: Default;
     fn keep(self, kept: &mut Self::Kept);
@@ -91,22 +91,22 @@ impl Output for ChannelsOutput {
     }
 }
 
-/// What the channels gateway asks Redis for.
+/// The requests of the channels gateway to Redis.
 #[derive(Debug, Default)]
 pub(crate) struct Interests {
-    /// What is wanted by now, or no longer.
+    /// Names, and whether each is still wanted.
     pub(crate) wanted: BTreeMap<String, bool>,
     /// The number of the newest change of each name.
     pub(crate) numbers: BTreeMap<String, u64>,
-    /// How many clients each loss was told to.
+    /// Number of notified clients, for each loss.
     pub(crate) told: Vec<u64>,
-    /// Questions for last values, with their numbers.
+    /// Requests for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
-    /// Those of them that nobody waits for any more.
+    /// Cancelled requests for last values.
     pub(crate) forgotten: Vec<(String, u64)>,
 }
 
-/// What the toys ask for.
+/// The outputs of the toys.
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
     pub(crate) calls: Vec<toys::Call>,
@@ -134,14 +134,14 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) now: Now,
     pub(crate) outputs: <G::Out as Output>::Kept,
     pub(crate) to_http: Vec<Vec<u8>>,
-    /// Places of connections that serve HTTP, if they are to be kept.
+    /// Permits of connections handed over to HTTP, if kept.
     pub(crate) handed_over: Option<Vec<Permit>>,
     pub(crate) frame_bytes: FrameBytes,
-    /// Several things happen in one turn: nothing is flushed between them.
+    /// Several events happen in a turn: no flush in between.
     pub(crate) held: bool,
-    /// The process stood still: nothing is judged before all that happened meanwhile was taken.
+    /// The process stood still: no timeout is handled before all events since then.
     pub(crate) catching_up: bool,
-    /// Sockets that ended and were not looked at yet.
+    /// Ended sockets, not checked yet.
     pub(crate) released: Vec<SessionKey>,
     pub(crate) resumed: u64,
     pub(crate) memory: MemorySeen,
@@ -172,12 +172,12 @@ impl<G: Gateway<Out: Output>> World<G> {
         }
     }
 
-    /// A connection whose kernel takes `room` bytes at first.
+    /// Accepts a connection; the kernel takes `room` bytes at first.
     pub(crate) fn accept(&mut self, room: usize) -> SessionKey {
         self.accept_from([127, 0, 0, 1].into(), room)
     }
 
-    /// The same from another address.
+    /// Accepts a connection from another address.
     pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
         let key = self
             .hub
@@ -185,7 +185,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.socket(key, room)
     }
 
-    /// A connection that served HTTP asks for a WebSocket.
+    /// Takes back a connection that served HTTP and now requests a WebSocket.
     pub(crate) fn come_back(&mut self, permit: Permit, room: usize) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
         let key = self.hub.handle_returned(self.now, peer, permit);
@@ -205,12 +205,12 @@ impl<G: Gateway<Out: Output>> World<G> {
         key
     }
 
-    /// A client that has connected to `target`, `deflate` with a window of so many bits.
+    /// Connects a client to `target`; `deflate`: the bits of the window.
     pub(crate) fn connect(&mut self, target: &str, deflate: Option<u8>) -> SessionKey {
         self.connect_from([127, 0, 0, 1].into(), target, deflate)
     }
 
-    /// The same from another address.
+    /// Connects a client from another address.
     pub(crate) fn connect_from(
         &mut self,
         ip: IpAddr,
@@ -228,7 +228,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         key
     }
 
-    /// The client sends bytes; what the hub does not want to read waits in the kernel.
+    /// The client sends bytes; bytes that the hub does not read yet wait in the kernel.
     pub(crate) fn send(&mut self, key: SessionKey, bytes: &[u8]) {
         let Some(socket) = self.net.sockets.get_mut(&key) else {
             return;
@@ -256,9 +256,9 @@ impl<G: Gateway<Out: Output>> World<G> {
         }
     }
 
-    /// The kernel takes `room` more bytes of this client.
+    /// The kernel takes `room` more bytes for this client.
     pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
-        // A socket that was released is the kernel's alone.
+        // A released socket belongs to the kernel alone.
         let open = |socket: &&mut Socket| socket.released.is_none();
         let Some(socket) = self.net.sockets.get_mut(&key).filter(open) else {
             return;
@@ -271,7 +271,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.settle();
     }
 
-    /// The peer's side ends, perhaps behind bytes that were not read.
+    /// The peer's side ends, perhaps behind unread bytes.
     pub(crate) fn see_end(&mut self, key: SessionKey, failed: bool) {
         self.hub.handle_end_seen(self.now, key, failed);
         self.settle();
@@ -279,7 +279,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         if unread == 0 && self.hub.wants_read(key) {
             self.end(key, failed);
         } else if !self.hub.wants_read(key) {
-            // What the shell does when it comes to a socket that it may not read.
+            // Like the shell, for a socket without permission to read.
             self.hub.handle_end_seen(self.now, key, failed);
             self.settle();
         }
@@ -297,7 +297,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.settle();
     }
 
-    /// Flush and effects until nothing is left to do.
+    /// Flushes and carries out effects until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         if self.held {
             return;
@@ -319,7 +319,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             while let Some(output) = self.hub.poll_output() {
                 output.keep(&mut self.outputs);
             }
-            // A client that had its share of this turn is heard again in the next.
+            // A client with its share of this turn used up is read again in the next.
             self.hub.renew_reading();
             if self.hub.waiting_shares() > 0 {
                 self.hub.handle_next_share(self.now);
@@ -383,7 +383,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
-            // No toy asks for one.
+            // No toy requests a pace.
             Effect::Pace { .. } => unreachable!("a pace"),
             Effect::Resume(key) => {
                 self.resumed += 1;
@@ -396,7 +396,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         &self.net.sockets[&key].client
     }
 
-    /// Takes the text messages that a client got since the last call.
+    /// Takes the text messages received by a client since the last call.
     pub(crate) fn texts(&mut self, key: SessionKey) -> Vec<String> {
         let socket = self.net.sockets.get_mut(&key).expect("a client");
         std::mem::take(&mut socket.client.texts)

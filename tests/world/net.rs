@@ -1,4 +1,4 @@
-//! Simulated sockets: what the kernel takes, and what it says.
+//! Simulated sockets: bytes taken by the kernel, and the results of writes.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,21 +10,21 @@ use weirgate::hub::{SessionKey, Transmit, Write};
 use super::client::{Client, Place};
 use super::ledger::Shared;
 
-/// What the kernel would do with a client's bytes.
+/// The kernel's side of a client's socket.
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
     pub(crate) client: Client,
-    /// Bytes that the kernel still takes before it says "would block".
+    /// Bytes that the kernel still takes before "would block".
     pub(crate) room: usize,
-    /// The kernel said "would block" or took less; it owes a `writable`.
+    /// The kernel returned "would block" or took less; a `writable` follows later.
     pub(crate) blocked: bool,
     pub(crate) half_closed: bool,
     pub(crate) released: Option<bool>,
     /// The next write fails.
     pub(crate) broken: bool,
-    /// Bytes that the hub did not want to read yet.
+    /// Bytes not read by the hub yet.
     pub(crate) unread: VecDeque<u8>,
-    /// Since when the kernel has taken no byte of what waits.
+    /// Time since which the kernel has taken no waiting byte.
     pub(crate) blocked_at: Option<u64>,
     pub(crate) bytes: u64,
 }
@@ -36,17 +36,17 @@ pub(crate) struct Net {
     pub(crate) writes: u64,
     pub(crate) largest_batch: usize,
     pub(crate) largest_write: usize,
-    /// Where writes stopped short.
+    /// Points at which writes stopped short.
     pub(crate) stops: BTreeSet<Place>,
-    /// Polite clients that have a close frame to answer.
+    /// Polite clients that must answer a close frame.
     pub(super) closed: Vec<SessionKey>,
-    /// Of all that clients got, in its order.
+    /// Hash of all bytes to clients, in order.
     pub(crate) hash: DefaultHasher,
     pub(super) now_us: u64,
-    /// Batches so far, and those after which a flush has no more time.
+    /// Batches so far, and the number after which a flush has no more time.
     pub(crate) batches: usize,
     pub(crate) batches_max: Option<usize>,
-    /// Is told at once what came, where a simulation compares.
+    /// Gets received messages immediately, if a simulation compares.
     pub(crate) ledger: Option<Shared>,
 }
 

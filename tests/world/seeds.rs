@@ -1,6 +1,6 @@
-//! Runs a simulation once for each seed, on all processors. One seed decides all of a run:
+//! Runs a simulation once for each seed, on all processors. The seed decides the whole run:
 //!
-//! * `SIM_SEED=n` runs that seed alone: how a failure is replayed.
+//! * `SIM_SEED=n` runs only that seed, to replay a failure.
 //! * `SIM_SEEDS=n` runs the seeds from 0 up to n.
 
 #![allow(
@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest seed takes ten seconds of CPU in a debug build; one that takes this long hangs, on a busy machine too.
+/// The longest seed takes ten seconds of CPU in a debug build; a seed with this time hangs, even on a busy machine.
 const SEED_WALL_TIME_MAX: Duration = Duration::from_secs(400);
 
-/// A seed has failed: no more are begun.
+/// A seed has failed: no more seeds are started.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// Says which seed it was when a run panics or hangs.
+/// Prints the seed if a run panics or hangs.
 struct Watched {
     test: &'static str,
     seed: u64,
@@ -43,7 +43,7 @@ fn say_how_to_replay(test: &str, seed: u64) {
     eprintln!("seed {seed} failed; again: SIM_SEED={seed} cargo test --test {test}");
 }
 
-/// Ends the process when one seed never ends: a thread cannot be stopped from outside.
+/// Ends the process if a seed never ends: a thread cannot be stopped from outside.
 fn watch(test: &'static str, running: Vec<Arc<AtomicU64>>) {
     thread::spawn(move || {
         let mut since: Vec<(u64, Instant)> = vec![(u64::MAX, Instant::now()); running.len()];
@@ -68,9 +68,9 @@ fn number_from_env(name: &str) -> Option<u64> {
     Some(value.parse().expect("a number of seeds"))
 }
 
-/// Runs `run` for each seed and hands what is left of each to `take`; the number of seeds, or
-/// `None` where one seed was replayed. `test` is the program of tests, for the line that says how to
-/// replay a failure.
+/// Runs `run` for each seed and passes each result to `take`; returns the number of seeds, or `None`
+/// after the replay of a single seed. `test` is the test program, for the line about replaying a
+/// failure.
 pub(crate) fn run_all<O: Send>(
     test: &'static str,
     seeds: u64,

@@ -1,5 +1,5 @@
 //! A state under conflation, as in `levels`: a toy gateway with keyed topics, and a toy feed in
-//! front of it that knows a backlog, replays and a bus that goes away.
+//! front, with backlog, replays and losses of the bus.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use weirgate::wire::head::RequestHead;
 use super::ledger::Note;
 use super::toys::{In, Out, Told, admit, bye, entrance};
 
-/// The topic that everyone joins at once.
+/// The topic that every client joins immediately.
 pub(crate) const TOPIC: &str = "levels";
-/// What the feed publishes is keyed with this; commands use the keys above it.
+/// Conflation key of the feed's messages; commands use higher keys.
 const FEED_KEY: u64 = 0;
 
 /// Clients are members of [`TOPIC`] from their 101; `join NAME`, `leave NAME`, `ask`, `bye`.
@@ -87,7 +87,7 @@ impl Gateway for State {
         );
     }
 
-    /// `TOPIC/KEY`: another keyed message of that topic, which newcomers do not get.
+    /// `TOPIC/KEY`: publishes another keyed message of that topic, which new clients do not get.
     fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
         let In::Publish(name, body) = input else {
             return;
@@ -121,7 +121,7 @@ impl Gateway for State {
     }
 }
 
-/// Relays the newest value of one subject.
+/// Relays the newest value of a subject.
 #[derive(Debug)]
 pub(crate) struct StateFeed {
     alive: FrameBytes,

@@ -1,6 +1,6 @@
-//! Toy gateways on the real traits, each with what makes one of the contracts hard: numbered
-//! leads over overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state
-//! under conflation, is in [`super::state`].) What they ask of the core they also tell the ledger.
+//! Toy gateways on the real traits, each with the difficult part of a contract: numbered leads over
+//! overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state under conflation,
+//! is in [`super::state`].) Every call of the core is also reported to the ledger.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,24 +13,24 @@ use weirgate::wire::head::RequestHead;
 
 use super::ledger::{Note, Shared};
 
-/// What the toys are told.
+/// The inputs of the toys.
 pub(crate) enum In {
     /// A message for the members of a topic.
     Publish(String, String),
-    /// What came of a call.
+    /// The result of a call.
     Reply(u64, String),
 }
 
-/// What the toys ask for.
+/// The outputs of the toys.
 #[derive(Debug)]
 pub(crate) enum Out {
-    /// A service is asked.
+    /// A request to a service.
     Call(Call),
-    /// A topic has members, or has none any more.
+    /// A topic has members, or has no members any more.
     Interest(TopicName, bool),
 }
 
-/// One question to a service.
+/// A request to a service.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: u64,
@@ -38,12 +38,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The service says the same.
+    /// The service responds with the same body.
     pub(crate) fn echo(self) -> In {
         In::Reply(self.id, self.body)
     }
 
-    /// The service says nothing.
+    /// The service does not respond.
     pub(crate) fn time_out(self) -> In {
         In::Reply(self.id, "Timeout".to_owned())
     }
@@ -77,7 +77,7 @@ pub(crate) fn admit<C>(
     Admission::Accept(accepted, client)
 }
 
-/// What a toy tells others: the ledger at once, other threads with its outputs.
+/// The reports of a toy: to the ledger immediately, to other threads as outputs.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) ledger: Shared,
@@ -85,7 +85,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// `true`: the client is a member only now.
+    /// Adds a member; returns false if the client was a member already.
     pub(crate) fn join(&mut self, core: &mut Core, key: SessionKey, topic: &str) -> bool {
         let name = TopicName::from(topic.to_owned());
         let joined = core.join(key, &name);
@@ -113,7 +113,7 @@ impl Told {
     }
 }
 
-/// One unkeyed frame for the members of `topic`, here and in the ledger.
+/// Publishes an unkeyed frame to the members of `topic`, here and in the ledger.
 fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
     let frame = Frame::text(core.frame_bytes())
         .received(core.now())
@@ -135,7 +135,7 @@ fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
     });
 }
 
-/// Says a last word, which the close waits for.
+/// Closes a client after the queued messages.
 pub(crate) fn bye(core: &mut Core, ledger: &Shared, key: SessionKey) {
     let (code, reason) = (CloseCode::bare(1000), CloseReason::Policy);
     core.close(key, code, reason, Closing::Graceful);
@@ -144,13 +144,13 @@ pub(crate) fn bye(core: &mut Core, ledger: &Shared, key: SessionKey) {
 
 const LEAD: Lead = Lead::Seq("{\"seq\":");
 
-/// Numbered messages: `join NAME`, `leave NAME`; a publication to `NAME` reaches its members, and
-/// those of every pattern `PREFIX*` that matches.
+/// Numbered messages: `join NAME`, `leave NAME`; a publication to `NAME` reaches the members of `NAME`
+/// and of every matching pattern `PREFIX*`.
 #[derive(Debug, Default)]
 pub(crate) struct Numbered {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
     pub(crate) told: Told,
-    /// Patterns that somebody asked for.
+    /// Patterns with requests.
     patterns: BTreeMap<String, u32>,
 }
 
@@ -247,7 +247,7 @@ impl Gateway for Numbered {
         }
     }
 
-    /// Members of anything have missed something.
+    /// Skips a number for every member of any topic.
     fn handle_notice(&mut self, core: &mut Core, clients: &mut ByClient<()>, notice: &BusNotice) {
         assert_eq!(*notice, BusNotice::Gap);
         for (key, ()) in clients.iter_mut() {
@@ -346,14 +346,14 @@ pub(crate) struct Devices {
     next_call: u64,
 }
 
-/// One connection's sequence.
+/// The sequence of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Device {
     waiting: VecDeque<String>,
     calls: bool,
 }
 
-/// Messages that may wait on one connection before it is not read.
+/// Most messages waiting on a connection before reading is paused.
 pub(crate) const WAITING_MAX: usize = 4;
 
 impl Devices {

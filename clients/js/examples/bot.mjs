@@ -15,7 +15,7 @@ const trades = new Trades(url, {
   onStatus: (status) => console.error("connection:", status, trades.lastClose?.reason ?? ""),
   onError: (error) => console.error("refused:", error.message),
 });
-// Not awaited: it is sent once connected, and again on each new connection.
+// Not awaited: the request is sent once connected, and again on each new connection.
 trades.subscribe(symbols.length ? symbols : ["AAPL"]);
 
 const seen = new Map();

@@ -18,7 +18,7 @@ const CLIENTS = {
   events: ["ws://feed.example/ws", (...args) => new Devices(...args)],
 };
 
-/** How an event stands in a case. */
+/** The form of an event in a case. */
 const TOLD = {
   status: (status) => ["status", status],
   state: (state, kept) => ["state", state, ...(kept ? ["kept"] : [])],
@@ -35,7 +35,7 @@ const TOLD = {
   push: ({ event, data }) => ["push", event, data],
 };
 
-/** Promises that are due run; no time passes. */
+/** Runs all due promises; no time passes. */
 async function settled() {
   for (let n = 0; n < 30; n += 1) await null;
 }
@@ -56,7 +56,7 @@ class Run {
       callbacks[`on${type[0].toUpperCase()}${type.slice(1)}`] = (...args) => this.told.push(told(...args));
     }
     this.client = make(url, { ...options, ...callbacks, ...(token && { getToken }) });
-    // Listeners get what options get.
+    // Listeners get the same as options.
     for (const [type, told] of types) {
       this.client.addEventListener(type, ({ detail, kept, timestamp }) => this.listened.push(told(detail, kept ?? timestamp)));
     }
@@ -68,7 +68,7 @@ class Run {
     return latest().sent.slice(from);
   }
 
-  // ---- What happens
+  // ---- Actions
   random(values) { world.random = [...values]; }
   async pass(ms) {
     const end = world.now + ms;
@@ -92,14 +92,14 @@ class Run {
   call(label, method, ...args) {
     const abort = new AbortController(), call = { abort };
     this.calls.set(label, call);
-    // The last argument of every request is its options.
+    // Options are the last argument of every request.
     this.client[method](...args, { signal: abort.signal }).then((value) => (call.value = value), (error) => (call.error = error));
   }
   abort(label) { this.calls.get(label).abort.abort(); }
   close(...args) { this.client.close(...args); }
   reconnect() { this.client.reconnect(); }
 
-  // ---- What has to be so
+  // ---- Expectations
   send(data, isSent) { assert.equal(this.client.send(data), isSent); }
   status(status) { assert.equal(this.client.status, status); }
   attempts(count) { assert.equal(sockets.length, count); }

@@ -7,7 +7,7 @@ import { inWorld, latest, nextAttempt, pass, sleep, sockets, world } from "./wor
 
 const URL_ = "ws://feed.example/ws/stream";
 
-/** A connection with a record of all that it said. */
+/** A connection with a record of all statuses and states. */
 function watched(options = {}) {
   const said = [];
   const feed = connect(URL_, {
@@ -364,7 +364,7 @@ test("the address may be relative, http, or made anew each time; a bad one is th
     assert.equal(latest().url, "ws://x/?token=2");
     feed.close();
     assert.throws(() => connect("ws://"), TypeError);
-    // Later it is a failure like any other.
+    // Later, an error is a failure like any other.
     let fails = false;
     const late = connect(() => { if (fails) throw new Error("no token"); return URL_; });
     fails = true;

@@ -1,4 +1,4 @@
-// Event streams in place of WebSockets: what is sent in which request, and the fallback behind a proxy that refuses upgrades.
+// Event streams in place of WebSockets: the messages of each request, and the fallback behind a proxy that refuses upgrades.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -15,7 +15,7 @@ import { freePort, ready, startRedis, startWeirgate, until, WebSocket, WebSocket
 const open = [];
 after(() => open.forEach((one) => one()));
 
-/** A server of streams: each request as its path, messages and headers, and what ends or feeds it. */
+/** A server of streams; records the path, messages, headers and response of each request. */
 async function streams(answer = (response) => response.writeHead(200, { "Content-Type": "text/event-stream" }).write(":\n\n")) {
   const asked = [];
   const server = createServer((request, response) => {
@@ -29,7 +29,7 @@ async function streams(answer = (response) => response.writeHead(200, { "Content
   return { asked, url: `ws://127.0.0.1:${server.address().port}/ws?a=1` };
 }
 
-/** A proxy that passes everything on but answers requests for an upgrade with 403; how often it did. */
+/** A proxy that refuses upgrades with 403 and passes everything else on; counts the refusals. */
 async function proxyWithoutUpgrades(port) {
   const counts = { refused: 0 };
   const server = createTcpServer((client) => {
@@ -124,7 +124,7 @@ test("messages of a tick go together, subscriptions again with each later one, o
   };
   const once = { event: "lobby.create", data: {} };
   assert.deepEqual(await send(subscribe("a", "b"), once), [subscribe("a", "b"), once]);
-  // The answer to what is new comes first.
+  // The response to the new subscription comes first.
   assert.deepEqual(await send(subscribe("c")), [subscribe("c"), subscribe("a", "b")]);
   assert.deepEqual(await send(unsubscribe("a")), [subscribe("a", "b"), subscribe("c"), unsubscribe("a")]);
   assert.deepEqual(await send(unsubscribe("c")), [subscribe("b"), subscribe("c"), unsubscribe("c")]);
@@ -173,7 +173,7 @@ test("levels: behind a proxy that refuses upgrades states come all the same, als
   assert.match(metrics, /^weirgate_event_stream_clients 1$/m);
 });
 
-/** A server of both shapes: each request as `ws` or `stream`. It can be away (503), or have a proxy that refuses upgrades. */
+/** A server of both shapes; records each request as `ws` or `stream`. Can be away (503), or refuse upgrades like a proxy. */
 async function serverOfBoth() {
   const server = createServer((_, response) => {
     served.asked.push("stream");
@@ -195,7 +195,7 @@ async function serverOfBoth() {
 
 test("each attempt of a fallback is one request, of a stream where WebSockets do not get through", async () => {
   const served = await serverOfBoth(), Fallback = withFallback(WebSocket);
-  /** The requests of so many attempts, with a `!` where one has opened. */
+  /** The requests of `number` attempts, with a `!` for each open connection. */
   const attempts = async (number) => {
     for (let n = 0; n < number; n += 1) {
       const socket = new Fallback(served.url);

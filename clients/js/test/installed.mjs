@@ -1,4 +1,4 @@
-// A project with the package installed: exactly the files that would be published.
+// A project with the package installed: exactly the published files.
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { after } from "node:test";
 
 export const folder = fileURLToPath(new URL("../", import.meta.url));
-/** Where the tests' packages are installed. */
+/** The folder with the packages for the tests. */
 export const packages = fileURLToPath(new URL("../../../tests/node/", import.meta.url));
 
 const packed = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--offline"], { cwd: folder, stdio: ["ignore", "pipe", "ignore"] }));

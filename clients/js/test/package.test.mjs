@@ -1,4 +1,4 @@
-// What a user of the package relies on: its size, its files, that it can be imported, required and copied, and its types.
+// The package as users see it: size, files, import, require, copies, and types.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const text = (name) => readFileSync(join(folder, name), "utf8");
 const size = (...names) => names.map((name) => gzipSync(text(name), { level: 9 }).length).reduce((all, one) => all + one);
 const modules = ["weirgate", "trades", "channels", "events"];
 
-/** Runs a program of the project; what it printed. */
+/** Runs a program of the project; returns the output. */
 function run(name, code) {
   writeFileSync(join(project, name), code);
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();

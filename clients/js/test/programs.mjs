@@ -1,4 +1,4 @@
-// The programs that the tests start: weirgate and a redis-server, on free ports; they end with the tests.
+// Starts the programs for the tests: weirgate and a redis-server, on free ports; they end with the tests.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -23,10 +23,10 @@ export const { WebSocket, WebSocketServer } = found;
 const children = [];
 after(() => children.forEach((child) => child.kill("SIGKILL")));
 
-/** A port that no other test has (tests/rig/ports.py). */
+/** A port unused by other tests (tests/rig/ports.py). */
 export const freePort = () => Number(execFileSync("python3", [`${root}tests/rig/ports.py`]));
 
-/** Starts a program; `env` goes over the environment. */
+/** Starts a program; `env` overrides the environment. */
 export function start(command, args, env = {}) {
   const child = spawn(command, args, { stdio: "ignore", env: { ...process.env, ...env } });
   children.push(child);
@@ -35,7 +35,7 @@ export function start(command, args, env = {}) {
 
 export const startWeirgate = (args, env) => start(program, args, env);
 
-/** Returns once `condition` holds, which may be async; how long it took, in ms. */
+/** Waits until `condition`, possibly async, holds; returns the time in ms. */
 export async function until(condition, ms, what) {
   const begin = performance.now();
   while (!(await condition())) {
@@ -49,7 +49,7 @@ export async function until(condition, ms, what) {
 export const ready = (port) =>
   until(() => fetch(`http://127.0.0.1:${port}/ready`).then(({ ok }) => ok, () => false), 20_000, "ready");
 
-/** A redis-server: its URL, and a function that publishes. */
+/** Starts a redis-server; returns the URL, and a function for publishing. */
 export async function startRedis() {
   const port = freePort();
   const path = `${process.env.PATH}:/usr/sbin`;

@@ -1,4 +1,4 @@
-// The hook in React itself, without a DOM.
+// The hook in real React, without a DOM.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 const { error } = console;
 console.error = (text, ...more) => String(text).includes("react-test-renderer is deprecated") || error(text, ...more);
 
-/** A WebSocket that the test plays. */
+/** A WebSocket under control of the test. */
 class Socket {
   static all = [];
   readyState = 0;
@@ -32,7 +32,7 @@ class Socket {
 }
 const frame = () => act(() => { for (const call of frames.splice(0)) call(); });
 
-/** A component that shows what the hook returns, and counts its renders. */
+/** A component that records the results of the hook, and counts renders. */
 function shown(useIt) {
   const seen = { renders: 0 };
   const Shown = () => {

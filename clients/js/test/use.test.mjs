@@ -1,4 +1,4 @@
-// How programs use the clients: iteration, abort signals, tokens and addresses that come later. In virtual time.
+// Use of the clients by programs: iteration, abort signals, late tokens and addresses. In virtual time.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -11,7 +11,7 @@ const URL_ = "ws://feed.example/ws/stream";
 const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
 const trade = (price) => ({ type: "trade", data: { symbol: "A", price }, timestamp: 1 });
 
-/** Takes from an iteration as it goes; what it got, and how it ended. */
+/** Takes all items of an iteration; returns the items so far, and the end. */
 function taking(items) {
   const got = { items: [], end: null };
   (async () => {

@@ -1,4 +1,4 @@
-// Compiled, never run: what a user of the types may write, and what the compiler has to refuse.
+// Compiled, never run: valid code for users of the types, and code that the compiler has to refuse.
 import { connect, Levels, RequestError, type LevelsState, type Status } from "weirgate";
 import { Channels } from "weirgate/channels";
 import { Devices } from "weirgate/events";

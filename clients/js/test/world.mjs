@@ -1,5 +1,5 @@
-// A world in which nothing happens by itself: virtual time, chosen random numbers, sockets that a test opens,
-// feeds and breaks, and the events of a browser's window and document.
+// A world under control of the test: virtual time, chosen random numbers, sockets that a test opens, feeds and breaks, and
+// the events of a browser's window and document.
 
 export const sockets = [];
 
@@ -10,7 +10,7 @@ class FakeSocket {
     Object.assign(this, { url, protocols, at: world.now });
     sockets.push(this);
   }
-  /** As the package ws: the HTTP response of a refused handshake. */
+  /** Like the package ws: the HTTP response of a refused handshake. */
   on(name, call) {
     this.heard = { ...this.heard, [name]: call };
   }
@@ -24,7 +24,7 @@ class FakeSocket {
   message(data) {
     this.onmessage?.({ data: typeof data === "string" ? data : JSON.stringify(data) });
   }
-  /** The server or the network ends it; a failed handshake too. */
+  /** The server or the network ends the connection, or the handshake fails. */
   end(code = 1006, reason = "", fault = {}) {
     this.readyState = 3;
     this.onerror?.(fault);
@@ -41,12 +41,12 @@ class FakeSocket {
 
 export const world = {
   now: 0,
-  /** How far the monotonic clock moves whenever it is read, and how much too early timers fire. */
+  /** Advance of the monotonic clock at each read, and how much too early timers fire. */
   readMs: 0,
   earlyMs: 0,
-  /** What Date.now() is ahead of the monotonic clock. */
+  /** Lead of Date.now() over the monotonic clock. */
   wallOffset: 1.7e12,
-  /** The random numbers to come, the last one is repeated; or what gives them. */
+  /** The next random numbers, the last repeated; or a function. */
   random: 0.5,
   timers: new Map(),
   window: null,
@@ -105,7 +105,7 @@ function enter() {
   };
 }
 
-/** Time passes, and the timers that are due fire in their order. */
+/** Lets time pass; due timers fire in order. */
 export function pass(ms) {
   const end = world.now + ms;
   for (;;) {
@@ -119,7 +119,7 @@ export function pass(ms) {
   world.now = end;
 }
 
-/** The same for thousands of timers: in steps of a millisecond, each after a look at all timers. */
+/** Lets time pass for thousands of timers: in steps of a millisecond, each with a check of all timers. */
 export function passInSteps(ms) {
   for (const end = world.now + ms; world.now < end; world.now += 1) {
     const due = [];
@@ -132,7 +132,7 @@ export function passInSteps(ms) {
   }
 }
 
-/** Time passes until the next socket is made; the ms that it took. */
+/** Lets time pass until the next socket is made; returns the time in ms. */
 export function nextAttempt() {
   const { length } = sockets, since = world.now;
   for (let ms = 0; ms < 10_000_000 && sockets.length === length; ms += 50) pass(50);

@@ -1,4 +1,4 @@
-"""A bot on `weirgate channels`: prints what Redis publishes on the channels named, and says when something is missing.
+"""A bot on `weirgate channels`: prints the messages of the named channels, and reports missing messages.
 
     pip install weirgate           (from a checkout: pip install ./clients/python)
     TOKEN=… python bot.py ws://localhost:8889/ws 'market:tick:*'
@@ -12,7 +12,7 @@ import weirgate
 
 async def main(url="ws://localhost:8889/ws", *channels):
     async def get_token(refused):
-        # A real bot fetches a new one here, and never a cached one where `refused` is true.
+        # A real bot fetches a new token here, and never uses a cached token if `refused` is true.
         return os.environ.get("TOKEN")
 
     feed = weirgate.Channels(

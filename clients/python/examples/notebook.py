@@ -1,7 +1,7 @@
-# A notebook on `weirgate levels`: run `weirgate demo`, then the cells, in an editor that knows `# %%`, or as a script.
+# A notebook on `weirgate levels`: run `weirgate demo`, then the cells, in an editor for `# %%` cells, or as a script.
 #
 #   pip install weirgate           (from a checkout: pip install ./clients/python)
-# %% Connect. The client runs in a thread of its own and comes back by itself.
+# %% Connect. The client runs in a separate thread and reconnects automatically.
 import os
 import time
 

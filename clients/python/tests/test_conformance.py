@@ -11,7 +11,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
 CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
 CASES = [(file.name, case) for file in sorted(FOLDER.glob("*.json")) for case in json.loads(file.read_text())["cases"]]
 
-# How an event stands in a case.
+# The form of an event in a case.
 TOLD = {
     "status": lambda status: ["status", status],
     "state": lambda state, kept: ["state", state, *(["kept"] if kept else [])],
@@ -34,7 +34,7 @@ def snake(name):
 
 
 class Run:
-    """One client in a world where time passes when a step says so; plays the driver, the network and the token's source."""
+    """A client in a world with virtual time; plays the driver, the network and the token's source."""
 
     def __init__(self, case):
         self.now, self.numbers, self.wall_offset = 1000.0, [0.5], 1.7e12
@@ -71,7 +71,7 @@ class Run:
         self.tokens_used.append(token)
 
     def advance(self, end):
-        """Time passes to `end`; the timers that are due fire on the way."""
+        """Lets time pass to `end`; due timers fire on the way."""
         while (due := self.core.poll_deadline()) is not None and due <= end:
             self.now = max(self.now, due)
             self.core.handle_timer(self.now)
@@ -82,7 +82,7 @@ class Run:
         getattr(self, "do_" + verb)(*args)
         self.drain()
 
-    # ---- What happens
+    # ---- Actions
 
     def do_random(self, values):
         self.numbers = list(values)
@@ -135,7 +135,7 @@ class Run:
     def do_reconnect(self):
         self.core.reconnect(self.now)
 
-    # ---- What has to be so
+    # ---- Expectations
 
     def do_send(self, text, is_sent):
         assert self.core.send(text) == is_sent

@@ -190,7 +190,7 @@ async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, r
             publish("market:tick:A", json.dumps(n))
         got = [await anext(stream) for _ in range(5)]
         assert [message["data"] for message in got] == [0, 1, 2, 3, 4] and got[0]["pattern"] == "market:tick:*"
-        # The gateway shed most of the others: the next message shows it.
+        # The gateway shed most of the other messages: the next message shows the gap.
         await channels.ping()
         assert gaps[0].first > got[-1]["seq"] and gaps[0].last >= gaps[0].first
         await channels.unsubscribe("market:tick:*")

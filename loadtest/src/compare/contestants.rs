@@ -1,5 +1,5 @@
-//! Who is measured: the limits and the servers, each on a nats-server of its own. So a message wakes
-//! the measured server alone, and the others stay idle although all are up.
+//! The contestants: the limits and the servers, each on a separate nats-server. A message therefore
+//! wakes only the measured server; the others are up but idle.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,15 +13,15 @@ use crate::launch::{self, Program};
 use crate::publish::Publisher;
 use crate::wire::deflate::Window;
 
-/// What a contestant is compared as.
+/// The part of a contestant in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
-    /// One send per client and message.
+    /// A send for each client and message.
     Limit,
-    /// The limit that joins the frames of a turn.
+    /// A send for each client and turn, with all frames of the turn.
     CoalescingLimit,
-    /// A second instance of the limit that the ratios are to.
+    /// A second instance of the reference limit.
     LimitAgain,
     /// A server under test.
     Server,
@@ -31,14 +31,14 @@ pub(super) enum Role {
 pub(super) struct Contestant {
     pub(super) name: String,
     pub(super) role: Role,
-    /// How it was started; empty for a limit.
+    /// The command line; empty for a limit.
     pub(super) command: String,
     pub(super) program: Program,
     pub(super) nats: Program,
     pub(super) publisher: Publisher,
-    /// What its clients offer.
+    /// The compression offer of the clients.
     pub(super) deflate: Option<Window>,
-    /// Its messages are numbered through from part to part.
+    /// Number of the next message; the numbers continue from part to part.
     pub(super) next_n: u64,
 }
 
@@ -71,7 +71,7 @@ impl Contestant {
 }
 
 impl CompareArgs {
-    /// The limit that the ratios of the table are to; `None` without limits.
+    /// The reference limit of the table's ratios; `None` without limits.
     pub(super) fn base(&self) -> Option<Role> {
         match self.limits {
             Limits::None => None,
@@ -91,7 +91,7 @@ impl CompareArgs {
     }
 }
 
-/// Starts all: the limits first, then the servers as they were given.
+/// Starts all contestants: the limits first, then the servers in the given order.
 pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     if args.limits == Limits::Raw && args.limit_batched {
         return Err(Fault::Usage(
@@ -130,15 +130,13 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerCommand {
     name: Option<String>,
-    /// What is run.
     pub(crate) command: String,
 }
 
 impl FromStr for ServerCommand {
     type Err = String;
 
-    /// A name has no space, slash or quote, so that the `=` of a command is not taken for that of a
-    /// name.
+    /// Parses a server. A name has no space, slash or quote, so an `=` inside a command ends no name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let in_name = |c: char| c.is_alphanumeric() || "._-+".contains(c);
         let named = text
@@ -164,7 +162,7 @@ impl ServerCommand {
     }
 }
 
-/// A name for each; a number tells servers without a name apart.
+/// Names all servers. A server without a name gets the name of the program, numbered if taken.
 pub(crate) fn names(
     servers: &[ServerCommand],
     mut taken: BTreeSet<String>,
@@ -181,7 +179,7 @@ pub(crate) fn names(
         let program = server.program();
         let numbered = (2..).map(|number| format!("{program} {number}"));
         let mut free = std::iter::once(program.clone()).chain(numbered);
-        // There is a free number.
+        // The numbers have no end, so a free name is always found.
         free.find(|name| taken.insert(name.clone()))
             .unwrap_or_default()
     };

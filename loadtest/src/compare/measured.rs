@@ -1,4 +1,4 @@
-//! What the rounds of one contestant say together.
+//! The summary of all rounds of a contestant.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -9,15 +9,15 @@ use crate::fleet::{LATE_SHARE_MAX, Percentiles, histogram};
 use crate::stats::{Spread, median, spread};
 use crate::syscalls::Syscalls;
 
-/// All rounds of one contestant, with one number of clients and one size.
+/// All rounds of a contestant, for a number of clients and a payload size.
 #[derive(Clone, Serialize)]
 pub(super) struct Measured {
     pub(super) name: String,
     pub(super) role: Role,
     /// CPU per delivery, microseconds.
     pub(super) cpu_us_per_delivery: Option<Spread>,
-    /// CPU per delivery of the whole machine: clients, NATS and the kernel's threads too; of the
-    /// rounds that other programs did not disturb.
+    /// CPU per delivery of the whole machine: clients, NATS and the kernel's threads too; only of
+    /// undisturbed rounds.
     pub(super) machine_us_per_delivery: Option<Spread>,
     /// CPU per delivery of the kernel's threads for network work.
     pub(super) ksoftirqd_us_per_delivery: Option<Spread>,
@@ -27,21 +27,21 @@ pub(super) struct Measured {
     pub(super) nats_us_per_delivery: Option<Spread>,
     /// CPU of the server for each connection and its handshake.
     pub(super) cpu_us_per_handshake: Option<Spread>,
-    /// Ratios to a limit or to the first server, of figures of the same round.
+    /// Ratios to a limit or to the first server, of figures from the same round.
     pub(super) against: Vec<Against>,
-    /// p50 of a round, milliseconds, without refused ones; `None` where most are refused.
+    /// p50 of a round, milliseconds, without refused rounds; `None` if most rounds are refused.
     pub(super) p50_ms: Option<Spread>,
-    /// p99 of a round, milliseconds, without refused ones.
+    /// p99 of a round, milliseconds, without refused rounds.
     pub(super) p99_ms: Option<Spread>,
-    /// p99.9 of a round, milliseconds, without refused ones.
+    /// p99.9 of a round, milliseconds, without refused rounds.
     pub(super) p999_ms: Option<Spread>,
     /// From a message's first arrival to its last, milliseconds.
     pub(super) first_to_last_ms: Option<Spread>,
     /// Rounds whose p50, p99 or p99.9 is refused.
     pub(super) refused: Refused,
-    /// Rounds in which other programs disturbed.
+    /// Rounds disturbed by other programs.
     pub(super) disturbed: usize,
-    /// Over all rounds together: one disturbed round shows in its tail.
+    /// Percentiles over all rounds together; a single disturbed round shows in the tail.
     pub(super) latency: Percentiles,
     /// The whole distribution over all rounds together.
     curve: Vec<Point>,
@@ -50,9 +50,9 @@ pub(super) struct Measured {
     over_time_ms: Vec<[f64; 3]>,
     pub(super) deliveries_per_s: Option<Spread>,
     pub(super) bytes_per_delivery: Option<Spread>,
-    /// Largest share of a CPU that clients and publisher used.
+    /// Largest share of a CPU used by clients and publisher.
     pub(super) client_busy_max: f64,
-    /// CPUs that programs outside the experiment kept busy.
+    /// CPUs kept busy by programs outside the experiment.
     pub(super) others_busy_cpus: Option<Spread>,
     pub(super) messages: u64,
     pub(super) deliveries: u64,
@@ -61,7 +61,7 @@ pub(super) struct Measured {
     pub(super) closed: u64,
     /// System calls for each delivered message.
     pub(super) syscalls_per_delivery: Option<f64>,
-    /// System calls of the part in which they were counted.
+    /// System calls, from a separate counting part.
     pub(super) syscalls: Option<Syscalls>,
     pub(super) rounds: Vec<Round>,
     #[serde(skip)]
@@ -71,7 +71,6 @@ pub(super) struct Measured {
 /// Ratios to another contestant.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Against {
-    /// The other.
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) cpu: Option<Spread>,
@@ -83,7 +82,7 @@ pub(super) struct Against {
     pub(super) handshake: Option<Spread>,
 }
 
-/// Rounds without the figure.
+/// Rounds without each percentile, because loadtest itself was late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Refused {
     pub(super) p50: usize,
@@ -94,10 +93,10 @@ pub(super) struct Refused {
 /// A point of the distribution.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Point {
-    /// Share of deliveries that were at least as fast.
+    /// Share of deliveries at least as fast.
     share: f64,
     ms: f64,
-    /// False where one of our loops was late by more than a tenth.
+    /// False if a loop of loadtest was late by more than a tenth of `ms`.
     stands: bool,
 }
 
@@ -131,7 +130,7 @@ impl All {
         Percentiles::judged(&self.latency, &[&self.late_publisher, &self.late_clients])
     }
 
-    /// Points evenly spread over the plot's axis, on which each nine takes the same room.
+    /// Points evenly spread over the plot's axis, where each nine takes the same room.
     fn curve(&self) -> Vec<Point> {
         const PER_DECADE: i32 = 20;
         const DECADES: i32 = 4;
@@ -158,12 +157,12 @@ impl All {
 }
 
 impl Measured {
-    /// Nothing measured yet.
+    /// A summary without rounds.
     pub(super) fn new(contestant: &Contestant) -> Self {
         Self::named(&contestant.name, contestant.role)
     }
 
-    /// The same of a name.
+    /// A summary without rounds, with this name.
     pub(super) fn named(name: &str, role: Role) -> Self {
         Self {
             name: name.to_owned(),
@@ -213,13 +212,13 @@ impl Measured {
         self.rounds.push(round);
     }
 
-    /// Takes the system calls of a part that counts for nothing else.
+    /// Takes only the system calls of a counting part.
     pub(super) fn syscalls_counted(&mut self, part: Part) {
         self.syscalls_per_delivery = part.round.syscalls_per_delivery();
         self.syscalls = part.round.syscalls;
     }
 
-    /// The spread of a figure over the rounds that have it; `None` where fewer than half have it.
+    /// The spread of a figure over the rounds with a value; `None` if fewer than half have a value.
     fn over_rounds(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
         of_half(
             &self.rounds.iter().filter_map(of).collect::<Vec<_>>(),
@@ -227,7 +226,7 @@ impl Measured {
         )
     }
 
-    /// Puts the rounds together.
+    /// Computes the figures over all rounds.
     pub(super) fn summarise(&mut self, messages: u64) {
         let per_delivery = |us: u64, round: &Round| Some(us as f64 / round.deliveries as f64);
         self.cpu_us_per_delivery = self.over_rounds(|r| Some(r.cpu_us_per_delivery));
@@ -258,7 +257,7 @@ impl Measured {
         self.over_time_ms = self.over_time();
     }
 
-    /// The ratios to another, round by round.
+    /// The ratios to another contestant, round by round.
     pub(super) fn against(&self, other: &Self) -> Against {
         let ratio = |of: fn(&Round) -> Option<f64>| {
             let pairs = self.rounds.iter().zip(&other.rounds);
@@ -278,7 +277,7 @@ impl Measured {
         }
     }
 
-    /// The ratios to the contestant of this name, where there are any.
+    /// The ratios to the contestant of this name, if there are any.
     pub(super) fn ratios_to(&self, name: &str) -> Option<&Against> {
         self.against.iter().find(|against| against.name == name)
     }
@@ -296,13 +295,13 @@ impl Measured {
     }
 }
 
-/// The spread of what at least half of the rounds have: the figures of fewer would be a choice of the
-/// quiet ones.
+/// The spread of `values`; `None` if fewer than half of the rounds have a value: the result would
+/// select the quiet rounds.
 fn of_half(values: &[f64], rounds: usize) -> Option<Spread> {
     spread(values).filter(|s| s.n * 2 >= rounds)
 }
 
-/// The machine's figure of a round without work of other programs in it.
+/// The machine's CPU per delivery; `None` in a round disturbed by other programs.
 fn machine(round: &Round) -> Option<f64> {
     (!round.disturbed).then_some(round.machine_us_per_delivery)
 }

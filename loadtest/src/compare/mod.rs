@@ -1,5 +1,5 @@
-//! `loadtest compare`: servers and the raw limits, each with a NATS of its own, in turn, round by
-//! round.
+//! `loadtest compare`: measures servers and the raw limits in turn, round by round, each with a
+//! separate NATS server.
 
 mod contestants;
 mod measured;
@@ -44,13 +44,13 @@ pub(crate) struct CompareArgs {
     /// Limits in each round
     #[arg(long, value_enum, default_value_t = Limits::Both)]
     limits: Limits,
-    /// The ratios in the table are to the limit that joins the frames of a turn
+    /// Ratios in the table are to the limit with joined frames (all frames of a turn in one send)
     #[arg(long)]
     limit_batched: bool,
     /// Path of the servers' WebSocket
     #[arg(long, default_value = "/ws/stream")]
     path: String,
-    /// Subject that all read
+    /// Subject of all servers
     #[arg(long, default_value = "market.flow")]
     subject: String,
     /// Rounds (each has one part per server, number of clients and size)
@@ -108,10 +108,10 @@ pub(crate) struct CompareArgs {
     report: Option<PathBuf>,
 }
 
-/// Which limits take part.
+/// The limits in each round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Limits {
-    /// One send per client and message, and the limit that joins the frames of a turn
+    /// One send per client and message, and the limit with joined frames
     Both,
     /// One send per client and message
     Raw,
@@ -124,7 +124,7 @@ pub(crate) enum Limits {
 /// Options of `loadtest report`.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// What `compare --json` wrote
+    /// Result of `compare --json`
     json: PathBuf,
     /// Folder of the page
     dir: PathBuf,
@@ -174,14 +174,14 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Faul
     }
 }
 
-/// Who takes part, and what was measured so far.
+/// The contestants, and their figures so far.
 struct Field {
     contestants: Vec<Contestant>,
     /// For each case, in the order of the contestants.
     measured: Vec<Vec<Measured>>,
     /// Whole rounds.
     rounds: usize,
-    /// Servers that failed, and why.
+    /// Failed servers, with the faults.
     left_out: Vec<String>,
 }
 
@@ -196,7 +196,8 @@ impl Field {
         }
     }
 
-    /// All rounds. Inside: [`Fault::Interrupted`] after at least one whole round, which is a result.
+    /// Measures all rounds. The inner result is [`Fault::Interrupted`] if the user stopped the run
+    /// after at least a whole round; the figures so far are valid.
     fn measure(&mut self, load: &Load<'_>, cases: &[Case]) -> Result<Result<(), Fault>, Fault> {
         while self.rounds < load.args.rounds {
             match load.round(&mut self.contestants, cases, self.rounds) {
@@ -206,7 +207,7 @@ impl Field {
                     }
                     self.rounds += 1;
                 }
-                // A terminal interrupts the other programs too, so the first fault may be theirs.
+                // A terminal also interrupts the started programs, so their fault may arrive first.
                 Err(_) if self.rounds > 0 && load.stop.load(Ordering::Relaxed) => {
                     return Ok(Err(Fault::Interrupted));
                 }
@@ -216,8 +217,8 @@ impl Field {
         Ok(Ok(()))
     }
 
-    /// A peer that failed is left out, and its rounds with it; the round begins again. The limits and
-    /// the first server are what the others are measured against: without them there is no result.
+    /// Leaves out a failed server with all its rounds; the current round starts again. Other faults, and
+    /// faults of a limit or of the first server, are returned: the ratios need those contestants.
     fn leave_out(&mut self, which: usize, fault: Fault) -> Result<(), Fault> {
         let is_server = |c: &Contestant| c.role == Role::Server;
         let is_peer =
@@ -234,7 +235,7 @@ impl Field {
         Ok(())
     }
 
-    /// One more part of each server, in which its system calls are counted.
+    /// Runs a further part with each contestant, to count system calls.
     fn count_syscalls(&mut self, load: &Load<'_>, cases: &[Case]) -> Result<(), Fault> {
         for (case_index, measured) in self.measured.iter_mut().enumerate() {
             for (which, measured) in measured.iter_mut().enumerate() {
@@ -269,12 +270,12 @@ fn pin(contestants: &[Contestant]) -> Result<(), Fault> {
         contestant.program.family()?.pin(0)?;
         contestant.nats.family()?.pin(1)?;
     }
-    // All threads: those of the publishers run already. Later threads inherit it.
+    // All threads: the publishers' threads run already. Later threads inherit the CPU.
     process::Process::new(std::process::id())?.pin(1)
 }
 
-/// The order of a round: each round another is first, and after a cycle all go the other way round.
-/// So a drift of the machine falls on all alike, and so does what a part leaves behind.
+/// The order of a round. Each round starts with another contestant; after a cycle the order is
+/// reversed. Drift of the machine and after-effects of a part thus affect all contestants alike.
 fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
     let backwards = (round / count) % 2 == 1;
     (0..count).map(move |position| {

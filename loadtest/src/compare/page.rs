@@ -1,4 +1,4 @@
-//! The page with plots: one file that needs nothing else, made from the JSON.
+//! The page with plots: a single HTML file without further files, made from the JSON.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::fault::{Fault, Tried};
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-/// What the plots show of a single round.
+/// Fields of a round that the plots use.
 const OF_A_ROUND: [&str; 2] = ["cpu_us_per_delivery", "disturbed"];
 
-/// Writes `index.html` of a result into a folder, which is made.
+/// Creates a folder and writes the `index.html` of a result into this folder.
 pub(super) fn write(dir: &Path, result: &Value) -> Result<(), Fault> {
     if !result["cases"].is_array() {
         return Err(Fault::Usage("this is no result of compare".into()));
@@ -28,7 +28,7 @@ fn page(result: &Value) -> String {
     let servers = cases.flat_map(|case| case["servers"].as_array_mut().into_iter().flatten());
     let rounds = servers.flat_map(|server| server["rounds"].as_array_mut().into_iter().flatten());
     for round in rounds.filter_map(Value::as_object_mut) {
-        // Samples are megabytes.
+        // The samples take megabytes.
         round.retain(|key, _| OF_A_ROUND.contains(&key.as_str()));
     }
     // "</script>" in a name would end the data.

@@ -1,4 +1,4 @@
-//! The result of `loadtest compare`: every sample, what they say together, and the verdict.
+//! The result of `loadtest compare`: all samples, the summaries, and the verdict.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::machine::About;
 use crate::progress::grouped;
 use crate::report;
 
-/// One number of clients with one size of a payload.
+/// A number of clients with a payload size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Case {
     pub(super) clients: usize,
@@ -34,10 +34,10 @@ impl fmt::Display for Case {
     }
 }
 
-/// Everything that was measured.
+/// The whole result.
 #[derive(Serialize)]
 pub(super) struct Comparison {
-    /// Of loadtest.
+    /// Version of loadtest.
     version: &'static str,
     machine: About,
     pub(super) rounds: usize,
@@ -48,14 +48,14 @@ pub(super) struct Comparison {
     pub(super) deflate: bool,
     pub(super) pinned: bool,
     pub(super) contestants: Vec<Entry>,
-    /// The limit that the table's ratios are to.
+    /// The reference limit of the table's ratios.
     pub(super) base: Option<String>,
-    /// The server that the others are compared with too, where there are several.
+    /// The first server, a second reference, if there are several servers.
     pub(super) first: Option<String>,
     pub(super) cases: Vec<CaseResult>,
 }
 
-/// A contestant, as it was started.
+/// A contestant and the command line.
 #[derive(Serialize)]
 pub(super) struct Entry {
     name: String,
@@ -72,7 +72,7 @@ pub(super) struct CaseResult {
 }
 
 impl Comparison {
-    /// Puts so many rounds of all contestants together.
+    /// Summarises `rounds` rounds of all contestants.
     pub(super) fn of(
         args: &CompareArgs,
         rounds: usize,
@@ -108,7 +108,7 @@ impl Comparison {
         }
     }
 
-    /// Nothing but these names and cases.
+    /// A result with only these names and cases.
     #[cfg(test)]
     pub(super) fn empty(base: &str, first: &str, cases: Vec<CaseResult>) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Comparison {
         }
     }
 
-    /// Writes the JSON and the page, where they were asked for.
+    /// Writes the JSON and the page, if requested.
     pub(super) fn write(&self, json: Option<&Path>, dir: Option<&Path>) -> Result<(), Fault> {
         report::write_json_compact(json, self)?;
         let Some(dir) = dir else { return Ok(()) };
@@ -141,7 +141,7 @@ impl Comparison {
     }
 
     /// Fails when a message was lost, came twice or out of order, a client was closed, or a bound of
-    /// the caller is passed.
+    /// `args` is exceeded.
     pub(super) fn verdict(&self, args: &CompareArgs) -> Result<(), Fault> {
         for CaseResult { case, servers } in &self.cases {
             for server in servers {
@@ -186,7 +186,7 @@ impl Comparison {
     }
 }
 
-/// Summaries and ratios: to each limit, and to the first server.
+/// Computes the summaries, and the ratios to each limit and to the first server.
 fn together(mut servers: Vec<Measured>, first: Option<&str>, messages: u64) -> Vec<Measured> {
     for server in &mut servers {
         server.summarise(messages);

@@ -1,4 +1,4 @@
-//! One part of a round: one server has the clients and gets its messages.
+//! A part of a round: a single server has the clients and gets messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,34 +23,33 @@ use crate::publish::Pace;
 use crate::stats::median;
 use crate::syscalls::{Counting, Syscalls};
 
-/// Longest wait for messages after the last was published, microseconds.
+/// Longest wait for messages after the end of publishing, microseconds.
 const LATE_US: u64 = 5_000_000;
 /// A part counts as disturbed when programs outside the experiment kept more CPUs than this busy.
 const OTHERS_BUSY_CPUS_MAX: f64 = 0.05;
 
-/// What every part of every round has in common.
+/// The common input of all parts of all rounds.
 pub(super) struct Load<'a> {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) args: &'a CompareArgs,
     pub(super) machine: Machine,
     pub(super) progress: Progress,
-    /// When the first round began.
+    /// Start of the first round.
     pub(super) start_us: u64,
 }
 
-/// The figures of one part.
+/// The figures of a part.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Round {
     /// Place in its round, from 0.
     position: usize,
-    /// When the part began to publish, seconds since the first round.
+    /// Start of publishing, seconds since the first round.
     at_s: f64,
     /// Server CPU time over the part, microseconds, all threads of all its processes.
     cpu_us: u64,
-    /// The same for each delivered message.
+    /// Server CPU time for each delivered message.
     pub(super) cpu_us_per_delivery: f64,
-    /// Everything that was not idle on all CPUs, for each delivered message: clients, NATS and the
-    /// kernel's threads too.
+    /// Busy time of all CPUs for each delivered message: clients, NATS and the kernel's threads too.
     pub(super) machine_us_per_delivery: f64,
     /// The kernel's threads for network work, for each delivered message.
     pub(super) ksoftirqd_us_per_delivery: Option<f64>,
@@ -62,36 +61,36 @@ pub(super) struct Round {
     pub(super) cpu_us_per_handshake: f64,
     /// The machine over the part.
     machine: MachineTime,
-    /// How long the part took, microseconds: what the CPU times are of.
+    /// Duration of the part, microseconds; the CPU times cover the same span.
     took_us: u64,
-    /// Messages that arrived, over all clients.
+    /// Messages received by all clients.
     pub(super) deliveries: u64,
-    /// Messages that should have arrived and did not.
+    /// Expected deliveries that did not arrive.
     pub(super) lost: u64,
     /// Messages twice or out of order.
     pub(super) not_rising: u64,
-    /// Clients that the server closed.
+    /// Clients closed by the server.
     pub(super) closed: u64,
     /// From the first message to the last arrival.
     pub(super) deliveries_per_s: f64,
     /// Payload bytes of a message on the wire.
     pub(super) bytes_per_delivery: f64,
-    /// Share of the time in which this process (clients and publisher) used a CPU: near 1, the
-    /// clients and not the server are what is measured.
+    /// Share of a CPU used by this process (clients and publisher). Near 1, the part measures the
+    /// clients rather than the server.
     pub(super) client_busy: f64,
-    /// CPUs that programs outside the experiment kept busy (and the hypervisor took).
+    /// CPUs kept busy by programs outside the experiment, or taken by the hypervisor.
     pub(super) others_busy_cpus: f64,
-    /// Others kept more than a twentieth of a CPU busy.
+    /// Other programs kept more than a twentieth of a CPU busy.
     pub(super) disturbed: bool,
     /// Intended send time to the end of the client's read.
     pub(super) latency: Percentiles,
-    /// How late the publisher was.
+    /// Delays of the publisher.
     late_publisher: Latency,
-    /// How long the clients' loop waited for a CPU.
+    /// Waits of the clients' loop for a CPU.
     late_clients: Latency,
-    /// System calls of the server, when they were counted.
+    /// System calls of the server, in a counting part.
     pub(super) syscalls: Option<Syscalls>,
-    /// All latencies: microseconds (to three digits), and how many.
+    /// All latencies: pairs of microseconds (to three digits) and count.
     histogram_us: Vec<(u64, u64)>,
     /// From a message's first arrival to its last, median of the messages, milliseconds.
     pub(super) first_to_last_ms: f64,
@@ -100,9 +99,9 @@ pub(super) struct Round {
     pub(super) messages_us: Vec<[u32; 4]>,
 }
 
-/// A part and what is put together over all rounds.
+/// A part, with the histograms to merge over all rounds.
 pub(super) struct Part {
-    /// Of the contestant.
+    /// Index of the contestant.
     pub(super) which: usize,
     name: String,
     pub(super) case_index: usize,
@@ -134,12 +133,12 @@ impl Part {
     }
 }
 
-/// Everybody whose CPU time is told apart.
+/// The processes with separately counted CPU time.
 struct Watch<'a> {
     machine: &'a Machine,
     server: Family,
     nats: Family,
-    /// Servers that have no clients now, and their NATS.
+    /// Contestants without clients in this part, and their nats-servers.
     idle: Vec<Family>,
 }
 
@@ -181,7 +180,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// CPU time of this process, of threads that have ended too (clock_gettime(2)).
+/// CPU time of this process, ended threads included (clock_gettime(2)).
 fn own_cpu_us() -> u64 {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     t.tv_sec.cast_unsigned() * 1_000_000 + t.tv_nsec.cast_unsigned() / 1_000
@@ -198,7 +197,7 @@ impl Used {
         }
     }
 
-    /// What none of the known took.
+    /// CPU time of unknown programs.
     fn others_us(&self) -> u64 {
         let ksoftirqd_us = self.machine.ksoftirqd_us.unwrap_or(0);
         let known = self.server_us + self.nats_us + self.own_us + self.idle_us + ksoftirqd_us;
@@ -210,18 +209,18 @@ impl Used {
 struct Times {
     /// First message, since the first round.
     at_us: u64,
-    /// Until the last arrival.
+    /// From the first message to the last arrival.
     delivering_us: u64,
     /// Own CPU time until the last arrival.
     own_us: u64,
-    /// Until the server had come to rest.
+    /// From the first message to the end of the settling time.
     took_us: u64,
     /// CPU time of the server for each handshake.
     handshake_us: f64,
 }
 
 impl Round {
-    /// The figures of a part; `None` when nothing arrived.
+    /// The figures of a part; `None` if nothing arrived.
     fn of(
         expected: u64,
         fleet: &Fleet,
@@ -271,14 +270,14 @@ impl Round {
         })
     }
 
-    /// System calls for each delivered message, when they were counted.
+    /// System calls for each delivered message, in a counting part.
     pub(super) fn syscalls_per_delivery(&self) -> Option<f64> {
         let counted = self.syscalls.as_ref()?;
         Some(counted.total as f64 / self.deliveries as f64)
     }
 }
 
-/// First, p50, p99 and last of each message; zeros for a message that nobody got.
+/// First, p50, p99 and last of each message; zeros for a message without deliveries.
 fn by_message(samples: &Samples) -> Vec<[u32; 4]> {
     let of_message = |latencies: &Vec<u32>| {
         let mut sorted = latencies.clone();
@@ -297,7 +296,7 @@ fn first_to_last_ms(messages_us: &[[u32; 4]]) -> f64 {
     median(&messages_us.iter().map(of_message).collect::<Vec<_>>())
 }
 
-/// Connects the clients; what each costs the server.
+/// Connects the clients; returns the server's CPU time for each client, microseconds.
 fn handshakes(fleet: &mut Fleet, clients: usize, server: &Family) -> Result<f64, Fault> {
     let before = server.cpu_us()?;
     fleet.open(Kind::Reader, clients)?;
@@ -309,7 +308,7 @@ fn nothing_arrived(contestant: &Contestant) -> Fault {
 }
 
 impl Load<'_> {
-    /// All parts of a round, counted from 0; or who failed, and how.
+    /// Measures all parts of a round (counted from 0). An error names the failed contestant.
     pub(super) fn round(
         &self,
         all: &mut [Contestant],
@@ -330,7 +329,7 @@ impl Load<'_> {
         Ok(parts)
     }
 
-    /// Connects the clients to one contestant, publishes, and takes the figures.
+    /// Connects the clients to a contestant, publishes, and takes the figures.
     pub(super) fn part(
         &self,
         all: &mut [Contestant],
@@ -388,12 +387,12 @@ impl Load<'_> {
             late_clients: fleet.late.clone(),
         };
         fleet.close();
-        // The server ends a thousand connections: not in the next part's figures.
+        // Keeps the server's work for closing a thousand connections out of the next part's figures.
         thread::sleep(Duration::from_micros(settle_us));
         Ok(part)
     }
 
-    /// Publishes `count` messages, counted from zero, and reads until they are everywhere, or are late.
+    /// Publishes `count` messages, counted from zero, and reads until all have arrived or are late.
     fn publish(
         &self,
         fleet: &mut Fleet,

@@ -9,7 +9,7 @@ use crate::stats::Spread;
 /// Longest name in the table.
 const NAME_CHARS: usize = 18;
 
-/// The table, and what has to be said beside it.
+/// The table, with notes below.
 pub(super) fn text(result: &Comparison) -> String {
     let mut rows = vec![head(result)];
     for case in &result.cases {
@@ -32,7 +32,7 @@ pub(super) fn text(result: &Comparison) -> String {
     text
 }
 
-/// Lines of one cell are headings; their length is no width of the first column.
+/// Aligns the rows. A row with a single cell is a heading and does not widen the first column.
 fn table_of(rows: &[Vec<String>]) -> String {
     let columns: Vec<Vec<String>> = rows.iter().filter(|r| r.len() > 1).cloned().collect();
     let aligned = table(&columns);
@@ -71,7 +71,7 @@ fn load(result: &Comparison) -> String {
 }
 
 fn head(result: &Comparison) -> Vec<String> {
-    // As wide as the interval below.
+    // As wide as the interval in the rows.
     let of = |name: &String| format!("of {}", clip_to(name, 13));
     let mut head = row(&[&"", &"CPU us"]);
     head.extend(result.base.as_ref().map(of));
@@ -101,7 +101,7 @@ fn line(result: &Comparison, s: &Measured) -> Vec<String> {
     line
 }
 
-/// The second of two servers against the first; of more servers the table says enough.
+/// The second of two servers against the first; with more servers, the table says enough.
 fn against_first(result: &Comparison, case: &CaseResult) -> String {
     let is_server = |s: &&Measured| s.role == Role::Server;
     let two = case.servers.iter().filter(is_server).count() == 2;
@@ -126,7 +126,7 @@ fn against_first(result: &Comparison, case: &CaseResult) -> String {
         .collect()
 }
 
-/// How long the clients of one message were apart.
+/// Time from the first client of a message to the last.
 fn first_to_last(result: &Comparison, case: &CaseResult) -> String {
     let what = "from the first client of a message to the last, ms";
     let of = |s: &Measured| s.first_to_last_ms;
@@ -139,7 +139,7 @@ fn handshakes(result: &Comparison, case: &CaseResult) -> String {
     one_figure(result, case, what, of, |r| r.handshake)
 }
 
-/// A figure that the table has no column for, with its ratios, in the order of the table.
+/// A figure without a column in the table, with ratios, in the order of the table.
 fn one_figure(
     result: &Comparison,
     case: &CaseResult,
@@ -161,7 +161,7 @@ fn one_figure(
     std::iter::once(heading).chain(lines).collect()
 }
 
-/// What makes figures worth less, and system calls.
+/// Limitations of the figures, and system calls.
 fn notes(result: &Comparison) -> String {
     let all = || result.cases.iter().flat_map(|case| &case.servers);
     let parts: usize = all().map(|s| s.rounds.len()).sum();
@@ -271,7 +271,7 @@ fn figure(s: Option<Spread>) -> String {
     s.map_or_else(|| "-".into(), |s| short(s.median))
 }
 
-/// Work of other programs is in no figure of the machine.
+/// The machine's figure; a dash if too many rounds were disturbed.
 fn unless_disturbed(s: Option<Spread>) -> String {
     s.map_or_else(|| "-".into(), |s| short(s.median))
 }

@@ -1,5 +1,5 @@
-//! `loadtest deploy`: a new instance beside the old one behind nginx, then the old one stopped,
-//! while clients that come back by themselves watch a state that is published all the time.
+//! `loadtest deploy`: starts a new instance beside the old instance behind nginx, then stops the old
+//! instance. Meanwhile, reconnecting clients watch a state with steady updates.
 
 mod outcome;
 mod roll;
@@ -20,7 +20,7 @@ use crate::launch::Program;
 use crate::publish::{Pace, Publisher};
 use crate::report;
 
-/// How long clients may take to be open and up to date after a roll.
+/// Longest wait after a roll until all clients are open and up to date.
 const SETTLE_US: u64 = 20_000_000;
 
 /// Options of `loadtest deploy`.
@@ -29,7 +29,7 @@ pub(crate) struct DeployArgs {
     /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
     #[arg(long, value_name = "COMMAND")]
     server: String,
-    /// What replaces it, when that is another command
+    /// Server for every other roll, if another command
     #[arg(long, value_name = "COMMAND")]
     next_server: Option<String>,
     /// Path of the server's WebSocket
@@ -56,10 +56,10 @@ pub(crate) struct DeployArgs {
     /// The old instance is killed (SIGKILL) instead of stopped (SIGTERM)
     #[arg(long)]
     kill: bool,
-    /// Times the whole is done, each with fresh processes
+    /// Repetitions of the whole run, each with fresh processes
     #[arg(long, default_value_t = 1)]
     repeat: usize,
-    /// Longest time that a client may be without a newer state, seconds
+    /// Longest time of a client without a newer state, seconds
     #[arg(long, default_value_t = 2.0)]
     gap_max: f64,
     /// Write the result as JSON
@@ -68,7 +68,7 @@ pub(crate) struct DeployArgs {
 }
 
 /// Runs `loadtest deploy`; fails when a client was without fresh data for too long, saw an older
-/// state after a newer one, or is not back at the end.
+/// state after a newer state, or is not back at the end.
 pub(crate) fn run(a: &DeployArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let mut outcome = Outcome::new(a.clients, a.gap_max);
     for round in 0..a.repeat {
@@ -83,7 +83,7 @@ pub(crate) fn run(a: &DeployArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     outcome.verdict()
 }
 
-/// All rolls once.
+/// Runs all rolls of a repetition.
 fn round_of(a: &DeployArgs, seed: u64, stop: &Arc<AtomicBool>) -> Result<Vec<RollOutcome>, Fault> {
     let mut stage = Stage::set(a, stop)?;
     let mut publisher = Publisher::connect(&stage.nats_url, &a.subject, a.bytes)?;
@@ -122,7 +122,7 @@ fn rolls(a: &DeployArgs, stage: &mut Stage, seed: u64) -> Result<Vec<RollOutcome
     Ok(outcomes)
 }
 
-/// Lets the clients read while `work` is done on another thread.
+/// Runs `work` on another thread while the clients read.
 fn while_watched(
     fleet: &mut Fleet,
     work: impl FnOnce() -> Result<(Program, Rolled), Fault> + Send,
@@ -136,7 +136,7 @@ fn while_watched(
     })
 }
 
-/// Waits until every client is open and up to date, and says how it went for them.
+/// Waits until every client is open and up to date, and returns the figures of the roll.
 fn settle(fleet: &mut Fleet, clients: usize, rolled: Rolled) -> Result<RollOutcome, Fault> {
     let newest = fleet.newest();
     let up_to_date = |f: &Fleet| f.at_least(Kind::Reader, newest + 1) == clients;

@@ -1,4 +1,4 @@
-//! What a deploy was like for the clients, and whether that is good.
+//! The effect of a deploy on the clients, and the verdict.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Returns};
 use crate::report::{row, table};
 
-/// The ends of an old instance that are as they should be.
+/// Expected ends of an old instance.
 const GOOD_ENDS: [&str; 2] = ["exit status: 0", "signal: 9 (SIGKILL)"];
 
-/// One replaced instance.
+/// A replaced instance.
 #[derive(Serialize)]
 pub(super) struct RollOutcome {
     ready_s: f64,
     stopped_s: f64,
-    /// How the old instance ended.
+    /// Exit status of the old instance.
     end: String,
     /// Longest time without a newer state, over the clients.
     gap: Percentiles,
-    /// Clients that are open and up to date at the end.
+    /// Clients open and up to date at the end.
     back: usize,
     /// Older states after newer ones, over all clients.
     older: u64,
-    /// States that came a second time on one connection.
+    /// States received a second time on the same connection.
     twice: u64,
     returns: Returns,
-    /// How connections ended.
+    /// Ends of connections, with counts.
     ends: BTreeMap<String, u64>,
 }
 
@@ -145,8 +145,8 @@ impl Outcome {
         table(&rows)
     }
 
-    /// Every client fresh enough all the time, none with an older state, all there at the end, and
-    /// every old instance ended as it should.
+    /// Fails if a client lacked a newer state for too long, got an older state or the same state twice,
+    /// or is not back at the end, or if an old instance ended in an unexpected way.
     pub(super) fn verdict(&self) -> Result<(), Fault> {
         let wrong = |r: &RollOutcome| {
             let mut wrong = Vec::new();

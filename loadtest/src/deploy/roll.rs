@@ -1,4 +1,4 @@
-//! The programs of a deploy, and the replacement of one instance.
+//! The programs of a deploy, and the replacement of an instance.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Target};
 use crate::launch::{self, Program};
 
-/// What users put before their instances, and what it is put into.
+/// The nginx site recommended to users, and the configuration around the site.
 const NGINX_SITE: &str = include_str!("../../../deploy/nginx/weirgate.conf");
 const NGINX_CONF: &str = include_str!("nginx.conf");
-/// An instance that takes longer than this to stop does not stop.
+/// Longest wait for an instance to stop.
 const STOP_US: u64 = 120_000_000;
 
-/// NATS, nginx, one instance, and where the next one will be; no clients yet.
+/// NATS, nginx, an instance, and the address of the next instance; no clients yet.
 pub(super) struct Stage {
     pub(super) fleet: Fleet,
     pub(super) instance: Option<Program>,
     pub(super) free: SocketAddr,
     pub(super) nats_url: String,
     _nginx: Program,
-    /// Last: it ends after the others.
+    /// Last, so dropped last: NATS ends after the other programs.
     _nats: Program,
 }
 
@@ -55,7 +55,7 @@ impl Stage {
     }
 }
 
-/// The recommended configuration with these addresses in place of its own.
+/// The recommended configuration, with the given addresses.
 fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
     let of = |addr| format!("server {addr} ");
     let site = NGINX_SITE.lines().flat_map(|line| {
@@ -70,15 +70,15 @@ fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
     NGINX_CONF.replace("{site}", &site.collect::<Vec<_>>().join("\n    "))
 }
 
-/// How a replacement went for the instances.
+/// The figures of a replacement.
 pub(super) struct Rolled {
-    /// Where the old one was: the next one's place.
+    /// Address of the old instance, free for the next instance.
     pub(super) left: SocketAddr,
-    /// From the start of the new one to its `/ready`.
+    /// From the start of the new instance until `/ready` succeeds.
     pub(super) ready_us: u64,
-    /// From the signal to the end of the old one.
+    /// From the signal to the end of the old instance.
     pub(super) stopped_us: u64,
-    /// How the old one ended: an exit status, or what else.
+    /// Exit status of the old instance, or a text if the instance does not end.
     pub(super) end: String,
 }
 

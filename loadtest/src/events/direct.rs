@@ -1,4 +1,4 @@
-//! The same requests straight to their service, over kept connections.
+//! The same requests directly to the service, over kept connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use crate::http;
 use crate::stamp;
 
 const ALARM: Token = Token(usize::MAX);
-/// So that the stop flag is looked at also when nothing comes.
+/// Longest wait, so a stop request is noticed without traffic.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// A client of the service that does what the gateway has to do, and no more.
+/// A client of the service with only the necessary work of a gateway.
 pub(super) struct Direct {
     addr: SocketAddr,
     poll: Poll,
     events: Events,
     alarm: Alarm,
     links: Vec<Link>,
-    /// Links without a request; the one used last is the first to be used again.
+    /// Links without a request; the most recently used link is reused first.
     idle: Vec<usize>,
     tally: Tally,
     stop: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ impl Direct {
         })
     }
 
-    /// A free connection, a new one where none is.
+    /// A free connection; opens a connection if none is free.
     fn link(&mut self) -> Result<usize, Fault> {
         if let Some(index) = self.idle.pop() {
             return Ok(index);
@@ -95,7 +95,7 @@ impl Direct {
 }
 
 impl Link {
-    /// Reads what is there; true when that was the rest of an answer.
+    /// Reads all available bytes; returns true at the end of a response.
     fn answered(&mut self, tally: &mut Tally) -> Result<bool, Fault> {
         let mut block = [0; 16 * 1024];
         loop {
@@ -110,7 +110,7 @@ impl Link {
         let Some(body) = http::body(&self.read) else {
             return Ok(false);
         };
-        // Each request stands for itself: answers overtake each other.
+        // A separate order for each request: responses overtake each other.
         let seen = &mut Seen::default();
         tally.message(seen, stamp::find(&self.read[body]), clock::now_us());
         self.read.clear();
@@ -126,7 +126,7 @@ impl Side for Direct {
             n,
             data,
         } = request;
-        // What the gateway makes of the message.
+        // The gateway's request for this message.
         let body = format!(
             r#"{{"client":{{"device_id":"device-{device}","connection_id":"AAAAAAAAAAAAAAAAAAAAAA","ip":"127.0.0.1"}},"message":{{"event":"{event}","request_id":"{n}","data":{data}}}}}"#
         );
@@ -138,7 +138,7 @@ impl Side for Direct {
         );
         let index = self.link()?;
         let stream = &mut self.links[index].stream;
-        // Nothing waits before it, so the kernel has room for it.
+        // The link is idle, so the kernel has room for the message.
         stream
             .write_all(message.as_bytes())
             .tried("write to the service")

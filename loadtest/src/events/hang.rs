@@ -1,4 +1,4 @@
-//! A service that hangs, and everybody else.
+//! The effect of a hanging service on requests to other services.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,13 +23,13 @@ pub(crate) struct HangArgs {
     /// Devices in all
     #[arg(long, default_value_t = 1000)]
     devices: usize,
-    /// How many of them call the service that never answers
+    /// Devices that call the service without responses
     #[arg(long, default_value_t = 200)]
     callers: usize,
-    /// Requests per second of the others, to a service that answers
+    /// Requests per second of the other devices, to a service with responses
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
-    /// Requests per second to the service that never answers
+    /// Requests per second to the service without responses
     #[arg(long, default_value_t = 100.0)]
     callers_rate: f64,
     /// Size of a request's data (at least 128)
@@ -38,7 +38,7 @@ pub(crate) struct HangArgs {
     /// Length of a part: longer than the server's timeout for a service
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
-    /// Length of the time before each part that is not counted, seconds
+    /// Uncounted time before each part, seconds
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
     /// Rounds; each has a part with and a part without the calls that hang, on a fresh server
@@ -49,29 +49,29 @@ pub(crate) struct HangArgs {
     ratio_max: f64,
 }
 
-/// One part.
+/// A part of a round.
 #[derive(Serialize)]
 struct Part {
-    /// There were calls that hang.
+    /// With calls that hang.
     hangs: bool,
-    /// What the others saw.
+    /// Latency for the other devices.
     latency: Latency,
     sent: u64,
     answered: u64,
-    /// Errors that devices got: those who call the service that never answers.
+    /// Errors to the devices that call the hanging service.
     errors: u64,
 }
 
 /// The result of `loadtest events hang`.
 #[derive(Serialize)]
 struct Outcome {
-    /// The others' p99, with over without, of the parts of one round.
+    /// p99 of the other devices, with over without, of the parts of the same round.
     p99_ratio: Option<Spread>,
     p50_ratio: Option<Spread>,
     parts: Vec<Part>,
 }
 
-/// Runs the scenario; fails when one of the others misses an answer or has to wait for it.
+/// Runs the scenario; fails when a response to another device is missing or late.
 pub(super) fn run(a: &HangArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.callers == 0 || a.callers >= a.devices || a.rate <= 0.0 || a.callers_rate <= 0.0 {
         return Err(Fault::Usage(

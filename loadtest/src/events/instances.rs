@@ -1,5 +1,5 @@
-//! One event to many devices that are spread over several instances on a bus, against one instance
-//! that has all of them.
+//! An event to many devices spread over several instances on a bus, compared with a single instance
+//! with all devices.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +22,7 @@ use crate::launch::{BusKind, Program};
 use crate::report;
 use crate::stats::Spread;
 
-/// Until the instances know each other.
+/// Longest wait until the instances know each other.
 const MEET_US: u64 = 20_000_000;
 
 /// Options of `loadtest events instances`.
@@ -33,7 +33,7 @@ pub(crate) struct InstancesArgs {
     /// Instances; WEIRGATE_EVENTS_BUS is set for each
     #[arg(long, default_value_t = 2)]
     instances: usize,
-    /// What they share pushes over
+    /// Bus between the instances, for pushes
     #[arg(long, value_enum, default_value_t = BusKind::Redis)]
     bus: BusKind,
     /// Devices over all instances; each push names all of them
@@ -59,19 +59,19 @@ struct Outcome {
     devices: usize,
     instances: Vec<Part>,
     single: Vec<Part>,
-    /// Instances over the single one, of the parts of one round.
+    /// Instances over the single instance, of the parts of the same round.
     time_ratio: Option<Spread>,
     cpu_ratio: Option<Spread>,
 }
 
-/// Runs the scenario; fails when a device does not get each push once, or the bound is passed.
+/// Runs the scenario; fails when a device does not get each push once, or the bound is exceeded.
 pub(super) fn run(a: &InstancesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.instances < 2 || a.devices < a.instances || a.pushes == 0 {
         return Err(Fault::Usage(
             "--instances must be at least 2, with a device and a push each".into(),
         ));
     }
-    // Nobody calls it; the server wants one.
+    // Never called; the server requires a service.
     let service = Service::start(Some(ANSWER_AFTER_US))?;
     let (_bus, url) = a.bus.start()?;
     let with_bus = [("{bus}", "WEIRGATE_EVENTS_BUS", url.as_str())];
@@ -100,7 +100,7 @@ pub(super) fn run(a: &InstancesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
             part.last_ms,
             part.cpu_ms
         );
-        // The servers end their connections: not in the next part's figures.
+        // Keeps the servers' work for closing connections out of the next part's figures.
         thread::sleep(Duration::from_micros(SETTLE_US));
         Ok(part)
     })?;
@@ -116,8 +116,8 @@ pub(super) fn run(a: &InstancesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
     outcome.verdict(a)
 }
 
-/// Waits until each instance counts all, and the answers of others are waited for no longer than
-/// they take: not so right after the start.
+/// Waits until each instance counts all instances, and a second more: right after the start, an
+/// instance waits longer than necessary for the replies of the others.
 fn meet(instances: &[Program]) -> Result<(), Fault> {
     let end = clock::now_us() + MEET_US;
     let all = format!(r#""instances":{}"#, instances.len());
@@ -136,7 +136,7 @@ fn meet(instances: &[Program]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Devices called `device-0`, `device-1`, …, an equal share on each program.
+/// Devices named `device-0`, `device-1`, …, an equal share on each program.
 fn spread_devices(
     programs: &[&Program],
     count: usize,

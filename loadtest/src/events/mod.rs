@@ -1,6 +1,6 @@
-//! `loadtest events`: devices and services of an events gateway. What a request costs on its way to
-//! a service, what a push to many devices costs, and what a service that hangs or a device that
-//! does not read does to the others.
+//! `loadtest events`: devices and services of an events gateway. Measures the cost of a request to a
+//! service and of a push to many devices, and the effect of a hanging service or of devices that do
+//! not read on the other devices.
 
 mod direct;
 mod hang;
@@ -26,31 +26,31 @@ use crate::launch::{self, Program};
 use crate::process::Process;
 use crate::stats::Spread;
 
-/// What X-Internal-Token has to say.
+/// The expected `X-Internal-Token`.
 const TOKEN: &str = "loadtest";
-/// How long a service takes for an answer, microseconds.
+/// Time of a service for a response, microseconds.
 const ANSWER_AFTER_US: u64 = 5_000;
-/// Answers and deliveries that take longer are lost.
+/// Responses and deliveries are lost after this time.
 const LATE_US: u64 = 5_000_000;
-/// After the handshakes, and after the last message of a part.
+/// Pause after the handshakes, and after the last message of a part.
 const SETTLE_US: u64 = 300_000;
 
-/// What is measured.
+/// The scenarios.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventsCommand {
-    /// Requests of devices through the gateway, and the same ones straight to their service
+    /// Requests of devices through the gateway, and the same requests directly to the service
     Requests(requests::RequestsArgs),
-    /// Requests of devices while others call a service that never answers, and without those
+    /// Requests of devices, with and without others that call a hanging service
     Hang(hang::HangArgs),
-    /// One event to all devices, and the same frame from the raw limit
+    /// An event to all devices, and the same frame from the raw limit
     Push(push::PushArgs),
-    /// One event to all devices of several instances on a bus, and the same from one instance
+    /// An event to all devices of several instances on a bus, and the same from a single instance
     Instances(instances::InstancesArgs),
-    /// Events to all devices while some never read, and without those
+    /// Events to all devices, with and without some that never read
     NeverRead(never_read::NeverReadArgs),
 }
 
-/// What all of them take.
+/// The common options of all scenarios.
 #[derive(Debug, Args)]
 struct Common {
     /// Server: a command with {port}, {lobby}, {simulation} and {token} replaced; GATEWAY_PORT,
@@ -76,12 +76,12 @@ pub(crate) fn run(command: EventsCommand, stop: &Arc<AtomicBool>) -> Result<(), 
     }
 }
 
-/// The gateway in front of these services.
+/// Starts the gateway in front of these services.
 fn server(common: &Common, lobby: &Service, simulation: &Service) -> Result<Program, Fault> {
     server_with(common, lobby, simulation, &[])
 }
 
-/// The same with more values: what stands for each in the command, its variable, the value.
+/// Starts the gateway with further values: placeholder in the command, variable, value.
 fn server_with(
     common: &Common,
     lobby: &Service,
@@ -100,7 +100,7 @@ fn server_with(
     Ok(server)
 }
 
-/// Puts a server on a CPU of its own, if that was asked for.
+/// Pins the server to CPU 0 and this process to CPU 1, if requested.
 fn pin(common: &Common, server: &Program) -> Result<(), Fault> {
     if common.pin {
         server.process()?.pin(0)?;
@@ -109,7 +109,7 @@ fn pin(common: &Common, server: &Program) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Devices called `NAME-0`, `NAME-1`, …, all connected.
+/// Devices named `NAME-0`, `NAME-1`, …, all connected.
 fn devices(
     server: &Program,
     name: &str,
@@ -123,7 +123,7 @@ fn devices(
     Ok(fleet)
 }
 
-/// Where the devices of this name connect.
+/// The address and path for devices of this name.
 fn target(server: &Program, name: &str) -> Target {
     Target {
         addr: server.addr,
@@ -134,7 +134,7 @@ fn target(server: &Program, name: &str) -> Target {
     }
 }
 
-/// Fails when a median is over its bound, or there is none.
+/// Adds a fault if the median is over the bound, or if there is no median.
 fn judge(wrong: &mut Vec<String>, what: &str, median_of: Option<Spread>, most: f64) {
     let median = median_of.map_or(f64::INFINITY, |spread| spread.median);
     if median > most {
@@ -142,7 +142,7 @@ fn judge(wrong: &mut Vec<String>, what: &str, median_of: Option<Spread>, most: f
     }
 }
 
-/// Good when nothing is wrong.
+/// Returns an error with all faults, if there are any.
 fn verdict(wrong: &[String]) -> Result<(), Fault> {
     match wrong {
         [] => Ok(()),

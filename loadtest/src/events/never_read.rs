@@ -1,4 +1,4 @@
-//! Devices that never read, among others that do.
+//! The effect of devices that never read on the other devices.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,9 +18,9 @@ use crate::metrics;
 use crate::report::{self, mib, row, spread_text, table};
 use crate::stats::{Spread, median};
 
-/// Size of the events that fill the sockets of those who never read.
+/// Size of the events for filling the sockets of the stuck devices.
 const FILL_BYTES: usize = 16 * 1024;
-/// Events after which a socket has to be full.
+/// Events that must be enough to fill a socket.
 const FILL_MAX: u64 = 500;
 
 /// Options of `loadtest events never-read`.
@@ -31,7 +31,7 @@ pub(crate) struct NeverReadArgs {
     /// Devices in all
     #[arg(long, default_value_t = 1000)]
     devices: usize,
-    /// How many of them never read
+    /// Devices that never read
     #[arg(long, default_value_t = 10)]
     stuck: usize,
     /// Pushes per second; each names all devices
@@ -40,7 +40,7 @@ pub(crate) struct NeverReadArgs {
     /// Size of an event's data (at least 128)
     #[arg(long, default_value_t = 2048)]
     bytes: usize,
-    /// Length of a part: shorter than the time after which the server drops who never reads
+    /// Length of a part: shorter than the server's limit for a client that never reads
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
     /// Rounds; each has a part with and a part without the stuck devices, on a fresh server
@@ -51,20 +51,20 @@ pub(crate) struct NeverReadArgs {
     ratio_max: f64,
 }
 
-/// One part.
+/// A part of a round.
 #[derive(Serialize)]
 struct Part {
     stuck: usize,
-    /// Of each delivery to the others, from the time when its push was due.
+    /// Latency of each delivery to the other devices, from the due time of the push.
     latency: Latency,
-    /// Until the last of the others had a push, in the median.
+    /// Time until the last of the other devices had a push, median.
     last_ms: f64,
-    /// Deliveries to the others that did not come, or came again.
+    /// Deliveries to the other devices: missing, and received again.
     missing: u64,
     twice: u64,
-    /// Devices that never read and are still connected.
+    /// Stuck devices still connected.
     stuck_at_end: u64,
-    /// In the queues at the end; a frame counts once for each queue that holds it.
+    /// Bytes in the queues at the end; a frame counts once for each queue.
     queued_bytes: u64,
     /// Memory of all frames at the end; a frame counts once.
     frame_bytes: u64,
@@ -73,13 +73,13 @@ struct Part {
 /// The result of `loadtest events never-read`.
 #[derive(Serialize)]
 struct Outcome {
-    /// Of the others, with over without, of the parts of one round.
+    /// Figures of the other devices, with over without, of the parts of the same round.
     p99_ratio: Option<Spread>,
     last_ratio: Option<Spread>,
     parts: Vec<Part>,
 }
 
-/// Runs the scenario; fails when one of the others misses an event or has to wait for it.
+/// Runs the scenario; fails when an event to another device is missing or late.
 pub(super) fn run(a: &NeverReadArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.stuck == 0 || a.stuck >= a.devices || a.rate <= 0.0 {
         return Err(Fault::Usage(
@@ -105,7 +105,7 @@ pub(super) fn run(a: &NeverReadArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
 }
 
 fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part, Fault> {
-    // Nobody calls it; the server wants one.
+    // Never called; the server requires a service.
     let service = Service::start(Some(ANSWER_AFTER_US))?;
     let server = server(&a.common, &service, &service)?;
     let others = a.devices - a.stuck;
@@ -117,7 +117,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
     }
     let ids = (0..others).map(|n| format!("device-{n}"));
     let mut pusher = Pusher::connect(server.addr, ids.chain(stuck_ids()), a.bytes)?;
-    // One that is not counted.
+    // An uncounted push.
     last_of(&mut fleet, &mut pusher, clock::now_us(), 1, others)?;
     fleet.count_from(2);
     let count = (a.seconds * a.rate).max(1.0) as u64;
@@ -148,7 +148,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
     Ok(part)
 }
 
-/// Pushes, and reads until the others have `want` deliveries; when that was.
+/// Pushes, and reads until the other devices have `want` deliveries; returns the time of the last.
 fn last_of(
     fleet: &mut Fleet,
     pusher: &mut Pusher,
@@ -163,7 +163,7 @@ fn last_of(
     Ok(last_us)
 }
 
-/// Pushes to those who never read until a push is left waiting for each of them.
+/// Pushes to the stuck devices until each has a waiting push.
 fn fill(
     server: &Program,
     others: &mut Fleet,
@@ -176,7 +176,7 @@ fn fill(
     for n in 0..FILL_MAX {
         pusher.push(clock::now_us(), n)?;
         pusher.sent()?;
-        // The answer comes before the server has tried to write.
+        // The response comes before the server has tried to write.
         others.run(20_000, |_| false)?;
         let now = metrics::value(server.addr, WAITING)?;
         let now = now.ok_or_else(|| Fault::Server(format!("no {WAITING} in /metrics")))?;

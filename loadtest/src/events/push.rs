@@ -1,4 +1,4 @@
-//! One event to many devices, against the raw limit.
+//! An event to many devices, compared with the raw limit.
 
 use std::io::Write;
 use std::process::ChildStdin;
@@ -47,19 +47,19 @@ pub(crate) struct PushArgs {
     cpu_ratio_max: Option<f64>,
 }
 
-/// One part: medians over its pushes.
+/// A part of a round: medians over the pushes.
 #[derive(Serialize)]
 pub(super) struct Part {
     /// From the first byte of the request until the last device has the event.
     pub(super) last_ms: f64,
     /// CPU time of a push, all threads of all servers.
     pub(super) cpu_ms: f64,
-    /// Deliveries that did not come, and those that came again.
+    /// Missing deliveries, and deliveries received again.
     pub(super) missing: u64,
     pub(super) twice: u64,
 }
 
-/// What is pushed in a part.
+/// The pushes of a part.
 #[derive(Clone, Copy)]
 pub(super) struct Pushes {
     pub(super) devices: usize,
@@ -70,23 +70,23 @@ pub(super) struct Pushes {
 #[derive(Serialize)]
 struct Outcome {
     devices: usize,
-    /// Of one message to a device.
+    /// Bytes of a message to a device.
     message_bytes: usize,
     gateway: Vec<Part>,
     limit: Vec<Part>,
-    /// Gateway over limit, of the parts of one round.
+    /// Gateway over limit, of the parts of the same round.
     time_ratio: Option<Spread>,
     cpu_ratio: Option<Spread>,
 }
 
-/// Runs the scenario; fails when a device does not get each push once, or a bound is passed.
+/// Runs the scenario; fails when a device does not get each push once, or a bound is exceeded.
 pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.devices == 0 || a.pushes == 0 {
         return Err(Fault::Usage(
             "--devices and --pushes must be at least 1".into(),
         ));
     }
-    // Nobody calls it; the server wants one.
+    // Never called; the server requires a service.
     let service = Service::start(Some(ANSWER_AFTER_US))?;
     let server = server(&a.common, &service, &service)?;
     let (limit, lines) = launch::limit_on_lines()?;
@@ -116,7 +116,7 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
             part.last_ms,
             part.cpu_ms
         );
-        // The server ends its connections: not in the next part's figures.
+        // Keeps the server's work for closing connections out of the next part's figures.
         std::thread::sleep(Duration::from_micros(SETTLE_US));
         Ok(part)
     })?;
@@ -133,11 +133,11 @@ pub(super) fn run(a: &PushArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     outcome.verdict(a)
 }
 
-/// Where pushes come from.
+/// A source of pushes.
 pub(super) trait Source {
-    /// Has message `n` sent to all devices.
+    /// Causes message `n` to be sent to all devices.
     fn send(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault>;
-    /// What the server says of it: deliveries, if it says anything.
+    /// Returns the number of deliveries according to the server, if the server reports any.
     fn sent(&mut self) -> Result<Option<u64>, Fault>;
 }
 
@@ -151,7 +151,7 @@ impl Source for Pusher {
     }
 }
 
-/// The limit's input: the very message that devices get from the gateway.
+/// The limit's input: exactly the gateway's message to devices.
 struct Lines {
     to: ChildStdin,
     payload: Payload,
@@ -169,7 +169,7 @@ impl Source for Lines {
     }
 }
 
-/// Pushes one after the other, each when the one before it is everywhere.
+/// Pushes the messages in turn; each waits until the previous message has arrived everywhere.
 pub(super) fn part(
     a: Pushes,
     programs: &[&Program],
@@ -187,7 +187,7 @@ pub(super) fn part(
     let all = a.devices as u64;
     let (mut lasts_ms, mut cpus_ms) = (Vec::new(), Vec::new());
     let (mut missing, mut twice) = (0, 0);
-    // The first warms up.
+    // The first push warms up.
     for n in 1..=a.pushes + 1 {
         fleet.count_from(n);
         let cpu_us = used_us()?;
@@ -198,7 +198,7 @@ pub(super) fn part(
         if let Some(sent) = source.sent()?.filter(|sent| *sent != all) {
             return Err(Fault::Failed(format!("the server says it sent {sent}")));
         }
-        // What comes twice comes now, and what the server still does counts.
+        // Time for second deliveries to arrive, and for the server's remaining work.
         fleet.run(SETTLE_US, |_| false)?;
         missing += all.saturating_sub(fleet.readers.deliveries);
         twice += fleet.readers.not_rising;
@@ -215,7 +215,7 @@ pub(super) fn part(
     })
 }
 
-/// A row for each of two ways, and one for the first divided by the second.
+/// A row for each of two ways, and a row for the first divided by the second.
 pub(super) fn two_ways(ways: [(&str, &[Part]); 2], ratios: [Option<Spread>; 2]) -> String {
     let mut rows = vec![row(&[&"", &"until the last device has it, ms", &"CPU ms"])];
     for (name, parts) in ways {
@@ -229,7 +229,7 @@ pub(super) fn two_ways(ways: [(&str, &[Part]); 2], ratios: [Option<Spread>; 2]) 
     table(&rows)
 }
 
-/// What is wrong if devices got a push not at all, or twice.
+/// Faults, if devices missed a push or got a push twice.
 pub(super) fn losses<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<String> {
     let of_all = |(missing, twice), part: &Part| (missing + part.missing, twice + part.twice);
     match parts.fold((0, 0), of_all) {

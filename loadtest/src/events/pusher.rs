@@ -11,11 +11,11 @@ use crate::fault::{Fault, Tried};
 use crate::http;
 use crate::payload::Payload;
 
-/// Longest wait for an answer.
+/// Longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(30);
 const EVENT: &str = "load.push";
 
-/// A service with one kept connection to the gateway.
+/// A service with a kept connection to the gateway.
 pub(super) struct Pusher {
     stream: TcpStream,
     payload: Payload,
@@ -24,7 +24,7 @@ pub(super) struct Pusher {
     request: Vec<u8>,
 }
 
-/// The message that each device gets.
+/// The message to each device.
 pub(super) fn message(data: &[u8]) -> Vec<u8> {
     let mut message =
         format!(r#"{{"type":"event","event":"{EVENT}","request_id":null,"data":"#).into_bytes();
@@ -34,7 +34,7 @@ pub(super) fn message(data: &[u8]) -> Vec<u8> {
 }
 
 impl Pusher {
-    /// Pushes data of so many bytes to these devices.
+    /// Pushes data of `bytes` bytes to these devices.
     pub(super) fn connect(
         addr: SocketAddr,
         device_ids: impl Iterator<Item = String>,
@@ -53,7 +53,7 @@ impl Pusher {
         })
     }
 
-    /// Sends a push with this stamp; [`Pusher::sent`] takes the answer.
+    /// Sends a push with this stamp; [`Pusher::sent`] takes the response.
     pub(super) fn push(&mut self, stamp_us: u64, n: u64) -> Result<(), Fault> {
         let data = self.payload.stamped(stamp_us, n);
         let start = format!(r#"{{"event":"{EVENT}","data":"#);
@@ -70,7 +70,7 @@ impl Pusher {
         self.stream.write_all(&self.request).tried("push")
     }
 
-    /// The answer to a push: deliveries.
+    /// The deliveries, from the response to a push.
     pub(super) fn sent(&mut self) -> Result<u64, Fault> {
         let (mut answer, mut block) = (Vec::new(), [0; 4096]);
         let body = loop {

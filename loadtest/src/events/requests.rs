@@ -1,4 +1,4 @@
-//! What the gateway adds to a request.
+//! The latency of requests with the gateway, compared with direct requests.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +22,7 @@ use crate::stats::{Spread, median};
 pub(crate) struct RequestsArgs {
     #[command(flatten)]
     common: Common,
-    /// Devices; each request is sent by one of them, in turn
+    /// Devices; the requests come from each in turn
     #[arg(long, default_value_t = 1000)]
     devices: usize,
     /// Requests per second
@@ -34,34 +34,34 @@ pub(crate) struct RequestsArgs {
     /// Length of a part
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Length of the time before each part that is not counted, seconds
+    /// Uncounted time before each part, seconds
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
-    /// Rounds; each has a part through the gateway and one straight to the service, for each rate
+    /// Rounds; each has a part through the gateway and a part directly to the service, for each rate
     #[arg(long, default_value_t = 10)]
     rounds: usize,
-    /// Fail when the median of what p99 has more than without the gateway is above this, ms
+    /// Fail when the median of the latency added to p99 is above this, ms
     #[arg(long, default_value_t = 2.0)]
     added_max: f64,
 }
 
-/// One part.
+/// A part of a round.
 #[derive(Serialize)]
 struct Part {
     latency: Latency,
     sent: u64,
     answered: u64,
-    /// Server CPU time of each request, microseconds; nothing where it was not asked.
+    /// Server CPU time of each request, microseconds; only through the gateway.
     cpu_us_per_request: Option<f64>,
 }
 
-/// All rounds at one rate.
+/// All rounds at a rate.
 #[derive(Serialize)]
 struct AtRate {
     rate: f64,
     gateway: Vec<Part>,
     direct: Vec<Part>,
-    /// Through the gateway less straight, of the parts of one round.
+    /// Through the gateway minus direct, of the parts of the same round.
     added_p50_ms: Option<Spread>,
     added_p99_ms: Option<Spread>,
 }
@@ -74,7 +74,7 @@ struct Outcome {
     rates: Vec<AtRate>,
 }
 
-/// Runs the scenario; fails when an answer is missing, or the gateway adds too much.
+/// Runs the scenario; fails when a response is missing, or the gateway adds too much.
 pub(super) fn run(a: &RequestsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.devices == 0 || a.rates.iter().any(|rate| *rate <= 0.0) {
         return Err(Fault::Usage("--devices and --rates must be above 0".into()));

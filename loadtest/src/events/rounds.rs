@@ -1,20 +1,19 @@
-//! Two kinds of parts in turn, and what sets them apart.
+//! Two kinds of parts in turn, and their comparison.
 
 use crate::fault::Fault;
 use crate::stats::{Spread, spread};
 
 /// The parts of all rounds, in pairs.
 pub(super) struct Rounds<P> {
-    /// Those that are looked at.
+    /// The parts under test.
     pub(super) seen: Vec<P>,
-    /// Those that they are compared with.
+    /// The parts to compare with.
     pub(super) base: Vec<P>,
 }
 
 impl<P> Rounds<P> {
-    /// Measures both parts of each round; `part` is told the round, from 1, and whether its part is
-    /// one of those that are looked at. Who is first alternates, so that a drift of the machine
-    /// falls on both alike.
+    /// Measures both parts of each round. `part` gets the round, from 1, and whether to measure the part
+    /// under test. The order alternates, so drift of the machine affects both kinds alike.
     pub(super) fn measure(
         rounds: usize,
         mut part: impl FnMut(usize, bool) -> Result<P, Fault>,
@@ -30,12 +29,12 @@ impl<P> Rounds<P> {
         Ok(Self { seen, base })
     }
 
-    /// A figure over that of the same round's other part.
+    /// A figure divided by the same figure of the base part, per round.
     pub(super) fn ratio(&self, of: impl Fn(&P) -> f64) -> Option<Spread> {
         self.pairs(|seen, base| of(seen) / of(base))
     }
 
-    /// A figure less that of the same round's other part.
+    /// A figure minus the same figure of the base part, per round.
     pub(super) fn added(&self, of: impl Fn(&P) -> f64) -> Option<Spread> {
         self.pairs(|seen, base| of(seen) - of(base))
     }
@@ -46,7 +45,7 @@ impl<P> Rounds<P> {
         spread(&values)
     }
 
-    /// All parts, those that are looked at first.
+    /// All parts, the parts under test first.
     pub(super) fn into_parts(self) -> Vec<P> {
         self.seen.into_iter().chain(self.base).collect()
     }

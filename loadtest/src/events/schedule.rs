@@ -1,5 +1,5 @@
-//! Requests by the clock: each is due at its time whatever became of those before it, and its
-//! latency counts from then.
+//! Requests by the clock: each is due at a fixed time, whatever happened to earlier requests. The
+//! latency counts from the due time.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Tally};
 use crate::payload::Payload;
 
-/// One kind of requests, from its devices in turn.
+/// A kind of request, sent by the devices in turn.
 pub(super) struct Stream {
     devices: Range<usize>,
     event: &'static str,
@@ -17,24 +17,24 @@ pub(super) struct Stream {
     sent: u64,
 }
 
-/// One request.
+/// A request of a device.
 pub(super) struct Request<'a> {
     pub(super) device: usize,
     pub(super) event: &'static str,
     pub(super) n: u64,
-    /// A stamped JSON object; the stamp is when the request is due.
+    /// A stamped JSON object; the stamp is the due time of the request.
     pub(super) data: &'a str,
 }
 
-/// Where requests go.
+/// A destination of requests.
 pub(super) trait Side {
-    /// Sends one, now.
+    /// Sends a request immediately.
     fn send(&mut self, request: &Request<'_>) -> Result<(), Fault>;
-    /// Takes answers until this time.
+    /// Reads responses until this time.
     fn run_until(&mut self, at_us: u64) -> Result<(), Fault>;
-    /// The answers so far.
+    /// The responses so far.
     fn tally(&self) -> &Tally;
-    /// Counts answers anew, to requests numbered `n` and above.
+    /// Restarts the counts, for responses to requests numbered `n` and above.
     fn count_from(&mut self, n: u64);
 }
 
@@ -59,7 +59,7 @@ impl Stream {
     }
 }
 
-/// Makes the requests of one part after another; their numbers go on.
+/// Makes the requests of all parts; the numbers continue from part to part.
 pub(super) struct Player {
     payload: Payload,
     next_n: u64,
@@ -74,8 +74,8 @@ impl Player {
         }
     }
 
-    /// Plays all streams for so long, and waits for the answers of the first; returns how many of
-    /// those there should be.
+    /// Plays all streams for `seconds`, then waits for the responses to the first stream; returns the
+    /// expected number of these responses.
     pub(super) fn play(
         &mut self,
         side: &mut impl Side,
@@ -113,7 +113,7 @@ impl Player {
     }
 }
 
-/// Through the gateway: each request from the connection of its device.
+/// Requests through the gateway, each on the connection of the device.
 impl Side for Fleet {
     fn send(&mut self, request: &Request<'_>) -> Result<(), Fault> {
         let Request { event, n, data, .. } = request;
@@ -141,7 +141,7 @@ impl Side for Fleet {
 mod tests {
     use super::*;
 
-    /// Notes what is sent, and when it was due.
+    /// Records each request with the due time.
     struct Notes(Tally, Vec<(usize, &'static str, u64)>);
 
     impl Side for Notes {

@@ -1,5 +1,5 @@
-//! A service behind the gateway: answers each request with its own body, a fixed time after all of
-//! it was there, or never.
+//! A service behind the gateway: echoes the body of each request a fixed time after the end of the
+//! request, or never responds.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,20 +9,20 @@ use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::http;
 
-/// Listens as long as the process lives.
+/// A service for the life of the process.
 pub(super) struct Service {
     pub(super) addr: SocketAddr,
 }
 
 impl Service {
-    /// A service that takes this long for an answer; `None`: for ever.
+    /// Starts a service with this response time; `None`: no responses.
     pub(super) fn start(answer_after_us: Option<u64>) -> Result<Self, Fault> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("listen")?;
         let addr = listener.local_addr().tried("own address")?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A thread each, so that no answer waits for another. It ends with its connection;
-                // a broken one shows at the client.
+                // A thread each, so no response waits for another. The thread ends with the connection;
+                // errors show at the client.
                 thread::spawn(move || match answer_after_us {
                     Some(after_us) => answer(stream, after_us),
                     None => swallow(stream),

@@ -1,4 +1,4 @@
-//! The one client: reads until the awaited message is there.
+//! The only client: reads until the expected message is complete.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use crate::stamp;
 use crate::wire::handshake::{self, Answer};
 use crate::wire::parser::{FrameParser, Received, client_frame, opcode};
 
-/// A message that takes longer is lost.
+/// A message is lost after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A WebSocket client that blocks.
@@ -51,7 +51,7 @@ impl Client {
         }
     }
 
-    /// Reads until the message with this number is whole; when that was.
+    /// Reads until the message with this number is complete; returns the time of the read.
     pub(super) fn wait_for(&mut self, n: u64) -> Result<Instant, Fault> {
         loop {
             let bytes = self.read()?;
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// The number of the newest message in these bytes. Answers pings.
+    /// Returns the number of the newest message in these bytes. Answers pings.
     fn feed(&mut self, bytes: &[u8]) -> Result<Option<u64>, Fault> {
         let mut newest = None;
         let mut pongs = Vec::new();

@@ -1,5 +1,5 @@
-//! Who is measured: the relays and the servers, each on a nats-server of its own, so that a message
-//! wakes one of them alone.
+//! The contestants: the relays and the servers, each on a separate nats-server, so a message wakes
+//! only a single contestant.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ pub(super) const RELAYS: [(&str, From); 2] = [
     ("relay", From::Core),
     ("relay of JetStream", From::JetStream),
 ];
-/// Where relays and loops run with `--pin`, and where everything else does.
+/// With `--pin`: the CPU of relays and event loops, and the CPU of everything else.
 const CPU_OF_LOOPS: usize = 0;
 const CPU_OF_OTHERS: usize = 1;
 
-/// One way from the bus to a client.
+/// A way from the bus to a client.
 pub(super) struct Contestant {
     pub(super) name: String,
     pub(super) samples_us: Vec<Vec<f64>>,
@@ -38,7 +38,7 @@ pub(super) struct Contestant {
     _nats: Program,
 }
 
-/// Starts all, the relays first.
+/// Starts all contestants, the relays first.
 pub(super) fn start(a: &FirstByteArgs) -> Result<Vec<Contestant>, Fault> {
     if a.pin {
         Process::new(std::process::id())?.pin(CPU_OF_OTHERS)?;
@@ -104,7 +104,7 @@ impl Contestant {
         })
     }
 
-    /// Publishes a message and waits for it; the time between, microseconds.
+    /// Publishes a message and waits for the arrival; returns the time between, microseconds.
     pub(super) fn one(&mut self, subject: &str, payload: &mut Payload) -> Result<f64, Fault> {
         let n = self.next_n;
         self.next_n += 1;
@@ -116,7 +116,7 @@ impl Contestant {
         Ok((arrived - published).as_secs_f64() * 1e6)
     }
 
-    /// The mean time inside of a server, over its whole life; `None` where it does not tell.
+    /// The mean time inside a server since the start; `None` if the server does not report the time.
     pub(super) fn inside_us(&self) -> Option<f64> {
         let addr = self.server.as_ref()?.addr;
         let name = "weirgate_stage_duration_seconds";

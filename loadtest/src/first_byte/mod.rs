@@ -1,5 +1,5 @@
-//! `loadtest first-byte`: how much longer a message takes from the bus to one client of a server than
-//! through a raw relay, which is one thread that reads the socket of NATS and writes the frame.
+//! `loadtest first-byte`: the time of a message from the bus to a client of a server, compared with
+//! a raw relay: a single thread that reads the NATS socket and writes the frame.
 
 mod client;
 mod contestants;
@@ -20,7 +20,7 @@ use crate::report::{self, row, table};
 use crate::stats::{Spread, spread};
 use crate::{clock, payload};
 
-/// Messages at the start of a part that are not counted.
+/// Uncounted messages at the start of a part.
 const WARM_UP: u64 = 5;
 
 /// Options of `loadtest first-byte`.
@@ -47,13 +47,13 @@ pub(crate) struct FirstByteArgs {
     /// Rounds; each has a part for each contestant
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Pause before each part, ms: longer than a server spins after its last message
+    /// Pause before each part, ms: longer than a server spins after a message
     #[arg(long, default_value_t = 150)]
     pause_ms: u64,
     /// Put the relays and the main thread of each server on CPU 0, everything else on CPU 1
     #[arg(long)]
     pin: bool,
-    /// Fail when a server's p99 is more than this over the relay's, us
+    /// Fail when the p99 of a server exceeds the p99 of the relay by more than this, us
     #[arg(long, value_name = "US", allow_negative_numbers = true)]
     added_p99_max: Option<f64>,
     /// Write the result as JSON, with every sample
@@ -69,24 +69,24 @@ struct Outcome {
     contestants: Vec<Measured>,
 }
 
-/// What came of one contestant.
+/// The figures of a contestant.
 #[derive(Serialize)]
 struct Measured {
     name: String,
     p50_us: f64,
     p99_us: f64,
-    /// Over the relay of the core subject.
+    /// Compared with the relay of the core subject.
     added_p50_us: f64,
     added_p99_us: f64,
-    /// The median of each round over that of the relay.
+    /// The median of each round, minus the relay's median.
     added_us: Option<Spread>,
-    /// Mean time from the bus thread's stamp to the first write, as the server tells.
+    /// Mean time from the bus thread's stamp to the first write, as reported by the server.
     inside_us: Option<f64>,
     /// From the write of the publisher to the client's read, microseconds, by round.
     samples_us: Vec<Vec<f64>>,
 }
 
-/// Runs `loadtest first-byte`; fails when a bound is passed.
+/// Runs `loadtest first-byte`; fails when a bound is exceeded.
 pub(crate) fn run(a: &FirstByteArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     if a.rate <= 0.0 || a.messages == 0 || a.rounds == 0 {
         return Err(Fault::Usage(
@@ -113,7 +113,7 @@ pub(crate) fn run(a: &FirstByteArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
     judge(&outcome, a)
 }
 
-/// One message after the other, each when it is due and the one before has arrived.
+/// Sends the messages in turn, each when due and after the arrival of the previous message.
 fn part(
     contestant: &mut Contestant,
     payload: &mut payload::Payload,
@@ -160,7 +160,7 @@ fn outcome(contestants: Vec<Contestant>, a: &FirstByteArgs) -> Outcome {
     }
 }
 
-/// The smallest value that is not below so large a part of all.
+/// The smallest value with at least the share `part` of all values at or below.
 fn percentile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

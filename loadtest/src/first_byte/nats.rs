@@ -1,5 +1,5 @@
-//! As much of the NATS client protocol as a relay needs, on one blocking socket: no thread and no
-//! buffer of a client library is in the way.
+//! The part of the NATS client protocol for a relay, on a blocking socket, without the threads and
+//! buffers of a client library.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,29 +8,28 @@ use std::time::Duration;
 
 use crate::fault::{Fault, Tried};
 
-/// Bytes that one read takes at most.
+/// Initial size of the read buffer.
 const READ_BYTES: usize = 64 * 1024;
-/// How long the server may take for its greeting and for an echo.
+/// Longest wait for the server's greeting and for an echo.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to a NATS server.
 pub(super) struct Nats {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// What was read and not taken.
+    /// Bytes read and not yet parsed.
     held: Range<usize>,
 }
 
-/// What the server sent.
+/// An operation from the server.
 enum Op {
     Ping,
     Pong,
-    /// Where subject-less payload and reply subject are in the buffer.
     Message(Message),
     Other,
 }
 
-/// A message, as places in the buffer of its connection.
+/// A message, as ranges in the buffer of the connection.
 pub(super) struct Message {
     payload: Range<usize>,
     reply: Option<Range<usize>>,
@@ -50,12 +49,12 @@ impl Nats {
         Ok(nats)
     }
 
-    /// Subscribes, and waits until the server has taken it.
+    /// Subscribes, and waits for the server's confirmation.
     pub(super) fn subscribe(&mut self, subject: &str) -> Result<(), Fault> {
         self.ask(format!("SUB {subject} 1\r\n").as_bytes())
     }
 
-    /// Sends a command and waits until the server has taken it.
+    /// Sends a command and waits until the server has processed the command.
     fn ask(&mut self, command: &[u8]) -> Result<(), Fault> {
         let asked = self.stream.write_all(&[command, b"PING\r\n"].concat());
         asked.tried("write to NATS")?;
@@ -97,12 +96,12 @@ impl Nats {
         }
     }
 
-    /// What a message says.
+    /// The payload of a message.
     pub(super) fn payload(&self, message: &Message) -> &[u8] {
         &self.buffer[message.payload.clone()]
     }
 
-    /// The other end of the connection can end it.
+    /// A second handle of the connection, for shutting the connection down from another thread.
     pub(super) fn stream(&self) -> io::Result<TcpStream> {
         self.stream.try_clone()
     }
@@ -135,7 +134,7 @@ impl Nats {
     }
 }
 
-/// The operation at the start of what is held, and its length; `None` while it is not whole.
+/// The operation at the start of `held` and the length in bytes; `None` while incomplete.
 fn parse(buffer: &[u8], held: Range<usize>) -> Option<(Op, usize)> {
     let bytes = &buffer[held.clone()];
     let line_bytes = bytes.windows(2).position(|pair| pair == b"\r\n")?;
@@ -150,7 +149,7 @@ fn parse(buffer: &[u8], held: Range<usize>) -> Option<(Op, usize)> {
     }
 }
 
-/// `MSG SUBJECT SID [REPLY] BYTES`, of which so many bytes are there.
+/// Parses `MSG SUBJECT SID [REPLY] BYTES`; `None` if fewer bytes are `there` than needed.
 fn message(line: &[u8], there: usize, start: usize) -> Option<(Op, usize)> {
     let text = std::str::from_utf8(line).ok()?;
     let words: Vec<&str> = text.split(' ').collect();

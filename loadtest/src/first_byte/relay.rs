@@ -1,4 +1,4 @@
-//! The raw relay: a thread that reads the socket of NATS and writes the frame to its one client.
+//! The raw relay: a thread that reads the NATS socket and writes the frames to a single client.
 #![allow(
     deprecated,
     reason = "every entry point of the nats crate is marked so in favour of async-nats"
@@ -16,19 +16,19 @@ use crate::limit;
 use crate::process::pin_thread;
 use crate::wire::handshake;
 
-/// What the consumer of the relay delivers to.
+/// The deliver subject of the relay's consumer.
 const DELIVER_SUBJECT: &str = "loadtest.first-byte.deliver";
 
-/// What the relay reads.
+/// The input of the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    /// A core subscription to the subject; no stream stores it.
+    /// A core subscription to the subject; no stream stores the messages.
     Core,
-    /// A push consumer of a stream on the subject, with acknowledgements, as weirgate reads.
+    /// A push consumer of a stream on the subject, with acknowledgements, like weirgate's.
     JetStream,
 }
 
-/// A relay that runs until this is dropped.
+/// A relay; stops on drop.
 pub(super) struct Relay {
     pub(super) addr: SocketAddr,
     nats: TcpStream,
@@ -36,7 +36,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Listens, and relays to the first client. `cpu`: where its thread runs, if not anywhere.
+    /// Listens, and relays to the first client. `cpu`: the CPU of the thread, if pinned.
     pub(super) fn start(
         from: From,
         nats: SocketAddr,
@@ -56,10 +56,10 @@ impl Relay {
         let ends = bus.stream().tried("the relay's connection")?;
         let work = move || {
             if let Some(cpu) = cpu {
-                // Where that is refused, the servers could not be pinned either, which fails.
+                // If the kernel refuses, pinning the servers fails too and is reported.
                 let _ = pin_thread(None, cpu);
             }
-            // It ends with one of its connections.
+            // The relay ends with either of the two connections.
             let _ = relay(from, bus, &listener);
         };
         let thread = thread::Builder::new().name("relay".into()).spawn(work);
@@ -74,7 +74,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         let _ = self.nats.shutdown(Shutdown::Both);
-        // A relay whose client never came still waits for it.
+        // Wakes a relay that still waits for a client.
         let _ = TcpStream::connect(self.addr);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,5 +1,5 @@
-//! Ends a wait of epoll at a point of the clock: epoll's own timeout counts whole milliseconds, and
-//! what is sent by a schedule would be late by as much.
+//! Ends a wait of epoll at an exact time: the timeout of epoll counts whole milliseconds, so
+//! scheduled sends would be late by as much.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use crate::fault::{Fault, Tried};
 pub(crate) struct Alarm(OwnedFd);
 
 impl Alarm {
-    /// An alarm that is not set, whose events have this token.
+    /// An unset alarm; events have this token.
     pub(crate) fn new(registry: &Registry, token: Token) -> Result<Self, Fault> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
@@ -28,13 +28,13 @@ impl Alarm {
         Ok(Self(timer))
     }
 
-    /// Sets it to `at_us`, once; a point in the past comes at once.
+    /// Sets the alarm to `at_us`, once; a point in the past triggers immediately.
     pub(crate) fn set(&self, at_us: u64) -> Result<(), Fault> {
         let at = Itimerspec {
             it_interval: Timespec::default(),
             it_value: Timespec {
                 tv_sec: (at_us / 1_000_000).cast_signed(),
-                // All zero would switch it off.
+                // All zero would switch the timer off.
                 tv_nsec: (at_us % 1_000_000 * 1_000).cast_signed().max(1),
             },
         };

@@ -1,4 +1,4 @@
-//! One connection of the fleet: its handshake, its reads, what it answers.
+//! A connection of the fleet: handshake, reads, replies.
 
 use std::io::{self, Read, Write};
 
@@ -13,31 +13,31 @@ use crate::wire::deflate::{Inflater, Window};
 use crate::wire::handshake::{self, Answer};
 use crate::wire::parser::{FrameParser, Received, client_frame, opcode};
 
-/// How a client reads.
+/// The reading behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Everything, as soon as it is there.
+    /// Reads everything immediately.
     Reader,
-    /// Nothing after the handshake, behind a small receive buffer.
+    /// Reads nothing after the handshake, behind a small receive buffer.
     Stuck,
-    /// At a fixed rate, behind a small receive buffer.
+    /// Reads at a fixed rate, behind a small receive buffer.
     Throttled,
 }
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waits for the rest of the answer to its upgrade request.
+    /// Waits for the rest of the response to the upgrade request.
     Handshake(Vec<u8>),
     /// Frames flow.
     Open,
     /// Over; the socket is dropped.
     Ended,
-    /// The handshake failed: why.
+    /// The handshake failed, with the reason.
     Refused(String),
 }
 
-/// One connection.
+/// A connection of the fleet.
 pub(super) struct Client {
     pub(super) stream: Option<TcpStream>,
     pub(super) kind: Kind,
@@ -45,20 +45,20 @@ pub(super) struct Client {
     pub(super) seen: Seen,
     /// The agreed compression.
     pub(super) deflate: Option<Window>,
-    /// The messages that the next one may refer to.
+    /// The messages that the next message may refer to.
     window: Option<Box<Inflater>>,
     pub(super) comeback: Comeback,
     parser: FrameParser,
-    /// What the kernel has not taken yet.
+    /// Bytes that the kernel has not taken yet.
     out: Vec<u8>,
 }
 
-/// What all clients share while one of them reads.
+/// The common state of all clients during a read.
 pub(super) struct Shared<'a> {
     pub(super) scratch: &'a mut [u8],
-    /// What was offered.
+    /// The offered compression.
     pub(super) offered: Option<Window>,
-    /// For messages that stand alone.
+    /// For messages compressed without context takeover.
     pub(super) inflater: &'a mut Inflater,
     pub(super) tally: &'a mut Tally,
 }
@@ -78,13 +78,13 @@ impl Client {
         }
     }
 
-    /// Queues bytes and writes what goes.
+    /// Queues bytes and writes as much as possible.
     pub(super) fn send(&mut self, bytes: &[u8], tally: &mut Tally) {
         self.out.extend_from_slice(bytes);
         self.write(tally);
     }
 
-    /// Writes what waits, for as long as the kernel takes it.
+    /// Writes the queued bytes until the kernel takes no more.
     pub(super) fn write(&mut self, tally: &mut Tally) {
         while let (false, Some(stream)) = (self.out.is_empty(), &mut self.stream) {
             match stream.write(&self.out) {
@@ -97,8 +97,8 @@ impl Client {
         self.out = Vec::new();
     }
 
-    /// Reads until nothing more is there, or `budget` bytes. `closed`: the peer's end was announced
-    /// with this event, so a short read is not taken for the last one.
+    /// Reads until nothing more is available, or `budget` bytes. With `closed`, the event announced the
+    /// peer's end, so a short read is not the last read.
     pub(super) fn read(&mut self, shared: &mut Shared<'_>, mut budget: usize, closed: bool) {
         while let (Some(stream), true) = (&mut self.stream, budget > 0) {
             let size = shared.scratch.len().min(budget);
@@ -107,7 +107,7 @@ impl Client {
                 Ok(n) => {
                     budget -= n;
                     self.received(n, shared);
-                    // A second read to be told "nothing" would cost as much as this one.
+                    // A second read without data would cost as much as this read.
                     if n < size && !closed {
                         return;
                     }
@@ -229,7 +229,7 @@ impl Client {
 }
 
 fn not_now(e: &io::Error) -> bool {
-    // A socket whose connect(2) is under way answers ENOTCONN until it is done.
+    // A socket returns ENOTCONN until connect(2) is done.
     matches!(
         e.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected

@@ -15,13 +15,13 @@ use crate::wire::parser::{client_frame, opcode};
 
 /// Handshakes under way at once: below any listen backlog, or lost SYNs cost a second each.
 const HANDSHAKES_MAX: usize = 100;
-/// Clients of one source address; the ports of one address run out near 28,000.
+/// Clients of a source address; the ports of an address run out near 28,000.
 const CLIENTS_PER_ADDRESS: usize = 16_000;
-/// A server that takes longer than this for the next hundred handshakes is not serving.
+/// Longest wait for the next hundred handshakes.
 const HANDSHAKE_US: u64 = 10_000_000;
 
 impl Fleet {
-    /// Adds `count` clients and returns when all are open; fails when one is refused.
+    /// Adds `count` clients and returns when all are open; fails when a client is refused.
     pub(crate) fn open(&mut self, kind: Kind, count: usize) -> Result<(), Fault> {
         let first = self.clients.len();
         while self.clients.len() < first + count {
@@ -61,7 +61,7 @@ impl Fleet {
         if client.kind != Kind::Reader
             && let Some(stream) = &mut client.stream
         {
-            // They are read by the clock or not at all; readiness would only wake the loop.
+            // Reads follow the clock or never happen; readiness would only wake the loop.
             self.poll.registry().deregister(stream).tried("epoll_ctl")?;
         }
         Ok(())
@@ -84,7 +84,7 @@ impl Fleet {
         handshake::request(&target.addr.to_string(), &path, target.deflate)
     }
 
-    /// A connection under way, whose events are this client's.
+    /// Starts a connection with the events of this client.
     pub(super) fn dial(&self, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
         let mut stream = connect(self.target.addr, index, kind)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -96,7 +96,7 @@ impl Fleet {
     }
 }
 
-/// A non-blocking connection under way, from a source address of its own per 16,000 clients.
+/// Starts a non-blocking connection, from a separate source address for each 16,000 clients.
 pub(crate) fn connect(addr: SocketAddr, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).tried("socket")?;
     socket.set_nonblocking(true).tried("O_NONBLOCK")?;

@@ -1,23 +1,23 @@
-//! Whether a client always had fresh data, and never older data after newer, however many
-//! connections it needed for it.
+//! Whether a client always had fresh data, and never older data after newer, across all of the
+//! client's connections.
 
-/// One client's view of the sequence, over all its connections.
+/// A client's view of the sequence, across all connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freshness {
-    /// When it read the newest message, microseconds; 0 before the first.
+    /// Time at which the newest message was read, microseconds; 0 before the first.
     newest_at_us: u64,
-    /// The longest time from one newer message to the next.
+    /// The longest time between two newer messages.
     gap_us_max: u64,
-    /// Messages that were older than one it had.
+    /// Messages older than an earlier message.
     pub(crate) older: u64,
-    /// Messages that it had already, other than the state that a new connection begins with.
+    /// Messages received again, except for the first state of a new connection.
     pub(crate) twice: u64,
-    /// The next message is the first of its connection.
+    /// The next message is the first of the connection.
     first: bool,
 }
 
 impl Freshness {
-    /// A connection of the client has opened.
+    /// Notes a new connection of the client.
     pub(super) fn opened(&mut self) {
         self.first = true;
     }
@@ -35,7 +35,7 @@ impl Freshness {
         }
     }
 
-    /// The longest time without a newer message, the time since the last one included.
+    /// The longest time without a newer message, including the time since the last newer message.
     pub(crate) fn gap_us(&self, now_us: u64) -> u64 {
         let waits = match self.newest_at_us {
             0 => 0,
@@ -44,7 +44,7 @@ impl Freshness {
         self.gap_us_max.max(waits)
     }
 
-    /// Counts anew; the time that is running counts on.
+    /// Restarts the counts; the current time without a newer message continues.
     pub(super) fn forget(&mut self) {
         (self.gap_us_max, self.older, self.twice) = (0, 0, 0);
     }

@@ -1,8 +1,9 @@
-//! How late the measurement itself was, and which percentiles that leaves standing.
+//! The lateness of the measurement itself, and which percentiles are valid nevertheless.
 //!
-//! Two loops of ours add to a latency: the publisher, which may send after the intended time, and the
-//! clients' loop, which may wait for a CPU while messages lie in its sockets. A percentile is refused
-//! where either was late by more than a tenth of it: it would describe loadtest, not the server.
+//! Two loops of loadtest add to a latency: the publisher, if a message is sent after the intended
+//! time, and the clients' loop, if messages lie in the sockets while the loop waits for a CPU. A
+//! percentile is refused if either loop was late by more than a tenth of the percentile: the figure
+//! would describe loadtest, not the server.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::tally::{LATENCY_US_MAX, Latency};
 
-/// A percentile stands while our own loops were late by at most this share of it.
+/// Largest share of a valid percentile by which loops of loadtest may be late.
 pub(crate) const LATE_SHARE_MAX: f64 = 0.1;
 
 /// An empty histogram of microseconds.
@@ -20,7 +21,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("these bounds are allowed")
 }
 
-/// Latency figures, milliseconds; `None`: refused.
+/// Latency figures, milliseconds; `None` if refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Percentiles {
     /// Half are below.
@@ -34,8 +35,8 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// The figures of a latency, each refused where one of `late` is more than a tenth of it at the
-    /// same percentile.
+    /// The figures of a latency. A percentile is refused if the same percentile of one of `late` is more
+    /// than a tenth as large.
     pub(crate) fn judged(latency: &Histogram<u64>, late: &[&Histogram<u64>]) -> Self {
         if latency.is_empty() {
             return Self::default();
@@ -56,12 +57,12 @@ impl Percentiles {
     }
 }
 
-/// How long a thread waited for a CPU while it could have run: after a message had woken it, or in the
-/// middle of its work.
+/// Time for which a thread waited for a CPU while ready to run: after a message had woken the
+/// thread, or in the middle of work.
 #[derive(Default)]
 pub(super) struct RunDelay {
     /// Run time, time in the run queue, both in nanoseconds, and time slices (sched-stats(5)); `None`
-    /// before the first look, or where the kernel keeps no such account.
+    /// before the first call, or if the kernel keeps no such account.
     schedstat: Option<File>,
     before_us: u64,
 }
@@ -117,12 +118,12 @@ mod tests {
             all.p50_ms.is_some() && all.max_ms.is_some() && all.p999_ms.is_some(),
             "{all:?}"
         );
-        // 300 us of 1 ms are too much, of 50 ms they are not.
+        // 300 us are too much of 1 ms, but not of 50 ms.
         let late = of(&[(300, 1_000)]);
         let tail = Percentiles::judged(&latency, &[&punctual, &late]);
         assert_eq!(tail.p50_ms, None);
         assert_eq!((tail.p99_ms, tail.max_ms), (all.p99_ms, all.max_ms));
-        // Late only in the tail: the median stands.
+        // Late only in the tail: the median is valid.
         let rarely = of(&[(20, 980), (9_000, 20)]);
         let median = Percentiles::judged(&latency, &[&rarely]);
         assert_eq!((median.p50_ms, median.p99_ms), (all.p50_ms, None));

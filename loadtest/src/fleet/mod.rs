@@ -1,5 +1,5 @@
-//! Thousands of WebSocket clients on one thread: one poll, one receive buffer, each ready socket
-//! read in turn.
+//! Thousands of WebSocket clients on a single thread: a poll, a shared receive buffer, each ready
+//! socket read in turn.
 
 mod alarm;
 mod client;
@@ -34,16 +34,16 @@ use crate::fault::{Fault, Tried};
 use crate::wire::deflate::{Inflater, Window};
 use crate::wire::parser::{client_frame, opcode};
 
-/// The shared receive buffer: more than a socket holds of ordinary traffic, so one read empties it.
+/// The shared receive buffer: large enough to empty a socket in a single read in ordinary traffic.
 const SCRATCH_BYTES: usize = 256 * 1024;
-/// How often throttled clients read.
+/// Interval of the reads of throttled clients.
 const THROTTLE_TICK_US: u64 = 50_000;
-/// The receive buffer that stuck and throttled clients ask for; the kernel doubles it.
+/// The requested receive buffer of stuck and throttled clients; the kernel doubles the size.
 const SMALL_RCVBUF_BYTES: usize = 4096;
-/// No client has this number.
+/// A token that is no client's number.
 const ALARM: Token = Token(usize::MAX);
 
-/// Where and how clients connect.
+/// The destination and options of the clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The server; loopback.
@@ -54,11 +54,11 @@ pub(crate) struct Target {
     pub(crate) deflate: Option<Window>,
     /// A text message to send once open (a subscription).
     pub(crate) send: Option<String>,
-    /// What a throttled client reads, kbit/s.
+    /// Reading rate of a throttled client, kbit/s.
     pub(crate) throttle_kbit: u32,
 }
 
-/// The clients and what they have seen.
+/// The clients and their figures.
 pub(crate) struct Fleet {
     target: Target,
     poll: Poll,
@@ -68,16 +68,16 @@ pub(crate) struct Fleet {
     clients: Vec<Client>,
     scratch: Box<[u8]>,
     inflater: Inflater,
-    /// What readers saw.
+    /// Counts of the readers.
     pub(crate) readers: Tally,
-    /// What throttled clients saw.
+    /// Counts of the throttled clients.
     pub(crate) throttled: Tally,
-    /// How long the loop waited for a CPU before and in a turn, once for each message of a reader in
-    /// the turn, microseconds.
+    /// Time for which the loop waited for a CPU before and in a turn, recorded for each message to a
+    /// reader in the turn, microseconds.
     pub(crate) late: Histogram<u64>,
     run_delay: RunDelay,
     throttle_at_us: u64,
-    /// Clients whose connection ended come back by it; without it they stay away.
+    /// Delays before clients reconnect; `None`: clients do not reconnect.
     jitter: Option<Jitter>,
     returns: Returns,
     stop: Arc<AtomicBool>,
@@ -106,43 +106,43 @@ impl Fleet {
         })
     }
 
-    /// Clients opened from here on connect to this address.
+    /// Sets the address for clients opened later.
     pub(crate) fn turn_to(&mut self, addr: SocketAddr) {
         self.target.addr = addr;
     }
 
-    /// Clients that are open now, of one kind.
+    /// Open clients of a kind.
     pub(crate) fn open_count(&self, kind: Kind) -> usize {
         let open = |c: &&Client| c.kind == kind && c.phase == Phase::Open;
         self.clients.iter().filter(open).count()
     }
 
-    /// Open clients of a kind whose newest message is `n` or later.
+    /// Open clients of a kind with message `n` or a later message.
     pub(crate) fn at_least(&self, kind: Kind, n: u64) -> usize {
         let reached =
             |c: &&Client| c.kind == kind && c.phase == Phase::Open && c.seen.last_n >= Some(n);
         self.clients.iter().filter(reached).count()
     }
 
-    /// The newest message that any client has.
+    /// The newest message of any client.
     pub(crate) fn newest(&self) -> u64 {
         let last = self.clients.iter().filter_map(|c| c.seen.last_n);
         last.max().unwrap_or(0)
     }
 
-    /// How fresh each client was.
+    /// The freshness of each client.
     pub(crate) fn freshness(&self) -> impl Iterator<Item = &Freshness> {
         self.clients.iter().map(|c| &c.seen.freshness)
     }
 
-    /// Starts the longest times without a newer message anew, and the counts of wrong ones.
+    /// Restarts the longest times without a newer message, and the counts of wrong messages.
     pub(crate) fn forget_gaps(&mut self) {
         for client in &mut self.clients {
             client.seen.freshness.forget();
         }
     }
 
-    /// Fewest and most counted messages of one reader.
+    /// Fewest and most counted messages of a reader.
     pub(crate) fn deliveries_range(&self) -> (u64, u64) {
         let of_readers = || {
             self.clients
@@ -156,17 +156,17 @@ impl Fleet {
         )
     }
 
-    /// Clients that negotiated permessage-deflate.
+    /// Clients with negotiated permessage-deflate.
     pub(crate) fn deflate_count(&self) -> usize {
         self.clients.iter().filter(|c| c.deflate.is_some()).count()
     }
 
-    /// Starts all counts anew, for messages numbered `n` and above.
+    /// Restarts all counts, for messages numbered `n` and above.
     pub(crate) fn count_from(&mut self, n: u64) {
         self.late.reset();
         self.run_delay.take_us();
         for tally in [&mut self.readers, &mut self.throttled] {
-            // How connections ended is kept: a client lost in the warm-up is still lost.
+            // The ends of connections are kept: a client lost in the warm-up is still lost.
             let ends = std::mem::take(&mut tally.ends);
             *tally = Tally {
                 from_n: n,
@@ -179,7 +179,7 @@ impl Fleet {
         }
     }
 
-    /// Sends one text message from every open client.
+    /// Sends a text message from every open client.
     pub(crate) fn send_all(&mut self, text: &str) {
         let frame = client_frame(opcode::TEXT, text.as_bytes());
         for client in self.clients.iter_mut().filter(|c| c.phase == Phase::Open) {
@@ -187,7 +187,7 @@ impl Fleet {
         }
     }
 
-    /// Sends from each open client its own text, by the order in which they were opened.
+    /// Sends a separate text from each open client; `text` gets the index in the order of opening.
     pub(crate) fn send_each(&mut self, text: impl Fn(usize) -> String) {
         let clients = self.clients.iter_mut().enumerate();
         for (index, client) in clients.filter(|(_, c)| c.phase == Phase::Open) {
@@ -196,7 +196,7 @@ impl Fleet {
         }
     }
 
-    /// Sends one text message from one client, if it is open.
+    /// Sends a text message from a client, if open.
     pub(crate) fn send_from(&mut self, index: usize, text: &str) {
         let client = self.clients.get_mut(index);
         if let Some(client) = client.filter(|c| c.phase == Phase::Open) {
@@ -205,12 +205,12 @@ impl Fleet {
         }
     }
 
-    /// Counted messages of each client, in the order in which they were opened.
+    /// Counted messages of each client, in the order of opening.
     pub(crate) fn deliveries(&self) -> impl Iterator<Item = u64> {
         self.clients.iter().map(|c| c.seen.deliveries)
     }
 
-    /// Reads for `wait_us`, or until `done` (looked at after each turn); true when done.
+    /// Reads for `wait_us`, or until `done` returns true (called after each turn); returns true if done.
     pub(crate) fn run(
         &mut self,
         wait_us: u64,
@@ -237,7 +237,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Says goodbye (1000) and drops every connection.
+    /// Sends a close frame (1000) on every connection and drops the connection.
     pub(crate) fn close(mut self) {
         let frame = client_frame(opcode::CLOSE, &1000u16.to_be_bytes());
         for client in self.clients.iter_mut().filter(|c| c.phase == Phase::Open) {
@@ -245,13 +245,13 @@ impl Fleet {
         }
     }
 
-    /// One wait and all that was ready.
+    /// Waits once and handles all ready sockets.
     fn turn(&mut self, end_us: u64) -> Result<(), Fault> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::Interrupted);
         }
         let now = clock::now_us();
-        // Short waits, so that `done` and the stop flag are looked at also when nothing comes.
+        // Short waits, so `done` and the stop flag are checked even without traffic.
         let wait = end_us.saturating_sub(now).min(THROTTLE_TICK_US);
         match self
             .poll
@@ -288,8 +288,8 @@ impl Fleet {
         self.come_back()
     }
 
-    /// Gives throttled clients what their rate allows since the last tick. What was not used is
-    /// lost, and a late tick counts at most twice, so no burst is saved up.
+    /// Reads for throttled clients as much as the rate allows since the last tick. An unused share
+    /// expires, and a late tick counts at most twice, so no burst builds up.
     fn read_throttled(&mut self) {
         let now = clock::now_us();
         if now < self.throttle_at_us {

@@ -1,10 +1,10 @@
-//! Clients that come back after their connection ended, as a browser's client should.
+//! Clients that reconnect after the end of a connection, as a browser's client should.
 //!
-//! The n-th attempt in a row waits 100 ms (300 ms where the one before was refused) and a random
-//! part of min(300 ms · 2^(n − 1), 15 s). The 100 ms are for the other instance: it may be a moment
-//! behind the one that was lost, and would begin with an older state. The count starts anew after a
-//! connection that stood for 5 s, and after a close that tells of a stop (1001, 1012), which is no
-//! failure: the server spreads those by itself.
+//! The n-th attempt in a row waits 100 ms (300 ms after a refused attempt) and a random part of
+//! min(300 ms · 2^(n − 1), 15 s). The 100 ms are for the other instance: if slightly behind the
+//! lost instance, the other instance would begin with an older state. The count restarts after a
+//! connection of at least 5 s, and after a close that announces a stop (1001, 1012): a stop is no
+//! failure, and the server spreads such closes.
 
 use super::Fleet;
 use super::client::{Client, Phase};
@@ -13,30 +13,30 @@ use crate::fault::Fault;
 
 const BASE_US: u64 = 300_000;
 const CAP_US: u64 = 15_000_000;
-/// Time for the other instance to know all that the lost one has sent.
+/// Time for the other instance to catch up with the lost instance.
 const OTHER_US: u64 = 100_000;
-/// A connection that stood for this long was a good one.
+/// Duration from which a connection counts as steady.
 const STEADY_US: u64 = 5_000_000;
 
-/// Where one client is on its way back.
+/// The state of a client's reconnect.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Comeback {
-    /// Attempts since the last connection that stood.
+    /// Attempts since the last steady connection.
     attempts: u32,
-    /// When the next one is due.
+    /// Due time of the next attempt.
     at_us: Option<u64>,
-    /// The connection ended with a close that tells of a stop.
+    /// The connection ended with a close that announces a stop.
     pub(super) stopped: bool,
 }
 
-/// How often clients had to come back.
+/// Counts of reconnects.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Returns {
-    /// Connections that ended, attempts that failed included.
+    /// Ended connections, failed attempts included.
     pub(crate) ended: u64,
-    /// Attempts that did not open: refused, or no answer.
+    /// Attempts that did not open: refused, or no response.
     pub(crate) refused: u64,
-    /// Most attempts that one client needed.
+    /// Most attempts of a client.
     pub(crate) attempts_max: u32,
 }
 
@@ -54,8 +54,8 @@ impl Jitter {
 }
 
 impl Comeback {
-    /// A connection ended that was open since `opened_us`, or an attempt was `refused`: sets when
-    /// the next attempt is due.
+    /// Sets the due time of the next attempt, after the end of a connection open since `opened_us` or
+    /// after a `refused` attempt.
     fn plan(&mut self, now_us: u64, opened_us: u64, refused: bool, jitter: &mut Jitter) {
         let steady = !refused && now_us >= opened_us + STEADY_US;
         if steady || self.stopped {
@@ -69,17 +69,17 @@ impl Comeback {
 }
 
 impl Fleet {
-    /// From now on clients whose connection ends come back.
+    /// Enables reconnects of clients.
     pub(crate) fn let_come_back(&mut self, seed: u64) {
         self.jitter = Some(Jitter(seed));
     }
 
-    /// What there was of it since the last call.
+    /// The reconnects since the last call.
     pub(crate) fn take_returns(&mut self) -> Returns {
         std::mem::take(&mut self.returns)
     }
 
-    /// Gives every client whose connection ended its next attempt, and starts those that are due.
+    /// Plans an attempt for every client without a connection, and starts the attempts that are due.
     pub(super) fn come_back(&mut self) -> Result<(), Fault> {
         let Some(jitter) = &mut self.jitter else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Counts what clients see: latency, loss, order, duplicates.
+//! Counts messages to clients: latency, loss, order, duplicates.
 
 use std::collections::BTreeMap;
 
@@ -9,59 +9,59 @@ use super::freshness::Freshness;
 use super::lateness::histogram;
 use crate::stamp::Stamp;
 
-/// Largest latency that is told apart, microseconds; what is above counts as this.
+/// Largest recorded latency, microseconds; larger latencies count as this.
 pub(super) const LATENCY_US_MAX: u64 = 600_000_000;
 
-/// What one client has seen of the publisher's sequence.
+/// A client's progress in the publisher's sequence.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// When the handshake was done, microseconds; 0 before.
+    /// End of the handshake, microseconds; 0 before.
     pub(crate) opened_us: u64,
     /// Highest sequence number so far; `None` before the first stamped message.
     pub(crate) last_n: Option<u64>,
     /// Messages counted in [`Tally::deliveries`].
     pub(crate) deliveries: u64,
-    /// How fresh it was all the time, over all its connections.
+    /// Freshness over time, across all connections.
     pub(crate) freshness: Freshness,
 }
 
-/// What a group of clients has seen together.
+/// The counts of a group of clients.
 pub(crate) struct Tally {
     /// Messages numbered below this are warm-up: neither counted nor timed.
     pub(crate) from_n: u64,
-    /// From the time when a message was to be sent to the end of our read, microseconds.
+    /// From the intended send time of a message to the end of the client's read, microseconds.
     pub(crate) latency: Histogram<u64>,
     /// Stamped messages in the window.
     pub(crate) deliveries: u64,
-    /// Sequence numbers that were jumped over, from each client's first message on.
+    /// Skipped sequence numbers, from each client's first message on.
     pub(crate) skipped: u64,
-    /// Messages whose number was not above the one before: twice, or out of order.
+    /// Messages with a number not above the previous number: twice, or out of order.
     pub(crate) not_rising: u64,
-    /// Messages published before the client had opened: the state it found.
+    /// Messages published before the client had opened: the state at the start.
     pub(crate) retained: u64,
     /// Messages with no stamp in their first bytes.
     pub(crate) unstamped: u64,
     /// Payload bytes of all messages, as on the wire.
     pub(crate) payload_bytes: u64,
-    /// The same after inflating.
+    /// Payload bytes after inflating.
     pub(crate) text_bytes: u64,
-    /// Messages that came deflated.
+    /// Compressed messages.
     pub(crate) deflated: u64,
-    /// How connections ended, but for those that we ended ourselves.
+    /// Ends of connections, except those closed by loadtest.
     pub(crate) ends: BTreeMap<String, u64>,
-    /// Latencies by message, where they are kept.
+    /// Latencies by message, if kept.
     pub(crate) samples: Option<Samples>,
 }
 
 /// Every latency of a range of messages, microseconds.
 pub(crate) struct Samples {
     first_n: u64,
-    /// Of each message, in the order of arrival.
+    /// For each message, in the order of arrival.
     pub(crate) latencies_us: Vec<Vec<u32>>,
 }
 
 impl Samples {
-    /// Room for `count` messages numbered from `first_n`, each to so many clients.
+    /// Room for `count` messages numbered from `first_n`, each to `clients` clients.
     pub(crate) fn new(first_n: u64, count: u64, clients: usize) -> Self {
         Self {
             first_n,
@@ -96,7 +96,7 @@ impl Tally {
         }
     }
 
-    /// Counts one message of one client, read at `now_us`.
+    /// Counts a message of a client, read at `now_us`.
     pub(crate) fn message(&mut self, seen: &mut Seen, stamp: Option<Stamp>, now_us: u64) {
         let Some(stamp) = stamp else {
             self.unstamped += 1;

@@ -1,4 +1,4 @@
-//! `loadtest limit`: the least that a server can do. One thread, one non-blocking send(2) of one
+//! `loadtest limit`: the least work of a server. A single thread, and a non-blocking send(2) of a
 //! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP.
 
 mod server;
@@ -16,7 +16,7 @@ use crate::fault::Fault;
 /// Options of `loadtest limit`.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
-    /// Port on 127.0.0.1 (0: a free one)
+    /// Port on 127.0.0.1 (0: any free port)
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// NATS server to read from (core subscription)
@@ -30,7 +30,7 @@ pub(crate) struct LimitArgs {
     /// Subject to relay
     #[arg(long, default_value = "market.flow")]
     subject: String,
-    /// Join all frames that wait in a turn (up to 128 KiB) into one send per client
+    /// Join all waiting frames of a turn (up to 128 KiB) into one send per client
     #[arg(long)]
     batched: bool,
     /// No NATS: make the messages in this process, as fast as the clients take them
@@ -42,13 +42,13 @@ pub(crate) struct LimitArgs {
     /// With --generate: messages per second (0: no pause)
     #[arg(long, default_value_t = 0.0, requires = "generate")]
     rate: f64,
-    /// With --generate: messages that may wait for the loop
+    /// With --generate: most messages waiting for the loop
     #[arg(long, default_value_t = 16, requires = "generate")]
     in_flight: usize,
     /// With --generate: start when this many clients are connected
     #[arg(long, default_value_t = 1, requires = "generate")]
     after_clients: usize,
-    /// No NATS: each line of standard input is a message, sent as it is; exit when it ends
+    /// No NATS: each line of standard input is a message, sent unchanged; exit at the end of input
     #[arg(long, conflicts_with_all = ["generate", "nats", "exit_with_stdin"])]
     lines: bool,
     /// Exit when standard input ends (for a parent process)
@@ -56,7 +56,7 @@ pub(crate) struct LimitArgs {
     exit_with_stdin: bool,
 }
 
-/// Runs `loadtest limit` until `stop`, or the end of standard input when asked.
+/// Runs `loadtest limit` until `stop`, or until the end of standard input if requested.
 pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> {
     let waiting = if args.generate {
         args.in_flight

@@ -24,10 +24,10 @@ const BACKLOG: i32 = 4096;
 
 struct Client {
     stream: TcpStream,
-    /// The request head until it is answered; `None` once open.
+    /// The request head until the response; `None` once open.
     head: Option<Vec<u8>>,
-    /// What is left of a frame that the socket took a part of: it has to follow, or the stream
-    /// would be broken. While it waits, whole frames are skipped.
+    /// The rest of a partly sent frame. The rest must follow, or the stream would be broken; until
+    /// then, whole frames are skipped.
     tail: Vec<u8>,
 }
 
@@ -42,14 +42,14 @@ pub(super) struct Server {
     awake: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
     batched: bool,
-    /// Take no message while any client is behind, so that none is skipped.
+    /// Takes no message while any client is behind, so no message is skipped.
     lossless: bool,
     behind: usize,
     batch: Vec<u8>,
     scratch: Box<[u8]>,
     /// Frames not sent because the socket was full.
     skipped: u64,
-    /// Sends that took a part only.
+    /// Sends of only a part of the bytes.
     partial: u64,
 }
 
@@ -93,7 +93,7 @@ impl Server {
         })
     }
 
-    /// What a source thread needs.
+    /// The handles for a source thread.
     pub(super) fn inlet(&self) -> Inlet {
         Inlet {
             frames: self.sender.clone(),
@@ -103,7 +103,7 @@ impl Server {
         }
     }
 
-    /// The port it listens on.
+    /// The listening port.
     pub(super) fn port(&self) -> Result<u16, Fault> {
         Ok(self.listener.local_addr().tried("own address")?.port())
     }
@@ -136,7 +136,7 @@ impl Server {
         Ok(())
     }
 
-    /// Everything that waits in the channel, to everyone.
+    /// Sends everything from the channel to all clients.
     fn deliver(&mut self) {
         while !(self.lossless && self.behind > 0) {
             let Ok(frame) = self.frames.try_recv() else {

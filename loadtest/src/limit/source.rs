@@ -1,4 +1,4 @@
-//! Where the limit's messages come from: a thread, a channel, one wake per turn of the loop.
+//! The sources of the limit's messages: a thread, a channel, a single wake-up per turn of the loop.
 #![allow(
     deprecated,
     reason = "every entry point of the nats crate is marked so in favour of async-nats"
@@ -23,14 +23,14 @@ use crate::wire::parser::{opcode, server_header};
 pub(super) struct Inlet {
     pub(super) frames: Sender<Vec<u8>>,
     pub(super) waker: Arc<Waker>,
-    /// Set by the source that wakes, cleared by the loop: one eventfd write per turn.
+    /// Set by the source at a wake-up, cleared by the loop: at most one eventfd write per turn.
     pub(super) awake: Arc<AtomicBool>,
-    /// Clients that are open.
+    /// Number of open clients.
     pub(super) clients: Arc<AtomicUsize>,
 }
 
 impl Inlet {
-    /// Hands one frame over; false when the loop has ended.
+    /// Pushes a frame into the channel; returns false if the loop has ended.
     fn push(&self, frame: Vec<u8>) -> bool {
         if self.frames.send(frame).is_err() {
             return false;
@@ -42,8 +42,7 @@ impl Inlet {
     }
 }
 
-/// The text frame of `{"flow":PAYLOAD}`: the same bytes that the levels gateway sends when it knows
-/// nothing but the flow.
+/// The text frame of `{"flow":PAYLOAD}`: the same bytes as from a levels gateway with only the flow.
 pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = server_header(opcode::TEXT, payload.len() + br#"{"flow":}"#.len());
     frame.extend_from_slice(br#"{"flow":"#);
@@ -52,7 +51,7 @@ pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A core subscription on a thread of its own.
+/// Starts a core subscription on a separate thread.
 pub(super) fn subscribe(url: &str, subject: &str, inlet: Inlet) -> Result<String, Fault> {
     let bus = |what: &'static str| move |e| Fault::Bus(format!("{what}: {e}"));
     let connection = nats::Options::new()
@@ -62,7 +61,7 @@ pub(super) fn subscribe(url: &str, subject: &str, inlet: Inlet) -> Result<String
     let subscription = connection.subscribe(subject).map_err(bus("subscribe"))?;
     connection.flush().map_err(bus("flush"))?;
     let work = move || {
-        // The connection lives as long as its subscription is read.
+        // Keeps the connection alive while the subscription is read.
         let _connection = connection;
         while let Some(message) = subscription.next() {
             if !inlet.push(frame(&message.data)) {
@@ -77,7 +76,7 @@ pub(super) fn subscribe(url: &str, subject: &str, inlet: Inlet) -> Result<String
     Ok(format!("subject={subject}"))
 }
 
-/// Messages made here, stamped, as fast as the loop takes them or at a rate.
+/// Starts a thread with stamped messages, as fast as the loop takes the messages or at a rate.
 pub(super) fn generate(args: &LimitArgs, inlet: Inlet) -> Result<String, Fault> {
     let (rate, after) = (args.rate, args.after_clients);
     let mut payload = Payload::new(args.bytes);
@@ -103,7 +102,7 @@ pub(super) fn generate(args: &LimitArgs, inlet: Inlet) -> Result<String, Fault> 
     Ok(started)
 }
 
-/// The lines of standard input, each a message as it is; sets `stop` at its end.
+/// Starts a thread for the lines of standard input, each a message; sets `stop` at the end of input.
 pub(super) fn lines(inlet: Inlet, stop: Arc<AtomicBool>) -> Result<String, Fault> {
     let work = move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
@@ -122,7 +121,7 @@ pub(super) fn lines(inlet: Inlet, stop: Arc<AtomicBool>) -> Result<String, Fault
     Ok("lines".into())
 }
 
-/// Messages from NATS that may wait for the loop.
+/// Most messages from NATS waiting for the loop.
 pub(super) const CHANNEL_MESSAGES: usize = 4096;
 
 /// Sets `stop` when standard input ends: the parent is gone.

@@ -1,5 +1,5 @@
-//! `loadtest proxy`: large bodies through a reverse proxy and through nginx in turn, with the time
-//! that each takes and the memory that the proxy needs.
+//! `loadtest proxy`: large bodies through a reverse proxy and through nginx in turn, with the time of
+//! each and the memory of the proxy.
 
 mod service;
 mod transfer;
@@ -20,7 +20,7 @@ use crate::launch::{self, Program};
 use crate::report;
 use crate::stats::{Spread, spread};
 
-/// What nginx has to say to do the same: pass each piece on when it comes, however many there are.
+/// The nginx site for the same work: pass on each piece immediately, for bodies of any size.
 const SITE: &str = "server {
         listen {addr};
         client_max_body_size 0;
@@ -76,7 +76,7 @@ struct DirectionOutcome {
     ratio: Option<Spread>,
 }
 
-/// Runs `loadtest proxy`; fails when a body is not whole, or a bound is passed.
+/// Runs `loadtest proxy`; fails when a body is incomplete, or a bound is exceeded.
 pub(crate) fn run(a: &ProxyArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let service = Service::start()?;
     let upstream = service.addr.to_string();
@@ -103,7 +103,7 @@ pub(crate) fn run(a: &ProxyArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
                 seconds.push(timed(direction, addr, a)?);
                 Ok(())
             };
-            // Who is first alternates.
+            // The order alternates.
             if round % 2 == 0 {
                 measure(server.addr, &mut times.server_seconds)?;
                 measure(nginx.addr, &mut times.nginx_seconds)?;

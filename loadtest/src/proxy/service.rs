@@ -1,4 +1,4 @@
-//! The service behind both proxies: takes what is uploaded, gives what is asked for.
+//! The service behind both proxies: accepts uploads and sends downloads of a requested size.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread;
 use super::transfer::{self, header};
 use crate::fault::{Fault, Tried};
 
-/// Listens as long as the process lives.
+/// A service for the life of the process.
 pub(super) struct Service {
     pub(super) addr: SocketAddr,
 }
@@ -18,7 +18,7 @@ impl Service {
         let addr = listener.local_addr().tried("own address")?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Each ends with its connection; a broken one shows at the client.
+                // Each thread ends with the connection; errors show at the client.
                 thread::spawn(move || serve(stream));
             }
         });
@@ -26,8 +26,8 @@ impl Service {
     }
 }
 
-/// Answers `POST` once its body is there, with its bytes in `X-Bytes`, and `GET` with as many bytes
-/// as that says.
+/// Responds to `POST` after the body, with the number of body bytes in `X-Bytes`, and to `GET` with
+/// as many bytes as `X-Bytes` requests.
 fn serve(mut stream: TcpStream) -> io::Result<()> {
     loop {
         let Some((head, early)) = transfer::head(&mut stream)? else {

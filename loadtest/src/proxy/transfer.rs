@@ -1,4 +1,4 @@
-//! One body through a proxy, on a connection of its own.
+//! A body through a proxy, on a separate connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::fault::{Fault, Tried};
 
-/// Bytes that are written and read at once on both sides.
+/// Bytes of a write or read on both sides.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Nothing moves for this long only when something is wrong.
+/// Longest wait without progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl Direction {
     }
 }
 
-/// Sends or gets a body of so many bytes, all of it.
+/// Sends or gets a body of `bytes` bytes; fails if the body is incomplete.
 pub(super) fn run(
     direction: Direction,
     addr: SocketAddr,
@@ -71,7 +71,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Writes so many bytes.
+/// Writes `bytes` bytes.
 pub(super) fn send(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     let block = vec![b'x'; BLOCK_BYTES];
     let mut left = bytes;
@@ -83,7 +83,7 @@ pub(super) fn send(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A head, and what came with it; `None` at the end of the connection.
+/// Reads a head; returns the head and the bytes read beyond, or `None` at the end of the connection.
 pub(super) fn head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut read = Vec::new();
     let mut block = [0; 4096];
@@ -99,7 +99,7 @@ pub(super) fn head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>
     }
 }
 
-/// The value of a header, by its name in lower case.
+/// The value of a header, by name.
 pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;
@@ -107,7 +107,7 @@ pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Reads so many bytes.
+/// Reads and drops `bytes` bytes.
 pub(super) fn discard(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     let mut block = vec![0; BLOCK_BYTES];
     let mut left = bytes;

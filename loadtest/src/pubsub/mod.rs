@@ -1,5 +1,5 @@
-//! `loadtest trades` and `loadtest channels`: clients of a gateway on Redis or NATS, each with its own
-//! subscription, and what of that reaches them.
+//! `loadtest trades` and `loadtest channels`: clients of a gateway on Redis or NATS, each with a
+//! subscription, and the delivered messages.
 
 mod outcome;
 mod publisher;
@@ -20,21 +20,21 @@ use crate::launch::{self, BusKind};
 use crate::report;
 use crate::wire::deflate::DeflateArgs;
 
-/// How long the answers to the subscriptions may take.
+/// Longest wait for the responses to the subscriptions.
 const ANSWERS_US: u64 = 30_000_000;
-/// How long after the last publication a delivery may come.
+/// Longest wait for a delivery after the last publication.
 const LATE_US: u64 = 5_000_000;
-/// Welcome and answer.
+/// Welcome and response.
 const ANSWERS_PER_CLIENT: u64 = 2;
 
-/// What the two commands share.
+/// The common options of the two commands.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Server: a command with {port}, {redis} or {nats} replaced; REDIS_URL or WEIRGATE_BUS and its
-    /// port's variable are set
+    /// Server: a command with {port}, {redis} or {nats} replaced; REDIS_URL or WEIRGATE_BUS and the
+    /// variable of the port are set
     #[arg(long, value_name = "COMMAND")]
     server: String,
-    /// Messages are published for this long
+    /// Time of publishing, seconds
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
     #[command(flatten)]
@@ -49,10 +49,10 @@ pub(crate) struct Common {
 pub(crate) struct TradesArgs {
     #[command(flatten)]
     common: Common,
-    /// Clients; each holds one symbol
+    /// Clients; each subscribes to a symbol
     #[arg(long, short = 'n', default_value_t = 10_000)]
     clients: usize,
-    /// Symbols; clients are dealt out over them
+    /// Symbols; the clients are spread over the symbols
     #[arg(long, default_value_t = 2_000)]
     symbols: usize,
     /// Trades per second, over all symbols in turn
@@ -65,13 +65,13 @@ pub(crate) struct TradesArgs {
 pub(crate) struct ChannelsArgs {
     #[command(flatten)]
     common: Common,
-    /// What is published on
+    /// Bus to publish on
     #[arg(long, value_enum, default_value_t = BusKind::Redis)]
     bus: BusKind,
     /// Clients
     #[arg(long, short = 'n', default_value_t = 1_000)]
     clients: usize,
-    /// Channels; clients are dealt out over them
+    /// Channels; the clients are spread over the channels
     #[arg(long, default_value_t = 1)]
     channels: usize,
     /// Messages per second, over all channels in turn
@@ -82,9 +82,9 @@ pub(crate) struct ChannelsArgs {
     bytes: usize,
 }
 
-/// One gateway's words for the same things.
+/// The names and messages of a gateway.
 pub(crate) struct Words {
-    /// Path of its WebSocket.
+    /// Path of the WebSocket.
     path: &'static str,
     /// The request of a client for topic `n`.
     subscribe: fn(usize) -> String,
@@ -104,14 +104,14 @@ const CHANNELS: Words = Words {
     channel: |n| format!("market:tick:S{n}"),
 };
 
-/// The same on NATS.
+/// The channels gateway on NATS.
 const SUBJECTS: Words = Words {
     path: "/ws",
     subscribe: |n| format!(r#"{{"action":"subscribe","channels":["market.tick.S{n}"]}}"#),
     channel: |n| format!("market.tick.S{n}"),
 };
 
-/// Runs `loadtest trades`; fails unless each client gets exactly its trades, in their order.
+/// Runs `loadtest trades`; fails unless each client gets exactly the expected trades, in order.
 pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let load = Load {
         clients: a.clients,
@@ -122,7 +122,7 @@ pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
     run(&a.common, BusKind::Redis, &TRADES, &load, stop)
 }
 
-/// Runs `loadtest channels`; fails unless each client gets exactly its messages, in their order.
+/// Runs `loadtest channels`; fails unless each client gets exactly the expected messages, in order.
 pub(crate) fn channels(a: &ChannelsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let load = Load {
         clients: a.clients,
@@ -137,7 +137,7 @@ pub(crate) fn channels(a: &ChannelsArgs, stop: &Arc<AtomicBool>) -> Result<(), F
     run(&a.common, a.bus, words, &load, stop)
 }
 
-/// How much of what.
+/// Numbers of clients and topics, rate and payload.
 struct Load {
     clients: usize,
     topics: usize,
@@ -196,7 +196,7 @@ fn run(
             f.readers.deliveries >= expected && work.is_finished() || clock::now_us() > until
         });
         if ran.is_err() {
-            // Lets the publisher's thread end, which the scope waits for.
+            // Ends the publisher's thread; the scope waits for the thread.
             stop.store(true, Ordering::Relaxed);
         }
         let published = work

@@ -1,4 +1,4 @@
-//! What came of it.
+//! The result and the verdict.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ pub(super) struct Outcome {
     clients: usize,
     published: u64,
     published_per_s: f64,
-    /// The longest that a publication was behind its schedule.
+    /// Longest delay of a publication after the due time.
     late_max_ms: f64,
     expected: u64,
     deliveries: u64,
-    /// Clients that did not get exactly what was published on their topics.
+    /// Clients with too few or too many messages.
     wrong_clients: usize,
-    /// Messages that came twice or out of order.
+    /// Messages received twice or out of order.
     not_rising: u64,
-    /// `None`: refused, loadtest itself was late.
+    /// Percentiles are `None` (refused) if loadtest itself was late.
     latency: Percentiles,
     server_cpu_us_per_delivery: f64,
     server_cpu_percent: f64,
@@ -103,7 +103,7 @@ impl Outcome {
         text
     }
 
-    /// Fails on a message too few, too many or out of order, and on a client that was closed.
+    /// Fails if there are too few, too many or out of order messages, or if a client was closed.
     pub(super) fn verdict(&self) -> Result<(), Fault> {
         let closed: u64 = self.ends.values().sum();
         let differs = self.deliveries != self.expected;

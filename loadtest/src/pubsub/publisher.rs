@@ -14,24 +14,24 @@ use crate::fleet::histogram;
 use crate::launch::BusKind;
 use crate::payload::Payload;
 
-/// Messages that are due are sent together, at most so many.
+/// Most messages in a batch; all due messages are sent together.
 const BATCH_MAX: u64 = 256;
-/// The grid of the schedule: a message is due at the first tick after its place in the rate.
+/// The grid of the schedule: a message is due at the first tick at or after the time by the rate.
 const TICK_US: u64 = 500;
 
-/// What a message looks like.
+/// The form of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
-    /// A trade, the stamp in one of the fields that a gateway passes on.
+    /// A trade, with the stamp in a field passed on by the gateway.
     Trade,
-    /// An object of so many bytes.
+    /// An object of `bytes` bytes.
     Object {
         /// At least 128.
         bytes: usize,
     },
 }
 
-/// Which message goes when, and on which channel: message `i` on topic `i % topics`.
+/// The due times and topics of the messages: message `i` is on topic `i % topics`.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     /// Messages in all.
@@ -43,24 +43,24 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Messages of one topic.
+    /// Number of messages of a topic.
     pub(super) fn of_topic(&self, topic: usize) -> u64 {
         let topics = self.topics as u64;
         self.count / topics + u64::from((topic as u64) < self.count % topics)
     }
 
-    /// Topic of a message, and its number there, from 1 on.
+    /// The topic of a message, and the number of the message on this topic, from 1.
     fn place(&self, message: u64) -> (usize, u64) {
         let topics = self.topics as u64;
         ((message % topics) as usize, message / topics + 1)
     }
 
-    /// When a message is due, microseconds after the first.
+    /// The due time of a message, microseconds after the first.
     fn due_us(&self, message: u64) -> u64 {
         ((message as f64 * 1e6 / self.rate) as u64).next_multiple_of(TICK_US)
     }
 
-    /// Messages that are due after so long, microseconds.
+    /// The number of messages due after `after_us`.
     fn due(&self, after_us: u64) -> u64 {
         let whole_ticks_us = after_us - after_us % TICK_US;
         let due = (whole_ticks_us as f64 * self.rate / 1e6) as u64 + 1;
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Publishes the messages; returns when the bus has them.
+    /// Publishes the messages; returns after the bus has received all.
     fn publish<'a>(
         &mut self,
         messages: impl Iterator<Item = (&'a str, Vec<u8>)>,
@@ -117,7 +117,7 @@ impl Connection {
     }
 }
 
-/// A connection that publishes.
+/// A connection for publishing.
 pub(super) struct Publisher {
     connection: Connection,
     channels: Vec<String>,
@@ -143,7 +143,7 @@ impl Publisher {
         })
     }
 
-    /// Publishes by the schedule, each message stamped with the time when it is due.
+    /// Publishes by the schedule, each message stamped with the due time.
     pub(super) fn publish(
         &mut self,
         schedule: &Schedule,
@@ -193,13 +193,13 @@ impl Publisher {
     }
 }
 
-/// What was published.
+/// The figures of publishing.
 pub(super) struct Published {
     /// Messages.
     pub(super) count: u64,
-    /// From the first to the last.
+    /// Time from the first to the last, microseconds.
     pub(super) took_us: u64,
-    /// How long messages were behind the schedule, microseconds.
+    /// Delays of messages after the due times, microseconds.
     pub(super) late: Histogram<u64>,
 }
 
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|topic| schedule.of_topic(topic)), newest);
         let due = [0, 499_999, 500_000, 60_000_000].map(|us| schedule.due(us));
         assert_eq!(due, [1, 1, 2, 10]);
-        // Ticks of 0.5 ms: the place in the rate, or the next tick after it.
+        // Ticks of 0.5 ms: the exact time by the rate, or the next tick.
         let fast = Schedule {
             count: 9_000,
             rate: 3_000.0,

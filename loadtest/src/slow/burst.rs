@@ -35,12 +35,12 @@ pub(crate) struct BurstArgs {
 struct Outcome {
     clients: usize,
     open_at_end: usize,
-    /// Clients whose last message is the newest.
+    /// Clients with the newest message as the last message.
     newest: usize,
-    /// From the first publication until all had the newest, seconds.
+    /// From the first publication until all clients had the newest message, seconds.
     newest_after_s: f64,
     deliveries: u64,
-    /// Messages that were left out (conflated), over all clients.
+    /// Omitted messages (conflated), over all clients.
     skipped: u64,
     not_rising: u64,
     latency: Latency,
@@ -66,7 +66,7 @@ pub(super) fn run(a: &BurstArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         },
     )?;
     let newest_after_s = (clock::now_us() - start) as f64 / 1e6;
-    // A server that drops clients for what is still queued would do it now.
+    // A server that drops clients because of queued messages would do so now.
     stage.fleet.run(1_000_000, |_| false)?;
     let (fleet, process) = (&stage.fleet, stage.server.process()?);
     let outcome = Outcome {

@@ -1,4 +1,4 @@
-//! `loadtest slow`: clients that do not keep up, and what they do to the server and to the others.
+//! `loadtest slow`: slow clients, and the effect on the server and on the other clients.
 
 mod burst;
 mod never_read;
@@ -16,18 +16,18 @@ use crate::launch::{self, Program};
 use crate::publish::Publisher;
 use crate::wire::deflate::DeflateArgs;
 
-/// Which slow clients.
+/// The scenarios.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SlowCommand {
-    /// Clients that never read, among readers, against the same run without them
+    /// Clients that never read, among readers, compared with the same run without these clients
     NeverRead(never_read::NeverReadArgs),
-    /// Clients that read a few kbit/s: they stay, and what they see is not old
+    /// Clients that read a few kbit/s: nobody is dropped, and messages are not old
     Throttled(throttled::ThrottledArgs),
     /// Many messages at once to clients that read: nobody is dropped, all end with the newest
     Burst(burst::BurstArgs),
 }
 
-/// What all scenarios take.
+/// The common options of all scenarios.
 #[derive(Debug, Args)]
 struct Common {
     /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
@@ -58,12 +58,12 @@ pub(crate) fn run(command: SlowCommand, stop: &Arc<AtomicBool>) -> Result<(), Fa
     }
 }
 
-/// A fresh NATS, a fresh server, no clients yet.
+/// A fresh NATS server, a fresh server under test, no clients yet.
 struct Stage {
     server: Program,
     publisher: Publisher,
     fleet: Fleet,
-    /// Last: it ends after the server.
+    /// Last, so dropped last: NATS ends after the server.
     _nats: Program,
 }
 

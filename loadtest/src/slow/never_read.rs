@@ -25,7 +25,7 @@ pub(crate) struct NeverReadArgs {
     /// Clients in all
     #[arg(long, default_value_t = 1000)]
     clients: usize,
-    /// How many of them never read
+    /// Clients that never read
     #[arg(long, default_value_t = 10)]
     stuck: usize,
     /// Messages per second
@@ -39,30 +39,29 @@ pub(crate) struct NeverReadArgs {
     rounds: usize,
 }
 
-/// One part.
+/// A part of a round.
 #[derive(Serialize)]
 struct Part {
     stuck: usize,
-    /// What the readers saw.
-    /// `None`: refused, loadtest itself was late.
+    /// Latency for the readers; percentiles are `None` (refused) if loadtest itself was late.
     latency: Percentiles,
     lost: u64,
     readers_closed: u64,
     /// From the first message until the server's sockets were fewer by the stuck clients, seconds.
     gone_after_s: Option<f64>,
-    /// Resident memory when all were connected.
+    /// Resident memory with all clients connected.
     rss_before_bytes: u64,
     rss_peak_bytes: u64,
-    /// What the server counted as closed meanwhile, by reason.
+    /// Closes counted by the server during the part, by reason.
     closes: BTreeMap<String, f64>,
 }
 
 /// The result of `loadtest slow never-read`.
 #[derive(Serialize)]
 struct Outcome {
-    /// p99 of the readers, with over without, of the parts of one round.
+    /// p99 of the readers, with over without, of the parts of the same round.
     p99_ratio: Option<Spread>,
-    /// Growth of resident memory to its peak, with less without, MiB.
+    /// Growth of resident memory to the peak, with minus without, MiB.
     more_memory_mib: Option<Spread>,
     parts: Vec<Part>,
 }

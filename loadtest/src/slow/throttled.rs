@@ -25,7 +25,7 @@ pub(crate) struct ThrottledArgs {
     /// Clients that read slowly
     #[arg(long, default_value_t = 1)]
     throttle: usize,
-    /// What these read, kbit/s
+    /// Reading rate of a slow client, kbit/s
     #[arg(long, default_value_t = 64)]
     throttle_kbit: u32,
     /// Messages per second
@@ -34,7 +34,7 @@ pub(crate) struct ThrottledArgs {
     /// Length of the run: longer than the server's stall limit
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// Oldest message that a slow client may get, seconds
+    /// Highest age of a message to a slow client, seconds
     #[arg(long, default_value_t = 5.0)]
     age_max: f64,
 }
@@ -45,15 +45,15 @@ struct Outcome {
     throttled: usize,
     open_at_end: usize,
     messages: u64,
-    /// Messages that were left out for the slow clients.
+    /// Messages omitted for the slow clients.
     skipped: u64,
-    /// Age of a message when the last of its bytes was read.
+    /// Age of a message at the read of the last byte.
     age: Latency,
     readers: Latency,
     readers_lost: u64,
 }
 
-/// Runs the scenario; fails when a slow client was dropped, saw nothing, or saw something too old.
+/// Runs the scenario; fails when a slow client was dropped, got nothing, or got an old message.
 pub(super) fn run(a: &ThrottledArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let mut stage = Stage::set(&a.common, a.throttle_kbit, stop)?;
     stage.fleet.open(Kind::Throttled, a.throttle)?;

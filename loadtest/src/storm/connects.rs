@@ -1,4 +1,4 @@
-//! Thousands of clients that connect at once, beside a client with a feed.
+//! Thousands of simultaneous connects, beside a client with a feed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::launch;
 use crate::publish::{Pace, Publisher};
 use crate::report::{self, row, table};
 
-/// A storm that takes longer than this has failed.
+/// Longest duration of a storm.
 const STORM_US: u64 = 30_000_000;
 /// The feed alone, before the storm.
 const CALM_US: u64 = 1_000_000;
@@ -29,7 +29,7 @@ pub(crate) struct ConnectArgs {
     /// Clients that connect at once
     #[arg(short = 'n', long, default_value_t = 10_000)]
     clients: usize,
-    /// Path of their WebSocket; a path without the feed measures connecting, not the feed of all
+    /// WebSocket path of these clients; a path without the feed measures connecting, not the feed
     #[arg(long, default_value = "/ws/quiet")]
     quiet_path: String,
     /// Messages per second to the bystander
@@ -46,10 +46,10 @@ pub(crate) struct ConnectArgs {
     connect_max: f64,
 }
 
-/// One storm.
+/// The figures of a storm.
 #[derive(Serialize)]
 struct Storm {
-    /// From the first connect(2) until all were open, seconds; `None` when not all opened.
+    /// From the first connect(2) until all were open, seconds; `None` if some did not open.
     open_s: Option<f64>,
     /// Clients that opened.
     opened: usize,
@@ -102,7 +102,7 @@ fn round(a: &ConnectArgs, stop: &Arc<AtomicBool>) -> Result<Storm, Fault> {
     })
 }
 
-/// The storm on a thread of its own, while the fleet reads the feed.
+/// Runs the storm on a separate thread while the fleet reads the feed.
 fn beside(
     fleet: &mut Fleet,
     mut swarm: Swarm,

@@ -1,4 +1,4 @@
-//! `loadtest storm`: thousands of clients that connect at once, and clients that come back at once
+//! `loadtest storm`: thousands of clients that connect at once, and clients that reconnect at once
 //! while a server stops.
 
 mod connects;
@@ -13,12 +13,12 @@ use clap::{Args, Subcommand};
 
 use crate::fault::Fault;
 
-/// Which storm.
+/// The scenarios.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StormCommand {
     /// Thousands of clients connect at once beside a client with a feed
     Connect(connects::ConnectArgs),
-    /// The server stops, and its clients come back at once
+    /// The server stops, and the clients reconnect at once
     Stop(stop::StopArgs),
 }
 

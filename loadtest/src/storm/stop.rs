@@ -1,4 +1,4 @@
-//! A server that stops while its clients come back at once.
+//! A server that stops while the clients reconnect at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,9 @@ use crate::launch;
 use crate::publish::{Pace, Publisher};
 use crate::report::{self, row, table};
 
-/// Clients that do not open within this time do not open.
+/// Longest wait until all clients are open.
 const OPEN_US: u64 = 20_000_000;
-/// A server that takes longer than this to stop does not stop.
+/// Longest wait for the server to stop.
 const STOP_US: u64 = 30_000_000;
 
 /// Options of `loadtest storm stop`.
@@ -33,19 +33,19 @@ pub(crate) struct StopArgs {
     stop_max: f64,
 }
 
-/// One stop.
+/// The figures of a stop.
 #[derive(Serialize)]
 struct Stopped {
-    /// From SIGTERM to the end of the process, seconds; `None` when it did not end.
+    /// From SIGTERM to the end of the process, seconds; `None` if the process did not end.
     stop_s: Option<f64>,
-    /// How the process ended.
+    /// Exit status of the process, or a text if the process did not end.
     end: String,
-    /// Attempts of clients to come back meanwhile.
+    /// Reconnect attempts of clients meanwhile.
     returns: u64,
     refused: u64,
 }
 
-/// Runs the stops; fails when one took too long or ended with another status than 0.
+/// Runs the stops; fails when a stop took too long or ended with another status than 0.
 pub(super) fn run(a: &StopArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let mut stops = Vec::new();
     for _ in 0..a.common.rounds {

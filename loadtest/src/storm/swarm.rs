@@ -12,23 +12,23 @@ use crate::fault::{Fault, Tried};
 use crate::fleet::{Kind, connect};
 use crate::wire::handshake::{self, Answer};
 
-/// Between two connects the events so far are handled, so that early clients do not wait for late ones.
+/// Connects between two polls, so early clients do not wait for late clients.
 const CONNECTS_PER_TURN: usize = 64;
-/// A client that was refused tries again after this time.
+/// Pause of a refused client before the next attempt.
 const REFUSED_PAUSE_US: u64 = 50_000;
 
-/// Times of one connection, microseconds; 0 while the step is not reached.
+/// Times of a connection, microseconds; 0 until the step is reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// Start of connect(2).
     pub(super) began_us: u64,
     /// The kernel has the connection.
     pub(super) connected_us: u64,
-    /// The 101 is read.
+    /// The response 101 is read.
     pub(super) opened_us: u64,
 }
 
-/// One client.
+/// A client of the swarm.
 #[derive(Default)]
 struct Caller {
     stream: Option<TcpStream>,
@@ -36,7 +36,7 @@ struct Caller {
     head: Vec<u8>,
 }
 
-/// All clients, on one thread with one poll.
+/// All clients, on a single thread with a shared poll.
 pub(super) struct Swarm {
     addr: SocketAddr,
     request: Vec<u8>,
@@ -44,9 +44,9 @@ pub(super) struct Swarm {
     events: Events,
     callers: Vec<Caller>,
     scratch: Vec<u8>,
-    /// Clients come back after their connection ended: when, and which.
+    /// Due times and clients of reconnects; `None`: clients do not reconnect.
     due: Option<Vec<(u64, usize)>>,
-    /// Connections that did not open: refused, or ended in the handshake.
+    /// Connections without success: refused, or ended in the handshake.
     pub(super) refused: u64,
     /// Attempts after the first of each client.
     pub(super) returns: u64,
@@ -68,7 +68,7 @@ impl Swarm {
         })
     }
 
-    /// Starts `count` connections, one after the other without a pause.
+    /// Starts `count` connections without a pause.
     pub(super) fn call(&mut self, count: usize) -> Result<(), Fault> {
         for _ in 0..count {
             let index = self.callers.len();
@@ -81,12 +81,12 @@ impl Swarm {
         Ok(())
     }
 
-    /// From now on clients whose connection ended come back at once.
+    /// Enables immediate reconnects after the end of a connection.
     pub(super) fn let_come_back(&mut self) {
         self.due = Some(Vec::new());
     }
 
-    /// Clients that are open.
+    /// Number of open clients.
     pub(super) fn open_count(&self) -> usize {
         let open = |c: &&Caller| c.stream.is_some() && c.times.opened_us > 0;
         self.callers.iter().filter(open).count()
@@ -119,7 +119,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// One wait of at most `wait_us`, and everything that was ready.
+    /// Waits once, for at most `wait_us`, and handles all ready sockets.
     pub(super) fn turn(&mut self, wait_us: u64) -> Result<(), Fault> {
         let wait = Some(Duration::from_micros(wait_us));
         match self.poll.poll(&mut self.events, wait) {
@@ -156,7 +156,7 @@ impl Swarm {
         for (_, index) in ready {
             self.returns += 1;
             if self.dial(index).is_err() {
-                // Nobody listens any more: the kernel of the same machine says so at once.
+                // Nobody listens any more: on the same machine, the kernel reports this immediately.
                 self.refused += 1;
             }
         }
@@ -165,7 +165,7 @@ impl Swarm {
 }
 
 impl Caller {
-    /// Goes on as far as the socket allows; an error is the end of the connection.
+    /// Continues as far as the socket allows; an error is the end of the connection.
     fn ready(&mut self, request: &[u8], scratch: &mut [u8]) -> io::Result<()> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
@@ -179,7 +179,7 @@ impl Caller {
                 other => drop(other?),
             }
             self.times.connected_us = clock::now_us();
-            // The socket is fresh: its buffer holds the whole request.
+            // The socket is fresh: the buffer has room for the whole request.
             stream.write_all(request)?;
         }
         loop {

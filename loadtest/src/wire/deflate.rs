@@ -1,19 +1,19 @@
-//! permessage-deflate (RFC 7692) as a client sees it: the offer, and the texts of compressed messages.
+//! The client side of permessage-deflate (RFC 7692): the offer, and inflating compressed messages.
 
 use clap::{Args, ValueEnum};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::stamp::HEAD_BYTES;
 
-/// What each message ends with before it is sent, and what the sender left out (RFC 7692 section 7.2.1).
+/// The end of each compressed message, left out by the sender (RFC 7692 section 7.2.1).
 const LEFT_OUT: [u8; 4] = [0, 0, 0xff, 0xff];
-/// Text is inflated in pieces of so many bytes; all but the head of a message is thrown away.
+/// Size of the pieces in which text is inflated; all but the head of a message is dropped.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// The option of all commands whose clients may offer compression.
+/// The compression option of commands with WebSocket clients.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct DeflateArgs {
-    /// Clients offer permessage-deflate: as browsers do, or for messages that stand alone
+    /// Clients offer permessage-deflate: like browsers, or without context takeover
     #[arg(
         long,
         value_enum,
@@ -25,12 +25,12 @@ pub(crate) struct DeflateArgs {
     pub(crate) deflate: Option<Window>,
 }
 
-/// What a compressed message may refer to.
+/// The data that a compressed message may refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Window {
-    /// Earlier messages of the connection, if the server wishes: the offer of browsers
+    /// Earlier messages of the connection, at the server's choice: the offer of browsers
     Kept,
-    /// Nothing but itself: server_no_context_takeover
+    /// No other message: server_no_context_takeover
     Alone,
 }
 
@@ -53,7 +53,7 @@ impl Window {
 #[error("a compressed message that cannot be inflated")]
 pub(crate) struct Broken;
 
-/// Inflates the messages of a connection, or of many if each stands alone.
+/// Inflates the messages of a connection, or of many connections without context takeover.
 pub(crate) struct Inflater {
     inflate: Decompress,
 }
@@ -63,24 +63,24 @@ pub(crate) struct Inflater {
 pub(crate) struct Text {
     /// Length of the whole text.
     pub(crate) bytes: u64,
-    /// How much of it is in the head.
+    /// Number of text bytes in the head.
     pub(crate) head_bytes: usize,
 }
 
 impl Inflater {
-    /// An inflater with the largest window (15 bits), which reads every smaller one.
+    /// An inflater with the largest window (15 bits), suitable for every smaller window.
     pub(crate) fn new() -> Self {
         Self {
             inflate: Decompress::new(false),
         }
     }
 
-    /// Forgets all messages before.
+    /// Forgets all earlier messages.
     pub(crate) fn forget(&mut self) {
         self.inflate.reset(false);
     }
 
-    /// Inflates a whole message; its first bytes are in `head` afterwards.
+    /// Inflates a whole message; copies the first bytes into `head`.
     pub(crate) fn text(
         &mut self,
         payload: &[u8],
@@ -118,8 +118,8 @@ impl Inflater {
             text.bytes += written as u64;
             input = &input[read..];
             if status == Status::StreamEnd {
-                // A final block, for example of a message that was compressed as a whole: the next
-                // message begins anew (RFC 7692 section 7.2.3.4).
+                // A final block, for example of a message compressed as a whole: the next message starts anew
+                // (RFC 7692 section 7.2.3.4).
                 self.forget();
                 return Ok(());
             }

@@ -1,17 +1,17 @@
-//! The opening handshake (RFC 6455 section 4), both ends, as little of it as measuring needs.
+//! The opening handshake (RFC 6455 section 4), both ends, as far as necessary for measurements.
 
 use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::Window;
 
-/// Largest head of a request or answer that is read, bytes.
+/// Largest head of a request or response, bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// The key of RFC 6455 section 1.3: it need not be random between a test client and its server.
+/// The key of RFC 6455 section 1.3: no need for a random key between a test client and server.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// What the client asks for.
+/// The upgrade request of a client.
 pub(crate) fn request(host: &str, path: &str, deflate: Option<Window>) -> Vec<u8> {
     let extension = deflate.map_or("", Window::offer);
     format!(
@@ -21,23 +21,23 @@ pub(crate) fn request(host: &str, path: &str, deflate: Option<Window>) -> Vec<u8
     .into_bytes()
 }
 
-/// A server's answer to [`request`].
+/// A server's response to [`request`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The head is not whole yet.
+    /// The head is incomplete.
     Partial,
     /// Open: frames start at `head_bytes`.
     Open {
         /// Length of the head.
         head_bytes: usize,
-        /// permessage-deflate, if it was agreed on.
+        /// The agreed permessage-deflate, if any.
         deflate: Option<Window>,
     },
-    /// Refused, or an answer that RFC 6455 section 4.1 has the client fail: why.
+    /// Refused, or invalid by RFC 6455 section 4.1, with the reason.
     Refused(String),
 }
 
-/// Reads the server's answer at the start of `bytes`; the client offered `deflate`.
+/// Parses the server's response at the start of `bytes`, after an offer of `offered`.
 pub(crate) fn answer(bytes: &[u8], offered: Option<Window>) -> Answer {
     let Some(head_bytes) = head_length(bytes) else {
         return if bytes.len() > HEAD_BYTES_MAX {
@@ -67,7 +67,7 @@ pub(crate) fn answer(bytes: &[u8], offered: Option<Window>) -> Answer {
     }
 }
 
-/// The server's answer to a request head, extensions declined; `None` when it asks for no WebSocket.
+/// The server's response to a request head, without extensions; `None` without a WebSocket key.
 pub(crate) fn accept(head: &[u8]) -> Option<Vec<u8>> {
     let head = String::from_utf8_lossy(head);
     let key = header(&head, "sec-websocket-key")?;
@@ -81,7 +81,7 @@ pub(crate) fn accept(head: &[u8]) -> Option<Vec<u8>> {
     )
 }
 
-/// Length of the head with its empty line, when it is whole.
+/// Length of the head with the empty line, if complete.
 pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)
@@ -89,7 +89,7 @@ pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-/// The value of a header of a request or answer, by its name.
+/// The value of a header of a request or response, by name.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;

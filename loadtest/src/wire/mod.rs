@@ -1,4 +1,4 @@
-//! As much of RFC 6455 as a measuring client and the raw limit need, over memory.
+//! The part of RFC 6455 for a measuring client and the raw limit, over memory.
 
 pub(crate) mod deflate;
 pub(crate) mod handshake;

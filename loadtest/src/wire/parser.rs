@@ -1,5 +1,6 @@
-//! Frames from a server (RFC 6455 section 5): headers are parsed in place, payloads are skipped but
-//! for their first bytes; compressed payloads are kept whole. No allocation per frame, except the first time a message is split over reads.
+//! Parses frames from a server (RFC 6455 section 5). Headers are parsed in place; of payloads, only the
+//! first bytes are kept, but compressed payloads are kept whole. No allocation per frame, except the
+//! first time a message is split over reads.
 
 use crate::stamp::HEAD_BYTES;
 
@@ -12,12 +13,12 @@ pub(crate) mod opcode {
     pub(crate) const PONG: u8 = 10;
 }
 
-/// What a server sent, whole.
+/// A complete message or control frame from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received<'a> {
-    /// A text or binary message, its fragments together.
+    /// A text or binary message, fragments joined.
     Message {
-        /// Its first bytes, at most [`HEAD_BYTES`]; when `deflated`, all of it, still deflated.
+        /// The first bytes, at most [`HEAD_BYTES`]; if `deflated`, the whole message, still deflated.
         payload: &'a [u8],
         /// Payload bytes on the wire.
         bytes: u64,
@@ -26,7 +27,7 @@ pub(crate) enum Received<'a> {
     },
     /// A control frame.
     Control {
-        /// One of [`opcode`].
+        /// A constant of [`opcode`].
         opcode: u8,
         /// Up to 125 bytes.
         payload: &'a [u8],
@@ -39,22 +40,22 @@ pub(crate) enum FrameError {
     /// Servers must not mask (RFC 6455 section 5.1).
     #[error("a masked frame from the server")]
     Masked,
-    /// Opcode, RSV bits, length or order of fragments that section 5.2 to 5.5 forbid.
+    /// Opcode, RSV bits, length or order of fragments forbidden by section 5.2 to 5.5.
     #[error("a malformed frame header: {0:#04x} {1:#04x}")]
     Header(u8, u8),
 }
 
-/// The state between two reads of one connection.
+/// The state of a connection between two reads.
 #[derive(Default)]
 pub(crate) struct FrameParser {
-    /// A frame header of which only a part has arrived.
+    /// A frame header, if only a part has arrived.
     header: [u8; 10],
     header_len: u8,
-    /// The frame whose payload is being read.
+    /// The frame with an incomplete payload.
     frame: Option<Frame>,
-    /// The data message that is open (its first frame has arrived).
+    /// The open data message (the first frame has arrived).
     message: Option<Message>,
-    /// What is kept of the open message, if it was split over reads.
+    /// The kept bytes of the open message, if split over reads.
     carry: Vec<u8>,
     control_carry: Vec<u8>,
 }
@@ -73,7 +74,7 @@ struct Message {
 }
 
 impl Message {
-    /// So many of its bytes are handed over.
+    /// Number of bytes to keep for the caller.
     fn kept_bytes(self) -> usize {
         if self.deflated {
             usize::MAX
@@ -84,7 +85,7 @@ impl Message {
 }
 
 impl FrameParser {
-    /// Takes bytes as they were read and hands whole messages and control frames to `on`.
+    /// Parses bytes from a read; calls `on` with complete messages and control frames.
     pub(crate) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -116,7 +117,7 @@ impl FrameParser {
         }
     }
 
-    /// True between two messages: nothing half-read.
+    /// Whether the parser is between two messages, with nothing half-read.
     #[cfg(test)]
     fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
@@ -126,7 +127,7 @@ impl FrameParser {
         let Some(message) = self.message else { return };
         let whole = left == 0 && frame.fin;
         if whole && self.carry.is_empty() {
-            // The ordinary case: everything that is looked at lies in this read.
+            // The usual case: all necessary bytes are in this read.
             on(Received::Message {
                 payload: &payload[..payload.len().min(message.kept_bytes())],
                 bytes: message.bytes,
@@ -168,7 +169,7 @@ impl FrameParser {
         }
     }
 
-    /// The next frame header, also over several reads; `None` when it is not whole yet.
+    /// The next frame header, even over several reads; `None` while incomplete.
     fn header(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
         loop {
             let have = usize::from(self.header_len);
@@ -239,8 +240,8 @@ fn payload_length(header: &[u8; 10]) -> u64 {
     }
 }
 
-/// A client's frame: masked with a zero key, which leaves the payload as it is. A zero key is a
-/// legal mask; a test client on loopback has nothing to hide from a proxy.
+/// A client's frame, masked with a zero key, so the payload is unchanged. A zero key is a legal
+/// mask; a test client on loopback has nothing to hide from a proxy.
 pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = server_header(opcode, payload.len());
     frame[1] |= 0x80;
@@ -277,7 +278,7 @@ mod tests {
         out
     }
 
-    /// A text form of all that came out, feeding `step` bytes at a time.
+    /// A text form of the parser's output, with `step` bytes at a time.
     fn parse(bytes: &[u8], step: usize) -> Result<Vec<String>, FrameError> {
         let mut parser = FrameParser::default();
         let mut seen = Vec::new();

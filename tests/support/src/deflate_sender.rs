@@ -1,8 +1,8 @@
-//! What a client does to its messages where it has agreed on compression (RFC 7692 §7.2.1).
+//! Compression of a client's messages (RFC 7692 §7.2.1).
 
 use flate2::{Compress, Compression, FlushCompress};
 
-/// A compressor that goes on from message to message: a message may refer to those before it.
+/// A compressor with a window over all messages: a message may refer to earlier messages.
 #[derive(Debug)]
 pub struct DeflateSender {
     state: Compress,
@@ -10,7 +10,7 @@ pub struct DeflateSender {
 }
 
 impl DeflateSender {
-    /// With a window of 2 to the power of `bits` bytes, 9 to 15.
+    /// A compressor with a window of 2 to the power of `bits` bytes, 9 to 15.
     pub fn new(bits: u8) -> Self {
         Self {
             state: Compress::new_with_window_bits(Compression::new(6), false, bits),
@@ -18,7 +18,7 @@ impl DeflateSender {
         }
     }
 
-    /// The next message.
+    /// Compresses the next message.
     pub fn message(&mut self, text: &[u8]) -> Vec<u8> {
         // After a flush there is nothing to flush (RFC 7692 §7.2.3.6).
         if text.is_empty() {
@@ -29,8 +29,8 @@ impl DeflateSender {
         out
     }
 
-    /// The next message with a last block: the message after it is a stream of its own that refers to
-    /// `text`.
+    /// Compresses the next message with a last block. The following message starts a new stream, which
+    /// refers to `text`.
     pub fn last_block(&mut self, text: &[u8]) -> Vec<u8> {
         let mut out = self.compress(text, FlushCompress::Finish);
         out.push(0);

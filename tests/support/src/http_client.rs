@@ -1,15 +1,14 @@
-//! A client that sees bytes.
+//! An HTTP client with access to the raw bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A connection to an HTTP server, which is written to and read from byte by byte. Reads give up
-/// after five seconds.
+/// A connection to an HTTP server, for raw bytes. Reads time out after five seconds.
 pub struct Client {
     /// The socket.
     pub stream: TcpStream,
-    /// Bytes that were read and not taken.
+    /// Bytes read and not yet taken.
     pub buffered: Vec<u8>,
 }
 
@@ -18,14 +17,14 @@ pub struct Client {
 pub struct Reply {
     /// The status code.
     pub status: u16,
-    /// Status line and headers, with the empty line at their end.
+    /// Status line and headers, with the final empty line.
     pub head: String,
-    /// As many bytes as `Content-Length` says.
+    /// `Content-Length` bytes; empty for a reply from [`Client::head`].
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    /// The first header of this name, whatever its case.
+    /// The first header of this name, case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -56,7 +55,7 @@ impl Client {
         Self::new(TcpStream::connect(addr).unwrap())
     }
 
-    /// Writes all of it.
+    /// Writes all bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
@@ -68,7 +67,7 @@ impl Client {
         n
     }
 
-    /// The next so many bytes.
+    /// Takes the next `bytes` bytes.
     pub fn take(&mut self, bytes: usize) -> Vec<u8> {
         while self.buffered.len() < bytes {
             assert_ne!(self.more(), 0, "the connection ended too early");
@@ -76,7 +75,7 @@ impl Client {
         self.buffered.drain(..bytes).collect()
     }
 
-    /// The next head, of whatever it is.
+    /// Takes the next head, of a request or a response.
     pub fn head_text(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.buffered.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -87,7 +86,7 @@ impl Client {
         String::from_utf8(self.take(end)).unwrap()
     }
 
-    /// The head of the next answer.
+    /// Takes the head of the next response.
     pub fn head(&mut self) -> Reply {
         let head = self.head_text();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -98,7 +97,7 @@ impl Client {
         }
     }
 
-    /// The next answer.
+    /// Takes the next response.
     pub fn reply(&mut self) -> Reply {
         let mut reply = self.head();
         let length = reply.header("content-length").map(str::parse);
@@ -106,13 +105,13 @@ impl Client {
         reply
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads the response.
     pub fn ask(&mut self, request: &str) -> Reply {
         self.send(request);
         self.reply()
     }
 
-    /// Waits for the end of the connection; what came before it.
+    /// Waits for the end of the connection; returns all bytes before the end.
     pub fn end(&mut self) -> Vec<u8> {
         let mut chunk = [0; 16 * 1024];
         loop {

@@ -1,7 +1,7 @@
-//! What several test programs of weirgate share. Nothing here knows weirgate: parts that need its
-//! types are modules of the test program that uses them.
+//! The common parts of weirgate's test programs. Nothing here knows weirgate: a part with types of
+//! weirgate is a module of a test program.
 //!
-//! Everything panics when it cannot do what a test asks for: the test has then failed.
+//! On an error every function panics, and the test fails.
 
 mod deflate_sender;
 pub mod http_client;

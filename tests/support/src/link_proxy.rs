@@ -1,4 +1,4 @@
-//! A TCP link that can fail without either end being told: it stops forwarding and says nothing.
+//! A TCP link that can fail silently: forwarding stops, and neither end notices.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-/// How often a forwarding thread looks whether its connection still forwards.
+/// Interval at which a forwarding thread checks the state of the connection.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Forwards connections of a free loopback port to another, until it is told not to.
+/// Forwards connections from a free loopback port to another port, until switched off.
 pub struct LinkProxy {
     port: u16,
     shared: Arc<Shared>,
@@ -18,7 +18,7 @@ pub struct LinkProxy {
 
 #[derive(Default)]
 struct Shared {
-    /// New connections get no answer.
+    /// New connections are not forwarded.
     hole: AtomicBool,
     connections: Mutex<Vec<Arc<Connection>>>,
 }
@@ -44,13 +44,12 @@ impl LinkProxy {
         Self { port, shared }
     }
 
-    /// A NATS URL that leads through the proxy.
+    /// A NATS URL through the proxy.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// From now on nothing is forwarded, on connections that stand and on new ones. All of them
-    /// stay open.
+    /// Stops forwarding, on existing and new connections. All connections stay open.
     pub fn black_hole(&self) {
         self.shared.hole.store(true, SeqCst);
         for connection in self.shared.connections().iter() {
@@ -58,12 +57,12 @@ impl LinkProxy {
         }
     }
 
-    /// New connections are forwarded again; those from before are not, for ever.
+    /// Forwards new connections again; connections from before are never forwarded again.
     pub fn let_new_ones_through(&self) {
         self.shared.hole.store(false, SeqCst);
     }
 
-    /// Ends the connections that do not forward, so that both ends see it.
+    /// Ends the connections without forwarding, visibly for both ends.
     pub fn end_dead_ones(&self) {
         for connection in self.shared.connections().iter() {
             if connection.hole.load(SeqCst) {
@@ -118,7 +117,7 @@ impl Connection {
             }
             match from.read(&mut buffer) {
                 Ok(0) => break,
-                // read into the hole, it is gone
+                // Bytes read after the stop are dropped.
                 Ok(_) if self.hole.load(SeqCst) => {}
                 Ok(n) => match to.write_all(&buffer[..n]) {
                     Ok(()) => {}

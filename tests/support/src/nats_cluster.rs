@@ -5,7 +5,7 @@ use std::ops::{Index, IndexMut};
 use crate::free_port;
 use crate::nats_server::NatsServer;
 
-/// How many servers a cluster has: the fewest that go on without one of them.
+/// Number of servers: the smallest cluster that survives the loss of a server.
 const SERVERS: usize = 3;
 
 /// Three servers with routes to one another. JetStream needs some seconds after the start, until
@@ -34,18 +34,18 @@ impl NatsCluster {
         }
     }
 
-    /// The URLs of all servers, as `NATS_URL` has them.
+    /// The URLs of all servers, in the form of `NATS_URL`.
     pub fn urls(&self) -> String {
         let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
         urls.join(",")
     }
 
-    /// How many servers there are.
+    /// The number of servers.
     pub fn servers(&self) -> usize {
         self.servers.len()
     }
 
-    /// The index of a server, by its name.
+    /// The index of a server, by name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         (0..self.servers.len()).find(|index| name == format!("n{index}"))
     }

@@ -1,5 +1,5 @@
-//! A real nats-server with JetStream on a free loopback port, for one test: the one in the PATH, or
-//! the program that `NATS_SERVER` names.
+//! A real nats-server with JetStream on a free loopback port, for a single test. The program is
+//! `NATS_SERVER`, by default nats-server in the PATH.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -31,7 +31,7 @@ impl NatsServer {
         server
     }
 
-    /// Starts a server without JetStream: one that only passes on.
+    /// Starts a server without JetStream, with core NATS only.
     pub fn start_without_jetstream(config: &str) -> Self {
         let mut server = Self::reserve(config);
         server.jetstream = false;
@@ -39,7 +39,7 @@ impl NatsServer {
         server
     }
 
-    /// Finds a port for a server that is started later, with [`Self::restart`].
+    /// Finds a port for a server to start later, with [`Self::restart`].
     pub fn reserve(config: &str) -> Self {
         Self {
             program: Program::reserve("nats-server"),
@@ -64,7 +64,7 @@ impl NatsServer {
         format!("nats://{user_info}@127.0.0.1:{}", self.port)
     }
 
-    /// Starts it again on the same port with the same store; waits until it answers.
+    /// Restarts the server on the same port with the same store; waits until the server responds.
     pub fn restart(&mut self) {
         let config = self.directory.path().join("server.conf");
         std::fs::write(&config, &self.config).expect("a configuration file");
@@ -81,18 +81,18 @@ impl NatsServer {
         self.program.restart(&mut command, || answers(address));
     }
 
-    /// Tells it to stop in good order and to send its clients elsewhere first (SIGUSR2).
+    /// Requests lame duck mode (SIGUSR2): the server moves all clients to other servers, then stops.
     pub fn lame_duck(&self) {
         self.signal("-USR2");
     }
 
-    /// Starts it again on the same port with nothing in its store.
+    /// Restarts the server on the same port with an empty store.
     pub fn restart_empty(&mut self) {
         self.store += 1;
         self.restart();
     }
 
-    /// Starts it again with other configuration.
+    /// Restarts the server with another configuration.
     pub fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart();

@@ -1,4 +1,4 @@
-//! Ports for the servers that tests start.
+//! Ports for the servers of tests.
 
 use std::env;
 use std::fs::File;
@@ -7,16 +7,16 @@ use std::net::TcpListener;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Above those that the runner of the events cases takes (23,000 to 23,100), and below those that the
+/// Above the ports of the runner of the events cases (23,000 to 23,100), and below the ports that the
 /// kernel gives to clients.
 const FIRST: u16 = 24_000;
 const COUNT: u16 = 8_000;
 
-/// A port that nobody listens on, and that no other test was given lately.
+/// A free port, not given to another test recently.
 ///
-/// Programs of tests run side by side, and a server listens some time after its port was chosen. So all of them take
-/// the next number from one file (`tests/rig/ports.py` is the same in Python), and none of them gets a number twice
-/// before 8,000 others were given.
+/// Test programs run side by side, and a server listens some time after the choice of the port. All
+/// test programs therefore take the next number from a shared file (`tests/rig/ports.py` does the
+/// same in Python), and a number comes again only after 8,000 others.
 pub fn free_port() -> u16 {
     let user = rustix::process::getuid().as_raw();
     let path = env::temp_dir().join(format!("weirgate-test-ports-{user}"));

@@ -1,4 +1,4 @@
-//! A server that a test starts as a program of its own, on a free loopback port.
+//! A server as a separate program, on a free loopback port.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -13,9 +13,9 @@ use crate::free_port;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A program that runs, was killed, or was stopped; killed when dropped.
+/// A running, killed or stopped program; killed when dropped.
 pub struct Program {
-    /// Its name, and that of its Debian package.
+    /// The name of the program and of the Debian package.
     name: &'static str,
     pub(crate) port: u16,
     pub(crate) directory: TempDir,
@@ -23,7 +23,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds a port and makes a directory for a program that is started later.
+    /// Finds a port and makes a directory for a program to start later.
     pub(crate) fn reserve(name: &'static str) -> Self {
         Self {
             name,
@@ -33,7 +33,7 @@ impl Program {
         }
     }
 
-    /// Kills it, starts it as `command` says, and waits until it `answers`.
+    /// Kills the program, starts `command`, and waits until `answers` returns true.
     pub(crate) fn restart(&mut self, command: &mut Command, answers: impl Fn() -> bool) {
         self.kill();
         let log = File::create(self.log_path()).expect("a log");
@@ -60,7 +60,7 @@ impl Program {
         panic!("{name} does not answer on port {}", self.port);
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Ends the program immediately (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -68,7 +68,7 @@ impl Program {
         }
     }
 
-    /// Ends it in good order (SIGTERM), everything written.
+    /// Ends the program in good order (SIGTERM), with all data written.
     pub fn shut_down(&mut self) {
         self.signal("-TERM");
         if let Some(mut child) = self.child.take() {
@@ -76,7 +76,7 @@ impl Program {
         }
     }
 
-    /// Freezes it (SIGSTOP): its connections stay, and the kernel goes on accepting new ones.
+    /// Freezes the program (SIGSTOP): connections stay, and the kernel still accepts new connections.
     pub fn freeze(&self) {
         self.signal("-STOP");
         // The signal takes a moment to reach all threads.
@@ -98,7 +98,7 @@ impl Program {
         })
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Continues the program (SIGCONT).
     pub fn thaw(&self) {
         self.signal("-CONT");
     }

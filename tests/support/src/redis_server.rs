@@ -1,4 +1,4 @@
-//! A real redis-server on a free loopback port, for one test.
+//! A real redis-server on a free loopback port, for a single test.
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server that keeps nothing.
+    /// Starts a server without persistence.
     pub fn start() -> Self {
         Self::start_with("")
     }
@@ -35,7 +35,7 @@ impl RedisServer {
         server
     }
 
-    /// Finds a port for a server that is started later, with [`Self::restart`].
+    /// Finds a port for a server to start later, with [`Self::restart`].
     pub fn reserve(config: &str) -> Self {
         Self {
             program: Program::reserve("redis-server"),
@@ -59,12 +59,12 @@ impl RedisServer {
         format!("redis://{user_info}@127.0.0.1:{}", self.port)
     }
 
-    /// A directory that lives as long as the server.
+    /// A directory for the life of the server.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// A client, which a command can be sent with.
+    /// A client for commands.
     pub fn client(&self) -> redis::Connection {
         self.client_as("")
     }
@@ -76,7 +76,7 @@ impl RedisServer {
         client.get_connection().expect("a connection")
     }
 
-    /// Starts it again on the same port; waits until it answers.
+    /// Restarts the server on the same port; waits until the server responds.
     pub fn restart(&mut self) {
         let config = self.write_config();
         let mut command = Command::new("redis-server");
@@ -88,7 +88,7 @@ impl RedisServer {
         self.program.restart(&mut command, || answers(&client));
     }
 
-    /// Starts it again with other configuration.
+    /// Restarts the server with another configuration.
     pub fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart();
@@ -96,7 +96,7 @@ impl RedisServer {
 
     fn write_config(&self) -> PathBuf {
         let path = self.directory.path().join("redis.conf");
-        // A sentinel keeps what it has learnt in its file.
+        // A sentinel writes new facts to this file.
         if self.sentinel && path.exists() {
             return path;
         }
@@ -114,7 +114,7 @@ impl RedisServer {
     }
 }
 
-/// It may answer, though not to everyone.
+/// Whether the server responds, even with an error.
 fn answers(client: &redis::Client) -> bool {
     let asked = client
         .get_connection_with_timeout(Duration::from_secs(1))

@@ -1,4 +1,4 @@
-"""Clients for weirgate: a WebSocket that stays, says when its data is old, and subscribes again.
+"""Clients for weirgate: a WebSocket with reconnects, detection of old data, and renewed subscriptions.
 
     import asyncio, weirgate
 

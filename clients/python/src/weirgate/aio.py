@@ -1,4 +1,4 @@
-"""The clients on asyncio and the library websockets: does what the cores say, and tells them what happened."""
+"""The clients on asyncio and the library websockets: carries out the outputs of the cores, and reports events to the cores."""
 from __future__ import annotations
 
 import asyncio
@@ -22,14 +22,14 @@ Item = TypeVar("Item")
 
 
 class _Inbox:
-    """What an iteration has not taken yet."""
+    """Messages that wait for an iteration."""
 
     def __init__(self, waiting: deque[Any], most: int) -> None:
         self.waiting, self.most = waiting, most
         self.is_late, self.wake = False, asyncio.Event()
 
     def put(self, detail: Any = None, *_: Any) -> None:
-        # Only the newest state waits: a deque of one drops the older.
+        # Only the newest state waits: a deque of length 1 drops the older state.
         self.is_late = self.is_late or (self.waiting.maxlen is None and len(self.waiting) >= self.most)
         if not self.is_late:
             self.waiting.append(detail)
@@ -37,7 +37,7 @@ class _Inbox:
 
 
 class Connection(Generic[Item]):
-    """A WebSocket that stays until `close()`, or the end of its `async with` block. To be made inside a running event loop.
+    """A WebSocket that reconnects until `close()`, or the end of the `async with` block. Must be made inside a running event loop.
     Options: `weirgate.options`."""
 
     _core_type: type[Core] = Core
@@ -67,7 +67,7 @@ class Connection(Generic[Item]):
         self._core.start(_now())
         self._pump()
 
-    # ---- How it is
+    # ---- Status
 
     @property
     def status(self) -> Status:
@@ -76,12 +76,12 @@ class Connection(Generic[Item]):
 
     @property
     def last_close(self) -> Close | None:
-        """How the last connection or attempt ended."""
+        """The end of the last connection or attempt."""
         return self._core.last_close
 
     @property
     def reconnects(self) -> int:
-        """Connections after the first one."""
+        """Connections after the first."""
         return self._core.reconnects
 
     @property
@@ -89,7 +89,7 @@ class Connection(Generic[Item]):
         """While waiting: how long until the next attempt."""
         return max(0.0, self._core.retry_at - _now())
 
-    # ---- What it does
+    # ---- Actions
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +98,7 @@ class Connection(Generic[Item]):
         await self.close()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends it for good, and returns when the closing handshake is over, within 2 s; `reconnect()` would start it again."""
+        """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s."""
         if self.status != "closed":
             self._core.close(_now(), code, reason)
             self._pump()
@@ -106,7 +106,7 @@ class Connection(Generic[Item]):
             await asyncio.wait(list(self._closing), timeout=2)
 
     def reconnect(self) -> None:
-        """A new connection at once, whatever the state of the old one."""
+        """Starts a new connection immediately, in any status."""
         self._core.reconnect(_now())
         self._pump()
 
@@ -117,12 +117,12 @@ class Connection(Generic[Item]):
         return is_sent
 
     def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
-        """Calls `function` on each event of `type`, in the event loop; returns a function that ends this."""
+        """Calls `function` on each event of `type`, in the event loop; returns a function that removes the listener."""
         self._listeners.setdefault(type, []).append(function)
         return lambda: self._listeners[type].remove(function)
 
     def iterate(self, type: str | None = None) -> AsyncIterator[Any]:
-        """The details of one type of event, from this call until `close()`. Only the newest state waits to be taken. Raises
+        """The details of an event type, from this call until `close()`. Of states only the newest waits. Raises
         RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
         type = type or self._core.kind
         inbox = _Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
@@ -152,7 +152,7 @@ class Connection(Generic[Item]):
     # ---- The driver
 
     def _pump(self) -> None:
-        """Does what the core says, and sets the timer. A callback may call the client: the outer call goes on then."""
+        """Carries out the outputs of the core, and sets the timer. If a callback calls the client, the outer call continues."""
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -184,7 +184,7 @@ class Connection(Generic[Item]):
                     self._call(listener, args)
 
     def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        # One callback that fails must not end the connection of the others.
+        # A failing callback must not end the connection of the other listeners.
         try:
             listener(*args)
         except Exception as error:
@@ -195,7 +195,7 @@ class Connection(Generic[Item]):
         self._pump()
 
     async def _run(self, refused: bool, out: asyncio.Queue[str | bytes]) -> None:
-        """One attempt: from the token to the end of the connection."""
+        """An attempt: from the token to the end of the connection."""
         task = asyncio.current_task()
         assert task is not None
         link: ClientConnection | None = None
@@ -215,7 +215,7 @@ class Connection(Generic[Item]):
                 async for data in link:
                     self._core.handle_message(_now(), data)
                     self._pump()
-                    # A coroutine that awaits a response runs before the next message: a loop that it starts misses none.
+                    # A coroutine that awaits a response runs before the next message, so a new loop there misses no message.
                     await asyncio.sleep(0)
             except ConnectionClosed:
                 pass
@@ -246,7 +246,7 @@ class Connection(Generic[Item]):
 
 
 class Levels(Connection[dict[str, Any]]):
-    """`weirgate levels`. Iteration takes the newest state; `state` is the newest one."""
+    """`weirgate levels`. Iteration takes the newest state, as in `state`."""
 
     _core_type = LevelsCore
     _core: LevelsCore
@@ -265,7 +265,7 @@ class _Session(Connection[Item]):
     _core: SessionCore
 
     async def _answer(self, request: Request) -> Any:
-        """The response; RequestError when there is none. A caller that is cancelled waits no longer."""
+        """Returns the response; raises RequestError without a response. A cancelled caller waits no longer."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def settle(_: Request) -> None:
@@ -293,7 +293,7 @@ class _Subscriber(_Session[Item]):
 
     @property
     def subscriptions(self) -> list[str]:
-        """The names that the server has granted; they are subscribed to again on each new connection."""
+        """The names granted by the server, and subscribed to again on each new connection."""
         return list(self._core.subscriptions)
 
     async def subscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
@@ -320,7 +320,7 @@ class Trades(_Subscriber[dict[str, Any]]):
 
     @property
     def candles(self) -> dict[str, list[str]]:
-        """Symbols with candles that the server has granted, by interval; they are subscribed to again like `subscriptions`."""
+        """Symbols with granted candles, by interval; subscribed to again like `subscriptions`."""
         return {interval: list(symbols) for interval, symbols in self._core.candles.items() if symbols}
 
     async def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
@@ -342,7 +342,7 @@ class Channels(_Subscriber[dict[str, Any]]):
 
 
 class Devices(_Session[Push]):
-    """`weirgate events`: one device. Iteration takes pushes."""
+    """`weirgate events`: a device. Iteration takes pushes."""
 
     _core_type = DevicesCore
     _core: DevicesCore
@@ -355,12 +355,12 @@ class Devices(_Session[Push]):
         return await self._answer(self._core.identify(_now(), device_id))
 
     async def request(self, event: str, data: dict[str, Any] | None = None) -> Any:
-        """The service's answer. A request that was lost on its way is not sent again."""
+        """Returns the response of the service. A lost request is not sent again."""
         return await self._answer(self._core.request(_now(), event, data))
 
 
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
-    """A connection that knows no contract: iteration takes messages as they came."""
+    """A connection without a contract: iteration takes unchanged messages."""
     return Connection(url, **options)
 
 
@@ -381,7 +381,7 @@ def _address(url: str, query: list[tuple[str, str]]) -> str:
 
 
 def _why(error: Exception) -> dict[str, Any]:
-    """What an attempt that failed says of itself."""
+    """The error and status of a failed attempt."""
     if isinstance(error, InvalidStatus):
         status, wait = error.response.status_code, error.response.headers.get("Retry-After", "")
         return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}

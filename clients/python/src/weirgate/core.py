@@ -1,7 +1,7 @@
-"""The rules of a connection that stays, without input or output: a driver reports what happened and when, and does
-what `poll_output` returns. clients/conformance has the rules as cases; weirgate.js follows the same ones.
+"""The rules of a connection with reconnects, without input or output: a driver reports events with their times, and
+carries out the outputs of `poll_output`. clients/conformance has the rules as cases; weirgate.js follows the same rules.
 
-All times are milliseconds on one monotonic clock, which the driver reads.
+All times are milliseconds on the driver's monotonic clock.
 """
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
 # The server leaves in good order: not a failure.
 _LEAVES = {1001, 1012}
-# Another instance reads the bus on its own, and may be some milliseconds behind.
+# Another instance reads the bus independently, and may be some milliseconds behind.
 _SETTLE_MS = 100.0
 # "Try again later" (1013).
 _LATER_MS = 2_000.0
-# What a reason of a close may end with, and the longest wait that a server gets.
+# The end of a close reason with a requested wait, and the longest such wait.
 _RETRY_AFTER = re.compile(r"\bretry_after_ms=([0-9]+)\Z")
 _RETRY_AFTER_MAX_MS = 300_000.0
 # The same would happen again: this client broke a rule, or has no permission.
 _FINAL = {1002, 1003, 1007, 1008, 1009, 1010}
 # A refused handshake with status 4xx is final, except for these.
 _PASSING = {408, 425, 429}
-# A timer so late, or a wall clock so far off, that the machine was asleep.
+# With a timer so late, or a wall clock so far off, the machine was asleep.
 _ASLEEP_MS = 5_000.0
 _SILENCE_DOUBLINGS_MAX = 4
 
 
 @dataclass(frozen=True)
 class Close:
-    """How a connection, or an attempt to make one, ended."""
+    """The end of a connection, or of an attempt to connect."""
 
     code: int
     """The close code; 1006 where there was none."""
@@ -45,21 +45,21 @@ class Close:
     opened: bool
     """Whether the handshake had succeeded."""
     attempt: int
-    """Failures in a row before this one; 0 after `stable_ms` of success."""
+    """Earlier failures in a row; 0 after `stable_ms` of success."""
     status: int | None = None
     """The HTTP status of a refused handshake."""
     error: str | None = None
     """The name of the system's error, such as ECONNREFUSED."""
     retry_after_ms: float = 0.0
-    """How long the server asked to wait: the reason ends with `retry_after_ms=N`, or a refused handshake has `Retry-After`."""
+    """The wait requested by the server: `retry_after_ms=N` at the end of the reason, or `Retry-After` of a refused handshake."""
 
 
 @dataclass
 class Options:
-    """When a connection is stale, silent or given up, and how long it waits. 0 switches `stale_ms` and `silence_ms` off."""
+    """The limits for a stale, silent or failed connection, and the waits. 0 switches `stale_ms` and `silence_ms` off."""
 
     stale_ms: float | None = None
-    """3,000 for levels and `connect`; 0 for the others, whose feeds may be quiet."""
+    """3,000 for levels and `connect`; 0 for the other clients, because of quiet feeds."""
     silence_ms: float = 30_000.0
     handshake_ms: float = 10_000.0
     stable_ms: float = 5_000.0
@@ -70,7 +70,7 @@ class Options:
     device_id: str | None = None
     retry: Callable[[Close], float | bool | None] | None = None
     has_token: bool = False
-    """Whether a new token can be had when the server refuses one."""
+    """Whether a new token is available after a refusal by the server."""
 
 
 class RequestError(Exception):
@@ -85,7 +85,7 @@ class RequestError(Exception):
 
 class Gap(NamedTuple):
     """The first and the last missing `seq`. Channels: messages shed by the gateway, or lost between the bus and the gateway.
-    Levels: states that the gateway skipped for this client."""
+    Levels: states skipped by the gateway for this client."""
 
     first: int
     last: int
@@ -100,14 +100,14 @@ class Dial:
 
 @dataclass(frozen=True)
 class Send:
-    """Send one text message."""
+    """Send a text message."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Close the connection, or stop making it, and report nothing of it any more."""
+    """Close the connection, or abort the attempt, and report no further events of the connection."""
 
     code: int
     reason: str
@@ -126,7 +126,7 @@ Output = Dial | Send | Drop | Emit
 
 @dataclass
 class _Link:
-    """What one connection, or the attempt to make it, knows."""
+    """The state of a connection, or of an attempt to connect."""
 
     started_at: float
     opened_at: float | None = None
@@ -145,7 +145,7 @@ class Core:
     wall: Callable[[], float] = lambda: time.time() * 1000
 
     kind = "message"
-    """The event that iteration takes; clients with another one get each message parsed."""
+    """The event type of iteration; clients with another type get each message parsed."""
     default_stale_ms = 3_000.0
 
     def __post_init__(self) -> None:
@@ -169,23 +169,23 @@ class Core:
         self._due_at = math.inf
         self._clock_offset = 0.0
 
-    # ---- What the driver reports.
+    # ---- Reports of the driver.
 
     def start(self, now: float) -> None:
         self.now = now
         self._open()
 
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
-        """Ends it for good; `reconnect` would start it again."""
+        """Ends the connection for good, except for `reconnect`."""
         self.now = now
-        # Nothing that came before is told after the end.
+        # Earlier events are not reported after the end.
         self._outputs = deque(one for one in self._outputs if not isinstance(one, Emit))
         self._forget(code, reason)
         self._due_at = math.inf
         self._become("closed")
 
     def reconnect(self, now: float) -> None:
-        """A new connection at once, whatever the state of the old one."""
+        """Starts a new connection immediately, in any status."""
         self.now = now
         self._attempt = self._refusals = 0
         self._forget()
@@ -220,7 +220,7 @@ class Core:
         assert link is not None
         self.now = link.heard_at = now
         link.answer_by = math.inf
-        # A new client gets the kept state. If that is the state from before, nothing new has come.
+        # A new client gets the kept state. If the state is the same as before, nothing new has come.
         kept = link.is_first and data == self._last
         link.is_first = False
         self._last = data
@@ -239,7 +239,7 @@ class Core:
                 raise ValueError("not an object")
             self.receive(state, kept)
         except Exception as error:
-            # Not JSON, or not what the contract says: listeners run later, so none of their errors comes here.
+            # Not JSON, or against the contract. Listeners run later, so no error of a listener comes here.
             self._emit("bad", error, data)
 
     def handle_closed(self, now: float, code: int, reason: str = "", *, status: int | None = None,
@@ -290,14 +290,14 @@ class Core:
         self._arm()
 
     def poll_output(self) -> Output | None:
-        """What to do next; None when there is nothing."""
+        """Returns the next output; None if there is no output."""
         return self._outputs.popleft() if self._outputs else None
 
     def poll_deadline(self) -> float | None:
         """When `handle_timer` is due; None while nothing is."""
         return None if self._due_at == math.inf else self._due_at
 
-    # ---- What typed clients override.
+    # ---- Methods for typed clients to override.
 
     def opened(self) -> None:
         pass
@@ -309,7 +309,7 @@ class Core:
         self._emit("state", message, kept)
 
     def probe(self) -> float:
-        """Asks the server for an answer; how many ms it may take, 0 where the protocol has no way to ask."""
+        """Requests a response; returns the longest wait in ms, 0 if the protocol has no such request."""
         return 0.0
 
     # ---- Inside
@@ -325,7 +325,7 @@ class Core:
         self.handle_closed(self.now, 1006, reason)
 
     def _is_over(self, link: _Link) -> bool:
-        """What an open connection does when time has passed; whether it was replaced, or is armed already."""
+        """Handles the time on an open connection; returns whether the connection was replaced, or is armed already."""
         now = self.now
         if now >= link.answer_by:
             self._again("no sign of life")
@@ -367,8 +367,8 @@ class Core:
             self._outputs.append(Drop(code, reason))
 
     def _delay(self, close: Close) -> float | Literal[False]:
-        """Full jitter: every client lost the same server in the same moment. The random part is no longer than the
-        connection has been away, so that a short outage is over soon after its end."""
+        """Full jitter, because every client lost the same server in the same moment. The random part is at most the
+        time since the loss, so clients are back soon after a short outage."""
         options, status = self.options, close.status or 0
         if options.has_token and (close.code == 1008 or status == 401):
             # A new token is tried once.
@@ -389,7 +389,7 @@ class Core:
         return link.heard_at + link.silence_ms if link.silence_ms > 0 and link.answer_by == math.inf else math.inf
 
     def _arm(self) -> None:
-        """Finds what is due next."""
+        """Finds the next deadline."""
         link = self._link
         if self.status == "closed":
             self._due_at = math.inf

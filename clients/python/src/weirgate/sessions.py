@@ -1,4 +1,4 @@
-"""The clients with requests, without input or output: what a request waits for, and what is subscribed again."""
+"""The clients with requests, without input or output: requests and responses, and renewed subscriptions."""
 from __future__ import annotations
 
 import json
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from .core import Core, Gap, RequestError, Status
 
-# How long a link that may be dead has to answer a ping.
+# Longest wait for the response to a ping on a link that may be dead.
 _PROBE_MS = 3_000.0
 
 
 class Push(NamedTuple):
-    """What a service pushed to the device."""
+    """A push of a service to the device."""
 
     event: str
     data: Any
@@ -22,7 +22,7 @@ class Push(NamedTuple):
 
 @dataclass(eq=False)
 class Request:
-    """A request and, once it is over, its response or error. `on_done` is called then."""
+    """A request and, at the end, the response or error. `on_done` is called at the end."""
 
     id: str
     message: dict[str, Any]
@@ -37,11 +37,11 @@ class Request:
 
 
 class SessionCore(Core):
-    """A connection with requests. Its feed may be quiet, so that silence alone is no fault: it probes."""
+    """A connection with requests. The feed may be quiet, so silence alone is no fault: the client probes."""
 
     default_stale_ms = 0.0
     is_serial = False
-    """Whether a request waits for the response to the one before, where responses do not name their request."""
+    """Whether a request waits for the previous response, because responses do not name the request."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +50,8 @@ class SessionCore(Core):
 
     def ask(self, now: float, make: Callable[[str], dict[str, Any]], *, is_safe: bool = True, is_quiet: bool = False,
             place: int | None = None, on_done: Callable[[Request], None] | None = None) -> Request:
-        """A request with the message that `make` returns for an id. Without a connection it waits for the next one. A
-        request that was sent when the connection broke is sent again only if it is safe to repeat."""
+        """Makes a request with the message that `make` returns for an id. Without a connection the request waits for the next
+        connection. A request in flight at the end of a connection is sent again only if `is_safe`."""
         self.now = now
         self._made += 1
         request_id = str(self._made)
@@ -65,7 +65,7 @@ class SessionCore(Core):
         return request
 
     def abort(self, now: float, request: Request) -> None:
-        """The caller waits no longer. If the request was sent, its response must not be taken for the next one's."""
+        """Ends the caller's wait. The response to a sent request must not be taken for the next response."""
         self.now = now
         request.is_safe = False
         request.on_done = None
@@ -124,13 +124,13 @@ class SessionCore(Core):
 
 
 class SubscriberCore(SessionCore):
-    """What trades and channels have in common: names to subscribe to, and to subscribe to again."""
+    """The common base of trades and channels: names to subscribe to, and to subscribe to again."""
 
     names_max = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # The names that the server has granted, the oldest first.
+        # The names granted by the server, the oldest first.
         self.subscriptions: dict[str, None] = {}
 
     def names(self, names: str | Iterable[str]) -> list[str]:
@@ -203,7 +203,7 @@ class TradesCore(SubscriberCore):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Symbols with candles that the server has granted, by interval.
+        # Symbols with granted candles, by interval.
         self.candles: dict[str, dict[str, None]] = {}
 
     def names(self, names: str | Iterable[str]) -> list[str]:
@@ -242,7 +242,7 @@ class TradesCore(SubscriberCore):
         self._granted(data.get("currentSubscriptions", ()), data.get("unsubscribed", ()), interval)
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
-        # Otherwise a late response to a request that timed out.
+        # Otherwise a late response, after a timeout of the request.
         if request is not None and asked == (action + "_candles" if interval else action, interval):
             self._settle(request, data or {"timestamp": timestamp})
 
@@ -264,7 +264,7 @@ class ChannelsCore(SubscriberCore):
     def message(self, action: str, names: list[str], request_id: str, group: str | None) -> dict[str, Any]:
         message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
         if self._resumes:
-            # A name without a position is asked for as well: the server says that it is not recovered.
+            # A name without a position is requested too: the server reports the name as not recovered.
             nowhere = {"epoch": "", "offset": 0}
             message["since"] = {name: self._positions.get(name, nowhere) for name in names}
         return message
@@ -313,7 +313,7 @@ class ChannelsCore(SubscriberCore):
     def _subscribed(self, message: dict[str, Any], channels: list[str]) -> None:
         positions, recovered = message.get("positions", {}), message.get("recovered", {})
         for name in channels:
-            # What was missed comes behind this message.
+            # The missed messages follow.
             if recovered.get(name) is True:
                 continue
             if name in positions:
@@ -324,7 +324,7 @@ class ChannelsCore(SubscriberCore):
         self._emit("subscribed", message)
 
     def _count(self, seq: int) -> None:
-        # The replaced gateway counts over all its clients: no number there says what this one missed.
+        # The replaced gateway counts over all clients: the numbers show no losses of this client.
         if self._seq == 0:
             self._counts = seq == 1
         if self._counts and seq > self._seq + 1:
@@ -333,7 +333,7 @@ class ChannelsCore(SubscriberCore):
 
 
 class DevicesCore(SessionCore):
-    """`weirgate events`: one device."""
+    """`weirgate events`: a device."""
 
     kind = "push"
 
@@ -345,7 +345,7 @@ class DevicesCore(SessionCore):
         return self.ask(now, lambda request_id: {"event": event, "request_id": request_id, "data": data}, is_safe=False, **how)
 
     def probe(self) -> float:
-        """A second `identify` is refused, changes nothing, and reaches no service. It waits for the requests before it."""
+        """A second `identify` is refused, changes nothing, and reaches no service. Earlier requests get responses first."""
         self.ask(self.now, _identify(self.options.device_id), is_safe=False, is_quiet=True)
         return self.options.request_ms
 
@@ -356,9 +356,9 @@ class DevicesCore(SessionCore):
         if type == "event":
             return self._emit("push", Push(event, data))
         request_id = message.get("request_id")
-        # Responses come in the order of the requests: a message that was refused unread is the oldest in flight.
+        # Responses come in the order of the requests: a message refused unread is the oldest in flight.
         request = self._asked(request_id) if request_id is not None or event == "gateway" else None
-        # The address of later connections says who this is.
+        # Later connections identify by the address.
         if type == "response" and event == "identify":
             self.options.device_id = data["device_id"]
         if error:

@@ -1,4 +1,4 @@
-"""The clients for programs without asyncio: the same ones, on an event loop in a thread of their own.
+"""The clients for programs without asyncio: the same clients, on an event loop in a separate thread.
 
     from weirgate.sync import Levels
 
@@ -6,7 +6,7 @@
         for state in levels:
             print(state)
 
-Callbacks run in that thread.
+Callbacks run in this thread.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 
 class Connection(Generic[Item]):
-    """A connection that stays until `close()`, or the end of its `with` block. Options as for `weirgate.Connection`."""
+    """A connection that reconnects until `close()`, or the end of the `with` block. Options as for `weirgate.Connection`."""
 
     _type: type[aio.Connection[Any]] = aio.Connection
 
@@ -71,7 +71,7 @@ class Connection(Generic[Item]):
         self.close()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends it for good, thread and all."""
+        """Ends the connection and the thread for good."""
         if self._thread.is_alive():
             self._run(self._inner.close(code, reason))
             self._stop()
@@ -86,7 +86,7 @@ class Connection(Generic[Item]):
         return self._run(send())
 
     def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
-        """Calls `function` on each event of `type`, in the client's thread; returns a function that ends this."""
+        """Calls `function` on each event of `type`, in the client's thread; returns a function that removes the listener."""
         return self._inner.on(type, function)
 
     def iterate(self, type: str | None = None, timeout_s: float | None = None) -> Iterator[Any]:
@@ -122,7 +122,7 @@ class Connection(Generic[Item]):
 
 
 class Levels(Connection[dict[str, Any]]):
-    """`weirgate levels`. Iteration takes the newest state; `state` is the newest one."""
+    """`weirgate levels`. Iteration takes the newest state, as in `state`."""
 
     _type = aio.Levels
 
@@ -144,7 +144,7 @@ class _Subscriber(Connection[Item]):
         return self._inner.subscriptions
 
     def subscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
-        """The server's acknowledgement. What comes from now on waits for the first iteration."""
+        """Returns the server's acknowledgement. Messages from now on wait for the first iteration."""
         self._early = self._early or self._run(self._start(None))
         return self._run(self._inner.subscribe(names))
 
@@ -184,7 +184,7 @@ class Channels(_Subscriber[dict[str, Any]]):
 
 
 class Devices(Connection[Push]):
-    """`weirgate events`: one device. Iteration takes pushes."""
+    """`weirgate events`: a device. Iteration takes pushes."""
 
     _type = aio.Devices
 
@@ -199,5 +199,5 @@ class Devices(Connection[Push]):
 
 
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
-    """A connection that knows no contract: iteration takes messages as they came."""
+    """A connection without a contract: iteration takes unchanged messages."""
     return Connection(url, **options)

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const isLimit = (s) => s.role !== "server";
 
-// What is shown.
+// The shown case and measure.
 const sizes = [...new Set(data.cases.map((c) => c.bytes))], counts = [...new Set(data.cases.map((c) => c.clients))];
 const state = {
   bytes: sizes.at(-1), clients: counts.includes(1000) ? 1000 : counts.at(-1), measure: 1,
@@ -65,7 +65,7 @@ function logTicks(low, high) {
   if (few.length > 8) return all([1]);
   return few.length >= 3 ? few : all([1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 7, 8, 9]).concat(few).filter((t, i, a) => a.indexOf(t) === i);
 }
-// Labels that would run into each other are left out; that of `keep` stays.
+// Leaves out labels that would overlap, except for `keep`.
 function apart(ticks, at, room, keep) {
   const kept = ticks.includes(keep) ? [keep] : [];
   for (const tick of ticks) if (kept.every((other) => Math.abs(at(tick) - at(other)) >= room)) kept.push(tick);
@@ -93,7 +93,7 @@ function frame(section, { height = 260, x, y, xLabel, yLabel, xTicks, left = 46 
   figure.replaceChildren(out);
 }
 
-// Lines with a tip that follows the pointer: series are {name, points: [[x, y, stands]]}.
+// Lines with a tip that follows the pointer: series are `{name, points: [[x, y, stands]]}`.
 function lines(out, xs, ys, box, series, words) {
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${xs(x).toFixed(1)} ${ys(y).toFixed(1)}`).join("");
   for (const { name, points } of series) {
@@ -186,7 +186,7 @@ function ratioPlot() {
   });
   figure.replaceChildren(out);
 }
-// For a limit against a server, which the JSON has no figure of.
+// For a limit against a server: the JSON has no such figure.
 function spreadOf(values) {
   const v = [...values].sort((a, b) => a - b), n = v.length;
   return { n, median: (v[(n - 1) >> 1] + v[n >> 1]) / 2, low: v[0], high: v.at(-1), min: v[0], max: v.at(-1) };
@@ -220,7 +220,7 @@ function timePlot() {
 }
 function clientsPlot() {
   $("clients").hidden = counts.length < 2;
-  // Without its neighbour, the plot beside it would be alone in its row.
+  // Without a neighbour, the other plot would be alone in the row.
   $("bytes").classList.toggle("wide", counts.length > 1);
   if (counts.length < 2) return;
   const named = shown().map((s) => s.name);
@@ -296,7 +296,7 @@ function table() {
   document.querySelector("#figures table").replaceChildren(head, html("tbody", {}, ...body));
 }
 
-// What stays, and what can be chosen.
+// Texts and choices.
 function choice(label, values, words, key) {
   const buttons = values.map((value) => html("button", { type: "button", "aria-pressed": state[key] === value, onclick: () => { state[key] = value; draw(); } }, words(value)));
   return html("span", { class: "choice" }, ...(label ? [html("span", {}, label)] : []), ...buttons);
