@@ -36,6 +36,9 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
 PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
+# The same of comments: in src, and in the rest of these folders. The limits only fall.
+COMMENTS_MAX = {"src": 9.6, "others": 3.0}
+COMMENTED = re.compile(r"(?:src|loadtest|tests/support|clients/js)/.*\.(?:rs|js|mjs|ts)")
 PROSE_FILES = re.compile(r"(README|ARCHITECTURE|CHANGELOG)\.md|docs/.*\.md|clients/[a-z]+/README\.md")
 # Made from texts in src: the figure of a page and the words are those of their source.
 MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
@@ -163,7 +166,16 @@ def wrong_in_prose(documents):
 
 
 def wrong_in_comments(sources):
-    """Yields (place, what) of doc comments without content, and of modules with #[path]."""
+    """Yields (place, what) of comments that point at things, of doc comments without content, and of modules with #[path]."""
+    counted = {group: [0, 0] for group in COMMENTS_MAX}
+    for name, text in sources.items():
+        if COMMENTED.fullmatch(name):
+            group = counted["src" if name.startswith("src/") else "others"]
+            for at, number in enumerate(prose.count(prose.comments(text))):
+                group[at] += number
+    for group, most in COMMENTS_MAX.items():
+        if (figure := prose.per_hundred(*counted[group])) > most + 0.05:
+            yield f"comments of {group}", f"{figure:.1f} pronouns and relative words in 100 words; allowed are {most}"
     for name, text in sources.items():
         lines = text.splitlines()
         if name.startswith("src/"):
@@ -189,7 +201,7 @@ def main():
         if path.suffix == ".md":
             documents[name] = text
             found += wrong_in_document(path, name, text)
-        if path.suffix == ".rs":
+        if path.suffix == ".rs" or COMMENTED.fullmatch(name):
             sources[name] = text
         for number, what in found:
             print(f"{name}:{number}: {what}")
