@@ -16,10 +16,8 @@
 //! | `interest` | what others want from a bus whose names change, on its way to the thread |
 //! | `ledger` | what is wanted from such a bus, what stands there, and what to ask for next; pure |
 //! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
-//! | `socket` | one socket and one waker in one poll; TCP, TLS |
-//! | `tls_stream` | TLS on a socket that never blocks |
+//! | `socket` | one socket and one waker in one poll; TCP, TLS, and what waits to be written or taken |
 
-mod buffered;
 mod interest;
 mod ledger;
 pub mod nats;
@@ -30,7 +28,6 @@ pub mod redis;
 mod relay;
 pub mod simulated;
 mod socket;
-mod tls_stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::{INBOXES, Refusal};
-use super::second::Second;
+use super::servers::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};

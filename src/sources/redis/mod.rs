@@ -42,11 +42,10 @@
 //! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: pushes, confirmations, pings |
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
-//! | `handshake`, `sentinel` | logging in; where the master is |
-//! | `second` | the second connection beside a silent one; `super::probe` has the rule |
+//! | `handshake` | logging in, and the second connection beside a silent one; `super::probe` has the rule |
+//! | `sentinel` | where the master is |
 //! | `ask` | what is asked before a start, for a check |
-//! | `publish` | a connection that publishes, for gateways that speak to each other |
-//! | `send` | a connection that publishes and waits, for a command |
+//! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; words |
 
 mod ask;
@@ -55,8 +54,6 @@ mod error;
 mod handshake;
 mod publish;
 pub mod resp;
-mod second;
-mod send;
 mod sentinel;
 mod session;
 mod settings;
@@ -68,7 +65,7 @@ use rustls::ClientConfig;
 
 use self::connection::Connection;
 use self::error::Stop;
-use self::second::Second;
+use self::handshake::Second;
 use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::interest::{self, BusInterest, Wishes};
@@ -82,8 +79,7 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::publish::RedisPublisher;
-pub use self::send::RedisSender;
+pub use self::publish::{RedisPublisher, RedisSender};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.

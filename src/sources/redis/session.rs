@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::handshake::{is_temporary, shown};
+use super::handshake::{Second, is_temporary, shown};
 use super::resp::{ReadLimits, Value};
-use super::second::Second;
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use crate::base::{LogBudget, Now};

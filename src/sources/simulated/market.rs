@@ -3,8 +3,7 @@
 use super::level::Level;
 use super::messages;
 use super::random::Random;
-use super::spot::{OPEN, Spot, TICK};
-use super::tape::Tape;
+use super::spot::{OPEN, Spot, TICK, Tape};
 
 /// More levels than this are not made.
 pub(super) const LEVELS_MAX: usize = 1_000;

@@ -24,16 +24,13 @@
 //! | `session` | messages, confirmations, refusals, pings |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
-//! | `sids` | the numbers of subscriptions; pure |
-//! | `protocol`, `words` | the client protocol of NATS, and the words of its errors; pure |
+//! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod last_values;
 mod protocol;
 mod retained;
 mod session;
-mod sids;
 pub(super) mod wire;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +38,7 @@ use std::time::Duration;
 use self::session::{Session, State};
 use self::wire::{Patience, Wire};
 use super::error::{NatsError, Stop};
-use super::second::Second;
-use super::servers::Servers;
+use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
 use crate::base::LogBudget;
 use crate::feeds::BusEvent;

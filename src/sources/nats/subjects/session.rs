@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
-use super::super::second::Second;
+use super::super::refusals::{refused_subject, shown};
+use super::super::servers::Second;
 use super::super::settings::NatsSettings;
-use super::protocol::{self, Delivery, Op};
+use super::protocol::{self, Delivery, Op, Sids};
 use super::retained::{Retained, Told};
-use super::sids::Sids;
 use super::wire::Wire;
-use super::words::{refused_subject, shown};
 use crate::base::{LogBudget, Now};
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::sources::interest::{Question, Wishes};

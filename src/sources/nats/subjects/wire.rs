@@ -13,8 +13,7 @@ use super::super::error::NatsError;
 use super::super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::super::tls;
 use super::protocol::{self, Op, Reader};
-use crate::sources::buffered::{Buffered, ended};
-use crate::sources::socket::{Stream, Waiter};
+use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
 const READ_BYTES: usize = 64 * 1024;
