@@ -42,6 +42,7 @@ use crate::feeds::BusEvent;
 
 pub use self::interest::{BusInterest, UnansweredChanges};
 pub use self::publisher::Publisher;
+pub use self::relay::LinkTimes;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {

@@ -1,6 +1,6 @@
 //! The page at `/` and the files that it is made of: inside the binary, nothing from elsewhere.
 //!
-//! The page uses `/weirgate.js`, which is the client that users get ([`super::files`]). Called
+//! The page uses `/weirgate.js`, which is the client that users get ([`ClientModule::Levels`]). Called
 //! by `run`, for the gateways that have a page.
 
 use super::files::{self, ClientModule, File};

@@ -67,7 +67,7 @@ use self::refusals::Refusal;
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
-use super::relay::{Bus, Relay};
+use super::relay::{Bus, LinkTimes, Relay};
 use crate::telemetry::BusStatus;
 
 use self::settings::Endpoint;
@@ -141,12 +141,8 @@ impl Bus for NatsSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -25,7 +25,7 @@ use crate::base::detached;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::LoopGone;
 use crate::sources::publisher::{self, Outbox, Publisher};
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::telemetry::BusStatus;
 
 /// The time without a message after which the connection is left.
@@ -112,12 +112,8 @@ impl Bus for NatsPlainSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -25,20 +25,14 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        let (before, rest) = error.split_once('"')?;
-        let (subject, _) = rest.split_once('"')?;
-        let subject = match subject.starts_with(INBOX_PREFIX) {
-            true => INBOXES,
-            false => subject,
-        };
-        let before = before.to_ascii_lowercase();
-        if !before.contains("permissions violation for ") {
-            return None;
+        let (mut subject, is_subscription) = refused(error)?;
+        if subject.starts_with(INBOX_PREFIX) {
+            INBOXES.clone_into(&mut subject);
         }
-        if before.contains("subscription") {
-            return Some(Self::Subscription(subject.to_owned()));
-        }
-        Some(acks(subject).unwrap_or_else(|| Self::Request(subject.to_owned())))
+        Some(match is_subscription {
+            true => Self::Subscription(subject),
+            false => acks(&subject).unwrap_or(Self::Request(subject)),
+        })
     }
 }
 
@@ -110,33 +104,28 @@ fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
     list.push(refusal);
 }
 
-/// The most of a server's words that is shown.
-const WORDS_MAX: usize = 200;
-
-/// The subject in `Permissions Violation for Subscription to "a.b"`, which the server writes as Go
-/// quotes a text.
+/// The subject in `Permissions Violation for Subscription to "a.b"`.
 pub(super) fn refused_subject(words: &str) -> Option<String> {
-    const BEFORE: &str = "permissions violation for subscription to ";
-    let before = words.get(..BEFORE.len())?;
-    let quoted = words.get(BEFORE.len()..)?.strip_prefix('"')?;
-    if !before.eq_ignore_ascii_case(BEFORE) {
+    let (subject, is_subscription) = refused(words)?;
+    is_subscription.then_some(subject)
+}
+
+/// The subject of a refusal, which the server writes as Go quotes a text, and whether it may not be subscribed to.
+fn refused(words: &str) -> Option<(String, bool)> {
+    let (before, quoted) = words.split_once('"')?;
+    let before = before.to_ascii_lowercase();
+    if !before.contains("permissions violation for ") {
         return None;
     }
     let mut subject = String::new();
     let mut chars = quoted.chars();
     loop {
         match chars.next()? {
-            '"' => return Some(subject),
+            '"' => return Some((subject, before.contains("subscription"))),
             '\\' => subject.push(chars.next()?),
             char => subject.push(char),
         }
     }
-}
-
-/// What a log line or an error shows of a server's words.
-pub(super) fn shown(words: &str) -> String {
-    let printable = words.chars().filter(|c| !c.is_control());
-    printable.take(WORDS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -214,12 +203,6 @@ mod tests {
         assert_eq!(refusals.known().all.len(), REFUSALS_MAX);
         assert_eq!(refusals.take_news().len(), REFUSALS_MAX);
         assert!(refusals.has(&Refusal::Request("a.999".to_owned())));
-    }
-
-    #[test]
-    fn what_is_shown_is_short_and_printable() {
-        assert_eq!(shown("a\r\n\u{1b}[1mb"), "a[1mb");
-        assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
     }
 
     #[test]

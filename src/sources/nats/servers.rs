@@ -82,7 +82,7 @@ pub(super) struct Second {
 impl Second {
     pub(super) fn new(settings: &NatsSettings, used: Endpoint, others: Vec<Endpoint>) -> Self {
         Self {
-            probe: Probe::new("NATS", Duration::from_millis(settings.silence_max_ms)),
+            probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
             used,
             others,
             tries: 0,

@@ -63,7 +63,7 @@ impl Subscription {
             subject: spec.subject.as_str().into(),
             // Each attempt makes the other subjects wait for a moment.
             attempts: Attempts::new(
-                settings.watchdog_interval_ms,
+                settings.times.ping_interval_ms,
                 settings.consumer_silence_max_ms,
             ),
             spec,

@@ -11,13 +11,12 @@ use super::connection::Connection;
 use super::error::RedisError;
 use super::resp::Value;
 use super::settings::Endpoint;
+use crate::sources::outage;
 use crate::sources::probe::Found;
 use crate::sources::socket::Waiter;
 
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
-/// The most of a server's words that is shown.
-const WORDS_MAX: usize = 200;
 
 /// Gives user and password, selects the database, and sees that the server takes commands. All of
 /// it is sent at once, so it costs one way there and back.
@@ -130,11 +129,7 @@ pub(super) fn is_temporary(words: &str) -> bool {
 
 /// A server's words, fit for a log line.
 pub(super) fn shown(words: &str) -> String {
-    let fit = words.chars().filter(|c| !c.is_control());
-    fit.take(WORDS_MAX)
-        .collect::<String>()
-        .trim_end_matches([' ', ','])
-        .to_owned()
+    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
 }
 
 fn ended(connection: &Connection<'_>) -> RedisError {
@@ -228,8 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_words_are_bounded() {
+    fn a_servers_words_end_without_a_comma() {
         assert_eq!(shown("ERR \u{1b}[31mno\r\n, "), "ERR [31mno");
-        assert_eq!(shown(&"x".repeat(5_000)).len(), WORDS_MAX);
     }
 }

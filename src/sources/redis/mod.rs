@@ -71,7 +71,7 @@ use self::session::{Session, State};
 use super::interest::{self, BusInterest, Wishes};
 use super::ledger::Ledger;
 use super::probe::Probe;
-use super::relay::{Bus, Relay};
+use super::relay::{Bus, LinkTimes, Relay};
 use super::socket::Waiter;
 use crate::base::{LogBudget, tls_roots};
 use crate::feeds::BusEvent;
@@ -145,7 +145,7 @@ impl RedisSource {
         self.wishes.take_into(&mut self.ledger);
         let server = connection.server().to_owned();
         relay.status.set_up(false);
-        let silence_max = Duration::from_millis(self.settings.silence_max_ms);
+        let silence_max = Duration::from_millis(self.settings.times.silence_max_ms);
         let mut session = Session {
             connection,
             master,
@@ -183,12 +183,8 @@ impl Bus for RedisSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {

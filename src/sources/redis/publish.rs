@@ -20,7 +20,7 @@ use super::settings::RedisSettings;
 use super::{connect, tls_config};
 use crate::base::{LogBudget, Wake};
 use crate::sources::publisher::{self, Outbox, Publisher};
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
@@ -106,12 +106,8 @@ impl Bus for RedisPublisher {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {

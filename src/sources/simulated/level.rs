@@ -1,7 +1,7 @@
 //! One level: how the market comes to it, the liquidity that rests there, and what both say about a break.
 
-use super::random::Random;
 use super::spot::{Spot, Tape};
+use crate::base::SplitMix64;
 
 /// Nearer than this the market is at the level, in points.
 const TOUCH: f64 = 0.75;
@@ -40,7 +40,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    pub(super) fn new(id: String, kind: &'static str, price: f64, random: &mut Random) -> Self {
+    pub(super) fn new(id: String, kind: &'static str, price: f64, random: &mut SplitMix64) -> Self {
         Self {
             id,
             kind,
@@ -69,7 +69,7 @@ impl Level {
     }
 
     /// Moves on by `dt_s` seconds, after the spot and the tape did.
-    pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut Random) {
+    pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut SplitMix64) {
         let last = spot.last();
         self.distance = (self.price - last).abs();
         if self.distance > TOUCH {
@@ -122,7 +122,7 @@ impl Level {
         self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
     }
 
-    fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut Random) {
+    fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut SplitMix64) {
         let barrier = match self.barrier.state {
             "VACUUM" => 16.0,
             "CONSUMED" => 22.0,
@@ -216,7 +216,7 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    pub(super) fn new(random: &mut Random) -> Self {
+    pub(super) fn new(random: &mut SplitMix64) -> Self {
         let base = random.between(2_500.0, 7_500.0);
         Self {
             base,
@@ -231,7 +231,7 @@ impl Barrier {
     }
 
     /// Moves on by `dt_s` seconds with the spot at `distance` points.
-    pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut Random) {
+    pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut SplitMix64) {
         if random.chance(dt_s / 14.0) {
             let draw = random.uniform();
             self.intent = if draw < 0.3 {
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn states(distance: f64) -> BTreeSet<&'static str> {
-        let mut random = Random::new(11);
+        let mut random = SplitMix64::new(11);
         let mut barrier = Barrier::new(&mut random);
         (0..40_000)
             .map(|_| {

@@ -7,7 +7,6 @@
 mod level;
 mod market;
 mod messages;
-mod random;
 mod spot;
 #[cfg(test)]
 mod tests;

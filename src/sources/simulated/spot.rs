@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::random::Random;
+use crate::base::SplitMix64;
 
 /// The smallest price step of the ES future, in points.
 pub(super) const TICK: f64 = 0.25;
@@ -64,7 +64,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    pub(super) fn new(random: &mut Random) -> Self {
+    pub(super) fn new(random: &mut SplitMix64) -> Self {
         let mid = OPEN + random.between(-6.0, 6.0);
         Self {
             mid,
@@ -79,7 +79,7 @@ impl Spot {
     }
 
     /// Moves on by `dt_s` seconds; `imbalance` (−1 to 1) says who the aggressor tends to be.
-    pub(super) fn advance(&mut self, dt_s: f64, imbalance: f64, random: &mut Random) {
+    pub(super) fn advance(&mut self, dt_s: f64, imbalance: f64, random: &mut SplitMix64) {
         self.regime_left_s -= dt_s;
         if self.regime_left_s <= 0.0 {
             self.change_regime(random);
@@ -102,7 +102,7 @@ impl Spot {
         self.session_low = self.session_low.min(self.last());
     }
 
-    fn change_regime(&mut self, random: &mut Random) {
+    fn change_regime(&mut self, random: &mut SplitMix64) {
         // A stretched market turns rather than runs on, which keeps it off the edge of the band.
         let stretch = (self.mid - OPEN) / 40.0;
         let draw = random.uniform();
@@ -184,7 +184,7 @@ pub(super) struct Tape {
 }
 
 impl Tape {
-    pub(super) fn new(random: &mut Random) -> Self {
+    pub(super) fn new(random: &mut SplitMix64) -> Self {
         Self {
             imbalance: 0.0,
             buy_window: VOLUME_PER_S * WINDOW_S / 2.0,
@@ -199,7 +199,13 @@ impl Tape {
     }
 
     /// Moves on by `dt_s` seconds, after the spot did.
-    pub(super) fn advance(&mut self, dt_s: f64, unix_ms: i64, spot: &Spot, random: &mut Random) {
+    pub(super) fn advance(
+        &mut self,
+        dt_s: f64,
+        unix_ms: i64,
+        spot: &Spot,
+        random: &mut SplitMix64,
+    ) {
         let keep = (-dt_s / 4.0).exp();
         let pressure = (spot.velocity * 1.1).tanh() * 0.7 + random.normal() * 0.25;
         self.imbalance = (self.imbalance * keep + pressure * (1.0 - keep)).clamp(-1.0, 1.0);
@@ -223,7 +229,7 @@ impl Tape {
         }
     }
 
-    fn advance_sweep(&mut self, dt_s: f64, spot: &Spot, random: &mut Random) {
+    fn advance_sweep(&mut self, dt_s: f64, spot: &Spot, random: &mut SplitMix64) {
         if let Some(sweep) = &mut self.sweep {
             sweep.left_s -= dt_s;
             if sweep.left_s <= 0.0 {
@@ -252,7 +258,7 @@ impl Tape {
         self.sell_session += sells;
     }
 
-    fn print(&mut self, volume: f64, unix_ms: i64, spot: &Spot, random: &mut Random) {
+    fn print(&mut self, volume: f64, unix_ms: i64, spot: &Spot, random: &mut SplitMix64) {
         let buy = random.chance(0.5 + self.imbalance / 2.0);
         let price = if buy { spot.ask() } else { spot.bid() };
         let size = (volume * random.between(0.1, 0.6)).ceil().max(1.0) as i64;
@@ -284,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_spot_moves_but_stays_in_its_band_and_on_the_grid() {
-        let mut random = Random::new(3);
+        let mut random = SplitMix64::new(3);
         let mut spot = Spot::new(&mut random);
         for _ in 0..200_000 {
             spot.advance(0.25, 0.0, &mut random);
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn no_time_moves_nothing() {
-        let mut random = Random::new(3);
+        let mut random = SplitMix64::new(3);
         let mut spot = Spot::new(&mut random);
         let bid = spot.bid();
         spot.advance(0.0, 0.0, &mut random);

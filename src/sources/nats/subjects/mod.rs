@@ -27,7 +27,7 @@
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod last_values;
-mod protocol;
+pub(super) mod protocol;
 mod retained;
 mod session;
 pub(super) mod wire;
@@ -44,7 +44,7 @@ use crate::base::LogBudget;
 use crate::feeds::BusEvent;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
@@ -164,12 +164,8 @@ impl Bus for NatsSubjectsSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings.nats;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.nats.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -5,6 +5,7 @@
 //! the limit only its beginning; the rest is read and thrown away.
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 
@@ -14,6 +15,32 @@ use crate::feeds::Subscription;
 const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the headers of a message that are kept: its status is in the first line.
 const HEADER_BYTES_KEPT: usize = 64;
+
+/// Whether the server's first line is there, or what answers is no NATS server: no more of it is to be read.
+pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
+    let is_wrong = line.len() >= 5 && !line.starts_with(b"INFO ");
+    is_wrong || line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX
+}
+
+/// The server's first line: `INFO` and JSON.
+///
+/// # Errors
+/// It is another one, or not whole.
+pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is no NATS server",
+        )),
+    }
+}
+
+/// The server's first line did not come in time.
+pub(in crate::sources::nats) fn no_greeting() -> io::Error {
+    let silent = "it accepted the connection and says nothing";
+    io::Error::new(ErrorKind::TimedOut, silent)
+}
 
 /// Writes `SUB`.
 pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, sid: u64) {
