@@ -57,7 +57,7 @@ fn start() -> (Sender<()>, Receiver<BusEvent>) {
     thread::spawn(move || serve(&listener, &gone));
     let mut settings = RedisSettings::new(Endpoint::new("127.0.0.1", port));
     // This server answers no pings.
-    settings.ping_interval_ms = 3_600_000;
+    settings.times.ping_interval_ms = 3_600_000;
     let status = Arc::new(BusStatus::new(&[], 1));
     let (source, interest) = RedisSource::new(settings, status).expect("a source");
     interest.subscribe(Subscription::pattern(PATTERN));

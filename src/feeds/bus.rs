@@ -1,10 +1,10 @@
-//! What a source tells a feed, whichever bus it comes from.
+//! What a source tells a feed, whichever bus it comes from, and the feed of a gateway without a bus.
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::hub::Now;
+use crate::hub::{Feed, FeedStats, Now, Publication};
 
 /// One thing that happened on the bus, in the order in which it happened.
 #[derive(Debug)]
@@ -168,6 +168,33 @@ pub(super) fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarg
         return Err(TooLarge { bytes, bytes_max });
     }
     Ok(())
+}
+
+/// Makes nothing, and is caught up from the start.
+#[derive(Debug)]
+pub struct NoFeed {
+    stats: FeedStats,
+}
+
+impl Default for NoFeed {
+    fn default() -> Self {
+        Self {
+            stats: FeedStats {
+                caught_up: true,
+                ..FeedStats::default()
+            },
+        }
+    }
+}
+
+impl Feed for NoFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {}
+
+    fn stats(&self) -> &FeedStats {
+        &self.stats
+    }
 }
 
 #[cfg(test)]

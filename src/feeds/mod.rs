@@ -9,8 +9,6 @@ mod bad_log;
 mod bus;
 pub mod channels;
 pub mod levels;
-mod none;
 pub mod trades;
 
-pub use bus::{BusEvent, BusMessage, Fault, StreamPosition, Subscription, TooLarge};
-pub use none::NoFeed;
+pub use bus::{BusEvent, BusMessage, Fault, NoFeed, StreamPosition, Subscription, TooLarge};

@@ -1,11 +1,11 @@
 //! What gateways with tokens and rates share: how a refused token is closed, when a token ends, how
-//! many requests a client may send, and what is counted of all that.
+//! many requests a client may send, and what is counted of all that; and the identifiers of connections.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
-use crate::hub::{CloseCode, Now};
+use crate::hub::{CloseCode, Core, Now};
 
 /// For a refused token and for one that has ended.
 pub(super) const AUTHENTICATION_FAILED: CloseCode =
@@ -124,6 +124,20 @@ impl AccessStats {
             count.fetch_add(1, Relaxed);
         }
     }
+}
+
+/// A version 4 UUID (RFC 9562 §5.4) from the core's generator.
+pub(super) fn uuid(core: &mut Core) -> String {
+    let (high, low) = (core.random(), core.random());
+    let (high, low) = (high & !0xf000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 #[cfg(test)]

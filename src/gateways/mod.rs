@@ -10,7 +10,6 @@ mod demo;
 pub mod events;
 mod levels;
 mod trades;
-mod uuid;
 
 pub use access::AccessStats;
 pub use demo::{DemoGateway, TabQuestion};

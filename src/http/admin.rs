@@ -21,8 +21,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::connection::{self, Server};
-use super::connection_clock::FirstHead;
-use super::handover::Handover;
+use super::handover::{FirstHead, Handover};
 use super::site::Site;
 use crate::admission::Peer;
 use crate::base::{Clock, LogBudget};

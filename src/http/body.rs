@@ -1,4 +1,5 @@
-//! Bodies in pieces: of a request, for its handler; of an answer, for the client.
+//! Bodies in pieces: of a request, for its handler; of an answer, for the client. And work on large ones, on a
+//! thread of its own.
 
 use std::error::Error;
 use std::fmt;
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 /// Why an answer breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -205,11 +208,38 @@ impl Body for AnswerBody {
     }
 }
 
+/// Less than this is worked on at once: 1 ms or so.
+const HERE_BYTES_MAX: usize = 256 * 1024;
+
+/// Pieces of work aside at once; more wait. Together they may take a core from the loop, not all.
+const PLACES: usize = 2;
+
+static FREE: Semaphore = Semaphore::const_new(PLACES);
+
+/// What `work` on so many bytes gives; `None` if it panicked. Little is worked on at once.
+pub async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if bytes <= HERE_BYTES_MAX {
+        return Some(work());
+    }
+    // The semaphore is never closed.
+    let place = FREE.acquire().await.ok()?;
+    // The place stays taken when nobody waits for the work any more.
+    let placed = move || {
+        let _place = place;
+        work()
+    };
+    spawn_blocking(placed).await.ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use hyper::HeaderMap;
     use tokio::runtime;
+
+    use super::*;
 
     /// Frames one by one, of a length that is not known before.
     struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);

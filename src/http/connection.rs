@@ -22,10 +22,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
-use super::connection_clock::{ConnectionClock, FirstHead, Work};
 use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
-use super::handover::{Handover, HttpSettings, WayBack};
-use super::read_ahead::ReadAhead;
+use super::handover::{
+    ConnectionClock, FirstHead, Handover, HttpSettings, ReadAhead, WayBack, Work,
+};
 use super::service::{Found, Service};
 use super::site::{Handler, LateAnswer, Later, RequestParts};
 use crate::admission::Peer;

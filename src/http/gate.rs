@@ -18,8 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::connection_clock::ConnectionClock;
-use super::read_ahead::Ahead;
+use super::handover::{Ahead, ConnectionClock};
 use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
 

@@ -5,14 +5,10 @@
 //! later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
 //! state is read from telemetry. Called by `main` (start, stop) and the reactor (hand-over).
 
-mod accept;
 mod admin;
-pub mod aside;
 mod body;
 pub mod calls;
-pub mod client_files;
 mod connection;
-mod connection_clock;
 mod files;
 mod gate;
 mod handover;
@@ -22,14 +18,14 @@ pub mod page;
 pub mod pages;
 mod plane;
 pub mod proxy;
-mod read_ahead;
 mod readiness;
 mod service;
 pub mod services;
 mod site;
 
 pub use admin::Admin;
-pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody};
+pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
+pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};

@@ -16,10 +16,8 @@
 //! | `interest` | what others want from a bus whose names change, on its way to the thread |
 //! | `ledger` | what is wanted from such a bus, what stands there, and what to ask for next; pure |
 //! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
-//! | `socket` | one socket and one waker in one poll; TCP, TLS |
-//! | `tls_stream` | TLS on a socket that never blocks |
+//! | `socket` | one socket and one waker in one poll; TCP, TLS, and what waits to be written or taken |
 
-mod buffered;
 mod interest;
 mod ledger;
 pub mod nats;
@@ -30,7 +28,6 @@ pub mod redis;
 mod relay;
 pub mod simulated;
 mod socket;
-mod tls_stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,6 +42,7 @@ use crate::feeds::BusEvent;
 
 pub use self::interest::{BusInterest, UnansweredChanges};
 pub use self::publisher::Publisher;
+pub use self::relay::LinkTimes;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {

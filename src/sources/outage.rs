@@ -1,4 +1,4 @@
-//! What a source remembers of its outages: since when, what was logged, when to try again. Pure:
+//! What a source remembers of its outages: since when, what was logged (a server's words cut), when to try again. Pure:
 //! the moments and the seed come in.
 
 use std::mem::{Discriminant, discriminant};
@@ -13,6 +13,15 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// An hour: whatever is set, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
+
+/// The most of a server's words that is shown.
+const WORDS_MAX: usize = 200;
+
+/// What a log line or an error shows of a server's words.
+pub(super) fn shown(words: &str) -> String {
+    let printable = words.chars().filter(|c| !c.is_control());
+    printable.take(WORDS_MAX).collect()
+}
 
 /// The outages of one bus, whose errors are `E`. An outage lasts from the first failure to the next
 /// moment at which all subscriptions stand, however many attempts fail in between.
@@ -167,6 +176,12 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_short_and_printable() {
+        assert_eq!(shown("a\r\n\u{1b}[1mb"), "a[1mb");
+        assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
+    }
 
     enum Trouble {
         Refused,

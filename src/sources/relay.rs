@@ -31,13 +31,42 @@ pub(super) trait Bus {
     /// What others read of the bus.
     fn status(&self) -> &Arc<BusStatus>;
 
-    /// The first wait before another attempt to connect, and the longest, milliseconds: each is twice
-    /// the one before.
-    fn reconnect_delays_ms(&self) -> (u64, u64);
+    /// When to connect again.
+    fn times(&self) -> &LinkTimes;
 
     /// One connection, from the attempt to make it to its loss. Calls [`Relay::stands`] as soon as
     /// all subscriptions stand.
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
+}
+
+/// The times of the link to a bus, milliseconds. The default is what the contracts say; only tests have others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTimes {
+    /// Delay before the first attempt to connect again (contract row "bus away": 100).
+    pub reconnect_delay_min_ms: u64,
+    /// The delay that doubling ends at (contract row "bus away": 2,000).
+    pub reconnect_delay_max_ms: u64,
+    /// A server that was silent for this long is asked whether it is there; JetStream is asked about the
+    /// consumers as often.
+    pub ping_interval_ms: u64,
+    /// How long a server may take to say anything after that. Beyond it the bus counts as away, and a second
+    /// connection shows whether the server is busy or only the link is dead.
+    pub ping_timeout_ms: u64,
+    /// A link that was silent for this long is given up, even if no second connection has had an answer
+    /// either.
+    pub silence_max_ms: u64,
+}
+
+impl Default for LinkTimes {
+    fn default() -> Self {
+        Self {
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+            ping_timeout_ms: 2_000,
+            silence_max_ms: 30_000,
+        }
+    }
 }
 
 /// The thread of every bus: connection after connection, until the loop is gone.
@@ -73,14 +102,18 @@ pub(super) struct Relay<E> {
 
 impl<E: Error> Relay<E> {
     fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
-        let (delay_min_ms, delay_max_ms) = bus.reconnect_delays_ms();
+        let times = bus.times();
         // Processes that start together in containers can have the same clock and process id.
         let seed = RandomState::new().hash_one(link.now().mono_us);
         Self {
             spin: Spin::new(link.spin_us()),
             link,
             status: Arc::clone(bus.status()),
-            outages: Outages::new(delay_min_ms, delay_max_ms, seed),
+            outages: Outages::new(
+                times.reconnect_delay_min_ms,
+                times.reconnect_delay_max_ms,
+                seed,
+            ),
         }
     }
 
@@ -211,8 +244,14 @@ mod tests {
             &self.status
         }
 
-        fn reconnect_delays_ms(&self) -> (u64, u64) {
-            (1, 1)
+        fn times(&self) -> &LinkTimes {
+            &LinkTimes {
+                reconnect_delay_min_ms: 1,
+                reconnect_delay_max_ms: 1,
+                ping_interval_ms: 0,
+                ping_timeout_ms: 0,
+                silence_max_ms: 0,
+            }
         }
 
         fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {

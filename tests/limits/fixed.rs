@@ -167,7 +167,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "sent nevertheless",
         shows: Shows::Elsewhere("nothing: the protocol defines this limit"),
         code: (
-            "src/gateways/channels/waiting.rs",
+            "src/gateways/channels/answer.rs",
             "BUS_WAIT_US: u64 = 1_000_000;",
         ),
         test: "tests/channels_gateway/waiting.rs::nobody_waits_longer_than_a_second",
@@ -178,7 +178,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "weirgate stops reading from the client until some responses are sent",
         shows: Shows::Metric(names::CLIENTS_PAUSED),
         code: (
-            "src/gateways/channels/waiting.rs",
+            "src/gateways/channels/answer.rs",
             "ANSWERS_MAX: usize = 64;",
         ),
         test: "tests/channels_gateway/waiting.rs::a_client_with_many_answers_waiting_is_not_read",
@@ -241,7 +241,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "2",
         beyond: "the next large body waits; smaller bodies do not wait",
         shows: Shows::Elsewhere("the client's side"),
-        code: ("src/http/aside.rs", "PLACES: usize = 2;"),
+        code: ("src/http/body.rs", "PLACES: usize = 2;"),
         test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
     },
     Fixed {

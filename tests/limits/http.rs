@@ -14,10 +14,10 @@ pub(crate) const HTTP: &[Fixed] = &[
                  request is answered",
         shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
         code: (
-            "src/http/read_ahead.rs",
+            "src/http/handover.rs",
             "CONNECTION_BYTES_MAX: usize = 256 * 1024;",
         ),
-        test: "src/http/read_ahead.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
+        test: "src/http/handover.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
     },
     Fixed {
         what: "Connections to `--admin-addr` at once",

@@ -108,7 +108,7 @@ pub(crate) const NATS: &[Fixed] = &[
         value: "30 s",
         beyond: "weirgate gives the connection up and reconnects",
         shows: Shows::Metric(names::BUS_RECONNECTS),
-        code: ("src/sources/nats/settings.rs", "silence_max_ms: 30_000,"),
+        code: ("src/sources/relay.rs", "silence_max_ms: 30_000,"),
         test: "tests/nats_source/subjects.rs::a_server_that_is_silent_for_too_long_is_left",
     },
 ];

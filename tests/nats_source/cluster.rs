@@ -130,9 +130,10 @@ fn a_cluster_loses_the_leader_and_then_each_server_in_turn() {
     let mut patient = settings(&day.cluster.urls());
     patient.backlog_quiet_min = 1_000;
     (
-        patient.watchdog_interval_ms,
+        patient.times.ping_interval_ms,
+        patient.times.ping_timeout_ms,
         patient.consumer_silence_max_ms,
-    ) = (1_000, 30_000);
+    ) = (1_000, 2_000, 30_000);
     let source = run(patient);
     source.until("CaughtUp");
     day.publish(20);

@@ -24,7 +24,7 @@ use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
-use weirgate::sources::{Source, SourceLink, Stopping};
+use weirgate::sources::{LinkTimes, Source, SourceLink, Stopping};
 use weirgate::telemetry::BusStatus;
 use weirgate_test_support::NatsServer;
 
@@ -56,11 +56,12 @@ fn settings(url: &str) -> NatsSettings {
             subscription("MARKET_DATA", FLOW, "gateway_flow"),
         ],
         ephemeral: false,
-        reconnect_delay_min_ms: 100,
-        reconnect_delay_max_ms: 2_000,
-        watchdog_interval_ms: 500,
-        watchdog_misses: 2,
-        silence_max_ms: 4_000,
+        times: LinkTimes {
+            ping_interval_ms: 500,
+            ping_timeout_ms: 1_000,
+            silence_max_ms: 4_000,
+            ..LinkTimes::default()
+        },
         consumer_silence_max_ms: 2_000,
         backlog_quiet_min: 4,
         look_back: LookBack {

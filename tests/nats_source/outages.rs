@@ -40,7 +40,8 @@ fn a_long_backlog_after_an_outage_is_quiet() {
     let mut server = NatsServer::start();
     let mut slow = settings(&server.url());
     // time to publish before the source is back
-    (slow.reconnect_delay_min_ms, slow.reconnect_delay_max_ms) = (4_000, 4_000);
+    slow.times.reconnect_delay_min_ms = 4_000;
+    slow.times.reconnect_delay_max_ms = 4_000;
     let source = run(slow);
     source.until("CaughtUp");
     publish(&jetstream(&server.url()), LEVELS, 0..3);
@@ -106,10 +107,8 @@ fn a_frozen_server_is_noticed_and_everything_comes_after_it() {
 fn a_server_that_stands_still_for_seconds_costs_nothing() {
     for seconds in [4, 10] {
         let server = NatsServer::start();
-        let patient = NatsSettings {
-            silence_max_ms: 30_000,
-            ..settings(&server.url())
-        };
+        let mut patient = settings(&server.url());
+        patient.times.silence_max_ms = 30_000;
         let source = run(patient);
         source.until("CaughtUp");
         let publisher = nats::connect(server.url()).expect("a connection");

@@ -244,10 +244,9 @@ fn a_server_that_comes_back_has_every_subject_again() {
 
 /// A server that has a silence of seconds is left where that is set.
 fn impatient(url: &str) -> NatsSettings {
-    NatsSettings {
-        silence_max_ms: 4_000,
-        ..plain(url)
-    }
+    let mut settings = plain(url);
+    settings.times.silence_max_ms = 4_000;
+    settings
 }
 
 #[test]

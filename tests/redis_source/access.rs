@@ -99,7 +99,7 @@ fn a_forbidden_channel_is_refused_once_and_hurts_no_other() {
     let url = server.url_as(&format!("reader:{SECRET_ENCODED}"));
     let mut settings = settings(&url);
     // This user may not even ping, which is an answer too.
-    settings.ping_interval_ms = 50;
+    settings.times.ping_interval_ms = 50;
     let source = run(settings);
     source.until("CaughtUp");
     for n in 0..20 {

@@ -242,7 +242,10 @@ fn a_server_that_is_busy_is_asked_until_it_is_not() {
 fn a_quiet_server_is_left_alone() {
     let server = RedisServer::start();
     let mut settings = settings(&server.url());
-    (settings.ping_interval_ms, settings.ping_timeout_ms) = (50, 5_000);
+    (
+        settings.times.ping_interval_ms,
+        settings.times.ping_timeout_ms,
+    ) = (50, 5_000);
     let source = run(settings);
     // Pings are answered in two ways, with and without a subscription.
     source.until("CaughtUp");
@@ -276,7 +279,7 @@ fn a_wish_on_a_dying_link_is_answered_by_the_outage() {
     let link = SwallowingLink::to(server.port());
     let url = format!("redis://127.0.0.1:{}", link.port);
     let mut settings = settings(&url);
-    settings.silence_max_ms = 4_000;
+    settings.times.silence_max_ms = 4_000;
     let source = run(settings);
     source.until("CaughtUp");
     link.swallow(true);
@@ -355,7 +358,7 @@ fn what_is_no_redis_is_said_so() {
 /// A source that holds `a`, and gives up a silent server after 4 s.
 fn impatient(url: &str) -> Running {
     let mut settings = settings(url);
-    settings.silence_max_ms = 4_000;
+    settings.times.silence_max_ms = 4_000;
     let source = run(settings);
     source.until("CaughtUp");
     source.interest.subscribe(Subscription::channel("a"));

@@ -2,10 +2,8 @@
 
 use std::io::Write;
 
-use super::bad::BadMessage;
-use super::fields::{Values, fields};
 use super::predictions::Predictions;
-use super::reader::Reader;
+use super::reader::{BadMessage, Reader, Values, fields};
 use super::session::SessionContext;
 use super::truth::{Kind, is_string, is_truthy};
 

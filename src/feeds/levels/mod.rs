@@ -8,18 +8,13 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | subjects, and what becomes of a message |
+//! | `mod` | subjects, what becomes of a message, and whether one would be taken |
 //! | `cache` | the newest value under each key; payloads |
 //! | `view` | what one topic shows: broadcasts, and quiet catch-up |
 //! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
-//! | `reader`, `fields`, `truth` | raw JSON values |
-//! | `judge` | whether the feed would take a message |
-//! | `bad` | what makes a message bad |
+//! | `reader`, `truth` | raw JSON values, and what makes a message bad |
 
-mod bad;
 mod cache;
-mod fields;
-mod judge;
 mod level;
 mod normalise;
 mod predictions;
@@ -35,15 +30,13 @@ use self::reader::Reader;
 use self::truth::Kind;
 use self::view::View;
 use super::bad_log::BadMessageLog;
-use super::bus::LastSeen;
-use super::bus::check_size;
+use super::bus::{LastSeen, check_size};
 use super::{BusEvent, BusMessage};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
-pub use self::bad::BadMessage;
-pub use self::judge::LevelsJudge;
 pub use self::normalise::Normaliser;
+pub use self::reader::BadMessage;
 
 /// The topic that shows everything.
 pub const TOPIC: TopicName = TopicName::fixed("levels");
@@ -303,6 +296,39 @@ impl Feed for LevelsFeed {
 
     fn stats(&self) -> &FeedStats {
         &self.stats
+    }
+}
+
+/// Judges messages as a [`LevelsFeed`] of the same settings would, for those who choose which message to hand
+/// over.
+#[derive(Clone, Debug)]
+pub struct LevelsJudge {
+    normaliser: Normaliser,
+    json_depth_max: usize,
+    bus_message_bytes_max: usize,
+}
+
+impl LevelsJudge {
+    /// A judge for the feed with these settings.
+    pub fn new(settings: &LevelsFeedSettings) -> Self {
+        Self {
+            normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
+            json_depth_max: settings.json_depth_max,
+            bus_message_bytes_max: settings.bus_message_bytes_max,
+        }
+    }
+
+    /// Whether a message of `subject`, which the feed relays, makes a state.
+    pub fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
+        if check_size(payload, self.bus_message_bytes_max).is_err() {
+            return false;
+        }
+        if subject == SUBJECTS[0] {
+            // Any moment does where the message has none.
+            let mut normaliser = self.normaliser.clone();
+            return normaliser.normalise(payload, 0, &mut Vec::new()).is_ok();
+        }
+        check_json(payload, self.json_depth_max).is_ok()
     }
 }
 

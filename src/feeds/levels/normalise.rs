@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::bad::BadMessage;
 use super::level::Level;
 use super::predictions::Predictions;
-use super::reader::Reader;
+use super::reader::{BadMessage, Reader};
 use super::session::{SessionClock, SessionContext};
 use super::truth::{Kind, is_truthy};
 use crate::wire::json::check_json;

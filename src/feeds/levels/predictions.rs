@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::bad::BadMessage;
-use super::fields::{Values, fields};
-use super::reader::Reader;
+use super::reader::{BadMessage, Reader, Values, fields};
 use super::truth::{Kind, is_truthy, string};
 
 fields! {

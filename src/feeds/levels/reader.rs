@@ -1,13 +1,18 @@
-//! A cursor over JSON text that was checked as a whole: raw values, in one pass, without copies.
+//! A cursor over JSON text that was checked as a whole: raw values, in one pass, without copies. The fields
+//! that a message may have, and what makes a message bad.
 //!
 //! The library's own lazy iterators take about 100 ns for each field, most of a message's time.
 //! Knowing that the text is JSON, finding where a value ends needs no parser. Text that is not
 //! JSON gives wrong values, but neither panics nor loops.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use super::bad::BadMessage;
+use thiserror::Error;
+
 use super::truth::{Kind, string};
+use crate::feeds::TooLarge;
+use crate::wire::json::JsonError;
 
 /// A place in checked text. Methods that take a value move past it.
 #[derive(Clone, Debug)]
@@ -171,6 +176,99 @@ impl<'a> Reader<'a> {
 
 const fn is_structural(byte: u8) -> bool {
     matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
+}
+
+/// Why a message is skipped whole. Always its publisher's fault (contract: "Bad is").
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadMessage {
+    /// Over the limit on bus messages.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// Not JSON, or nested deeper than allowed.
+    #[error(transparent)]
+    NotJson(#[from] JsonError),
+    /// A `levels.signals` message that is no object.
+    #[error("not an object")]
+    NotAnObject,
+    /// A field whose value has a type that the contract does not take.
+    #[error("`{field}` has a wrong type")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+    },
+    /// A `ts` that is no moment which the session clock knows.
+    #[error("`ts` is out of range")]
+    TsOutOfRange,
+    /// A `barrier.depth_in_zone` that no double holds, where `wall_ratio` needs it.
+    #[error("`barrier.depth_in_zone` is out of range")]
+    DepthInZoneOutOfRange,
+    /// Small on the bus, too large with all defaults filled in.
+    #[error("normalised, it is larger than the allowed {bytes_max} bytes")]
+    NormalisedTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl BadMessage {
+    /// A field of a wrong type.
+    pub(super) const fn wrong(field: &'static str) -> Self {
+        Self::WrongType { field }
+    }
+}
+
+/// Declares an enum of the fields that are read, object by object: `Variant = "key"`.
+///
+/// The values of an object are then kept in an array that the enum indexes, so reading one
+/// allocates nothing, and a key repeated in the input overwrites its slot: the last counts.
+macro_rules! fields {
+    ($(#[$doc:meta])* $name:ident { $($object:ident { $($field:ident = $key:literal,)* })* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum $name { $($($field,)*)* }
+
+        impl $name {
+            /// How many there are.
+            pub(super) const COUNT: usize = [$($($name::$field,)*)*].len();
+
+            $(
+                #[doc = concat!("The field of the object `", stringify!($object), "` with this key.")]
+                fn $object(key: &str) -> Option<Self> {
+                    match key {
+                        $($key => Some(Self::$field),)*
+                        _ => None,
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(super) use fields;
+
+/// The raw values of one object's fields; a missing one is `None`.
+#[derive(Clone, Debug)]
+pub(super) struct Values<'a, const COUNT: usize>([Option<&'a str>; COUNT]);
+
+impl<'a, const COUNT: usize> Values<'a, COUNT> {
+    pub(super) const fn new() -> Self {
+        Self([None; COUNT])
+    }
+
+    pub(super) fn at(&self, index: usize) -> Option<&'a str> {
+        self.0.get(index).copied().flatten()
+    }
+
+    pub(super) fn set(&mut self, index: usize, raw: &'a str) {
+        if let Some(slot) = self.0.get_mut(index) {
+            *slot = Some(raw);
+        }
+    }
+
+    pub(super) fn clear(&mut self, range: Range<usize>) {
+        if let Some(slots) = self.0.get_mut(range) {
+            slots.fill(None);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -416,3 +416,48 @@ fn gaps_are_counted() {
     assert_eq!(bench.feed.stats().gaps, 2);
     assert_eq!(bench.publications, 0);
 }
+
+#[test]
+fn it_judges_as_the_feed_does() {
+    let settings = LevelsFeedSettings {
+        bus_message_bytes_max: 100,
+        json_depth_max: 5,
+        ..LevelsFeedSettings::default()
+    };
+    let judge = LevelsJudge::new(&settings);
+    let large = format!("[\"{}\"]", "x".repeat(100));
+    let payloads = [
+        "",
+        "{",
+        "{}",
+        "null",
+        "5",
+        "[]",
+        "[[[[[[]]]]]]",
+        &large,
+        r#"{"ts":1700000000000,"levels":[]}"#,
+        r#"{"ts":[]}"#,
+        r#"{"ts":9e18}"#,
+        r#"{"levels":[{"price":{}}]}"#,
+    ];
+    for subject in SUBJECTS {
+        let mut verdicts = std::collections::HashSet::new();
+        for payload in payloads {
+            let mut feed = LevelsFeed::new(settings.clone(), FrameBytes::default());
+            let message = BusMessage {
+                subject: subject.into(),
+                pattern: None,
+                payload: payload.as_bytes().to_vec(),
+                position: None,
+                received: Now::default(),
+                quiet: true,
+            };
+            feed.event(Now::default(), BusEvent::Message(message), &mut Vec::new());
+            let bad: u64 = feed.stats().subjects.iter().map(|s| s.messages_bad).sum();
+            let is_good = judge.is_good(subject, payload.as_bytes());
+            assert_eq!(is_good, bad == 0, "{subject} {payload}");
+            verdicts.insert(is_good);
+        }
+        assert_eq!(verdicts.len(), 2, "good ones and bad ones");
+    }
+}

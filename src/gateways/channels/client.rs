@@ -1,8 +1,14 @@
-//! One client: its role, what it may send, and the answers that it has not got.
+//! One client: its role, what it may send, the answers that it has not got, and its patterns; and how many
+//! different patterns the clients of one address hold together.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
 
 use super::super::access::{RequestRate, TokenEnd};
-use super::shares::Patterns;
-use super::waiting::Answers;
+use super::answer::Answers;
+use crate::admission::{ClientAddr, address_group};
+use crate::hub::TopicName;
 
 /// What the gateway keeps of a client. The names that the client holds are its topics in the hub.
 #[derive(Debug)]
@@ -15,4 +21,107 @@ pub struct Client {
     pub(super) answers: Answers,
     /// The first answer resumes names, and waits for its turn.
     pub(super) is_in_line: bool,
+}
+
+/// The patterns of one client.
+#[derive(Debug)]
+pub(super) struct Patterns {
+    /// What counts as the client's address.
+    address: ClientAddr,
+    names: Vec<TopicName>,
+}
+
+impl Patterns {
+    /// None yet, of a client of this address.
+    pub(super) fn new(client: ClientAddr) -> Self {
+        Self {
+            address: address_group(client),
+            names: Vec::new(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// Patterns by address; of each, how many clients of the address hold the pattern. Bounded: an address without
+/// patterns is forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Shares(HashMap<ClientAddr, HashMap<TopicName, u32, RandomState>, RandomState>);
+
+impl Shares {
+    /// The clients of this client's address hold `max` other patterns, and so none more.
+    pub(super) fn is_full(&self, client: &Patterns, name: &str, max: usize) -> bool {
+        let held = self.0.get(&client.address);
+        held.is_some_and(|held| held.len() >= max && !held.contains_key(name))
+    }
+
+    /// The client holds a pattern from now on.
+    pub(super) fn add(&mut self, client: &mut Patterns, name: &TopicName) {
+        let held = self.0.entry(client.address).or_default();
+        *held.entry(name.clone()).or_default() += 1;
+        client.names.push(name.clone());
+    }
+
+    /// The client does not hold the name any more; nothing changes if that is no pattern of the client.
+    pub(super) fn remove(&mut self, client: &mut Patterns, name: &TopicName) {
+        if let Some(at) = client.names.iter().position(|held| held == name) {
+            client.names.swap_remove(at);
+            self.give_back(client.address, name);
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn remove_all(&mut self, client: Patterns) {
+        for name in &client.names {
+            self.give_back(client.address, name);
+        }
+    }
+
+    fn give_back(&mut self, address: ClientAddr, name: &TopicName) {
+        let Some(held) = self.0.get_mut(&address) else {
+            return;
+        };
+        if let Some(clients) = held.get_mut(name) {
+            *clients -= 1;
+            if *clients == 0 {
+                held.remove(name);
+            }
+        }
+        if held.is_empty() {
+            self.0.remove(&address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn client(address: &str) -> Patterns {
+        let ip: IpAddr = address.parse().expect("an address");
+        Patterns::new(ip.into())
+    }
+
+    #[test]
+    fn a_pattern_counts_once_for_an_address_until_its_last_client_lets_it_go() {
+        let mut shares = Shares::default();
+        let [a, b] = ["a*", "b*"].map(TopicName::fixed);
+        // The clients of a /64 are one.
+        let (mut first, mut second) = (client("2001:db8::1"), client("2001:db8::2"));
+        let other = client("2001:db8:0:1::1");
+        shares.add(&mut first, &a);
+        shares.add(&mut second, &a);
+        assert!(!shares.is_full(&first, "b*", 2) && shares.is_full(&second, "b*", 1));
+        assert!(!shares.is_full(&second, "a*", 1) && !shares.is_full(&other, "b*", 1));
+        shares.remove(&mut first, &b);
+        shares.remove(&mut first, &a);
+        assert_eq!((first.count(), second.count()), (0, 1));
+        assert!(shares.is_full(&first, "b*", 1), "the second one holds it");
+        shares.remove_all(second);
+        assert!(!shares.is_full(&first, "b*", 1) && shares.0.is_empty());
+    }
 }

@@ -18,25 +18,22 @@ mod names;
 mod request;
 mod resume;
 mod retained;
-mod shares;
 mod stats;
-mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use self::answer::Answer;
-use self::client::Client;
+use self::answer::{Answer, Answers, BUS_WAIT_US, Behind};
+use self::client::{Client, Patterns, Shares};
 use self::history::History;
 use self::judge::Verdict;
 use self::names::Names;
 use self::request::{Action, Request, RequestLimits, Since};
 use self::resume::Resumes;
 use self::retained::Retained;
-use self::shares::{Patterns, Shares};
-use self::waiting::{Answers, BUS_WAIT_US, Behind};
-use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
-use super::uuid::uuid;
+use super::access::{
+    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, uuid,
+};
 use crate::admission::ClientAddr;
 use crate::auth::{
     Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Token, bearer_protocol,

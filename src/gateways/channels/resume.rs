@@ -11,10 +11,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
-use super::answer::Answer;
+use super::answer::{Answer, Behind, Resume};
 use super::client::Client;
 use super::history::{NotRecovered, Position};
-use super::waiting::{Behind, Resume};
 use crate::hub::{ByClient, Core, Frame, Joined, SessionKey, TopicName};
 
 /// Missed messages that are sent in one turn, to all clients together; the last answer may go over.

@@ -7,8 +7,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::call::CallFailure;
-use super::routes::Service;
+use super::call::{CallFailure, Service};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::hub::SessionKey;
 

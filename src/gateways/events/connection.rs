@@ -1,12 +1,16 @@
-//! One connection's strict sequence: what waits, and what is being answered.
+//! One connection's strict sequence: what waits, and what is being answered. It outlives its client while something
+//! is still to be forwarded; and what waits of all connections is bounded.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
+use super::EventsStats;
+use super::call::Service;
 use super::message::Message;
-use super::routes::Service;
-use crate::admission::{ClientAddr, TokenBucket};
-use crate::hub::{Incoming, TopicName};
+use crate::admission::{ClientAddr, TokenBucket, address_group};
+use crate::hub::{Incoming, SessionKey, TopicName};
 use crate::wire::traceparent::Trace;
 
 /// Messages of one connection that may wait; then it is not read until there is room (contract:
@@ -194,5 +198,146 @@ impl Connection {
         self.calling
             .as_ref()
             .is_some_and(|calling| !calling.is_made)
+    }
+}
+
+/// Connections without a client, each with a call under way or with messages that wait.
+#[derive(Debug)]
+pub(super) struct Orphans {
+    connections: HashMap<SessionKey, Connection, RandomState>,
+    /// Messages that wait or stand in line for a slot, over all of them.
+    messages: usize,
+    messages_max: usize,
+}
+
+impl Orphans {
+    pub(super) fn new(messages_max: usize) -> Self {
+        Self {
+            connections: HashMap::default(),
+            messages: 0,
+            messages_max,
+        }
+    }
+
+    /// How many messages more may wait.
+    pub(super) fn room(&self) -> usize {
+        self.messages_max.saturating_sub(self.messages)
+    }
+
+    /// A client has gone: its newest messages are dropped where too many wait, or too many bytes.
+    /// Returns the message that stood in line for a slot, if it is among these.
+    pub(super) fn adopt(
+        &mut self,
+        connection: &mut Connection,
+        waiting_bytes: &mut WaitingBytes,
+        stats: &EventsStats,
+    ) -> Option<Calling> {
+        connection.gone = true;
+        let client = connection.client;
+        let mut kept = connection.waiting() + usize::from(connection.stands_in_line());
+        let mut left_line = None;
+        while kept > 0 {
+            let bytes = connection.newest_bytes();
+            if kept <= self.room() && !waiting_bytes.is_over_without(client, bytes) {
+                break;
+            }
+            if !connection.drop_newest() {
+                left_line = connection.calling.take();
+            }
+            waiting_bytes.remove(client, bytes);
+            stats.count_forgotten();
+            kept -= 1;
+        }
+        self.messages += kept;
+        left_line
+    }
+
+    /// One of the messages does not wait any more.
+    pub(super) fn count_taken(&mut self) {
+        self.messages -= 1;
+    }
+
+    pub(super) fn take(&mut self, key: SessionKey) -> Option<Connection> {
+        self.connections.remove(&key)
+    }
+
+    pub(super) fn keep(&mut self, key: SessionKey, connection: Connection) {
+        self.connections.insert(key, connection);
+    }
+
+    /// Nothing is kept of clients that have gone.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.messages == 0
+    }
+}
+
+/// Bytes of messages that wait or are being answered, over all connections, those of clients that
+/// have gone included.
+///
+/// A client address may have as much as is still free. So one address alone has half of all, two have
+/// a third each, and there is room for another address however much the others send.
+#[derive(Debug)]
+pub(super) struct WaitingBytes {
+    now: usize,
+    max: usize,
+    /// Those of each address that has any.
+    by_address: HashMap<ClientAddr, usize, RandomState>,
+    stats: Arc<EventsStats>,
+}
+
+impl WaitingBytes {
+    pub(super) fn new(max: usize, stats: Arc<EventsStats>) -> Self {
+        Self {
+            now: 0,
+            max,
+            by_address: HashMap::default(),
+            stats,
+        }
+    }
+
+    pub(super) fn add(&mut self, client: ClientAddr, bytes: usize) {
+        if bytes > 0 {
+            self.now += bytes;
+            *self.by_address.entry(address_group(client)).or_default() += bytes;
+            self.stats.store_waiting_bytes(self.now);
+        }
+    }
+
+    pub(super) fn remove(&mut self, client: ClientAddr, bytes: usize) {
+        let client = address_group(client);
+        if let Some(own) = self.by_address.get_mut(&client) {
+            *own -= bytes;
+            if *own == 0 {
+                self.by_address.remove(&client);
+            }
+            self.now -= bytes;
+            self.stats.store_waiting_bytes(self.now);
+        }
+    }
+
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
+    /// Another message of this address may be taken. The last one may pass the limit.
+    pub(super) fn has_room_for(&self, client: ClientAddr) -> bool {
+        // An address never has more than all together.
+        let free = self.free();
+        self.now < free || self.of(client) < free
+    }
+
+    /// There would be no room for another message of this address without one of `bytes` either: others
+    /// need what it has. A client that goes does not leave such a message.
+    pub(super) fn is_over_without(&self, client: ClientAddr, bytes: usize) -> bool {
+        self.of(client).saturating_sub(bytes) >= self.free() + bytes
+    }
+
+    fn free(&self) -> usize {
+        self.max.saturating_sub(self.now)
+    }
+
+    fn of(&self, client: ClientAddr) -> usize {
+        let own = self.by_address.get(&address_group(client));
+        own.copied().unwrap_or_default()
     }
 }

@@ -11,12 +11,7 @@ mod calls;
 mod connection;
 mod envelope;
 mod message;
-mod orphans;
-mod push;
-mod routes;
 mod stats;
-mod upstream;
-mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,11 +22,9 @@ use url::form_urlencoded;
 
 use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
-use self::connection::{Calling, Connection, Rest, Waiting};
+use self::connection::{Calling, Connection, Orphans, Rest, Waiting, WaitingBytes};
 use self::envelope::Code;
 use self::message::{Message, is_device_id};
-use self::orphans::Orphans;
-use self::waiting::WaitingBytes;
 use super::access::shown_user;
 use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::Origins;
@@ -43,8 +36,8 @@ use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 use crate::wire::traceparent::Trace;
 
-pub use self::push::Push;
-pub use self::routes::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
+pub use self::broadcast::Push;
+pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
 pub use self::stats::EventsStats;
 
 /// Settings of an [`EventsGateway`].
@@ -238,7 +231,7 @@ impl EventsGateway {
                     service: calling.service,
                     body: request(connection, &calling.message).into_bytes(),
                     trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
-                    reader: upstream::reader(
+                    reader: envelope::reader(
                         (&*core).into(),
                         Arc::clone(&calling.message),
                         self.settings.json_depth_max,
@@ -250,7 +243,7 @@ impl EventsGateway {
                 let calling = connection.calling.take()?;
                 self.waiting_bytes.remove(connection.client, calling.bytes);
                 self.stats.count_skipped(calling.service);
-                let why = upstream::UNREACHABLE;
+                let why = envelope::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
         }

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::call::Service;
 use super::envelope::Code;
-use super::routes::Service;
 
 /// Numbers that others may read at any time.
 #[derive(Debug, Default)]

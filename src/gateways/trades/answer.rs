@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::candles::Update;
-use super::symbols::{Content, Held};
+use super::client::{Content, Held};
 use crate::hub::{Core, Frame, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 

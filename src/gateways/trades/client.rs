@@ -1,10 +1,14 @@
-//! One client: what it holds, how long, how much it may send, and who it is for the log.
+//! One client: which symbols it holds and may hold, how long, how much it may send, and who it is for the log.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_user};
-use super::symbols::Held;
-use crate::hub::Now;
+use super::candles::Interval;
+use crate::hub::{Now, TopicName};
 use crate::wire::head::RequestHead;
 
 #[derive(Debug)]
@@ -31,4 +35,178 @@ pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Op
     form_urlencoded::parse(head.query()?.as_bytes())
         .find(|(name, user)| name == "userId" && !user.is_empty())
         .map(|(_, user)| shown_user(&user))
+}
+
+/// What a client subscribes to of a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Trades,
+    Candles(Interval),
+}
+
+impl Content {
+    /// The topic of a symbol.
+    pub(super) fn topic(self, symbol: &TopicName) -> TopicName {
+        match self {
+            Self::Trades => symbol.clone(),
+            Self::Candles(interval) => interval.topic(symbol.as_str()),
+        }
+    }
+}
+
+/// What one connection holds, for trades and for candles.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// With trades; oldest first.
+    symbols: Vec<TopicName>,
+    /// With candles, by interval; oldest first. Few clients have any.
+    candles: Option<Box<[Vec<TopicName>; Interval::ALL.len()]>>,
+    /// The user that a token with a limit named.
+    pub(super) user: Option<Arc<str>>,
+    /// Symbols of the connection, or of all the user's connections together.
+    pub(super) symbols_max: usize,
+}
+
+impl Held {
+    /// Nothing yet, and `symbols_max` at most.
+    pub(super) fn new(user: Option<Arc<str>>, symbols_max: usize) -> Self {
+        Self {
+            symbols: Vec::new(),
+            candles: None,
+            user,
+            symbols_max,
+        }
+    }
+
+    /// The symbols held, oldest first.
+    pub(super) fn symbols(&self, content: Content) -> &[TopicName] {
+        match (content, &self.candles) {
+            (Content::Trades, _) => &self.symbols,
+            (Content::Candles(interval), Some(candles)) => &candles[interval as usize],
+            (Content::Candles(_), None) => &[],
+        }
+    }
+
+    /// Symbols with trades, and symbols with candles of each interval.
+    pub(super) fn count(&self) -> usize {
+        let candles = self.candles.iter().flat_map(|candles| candles.iter());
+        self.symbols.len() + candles.map(Vec::len).sum::<usize>()
+    }
+
+    pub(super) fn add(&mut self, content: Content, symbols: &[TopicName]) {
+        self.list(content).extend_from_slice(symbols);
+    }
+
+    pub(super) fn remove(&mut self, content: Content, symbols: &[TopicName]) {
+        self.list(content).retain(|held| !symbols.contains(held));
+    }
+
+    fn list(&mut self, content: Content) -> &mut Vec<TopicName> {
+        match content {
+            Content::Trades => &mut self.symbols,
+            Content::Candles(interval) => {
+                &mut self.candles.get_or_insert_default()[interval as usize]
+            }
+        }
+    }
+
+    fn has(&self, content: Content, symbol: &str) -> bool {
+        let mut held = self.symbols(content).iter();
+        held.any(|held| held.as_str() == symbol)
+    }
+
+    /// Those of `asked` that it does not hold yet, each once, in the order asked.
+    pub(super) fn new_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
+        let mut new: Vec<TopicName> = Vec::new();
+        for symbol in asked {
+            if !self.has(content, &symbol) && !new.iter().any(|n| n.as_str() == symbol) {
+                new.push(symbol.into());
+            }
+        }
+        new
+    }
+
+    /// Those of `asked` that it holds, each once, in the order asked.
+    pub(super) fn held_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
+        let mut held: Vec<TopicName> = Vec::new();
+        for symbol in asked {
+            if self.has(content, &symbol) && !held.iter().any(|h| h.as_str() == symbol) {
+                held.push(symbol.into());
+            }
+        }
+        held
+    }
+}
+
+/// Symbols by user, over all of a user's connections; users without any are not kept.
+#[derive(Debug, Default)]
+pub(super) struct Users(HashMap<Arc<str>, usize, RandomState>);
+
+impl Users {
+    /// Symbols that count against this connection's limit.
+    pub(super) fn count(&self, client: &Held) -> usize {
+        match &client.user {
+            Some(user) => self.0.get(user).copied().unwrap_or(0),
+            None => client.count(),
+        }
+    }
+
+    pub(super) fn add(&mut self, client: &Held, count: usize) {
+        if let Some(user) = &client.user
+            && count > 0
+        {
+            *self.0.entry(Arc::clone(user)).or_default() += count;
+        }
+    }
+
+    pub(super) fn remove(&mut self, client: &Held, count: usize) {
+        let Some(user) = &client.user else { return };
+        if let Some(held) = self.0.get_mut(user) {
+            *held = held.saturating_sub(count);
+            if *held == 0 {
+                self.0.remove(user);
+            }
+        }
+    }
+
+    /// No user holds a symbol.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trades_and_candles_of_a_symbol_are_held_apart_and_counted_together() {
+        let mut held = Held::new(None, 10);
+        let asked = || vec!["A".to_owned(), "B".to_owned()];
+        let minute = Content::Candles(Interval::Minute);
+        let both = held.new_ones(Content::Trades, asked());
+        held.add(Content::Trades, &both);
+        held.add(minute, &both[..1]);
+        assert_eq!((held.count(), Users::default().count(&held)), (3, 3));
+        assert_eq!(held.new_ones(minute, asked()), both[1..]);
+        assert_eq!(held.held_ones(minute, asked()), both[..1]);
+        let second = Content::Candles(Interval::Second);
+        assert_eq!(held.symbols(second), []);
+        held.remove(minute, &both);
+        assert_eq!((held.symbols(minute), held.count()), (&[][..], 2));
+    }
+
+    #[test]
+    fn a_user_is_kept_while_a_connection_holds_a_symbol() {
+        let client = Held::new(Some("alice".into()), 10);
+        let mut users = Users::default();
+        users.add(&client, 0);
+        assert!(users.is_empty());
+        users.add(&client, 2);
+        assert_eq!((users.count(&client), users.is_empty()), (2, false));
+        users.remove(&client, 1);
+        assert_eq!((users.count(&client), users.is_empty()), (1, false));
+        users.remove(&client, 1);
+        assert!(users.is_empty());
+    }
 }

@@ -8,17 +8,16 @@ mod candles;
 mod client;
 mod request;
 mod stats;
-mod symbols;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, user_for_log};
+use self::client::{Client, Content, Held, Users, user_for_log};
 use self::request::{Accepts, Request};
-use self::symbols::{Content, Held, Users};
-use super::access::{AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd};
-use super::uuid::uuid;
+use super::access::{
+    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, uuid,
+};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,

@@ -5,7 +5,6 @@
 //! to say; what an answer means too. Called by `run`.
 
 mod client;
-mod coding;
 
 use std::io;
 use std::iter;
@@ -107,6 +106,6 @@ async fn serve(
 async fn read(reader: Reader, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
     let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
     let again = reader.clone();
-    let reply = aside::work(bytes, move || reader.read(id, outcome)).await;
+    let reply = aside(bytes, move || reader.read(id, outcome)).await;
     reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
 }

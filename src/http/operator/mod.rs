@@ -5,7 +5,6 @@
 //! users, names of topics. The page reads `/metrics` for all other numbers.
 
 mod state;
-mod tail;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -83,7 +82,7 @@ fn tail_route(telemetry: Arc<Telemetry>, clock: Clock, is_loopback: bool, has_ta
         "/operator/tail",
         is_loopback,
         move |request| match has_tail {
-            true => tail::tail(&telemetry, clock, request),
+            true => state::tail(&telemetry, clock, request),
             false => Answer::detail(
                 StatusCode::FORBIDDEN,
                 "Messages are not shown: --admin-tail",

@@ -1,10 +1,9 @@
 //! The page at `/` and the files that it is made of: inside the binary, nothing from elsewhere.
 //!
-//! The page uses `/weirgate.js`, which is the client that users get ([`super::client_files`]). Called
+//! The page uses `/weirgate.js`, which is the client that users get ([`ClientModule::Levels`]). Called
 //! by `run`, for the gateways that have a page.
 
-use super::client_files::{self, ClientModule};
-use super::files::{self, File};
+use super::files::{self, ClientModule, File};
 use super::site::Route;
 
 static FILES: [File; 9] = [
@@ -22,7 +21,7 @@ static FILES: [File; 9] = [
 /// A route for each file, the client's included.
 pub fn routes() -> Vec<Route> {
     let mut routes = files::routes(&FILES);
-    routes.extend(client_files::routes(ClientModule::Levels));
+    routes.extend(files::client_routes(ClientModule::Levels));
     routes
 }
 

@@ -2,20 +2,18 @@
 //! one of a request is read whole before.
 
 use std::future::Future;
-use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{io, mem};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
 use super::shares::Share;
-use super::stats::{Outcome, ServiceStats};
 use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease};
 

@@ -10,7 +10,6 @@ mod exchange;
 mod headers;
 mod path;
 mod shares;
-mod stats;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -23,9 +22,8 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
 use self::body::{Held, ToClient, ToService};
-use self::exchange::{Exchange, Watch};
+use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
 use self::shares::{Share, Shares};
-use self::stats::{Outcome, ServiceStats};
 use super::body::{AnswerBody, Progress, RequestBody};
 use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
@@ -144,7 +142,7 @@ impl Proxy {
             let name = behind.pool.service().name();
             (name, Arc::clone(&behind.stats))
         });
-        stats::metrics(&named.collect())
+        exchange::metrics(&named.collect())
     }
 }
 

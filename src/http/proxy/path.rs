@@ -7,7 +7,7 @@
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
 
-use super::stats::Outcome;
+use super::exchange::Outcome;
 
 /// Paths that are passed on to a service.
 #[derive(Clone, Copy, Debug)]

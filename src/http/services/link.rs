@@ -1,19 +1,24 @@
-//! A connection to a service, and when it was last heard of.
+//! A connection to a service: how it is made, when it was last heard of, and the one that asks before a start
+//! whether the service answers.
 
 use std::error::Error;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{self, Duration};
 
+use http_body_util::Empty;
+use hyper::body;
+use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::Service;
@@ -196,4 +201,35 @@ pub(super) async fn connect(
         None => Box::new(stream),
     };
     Ok(TokioIo::new(bytes))
+}
+
+impl Service {
+    /// Sends `GET` for the base path, and returns the status of the response and the milliseconds
+    /// until it came: any status is an answer. Blocks for as long as the service lets the caller
+    /// wait.
+    ///
+    /// # Errors
+    /// The name is unknown, nobody listens, TLS fails, or what answers does not speak HTTP.
+    pub fn ask(&self) -> io::Result<(StatusCode, u128)> {
+        let begin = time::Instant::now();
+        let mut builder = runtime::Builder::new_current_thread();
+        let runtime = builder.enable_io().enable_time().build()?;
+        let status = LocalSet::new().block_on(&runtime, self.status())?;
+        Ok((status, begin.elapsed().as_millis()))
+    }
+
+    async fn status(&self) -> io::Result<StatusCode> {
+        let stream = connect(self, &Activity::start()).await?;
+        let handshake = hyper::client::conn::http1::handshake(stream).await;
+        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+        // How the connection ends shows in the response.
+        spawn_local(async { drop(connection.await) });
+        let request = Request::get(format!("{}/", self.upstream.base_path()))
+            .header(header::HOST, self.upstream.authority())
+            .header(header::CONNECTION, "close")
+            .body(Empty::<body::Bytes>::new())
+            .map_err(io::Error::other)?;
+        let response = sender.send_request(request).await;
+        Ok(response.map_err(io::Error::other)?.status())
+    }
 }

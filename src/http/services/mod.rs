@@ -1,27 +1,27 @@
-//! The services behind a gateway: where each one is, and the connections to it.
+//! The services behind a gateway: where each one is, which do not answer, and the connections to them.
 //!
 //! Knows no contract: names, URLs and paths are handed in. `calls` and `proxy` each keep a `Pool`
 //! of their own for a service, because they run on threads of their own and have limits of their
 //! own.
 
-mod ask;
-mod away;
 mod link;
 mod pool;
 mod stats;
-mod upstream;
 
-use std::fmt;
-use std::sync::Arc;
+use std::fmt::{self, Display};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hyper::header::HeaderValue;
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
+use url::Url;
 
-use self::away::Answering;
-pub use self::away::ServicesAway;
+use crate::base::{Clock, LogBudget, LogLine};
+use crate::telemetry::{GatewayMetric, names};
+use crate::wire::object_writer::ObjectWriter;
+
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool};
 pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
-pub use self::upstream::Upstream;
 
 /// A service behind the gateway.
 #[derive(Clone)]
@@ -61,5 +61,251 @@ impl Service {
     /// Where the service is.
     pub(super) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+}
+
+/// A service behind the gateway, by its base URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    tls: bool,
+    /// Name or address, an IPv6 one without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// What `Host` says: the port only where it is not the scheme's own.
+    authority: HeaderValue,
+    /// The path that every request begins with; without a slash at its end.
+    base_path: String,
+}
+
+impl Upstream {
+    /// What `Host` says: the port only where it is not the scheme's own.
+    pub(in crate::http) fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// The path that every request begins with; without a slash at its end.
+    pub(in crate::http) fn base_path(&self) -> &str {
+        &self.base_path
+    }
+
+    /// It is at `https://`.
+    pub fn wants_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Reads `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for
+    /// anything else: another scheme, a user, a query, a fragment.
+    pub fn parse(url: &str) -> Option<Self> {
+        let url = Url::parse(url).ok()?;
+        let tls = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let is_plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let shown = url.host_str().filter(|host| !host.is_empty() && is_plain)?;
+        let authority = match url.port() {
+            Some(port) => format!("{shown}:{port}"),
+            None => shown.to_owned(),
+        };
+        Some(Self {
+            tls,
+            host: shown.trim_matches(['[', ']']).to_owned(),
+            port: url.port_or_known_default().filter(|&port| port != 0)?,
+            authority: HeaderValue::try_from(authority).ok()?,
+            base_path: url.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let authority = self.authority.to_str().unwrap_or_default();
+        write!(f, "{scheme}://{authority}{}", self.base_path)
+    }
+}
+
+/// Lines a second about one service whose answers come and go.
+const LINES_PER_SECOND: u32 = 5;
+
+/// Whether one service answers: what its calls and its proxied requests have seen last.
+#[derive(Debug)]
+pub(super) struct Answering {
+    service: &'static str,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The first failure since the last answer, microseconds of the clock.
+    away_since_us: Option<u64>,
+    lines: LogBudget,
+}
+
+impl Answering {
+    /// A service that was not asked yet counts as one that answers.
+    pub(super) fn new(service: &'static str) -> Self {
+        Self {
+            service,
+            clock: Clock::start(),
+            state: Mutex::new(State {
+                away_since_us: None,
+                lines: LogBudget::new(LINES_PER_SECOND),
+            }),
+        }
+    }
+
+    /// The head of an answer came, whatever it says.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        let Some(since_us) = state.away_since_us.take() else {
+            return;
+        };
+        let now = self.clock.now();
+        if let Some(LogLine { suppressed }) = state.lines.line(now) {
+            tracing::info!(
+                service = self.service,
+                away_ms = now.mono_us.saturating_sub(since_us) / 1_000,
+                lines_left_out = suppressed,
+                "a service answers again"
+            );
+        }
+    }
+
+    /// A request got no answer.
+    pub(super) fn failed(&self, cause: &dyn Display) {
+        let mut state = self.state();
+        if state.away_since_us.is_some() {
+            return;
+        }
+        let now = self.clock.now();
+        state.away_since_us = Some(now.mono_us);
+        if let Some(LogLine { suppressed }) = state.lines.line(now) {
+            tracing::warn!(
+                service = self.service,
+                %cause,
+                lines_left_out = suppressed,
+                "a service does not answer"
+            );
+        }
+    }
+
+    fn away_ms(&self) -> Option<u64> {
+        let since_us = self.state().away_since_us?;
+        Some(self.clock.now().mono_us.saturating_sub(since_us) / 1_000)
+    }
+
+    /// No holder of this lock can panic.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The services of a gateway, for the pages that name those without an answer.
+#[derive(Clone, Debug)]
+pub struct ServicesAway(Vec<Arc<Answering>>);
+
+impl ServicesAway {
+    /// Looks at these services from here on.
+    pub fn of(services: &[Service]) -> Self {
+        let states = services.iter().map(|service| &service.answering);
+        Self(states.map(Arc::clone).collect())
+    }
+
+    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services that did not answer when they
+    /// were asked last, and for how long. A service that nobody asks is not looked at.
+    pub fn write(&self, object: &mut ObjectWriter) {
+        let mut away = ObjectWriter::new();
+        for service in &self.0 {
+            if let Some(ms) = service.away_ms() {
+                away.number(service.service, ms);
+            }
+        }
+        object.object("services_away", away);
+    }
+
+    /// What `/metrics` shows of them.
+    pub fn metric(&self) -> GatewayMetric {
+        let services = self.clone();
+        let each = move || {
+            let away = |service: &Arc<Answering>| {
+                (service.service, u64::from(service.away_ms().is_some()))
+            };
+            services.0.iter().map(away).collect()
+        };
+        GatewayMetric::ByLabel(&names::SERVICE_AWAY, Box::new(each))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_path_is_kept_and_slashes_at_the_end_are_not() {
+        for (url, tls, host, port, authority, base) in [
+            ("http://lobby:8000", false, "lobby", 8000, "lobby:8000", ""),
+            ("http://lobby:8000/", false, "lobby", 8000, "lobby:8000", ""),
+            ("http://lobby", false, "lobby", 80, "lobby", ""),
+            (
+                "HTTPS://Lobby:443/a/b//",
+                true,
+                "lobby",
+                443,
+                "lobby",
+                "/a/b",
+            ),
+            ("http://[::1]:9/x", false, "::1", 9, "[::1]:9", "/x"),
+        ] {
+            let upstream = Upstream::parse(url).expect(url);
+            assert_eq!(upstream.tls, tls, "{url}");
+            assert_eq!(upstream.host, host, "{url}");
+            assert_eq!(upstream.port, port, "{url}");
+            assert_eq!(upstream.authority, authority, "{url}");
+            assert_eq!(upstream.base_path, base, "{url}");
+            assert_eq!(Upstream::parse(&upstream.to_string()), Some(upstream));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for url in [
+            "",
+            "lobby:8000",
+            "lobby",
+            "ftp://lobby",
+            "http://",
+            "http://u:p@lobby",
+            "http://lobby?x",
+            "http://lobby#x",
+            "http://lobby:0",
+            "http://lobby:99999",
+        ] {
+            assert_eq!(Upstream::parse(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_away_from_its_first_failure_to_its_next_answer() {
+        let [one, other] = ["one", "other"].map(|name| Arc::new(Answering::new(name)));
+        let away = ServicesAway(vec![Arc::clone(&one), Arc::clone(&other)]);
+        let shown = || {
+            let mut object = ObjectWriter::new();
+            away.write(&mut object);
+            object.finish()
+        };
+        assert_eq!(shown(), r#"{"services_away":{}}"#);
+        one.answered();
+        one.failed(&"refused");
+        one.failed(&"refused");
+        assert!(shown().starts_with(r#"{"services_away":{"one":"#));
+        assert!(!shown().contains("other"));
+        one.answered();
+        assert_eq!(shown(), r#"{"services_away":{}}"#);
     }
 }

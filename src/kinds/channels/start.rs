@@ -14,7 +14,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     HistoryLimits, Interest,
 };
-use crate::http::client_files::{self, ClientModule};
+use crate::http::{ClientModule, client_routes};
 use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::reload::{self, AclFile, check_default_role};
@@ -82,7 +82,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .boxed_source(source, status)
         .asks([question])
         .routes(move |telemetry| {
-            let mut routes = client_files::routes(ClientModule::Channels);
+            let mut routes = client_routes(ClientModule::Channels);
             routes.push(health_route(telemetry, clock, bus_name));
             routes
         })

@@ -37,7 +37,7 @@ impl Pusher {
         };
         let (sent, told) = oneshot::channel();
         let (bytes, pusher, whole) = (body.len(), self.clone(), body.clone());
-        match aside::work(bytes, move || pusher.read(&body, sent)).await {
+        match aside(bytes, move || pusher.read(&body, sent)).await {
             // After the loop's end the push is dropped, and nobody tells.
             Some(Ok(parts)) => parts
                 .into_iter()

@@ -19,10 +19,10 @@ use crate::gateways::events::{
 };
 use crate::http::Route;
 use crate::http::calls::{CallLimits, Calls};
-use crate::http::client_files::{self, ClientModule};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
+use crate::http::{ClientModule, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
@@ -101,7 +101,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
                 Route::get("/healthz", |_| healthz()),
                 internal::route(BROADCAST_PATH, access, clock, broadcast),
             ];
-            routes.extend(client_files::routes(ClientModule::Events));
+            routes.extend(client_routes(ClientModule::Events));
             routes.extend(proxy.routes());
             routes
         })

@@ -10,7 +10,7 @@ use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
-use crate::http::client_files::{self, ClientModule};
+use crate::http::{ClientModule, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::redis::{question, shown_address, source_error, source_settings};
@@ -61,7 +61,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .source(source, status)
         .asks([question])
         .routes(|telemetry| {
-            let mut routes = client_files::routes(ClientModule::Trades);
+            let mut routes = client_routes(ClientModule::Trades);
             routes.push(health_route(telemetry));
             routes
         })

@@ -326,7 +326,7 @@ fn refusal(answer: &[u8]) -> Option<ApiError> {
 }
 
 /// The first name in a list of streams, which is `null` when it is empty.
-fn first_stream(answer: &[u8]) -> Result<Option<String>, ApiError> {
+pub(super) fn first_stream(answer: &[u8]) -> Result<Option<String>, ApiError> {
     let streams = sonic_rs::get(answer, ["streams"]).map_err(unreadable)?;
     let names: Option<Vec<String>> = read(streams.as_raw_str().as_bytes())?;
     Ok(names.and_then(|names| names.into_iter().next()))

@@ -21,13 +21,12 @@ use super::error::NatsError;
 use super::loopback::Hold;
 use super::refusals::Refusals;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use super::subjects::protocol;
 use super::tls::{self, Far};
 use crate::base::detached;
 
 /// How long a server may take to accept a TCP connection and to send its first line.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// The server's first line; it lists the other servers of a cluster.
-const INFO_BYTES_MAX: usize = 256 * 1024;
 /// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// What the crate keeps of acknowledgements while it is cut off. They are worth nothing on the next
@@ -255,7 +254,7 @@ fn greeting(stream: &mut TcpStream) -> io::Result<String> {
     let until = Instant::now() + PROBE_TIMEOUT;
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
-    while line.last() != Some(&b'\n') {
+    while !protocol::is_greeting_over(&line) {
         let left = until.saturating_duration_since(Instant::now());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match stream.read(&mut chunk) {
@@ -263,22 +262,12 @@ fn greeting(stream: &mut TcpStream) -> io::Result<String> {
             Ok(n) => line.extend_from_slice(&chunk[..n]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let silent = "it accepted the connection and says nothing";
-                return Err(io::Error::new(ErrorKind::TimedOut, silent));
+                return Err(protocol::no_greeting());
             }
             Err(error) => return Err(error),
         }
-        if !line.starts_with(b"INFO ") && line.len() >= 5 || line.len() > INFO_BYTES_MAX {
-            break;
-        }
     }
-    match String::from_utf8(line) {
-        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
-        _ => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            "what answers there is no NATS server",
-        )),
-    }
+    protocol::greeting(line)
 }
 
 /// The server's own words out of the crate's, where it has them.

@@ -17,58 +17,46 @@
 //! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: the turn of messages and reports |
 //! | `attach` | the same: subjects attached to consumers, at first and again |
-//! | `attempts` | when a subject is attached again, and what is logged of that; pure |
 //! | `subscription` | one subject: consumer, cursor, backlog |
-//! | `acks` | acknowledgements that are owed, sent several at a time; pure |
-//! | `told` | what is logged of its stream and durable |
-//! | `consumers` | making and finding streams and consumers |
+//! | `consumers` | making and finding streams and consumers, and what is logged of them |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, which end with the connection |
-//! | `ask` | what is asked before a start, for a check |
-//! | `files` | the files that settings name, read before a start |
+//! | `ask` | what is read and asked before a start, for a check |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
-//! | `servers` | which servers are tried, and in which order |
+//! | `servers` | which servers are tried, in which order, and the second connection beside a silent one; `super::probe` has the rule |
 //! | `connection` | making and leaving connections |
-//! | `second` | the second connection beside a silent one; `super::probe` has the rule |
 //! | `access` | credentials, and which certificates count |
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between the two, which is closed to other processes |
-//! | `health` | whether JetStream answers about a consumer, and whether messages come; pure |
-//! | `refusals` | what the server does not permit this user |
-//! | `send` | a connection that publishes and waits, for a command |
-//! | `plain` | plain subjects, without JetStream, for gateways that speak to each other |
+//! | `health` | whether JetStream answers about a consumer, whether messages come, and when to attach again; pure |
+//! | `refusals` | what the server does not permit this user, and its words |
+//! | `plain` | plain subjects, without JetStream: for gateways that speak to each other, and for a command that publishes |
 //! | `subjects/` | plain subjects and patterns that clients choose, while the source runs |
-//! | `position`, `settings`, `error` | pure: sequences, URLs, words |
+//! | `position`, `settings`, `error` | pure: sequences and what is still to acknowledge, URLs, words |
 
 // The whole crate is marked deprecated in favour of an async one, which would put a runtime into
 // the data path.
 #![allow(deprecated)]
 
 mod access;
-mod acks;
 mod api;
 mod ask;
 mod attach;
-mod attempts;
 mod connection;
 mod consumers;
 mod error;
-mod files;
 mod health;
 mod look_back;
 mod loopback;
 mod plain;
 mod position;
 mod refusals;
-mod second;
-mod send;
 mod servers;
 mod session;
 mod settings;
 mod subjects;
 mod subscription;
 mod tls;
-mod told;
 mod watchdog;
 
 use std::sync::Arc;
@@ -76,11 +64,10 @@ use std::sync::Arc;
 use self::connection::Link;
 use self::error::Stop;
 use self::refusals::Refusal;
-use self::second::Second;
-use self::servers::Servers;
+use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
-use super::relay::{Bus, Relay};
+use super::relay::{Bus, LinkTimes, Relay};
 use crate::telemetry::BusStatus;
 
 use self::settings::Endpoint;
@@ -88,8 +75,7 @@ use self::settings::Endpoint;
 pub use self::access::{Credentials, Tls};
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
-pub use self::plain::NatsPlainSource;
-pub use self::send::NatsSender;
+pub use self::plain::{NatsPlainSource, NatsSender};
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
@@ -155,12 +141,8 @@ impl Bus for NatsSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

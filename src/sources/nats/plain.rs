@@ -1,7 +1,8 @@
 //! Plain subjects, without JetStream: what is published is delivered to those who are subscribed at
-//! that moment, and kept nowhere. For gateways that speak to each other.
+//! that moment, and kept nowhere. [`NatsPlainSource`] is for gateways that speak to each other,
+//! [`NatsSender`] for a command in a terminal.
 //!
-//! The caller publishes at least once a second on a subject that is subscribed here, so a link on
+//! The caller of a source publishes at least once a second on a subject that is subscribed here, so a link on
 //! which nothing comes for three seconds is dead, and is left. What the loop does not take in time is
 //! dropped and told as [`BusEvent::Gap`]: the crate keeps any number of messages, and a core
 //! subscription cannot make the server wait.
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
 use nats::Connection;
 
+use super::api::ApiError;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::Refusal;
@@ -23,7 +25,7 @@ use crate::base::detached;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::LoopGone;
 use crate::sources::publisher::{self, Outbox, Publisher};
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::telemetry::BusStatus;
 
 /// The time without a message after which the connection is left.
@@ -110,12 +112,8 @@ impl Bus for NatsPlainSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
@@ -224,4 +222,115 @@ fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>,
     };
     detached("nats-publish", work).map_err(|source| NatsError::NoThread { source })?;
     Ok(end)
+}
+
+/// How long the server may take to take everything.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many messages may be on their way before the server is asked whether it has taken them.
+const UNCONFIRMED_MAX: u32 = 1_000;
+
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
+/// is an error, and nothing is tried again.
+pub struct NatsSender {
+    link: Link,
+    url: String,
+    jetstream: bool,
+    unconfirmed: u32,
+}
+
+impl NatsSender {
+    /// Connects to the first server that accepts. With `jetstream` each message has to be stored by
+    /// a stream.
+    ///
+    /// # Errors
+    /// No server is reached, or none accepts.
+    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
+        let (link, _) = connect(&mut Servers::default(), settings)?;
+        Ok(Self {
+            link,
+            url: redacted(&settings.urls),
+            jetstream,
+            unconfirmed: 0,
+        })
+    }
+
+    /// Publishes a message. With JetStream returns the stream that stored it, and its number there.
+    ///
+    /// # Errors
+    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
+    pub fn publish(
+        &mut self,
+        subject: &str,
+        message: &[u8],
+    ) -> Result<Option<(String, u64)>, NatsError> {
+        let largest = self.link.api.connection.max_payload();
+        if message.len() > largest {
+            let bytes = message.len();
+            let reason =
+                format!("max_payload of the server is {largest}, the message has {bytes} bytes");
+            let url = self.url.clone();
+            return Err(NatsError::Refused { url, reason });
+        }
+        if self.jetstream {
+            return self.store(subject, message).map(Some);
+        }
+        let published = self.link.api.connection.publish(subject, message);
+        published.map_err(|_| NatsError::Lost)?;
+        self.unconfirmed += 1;
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
+        }
+        if self.unconfirmed >= UNCONFIRMED_MAX {
+            self.settle(subject)?;
+        }
+        Ok(None)
+    }
+
+    /// Waits until the server has taken everything.
+    ///
+    /// # Errors
+    /// The connection is lost, or this user may not publish on the subject.
+    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+        self.unconfirmed = 0;
+        // The crate would wait for a connection that does not come back.
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
+        }
+        let flushed = self.link.api.connection.flush_timeout(FLUSH_TIMEOUT);
+        // A refusal comes before the answer to the flush.
+        if self
+            .link
+            .api
+            .refusals
+            .has(&Refusal::Request(subject.to_owned()))
+        {
+            return Err(not_permitted(subject));
+        }
+        flushed.map_err(|_| NatsError::Lost)
+    }
+
+    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+        let stored = self.link.api.store(subject, message);
+        stored.map_err(|error| match error {
+            ApiError::NotPermitted(_) => not_permitted(subject),
+            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            error => NatsError::JetStream {
+                action: format!("store the message on {subject}"),
+                reason: match error {
+                    ApiError::NoJetStream => "no stream has this subject".to_owned(),
+                    // Others are subscribed to the subject, so the server does not say so.
+                    ApiError::NoAnswer(_) => "no stream with this subject answers".to_owned(),
+                    error => error.to_string(),
+                },
+                is_of_all: true,
+            },
+        })
+    }
+}
+
+fn not_permitted(subject: &str) -> NatsError {
+    NatsError::NotPermitted {
+        what: format!("publish to {subject}"),
+        is_of_all: true,
+    }
 }

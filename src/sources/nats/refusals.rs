@@ -1,5 +1,5 @@
-//! What the server does not permit this user. It says so in errors that belong to no request, so
-//! who misses an answer looks here for the reason.
+//! What the server does not permit this user, and the words that say so. They come in errors that belong to
+//! no request, so who misses an answer looks here for the reason.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,20 +25,14 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        let (before, rest) = error.split_once('"')?;
-        let (subject, _) = rest.split_once('"')?;
-        let subject = match subject.starts_with(INBOX_PREFIX) {
-            true => INBOXES,
-            false => subject,
-        };
-        let before = before.to_ascii_lowercase();
-        if !before.contains("permissions violation for ") {
-            return None;
+        let (mut subject, is_subscription) = refused(error)?;
+        if subject.starts_with(INBOX_PREFIX) {
+            INBOXES.clone_into(&mut subject);
         }
-        if before.contains("subscription") {
-            return Some(Self::Subscription(subject.to_owned()));
-        }
-        Some(acks(subject).unwrap_or_else(|| Self::Request(subject.to_owned())))
+        Some(match is_subscription {
+            true => Self::Subscription(subject),
+            false => acks(&subject).unwrap_or(Self::Request(subject)),
+        })
     }
 }
 
@@ -108,6 +102,30 @@ fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
         list.remove(0);
     }
     list.push(refusal);
+}
+
+/// The subject in `Permissions Violation for Subscription to "a.b"`.
+pub(super) fn refused_subject(words: &str) -> Option<String> {
+    let (subject, is_subscription) = refused(words)?;
+    is_subscription.then_some(subject)
+}
+
+/// The subject of a refusal, which the server writes as Go quotes a text, and whether it may not be subscribed to.
+fn refused(words: &str) -> Option<(String, bool)> {
+    let (before, quoted) = words.split_once('"')?;
+    let before = before.to_ascii_lowercase();
+    if !before.contains("permissions violation for ") {
+        return None;
+    }
+    let mut subject = String::new();
+    let mut chars = quoted.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some((subject, before.contains("subscription"))),
+            '\\' => subject.push(chars.next()?),
+            char => subject.push(char),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -185,5 +203,26 @@ mod tests {
         assert_eq!(refusals.known().all.len(), REFUSALS_MAX);
         assert_eq!(refusals.take_news().len(), REFUSALS_MAX);
         assert!(refusals.has(&Refusal::Request("a.999".to_owned())));
+    }
+
+    #[test]
+    fn the_subject_of_a_refusal_is_read() {
+        let refused = |subject: &str| {
+            refused_subject(&format!(
+                "Permissions Violation for Subscription to {subject}"
+            ))
+        };
+        assert_eq!(refused("\"a.b\"").as_deref(), Some("a.b"));
+        assert_eq!(refused("\"a.>\" (sid \"7\")").as_deref(), Some("a.>"));
+        assert_eq!(refused(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        assert_eq!(refused("\"a"), None);
+        for other in [
+            "",
+            "é",
+            "Permissions Violation for Publish to \"a\"",
+            "Maximum Subscriptions Exceeded",
+        ] {
+            assert_eq!(refused_subject(other), None, "{other}");
+        }
     }
 }

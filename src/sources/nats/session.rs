@@ -9,7 +9,7 @@ use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
 use super::refusals::{INBOXES, Refusal};
-use super::second::Second;
+use super::servers::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
 use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
@@ -362,13 +362,13 @@ impl Session<'_> {
         all.map(watched).collect()
     }
 
-    /// How long the link may be silent: it is tried once per interval, and the echo before the
-    /// first missed one is as old as that.
+    /// How long the link may be silent: it is tried once per interval, and the last echo before the time to
+    /// answer begins is as old as that.
     pub(super) fn patience(&self) -> Duration {
         if self.subscriptions.is_empty() {
             return Duration::MAX;
         }
-        self.interval() * self.settings.watchdog_misses.max(1).saturating_add(1)
+        self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
     }
 
     /// After how long the silence of JetStream about a subject is told.
@@ -377,7 +377,7 @@ impl Session<'_> {
     }
 
     pub(super) fn interval(&self) -> Duration {
-        Duration::from_millis(self.settings.watchdog_interval_ms.max(10))
+        Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
     }
 }
 

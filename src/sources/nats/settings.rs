@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::access::{Auth, Credentials, Tls};
 use super::error::NatsError;
+use crate::sources::LinkTimes;
 
 /// The port of a NATS URL that names none.
 const DEFAULT_PORT: u16 = 4222;
@@ -32,17 +33,8 @@ pub struct NatsSettings {
     pub subscriptions: Vec<SubscriptionSpec>,
     /// Use unnamed consumers only, so that several processes each get every message.
     pub ephemeral: bool,
-    /// Delay before the first attempt to connect again, milliseconds (contract row "bus away": 100).
-    pub reconnect_delay_min_ms: u64,
-    /// The delay that doubling ends at, milliseconds (contract row "bus away": 2,000).
-    pub reconnect_delay_max_ms: u64,
-    /// How often the server is asked about the consumers, milliseconds.
-    pub watchdog_interval_ms: u64,
-    /// Unanswered intervals after which the link counts as silent.
-    pub watchdog_misses: u32,
-    /// A link that was silent for so many milliseconds is given up; before that only if another
-    /// connection would do better.
-    pub silence_max_ms: u64,
+    /// Of the link to each server.
+    pub times: LinkTimes,
     /// After so many milliseconds without an answer of JetStream about a consumer, while the link
     /// is well, its subject is read from another one.
     pub consumer_silence_max_ms: u64,
@@ -109,11 +101,7 @@ impl NatsSettings {
             streams: Vec::new(),
             subscriptions: Vec::new(),
             ephemeral: true,
-            reconnect_delay_min_ms: 100,
-            reconnect_delay_max_ms: 2_000,
-            watchdog_interval_ms: 1_000,
-            watchdog_misses: 2,
-            silence_max_ms: 30_000,
+            times: LinkTimes::default(),
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
             look_back: LookBack {

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, Fetched};
-use super::attempts::Attempts;
 use super::connection::{Link, answer_control, is_control};
-use super::consumers::{self, Durable, Joined, Standing, Target, asked};
+use super::consumers::{self, Durable, Joined, Standing, Target, Told, asked};
 use super::error::{NatsError, Stop};
-use super::health::Health;
+use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
-use super::told::Told;
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::SourceLink;
 
@@ -65,7 +63,7 @@ impl Subscription {
             subject: spec.subject.as_str().into(),
             // Each attempt makes the other subjects wait for a moment.
             attempts: Attempts::new(
-                settings.watchdog_interval_ms,
+                settings.times.ping_interval_ms,
                 settings.consumer_silence_max_ms,
             ),
             spec,

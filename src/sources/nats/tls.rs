@@ -19,7 +19,7 @@ use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 use super::access::{Login, Tls, not};
 use super::loopback::{Door, Gate, Loopback};
 use crate::base::{detached, tls_roots};
-use crate::sources::tls_stream::TlsStream;
+use crate::sources::socket::TlsStream;
 
 /// Plain bytes that are read from one side before they are written to the other.
 const CHUNK_BYTES: usize = 64 * 1024;

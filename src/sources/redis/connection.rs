@@ -9,8 +9,7 @@ use rustls::ClientConfig;
 use super::error::RedisError;
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::Endpoint;
-use crate::sources::buffered::Buffered;
-use crate::sources::socket::{Stream, Waiter};
+use crate::sources::socket::{Buffered, Stream, Waiter};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
 const READ_BYTES: usize = 64 * 1024;

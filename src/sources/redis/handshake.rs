@@ -1,17 +1,22 @@
-//! The first words on a connection: who we are, and who they are.
+//! The first words on a connection: who we are, and who they are. Of the connection beside a silent one
+//! they are the only words.
 
 use std::io::{self, ErrorKind};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
 
 use super::connection::Connection;
 use super::error::RedisError;
 use super::resp::Value;
 use super::settings::Endpoint;
+use crate::sources::outage;
+use crate::sources::probe::Found;
+use crate::sources::socket::Waiter;
 
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
-/// The most of a server's words that is shown.
-const WORDS_MAX: usize = 200;
 
 /// Gives user and password, selects the database, and sees that the server takes commands. All of
 /// it is sent at once, so it costs one way there and back.
@@ -124,17 +129,49 @@ pub(super) fn is_temporary(words: &str) -> bool {
 
 /// A server's words, fit for a log line.
 pub(super) fn shown(words: &str) -> String {
-    let fit = words.chars().filter(|c| !c.is_control());
-    fit.take(WORDS_MAX)
-        .collect::<String>()
-        .trim_end_matches([' ', ','])
-        .to_owned()
+    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
 }
 
 fn ended(connection: &Connection<'_>) -> RedisError {
     RedisError::Unreachable {
         server: connection.server().to_owned(),
         source: io::Error::new(ErrorKind::UnexpectedEof, "it ended the connection"),
+    }
+}
+
+/// The time that the connection may take to be made, and again to log in. The silent connection is not
+/// read meanwhile, and sentinels are not heard.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The connection beside one that is silent: where that one leads, and what another is made with. It logs
+/// in, and subscribes to nothing.
+pub(super) struct Second<'a> {
+    pub(super) waiter: &'a mut Waiter,
+    pub(super) tls: Option<&'a Arc<ClientConfig>>,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Second<'_> {
+    /// Asks the server on another connection.
+    pub(super) fn ask(&mut self) -> Found {
+        match self.log_in() {
+            // A refusal is an answer too.
+            Ok(()) | Err(RedisError::Refused { .. }) => Found::Answer,
+            Err(RedisError::Unreachable { source, .. })
+                if source.kind() == ErrorKind::ConnectionRefused =>
+            {
+                Found::Nobody
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a second connection is not answered either");
+                Found::Silence
+            }
+        }
+    }
+
+    fn log_in(&mut self) -> Result<(), RedisError> {
+        let mut connection = Connection::open(self.waiter, &self.endpoint, self.tls, TIMEOUT)?;
+        log_in(&mut connection, &self.endpoint, Instant::now() + TIMEOUT)
     }
 }
 
@@ -186,8 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_words_are_bounded() {
+    fn a_servers_words_end_without_a_comma() {
         assert_eq!(shown("ERR \u{1b}[31mno\r\n, "), "ERR [31mno");
-        assert_eq!(shown(&"x".repeat(5_000)).len(), WORDS_MAX);
     }
 }

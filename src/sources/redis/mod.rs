@@ -42,11 +42,10 @@
 //! | `mod` | which server, and one session on it; `super::relay` has the thread |
 //! | `session` | one connection: pushes, confirmations, pings |
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
-//! | `handshake`, `sentinel` | logging in; where the master is |
-//! | `second` | the second connection beside a silent one; `super::probe` has the rule |
+//! | `handshake` | logging in, and the second connection beside a silent one; `super::probe` has the rule |
+//! | `sentinel` | where the master is |
 //! | `ask` | what is asked before a start, for a check |
-//! | `publish` | a connection that publishes, for gateways that speak to each other |
-//! | `send` | a connection that publishes and waits, for a command |
+//! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; words |
 
 mod ask;
@@ -55,8 +54,6 @@ mod error;
 mod handshake;
 mod publish;
 pub mod resp;
-mod second;
-mod send;
 mod sentinel;
 mod session;
 mod settings;
@@ -68,13 +65,13 @@ use rustls::ClientConfig;
 
 use self::connection::Connection;
 use self::error::Stop;
-use self::second::Second;
+use self::handshake::Second;
 use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::interest::{self, BusInterest, Wishes};
 use super::ledger::Ledger;
 use super::probe::Probe;
-use super::relay::{Bus, Relay};
+use super::relay::{Bus, LinkTimes, Relay};
 use super::socket::Waiter;
 use crate::base::{LogBudget, tls_roots};
 use crate::feeds::BusEvent;
@@ -82,8 +79,7 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::publish::RedisPublisher;
-pub use self::send::RedisSender;
+pub use self::publish::{RedisPublisher, RedisSender};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// How long TLS, log-in and the question for the role may take together.
@@ -149,7 +145,7 @@ impl RedisSource {
         self.wishes.take_into(&mut self.ledger);
         let server = connection.server().to_owned();
         relay.status.set_up(false);
-        let silence_max = Duration::from_millis(self.settings.silence_max_ms);
+        let silence_max = Duration::from_millis(self.settings.times.silence_max_ms);
         let mut session = Session {
             connection,
             master,
@@ -187,12 +183,8 @@ impl Bus for RedisSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {

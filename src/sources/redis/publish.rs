@@ -1,7 +1,7 @@
-//! A connection that publishes: a subscribed connection takes no PUBLISH (RESP2), so this is another
-//! one, on a thread of its own.
+//! Connections that publish: a subscribed connection takes no PUBLISH (RESP2), so these are others. One is
+//! on a thread of its own, for gateways that speak to each other; one is for a command in a terminal.
 //!
-//! Commands are sent without waiting for answers. A server that answers none for three seconds is
+//! On the thread, commands are sent without waiting for answers. A server that answers none for three seconds is
 //! left; what was on its way is not sent again.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use super::settings::RedisSettings;
 use super::{connect, tls_config};
 use crate::base::{LogBudget, Wake};
 use crate::sources::publisher::{self, Outbox, Publisher};
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
@@ -106,12 +106,8 @@ impl Bus for RedisPublisher {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
@@ -188,6 +184,49 @@ impl Session<'_, '_> {
                 .connection
                 .wrong("an answer that fits no question".to_owned())
                 .into()),
+        }
+    }
+}
+
+/// How long Redis may take for a message.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Publishes on Redis for a command, one message after the other, and waits: every fault is an error, and
+/// nothing is tried again.
+pub struct RedisSender {
+    connection: Connection<'static>,
+}
+
+impl RedisSender {
+    /// Connects. What waits for the socket is kept until the process ends: this is for a command.
+    ///
+    /// # Errors
+    /// Redis is away or refuses the login, or the certificates to trust cannot be read.
+    pub fn new(settings: &RedisSettings) -> Result<Self, RedisError> {
+        let tls = tls_config(settings)?;
+        let waiter = Waiter::new("weirgate publish");
+        let (waiter, _) = waiter.map_err(|source| RedisError::System { source })?;
+        let waiter = Box::leak(Box::new(waiter));
+        let (connection, _, _) = connect(waiter, settings, tls.as_ref(), &mut 0)?;
+        Ok(Self { connection })
+    }
+
+    /// Publishes a message. Returns how many connections to Redis got it.
+    ///
+    /// # Errors
+    /// The connection is lost, Redis is silent, or this user may not publish on the channel.
+    pub fn publish(&mut self, channel: &str, message: &[u8]) -> Result<i64, RedisError> {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let command = [b"PUBLISH", channel.as_bytes(), message];
+        let answer = self.connection.ask(&[&command], until)?.pop();
+        match answer {
+            Some(Value::Integer(receivers)) => Ok(receivers),
+            Some(Value::Error(words)) => Err(RedisError::Refused {
+                server: self.connection.server().to_owned(),
+                command: "PUBLISH",
+                reason: shown(&words),
+            }),
+            _ => Err(self.connection.wrong("no number of receivers".to_owned())),
         }
     }
 }

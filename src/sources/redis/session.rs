@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::handshake::{is_temporary, shown};
+use super::handshake::{Second, is_temporary, shown};
 use super::resp::{ReadLimits, Value};
-use super::second::Second;
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
 use crate::base::{LogBudget, Now};
@@ -155,8 +154,8 @@ impl Session<'_, '_> {
             self.state.retried = now;
             self.ledger.retry_refused();
         }
-        let interval = Duration::from_millis(self.settings.ping_interval_ms);
-        let timeout = Duration::from_millis(self.settings.ping_timeout_ms);
+        let interval = Duration::from_millis(self.settings.times.ping_interval_ms);
+        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
         match self.state.pinged {
             Some(pinged) if is_silent && now >= pinged + timeout => self.probe(),
             Some(pinged) => Ok(pinged + timeout),

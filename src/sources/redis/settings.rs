@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::error::RedisError;
+use crate::sources::LinkTimes;
 
 /// The port of a Redis server whose address names none.
 pub const REDIS_PORT: u16 = 6379;
@@ -28,18 +29,8 @@ pub struct RedisSettings {
     pub payload_bytes_max: usize,
     /// How long one address may take to accept a connection, milliseconds.
     pub connect_timeout_ms: u64,
-    /// Delay before the first attempt to connect again, milliseconds (contract row "bus away": 100).
-    pub reconnect_delay_min_ms: u64,
-    /// The delay that doubling ends at, milliseconds (contract row "bus away": 2,000).
-    pub reconnect_delay_max_ms: u64,
-    /// A server that was silent for this long is asked whether it is there, milliseconds.
-    pub ping_interval_ms: u64,
-    /// How long it may take to say anything after that, milliseconds. Beyond it the bus counts as
-    /// away, and a second connection shows whether the server is busy or only the link is dead.
-    pub ping_timeout_ms: u64,
-    /// A link that was silent for this long is given up, milliseconds, even if no second connection
-    /// has had an answer either.
-    pub silence_max_ms: u64,
+    /// Of the link to the server.
+    pub times: LinkTimes,
     /// While Redis refuses a wanted name, the bus counts as away: without the name nothing comes.
     /// `false`: names are clients' wishes, and a refused one concerns only them.
     pub needs_all_names: bool,
@@ -55,11 +46,7 @@ impl RedisSettings {
             tls_ca_file: None,
             payload_bytes_max: 16 * 1024 * 1024,
             connect_timeout_ms: 1_000,
-            reconnect_delay_min_ms: 100,
-            reconnect_delay_max_ms: 2_000,
-            ping_interval_ms: 1_000,
-            ping_timeout_ms: 2_000,
-            silence_max_ms: 30_000,
+            times: LinkTimes::default(),
             needs_all_names: false,
         }
     }

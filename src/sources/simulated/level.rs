@@ -1,9 +1,7 @@
-//! One level: how the market comes to it, and what that says about a break.
+//! One level: how the market comes to it, the liquidity that rests there, and what both say about a break.
 
-use super::barrier::Barrier;
-use super::random::Random;
-use super::spot::Spot;
-use super::tape::Tape;
+use super::spot::{Spot, Tape};
+use crate::base::SplitMix64;
 
 /// Nearer than this the market is at the level, in points.
 const TOUCH: f64 = 0.75;
@@ -42,7 +40,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    pub(super) fn new(id: String, kind: &'static str, price: f64, random: &mut Random) -> Self {
+    pub(super) fn new(id: String, kind: &'static str, price: f64, random: &mut SplitMix64) -> Self {
         Self {
             id,
             kind,
@@ -71,7 +69,7 @@ impl Level {
     }
 
     /// Moves on by `dt_s` seconds, after the spot and the tape did.
-    pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut Random) {
+    pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut SplitMix64) {
         let last = spot.last();
         self.distance = (self.price - last).abs();
         if self.distance > TOUCH {
@@ -124,7 +122,7 @@ impl Level {
         self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
     }
 
-    fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut Random) {
+    fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut SplitMix64) {
         let barrier = match self.barrier.state {
             "VACUUM" => 16.0,
             "CONSUMED" => 22.0,
@@ -192,5 +190,148 @@ impl Level {
             ("REJECT", "ABSORPTION") => Some("Orders refill"),
             _ => None,
         }
+    }
+}
+
+/// Rates of added, cancelled and filled contracts are means over about this time, in seconds.
+const RATE_TAU_S: f64 = 4.0;
+/// A state is kept at least this long, so that people can read it.
+const DWELL_S: f64 = 2.0;
+
+/// The liquidity at one level.
+#[derive(Clone, Debug)]
+pub(super) struct Barrier {
+    /// Contracts that are usual here.
+    base: f64,
+    /// Contracts now.
+    pub(super) depth: f64,
+    /// What the resting orders tend to, as a multiple of the base.
+    intent: f64,
+    /// Contracts per second.
+    pub(super) added: f64,
+    pub(super) canceled: f64,
+    pub(super) filled: f64,
+    pub(super) state: &'static str,
+    state_age_s: f64,
+}
+
+impl Barrier {
+    pub(super) fn new(random: &mut SplitMix64) -> Self {
+        let base = random.between(2_500.0, 7_500.0);
+        Self {
+            base,
+            depth: base * random.between(0.6, 1.4),
+            intent: 1.0,
+            added: 0.0,
+            canceled: 0.0,
+            filled: 0.0,
+            state: "NEUTRAL",
+            state_age_s: DWELL_S,
+        }
+    }
+
+    /// Moves on by `dt_s` seconds with the spot at `distance` points.
+    pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut SplitMix64) {
+        if random.chance(dt_s / 14.0) {
+            let draw = random.uniform();
+            self.intent = if draw < 0.3 {
+                random.between(0.1, 0.35)
+            } else if draw < 0.65 {
+                random.between(0.7, 1.3)
+            } else {
+                random.between(1.8, 2.8)
+            };
+        }
+        let step = (dt_s / 5.0).min(1.0);
+        let change = (self.base * self.intent - self.depth) * step
+            + self.base * 0.05 * dt_s.sqrt() * random.normal();
+        let near = (1.0 - distance / 3.0).max(0.0);
+        // Trading at the level eats up to a tenth of the usual depth a second.
+        let fills = (self.base * 0.10 * near * dt_s * random.between(0.5, 1.5)).min(self.depth);
+        self.depth = (self.depth + change - fills).clamp(20.0, self.base * 4.0);
+        self.measure(dt_s, change, fills);
+        self.state_age_s += dt_s;
+        let state = self.classify(near > 0.2);
+        if state != self.state && self.state_age_s >= DWELL_S {
+            self.state = state;
+            self.state_age_s = 0.0;
+        }
+    }
+
+    fn measure(&mut self, dt_s: f64, change: f64, fills: f64) {
+        if dt_s <= 0.0 {
+            return;
+        }
+        let keep = (-dt_s / RATE_TAU_S).exp();
+        let mean = |old: f64, new: f64| old * keep + new / dt_s * (1.0 - keep);
+        // Orders come and go all the time, also while the depth stands still.
+        let turnover = self.base * 0.02 * dt_s;
+        self.added = mean(self.added, change.max(0.0) + turnover);
+        self.canceled = mean(self.canceled, (-change).max(0.0) + turnover);
+        self.filled = mean(self.filled, fills);
+    }
+
+    fn classify(&self, near: bool) -> &'static str {
+        let ratio = self.ratio();
+        if near && ratio < 0.65 && self.filled > self.added {
+            "CONSUMED"
+        } else if ratio < 0.42 {
+            "VACUUM"
+        } else if near && self.replenishment_ratio() > 0.9 && ratio > 0.8 {
+            "ABSORPTION"
+        } else if ratio > 1.55 {
+            "WALL"
+        } else {
+            "NEUTRAL"
+        }
+    }
+
+    /// The depth against what is usual here.
+    pub(super) fn ratio(&self) -> f64 {
+        self.depth / self.base
+    }
+
+    /// Added against cancelled and filled.
+    pub(super) fn replenishment_ratio(&self) -> f64 {
+        (self.added / (self.canceled + self.filled).max(1.0)).min(9.99)
+    }
+
+    /// Contracts gained or lost over the time of a mean.
+    pub(super) fn delta_liq(&self) -> f64 {
+        (self.added - self.canceled - self.filled) * RATE_TAU_S
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn states(distance: f64) -> BTreeSet<&'static str> {
+        let mut random = SplitMix64::new(11);
+        let mut barrier = Barrier::new(&mut random);
+        (0..40_000)
+            .map(|_| {
+                barrier.advance(0.25, distance, &mut random);
+                assert!(barrier.depth > 0.0 && barrier.ratio() <= 4.0);
+                assert!((0.0..10.0).contains(&barrier.replenishment_ratio()));
+                barrier.state
+            })
+            .collect()
+    }
+
+    #[test]
+    fn liquidity_builds_and_breaks_far_from_the_spot() {
+        assert_eq!(states(20.0), BTreeSet::from(["NEUTRAL", "VACUUM", "WALL"]));
+    }
+
+    #[test]
+    fn trading_at_the_level_absorbs_and_consumes() {
+        let seen = states(0.5);
+        assert!(
+            seen.contains("ABSORPTION") && seen.contains("CONSUMED"),
+            "{seen:?}"
+        );
     }
 }

@@ -2,9 +2,8 @@
 
 use super::level::Level;
 use super::messages;
-use super::random::Random;
-use super::spot::{OPEN, Spot, TICK};
-use super::tape::Tape;
+use super::spot::{OPEN, Spot, TICK, Tape};
+use crate::base::SplitMix64;
 
 /// More levels than this are not made.
 pub(super) const LEVELS_MAX: usize = 1_000;
@@ -34,7 +33,7 @@ pub struct SimulatedSettings {
 #[derive(Clone, Debug)]
 pub struct SimulatedMarket {
     levels_shown: usize,
-    random: Random,
+    random: SplitMix64,
     last_unix_ms: Option<i64>,
     spot: Spot,
     tape: Tape,
@@ -61,7 +60,7 @@ impl Candidate {
 impl SimulatedMarket {
     /// A market just before its first message.
     pub fn new(settings: SimulatedSettings) -> Self {
-        let mut random = Random::new(settings.seed);
+        let mut random = SplitMix64::new(settings.seed);
         let spot = Spot::new(&mut random);
         let tape = Tape::new(&mut random);
         Self {

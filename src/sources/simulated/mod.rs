@@ -4,16 +4,12 @@
 //! sends them at a steady rate. A full channel makes it wait, and what it then missed is never
 //! made up: the next message is the newest state. Called by `main`.
 
-mod barrier;
 mod level;
 mod market;
 mod messages;
-mod random;
 mod spot;
-mod tape;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::sync::Arc;
 use std::thread;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::instances::{Instances, SILENCE_US};
 use super::message::{MESSAGE_BYTES_MAX, Message, Part};
-use super::stats::{BusStats, Ignored};
-use super::{Action, ExchangeSettings, InstanceId, Outcome, To};
+use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, Outcome, To};
 use crate::base::LogBudget;
 use crate::hub::Now;
 

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::InstanceId;
 use super::message::Part;
-use super::stats::Ignored;
+use super::{Ignored, InstanceId};
 
 /// An instance that says nothing for this long is no longer there.
 pub(super) const SILENCE_US: u64 = 3_000_000;

@@ -9,17 +9,11 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, who is watched, what is due |
-//! | `series` | the open candles of a symbol and an interval; which trade is late |
-//! | `candle` | one candle and its message |
-//! | `trade` | what is read of a trade |
-//! | `stats` | the numbers |
+//! | `series` | the open candles of a symbol and an interval; which trade is late, and what is read of one |
 
-mod candle;
 mod series;
-mod stats;
 #[cfg(test)]
 mod tests;
-mod trade;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,12 +21,11 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
-use self::series::Series;
-use self::stats::Dropped;
-use self::trade::Trade;
+use self::series::{Series, Trade};
+use super::stats::Dropped;
 use crate::hub::{ConflationKey, Now, TopicName};
 
-pub use self::stats::CandleStats;
+pub use super::stats::CandleStats;
 
 /// Between two messages about a running candle: four a second.
 const SPACING_US: u64 = 250_000;

@@ -24,16 +24,13 @@
 //! | `session` | messages, confirmations, refusals, pings |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
-//! | `sids` | the numbers of subscriptions; pure |
-//! | `protocol`, `words` | the client protocol of NATS, and the words of its errors; pure |
+//! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod last_values;
-mod protocol;
+pub(super) mod protocol;
 mod retained;
 mod session;
-mod sids;
 pub(super) mod wire;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +38,13 @@ use std::time::Duration;
 use self::session::{Session, State};
 use self::wire::{Patience, Wire};
 use super::error::{NatsError, Stop};
-use super::second::Second;
-use super::servers::Servers;
+use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
 use crate::base::LogBudget;
 use crate::feeds::BusEvent;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
-use crate::sources::relay::{Bus, Relay};
+use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
@@ -168,12 +164,8 @@ impl Bus for NatsSubjectsSource {
         &self.status
     }
 
-    fn reconnect_delays_ms(&self) -> (u64, u64) {
-        let settings = &self.settings.nats;
-        (
-            settings.reconnect_delay_min_ms,
-            settings.reconnect_delay_max_ms,
-        )
+    fn times(&self) -> &LinkTimes {
+        &self.settings.nats.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -1,15 +1,46 @@
-//! The client protocol of NATS: writing commands, and reading what the server sends piece by piece.
-//! Pure.
+//! The client protocol of NATS: writing commands, the numbers of subscriptions, and reading what the server
+//! sends piece by piece. Pure.
 //!
 //! The reader holds what has arrived, never what was announced, and of a payload that is longer than
 //! the limit only its beginning; the rest is read and thrown away.
 
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::mem;
+use std::sync::Arc;
+
+use crate::feeds::Subscription;
 
 /// The longest line: the server's first one, which lists the servers of a cluster.
 const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the headers of a message that are kept: its status is in the first line.
 const HEADER_BYTES_KEPT: usize = 64;
+
+/// Whether the server's first line is there, or what answers is no NATS server: no more of it is to be read.
+pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
+    let is_wrong = line.len() >= 5 && !line.starts_with(b"INFO ");
+    is_wrong || line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX
+}
+
+/// The server's first line: `INFO` and JSON.
+///
+/// # Errors
+/// It is another one, or not whole.
+pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is no NATS server",
+        )),
+    }
+}
+
+/// The server's first line did not come in time.
+pub(in crate::sources::nats) fn no_greeting() -> io::Error {
+    let silent = "it accepted the connection and says nothing";
+    io::Error::new(ErrorKind::TimedOut, silent)
+}
 
 /// Writes `SUB`.
 pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, sid: u64) {
@@ -236,6 +267,50 @@ fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
 }
 
+/// The numbers by which a connection names its subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct Sids {
+    by_sid: HashMap<u64, Subscription>,
+    by_name: HashMap<Arc<str>, u64>,
+    last: u64,
+}
+
+impl Sids {
+    /// A new number for a subscription that has none.
+    pub(super) fn add(&mut self, subscription: Subscription) -> u64 {
+        self.last += 1;
+        let name = Arc::clone(&subscription.name);
+        if let Some(before) = self.by_name.insert(name, self.last) {
+            debug_assert!(false, "a second number for a subscription");
+            self.by_sid.remove(&before);
+        }
+        self.by_sid.insert(self.last, subscription);
+        self.last
+    }
+
+    /// The number of a subscription, if it has one.
+    pub(super) fn of(&self, name: &str) -> Option<u64> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The subscription of this number.
+    pub(super) fn get(&self, sid: u64) -> Option<&Subscription> {
+        self.by_sid.get(&sid)
+    }
+
+    /// The subscription of this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Subscription> {
+        self.get(self.of(name)?)
+    }
+
+    /// Forgets a subscription; messages that still come for it belong to nobody.
+    pub(super) fn remove(&mut self, name: &str) -> Option<u64> {
+        let sid = self.by_name.remove(name)?;
+        self.by_sid.remove(&sid);
+        Some(sid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -330,5 +405,17 @@ mod tests {
         }
         let endless = vec![b'x'; LINE_BYTES_MAX + 1];
         assert!(read(&mut Reader::new(10), &endless).is_err());
+    }
+
+    #[test]
+    fn a_number_is_given_once() {
+        let mut sids = Sids::default();
+        let name = Subscription::channel("a");
+        let first = sids.add(name.clone());
+        assert_eq!(sids.get(first), Some(&name));
+        assert_eq!(sids.named("a"), Some(&name));
+        assert_eq!(sids.remove("a"), Some(first));
+        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_ne!(sids.add(name), first);
     }
 }

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sonic_rs::JsonValueTrait;
 
+use super::super::api::first_stream;
 use super::last_values::{LastValues, Next};
 use super::protocol::{self, Delivery};
 use crate::sources::interest::Question;
@@ -178,7 +179,7 @@ impl Retained {
                 asked.step = Step::Values(values);
                 self.next_stream(number, out);
             }
-            Step::Streams => match first_stream(&delivery.payload) {
+            Step::Streams => match first_stream(&delivery.payload).ok().flatten() {
                 Some(stream) => {
                     let body = sonic_rs::json!({ "last_by_subj": &**name }).to_string();
                     let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
@@ -275,13 +276,6 @@ impl Retained {
     fn reply(&self, number: u64) -> String {
         format!("{}.{number}", self.inbox)
     }
-}
-
-/// The first name in a list of streams. Of streams whose subjects are their own, one at most holds a
-/// subject.
-fn first_stream(answer: &[u8]) -> Option<String> {
-    let first = sonic_rs::get(answer, sonic_rs::pointer!["streams", 0]).ok()?;
-    first.as_str().map(str::to_owned)
 }
 
 /// The payload of the message in the answer; `None` for an error, such as that there is none.
@@ -415,7 +409,7 @@ mod tests {
             r#"{"message":{"seq":1,"data":"?"}}"#,
         ] {
             assert_eq!(last_message(text.as_bytes()), None, "{text}");
-            assert_eq!(first_stream(text.as_bytes()), None, "{text}");
+            assert_eq!(first_stream(text.as_bytes()).ok().flatten(), None, "{text}");
         }
     }
 }

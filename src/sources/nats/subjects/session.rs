@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
-use super::super::second::Second;
+use super::super::refusals::refused_subject;
+use super::super::servers::Second;
 use super::super::settings::NatsSettings;
-use super::protocol::{self, Delivery, Op};
+use super::protocol::{self, Delivery, Op, Sids};
 use super::retained::{Retained, Told};
-use super::sids::Sids;
 use super::wire::Wire;
-use super::words::{refused_subject, shown};
 use crate::base::{LogBudget, Now};
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::sources::interest::{Question, Wishes};
 use crate::sources::ledger::{Change, Ledger};
+use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
 
@@ -24,10 +24,6 @@ use crate::sources::socket::Waiter;
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// Commands wait while more than this is not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
-/// A server that was silent for this long is pinged.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// A server that was silent for this long after a ping stands still, or the link is dead.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Names that are told as settled between two reads.
 const SETTLED_PER_TURN: usize = 1_024;
@@ -129,7 +125,8 @@ impl Session<'_> {
         let retained = &mut self.state.retained;
         retained.end_late(now, self.wire.out());
         // What a silent server does not read must not fill the link.
-        let is_silent = |pinged| now >= pinged + PING_TIMEOUT;
+        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
+        let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
             && !self.state.pinged.is_some_and(is_silent)
             && let Some(question) = self.wishes.next_question()
@@ -212,16 +209,18 @@ impl Session<'_> {
             self.state.retried = now;
             self.ledger.retry_refused();
         }
+        let interval = Duration::from_millis(self.settings.times.ping_interval_ms);
+        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
         match self.state.pinged {
-            Some(pinged) if is_silent && now >= pinged + PING_TIMEOUT => self.look_elsewhere(),
-            Some(pinged) => Ok(pinged + PING_TIMEOUT),
-            None if is_silent && now >= self.state.heard + PING_INTERVAL => {
+            Some(pinged) if is_silent && now >= pinged + timeout => self.look_elsewhere(),
+            Some(pinged) => Ok(pinged + timeout),
+            None if is_silent && now >= self.state.heard + interval => {
                 protocol::ping(self.wire.out());
                 self.state.expected.push_back(Expected::Pong);
                 self.state.pinged = Some(now);
-                Ok(now + PING_TIMEOUT)
+                Ok(now + timeout)
             }
-            None => Ok(self.state.heard + PING_INTERVAL),
+            None => Ok(self.state.heard + interval),
         }
     }
 

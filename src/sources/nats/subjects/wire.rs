@@ -13,13 +13,10 @@ use super::super::error::NatsError;
 use super::super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::super::tls;
 use super::protocol::{self, Op, Reader};
-use crate::sources::buffered::{Buffered, ended};
-use crate::sources::socket::{Stream, Waiter};
+use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// What is read at once, and so at most between two looks at what else there is to do.
 const READ_BYTES: usize = 64 * 1024;
-/// The server's first line; it lists the other servers of a cluster.
-const INFO_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a server may take for a new connection.
 #[derive(Clone, Copy)]
@@ -188,7 +185,7 @@ impl Wire {
 fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
-    loop {
+    while !protocol::is_greeting_over(&line) {
         match tcp.read(&mut chunk) {
             Ok(0) => return Err(ended()),
             Ok(bytes) => line.extend_from_slice(&chunk[..bytes]),
@@ -196,27 +193,14 @@ fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Res
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 waiter.readable = false;
                 if Instant::now() >= until {
-                    let silent = "it accepted the connection and says nothing";
-                    return Err(io::Error::new(ErrorKind::TimedOut, silent));
+                    return Err(protocol::no_greeting());
                 }
                 waiter.wait(until)?;
             }
             Err(error) => return Err(error),
         }
-        if line.last() == Some(&b'\n') {
-            break;
-        }
-        if line.len() >= 5 && !line.starts_with(b"INFO ") || line.len() > INFO_BYTES_MAX {
-            break;
-        }
     }
-    match String::from_utf8(line) {
-        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
-        _ => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            "what answers there is no NATS server",
-        )),
-    }
+    protocol::greeting(line)
 }
 
 /// `CONNECT` with the log-in, and a `PING` whose answer shows that the server takes it.
