@@ -12,7 +12,7 @@ use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::memory::FrameMemory;
-use super::session::{self, CloseBegun, Pauses, PendingClose, PhaseKind, Session};
+use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
@@ -21,7 +21,7 @@ use super::topics::{Joined, Left, Topics};
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
-    Publication, Retain, SessionKey, TopicName,
+    PhaseKind, Publication, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
 use crate::base::SplitMix64;

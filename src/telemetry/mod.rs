@@ -9,11 +9,10 @@ mod event_loop;
 mod log_lines;
 pub mod logging;
 pub mod names;
+mod operator;
 mod process;
 mod prometheus_text;
 mod samples;
-mod surveys;
-mod tails;
 mod terminal;
 
 use std::fmt;
@@ -25,11 +24,10 @@ use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
+pub use operator::{EndedAt, Surveyed, Surveys, Tails, TooManyTails};
 pub use process::ProcessStats;
 pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
-pub use surveys::{EndedAt, Surveyed, Surveys};
-pub use tails::{Tails, TooManyTails};
 
 use crate::base::SpinCounts;
 use crate::hub::{FeedStats, Now, SubjectStats};

@@ -1,9 +1,9 @@
 //! From one phase to the next: the request head, the 101, the close, the end.
 
 use super::phase::{AfterWrite, Closing, Head, Open, PendingClose, Phase, Ping};
-use super::timers::{Timer, Timers};
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
+use crate::hub::deadlines::{Timer, Timers};
 use crate::hub::protocol::{Greeted, Protocol as _};
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;

@@ -2,8 +2,8 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use super::kind::{Moved, PhaseKind};
 use crate::hub::protocol::{Protocol as _, Spoken};
+use crate::hub::stats::{Moved, PhaseKind};
 use crate::hub::{CloseCode, CloseReason, Closing as How};
 use crate::wire::head::HeadScanner;
 

@@ -90,13 +90,15 @@ impl ChannelsBus {
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::redis::{question, settings_of, shown_address, source_error, wishes};
+        use crate::kinds::bus::{
+            redis_error, redis_needs, redis_question, redis_settings_of, shown_redis,
+        };
         use crate::sources::redis::RedisSource;
 
-        let settings = settings_of(settings, self.payload_bytes_max)?;
-        let shown = format!("Redis:     {}", shown_address(&settings));
-        let question = question(&settings, wishes(acl));
-        let (source, interest) = RedisSource::new(settings, status).map_err(source_error)?;
+        let settings = redis_settings_of(settings, self.payload_bytes_max)?;
+        let shown = format!("Redis:     {}", shown_redis(&settings));
+        let question = redis_question(&settings, redis_needs(acl));
+        let (source, interest) = RedisSource::new(settings, status).map_err(redis_error)?;
         Ok(OpenBus {
             source: Box::new(source),
             interest,
@@ -111,13 +113,13 @@ impl ChannelsBus {
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::nats::source_settings;
+        use crate::kinds::bus::nats_settings;
         use crate::sources::nats::{
             self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource, Settle,
         };
 
         let settings = NatsSubjectsSettings {
-            nats: source_settings(access),
+            nats: nats_settings(access),
             payload_bytes_max: self.payload_bytes_max,
             retained_subjects_max: self.retained_subjects_max,
             settle: Settle {

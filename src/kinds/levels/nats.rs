@@ -8,7 +8,7 @@ use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
-use crate::kinds::nats::source_settings;
+use crate::kinds::bus::nats_settings;
 use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, SecretUrl};
 use crate::sources::nats::{
@@ -34,7 +34,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         messages_max: look_back_messages_max,
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
-    let settings = nats_settings(&access, is_ephemeral, look_back, &plan);
+    let settings = stream_settings(&access, is_ephemeral, look_back, &plan);
     let checked_files = settings.check_files("nats");
     checked_files.map_err(RunError::Settings)?;
     let asked = format!("NATS at {}", access.url);
@@ -52,7 +52,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         })
 }
 
-fn nats_settings(
+fn stream_settings(
     access: &NatsAccess,
     is_ephemeral: bool,
     look_back: LookBack,
@@ -72,7 +72,7 @@ fn nats_settings(
         subscriptions: subscriptions(plan),
         ephemeral: is_ephemeral,
         look_back,
-        ..source_settings(access)
+        ..nats_settings(access)
     }
 }
 

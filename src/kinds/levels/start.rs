@@ -6,9 +6,8 @@ use crossbeam_channel::unbounded;
 
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
-use super::pages::health_route;
+use super::pages::{TabAsker, health_route};
 use super::relay::{DURABLES, RelaySettings};
-use super::tab::TabAsker;
 use crate::base::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};

@@ -13,7 +13,7 @@ use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, Trad
 use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::redis::{question, shown_address, source_error, source_settings};
+use crate::kinds::bus::{redis_error, redis_question, redis_settings, shown_redis};
 use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
@@ -24,7 +24,7 @@ use crate::telemetry::{BusStatus, GatewayMetric, names};
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let mut redis = source_settings(checked)?;
+    let mut redis = redis_settings(checked)?;
     redis.needs_all_names = true;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
@@ -32,13 +32,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     warn_of(&auth, &gateway_settings.authenticator);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let redis_shown = shown_address(&redis);
+    let redis_shown = shown_redis(&redis);
     let needs = RedisNeeds {
         subscriptions: vec![Subscription::pattern(PATTERN)],
         ..RedisNeeds::default()
     };
-    let question = question(&redis, needs);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
+    let question = redis_question(&redis, needs);
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(redis_error)?;
     interest.subscribe(Subscription::pattern(PATTERN));
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
