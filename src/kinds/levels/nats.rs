@@ -8,6 +8,7 @@ use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
+use crate::gateways::LevelsGateway;
 use crate::kinds::bus::nats_settings;
 use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, SecretUrl};
@@ -47,7 +48,10 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     plan.parts(|levels| levels, source, status, url, Vec::new())
         .asks([question])
         .prepare(clock, move |listening| {
-            say(&banner(&announced_url, &listening.url("ws", "/ws/stream")));
+            say(&banner(
+                &announced_url,
+                &listening.url("ws", LevelsGateway::PATH),
+            ));
             announce_subscribed(subscribing);
         })
 }

@@ -49,7 +49,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
 fn welcome(listening: &Listening) -> String {
     let (page, websocket) = (
         listening.url("http", "/"),
-        listening.url("ws", "/ws/stream"),
+        listening.url("ws", LevelsGateway::PATH),
     );
     format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
 }

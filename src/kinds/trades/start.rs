@@ -9,7 +9,9 @@ use crate::auth::Authenticator;
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
-use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::{
+    CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats,
+};
 use crate::http::client_files::{self, ClientModule};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
@@ -108,11 +110,8 @@ fn server_id() -> String {
 }
 
 fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
-    let held = Arc::clone(stats);
-    let subscriptions = GatewayMetric::Number(
-        &names::SUBSCRIPTIONS,
-        Box::new(move || held.subscriptions()),
-    );
+    let subscriptions =
+        GatewayMetric::number(&names::SUBSCRIPTIONS, stats, TradesStats::subscriptions);
     let access = access_metrics(&stats.access);
     let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
     let candles = candles.into_iter().flatten();
@@ -125,17 +124,15 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
 
 /// What there is with candles only.
 fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
-    let [pairs, dropped, limited] = [(); 3].map(|()| Arc::clone(&stats.candles));
+    let candles = &stats.candles;
     [
-        GatewayMetric::Number(&names::CANDLE_PAIRS, Box::new(move || pairs.pairs())),
-        GatewayMetric::Number(&names::CANDLE_PAIRS_MAX, Box::new(move || pairs_max as u64)),
-        GatewayMetric::ByLabel(
-            &names::CANDLE_TRADES_DROPPED,
-            Box::new(move || dropped.dropped().collect()),
-        ),
-        GatewayMetric::ByLabel(
-            &names::SUBSCRIPTIONS_LIMITED,
-            Box::new(move || vec![("candle_pairs", limited.limited())]),
-        ),
+        GatewayMetric::number(&names::CANDLE_PAIRS, candles, CandleStats::pairs),
+        GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, pairs_max),
+        GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
+            s.dropped().collect()
+        }),
+        GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
+            vec![("candle_pairs", s.limited())]
+        }),
     ]
 }

@@ -81,9 +81,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             });
         }
     }
-}
 
-impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(super) fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
         let now_us = self.clock.mono_us();
         self.sockets.paces.set(key, bytes_per_second, now_us);

@@ -76,9 +76,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             surveys.put(Surveyed { survey, ends });
         }
     }
-}
 
-impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Takes what is wanted, and hands over what was kept. Costs nothing while nobody looks.
     pub(super) fn tails(&mut self) {
         if !self.seams.telemetry.tails.is_asked() && !self.hub.has_tails() {
