@@ -455,7 +455,7 @@ impl Core {
 
     /// What a session left is counted; one that was open is no member any more, and its gateway is
     /// told.
-    fn count_left(&mut self, key: SessionKey, left: session::Left) {
+    fn count_left(&mut self, key: SessionKey, left: session::Departed) {
         if left.moved.from == Some(PhaseKind::Open) {
             self.leave_topics(key);
             self.ended.push_back((key, left.reason));

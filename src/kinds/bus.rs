@@ -4,7 +4,7 @@
 use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, NatsAccess, NatsUser, RedisSettings, SecretUrl, SentinelSettings};
+use crate::settings::{Checked, NatsAccess, NatsUser, RedisAccess, SecretUrl, SentinelSettings};
 use crate::sources::nats::{Credentials, NatsSettings, Tls};
 use crate::sources::redis::{self, Endpoint, RedisNeeds};
 
@@ -69,10 +69,10 @@ pub(super) fn redis_settings(checked: &Checked) -> Result<redis::RedisSettings, 
 /// # Errors
 /// An address is no good.
 pub(super) fn redis_settings_of(
-    settings: RedisSettings,
+    settings: RedisAccess,
     payload_bytes_max: usize,
 ) -> Result<redis::RedisSettings, RunError> {
-    let RedisSettings {
+    let RedisAccess {
         url,
         host,
         port,

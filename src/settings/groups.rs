@@ -204,7 +204,7 @@ const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RedisSettings {
+pub struct RedisAccess {
     /// Goes over host and port; shown without the password.
     pub url: Option<SecretUrl>,
     /// Host name or address.
@@ -231,12 +231,12 @@ pub struct SentinelSettings {
 impl Checked {
     /// Where Redis is. [`Checked::new`] saw to it that a gateway without host and port has a URL or
     /// sentinels.
-    pub fn redis(&self) -> RedisSettings {
+    pub fn redis(&self) -> RedisAccess {
         let urls = self.some_url("redis-sentinels");
         let master = self.text("redis-sentinel-master");
         let host = self.has("redis-host").then(|| self.text("redis-host"));
         let port = self.has("redis-port").then(|| self.number("redis-port"));
-        RedisSettings {
+        RedisAccess {
             url: self.some_url("redis-url"),
             host: host.unwrap_or_default(),
             port: port.unwrap_or_default(),
@@ -327,7 +327,7 @@ mod tests {
     const NAMED: Rows = Rows::gateway(&[Part::Redis]);
     const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
 
-    fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {
+    fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisAccess, String> {
         Checked::of(rows, &[], env).map(|checked| checked.redis())
     }
 

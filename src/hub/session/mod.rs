@@ -25,7 +25,7 @@ use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use due::Due;
-pub(super) use lifecycle::{CloseBegun, HeadRead, Left, Opening, PeerEnd};
+pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::rows::syntax;
 use crate::auth::{Acl, NameSyntax};
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, NatsAccess, RedisSettings};
+use crate::settings::{Checked, NatsAccess, RedisAccess};
 use crate::sources::{BusInterest, Source};
 use crate::telemetry::BusStatus;
 
@@ -20,7 +20,7 @@ pub(super) struct ChannelsBus {
 }
 
 enum Place {
-    Redis(RedisSettings),
+    Redis(RedisAccess),
     Nats(NatsAccess),
 }
 
@@ -86,7 +86,7 @@ impl ChannelsBus {
 
     fn redis(
         &self,
-        settings: RedisSettings,
+        settings: RedisAccess,
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
