@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::match_budget::{MatchBudget, OverBudget};
+use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NameSet, NameSyntax};
-use super::verdicts::Verdicts;
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;

@@ -1,5 +1,12 @@
-//! How much matching of names and patterns one request may cost, counted in steps instead of time:
-//! the same request has the same answer on every machine.
+//! What the matching of names and patterns may cost: a budget for one request, and answers that are
+//! remembered.
+//!
+//! The budget is counted in steps instead of time: the same request has the same answer on every machine.
+//! The same few patterns are asked for by every client of a role, and an answer depends on nothing but the
+//! role's table, so an answer is remembered.
+
+use std::collections::BTreeMap;
+use std::mem;
 
 /// The budget is used up, and the question is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +51,74 @@ impl MatchBudget {
         let left = self.left.checked_sub(steps);
         self.left = left.unwrap_or(0);
         left.map(drop).ok_or(OverBudget)
+    }
+}
+
+/// Patterns that are remembered for each role of the table.
+const VERDICTS_MAX: usize = 1_024;
+
+/// Longer patterns are not remembered.
+const PATTERN_BYTES_MAX: usize = 255;
+
+/// Answers in two halves: when the newer one is full it becomes the older one, and what was not asked
+/// for since is forgotten.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verdicts {
+    newer: BTreeMap<Box<str>, bool>,
+    older: BTreeMap<Box<str>, bool>,
+}
+
+impl Verdicts {
+    /// The answer about this pattern, if it is known.
+    pub(super) fn get(&mut self, pattern: &str) -> Option<bool> {
+        if let Some(granted) = self.newer.get(pattern) {
+            return Some(*granted);
+        }
+        let (pattern, granted) = self.older.remove_entry(pattern)?;
+        self.put(pattern, granted);
+        Some(granted)
+    }
+
+    /// Remembers an answer.
+    pub(super) fn keep(&mut self, pattern: &str, granted: bool) {
+        if pattern.len() <= PATTERN_BYTES_MAX {
+            self.put(pattern.into(), granted);
+        }
+    }
+
+    fn put(&mut self, pattern: Box<str>, granted: bool) {
+        if self.newer.len() >= VERDICTS_MAX / 2 {
+            self.older = mem::take(&mut self.newer);
+        }
+        self.newer.insert(pattern, granted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_kept_and_the_rest_is_bounded() {
+        let mut verdicts = Verdicts::default();
+        verdicts.keep("popular", true);
+        for n in 0..100_000 {
+            verdicts.keep(&format!("{n}*"), false);
+            assert_eq!(verdicts.get("popular"), Some(true), "{n}");
+        }
+        assert_eq!(verdicts.get("1*"), None);
+        assert_eq!(verdicts.get("99999*"), Some(false));
+        let known = verdicts.newer.len() + verdicts.older.len();
+        assert!(known <= VERDICTS_MAX, "{known}");
+        let mut verdicts = Verdicts::default();
+        (0..VERDICTS_MAX / 2).for_each(|n| verdicts.keep(&format!("{n}*"), n % 2 == 0));
+        for n in 0..VERDICTS_MAX / 2 {
+            assert_eq!(verdicts.get(&format!("{n}*")), Some(n % 2 == 0));
+        }
+        let long = "x".repeat(PATTERN_BYTES_MAX + 1);
+        verdicts.keep(&long, true);
+        assert_eq!(verdicts.get(&long), None);
+        verdicts.keep(&long[1..], true);
+        assert_eq!(verdicts.get(&long[1..]), Some(true));
     }
 }

@@ -12,7 +12,6 @@ mod names;
 mod origins;
 mod subject;
 mod token;
-mod verdicts;
 mod verify;
 
 pub use acl::{Acl, AclChanges, AclError};

@@ -7,17 +7,15 @@ pub mod build_info;
 mod clock;
 mod finding;
 mod log_budget;
-mod now;
 mod queue_bytes;
 mod random;
 mod spin;
 pub mod tls_roots;
 mod wake;
 
-pub use clock::Clock;
+pub use clock::{Clock, Now};
 pub use finding::Finding;
 pub use log_budget::{LogBudget, LogLine};
-pub use now::Now;
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use random::SplitMix64;
 pub use spin::{Spin, SpinCounts};

@@ -3,17 +3,16 @@
 //!
 //! A process of its own; nothing is started. Called by `main`.
 
-mod report;
-
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
-use self::report::Report;
 use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
-use crate::settings::{Checked, SettingsError};
+use crate::settings::typed::{GATEWAY_ENV, Source};
+use crate::settings::{Checked, CheckedValue, SettingsError, Value};
+use crate::wire::object_writer::ObjectWriter;
 
 /// How the outcome is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,5 +144,237 @@ impl CheckCommand {
             }
         }
         report.outcome(status)
+    }
+}
+
+/// What was found so far.
+pub(super) struct Report<'a> {
+    command: &'a CheckCommand,
+    pub(super) errors: Vec<String>,
+    warnings: Vec<String>,
+    pub(super) connections: Vec<Finding>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(command: &'a CheckCommand) -> Self {
+        Self {
+            command,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            connections: Vec::new(),
+        }
+    }
+
+    /// What a start would have logged.
+    pub(super) fn take_in(&mut self, notices: Vec<Finding>) {
+        for notice in notices {
+            match notice {
+                Finding::Error(text) => self.errors.push(text),
+                Finding::Warning(text) => self.warnings.push(text),
+                Finding::Good(_) => {}
+            }
+        }
+    }
+
+    /// All of it, for this exit status.
+    pub(super) fn outcome(&self, status: u8) -> Outcome {
+        match self.command.options.format {
+            CheckFormat::Json => Outcome {
+                status,
+                shown: self.json(status),
+                complaints: String::new(),
+            },
+            // Who reads settings wants them all, or none.
+            _ if !self.errors.is_empty() => Outcome {
+                status,
+                shown: String::new(),
+                complaints: lines("error", &self.errors) + &lines("warning", &self.warnings),
+            },
+            CheckFormat::Text => Outcome {
+                status,
+                shown: self.text(),
+                complaints: self.failures(),
+            },
+            CheckFormat::Env => Outcome {
+                status,
+                shown: self.env(),
+                complaints: self.failures(),
+            },
+        }
+    }
+
+    /// The settings to show: those that somebody set, or all.
+    fn values(&self) -> impl Iterator<Item = &CheckedValue> {
+        let all = self.command.options.all;
+        let checked = self.command.settings.iter();
+        let values = checked.flat_map(|checked| checked.values());
+        values.filter(move |value| all || value.source != Source::Default)
+    }
+
+    fn text(&self) -> String {
+        let rows: Vec<_> = self
+            .values()
+            .map(|v| (v.setting.flag, shown(v), &v.source))
+            .collect();
+        let flag_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+        let value_width = rows.iter().map(|row| row.1.chars().count()).max();
+        let value_width = value_width.unwrap_or(0);
+        let mut text = format!("{}: the settings are good\n", self.command.words);
+        for (flag, value, source) in &rows {
+            text += &format!("  --{flag:flag_width$}  {value:value_width$}  {source}\n");
+        }
+        let all = self.command.settings.iter();
+        let all: usize = all.map(|checked| checked.values().len()).sum();
+        if all > rows.len() {
+            let more = all - rows.len();
+            text += &format!("  {more} settings have their defaults: --all shows them\n");
+        }
+        text += &lines("warning", &self.warnings);
+        for finding in self.connections.iter().filter(|one| !one.is_error()) {
+            text += &format!("{}: {}\n", finding.label(), finding.text());
+        }
+        text
+    }
+
+    /// Lines that systemd, a shell and `docker --env-file` read alike, if no value needs quotes.
+    fn env(&self) -> String {
+        let mut text = lines("# warning", &self.warnings);
+        text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
+        let is_typed = |value: &&CheckedValue| !matches!(value.source, Source::HalfOf(_));
+        for value in self.values().filter(is_typed) {
+            let name = match &value.source {
+                Source::Env(name) => name.clone(),
+                _ => value.setting.env_names().swap_remove(0),
+            };
+            text += &match is_secret(&value.value) {
+                true => format!("# {name}={} (secret, not shown)\n", value.value),
+                false => format!("{name}={}\n", quoted(&typed(&value.value))),
+            };
+        }
+        for finding in self.connections.iter().filter(|one| !one.is_error()) {
+            text += &format!("# {}: {}\n", finding.label(), finding.text());
+        }
+        text
+    }
+
+    fn failures(&self) -> String {
+        let failed = self.connections.iter().filter(|one| one.is_error());
+        let texts: Vec<_> = failed.map(|one| one.text().to_owned()).collect();
+        lines("error", &texts)
+    }
+
+    fn json(&self, status: u8) -> String {
+        let mut object = ObjectWriter::new();
+        object.string("gateway", self.command.gateway.name);
+        object.number("status", status);
+        object.strings("errors", self.errors.iter().map(String::as_str));
+        object.strings("warnings", self.warnings.iter().map(String::as_str));
+        object.raw("settings", &list(self.values().map(setting)));
+        if self.command.options.connect.is_some() {
+            object.raw(
+                "connections",
+                &list(self.connections.iter().map(connection)),
+            );
+        }
+        object.finish() + "\n"
+    }
+}
+
+fn list(objects: impl Iterator<Item = ObjectWriter>) -> String {
+    let objects: Vec<_> = objects.map(ObjectWriter::finish).collect();
+    format!("[{}]", objects.join(","))
+}
+
+fn connection(finding: &Finding) -> ObjectWriter {
+    let mut object = ObjectWriter::new();
+    object.string("outcome", finding.label());
+    object.string("text", finding.text());
+    object
+}
+
+fn lines(label: &str, texts: &[String]) -> String {
+    let lines = texts.iter().map(|text| format!("{label}: {text}\n"));
+    lines.collect()
+}
+
+/// The value for people. What nobody set, and has no default, is `unset`.
+fn shown(value: &CheckedValue) -> String {
+    match is_unset(value) {
+        true => "unset".to_owned(),
+        false => value.value.to_string(),
+    }
+}
+
+fn is_unset(value: &CheckedValue) -> bool {
+    value.source == Source::Default && value.setting.default.is_empty()
+}
+
+fn setting(value: &CheckedValue) -> ObjectWriter {
+    let mut object = ObjectWriter::new();
+    object.string("flag", value.setting.flag);
+    match &value.value {
+        _ if is_unset(value) => object.raw("value", "null"),
+        &Value::Number(number) => object.number("value", number),
+        &Value::Switch(on) => object.boolean("value", on),
+        other => object.string("value", &other.to_string()),
+    }
+    object.string("source", &value.source.to_string());
+    object.boolean("secret", is_secret(&value.value));
+    object
+}
+
+/// Part of the value is not shown.
+fn is_secret(value: &Value) -> bool {
+    match value {
+        Value::Secret(text) => !text.expose().is_empty(),
+        Value::Urls(urls) => urls.to_string() != urls.expose(),
+        _ => false,
+    }
+}
+
+/// The value as somebody types it.
+fn typed(value: &Value) -> String {
+    let text = value.to_string();
+    match value {
+        Value::Origins(origins) if origins.is_empty() => "*".to_owned(),
+        Value::Networks(_) if text == "any" => "*".to_owned(),
+        Value::Networks(_) | Value::List(_) if text == "none" => String::new(),
+        _ => text,
+    }
+}
+
+/// In quotes where systemd needs them (systemd.exec(5), `EnvironmentFile=`).
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:,@%+=*[]".contains(c);
+    if text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_where_systemd_needs_it() {
+        for (text, want) in [
+            ("", ""),
+            ("nats://a:4222,b", "nats://a:4222,b"),
+            ("*", "*"),
+            ("a b", "\"a b\""),
+            ("#a", "\"#a\""),
+            ("a\"$`\\", r#""a\"\$\`\\""#),
+        ] {
+            assert_eq!(quoted(text), want);
+        }
     }
 }

@@ -4,8 +4,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint, value_parser};
 
 use super::args::{For, arg, switch, value, with_default};
-use super::program::Program;
-use super::{check, pages, version};
+use super::program::{Program, version_line};
+use super::{check, pages};
 use crate::run::{GatewayKind, Print};
 use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
@@ -25,7 +25,7 @@ unset.";
 pub(super) fn command(program: &Program, made_for: For) -> Command {
     let root = Command::new(program.name)
         .about(program.about)
-        .version(version::line())
+        .version(version_line())
         .after_help(program.start_with)
         .max_term_width(100)
         .subcommand_required(true)

@@ -10,12 +10,9 @@ mod line;
 pub mod pages;
 mod program;
 pub mod publish;
-mod secret_flag;
 pub mod tail;
 pub mod token;
 pub mod top;
-mod url_host;
-mod version;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -29,7 +26,7 @@ use self::health::HealthCheck;
 use self::line::{command, health_rows, inspect_rows};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
-use self::program::{complain, show};
+use self::program::{complain, show, version_json, version_text};
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::{Claims, TokenAction, TokenCommand};
@@ -164,8 +161,8 @@ impl Program {
                 Ok(Invocation::Publish(Box::new(command)))
             }
             Some(("version", matches)) => Ok(Invocation::Show(match matches.get_flag("json") {
-                true => version::json(self),
-                false => version::text(self),
+                true => version_json(self),
+                false => version_text(self),
             })),
             Some(("completions", matches)) => self.completions(matches),
             Some(("man", matches)) => self.man(matches),

@@ -1,16 +1,21 @@
-//! A program as its commands know it: its gateways, how it says something, and how it ends.
+//! A program as its commands know it: its gateways, how it says something, what its build is, and how it ends.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use url::{Host, Url};
 
 use super::args::flag;
+use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use crate::run::{GatewayKind, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect};
-use crate::settings::{Check, Checked, Kind, Rows, Setting, SettingsError};
+use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
+use crate::wire::object_writer::ObjectWriter;
 
 /// A program: its words, and its gateways.
 #[derive(Clone, Copy, Debug)]
@@ -190,5 +195,95 @@ impl Exit {
             status: 2,
             text: format!("error: {text}\n"),
         }
+    }
+}
+
+/// Moves a secret that was given as a flag out of the list of processes: starts the program again with the secret in the environment, which other users cannot see, under
+/// the name of the row of `flag`. If that fails, the flag stays visible.
+pub(super) fn hide_secret(flag: &str, rows: Rows, secret: &SecretText) {
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    let rows = rows.settings();
+    let row = rows.iter().find(|row| format!("--{}", row.flag) == flag);
+    let name = row.map(Setting::weirgate_env).unwrap_or_default();
+    let args = without(flag, std::env::args_os().skip(1));
+    let error = Command::new(program)
+        .args(args)
+        .env(name, secret.expose())
+        .exec();
+    complain(&format!(
+        "the value of {flag} stays visible in the list of processes: {error}"
+    ));
+}
+
+/// The arguments without `FLAG VALUE` and `FLAG=VALUE`.
+fn without(flag: &str, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut is_value = false;
+    for arg in args {
+        let is_flag = arg == flag;
+        let with_value = arg.to_string_lossy().starts_with(&format!("{flag}="));
+        if !is_flag && !is_value && !with_value {
+            kept.push(arg);
+        }
+        is_value = is_flag;
+    }
+    kept
+}
+
+/// Reads a URL that a person types, and returns its host too: a name or address, without the brackets of an IPv6 address.
+/// `instead` is the flag for a user and a password, which the URL may not have.
+///
+/// # Errors
+/// What is wrong with it, without repeating it: it may hold a secret.
+pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), String> {
+    let url = Url::parse(text).map_err(|error| format!("the URL cannot be read: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("the URL has a user or a password; use {instead}"));
+    }
+    let host = match url.host() {
+        Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        _ => return Err("the URL names no host".to_owned()),
+    };
+    Ok((url, host))
+}
+
+/// What this build is: version and features, on one line.
+pub(super) fn version_line() -> String {
+    format!("{VERSION} (features: {})", FEATURES.join(", "))
+}
+
+/// The line of `--version`, and below it what a bug report needs too.
+pub(super) fn version_text(program: &Program) -> String {
+    let (name, line) = (program.name, version_line());
+    format!("{name} {line}\n  commit: {COMMIT}\n  target: {TARGET}\n  rustc:  {RUSTC}")
+}
+
+/// The same as one JSON object.
+pub(super) fn version_json(program: &Program) -> String {
+    let mut object = ObjectWriter::new();
+    object.string("name", program.name);
+    object.string("version", VERSION);
+    object.string("commit", COMMIT);
+    object.string("target", TARGET);
+    object.string("rustc", RUSTC);
+    object.strings("features", FEATURES.into_iter());
+    object.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_taken_out_of_the_arguments() {
+        let args = ["tail", "trades", "--token", "s", "--rate", "--token=t", "x"];
+        let kept = without("--token", args.into_iter().map(OsString::from));
+        assert_eq!(kept, ["tail", "trades", "--rate", "x"]);
+        let end = without("--token", ["--token"].into_iter().map(OsString::from));
+        assert!(end.is_empty());
     }
 }

@@ -19,9 +19,8 @@ use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication,
     Retain, TopicName,
 };
-use crate::wire::iso::iso_utc;
 use crate::wire::json::check_json;
-use crate::wire::object_writer::quoted;
+use crate::wire::object_writer::{iso_utc, quoted};
 
 /// Channels are without bound, so they are counted as one.
 const FAMILY: &str = "channels";

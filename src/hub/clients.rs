@@ -6,9 +6,9 @@ use slab::Slab;
 
 use super::room::SlabRoom;
 use super::send_queue::Pushed;
-use super::session::{Delivered, Pause, PhaseKind, Session};
+use super::session::{Delivered, Pause, Session};
 use super::slot_set::SlotSet;
-use super::{CloseReason, Frame, HubStats, Limits, Now, SessionKey};
+use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey};
 
 /// Sessions by slot, those to be flushed, and those to be dropped.
 #[derive(Debug, Default)]

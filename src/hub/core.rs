@@ -12,7 +12,7 @@ use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::memory::FrameMemory;
-use super::session::{self, CloseBegun, Pauses, PendingClose, PhaseKind, Session};
+use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
@@ -21,7 +21,7 @@ use super::topics::{Joined, Left, Topics};
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
-    Publication, Retain, SessionKey, TopicName,
+    PhaseKind, Publication, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
 use crate::base::SplitMix64;
@@ -455,7 +455,7 @@ impl Core {
 
     /// What a session left is counted; one that was open is no member any more, and its gateway is
     /// told.
-    fn count_left(&mut self, key: SessionKey, left: session::Left) {
+    fn count_left(&mut self, key: SessionKey, left: session::Departed) {
         if left.moved.from == Some(PhaseKind::Open) {
             self.leave_topics(key);
             self.ended.push_back((key, left.reason));

@@ -1,7 +1,8 @@
-//! When the core has to be called again though nothing happened.
+//! Deadlines: those that a session sets and stops, and when the core has to be called again though
+//! nothing happened.
 //!
-//! A heap with lazy removal: a session is armed for its earliest deadline, and whoever moves that
-//! deadline later leaves the entry to fire early and be armed again. So pushing back a deadline,
+//! The core has a heap with lazy removal: a session is armed for its earliest deadline, and whoever moves
+//! that deadline later leaves the entry to fire early and be armed again. So pushing back a deadline,
 //! which happens at every pong, costs nothing. When stale entries outnumber the sessions by far, they
 //! are swept out: what a sweep costs was paid for by as many calls of [`Deadlines::arm`].
 
@@ -9,6 +10,91 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{SessionKey, room};
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Timer {
+    /// The request head has to be whole.
+    Handshake,
+    /// The next ping.
+    Ping,
+    /// What the gateway asked to be woken for.
+    Gateway,
+    /// A graceful close waits no longer, or the client's turn in a stop has come.
+    Close,
+    /// A session that closes ends, whether the peer has ended or not.
+    End,
+}
+
+impl Timer {
+    const COUNT: usize = Self::End as usize + 1;
+}
+
+/// Stands for a timer that is not set: later than any deadline, and eight bytes less than an
+/// `Option` for each timer of each client.
+const NEVER: u64 = u64::MAX;
+
+/// One moment for each [`Timer`], microseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timers {
+    at_us: [u64; Timer::COUNT],
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            at_us: [NEVER; Timer::COUNT],
+        }
+    }
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at_us: u64) {
+        self.at_us[timer as usize] = at_us;
+    }
+
+    /// Sets it, unless it is due before that.
+    pub(super) fn set_earlier(&mut self, timer: Timer, at_us: u64) {
+        let slot = &mut self.at_us[timer as usize];
+        *slot = at_us.min(*slot);
+    }
+
+    pub(super) fn stop(&mut self, timer: Timer) {
+        self.at_us[timer as usize] = NEVER;
+    }
+
+    pub(super) fn is_due(&self, timer: Timer, now_us: u64) -> bool {
+        self.at_us[timer as usize] <= now_us
+    }
+
+    /// Stops a timer that is due; `false` if it is not.
+    pub(super) fn take_due(&mut self, timer: Timer, now_us: u64) -> bool {
+        let due = self.is_due(timer, now_us);
+        if due {
+            self.stop(timer);
+        }
+        due
+    }
+
+    /// Sets a timer that is due a whole number of `interval_us` later, to the first such moment after
+    /// now: timers that a long turn delayed do not stay together. `false` if it is not due.
+    pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
+        if !self.is_due(timer, now_us) {
+            return false;
+        }
+        let at_us = &mut self.at_us[timer as usize];
+        let missed = (now_us - *at_us) / interval_us.max(1);
+        *at_us += (missed + 1) * interval_us.max(1);
+        true
+    }
+
+    /// The earliest of all.
+    pub(super) fn next(&self) -> Option<u64> {
+        let earliest = self.at_us.iter().copied().min();
+        earliest.filter(|at_us| *at_us != NEVER)
+    }
+}
 
 /// Entries for each session before stale ones are swept out.
 const SWEEP_ENTRIES_PER_SESSION: usize = 4;
@@ -57,5 +143,26 @@ impl Deadlines {
             self.heap.shrink_to(2 * self.heap.len());
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Timer, Timers};
+
+    #[test]
+    fn each_timer_is_its_own() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.next(), None);
+        timers.set(Timer::Ping, 20);
+        timers.set_earlier(Timer::Close, 10);
+        timers.set_earlier(Timer::Close, 15);
+        assert_eq!(timers.next(), Some(10));
+        assert!(!timers.take_due(Timer::Close, 9));
+        assert!(timers.take_due(Timer::Close, 10));
+        assert!(!timers.take_due(Timer::Close, 10));
+        assert!(timers.is_due(Timer::Ping, 20));
+        timers.stop(Timer::Ping);
+        assert_eq!(timers.next(), None);
     }
 }

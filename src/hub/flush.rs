@@ -10,6 +10,12 @@
 //!
 //! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
 //! flush goes on with the clients that had no write yet, and takes others behind them.
+//!
+//! A write makes room in a send queue, and a gateway may wait for that room: for messages from before
+//! a client's subscription, such as last values. A replayed frame stands in the send queue among the
+//! others, so what is sent to the client after the frame stays behind it. The frame counts for no limit
+//! of the queue, takes no token of the client's rate and is never conflated: a client that reads gets
+//! all of them, however slowly. The limit of a client that takes nothing holds.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,6 +24,8 @@ use std::sync::Arc;
 use super::clients::Clients;
 use super::core::Core;
 use super::deflated::Compressor;
+use super::gateway::Gateway;
+use super::hub::Hub;
 use super::session::{AfterWrite, Pause};
 use super::shell::{Transmit, Write};
 use super::slot_set::SlotSet;
@@ -336,4 +344,42 @@ fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
         slices: &[],
     };
     writes.into_iter().map(none).collect()
+}
+
+impl Core {
+    /// Puts a frame from before the client's subscription in the client's queue. Returns `false` if
+    /// the client is gone or closing. The gateway bounds how much of it waits, for each client and for
+    /// all: the limits of the queue do not count the frame.
+    pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
+        self.clients.replay(self.now, key, frame)
+    }
+
+    /// Asks for one call of [`Gateway::handle_room`], at the end of this input or after a later flush:
+    /// as soon as the kernel has taken everything that waits for the client. A client that skips to the
+    /// newest messages may never get there: all replayed frames are enough of it.
+    pub fn tell_room(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.want_room();
+            self.note_room(key);
+        }
+    }
+
+    /// The queue of a client has become shorter.
+    pub(super) fn note_room(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.finds_room()) {
+            self.roomy.push(key);
+        }
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// A client has room that its gateway waits for.
+    pub(super) fn tell_room(&mut self, key: SessionKey) {
+        if self.core.is_open(key)
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.gateway.handle_room(&mut self.core, key, client);
+        }
+    }
 }

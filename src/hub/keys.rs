@@ -1,4 +1,6 @@
-//! Names of things inside the core.
+//! The key of a connection, and what a gateway keeps by it.
+
+use super::room;
 
 /// One connection, from accept to the end of its socket. The slot is free again only after the
 /// shell said `released`; the generation tells its occupants apart, so that an event of a socket
@@ -26,6 +28,99 @@ impl SessionKey {
     }
 }
 
-/// One topic while it has members or a retained frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TopicKey(pub(super) u32);
+/// One value for each client. A key of a former client of the slot finds nothing.
+#[derive(Debug)]
+pub struct ByClient<C> {
+    slots: Vec<Option<(u32, C)>>,
+    len: usize,
+}
+
+impl<C> Default for ByClient<C> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            len: 0,
+        }
+    }
+}
+
+impl<C> ByClient<C> {
+    /// The client's value; `None` for a client that has ended.
+    pub fn get(&self, key: SessionKey) -> Option<&C> {
+        let (generation, client) = self.slots.get(key.slot as usize)?.as_ref()?;
+        (*generation == key.generation).then_some(client)
+    }
+
+    /// The client's value, to change it; `None` for a client that has ended.
+    pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut C> {
+        let (generation, client) = self.slots.get_mut(key.slot as usize)?.as_mut()?;
+        (*generation == key.generation).then_some(client)
+    }
+
+    /// All clients, in the order of their slots.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut C)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots.filter_map(|(slot, entry)| {
+            let (generation, client) = entry.as_mut()?;
+            let key = SessionKey {
+                slot: slot as u32,
+                generation: *generation,
+            };
+            Some((key, client))
+        })
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// There is no client.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A new client. Its slot is free: the client before it was removed when its session ended.
+    pub(super) fn insert(&mut self, key: SessionKey, client: C) -> &mut C {
+        let slot = key.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        let entry = &mut self.slots[slot];
+        debug_assert!(entry.is_none(), "two clients in one slot");
+        self.len += usize::from(entry.is_none());
+        let (_, client) = entry.insert((key.generation, client));
+        client
+    }
+
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<C> {
+        self.get(key)?;
+        let (_, client) = self.slots[key.slot as usize].take()?;
+        self.len -= 1;
+        room::trim(&mut self.slots, Option::is_none);
+        Some(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_former_client_finds_nothing() {
+        let key = |generation| SessionKey {
+            slot: 3,
+            generation,
+        };
+        let mut clients = ByClient::default();
+        clients.insert(key(1), 'a');
+        assert_eq!(clients.remove(key(0)), None);
+        assert_eq!(clients.remove(key(1)), Some('a'));
+        assert_eq!(clients.remove(key(1)), None);
+        clients.insert(key(2), 'b');
+        assert!(clients.get(key(1)).is_none() && clients.get_mut(key(1)).is_none());
+        assert_eq!(clients.get(key(2)), Some(&'b'));
+        let all: Vec<_> = clients.iter_mut().map(|(key, c)| (key, *c)).collect();
+        assert_eq!((all, clients.len()), (vec![(key(2), 'b')], 1));
+    }
+}

@@ -9,14 +9,11 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod by_client;
 mod clients;
 mod core;
 mod deadlines;
 mod deflated;
 mod drain;
-mod due;
-mod ended;
 mod flush;
 mod frame;
 mod gateway;
@@ -36,7 +33,6 @@ mod publication;
 mod queue;
 mod reading;
 mod reason;
-mod replay;
 pub(crate) mod room;
 mod send_queue;
 mod session;
@@ -50,15 +46,13 @@ mod window;
 
 pub use self::core::Core;
 pub use crate::base::Now;
-pub use by_client::ByClient;
 pub use drain::DrainPlan;
-pub use ended::Ended;
 pub use frame::{Class, ConflationKey, Content, Encoded, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{Accepted, Admission, Entrance, Gateway};
 pub use hub::Hub;
-pub use keys::SessionKey;
+pub use keys::{ByClient, SessionKey};
 pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
-pub use look::{ClientLook, ClientState, Survey, TopicLook};
+pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook};
 pub use protocol::{
     Bytes, Codec, Greeted, Incoming, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };
@@ -66,9 +60,8 @@ pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing};
-pub use session::PhaseKind;
 pub use shell::{Effect, Permit, Transmit, Write};
-pub use stats::{HubStats, SendError};
+pub use stats::{HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
 pub use tail::{
     TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,

@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use foldhash::quality::RandomState;
 use slab::Slab;
 
-use super::keys::TopicKey;
 use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, TopicName, room};
 
 /// Members from which the order of their sessions in memory matters.
@@ -19,6 +18,10 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// Conflation keys that are remembered of a topic. A pattern may have any number: frames of the others
 /// that wait for a client that leaves are sent, as frames without a key are.
 const KEYS_MAX: usize = 64;
+
+/// One topic while it has members or a retained frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TopicKey(u32);
 
 /// A session in a topic.
 #[derive(Clone, Copy, Debug)]

@@ -54,15 +54,12 @@ fn is_short(secret: Option<&SecretText>) -> bool {
 
 /// What is counted of tokens and rates.
 pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
-    let [refused, limited] = [(); 2].map(|()| Arc::clone(stats));
     [
-        GatewayMetric::ByLabel(
-            &names::AUTH_REFUSALS,
-            Box::new(move || refused.refusals().collect()),
-        ),
-        GatewayMetric::Number(
+        GatewayMetric::by_label(&names::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
+        GatewayMetric::number(
             &names::REQUESTS_LIMITED,
-            Box::new(move || limited.requests_limited()),
+            stats,
+            AccessStats::requests_limited,
         ),
     ]
 }

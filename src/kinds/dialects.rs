@@ -3,6 +3,9 @@
 
 use sonic_rs::{JsonValueTrait, Serialize};
 
+use crate::gateways::LevelsGateway;
+use crate::gateways::channels::ChannelsGateway;
+use crate::gateways::events::EventsGateway;
 use crate::run::Dialect;
 
 /// Symbols that a `subscribe` of trades may have.
@@ -10,7 +13,7 @@ const SYMBOLS_PER_REQUEST: usize = 5;
 
 /// Levels and demo: the newest state at once, nothing to subscribe to.
 pub(super) const LEVELS: Dialect = Dialect {
-    path: "/ws/stream",
+    path: LevelsGateway::PATH,
     ..Dialect::PLAIN
 };
 
@@ -41,7 +44,7 @@ pub(super) const TRADES: Dialect = Dialect {
 
 /// Channels: names and patterns.
 pub(super) const CHANNELS: Dialect = Dialect {
-    path: "/ws",
+    path: ChannelsGateway::PATH,
     names: "channels or patterns",
     example: "'market:tick:*'",
     is_greeting: |message| is(message, "type", "connected"),
@@ -78,7 +81,7 @@ pub(super) const CHANNELS: Dialect = Dialect {
 
 /// Events: the id of a device.
 pub(super) const EVENTS: Dialect = Dialect {
-    path: "/ws",
+    path: EventsGateway::PATH,
     names: "the id of the device",
     example: "DEVICE",
     is_greeting: |message| is(message, "event", "gateway.identify_required"),

@@ -3,9 +3,9 @@
 //! | folder | has |
 //! | --- | --- |
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
-//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; what both need is in `auth`, `reload` and `redis` |
+//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; what both need is in `auth` and `reload` |
 //! | `events` | the gateway between devices and HTTP services |
-//! | `bus_url`, `nats` | what several gateways need of a bus |
+//! | `bus` | what several gateways need of a bus: which it is, and the settings of its source |
 //!
 //! `dialects` has what a client in a terminal knows of each.
 //!
@@ -13,13 +13,11 @@
 //! source and pages together; the list has its [`GatewayKind`]. Called by `main`.
 
 mod auth;
-mod bus_url;
+mod bus;
 mod channels;
 mod dialects;
 mod events;
 mod levels;
-mod nats;
-mod redis;
 mod reload;
 #[cfg(test)]
 mod tests;

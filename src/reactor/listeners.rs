@@ -1,14 +1,247 @@
-//! All that the loop listens on.
+//! All that the loop listens on: accepting, and not accepting.
+//!
+//! A process without descriptors waits and says so once a second, instead of spinning on a socket that
+//! stays readable.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use mio::net::TcpStream;
-use mio::{Registry, Token};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
 
-use super::listener::{ListenSettings, Listener};
-use crate::admission::Peer;
+use crate::admission::{Credentials, Peer};
+use crate::base::LogBudget;
 use crate::hub::Now;
-use crate::listening::ListenAddr;
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+
+/// First wait after a failed accept, doubling to the last.
+const RETRY_MIN_US: u64 = 10_000;
+const RETRY_MAX_US: u64 = 500_000;
+
+/// Settings of the listening sockets and of those they accept.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// Where to listen.
+    pub addrs: Vec<ListenAddr>,
+    /// The backlog, the sharing of ports, the rights of unix sockets, what accepted sockets have.
+    pub options: ListenOptions,
+}
+
+/// A listening socket, its edge and its back-off.
+#[derive(Debug)]
+struct Listener {
+    /// `None` once it is closed.
+    inner: Option<Inner>,
+    /// Connections may wait: the edge came and `accept` did not say "would block" since.
+    ready: bool,
+    /// After a failure: not before this.
+    retry_at_us: u64,
+    retry_us: u64,
+    errors: u64,
+    lines: LogBudget,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Tcp(TcpListener),
+    /// The file goes before the socket: who comes later finds nothing there, and no socket that
+    /// refuses.
+    Unix {
+        _file: SocketFile,
+        listener: UnixListener,
+    },
+}
+
+impl Inner {
+    fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((stream, peer.into()))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept()?;
+                let peer = Peer::Unix(credentials(&stream));
+                Ok((as_any_stream(stream), peer))
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix { listener, .. } => listener,
+        }
+    }
+}
+
+/// From here on a connection is a stream socket, whatever its family: reading, writing, half-closing
+/// and looking ahead are the same system calls, so neither the loop nor the HTTP side tells them
+/// apart. What only TCP has is asked of the [`Peer`], or inherited from the listening socket.
+fn as_any_stream(stream: UnixStream) -> TcpStream {
+    TcpStream::from_std(OwnedFd::from(stream).into())
+}
+
+#[cfg(target_os = "linux")]
+fn credentials(stream: &UnixStream) -> Option<Credentials> {
+    let given = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    Some(Credentials {
+        // 0 for a process that is not seen from here.
+        pid: given.pid.as_raw_pid().try_into().unwrap_or(0),
+        uid: given.uid.as_raw(),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn credentials(_: &UnixStream) -> Option<Credentials> {
+    None
+}
+
+impl Listener {
+    fn register(bound: Bound, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut inner = match bound {
+            Bound::Tcp(listener) => Inner::Tcp(TcpListener::from_std(listener)),
+            Bound::Unix(listener, file) => Inner::Unix {
+                _file: file,
+                listener: UnixListener::from_std(listener),
+            },
+        };
+        registry.register(inner.source(), token, Interest::READABLE)?;
+        Ok(Self {
+            inner: Some(inner),
+            ready: false,
+            retry_at_us: 0,
+            retry_us: RETRY_MIN_US,
+            errors: 0,
+            lines: LogBudget::new(1),
+        })
+    }
+
+    /// It is open, on a TCP port.
+    fn is_tcp(&self) -> bool {
+        matches!(self.inner, Some(Inner::Tcp(_)))
+    }
+
+    /// Connections may wait.
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Accepts no more: who connects from here on is refused by the system.
+    fn close(&mut self) {
+        self.inner = None;
+        self.ready = false;
+    }
+
+    /// The poll said that connections wait.
+    fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// When to come back for connections that wait with no new edge; `None`: at the next edge.
+    fn due_us(&self) -> Option<u64> {
+        self.ready.then_some(self.retry_at_us)
+    }
+
+    /// Takes the next connection, if one waits and accepting is not backed off.
+    fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
+        let inner = self.inner.take()?;
+        let accepted = self.accept_from(&inner, now);
+        self.inner = Some(inner);
+        accepted
+    }
+
+    fn accept_from(&mut self, inner: &Inner, now: Now) -> Option<(TcpStream, Peer)> {
+        while self.ready && now.mono_us >= self.retry_at_us {
+            match inner.accept() {
+                Ok((stream, peer)) => {
+                    self.retry_us = RETRY_MIN_US;
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = stream.set_nodelay(true);
+                    return Some((stream, peer));
+                }
+                Err(error) => self.failed(now, &error),
+            }
+        }
+        None
+    }
+
+    fn failed(&mut self, now: Now, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.ready = false,
+            // The peer went before it was accepted: the next one, then.
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted => {}
+            _ => {
+                self.errors += 1;
+                self.retry_at_us = now.mono_us + self.retry_us;
+                self.retry_us = (self.retry_us * 2).min(RETRY_MAX_US);
+                if self.lines.line(now).is_some() {
+                    tracing::warn!(
+                        %error, failures = self.errors,
+                        "cannot accept connections; trying again (raise the open files limit?)"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    use super::*;
+
+    /// One connection accepted from a listener on `addr`, and the client's end of it.
+    fn accepted(
+        addr: &str,
+        notsent_lowat_bytes: u32,
+        user_timeout_ms: u32,
+    ) -> (TcpStream, std::net::TcpStream) {
+        let poll = mio::Poll::new().unwrap();
+        let options = ListenOptions {
+            notsent_lowat_bytes,
+            user_timeout_ms,
+            ..ListenOptions::default()
+        };
+        let bound = ListenAddr::Tcp(addr.parse().unwrap())
+            .bind(&options)
+            .unwrap();
+        let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
+            panic!("a TCP port");
+        };
+        let mut listener = Listener::register(bound, poll.registry(), Token(0)).unwrap();
+        let client = std::net::TcpStream::connect(local).unwrap();
+        listener.set_ready();
+        let (stream, _) = listener.accept(Now::default()).unwrap();
+        (stream, client)
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        for addr in ["127.0.0.1:0", "[::]:0"] {
+            let (stream, _client) = accepted(addr, 16 * 1024, 60_000);
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap(), "{addr}");
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
+            let user_timeout = socket.tcp_user_timeout().unwrap();
+            assert_eq!(user_timeout, Some(Duration::from_secs(60)), "{addr}");
+            assert!(socket.nonblocking().unwrap(), "{addr}");
+        }
+        let (stream, _client) = accepted("127.0.0.1:0", 0, 0);
+        let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert_eq!(
+            SockRef::from(&stream).tcp_notsent_lowat().unwrap(),
+            unset.tcp_notsent_lowat().unwrap(),
+            "0 leaves the kernel's default"
+        );
+    }
+}
 
 /// The listening sockets, each of which has its turn.
 #[derive(Debug)]

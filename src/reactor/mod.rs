@@ -4,18 +4,15 @@
 //! flush, effects. Each step has a budget, and what is left over waits in a list of its own, since
 //! no second edge comes. The loop serves any gateway and any feed: it knows only their traits.
 
-mod listener;
 mod listeners;
 mod pace;
 mod report;
 mod seams;
-mod signals;
 mod sockets;
 mod turn;
 mod unread;
 
-pub use listener::ListenSettings;
-pub use listeners::ListenError;
+pub use listeners::{ListenError, ListenSettings};
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::{BindError, Reactor};
 

@@ -5,11 +5,9 @@
 //! after it was written to. A flush follows on each of them where there is something to send.
 
 mod effects;
-mod freeze;
-mod paced;
+mod interrupts;
 mod reading;
 mod survey;
-mod tails;
 
 use std::hint;
 use std::io;
@@ -18,13 +16,12 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
-use self::freeze::Freeze;
+use self::interrupts::{Freeze, StopSignals};
 use self::reading::FirstReads;
 use self::survey::Ends;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
-use super::signals::StopSignals;
 use super::sockets::{Cost, Sockets};
 use super::unread::{End, Unread};
 use crate::admission::ClientAddr;

@@ -7,16 +7,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
 
-use super::RunError;
-use super::bus_away::BusAway;
 use super::common::CommonSettings;
-use super::freed_memory;
-use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{bound_connections, build, log_start, seed};
-use super::reload::{Reload, Reloads};
-use super::stats_line::StatsLine;
-use super::systemd;
+use super::reload::{LogFilterFile, Reload, Reloads};
+use super::watches::{BusAway, StatsLine};
+use super::{RunError, systemd, watches};
 use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -403,7 +399,7 @@ fn watch(
         line.start(Arc::clone(telemetry))
             .map_err(RunError::Thread)?;
     }
-    freed_memory::start(Arc::clone(telemetry)).map_err(RunError::Thread)?;
+    watches::after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);

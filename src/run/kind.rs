@@ -1,11 +1,11 @@
-//! A gateway as one value: what it is called, which settings it has, and what runs it.
+//! A gateway as one value: what it is called, which settings it has, what runs it, and what a client in a
+//! terminal has to know of it.
 
 use std::fmt;
 
-use super::dialect::Dialect;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, with_notices};
 use super::process::{check_process, start_process};
-use super::{RunError, notices, reload};
+use super::{RunError, reload};
 use crate::auth::Acl;
 use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
@@ -136,7 +136,7 @@ impl GatewayKind {
             let prepared = self.prepare(checked, check_process(checked)?);
             prepared.map_err(|error| error.of_settings(checked))
         };
-        notices::of(prepare)
+        with_notices(prepare)
     }
 
     fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
@@ -144,5 +144,41 @@ impl GatewayKind {
         let unread = checked.unread();
         debug_assert!(unread.is_empty(), "settings without effect: {unread:?}");
         Ok(prepared)
+    }
+}
+
+/// How a client speaks with a gateway. A gateway without one of its own is [`Dialect::PLAIN`]: every
+/// message is data, and there is nothing to subscribe to.
+#[derive(Clone, Copy)]
+pub struct Dialect {
+    /// The path of the WebSocket.
+    pub path: &'static str,
+    /// What a client names to subscribe, for people; empty if there is nothing to subscribe to.
+    pub names: &'static str,
+    /// One of these, as it is typed in a shell.
+    pub example: &'static str,
+    /// Whether a message is the one with which the gateway greets a new client.
+    pub is_greeting: fn(&str) -> bool,
+    /// The messages that subscribe to these names.
+    pub subscribe: fn(&[String]) -> Vec<String>,
+    /// What a message says about the connection and its subscriptions, for people; `None`: data.
+    pub status: fn(&str) -> Option<String>,
+}
+
+impl Dialect {
+    /// Nothing to subscribe to, and all messages are data.
+    pub const PLAIN: Self = Self {
+        path: "/",
+        names: "",
+        example: "",
+        is_greeting: |_| false,
+        subscribe: |_| Vec::new(),
+        status: |_| None,
+    };
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialect({})", self.path)
     }
 }

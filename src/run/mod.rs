@@ -2,37 +2,26 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `kind` | a gateway as one value |
-//! | `dialect` | what a client in a terminal has to know of a gateway |
+//! | `kind` | a gateway as one value, with what a client in a terminal has to know of it |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
-//! | `common` | what every gateway is told, from its settings |
-//! | `prepared` | a gateway just before it listens, and what can be asked before a start |
-//! | `notices` | what a start would log, for a check |
+//! | `common` | what every gateway is told, from its settings; which metric each limit is compared with |
+//! | `prepared` | a gateway just before it listens, what can be asked before a start, and what a start would log |
 //! | `process` | what every process does first, and says |
-//! | `reload` | what is read again at SIGHUP, and key files when they change |
-//! | `log_filter` | the log filter, and the file that it may be in |
-//! | `bus_away` | the end when the bus stays away, where that is asked for |
-//! | `freed_memory` | memory of clients that have left, given back to the system |
-//! | `stats_line` | the numbers that a gateway logs of itself |
+//! | `reload` | what is read again at SIGHUP, the log filter among it, and key files when they change |
 //! | `systemd` | what systemd is told, where it started the process |
+//! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory |
 //!
 //! Knows no gateway: those of this program are put together in `kinds`, others may be anywhere
 //! (`examples/ticker.rs`).
 
-mod bus_away;
 mod common;
-mod dialect;
-mod freed_memory;
 mod gateway;
 mod kind;
-mod log_filter;
-mod near_limits;
-mod notices;
 mod prepared;
 mod process;
 mod reload;
-mod stats_line;
 mod systemd;
+mod watches;
 
 use std::io;
 
@@ -42,13 +31,12 @@ use crate::settings::Checked;
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
-pub use self::dialect::Dialect;
 pub use self::gateway::{Inputs, Listening, Parts};
-pub use self::kind::{GatewayKind, Print, TokenUse};
+pub use self::kind::{Dialect, GatewayKind, Print, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::say;
 pub use self::reload::{Reload, Reloaded};
-pub use self::stats_line::StatsLine;
+pub use self::watches::StatsLine;
 
 /// Why a gateway ended without a signal.
 #[derive(Debug, thiserror::Error)]

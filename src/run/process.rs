@@ -6,10 +6,9 @@ use std::os::fd::RawFd;
 
 use rlimit::Resource;
 
-use super::RunError;
 use super::common::CommonSettings;
 use super::gateway::Listening;
-use super::log_filter;
+use super::{RunError, reload};
 use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
 use crate::http::Admin;
@@ -58,7 +57,7 @@ fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
+    let filter = reload::log_filter_at_start(checked).map_err(RunError::Settings)?;
     Ok((format, filter))
 }
 

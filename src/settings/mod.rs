@@ -12,26 +12,21 @@
 //! and environment are handed in, so every rule here is tested without a process. Called by
 //! `commands` and by whoever puts a gateway together.
 
-mod auth;
 mod checked;
 mod error;
+mod groups;
 mod kind;
-mod limits;
 mod listen;
-mod nats;
-mod redis;
 mod rows;
 mod secret;
 mod setting;
 mod table;
 pub mod typed;
 
-pub use auth::AuthSettings;
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
+pub use groups::{AuthSettings, NatsAccess, NatsUser, RedisAccess, SentinelSettings, TLS_NAME};
 pub use kind::{Form, Kind, Refused, Unit, Value};
-pub use nats::{NatsAccess, NatsUser};
-pub use redis::{RedisSettings, SentinelSettings, TLS_NAME};
 pub use rows::{Change, Rows, table};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Limit, Part, Setting, Shows};

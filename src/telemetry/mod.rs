@@ -9,11 +9,10 @@ mod event_loop;
 mod log_lines;
 pub mod logging;
 pub mod names;
+mod operator;
 mod process;
 mod prometheus_text;
 mod samples;
-mod surveys;
-mod tails;
 mod terminal;
 
 use std::fmt;
@@ -25,11 +24,10 @@ use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
+pub use operator::{EndedAt, Surveyed, Surveys, Tails, TooManyTails};
 pub use process::ProcessStats;
 pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
-pub use surveys::{EndedAt, Surveyed, Surveys};
-pub use tails::{Tails, TooManyTails};
 
 use crate::base::SpinCounts;
 use crate::hub::{FeedStats, Now, SubjectStats};
@@ -90,6 +88,31 @@ pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + 
 pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
 impl GatewayMetric {
+    /// A number that is read from `of` when somebody asks.
+    pub fn number<T: Send + Sync + 'static>(
+        name: &'static MetricName,
+        of: &Arc<T>,
+        read: fn(&T) -> u64,
+    ) -> Self {
+        let of = Arc::clone(of);
+        Self::Number(name, Box::new(move || read(&of)))
+    }
+
+    /// A number that stays as it is, such as a limit.
+    pub fn fixed(name: &'static MetricName, number: usize) -> Self {
+        Self::Number(name, Box::new(move || number as u64))
+    }
+
+    /// A number for each value of the metric's label, read from `of` when somebody asks.
+    pub fn by_label<T: Send + Sync + 'static>(
+        name: &'static MetricName,
+        of: &Arc<T>,
+        read: fn(&T) -> Vec<(&'static str, u64)>,
+    ) -> Self {
+        let of = Arc::clone(of);
+        Self::ByLabel(name, Box::new(move || read(&of)))
+    }
+
     fn name(&self) -> &'static MetricName {
         let (Self::Number(name, _)
         | Self::ByLabel(name, _)

@@ -451,6 +451,3 @@ metric_names! { |at|
         "Start of the process, Unix time in seconds."
         => at.process.start_time_seconds;
 }
-
-#[cfg(test)]
-mod tests;

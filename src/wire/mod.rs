@@ -14,7 +14,7 @@
 //! | [`encode`] | headers of server frames |
 //! | [`json`] | the guard before anything that parses JSON |
 //! | [`traceparent`] | which trace a request belongs to |
-//! | [`object_writer`] | JSON objects with their keys in a stated order |
+//! | [`object_writer`] | JSON objects with their keys in a stated order, dates |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -24,7 +24,6 @@ pub mod encode;
 pub mod event_stream;
 pub mod frame_reader;
 pub mod head;
-pub mod iso;
 pub mod json;
 pub mod object_writer;
 pub mod response;

@@ -1,4 +1,6 @@
-//! JSON objects whose keys stand in the order in which they are written, as the contracts want.
+//! JSON objects whose keys stand in the order in which they are written, and dates, as the contracts want.
+
+use chrono::{DateTime, SecondsFormat};
 
 /// Writes one object.
 #[derive(Debug)]
@@ -87,6 +89,13 @@ pub fn quoted(text: &str) -> String {
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }
 
+/// ISO-8601 in UTC, to the millisecond: `2026-01-09T10:30:00.000Z`. What lies beyond all dates is
+/// shown as 1970.
+pub fn iso_utc(unix_ms: i64) -> String {
+    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    date.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +121,11 @@ mod tests {
             r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
         );
         assert_eq!(ObjectWriter::new().finish(), "{}");
+    }
+
+    #[test]
+    fn to_the_millisecond_in_utc() {
+        assert_eq!(iso_utc(1_767_954_600_007), "2026-01-09T10:30:00.007Z");
+        assert_eq!(iso_utc(i64::MAX), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -48,7 +48,7 @@ pub(crate) const COMPRESSION: &[Fixed] = &[
             "src/wire/deflate/windows.rs",
             "PACKED_TEXT_MAX: usize = 8 * 1024;",
         ),
-        test: "src/wire/deflate/windows/tests.rs::messages_may_refer_to_whatever_the_client_has_sent",
+        test: "src/wire/deflate/windows.rs::messages_may_refer_to_whatever_the_client_has_sent",
     },
     Fixed {
         what: "Text of a client's compressed messages that gathers before weirgate compresses the text",
@@ -59,7 +59,7 @@ pub(crate) const COMPRESSION: &[Fixed] = &[
             "src/wire/deflate/windows.rs",
             "LOOSE_TEXT_MAX: usize = 512;",
         ),
-        test: "src/wire/deflate/windows/tests.rs::the_text_of_a_few_short_requests_takes_some_hundred_bytes",
+        test: "src/wire/deflate/windows.rs::the_text_of_a_few_short_requests_takes_some_hundred_bytes",
     },
     Fixed {
         what: "Compressions of a message after messages older than the one before it",

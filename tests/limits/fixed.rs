@@ -117,8 +117,8 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "1,024, of 255 bytes at the most",
         beyond: "what was not asked for lately is looked at again",
         shows: Shows::Elsewhere("nothing: only its cost differs"),
-        code: ("src/auth/verdicts.rs", "VERDICTS_MAX: usize = 1_024;"),
-        test: "src/auth/verdicts.rs::what_is_asked_for_is_kept_and_the_rest_is_bounded",
+        code: ("src/auth/match_budget.rs", "VERDICTS_MAX: usize = 1_024;"),
+        test: "src/auth/match_budget.rs::what_is_asked_for_is_kept_and_the_rest_is_bounded",
     },
     Fixed {
         what: "Entries of one request of a channels client",
@@ -339,10 +339,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "deadlines count again, though clients go on sending",
         shows: Shows::Metric(names::LOOP_TURN_DURATION),
         code: (
-            "src/reactor/turn/freeze.rs",
+            "src/reactor/turn/interrupts.rs",
             "CATCH_UP_US_MAX: u64 = 1_000_000;",
         ),
-        test: "src/reactor/turn/freeze.rs::clients_that_never_stop_do_not_stop_the_clock",
+        test: "src/reactor/turn/interrupts.rs::clients_that_never_stop_do_not_stop_the_clock",
     },
     Fixed {
         what: "Time for the whole call of a service",
@@ -385,7 +385,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "10 to 500 ms, doubling",
         beyond: "new clients wait; one log line a second",
         shows: Shows::Metric(names::ACCEPT_ERRORS),
-        code: ("src/reactor/listener.rs", "RETRY_MAX_US: u64 = 500_000;"),
+        code: ("src/reactor/listeners.rs", "RETRY_MAX_US: u64 = 500_000;"),
         test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
     },
     Fixed {

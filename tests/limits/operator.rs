@@ -54,8 +54,8 @@ pub(crate) const OPERATOR: &[Fixed] = &[
         value: "10 s",
         beyond: "the messages are forgotten",
         shows: Shows::Metric(names::TAIL_TOPICS),
-        code: ("src/telemetry/tails.rs", "KEPT_US: u64 = 10_000_000;"),
-        test: "src/telemetry/tails.rs::few_topics_are_wanted_and_each_for_some_seconds",
+        code: ("src/telemetry/operator.rs", "KEPT_US: u64 = 10_000_000;"),
+        test: "src/telemetry/operator.rs::few_topics_are_wanted_and_each_for_some_seconds",
     },
     Fixed {
         what: "Messages of a topic that are copied for the operator's page",

@@ -284,5 +284,149 @@ fn nothing_of_a_secret_shows() {
     }
 }
 
-mod fuzz;
-mod wycheproof;
+mod fuzz {
+    //! Tokens that nobody signed: none is taken, and none ends the process.
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    const CLAIMS: &str = r#"{"role":"admin","sub":"ann","exp":1700000100}"#;
+
+    fn good() -> Token {
+        signed(r#"{"alg":"HS256","typ":"JWT"}"#, CLAIMS)
+    }
+
+    /// The same cases in every run.
+    fn cases(cases: u32) -> ProptestConfig {
+        ProptestConfig {
+            cases,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        }
+    }
+
+    fn judge(token: String) -> Result<Identity, Refusal> {
+        authenticator().identify(Token::new(token).as_ref(), NOW_MS)
+    }
+
+    /// What JSON headers and claims are made of.
+    fn json_like() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just(r#""alg""#.to_owned()),
+            Just(r#""HS256""#.to_owned()),
+            Just(r#""none""#.to_owned()),
+            Just(r#""exp""#.to_owned()),
+            Just(r#""aud""#.to_owned()),
+            Just(r#""role""#.to_owned()),
+            "[{}\\[\\]:,\" ]",
+            "-?[0-9]{1,20}(\\.[0-9]{1,3})?([eE][0-9]{1,3})?",
+            "\\PC{0,3}",
+        ];
+        prop::collection::vec(piece, 0..16).prop_map(|pieces| format!("{{{}}}", pieces.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(cases(4_000))]
+
+        /// A good token with a few characters changed, taken out or put in.
+        #[test]
+        fn a_changed_token_is_refused(
+            changes in prop::collection::vec((any::<Index>(), 0..3, "[A-Za-z0-9_.=+/ -]"), 1..4),
+        ) {
+            let good = good();
+            prop_assert!(judge(good.expose().to_owned()).is_ok());
+            let mut text = good.expose().to_owned();
+            for (at, kind, with) in changes {
+                let at = at.index(text.len());
+                match kind {
+                    0 => text.replace_range(at..=at, &with),
+                    1 => text.replace_range(at..=at, ""),
+                    _ => text.insert_str(at, &with),
+                }
+            }
+            prop_assert_eq!(judge(text.clone()).is_ok(), text == good.expose(), "{}", text);
+        }
+
+        /// Any text in three parts, and any text at all.
+        #[test]
+        fn no_text_is_a_token(
+            header in json_like(),
+            claims in json_like(),
+            signature in "[A-Za-z0-9_-]{0,50}",
+            anything in "\\PC{1,80}",
+        ) {
+            let encoded = [&header, &claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+            for text in [format!("{encoded}.{signature}"), format!("{header}.{claims}.{signature}"), anything] {
+                prop_assert!(judge(text.clone()).is_err(), "{}", text);
+            }
+        }
+
+        /// Odd claims under a good signature: taken only as the object that another parser reads.
+        #[test]
+        fn odd_claims_are_read_as_another_parser_reads_them(claims in json_like()) {
+            let token = signed(r#"{"alg":"HS256"}"#, &claims);
+            if let Ok(identity) = judge(token.expose().to_owned()) {
+                let read: serde_json::Value = serde_json::from_str(&claims).expect("good JSON");
+                prop_assert_eq!(identity.role.as_deref(), read["role"].as_str());
+                let expires = identity.expires_unix_ms.is_some_and(|at| at <= NOW_MS);
+                prop_assert!(read.get("aud").is_none() && !expires, "{}", claims);
+            }
+        }
+    }
+}
+
+mod wycheproof {
+    //! The vectors of Project Wycheproof for JSON Web Signatures and Keys, those for keys and algorithms
+    //! that are taken here (`tests/vectors/jws/README.md`).
+
+    use super::*;
+    use crate::auth::KeyError;
+
+    const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
+
+    /// Invalid to Wycheproof and taken here: file and number. Both have a good signature of an RSA key
+    /// of the ROCA kind (CVE-2017-15361), whose weakness is the business of who makes keys.
+    const TAKEN: [(&str, u64); 2] = [("json_web_key_test", 7), ("json_web_crypto_test", 46)];
+
+    fn judge(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {
+        let keys = keys.as_ref().map_err(ToString::to_string)?;
+        let authenticator = Authenticator {
+            required: true,
+            api_key: None,
+            keys: KeyRing::new(keys.clone()),
+            rules: ClaimRules::default(),
+        };
+        let token = Token::new(token).ok_or("empty")?;
+        let signed = authenticator.signed_claims(&token);
+        signed.map(drop).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn signatures_and_keys_are_judged_as_wycheproof_judges_them() {
+        let vectors: Value = sonic_rs::from_str(VECTORS).expect("JSON");
+        let list = |value: &Value, name: &str| value[name].as_array().expect(name).clone();
+        let (mut valid, mut invalid) = (0, 0);
+        for group in &list(&vectors, "groups") {
+            let mut keys = KeySet::default();
+            let set = sonic_rs::to_string(&sonic_rs::json!({"keys": group["keys"]})).expect("JSON");
+            let keys = keys.add_jwks(set.as_bytes()).map(|()| keys);
+            let file = group["file"].as_str().expect("a file");
+            for test in &list(group, "tests") {
+                let number = test[0].as_u64().expect("a number");
+                let good = test[1].as_str() == Some("valid") || TAKEN.contains(&(file, number));
+                let judged = judge(&keys, test[2].as_str().expect("a token"));
+                assert_eq!(
+                    judged.is_ok(),
+                    good,
+                    "{file} {number} {}: {judged:?}",
+                    test[3]
+                );
+                *if good { &mut valid } else { &mut invalid } += 1;
+            }
+        }
+        assert_eq!((valid, invalid), (15, 153));
+    }
+}

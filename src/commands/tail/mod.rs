@@ -36,8 +36,7 @@ use self::link::Link;
 pub use self::output::Style;
 use self::output::{Output, Printed, escaped};
 pub use self::target::Target;
-use super::program::complain;
-use super::secret_flag;
+use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
 
@@ -125,7 +124,7 @@ impl TailCommand {
     /// There is no connection, or it ended.
     pub fn run(self) -> Result<(), TailError> {
         if let Some(token) = self.token.as_ref().filter(|_| self.token_is_visible) {
-            secret_flag::hide("--token", Rows::TAIL, token);
+            hide_secret("--token", Rows::TAIL, token);
         }
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(TailError::System)?;

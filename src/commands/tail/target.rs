@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::url_host;
+use crate::commands::program::parse_url;
 use crate::listening::ListenAddr;
 
 /// Where to connect. Shown without the query, which may hold a token.
@@ -65,7 +65,7 @@ impl Target {
         };
         let scheme = if tls { "wss" } else { "ws" };
         let url = format!("{scheme}://{rest}");
-        let (mut url, host) = url_host::parse(&url, "--token")?;
+        let (mut url, host) = parse_url(&url, "--token")?;
         url.set_fragment(None);
         let port = url.port_or_known_default().unwrap_or(80);
         let place = Place::Host { host, port };

@@ -12,14 +12,11 @@
 //! | `state`, `metrics` | the answers as values; rates |
 //! | `process`, `tables` | what is shown of a process, as texts with a tone |
 //! | `view` | what is shown now, and the keys |
-//! | `screen`, `plain` | the view in a terminal, and as text |
-//! | `live` | the loop of the terminal |
+//! | `screen` | the view in a terminal, and as text |
 
 mod fetch;
 pub(super) mod line;
-mod live;
 mod metrics;
-mod plain;
 mod process;
 mod readers;
 #[cfg(test)]
@@ -38,11 +35,10 @@ use std::time::{Duration, Instant};
 
 use self::fetch::Fetcher;
 use self::process::Process;
-use self::readers::{Pace, Readers};
+use self::readers::{Pace, Readers, show_live};
 pub use self::target::Target;
 use self::view::View;
-use super::program::show;
-use super::secret_flag;
+use super::program::{hide_secret, show};
 use crate::settings::{Rows, SecretText};
 
 /// Time between two readings of `--once`.
@@ -92,7 +88,7 @@ impl TopCommand {
             .as_ref()
             .filter(|_| self.authorization_is_visible)
         {
-            secret_flag::hide("--authorization", Rows::TOP, text);
+            hide_secret("--authorization", Rows::TOP, text);
         }
         let shown = self.targets.iter().map(ToString::to_string);
         let mut view = View::new(shown, self.interval_ms);
@@ -106,7 +102,7 @@ impl TopCommand {
         let started = Readers::start(fetchers, pace);
         let readers = started.map_err(|error| TopError::Start(error.to_string()))?;
         match is_live {
-            true => live::run(view, &readers).map_err(TopError::Terminal),
+            true => show_live(view, &readers).map_err(TopError::Terminal),
             false => once(view, &readers),
         }
     }
@@ -140,7 +136,7 @@ fn once(mut view: View, readers: &Readers) -> Result<(), TopError> {
         };
         view.take(taken.of, taken.at_ms, taken.read);
     }
-    show(plain::text(&view, readers.now_ms()).trim_end());
+    show(screen::as_text(&view, readers.now_ms()).trim_end());
     let is_missing = |process: &&Process| process.away().is_some() || process.state.is_none();
     let missing: Vec<_> = view.processes.iter().filter(is_missing).collect();
     if missing.is_empty() {

@@ -1,5 +1,5 @@
-//! The screen: a view drawn into the buffer of a frame. Any size will do; what has no room is left
-//! out from the bottom and from the right.
+//! The view, drawn into the buffer of a frame or as text. Any size of the screen will do; what has no room
+//! is left out from the bottom and from the right.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -222,6 +222,63 @@ fn right_if(line: Line<'_>, is_right: bool) -> Line<'_> {
     }
 }
 
+/// Everything that there is to show at this millisecond as text, for a pipe: all facts and all tables of
+/// all processes, once.
+pub(super) fn as_text(view: &View, now_ms: u64) -> String {
+    let parts: Vec<String> = view
+        .processes
+        .iter()
+        .map(|process| text_of(process, now_ms))
+        .collect();
+    parts.join("\n")
+}
+
+fn text_of(process: &Process, now_ms: u64) -> String {
+    let mut text = String::new();
+    for (name, pieces) in process.lines(now_ms) {
+        let pieces: Vec<_> = pieces.iter().map(|piece| piece.text.as_str()).collect();
+        text += &format!("{name:<9}{}\n", pieces.join("  "));
+    }
+    let Some(state) = &process.state else {
+        return text;
+    };
+    for table in Table::ALL {
+        text += &format!("\n{}\n", table.title(&state.gateway));
+        match table.rows(process, None) {
+            rows if rows.is_empty() => text += &format!("  {}\n", table.none()),
+            rows => text += &table_text(table.columns(), &rows),
+        }
+    }
+    text
+}
+
+/// The rows below their heads, each column as wide as its widest cell.
+fn table_text(columns: &[Column], rows: &[Row]) -> String {
+    let heads: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    let cells = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| cell.piece.text.as_str()).collect());
+    let all: Vec<Vec<&str>> = std::iter::once(heads).chain(cells).collect();
+    let width = |n: usize| {
+        let texts = all.iter().filter_map(|row| row.get(n));
+        texts.map(|text| text.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &all {
+        let mut line = String::new();
+        for ((cell, column), width) in row.iter().zip(columns).zip(&widths) {
+            line += &match column.is_number {
+                true => format!("  {cell:>width$}"),
+                false => format!("  {cell:<width$}"),
+            };
+        }
+        text += line.trim_end();
+        text += "\n";
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use ratatui::Terminal;
@@ -319,5 +376,15 @@ mod tests {
             drawn(&view, columns, lines);
         }
         drawn(&View::new(std::iter::empty(), 1_000), 80, 24);
+    }
+
+    #[test]
+    fn all_tables_of_all_processes_are_text() {
+        let shown = ["127.0.0.1:9100", "unix:/run/a.sock"].map(str::to_owned);
+        let mut view = View::new(shown.into_iter(), 1_000);
+        view.take(0, 0, Ok(reading()));
+        view.take(0, 1_000, Ok(reading()));
+        view.take(1, 1_000, Err(FetchError::NoGateway));
+        insta::assert_snapshot!(as_text(&view, 1_000));
     }
 }

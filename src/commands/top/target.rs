@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::url_host;
+use crate::commands::program::parse_url;
 use crate::listening::ListenAddr;
 
 /// An admin address.
@@ -64,7 +64,7 @@ impl Target {
         };
         let scheme = if tls { "https" } else { "http" };
         let url = format!("{scheme}://{rest}");
-        let (url, host) = url_host::parse(&url, "--authorization")?;
+        let (url, host) = parse_url(&url, "--authorization")?;
         let name = url.host_str().unwrap_or_default();
         let authority = match url.port() {
             Some(port) => format!("{name}:{port}"),

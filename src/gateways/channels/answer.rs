@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use super::history::Position;
 use crate::hub::{Core, Frame, Lead, TopicName};
-use crate::wire::iso::iso_utc;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
 #[derive(Debug)]

@@ -3,23 +3,25 @@
 //!
 //! The send queue, conflation, limits, drain and metrics are the same for all protocols. A gateway
 //! chooses the protocol of a client by its request ([`Gateway::speaks`](super::Gateway::speaks)).
+//!
+//! A frame is made as a WebSocket frame; the encoding of another protocol is made at most once per
+//! frame, by the first client that needs it.
 
-mod codec;
 mod event_stream;
 pub(super) mod websocket;
 
 use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-pub use tungstenite::{Bytes, Utf8Bytes};
-
-pub use codec::Codec;
-pub(super) use codec::{CodecId, Coded, Encoding};
 use websocket::WebSocket;
 
-use super::{CloseCode, CloseReason, Limits};
-use crate::wire::deflate::InflateWindows;
+use super::{CloseCode, CloseReason, Encoded, Frame, Limits};
+use crate::wire::deflate::{DeflateParams, InflateWindows};
 use crate::wire::frame_reader::FrameScratch;
 use crate::wire::head::RequestHead;
+
+pub use tungstenite::{Bytes, Utf8Bytes};
 
 /// One client's side of the protocol that it speaks, from the answer to its request on.
 ///
@@ -237,4 +239,110 @@ pub struct Refusal {
     pub headers: &'static [(&'static str, &'static str)],
     /// What is wrong, for the client to read.
     pub detail: &'static str,
+}
+
+/// How a client wants its frames: small, because every send queue holds one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) enum Encoding {
+    /// As they were made.
+    Plain,
+    /// permessage-deflate, as it was agreed on.
+    Deflate(DeflateParams),
+    /// As a [`Codec`] makes them.
+    Coded(CodecId),
+}
+
+/// A number that stands for a codec, the same for all hubs of the process: a reference would take
+/// a send queue over its two cache lines, and so would the alignment of a `u16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct CodecId([u8; 2]);
+
+/// How the frames of one protocol look on its wire.
+#[derive(Debug)]
+pub struct Codec {
+    prefix: &'static [u8],
+    encode: fn(&Frame, &mut Vec<u8>),
+    id: OnceLock<CodecId>,
+}
+
+impl Codec {
+    /// `prefix` stands before each frame, also before its lead, and has at most 255 bytes. `encode`
+    /// appends the frame's body and what ends it.
+    pub const fn new(prefix: &'static [u8], encode: fn(&Frame, &mut Vec<u8>)) -> Self {
+        assert!(prefix.len() <= u8::MAX as usize, "a prefix is short");
+        Self {
+            prefix,
+            encode,
+            id: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn id(&self) -> CodecId {
+        static CODECS: AtomicU16 = AtomicU16::new(0);
+        *self
+            .id
+            .get_or_init(|| CodecId(CODECS.fetch_add(1, Ordering::Relaxed).to_ne_bytes()))
+    }
+}
+
+/// A frame in the encoding of one codec, and in those of others behind it.
+#[derive(Debug)]
+pub(in crate::hub) struct Coded {
+    id: CodecId,
+    encoded: Encoded,
+    next: OnceLock<Box<Self>>,
+}
+
+impl Coded {
+    fn new(codec: &Codec, frame: &Frame) -> Self {
+        let mut bytes = codec.prefix.to_vec();
+        (codec.encode)(frame, &mut bytes);
+        Self {
+            id: codec.id(),
+            encoded: Encoded::new(bytes, 0, codec.prefix.len() as u8),
+            next: OnceLock::new(),
+        }
+    }
+
+    /// The frame as `codec` makes it, made by the first call; `made` is called with its memory, in
+    /// bytes.
+    pub(in crate::hub) fn get_or_make<'a>(
+        mut at: &'a OnceLock<Box<Self>>,
+        codec: &Codec,
+        frame: &Frame,
+        made: impl Fn(usize),
+    ) -> &'a Encoded {
+        loop {
+            let coded = at.get_or_init(|| {
+                let coded = Self::new(codec, frame);
+                made(coded.encoded.memory_bytes());
+                Box::new(coded)
+            });
+            if coded.id == codec.id() {
+                return &coded.encoded;
+            }
+            at = &coded.next;
+        }
+    }
+
+    /// The encoding of a codec, if it was made already.
+    pub(in crate::hub) fn get(mut at: &OnceLock<Box<Self>>, id: CodecId) -> Option<&Encoded> {
+        loop {
+            let coded = at.get()?;
+            if coded.id == id {
+                return Some(&coded.encoded);
+            }
+            at = &coded.next;
+        }
+    }
+
+    /// Memory of all encodings from here on, in bytes.
+    pub(in crate::hub) fn memory_bytes(mut at: &OnceLock<Box<Self>>) -> usize {
+        let mut bytes = 0;
+        while let Some(coded) = at.get() {
+            bytes += coded.encoded.memory_bytes();
+            at = &coded.next;
+        }
+        bytes
+    }
 }

@@ -1,8 +1,8 @@
 //! What is due for a session though nothing happens: pings, pongs, stalls, closes.
 
 use super::phase::{Phase, Ping};
-use super::timers::Timer;
 use super::{Session, Timers};
+use crate::hub::deadlines::Timer;
 use crate::hub::protocol::Protocol as _;
 use crate::hub::{CloseReason, Limits, Now};
 

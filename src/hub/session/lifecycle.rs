@@ -1,13 +1,13 @@
 //! From one phase to the next: the request head, the 101, the close, the end.
 
-use super::phase::{AfterWrite, Closing, Head, Open, PendingClose, Phase, Ping};
-use super::timers::{Timer, Timers};
+use super::phase::{AfterWrite, Head, LastWords, Open, PendingClose, Phase, Ping};
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
+use crate::hub::deadlines::{Timer, Timers};
 use crate::hub::protocol::{Greeted, Protocol as _};
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
-use crate::hub::{CloseCode, CloseReason, Closing as How, Ended, Limits, Now};
+use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, Now};
 use crate::wire::head::HeadError;
 
 /// What the next bytes of a request head came to.
@@ -43,7 +43,7 @@ pub(in crate::hub) enum CloseBegun {
 
 /// What a session leaves to count and to tell when it closes or ends.
 #[must_use]
-pub(in crate::hub) struct Left {
+pub(in crate::hub) struct Departed {
     pub(in crate::hub) moved: Moved,
     pub(in crate::hub) reason: CloseReason,
     /// The reason is to be counted: the first counts, what follows from it changes nothing.
@@ -158,7 +158,7 @@ impl Session {
             return CloseBegun::Ignored;
         };
         // A client that was not blocked takes in this turn what was queued in it.
-        let waits = close.how == How::Graceful || self.sending != Sending::Blocked;
+        let waits = close.how == Closing::Graceful || self.sending != Sending::Blocked;
         if !waits || self.queue.data_is_empty() {
             self.write_close(now, close.code);
             return CloseBegun::Written;
@@ -169,7 +169,7 @@ impl Session {
             self.cold.timers.set(Timer::Close, due);
             return CloseBegun::Waits;
         }
-        if close.how == How::Now
+        if close.how == Closing::Now
             && let Some(earlier) = &mut open.close
         {
             // Decided again: it waits no longer than for this turn.
@@ -188,19 +188,19 @@ impl Session {
 
     /// The last control bytes are queued: what waits behind the frame that was begun goes, and the
     /// session only lives until they are out and the peer has ended, or until `due`.
-    pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Left {
+    pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Departed {
         self.intake = Intake::Closed;
         let (frames, bytes) = self.queue.discard_waiting();
         let cold = &mut *self.cold;
         let mut reading = std::mem::take(&mut cold.reading);
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
-        let (was, moved) = cold.phase.enter(Phase::Closing(Closing::new(reason)));
+        let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
         let was_open = matches!(was, Phase::Open(_));
         if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
             closing.was_open(open, &reading.take_held());
         }
-        Left {
+        Departed {
             moved,
             reason,
             is_first: true,
@@ -240,7 +240,11 @@ impl Session {
     }
 
     /// Forgets everything: the socket ends. `None` if it has ended already.
-    pub(in crate::hub) fn end(&mut self, now: Now, reason: CloseReason) -> Option<(Left, Ended)> {
+    pub(in crate::hub) fn end(
+        &mut self,
+        now: Now,
+        reason: CloseReason,
+    ) -> Option<(Departed, Ended)> {
         if matches!(self.cold.phase, Phase::Gone) {
             return None;
         }
@@ -261,7 +265,7 @@ impl Session {
             Phase::Open(_) => (reason, true, true),
             Phase::Head(_) | Phase::Gone => (reason, true, false),
         };
-        let left = Left {
+        let left = Departed {
             moved,
             reason,
             is_first,
@@ -290,7 +294,7 @@ impl Session {
                     open.ping.sent(now.mono_us + limits.pong_timeout_us);
                 }
                 let ripe =
-                    |close: &mut PendingClose| data_out || (close.how == How::Now && blocked);
+                    |close: &mut PendingClose| data_out || (close.how == Closing::Now && blocked);
                 let Some(close) = open.close.take_if(ripe) else {
                     return AfterWrite::Nothing;
                 };

@@ -5,36 +5,33 @@
 //! border is a type boundary, not a promise of speed.
 
 mod due;
-mod kind;
 mod lifecycle;
 mod look;
 mod phase;
 mod reading;
 mod record;
-mod timers;
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Protocol as _, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
 use super::shell::Permit;
+use super::stats::{Moved, PhaseKind};
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use due::Due;
-pub(super) use kind::Moved;
-pub use kind::PhaseKind;
-pub(super) use lifecycle::{CloseBegun, HeadRead, Left, Opening, PeerEnd};
+pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 
 use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
-use timers::{Timer, Timers};
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use super::kind::{Moved, PhaseKind};
 use crate::hub::protocol::{Protocol as _, Spoken};
-use crate::hub::{CloseCode, CloseReason, Closing as How};
+use crate::hub::stats::{Moved, PhaseKind};
+use crate::hub::{CloseCode, CloseReason, Closing};
 use crate::wire::head::HeadScanner;
 
 /// From where to where a session may go.
@@ -21,7 +21,7 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
 pub(super) enum Phase {
     Head(Head),
     Open(Open),
-    Closing(Closing),
+    Closing(LastWords),
     Gone,
 }
 
@@ -57,7 +57,7 @@ pub(in crate::hub) enum AfterWrite {
 
 /// The last words.
 #[derive(Debug)]
-pub(super) struct Closing {
+pub(super) struct LastWords {
     /// Why it ends: what happens from here on changes nothing.
     pub(super) reason: CloseReason,
     /// The session was open before: a stop waits for its end.
@@ -70,7 +70,7 @@ pub(super) struct Closing {
     pub(super) peer_ended: bool,
 }
 
-impl Closing {
+impl LastWords {
     pub(super) fn new(reason: CloseReason) -> Self {
         Self {
             reason,
@@ -158,7 +158,7 @@ impl Ping {
 pub(in crate::hub) struct PendingClose {
     pub(in crate::hub) code: CloseCode,
     pub(in crate::hub) reason: CloseReason,
-    pub(in crate::hub) how: How,
+    pub(in crate::hub) how: Closing,
 }
 
 impl Phase {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::rows::syntax;
 use crate::auth::{Acl, NameSyntax};
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, NatsAccess, RedisSettings};
+use crate::settings::{Checked, NatsAccess, RedisAccess};
 use crate::sources::{BusInterest, Source};
 use crate::telemetry::BusStatus;
 
@@ -20,7 +20,7 @@ pub(super) struct ChannelsBus {
 }
 
 enum Place {
-    Redis(RedisSettings),
+    Redis(RedisAccess),
     Nats(NatsAccess),
 }
 
@@ -86,17 +86,19 @@ impl ChannelsBus {
 
     fn redis(
         &self,
-        settings: RedisSettings,
+        settings: RedisAccess,
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::redis::{question, settings_of, shown_address, source_error, wishes};
+        use crate::kinds::bus::{
+            redis_error, redis_needs, redis_question, redis_settings_of, shown_redis,
+        };
         use crate::sources::redis::RedisSource;
 
-        let settings = settings_of(settings, self.payload_bytes_max)?;
-        let shown = format!("Redis:     {}", shown_address(&settings));
-        let question = question(&settings, wishes(acl));
-        let (source, interest) = RedisSource::new(settings, status).map_err(source_error)?;
+        let settings = redis_settings_of(settings, self.payload_bytes_max)?;
+        let shown = format!("Redis:     {}", shown_redis(&settings));
+        let question = redis_question(&settings, redis_needs(acl));
+        let (source, interest) = RedisSource::new(settings, status).map_err(redis_error)?;
         Ok(OpenBus {
             source: Box::new(source),
             interest,
@@ -111,13 +113,13 @@ impl ChannelsBus {
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::nats::source_settings;
+        use crate::kinds::bus::nats_settings;
         use crate::sources::nats::{
             self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource, Settle,
         };
 
         let settings = NatsSubjectsSettings {
-            nats: source_settings(access),
+            nats: nats_settings(access),
             payload_bytes_max: self.payload_bytes_max,
             retained_subjects_max: self.retained_subjects_max,
             settle: Settle {

@@ -8,8 +8,7 @@ use crate::base::Clock;
 use crate::gateways::channels::ChannelsStats;
 use crate::http::{Answer, Route};
 use crate::telemetry::{BusStatus, Telemetry};
-use crate::wire::iso::iso_utc;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// `redis` or `nats`. On Redis the pages are as the contract has them.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The settings of `weirgate channels`: its bus, and what a client may hold and say.
 
 use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
-use crate::kinds::bus_url;
+use crate::kinds::bus;
 use crate::settings::{
     Change, Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows,
 };
@@ -41,7 +41,7 @@ pub(super) const OWN: &[Setting] = &[
     Setting::new(
         HEADING,
         "bus",
-        Kind::OptionalUrls(bus_url::SCHEMES),
+        Kind::OptionalUrls(bus::SCHEMES),
         "",
         "Redis or NATS whose messages are relayed; empty: Redis at --redis-url",
     )
@@ -331,11 +331,11 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if urls.expose().is_empty() {
         return wrong;
     }
-    if bus_url::is_wrong(&urls) {
-        refuse("bus", urls.expose(), bus_url::ALLOWED);
+    if bus::is_wrong(&urls) {
+        refuse("bus", urls.expose(), bus::ALLOWED);
     }
     let name_bytes_max: usize = checked.number("channel-name-bytes-max");
-    if bus_url::is_redis(&urls) {
+    if bus::is_redis(&urls) {
         let is_set = |flag| checked.is_set(flag);
         if is_set("redis-url") || is_set("redis-sentinels") {
             let allowed = "no URL of Redis, beside --redis-url and --redis-sentinels";
@@ -355,7 +355,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
 /// How names are written on the bus.
 pub(super) fn syntax(checked: &Checked) -> NameSyntax {
     let urls = checked.url("bus");
-    match urls.expose().is_empty() || bus_url::is_redis(&urls) {
+    match urls.expose().is_empty() || bus::is_redis(&urls) {
         true => NameSyntax::Redis,
         false => NameSyntax::Nats,
     }

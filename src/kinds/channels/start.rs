@@ -98,7 +98,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         None => parts,
     };
     parts.prepare(clock, move |listening| {
-        let websocket = listening.url("ws", "/ws");
+        let websocket = listening.url("ws", ChannelsGateway::PATH);
         say(&format!(
             "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
         ));
@@ -205,30 +205,20 @@ fn metrics(
     max: AllClientsLimits,
     interest: &BusInterest,
 ) -> Vec<GatewayMetric> {
-    let [held, names, bytes, limited, gaps] = [(); 5].map(|()| Arc::clone(stats));
+    let number = |name, read| GatewayMetric::number(name, stats, read);
+    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     let interest = interest.clone();
-    let number = |name, value: usize| GatewayMetric::Number(name, Box::new(move || value as u64));
     let own = [
-        GatewayMetric::Number(
-            &names::SUBSCRIPTIONS,
-            Box::new(move || held.subscriptions()),
-        ),
-        GatewayMetric::ByLabel(
-            &names::SUBSCRIBED_NAMES,
-            Box::new(move || vec![("channel", names.channels()), ("pattern", names.patterns())]),
-        ),
-        number(&names::SUBSCRIBED_NAMES_MAX, max.names_max),
-        number(&names::SUBSCRIBED_PATTERNS_MAX, max.patterns_max),
-        GatewayMetric::Number(
-            &names::SUBSCRIBED_NAME_BYTES,
-            Box::new(move || bytes.name_bytes()),
-        ),
-        number(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
-        GatewayMetric::ByLabel(
-            &names::SUBSCRIPTIONS_LIMITED,
-            Box::new(move || limited.limited().collect()),
-        ),
-        GatewayMetric::Number(&names::GAPS_TOLD, Box::new(move || gaps.gaps_told())),
+        number(&names::SUBSCRIPTIONS, ChannelsStats::subscriptions),
+        by_label(&names::SUBSCRIBED_NAMES, |s| {
+            vec![("channel", s.channels()), ("pattern", s.patterns())]
+        }),
+        GatewayMetric::fixed(&names::SUBSCRIBED_NAMES_MAX, max.names_max),
+        GatewayMetric::fixed(&names::SUBSCRIBED_PATTERNS_MAX, max.patterns_max),
+        number(&names::SUBSCRIBED_NAME_BYTES, ChannelsStats::name_bytes),
+        GatewayMetric::fixed(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
+        by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
+        number(&names::GAPS_TOLD, ChannelsStats::gaps_told),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(move || {
@@ -253,13 +243,10 @@ fn retained_metrics(
     interest: &BusInterest,
     bytes_max: usize,
 ) -> [GatewayMetric; 5] {
-    let [waiting, bytes, given_up] = [(); 3].map(|()| Arc::clone(stats));
+    let number = |name, read| GatewayMetric::number(name, stats, read);
     let interest = interest.clone();
     [
-        GatewayMetric::Number(
-            &names::RETAINED_WAITING,
-            Box::new(move || waiting.retained_waiting()),
-        ),
+        number(&names::RETAINED_WAITING, ChannelsStats::retained_waiting),
         GatewayMetric::ByLabel(
             &names::RETAINED_QUESTIONS,
             Box::new(move || {
@@ -267,47 +254,25 @@ fn retained_metrics(
                 vec![("waiting", questions.waiting), ("asked", questions.asked)]
             }),
         ),
-        GatewayMetric::Number(
-            &names::RETAINED_BYTES,
-            Box::new(move || bytes.retained_bytes()),
-        ),
-        GatewayMetric::Number(
-            &names::RETAINED_BYTES_MAX,
-            Box::new(move || bytes_max as u64),
-        ),
-        GatewayMetric::Number(
-            &names::RETAINED_GIVEN_UP,
-            Box::new(move || given_up.retained_given_up()),
-        ),
+        number(&names::RETAINED_BYTES, ChannelsStats::retained_bytes),
+        GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, bytes_max),
+        number(&names::RETAINED_GIVEN_UP, ChannelsStats::retained_given_up),
     ]
 }
 
 /// Of what is kept for clients that resume.
 fn history_metrics(stats: &Arc<ChannelsStats>, max: HistoryLimits) -> [GatewayMetric; 7] {
-    let [names, messages, bytes, limited, resumes] = [(); 5].map(|()| Arc::clone(stats));
-    let number = |name, value: usize| GatewayMetric::Number(name, Box::new(move || value as u64));
+    let number = |name, read| GatewayMetric::number(name, stats, read);
     [
-        GatewayMetric::Number(
-            &names::HISTORY_NAMES,
-            Box::new(move || names.history_names()),
-        ),
-        number(&names::HISTORY_NAMES_MAX, max.names_max),
-        GatewayMetric::Number(
+        number(&names::HISTORY_NAMES, ChannelsStats::history_names),
+        GatewayMetric::fixed(&names::HISTORY_NAMES_MAX, max.names_max),
+        number(
             &names::HISTORY_NAMES_LIMITED,
-            Box::new(move || limited.without_history()),
+            ChannelsStats::without_history,
         ),
-        GatewayMetric::Number(
-            &names::HISTORY_MESSAGES,
-            Box::new(move || messages.history_messages()),
-        ),
-        GatewayMetric::Number(
-            &names::HISTORY_BYTES,
-            Box::new(move || bytes.history_bytes()),
-        ),
-        number(&names::HISTORY_BYTES_MAX, max.bytes_max),
-        GatewayMetric::ByLabel(
-            &names::RESUMES,
-            Box::new(move || resumes.resumes().collect()),
-        ),
+        number(&names::HISTORY_MESSAGES, ChannelsStats::history_messages),
+        number(&names::HISTORY_BYTES, ChannelsStats::history_bytes),
+        GatewayMetric::fixed(&names::HISTORY_BYTES_MAX, max.bytes_max),
+        GatewayMetric::by_label(&names::RESUMES, stats, |s| s.resumes().collect()),
     ]
 }

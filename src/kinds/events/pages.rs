@@ -39,28 +39,18 @@ pub(super) fn health_route(
 
 /// What the gateway counts itself.
 pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
-    let [skipped, open, errors, pushes, forgotten, waiting] = [(); 6].map(|()| Arc::clone(stats));
+    let number = |name, read| GatewayMetric::number(name, stats, read);
+    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     vec![
-        GatewayMetric::ByLabel(
-            &names::UPSTREAM_CALLS_SKIPPED,
-            Box::new(move || skipped.calls_skipped().collect()),
-        ),
-        GatewayMetric::ByLabel(
-            &names::UPSTREAM_CIRCUIT_OPEN,
-            Box::new(move || open.circuits_open().collect()),
-        ),
-        GatewayMetric::ByLabel(
-            &names::EVENT_ERRORS,
-            Box::new(move || errors.errors().collect()),
-        ),
-        GatewayMetric::Number(&names::PUSHES, Box::new(move || pushes.pushes())),
-        GatewayMetric::Number(
-            &names::MESSAGES_FORGOTTEN,
-            Box::new(move || forgotten.messages_forgotten()),
-        ),
-        GatewayMetric::Number(
-            &names::EVENT_WAITING_BYTES,
-            Box::new(move || waiting.waiting_bytes()),
-        ),
+        by_label(&names::UPSTREAM_CALLS_SKIPPED, |s| {
+            s.calls_skipped().collect()
+        }),
+        by_label(&names::UPSTREAM_CIRCUIT_OPEN, |s| {
+            s.circuits_open().collect()
+        }),
+        by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
+        number(&names::PUSHES, EventsStats::pushes),
+        number(&names::MESSAGES_FORGOTTEN, EventsStats::messages_forgotten),
+        number(&names::EVENT_WAITING_BYTES, EventsStats::waiting_bytes),
     ]
 }

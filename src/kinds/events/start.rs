@@ -120,7 +120,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .threads(move || to_start.threads.start())
         .asks(questions)
         .prepare(clock, move |listening| {
-            let websocket = listening.url("ws", "/ws");
+            let websocket = listening.url("ws", EventsGateway::PATH);
             say(&format!(
                 "{welcome}
   WebSocket:   {websocket}"

@@ -6,7 +6,6 @@ mod pages;
 mod relay;
 mod rows;
 mod start;
-mod tab;
 
 use self::nats::start;
 use self::start::demo;

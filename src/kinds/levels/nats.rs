@@ -8,7 +8,8 @@ use super::LEVELS;
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
-use crate::kinds::nats::source_settings;
+use crate::gateways::LevelsGateway;
+use crate::kinds::bus::nats_settings;
 use crate::run::{Prepared, Question, RunError, say};
 use crate::settings::{Checked, NatsAccess, SecretUrl};
 use crate::sources::nats::{
@@ -34,7 +35,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         messages_max: look_back_messages_max,
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
-    let settings = nats_settings(&access, is_ephemeral, look_back, &plan);
+    let settings = stream_settings(&access, is_ephemeral, look_back, &plan);
     let checked_files = settings.check_files("nats");
     checked_files.map_err(RunError::Settings)?;
     let asked = format!("NATS at {}", access.url);
@@ -47,12 +48,15 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     plan.parts(|levels| levels, source, status, url, Vec::new())
         .asks([question])
         .prepare(clock, move |listening| {
-            say(&banner(&announced_url, &listening.url("ws", "/ws/stream")));
+            say(&banner(
+                &announced_url,
+                &listening.url("ws", LevelsGateway::PATH),
+            ));
             announce_subscribed(subscribing);
         })
 }
 
-fn nats_settings(
+fn stream_settings(
     access: &NatsAccess,
     is_ephemeral: bool,
     look_back: LookBack,
@@ -72,7 +76,7 @@ fn nats_settings(
         subscriptions: subscriptions(plan),
         ephemeral: is_ephemeral,
         look_back,
-        ..source_settings(access)
+        ..nats_settings(access)
     }
 }
 

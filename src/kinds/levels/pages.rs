@@ -1,10 +1,68 @@
-//! What the levels gateway says of itself: `/health`.
+//! What the levels gateway says of itself: `/health`; and, for the demo, `/page/tab`: what the gateway says
+//! of the connection of one tab.
 
 use std::sync::Arc;
 
-use crate::http::{Answer, Route, StatusCode};
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
+use url::form_urlencoded;
+
+use crate::gateways::TabQuestion;
+use crate::http::{Answer, GET, Handler, LateAnswer, RequestParts, Route, StatusCode, operator};
+use crate::reactor::LateWake;
 use crate::telemetry::Telemetry;
 use crate::wire::object_writer::ObjectWriter;
+
+/// The way to the gateway.
+#[derive(Clone)]
+pub(super) struct TabAsker {
+    pub(super) questions: Sender<TabQuestion>,
+    pub(super) wake: LateWake,
+}
+
+impl TabAsker {
+    /// `GET /page/tab?name=NAME`: only who has named a connection knows the name.
+    pub(super) fn route(self) -> Route {
+        let answer = move |request: RequestParts, _| {
+            let asker = self.clone();
+            async move { LateAnswer::from(asker.answer(name_of(&request)).await) }
+        };
+        Route {
+            path: "/page/tab",
+            methods: &GET,
+            answer: Handler::later(answer),
+        }
+    }
+
+    async fn answer(self, name: String) -> Answer {
+        let (tell, told) = oneshot::channel();
+        let question = TabQuestion {
+            name,
+            answer: Box::new(move |look| {
+                // The browser may have gone.
+                let _ = tell.send(look);
+            }),
+        };
+        let _ = self.questions.send(question);
+        self.wake.wake();
+        // After the loop's end the question is dropped.
+        match told.await {
+            Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look).finish()),
+            // As long as the tab has not said its name, which is no fault of who asks.
+            Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
+            Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
+        }
+        .no_store()
+    }
+}
+
+/// `name` in the query; empty without one.
+fn name_of(request: &RequestParts) -> String {
+    let query = request.head.uri.query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let name = pairs.find(|(key, _)| key == "name");
+    name.map(|(_, name)| name.into_owned()).unwrap_or_default()
+}
 
 /// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
 /// its password must be hidden already.

@@ -6,9 +6,8 @@ use crossbeam_channel::unbounded;
 
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
-use super::pages::health_route;
+use super::pages::{TabAsker, health_route};
 use super::relay::{DURABLES, RelaySettings};
-use super::tab::TabAsker;
 use crate::base::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
@@ -50,7 +49,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
 fn welcome(listening: &Listening) -> String {
     let (page, websocket) = (
         listening.url("http", "/"),
-        listening.url("ws", "/ws/stream"),
+        listening.url("ws", LevelsGateway::PATH),
     );
     format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
 }

@@ -9,11 +9,13 @@ use crate::auth::Authenticator;
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
-use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::{
+    CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats,
+};
 use crate::http::{ClientModule, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::redis::{question, shown_address, source_error, source_settings};
+use crate::kinds::bus::{redis_error, redis_question, redis_settings, shown_redis};
 use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
@@ -24,7 +26,7 @@ use crate::telemetry::{BusStatus, GatewayMetric, names};
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let mut redis = source_settings(checked)?;
+    let mut redis = redis_settings(checked)?;
     redis.needs_all_names = true;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
@@ -32,13 +34,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     warn_of(&auth, &gateway_settings.authenticator);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let redis_shown = shown_address(&redis);
+    let redis_shown = shown_redis(&redis);
     let needs = RedisNeeds {
         subscriptions: vec![Subscription::pattern(PATTERN)],
         ..RedisNeeds::default()
     };
-    let question = question(&redis, needs);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(source_error)?;
+    let question = redis_question(&redis, needs);
+    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(redis_error)?;
     interest.subscribe(Subscription::pattern(PATTERN));
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
@@ -108,11 +110,8 @@ fn server_id() -> String {
 }
 
 fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
-    let held = Arc::clone(stats);
-    let subscriptions = GatewayMetric::Number(
-        &names::SUBSCRIPTIONS,
-        Box::new(move || held.subscriptions()),
-    );
+    let subscriptions =
+        GatewayMetric::number(&names::SUBSCRIPTIONS, stats, TradesStats::subscriptions);
     let access = access_metrics(&stats.access);
     let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
     let candles = candles.into_iter().flatten();
@@ -125,17 +124,15 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
 
 /// What there is with candles only.
 fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
-    let [pairs, dropped, limited] = [(); 3].map(|()| Arc::clone(&stats.candles));
+    let candles = &stats.candles;
     [
-        GatewayMetric::Number(&names::CANDLE_PAIRS, Box::new(move || pairs.pairs())),
-        GatewayMetric::Number(&names::CANDLE_PAIRS_MAX, Box::new(move || pairs_max as u64)),
-        GatewayMetric::ByLabel(
-            &names::CANDLE_TRADES_DROPPED,
-            Box::new(move || dropped.dropped().collect()),
-        ),
-        GatewayMetric::ByLabel(
-            &names::SUBSCRIPTIONS_LIMITED,
-            Box::new(move || vec![("candle_pairs", limited.limited())]),
-        ),
+        GatewayMetric::number(&names::CANDLE_PAIRS, candles, CandleStats::pairs),
+        GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, pairs_max),
+        GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
+            s.dropped().collect()
+        }),
+        GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
+            vec![("candle_pairs", s.limited())]
+        }),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use crate::http::Handover;
-use crate::hub::{Effect, Ended, Feed, Gateway, Permit, SessionKey};
+use crate::hub::{Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
 use crate::telemetry::Budget;
 
 /// Sockets closed in one turn, and other effects; the rest has the next turn.
@@ -79,6 +79,18 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 peer,
                 permit,
             });
+        }
+    }
+
+    pub(super) fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
+        let now_us = self.clock.mono_us();
+        self.sockets.paces.set(key, bytes_per_second, now_us);
+    }
+
+    /// Has those that waited for their pace written to in this turn.
+    pub(super) fn write_to_paced(&mut self, now: Now) {
+        for key in self.sockets.paces.take_due(now.mono_us) {
+            self.hub.handle_writable(now, key);
         }
     }
 }

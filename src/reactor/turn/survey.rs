@@ -1,7 +1,8 @@
-//! What the operator's page shows: a survey of clients and topics while somebody asks for one, and
-//! the connections that ended last.
+//! What the operator's page shows: a survey of clients and topics while somebody asks for one, the newest
+//! messages of topics that somebody looks at, and the connections that ended last.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Reactor;
 use crate::hub::{CloseReason, Ended, Feed, Gateway, Now};
@@ -73,6 +74,24 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if let Some(survey) = self.hub.survey(now) {
             let ends = self.ends.newest_first();
             surveys.put(Surveyed { survey, ends });
+        }
+    }
+
+    /// Takes what is wanted, and hands over what was kept. Costs nothing while nobody looks.
+    pub(super) fn tails(&mut self) {
+        if !self.seams.telemetry.tails.is_asked() && !self.hub.has_tails() {
+            return;
+        }
+        let now = self.clock.now();
+        let telemetry = Arc::clone(&self.seams.telemetry);
+        let hub = &mut self.hub;
+        telemetry
+            .tails
+            .take_asked(|topic, until_us| hub.want_tail(now, topic, until_us));
+        if let Some(looks) = hub.look_at_tails(now)
+            && !telemetry.tails.put(looks, hub.tail_messages())
+        {
+            hub.look_was_lost();
         }
     }
 }

@@ -7,12 +7,10 @@
 
 mod auth;
 mod budgets;
+mod buses;
 mod clients;
 mod delivery;
-mod listening;
-mod nats;
 mod process;
-mod redis;
 
 use super::kind::Kind;
 use super::setting::{Heading, Part, Setting, Shows};
@@ -24,13 +22,13 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 /// What stands before the rows of one gateway alone.
-pub(super) static BEFORE_OWN: &[&[Setting]] = &[listening::ROWS, nats::ROWS, redis::ROWS];
+pub(super) static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, buses::NATS, buses::REDIS];
 
 /// What stands after them.
 pub(super) static AFTER_OWN: &[&[Setting]] = &[
     process::ROWS,
     auth::ROWS,
-    clients::ROWS,
+    clients::CLIENTS,
     delivery::ROWS,
     budgets::ROWS,
     HEALTH,

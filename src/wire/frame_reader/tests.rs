@@ -447,6 +447,4 @@ fn nothing_comes_after_a_close_or_an_error() {
     );
 }
 
-mod properties;
-mod takeover;
-mod tungstenite_takes_it;
+mod messages;

@@ -12,7 +12,7 @@ use crate::feeds::BusEvent;
 use crate::gateways::events::bus::{
     ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
 };
-use crate::kinds::bus_url;
+use crate::kinds::bus;
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl, SentinelSettings};
 use crate::sources::{Source, SourceLink};
@@ -73,7 +73,7 @@ impl BusAddress {
 
     /// `redis` or `nats`.
     pub(super) fn kind(&self) -> &'static str {
-        match bus_url::is_redis(&self.urls) || self.sentinels.is_some() {
+        match bus::is_redis(&self.urls) || self.sentinels.is_some() {
             true => "redis",
             false => "nats",
         }
@@ -131,7 +131,7 @@ fn redis(
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
     use crate::feeds::Subscription;
-    use crate::kinds::redis::{plain_sentinel, set_sentinels, set_tls_name};
+    use crate::kinds::bus::{plain_sentinel, set_sentinels, set_tls_name};
     use crate::sources::redis::{
         Endpoint, REDIS_PORT, RedisError, RedisPublisher, RedisSettings, RedisSource,
     };
@@ -188,7 +188,7 @@ fn redis_question(
     subjects: &[Arc<str>],
 ) -> Question {
     use crate::feeds::Subscription;
-    use crate::kinds::redis::shown_address;
+    use crate::kinds::bus::shown_redis;
     use crate::sources::redis::{RedisNeeds, ask};
 
     let channels = subjects.iter().map(|one| Subscription::channel(&**one));
@@ -197,7 +197,7 @@ fn redis_question(
         published: subjects.last().iter().map(|one| one.to_string()).collect(),
         ..RedisNeeds::default()
     };
-    let asked = format!("Redis at {}", shown_address(settings));
+    let asked = format!("Redis at {}", shown_redis(settings));
     let settings = settings.clone();
     Question::new(asked, move || ask(&settings, &needs))
 }

@@ -38,11 +38,7 @@ impl BusPages {
     }
 
     pub(in crate::kinds::events) fn metrics(&self) -> Vec<GatewayMetric> {
-        let number = |name, read: fn(&BusStats) -> u64| {
-            let stats = Arc::clone(&self.stats);
-            GatewayMetric::Number(name, Box::new(move || read(&stats)))
-        };
-        let ignored = Arc::clone(&self.stats);
+        let number = |name, read| GatewayMetric::number(name, &self.stats, read);
         vec![
             number(&names::EVENTS_BUS_UP, |stats| stats.is_up().into()),
             number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
@@ -52,10 +48,9 @@ impl BusPages {
             number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, BusStats::incomplete),
             number(&names::EVENTS_BUS_PUSHES_REFUSED, BusStats::refused),
             number(&names::EVENTS_BUS_LOST, BusStats::lost),
-            GatewayMetric::ByLabel(
-                &names::EVENTS_BUS_IGNORED,
-                Box::new(move || ignored.ignored().collect()),
-            ),
+            GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |stats| {
+                stats.ignored().collect()
+            }),
         ]
     }
 }

@@ -1,7 +1,7 @@
 //! The bus between instances of the events gateway.
 
 use crate::gateways::events::bus::PART_BYTES_MAX;
-use crate::kinds::bus_url;
+use crate::kinds::bus;
 use crate::settings::{
     Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows, TLS_NAME,
 };
@@ -36,7 +36,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     Setting::new(
         BUS,
         "events-bus",
-        Kind::OptionalUrls(bus_url::SCHEMES),
+        Kind::OptionalUrls(bus::SCHEMES),
         "",
         "Redis or NATS through which several instances share pushes",
     )
@@ -182,11 +182,11 @@ pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
     let has_sentinels = !checked.url(SENTINELS).expose().is_empty();
-    let is_redis = bus_url::is_redis(&urls) || has_sentinels;
-    if bus_url::is_wrong(&urls) {
-        refuse("events-bus", urls.expose(), bus_url::ALLOWED);
+    let is_redis = bus::is_redis(&urls) || has_sentinels;
+    if bus::is_wrong(&urls) {
+        refuse("events-bus", urls.expose(), bus::ALLOWED);
     }
-    let is_nats = !urls.expose().is_empty() && !bus_url::is_redis(&urls);
+    let is_nats = !urls.expose().is_empty() && !bus::is_redis(&urls);
     let master = checked.text(MASTER);
     if has_sentinels && (is_nats || master.is_empty()) {
         let allowed = match is_nats {

@@ -1,8 +1,14 @@
-//! A process that stood still: stopped by a signal, paused in its container, moved to another machine,
-//! or busy for long.
+//! What comes over the whole process: signals to stop, and a time in which the process stood still.
 //!
-//! Meanwhile deadlines pass, and what clients did in time lies in the kernel. So after such a time
-//! nothing is judged by the clock until a poll says that nothing is left.
+//! A process stands still if a signal stops it, its container is paused, it moves to another machine, or
+//! the machine is busy for long. Meanwhile deadlines pass, and what clients did in time lies in the kernel.
+//! So after such a time nothing is judged by the clock until a poll says that nothing is left.
+
+use std::io;
+
+use mio::{Interest, Registry, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
 
 /// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; this much more is a freeze.
 const LATE_US: u64 = 1_000_000;
@@ -53,6 +59,27 @@ impl Freeze {
         }
         self.catch_up = None;
         true
+    }
+}
+
+/// What the process was asked to do since the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct StopRequests(pub(super) u32);
+
+pub(super) struct StopSignals {
+    inner: Signals,
+}
+
+impl StopSignals {
+    pub(super) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut inner = Signals::new([SIGTERM, SIGINT])?;
+        registry.register(&mut inner, token, Interest::READABLE)?;
+        Ok(Self { inner })
+    }
+
+    /// How many stop signals came.
+    pub(super) fn pending(&mut self) -> StopRequests {
+        StopRequests(self.inner.pending().count() as u32)
     }
 }
 

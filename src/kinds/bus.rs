@@ -1,28 +1,78 @@
-//! The Redis source from settings, for the gateways that have one.
+//! The bus of a gateway, from its settings: which bus URLs name, and the settings of the NATS and Redis
+//! sources.
 
 use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, RedisSettings, SentinelSettings};
+use crate::settings::{Checked, NatsAccess, NatsUser, RedisAccess, SecretUrl, SentinelSettings};
+use crate::sources::nats::{Credentials, NatsSettings, Tls};
 use crate::sources::redis::{self, Endpoint, RedisNeeds};
 
-/// What the source is told.
+/// What a setting takes that names a bus by URLs, of Redis or of NATS servers.
+pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
+
+/// Those of Redis; the second with TLS.
+const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
+
+/// What URLs of a bus have to be.
+pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, with their scheme";
+
+/// The URLs are of Redis; `false`: of NATS, or there are none.
+pub(super) fn is_redis(urls: &SecretUrl) -> bool {
+    schemes(urls).any(|scheme| REDIS_SCHEMES.contains(&scheme))
+}
+
+/// The URLs are of no single bus.
+pub(super) fn is_wrong(urls: &SecretUrl) -> bool {
+    let is_set = !urls.expose().is_empty();
+    is_set && (schemes(urls).any(str::is_empty) || is_redis(urls) && schemes(urls).count() > 1)
+}
+
+fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
+    urls.expose().split(',').map(|url| {
+        url.split_once("://")
+            .map_or("", |(scheme, _)| scheme.trim())
+    })
+}
+
+/// The NATS connection from settings: servers, log-in and TLS; no streams.
+pub(super) fn nats_settings(access: &NatsAccess) -> NatsSettings {
+    let tls = Tls {
+        ca: access.ca.clone(),
+        client: access.client.clone(),
+    };
+    NatsSettings::plain(access.url.expose(), credentials(&access.user), tls)
+}
+
+fn credentials(user: &NatsUser) -> Credentials {
+    match user {
+        NatsUser::None => Credentials::None,
+        NatsUser::Password(user, password) => {
+            Credentials::UserPassword(user.clone(), password.expose().to_owned())
+        }
+        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
+        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
+        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
+    }
+}
+
+/// What the Redis source is told.
 ///
 /// # Errors
 /// An address is no good.
-pub(super) fn source_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
-    settings_of(checked.redis(), checked.number("bus-message-bytes-max"))
+pub(super) fn redis_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
+    redis_settings_of(checked.redis(), checked.number("bus-message-bytes-max"))
 }
 
 /// What a source of this server is told, which takes payloads of up to so many bytes.
 ///
 /// # Errors
 /// An address is no good.
-pub(super) fn settings_of(
-    settings: RedisSettings,
+pub(super) fn redis_settings_of(
+    settings: RedisAccess,
     payload_bytes_max: usize,
 ) -> Result<redis::RedisSettings, RunError> {
-    let RedisSettings {
+    let RedisAccess {
         url,
         host,
         port,
@@ -79,8 +129,8 @@ pub(super) fn set_tls_name(
     Ok(())
 }
 
-/// Why there is no source, with the setting that is at fault.
-pub(super) fn source_error(error: redis::RedisError) -> RunError {
+/// Why there is no Redis source, with the setting that is at fault.
+pub(super) fn redis_error(error: redis::RedisError) -> RunError {
     RunError::Settings(match error {
         redis::RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
         redis::RedisError::PlainSentinel { .. } => plain_sentinel(&error, "redis"),
@@ -96,7 +146,7 @@ pub(super) fn plain_sentinel(error: &redis::RedisError, flags: &str) -> String {
 }
 
 /// Where Redis is, for people: without user and password.
-pub(super) fn shown_address(source: &redis::RedisSettings) -> String {
+pub(super) fn shown_redis(source: &redis::RedisSettings) -> String {
     let scheme = if source.server.tls { "rediss" } else { "redis" };
     if source.sentinels.is_empty() {
         return format!("{scheme}://{}", source.server.address());
@@ -110,15 +160,15 @@ pub(super) fn shown_address(source: &redis::RedisSettings) -> String {
 }
 
 /// What `--check --connect` asks Redis.
-pub(super) fn question(source: &redis::RedisSettings, needs: RedisNeeds) -> Question {
-    let asked = format!("Redis at {}", shown_address(source));
+pub(super) fn redis_question(source: &redis::RedisSettings, needs: RedisNeeds) -> Question {
+    let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
     Question::new(asked, move || redis::ask(&source, &needs))
 }
 
 /// What clients may ask for by this table: its names, its patterns, and for each pattern a name that
 /// it matches. Redis has rules of its own for patterns.
-pub(super) fn wishes(acl: &Acl) -> RedisNeeds {
+pub(super) fn redis_needs(acl: &Acl) -> RedisNeeds {
     let mut wishes = Vec::new();
     for name in acl.all_names() {
         if !is_pattern(name) {
@@ -134,5 +184,28 @@ pub(super) fn wishes(acl: &Acl) -> RedisNeeds {
     RedisNeeds {
         wishes,
         ..RedisNeeds::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_of_one_bus() {
+        for (urls, redis, wrong) in [
+            ("", false, false),
+            ("redis://a", true, false),
+            ("rediss://u:p@a:1/2", true, false),
+            ("nats://a", false, false),
+            ("nats://a, tls://b:1", false, false),
+            ("nats://a,b", false, true),
+            ("redis://a,redis://b", true, true),
+            ("redis://a,nats://b", true, true),
+            ("localhost", false, true),
+        ] {
+            let urls = SecretUrl::new(urls);
+            assert_eq!((is_redis(&urls), is_wrong(&urls)), (redis, wrong), "{urls}");
+        }
     }
 }

@@ -1,0 +1,216 @@
+//! What one write takes from a send queue: slices of the control part and of the frames, and how far
+//! they went out.
+//!
+//! Frames that go out as they are, plain, whole and without a number, have a short way: many of them in
+//! one write are a burst to a thousand clients, where each look at each frame counts.
+
+use std::io::IoSlice;
+
+use super::{FIRST_SEQ, FRAMES_MAX, SendQueue, Wrote};
+use crate::hub::deflated::{self, Inflates, Key};
+use crate::hub::outgoing::{Begun, Entry, Form, Outgoing};
+use crate::hub::protocol::Encoding;
+use crate::hub::queue::Queue;
+use crate::hub::window::FrameId;
+use crate::hub::{Frame, Now};
+
+impl SendQueue {
+    /// Has `encode` make the encodings that the next write of this many bytes sends. Exactly the
+    /// frames of [`Self::outgoing`]: one more that another client has deflated before the write is
+    /// put together would not be what its lead was rendered for.
+    pub(in crate::hub) fn encode_next(
+        &self,
+        bytes_max: usize,
+        mut encode: impl FnMut(&Frame, FrameId),
+    ) {
+        let (mut left, mut window) = (bytes_max, self.window);
+        for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
+            if left == 0 {
+                break;
+            }
+            let begun = self.begun.filter(|_| index == 0);
+            if begun.is_none() {
+                encode(&entry.frame, window);
+            }
+            let part = self.part(entry, begun, window);
+            window = part.form.window_after(&entry.frame, window);
+            left = left.saturating_sub(part.body().len());
+        }
+    }
+
+    /// Renders the leads of the next write, in order, behind what is in the arena.
+    #[inline]
+    pub(in crate::hub) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+        if !self.has_numbered() {
+            return;
+        }
+        for part in self.outgoing(bytes_max) {
+            part.render_lead(arena);
+        }
+    }
+
+    /// The next write: borrowed slices of control bytes, of `leads` (as
+    /// [`Self::render_leads`] wrote them) and of shared frames.
+    pub(in crate::hub) fn gather<'a>(
+        &'a self,
+        bytes_max: usize,
+        mut leads: &'a [u8],
+        out: &mut Vec<IoSlice<'a>>,
+    ) {
+        if self.begun.is_none() && !self.control.is_empty() {
+            out.push(IoSlice::new(&self.control));
+        }
+        if self.is_whole_and_plain() {
+            return self.gather_plain(bytes_max, out);
+        }
+        for part in self.outgoing(bytes_max) {
+            let (lead, rest) = leads.split_at(part.lead_bytes());
+            leads = rest;
+            let body = part.body();
+            if part.skip < lead.len() {
+                out.push(IoSlice::new(&lead[part.skip..]));
+                out.push(IoSlice::new(body));
+            } else {
+                out.push(IoSlice::new(&body[part.skip - lead.len()..]));
+            }
+            if part.skip > 0 && !self.control.is_empty() {
+                out.push(IoSlice::new(&self.control));
+            }
+        }
+    }
+
+    /// The kernel took `n` bytes of what [`Self::gather`] gave.
+    pub(in crate::hub) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
+        let mut wrote = Wrote::default();
+        let mut left = n;
+        if left > 0 {
+            self.progress_at = now.mono_us;
+            self.bytes_out += left as u64;
+        }
+        if self.begun.is_some() {
+            left = self.advance(left, &mut wrote);
+        }
+        if self.begun.is_none() && !self.control.is_empty() {
+            let taken = left.min(self.control.len());
+            left -= taken;
+            self.control.drain(..taken);
+            if self.control.is_empty() {
+                self.control = Vec::new();
+                wrote.control_out = true;
+            }
+        }
+        if left == self.bytes && self.control.is_empty() && self.is_whole_and_plain() {
+            left = self.all_out(&mut wrote);
+        }
+        while left > 0 && self.control.is_empty() && !self.data.is_empty() {
+            left = self.advance(left, &mut wrote);
+        }
+        debug_assert_eq!(left, 0, "more was written than was gathered");
+        self.rest_if_empty();
+        self.frames_out += u64::from(wrote.frames);
+        wrote
+    }
+
+    /// A client that has everything is slow no longer.
+    pub(in crate::hub) fn rest_if_empty(&mut self) {
+        if self.data.is_empty() {
+            self.conflate_at = 0;
+            self.over_soft_since = None;
+        }
+    }
+
+    /// Moves into the first frame by at most `left` bytes; returns what is left of them.
+    fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
+        let Some(first) = self.data.front() else {
+            return left;
+        };
+        let part = self.part(first, self.begun, self.window);
+        let (form, skip) = (part.form, part.skip);
+        let remaining = part.lead_bytes() + part.body().len() - skip;
+        if left < remaining {
+            self.begun = (skip + left > 0).then_some(Begun {
+                deflated: form.begun(),
+                offset: (skip + left) as u32,
+            });
+            return 0;
+        }
+        self.begun = None;
+        if let Some(entry) = self.data.pop_front() {
+            self.window = form.window_after(&entry.frame, self.window);
+            let bytes = entry.frame.queue_bytes();
+            self.bytes -= bytes;
+            wrote.frames += 1;
+            wrote.bytes += bytes;
+        }
+        left - remaining
+    }
+
+    /// The frames of the next write: at least one, then as many as `bytes_max` holds.
+    #[inline]
+    fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
+        let mut begun = self.begun;
+        let (mut left, mut window) = (bytes_max, self.window);
+        (0..FRAMES_MAX).map_while(move |index| {
+            if left == 0 {
+                return None;
+            }
+            let part = self.part(self.data.get(index)?, begun.take(), window);
+            window = part.form.window_after(&part.entry.frame, window);
+            left = left.saturating_sub(part.body().len());
+            Some(part)
+        })
+    }
+
+    /// One frame as it goes out now, or as it was `begun`.
+    #[inline]
+    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
+        Outgoing {
+            entry,
+            form: match self.encoding {
+                Encoding::Plain => Form::Plain,
+                Encoding::Coded(id) => Form::Coded(id),
+                Encoding::Deflate(params) => match begun {
+                    Some(Begun { deflated, .. }) => {
+                        deflated.map_or(Form::Plain, |kind| Form::Deflated(Key::of(kind, window)))
+                    }
+                    None => deflated::form(&entry.frame, Inflates { params, window }),
+                },
+            },
+            skip: begun.map_or(0, |b| b.offset as usize),
+        }
+    }
+
+    /// [`Self::outgoing`] where every frame goes out as it is.
+    fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
+        let mut left = bytes_max;
+        for entry in self.data.iter().take(FRAMES_MAX) {
+            if left == 0 {
+                return;
+            }
+            let bytes = entry.frame.plain().whole();
+            out.push(IoSlice::new(bytes));
+            left = left.saturating_sub(bytes.len());
+        }
+    }
+
+    /// Every frame goes out whole, in its plain encoding and without a number.
+    #[inline]
+    fn is_whole_and_plain(&self) -> bool {
+        self.begun.is_none() && !self.has_numbered() && matches!(self.encoding, Encoding::Plain)
+    }
+
+    /// Some frame had a number: those of most gateways have none, so nobody looks for leads.
+    #[inline]
+    fn has_numbered(&self) -> bool {
+        self.next_seq != FIRST_SEQ
+    }
+
+    /// Every frame is out whole, which is the usual end of a write. Returns the bytes left: none.
+    #[inline]
+    fn all_out(&mut self, wrote: &mut Wrote) -> usize {
+        wrote.frames += self.data.len() as u32;
+        wrote.bytes += std::mem::take(&mut self.bytes);
+        self.data = Queue::default();
+        0
+    }
+}
