@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench conformance nats-versions soak simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -25,6 +25,9 @@ demo: ## Build, then serve a page with a moving market; PORT=8000
 
 test: deps ## Install what the tests need, build once, run all tests to their end and name all that failed; PARTS
 	scripts/run_tests.py $(PARTS)
+
+quick: deps ## Between two edits: units, rules, 100 seeds, a black-box test of each gateway (a minute)
+	scripts/run_tests.py --quick
 
 lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo fmt --all --check

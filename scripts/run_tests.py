@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Builds once, then runs every test to its end, parts side by side, and names all that failed: run_tests.py [WORD...]
+"""Builds once, then runs every test to its end, parts side by side, and names all that failed: run_tests.py [--quick | WORD...]
 
 A part is a test program of cargo, the doc tests, pytest, the tests of Node, or the quick part of the abuse suite; with
-words, only parts whose name contains one of the words. What a part prints is in target/test-logs/PART.log, and is shown
+words, only parts whose name contains one of the words; with --quick, what a minute between two edits is enough for: units,
+rules, some seeds of the simulation, a black-box test of each gateway. What a part prints is in target/test-logs/PART.log, and is shown
 if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build failed.
 
 Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (2), of which pytest runs
@@ -29,6 +30,14 @@ SHOWN_LINES = 200
 # They take longest, so they begin first.
 LONG = ["pytest", "simulation_gateways", "simulation", "fuzz", "weirgate"]
 PYTEST_PATHS = ["tests/contracts", "tests/blackbox", "tests/page", "clients/python/tests"]
+QUICK_PROGRAMS = ["--lib", "--bins", "--test", "hub_rules", "--test", "simulation"]
+QUICK_SEEDS = "100"
+QUICK_TESTS = [
+    "tests/blackbox/test_relays.py::test_without_flags_there_is_one_path_and_two_subjects",
+    "tests/blackbox/test_trades_settings.py::test_symbols_and_rate_are_settings",
+    "tests/blackbox/test_channels_nats.py::test_names_patterns_and_both",
+    "tests/blackbox/test_events_services.py::test_what_the_document_says_happens",
+]
 # A failed test as pytest, Rust's harness and Node's reporter name it.
 FAILED = re.compile(r"^(?:(?:FAILED|ERROR) (\S+)|test (\S+)(?: - should panic)? \.\.\. FAILED|✖ (.*?) \([\d.]+ms\))", re.MULTILINE)
 
@@ -68,9 +77,9 @@ class Part:
         return list(dict.fromkeys(names))
 
 
-def build():
-    """Compiles all programs and tests with one set of features; the test programs as parts."""
-    command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format", "json-render-diagnostics"]
+def build(*programs):
+    """Compiles these programs and tests, or all, with one set of features; the test programs as parts."""
+    command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format", "json-render-diagnostics", *programs]
     cargo = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     parts = []
     for line in cargo.stdout:
@@ -88,12 +97,23 @@ def build():
     return parts
 
 
+def pytest(*tests):
+    """The Python tests as a part."""
+    python = str(ROOT / ".venv/bin/python")
+    return Part("pytest", [python, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadgroup", *tests])
+
+
+def quick_parts():
+    """What --quick runs."""
+    os.environ.setdefault("SIM_SEEDS", QUICK_SEEDS)
+    return build(*QUICK_PROGRAMS) + [pytest(*QUICK_TESTS)]
+
+
 def other_parts():
     """What is not a test program of cargo."""
-    python = str(ROOT / ".venv/bin/python")
     node_tests = sorted(str(path) for path in (ROOT / "clients/js/test").glob("*.test.mjs"))
     return [
-        Part("pytest", [python, "-m", "pytest", "-q", "-n", WORKERS, "--dist", "loadgroup", *PYTEST_PATHS]),
+        pytest(*PYTEST_PATHS),
         Part("doc", ["cargo", "test", "--workspace", "--locked", "--doc"]),
         Part("node", ["node", "--test", *node_tests]),
         Part("abuse", ["tests/conformance/run.sh", "abuse-quick"]),
@@ -123,9 +143,10 @@ def run_all(parts):
 def main():
     begin = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
-    parts = build() + other_parts()
     words = sys.argv[1:]
-    parts = [part for part in parts if not words or any(word in part.name for word in words)]
+    is_quick = words == ["--quick"]
+    parts = quick_parts() if is_quick else build() + other_parts()
+    parts = [part for part in parts if not words or is_quick or any(word in part.name for word in words)]
     parts.sort(key=lambda part: LONG.index(part.name) if part.name in LONG else len(LONG))
     built = time.monotonic()
     print(f"built in {built - begin:.0f} s; {len(parts)} parts, {JOBS} at once", flush=True)
