@@ -189,7 +189,7 @@ async fn run(
         }
         // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer.
         // `poll` may do the same, once, after a request with some protocol in `Upgrade`: a second poll then
-        // writes the answer.
+        // behaves as for other requests.
         let polled = match Pin::new(&mut *http).poll(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut *http).poll(cx),
             polled => polled,

@@ -29,7 +29,7 @@ const READ_BYTES: usize = 8 * 1024;
 pub(super) struct HeadLimits {
     pub(super) bytes_max: usize,
     pub(super) headers_max: usize,
-    /// Requests for an event stream do not go to hyper either.
+    /// Whether requests for an event stream are for the reactor too.
     pub(super) event_stream: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Client {
     There,
     /// The client has ended its half, or its connection is broken.
     Gone,
-    /// It sent more than is read now, and an end behind that is not announced: look again.
+    /// The client sent more bytes than may be read now, which hide an unannounced end: check again later.
     Hidden,
 }
 

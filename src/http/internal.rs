@@ -112,7 +112,7 @@ impl InternalAccess {
         })
     }
 
-    /// Checks the token, in constant time.
+    /// Checks the token, in a time independent of where the token differs.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();

@@ -220,7 +220,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles each entry in order.
+    /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
     fn subscribe(
         &mut self,
         core: &mut Core,

@@ -81,7 +81,8 @@ impl ChannelsGateway {
     ) -> bool {
         let resumes = behind.is_resuming(&name) || client.answers.is_resuming(&name);
         let begins = match (resumes, since) {
-            // Resumed by an earlier request. An earlier entry of the same request has taken the position.
+            // Resumed by an earlier request. (An earlier entry of the same request would have taken the
+            // position.)
             (true, Some(_)) => {
                 behind.resume(&name, Resume::Lost);
                 false

@@ -51,9 +51,9 @@ struct Waiter {
 /// The progress of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Its `subscribed` has not gone out.
+    /// The `subscribed` has not gone out.
     Unanswered,
-    /// Its turn has not come.
+    /// The client's turn has not come.
     Ready,
     /// The next question is for this client, after the response to the open question.
     Next,

@@ -36,7 +36,7 @@ pub(super) enum Waiting {
     Text(String),
     /// A binary message, always refused; the bytes are not kept.
     Binary,
-    /// A text over the limit; the bytes are not kept.
+    /// A message over the limit; the bytes are not kept.
     TooLarge,
 }
 

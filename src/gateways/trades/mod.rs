@@ -282,7 +282,7 @@ impl Gateway for TradesGateway {
                 accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }
-            // Without REQUIRE_AUTH no token leads to a refusal.
+            // Without REQUIRE_AUTH a bad token is ignored.
             Err(_) => Identity::default(),
         };
         accepted.user = user_for_log(identity.user.as_deref(), head);

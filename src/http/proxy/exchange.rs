@@ -163,7 +163,7 @@ pub(super) enum Outcome {
     Cut,
     /// The client left before the answer was whole.
     ClientGone,
-    /// 400: a path with more than one reading.
+    /// 400: the path is a trick.
     BadPath,
     /// 404: the path is reserved for services.
     InnerPath,

@@ -113,14 +113,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // A client cannot remove these: the length of the body, and the host of the request.
+        // A client's `Connection` cannot remove the length of the body, nor the host of the request.
         if *name != CONTENT_LENGTH && *name != HOST {
             headers.remove(name);
         }
     }
 }
 
-/// Removes headers that a service could mistake for the gateway's: `X-Internal-Token`, by which services
+/// Removes headers with which a client could pose as another sender: `X-Internal-Token`, by which services
 /// recognize each other, and every name with `_`. CGI and WSGI services read `X_Forwarded_For` as
 /// `X-Forwarded-For`; nginx drops such names too.
 fn remove_disguised(headers: &mut HeaderMap) {

@@ -179,7 +179,7 @@ impl AsyncWrite for Noted {
 /// Connects to a service, TLS included.
 ///
 /// # Errors
-/// The name is unknown, the connection is refused, or the certificate is wrong.
+/// The name is unknown, the connection is refused, or the certificate is not the service's.
 pub(super) async fn connect(
     service: &Service,
     activity: &Activity,

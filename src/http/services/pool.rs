@@ -126,7 +126,7 @@ pub(in crate::http) enum FailureReason {
     NoConnection,
 }
 
-/// A request without an answer.
+/// A request without an answer, with the cause.
 #[derive(Debug)]
 pub(in crate::http) struct Failure {
     pub(in crate::http) reason: FailureReason,

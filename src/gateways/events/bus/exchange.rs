@@ -129,8 +129,8 @@ impl Exchange {
         }
     }
 
-    /// Publishes a push from a service to this instance; the caller delivers the push to the own devices.
-    /// Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
+    /// Publishes a push from a service to this instance; the caller delivers the push to the devices of this
+    /// instance. Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
     pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
         let number = self.next_number;
         self.next_number += 1;

@@ -217,8 +217,8 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// Makes room for candles of these symbols; returns false if the limit is reached. Symbols with candles
-    /// have their room.
+    /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols
+    /// with candles have their room already.
     pub(super) fn make_room<'a>(
         &mut self,
         now: Now,
