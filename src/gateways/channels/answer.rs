@@ -249,7 +249,7 @@ impl Answers {
         is_resuming
     }
 
-    /// The client is a member of a name of the first answer already, so the missed messages are lost.
+    /// Records that the client has joined a name of the first answer, and gets no missed messages.
     pub(super) fn lose_resume(&mut self, name: &TopicName, is_unconfirmed: bool) {
         let Some(first) = self.waiting.front_mut() else {
             return;

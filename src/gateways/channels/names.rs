@@ -1,4 +1,5 @@
-//! The names that the gateway requests from the bus: all names with a member. The hub knows the members.
+//! The names that the gateway requests from the bus: names with members, which the hub knows, and names kept
+//! for clients that resume.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -118,7 +119,7 @@ impl Names {
         }
     }
 
-    /// Cancels a name after its last member.
+    /// Cancels a name that nothing needs any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
         if self.wanted.remove(name).is_some() {
             self.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));

@@ -15,8 +15,9 @@ const HERE_US: u64 = 1_000_000;
 /// The interval until an announcement comes back from the bus for the first time.
 const FIRST_HERE_US: u64 = 100_000;
 
-/// A push waits for a late instance for this fraction of the time that a push may wait: long enough for an
-/// instance that answers again, short enough that an instance without answers does not hold up every push.
+/// A push waits for a late instance for the time that a push may wait, divided by this number: long enough
+/// for an instance that answers again, short enough that an instance without answers does not hold up every
+/// push.
 const LATE_SHARE: u64 = 10;
 
 /// Log lines about messages from the bus, a second.
