@@ -2,10 +2,10 @@
 //! rules for heads.
 //!
 //! A head that breaks these rules, or asks for a WebSocket or an event stream, does not pass: hyper sees the
-//! end of the connection, finishes the earlier answers, and returns the socket with every byte from the start
-//! of this head on. A body passes as far as hyper asks, which is as far as the handler reads; the gate
-//! determines the end of the body too, so that gate and hyper agree on the start of the next head. Bytes
-//! behind a request in progress are read here, within limits, to detect the end of the client.
+//! end of the connection and finishes the earlier answers, and then the gate gives up the socket with every
+//! byte from the start of this head on. A body passes as far as hyper asks, which is as far as the handler
+//! reads; the gate determines the end of the body too, so that the gate itself decides where the next head
+//! starts. Bytes behind a request in progress are read here, within limits, to detect the end of the client.
 
 use std::cell::RefCell;
 use std::future::Future;
