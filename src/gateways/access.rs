@@ -1,5 +1,5 @@
-//! What gateways with tokens and rates share: how a refused token is closed, when a token ends, how
-//! many requests a client may send, and what is counted of all that; and the identifiers of connections.
+//! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
+//! of requests, the counters of both; and the identifiers of connections.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,38 +7,38 @@ use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, Core, Now};
 
-/// For a refused token and for one that has ended.
+/// The close for a refused token and for an expired token.
 pub(super) const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
-/// What a client that sends too much is told.
+/// The error for a client that exceeds its rate.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
 
-/// A client is told once in this time that it sends too much.
+/// A client over its rate gets an error once in this time at most.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
-/// A token's end is looked at again after this time: the clock that it is on may be set.
+/// The end of a token is checked again after this time, because the wall clock may be set.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// Of a user's name or a device's id, in the log.
+/// The longest user name or device id in the log.
 const USER_CHARS_MAX: usize = 64;
 
-/// Who a client is, as the log and the operator's page show it.
+/// Returns the user of a client for the log and the operator's page.
 pub(super) fn shown_user(user: &str) -> Box<str> {
     user.chars().take(USER_CHARS_MAX).collect()
 }
 
-/// When a client's token ends, if it does.
+/// The time at which a client's token ends, if the token has an end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TokenEnd(Option<i64>);
 
 impl TokenEnd {
-    /// The end of the token that made this identity.
+    /// Returns the end of the token behind this identity.
     pub(super) fn of(identity: &Identity) -> Self {
         Self(identity.expires_unix_ms)
     }
 
-    /// When to look again, microseconds of the monotonic clock.
+    /// Returns when to check again, microseconds of the monotonic clock.
     pub(super) fn due_us(self, now: Now) -> Option<u64> {
         self.0.map(|at| {
             let left_ms = at
@@ -48,32 +48,32 @@ impl TokenEnd {
         })
     }
 
-    /// Returns `true` if the token has ended at `now`; `false` for a token without an end.
+    /// Returns true if the token has ended at `now`; false for a token without an end.
     pub(super) fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms)
     }
 }
 
-/// The messages that one client may send.
+/// The rate of the messages that a client may send.
 #[derive(Debug)]
 pub(super) struct RequestRate {
     bucket: TokenBucket,
     told_us: Option<u64>,
 }
 
-/// What becomes of a message.
+/// The verdict on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rated {
-    /// It is within the rate.
+    /// The message is within the rate.
     Taken,
-    /// It is dropped, and its client is told so.
+    /// The message is dropped, and the client gets an error.
     DroppedAndTold,
-    /// It is dropped; its client was told a moment ago.
+    /// The message is dropped; the client got an error a moment ago.
     Dropped,
 }
 
 impl RequestRate {
-    /// So many a second, and as many at once.
+    /// Allows `per_second` messages a second, and as many in a burst.
     pub(super) fn new(per_second: u32, now: Now) -> Self {
         Self {
             bucket: TokenBucket::new(per_second, now.mono_us),
@@ -81,7 +81,7 @@ impl RequestRate {
         }
     }
 
-    /// Judges a message, and counts one that is dropped.
+    /// Judges a message, and counts a dropped message.
     pub(super) fn judge(&mut self, now: Now, stats: &AccessStats) -> Rated {
         if self.bucket.take(now.mono_us) {
             return Rated::Taken;
@@ -96,7 +96,7 @@ impl RequestRate {
     }
 }
 
-/// Numbers that others may read at any time. One writer, the gateway.
+/// Counters that any thread may read. The gateway is the only writer.
 #[derive(Debug, Default)]
 pub struct AccessStats {
     requests_limited: AtomicU64,
@@ -104,12 +104,12 @@ pub struct AccessStats {
 }
 
 impl AccessStats {
-    /// Messages of clients that were dropped for their rate.
+    /// Messages of clients, dropped for their rate.
     pub fn requests_limited(&self) -> u64 {
         self.requests_limited.load(Relaxed)
     }
 
-    /// Clients that were refused for their token, by reason.
+    /// Clients refused for their token, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.refusals.iter().map(|count| count.load(Relaxed));
         Refusal::ALL.into_iter().map(Refusal::label).zip(counts)

@@ -1,9 +1,9 @@
-//! `weirgate demo` towards clients: the levels gateway, whose page may ask to be slowed and how its
-//! connection does.
+//! `weirgate demo` towards clients: the levels gateway, whose page may slow its connection and ask for the
+//! connection's numbers.
 //!
-//! A tab gives its connection a name, and may set a pace: `{"tab":"NAME","bytes_per_second":2000}`;
-//! `null` takes the pace away. Whoever knows the name may ask for the connection's numbers. Anything
-//! else that a client says is ignored, as by `weirgate levels`.
+//! A tab names its connection, and may set a pace: `{"tab":"NAME","bytes_per_second":2000}`; `null` removes
+//! the pace. Every client that knows the name may ask for the connection's numbers. Other client messages are
+//! ignored, as by `weirgate levels`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,24 +18,24 @@ use crate::hub::{
 use crate::wire::head::RequestHead;
 use crate::wire::json::object_entries;
 
-/// Bytes of a tab's name; a longer one is ignored.
+/// Bytes of a tab's name; a longer name is ignored.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Slower than that, a ping and its pong would not be in time.
+/// At a slower pace, a ping and its pong would not be in time.
 const BYTES_PER_SECOND_MIN: u32 = 100;
 
-/// Nesting of what a tab says.
+/// Levels of nesting in a message of a tab.
 const DEPTH_MAX: usize = 4;
 
 /// The client side of the demo.
 #[derive(Debug)]
 pub struct DemoGateway {
     levels: LevelsGateway,
-    /// Connections by the names that their tabs gave them.
+    /// Connections by the names from their tabs.
     tabs: HashMap<Box<str>, SessionKey, RandomState>,
 }
 
-/// What the gateway keeps of one client.
+/// The gateway's state of a client.
 #[derive(Debug, Default)]
 pub struct DemoClient {
     topic: Option<TopicName>,
@@ -44,9 +44,9 @@ pub struct DemoClient {
 
 /// Asks for the numbers of the connection with this name.
 pub struct TabQuestion {
-    /// What the tab called it.
+    /// The name from the tab.
     pub name: String,
-    /// Takes the numbers; `None`: there is no such connection.
+    /// Takes the numbers; `None` if there is no such connection.
     pub answer: Box<dyn FnOnce(Option<ClientLook>) + Send>,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for TabQuestion {
     }
 }
 
-/// What a tab says of its connection.
+/// The message of a tab about its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     name: Box<str>,
@@ -64,7 +64,7 @@ struct Said {
 }
 
 impl Said {
-    /// `None`: it is nothing that a tab says.
+    /// Returns `None` for any other message.
     fn parse(text: &str) -> Option<Self> {
         let (mut name, mut bytes_per_second) = (None, None);
         for entry in object_entries(text.as_bytes(), DEPTH_MAX).ok()? {
@@ -85,7 +85,7 @@ impl Said {
 }
 
 impl DemoGateway {
-    /// The demo of this gateway.
+    /// Wraps this gateway for the demo.
     pub fn new(levels: LevelsGateway) -> Self {
         Self {
             levels,
@@ -93,8 +93,8 @@ impl DemoGateway {
         }
     }
 
-    /// Gives the connection a name, in place of the one before. A name that another connection has
-    /// stays with that.
+    /// Names the connection, in place of an earlier name. A name of another connection stays with the other
+    /// connection.
     fn name(&mut self, key: SessionKey, client: &mut DemoClient, name: Box<str>) {
         if self.tabs.contains_key(&name) {
             return;

@@ -1,5 +1,5 @@
-//! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first
-//! message. What clients say is ignored.
+//! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first message.
+//! Messages from clients are ignored.
 
 use std::convert::Infallible;
 
@@ -7,12 +7,12 @@ use crate::auth::Origins;
 use crate::hub::{Accepted, Admission, ByClient, Core, Entrance, Gateway, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
-/// A path, and the topic whose members its clients become.
+/// A path, and the topic of the path's clients.
 #[derive(Clone, Debug)]
 pub struct LevelsPath {
-    /// Compared with that of the request as it is: nothing is decoded.
+    /// Compared with the path of the request without decoding.
     pub path: String,
-    /// Where the feed publishes what this path sends.
+    /// The topic of the feed for this path.
     pub topic: TopicName,
 }
 
@@ -24,10 +24,10 @@ pub struct LevelsGateway {
 }
 
 impl LevelsGateway {
-    /// Where clients connect that want everything.
+    /// The path for clients of the whole document.
     pub const PATH: &'static str = "/ws/stream";
 
-    /// Takes clients on `paths`, and on no other.
+    /// Accepts clients on `paths` only.
     pub fn new(paths: Vec<LevelsPath>, origins: Origins) -> Self {
         Self { paths, origins }
     }

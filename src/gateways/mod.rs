@@ -1,4 +1,4 @@
-//! The client side of each contract: who may connect, what they get at once, what they may say.
+//! The client side of each contract: permission to connect, first messages, client messages.
 //!
 //! A gateway acts on the hub's core and knows nothing of sockets, brokers or HTTP.
 

@@ -1,7 +1,7 @@
-//! The admin listener: the operators' pages on an address of their own.
+//! The admin listener: the operators' pages on a separate address.
 //!
-//! It is accepted on the HTTP thread, apart from the event loop and its connection limits, so that
-//! `/ready` can tell that the loop hangs. Knows no WebSocket.
+//! Connections are accepted on the HTTP thread, apart from the event loop and its connection limits, so that
+//! `/ready` can report a hanging loop. Knows no WebSocket.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -28,35 +28,35 @@ use crate::base::{Clock, LogBudget};
 use crate::hub::Permit;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
-/// First wait after a failed accept, doubling to the last.
+/// The first wait after a failed accept; doubled up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// A listener that is bound, and what it serves.
+/// A bound listener with its site.
 pub struct Admin {
     listener: Listener,
     site: Site,
 }
 
-/// A listener that is bound.
+/// A bound listener.
 pub(super) struct Listener {
     bound: Bound,
     /// For the limit of log lines.
     clock: Clock,
 }
 
-/// A few probes and scrapers.
+/// Enough for a few probes and scrapers.
 const CONNECTIONS_MAX: usize = 64;
 
 impl Admin {
-    /// Connections at once. Over it the oldest that has sent no request ends; where there is none,
-    /// others wait in the kernel until one ends.
+    /// The most connections at once. For a new connection over the limit, the oldest connection without a
+    /// request ends; if all have sent a request, the new connection waits in the kernel.
     pub const CONNECTIONS_MAX: usize = CONNECTIONS_MAX;
 
     /// Binds `addr`, for `site`.
     ///
     /// # Errors
-    /// The address is taken, or is none of this machine's.
+    /// The address is in use, or does not belong to this machine.
     pub fn bind(
         addr: &ListenAddr,
         options: &ListenOptions,
@@ -68,10 +68,10 @@ impl Admin {
         Ok(Self { listener, site })
     }
 
-    /// Where it listens.
+    /// The bound address.
     ///
     /// # Errors
-    /// The socket has no address, which a bound one always has.
+    /// The socket has no address, which cannot happen to a bound socket.
     pub fn local_addr(&self) -> io::Result<ListenAddr> {
         self.listener.bound.local_addr()
     }
@@ -108,13 +108,13 @@ impl Accepting {
         Poll::Ready(match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
-                // Fails only on a connection that is gone already; the first read will say so.
+                // Fails only on a connection that has ended already; the first read will report the end.
                 let _ = stream.set_nodelay(true);
                 stream.into_std().map(|stream| (stream, peer.into()))
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                // What follows is the same for every stream socket.
+                // The rest is the same for every stream socket.
                 let stream = stream.into_std()?;
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
@@ -122,12 +122,12 @@ impl Accepting {
     }
 }
 
-/// The connections that are there.
+/// The open connections.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
     places: Arc<()>,
-    /// Those that have sent no request yet, the oldest first.
+    /// Connections without a request yet, oldest first.
     silent: VecDeque<(FirstHead, AbortHandle)>,
 }
 
@@ -136,8 +136,7 @@ impl Connections {
         Permit::taken(&self.places) >= CONNECTIONS_MAX
     }
 
-    /// The next connection, once there is a place for it or a silent one to end; `None` at the
-    /// stop.
+    /// Accepts the next connection, once there is a permit or a silent connection to end; `None` at the stop.
     async fn accept(
         &mut self,
         listener: &Accepting,
@@ -145,7 +144,7 @@ impl Connections {
     ) -> Option<io::Result<(TcpStream, Peer)>> {
         let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
         poll_fn(|cx| {
-            // Whose end this sees has given its place back; the next end wakes this again.
+            // A finished task has returned its permit; the end of the next task wakes this future again.
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
             self.silent
                 .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
@@ -160,7 +159,7 @@ impl Connections {
         .await
     }
 
-    /// Serves one more, in place of the oldest silent one where all places are taken.
+    /// Serves a connection. If all permits are taken, the oldest silent connection ends.
     fn serve(
         &mut self,
         server: &Rc<Server>,
@@ -191,7 +190,7 @@ impl Connections {
     }
 }
 
-/// Accepts and serves until the stop, then waits for answers on their way.
+/// Accepts and serves until the stop, then waits for answers in progress.
 pub(super) async fn serve(
     listener: Listener,
     server: Rc<Server>,

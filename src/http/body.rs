@@ -1,5 +1,5 @@
-//! Bodies in pieces: of a request, for its handler; of an answer, for the client. And work on large ones, on a
-//! thread of its own.
+//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And work on large bodies, on a
+//! separate thread.
 
 use std::error::Error;
 use std::fmt;
@@ -13,18 +13,18 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// Why an answer breaks off.
+/// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request. Nothing more is taken from the client than is asked for here; a client
-/// that expects `100 Continue` gets it when the first piece is asked for.
+/// The body of a request. Only requested pieces are read from the client; a client that expects `100
+/// Continue` gets it at the request for the first piece.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
     progress: Arc<Progress>,
 }
 
-/// How far the client is with a body, for others than its reader.
+/// The client's progress with a body, for observers other than the reader.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     owed: AtomicBool,
@@ -33,29 +33,29 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The next piece was asked for, and is the client's to send.
+    /// The next piece is requested, and the client has to send it.
     pub(super) fn is_owed(&self) -> bool {
         self.owed.load(Ordering::Relaxed)
     }
 
-    /// It broke off, or sent chunks without a clear end.
+    /// The body broke off, or its chunks have no clear end.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// All of it was read.
+    /// The body was read to its end.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 }
 
-/// Why a body could not be had.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBodyError {
-    /// It is over the limit of who reads it.
+    /// The body exceeds the limit of the reader.
     #[error("the body is too large")]
     TooLarge,
-    /// Its sender broke off, or its chunks have no clear end.
+    /// The sender broke off, or the chunks have no clear end.
     #[error("the body is broken: {0}")]
     Broken(BoxError),
 }
@@ -72,30 +72,30 @@ impl RequestBody {
         }
     }
 
-    /// What tells from elsewhere how far it is.
+    /// The progress of the body, for observers.
     pub(super) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
-    /// All of it, at most `bytes_max`.
+    /// Reads the whole body, at most `bytes_max`.
     ///
     /// # Errors
-    /// It is longer, or it is broken.
+    /// The body is too long or broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
         read(self, bytes_max).await.map(Bytes::from)
     }
 }
 
-/// All of a body, at most `bytes_max`. The pieces are joined as they come: a list of small ones
+/// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces
 /// would take many times the memory of the body.
 ///
 /// # Errors
-/// It is longer, or it is broken.
+/// The body is too long or broken.
 pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Vec<u8>, ReadBodyError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    // What is announced need not be awaited.
+    // An announced length over the limit fails without waiting.
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(ReadBodyError::TooLarge);
     }
@@ -127,7 +127,7 @@ impl Body for RequestBody {
         if matches!(frame, Poll::Ready(Some(Err(_)))) {
             progress.broken.store(true, Ordering::Relaxed);
         }
-        // Nothing follows trailers, and nobody asks for what follows.
+        // Nothing follows trailers, and hyper is not polled again.
         let is_last = match &frame {
             Poll::Ready(None) => true,
             Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
@@ -148,8 +148,8 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer: whole, or in pieces. One that fails ends the connection without the end
-/// of the body, so that nobody takes a part for the whole.
+/// The body of an answer: whole, or in pieces. If a piece fails, the connection ends without the end of the
+/// body, so that no client takes a part for the whole.
 pub struct AnswerBody(Kind);
 
 enum Kind {
@@ -158,12 +158,12 @@ enum Kind {
 }
 
 impl AnswerBody {
-    /// All of it at once.
+    /// A body with all bytes at once.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Whole(Full::new(bytes.into())))
     }
 
-    /// Pieces, each asked for when there is room for it.
+    /// A body of pieces, each polled when there is room.
     pub fn pieces(body: impl Body<Data = Bytes, Error = BoxError> + 'static) -> Self {
         Self(Kind::Pieces(Box::pin(body)))
     }
@@ -208,15 +208,17 @@ impl Body for AnswerBody {
     }
 }
 
-/// Less than this is worked on at once: 1 ms or so.
+/// Work on fewer bytes runs at once: about 1 ms.
 const HERE_BYTES_MAX: usize = 256 * 1024;
 
-/// Pieces of work aside at once; more wait. Together they may take a core from the loop, not all.
+/// Pieces of work on other threads at the same time; more work waits. Together they may take a core from the
+/// loop, not all.
 const PLACES: usize = 2;
 
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
-/// What `work` on so many bytes gives; `None` if it panicked. Little is worked on at once.
+/// Runs `work`, which concerns `bytes` bytes, on another thread, or at once if `bytes` is small. `None` if
+/// the work panicked.
 pub async fn aside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -226,7 +228,7 @@ pub async fn aside<T: Send + 'static>(
     }
     // The semaphore is never closed.
     let place = FREE.acquire().await.ok()?;
-    // The place stays taken when nobody waits for the work any more.
+    // The permit stays taken even if the caller stops waiting for the work.
     let placed = move || {
         let _place = place;
         work()
@@ -241,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames one by one, of a length that is not known before.
+    /// Frames in order, of unknown total length.
     struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);
 
     impl Body for Frames {

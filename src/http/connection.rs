@@ -1,5 +1,5 @@
-//! One connection from its hand-over to its end, or to its way back: hyper behind the gate, the
-//! clock, and a polite close.
+//! A plain HTTP connection, from the hand-over to its end or to its return to the reactor: hyper behind the
+//! gate, the clock, and a polite close.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -31,10 +31,10 @@ use super::site::{Handler, LateAnswer, Later, RequestParts};
 use crate::admission::Peer;
 use crate::wire::response;
 
-/// How soon a client that is not seen to be there is looked for again.
+/// The interval at which a hidden client is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What all connections share.
+/// The state of all connections.
 pub(super) struct Server {
     service: Service,
     ahead: ReadAhead,
@@ -46,12 +46,13 @@ impl Server {
     pub(super) fn new(service: Service, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
-            // The connection clock tells a slow head from an idle connection; hyper's does not.
+            // The connection clock distinguishes a slow head from an idle connection; hyper's timeout does
+            // not.
             .header_read_timeout(None)
             .max_header_size(settings.head_bytes_max)
             .max_headers(settings.head_headers_max)
             .max_buf_size((2 * settings.head_bytes_max).max(64 * 1024))
-            // A client may end its half once it has asked.
+            // A client may end its half after the request.
             .half_close(true);
         Self {
             service,
@@ -64,12 +65,12 @@ impl Server {
 
 /// How hyper's part of a connection ended.
 enum End {
-    /// By the protocol: asked for by either side, or the client left, or the gate let no more
-    /// through. All answers are out.
+    /// By the protocol: requested by either side, or the client left, or the gate stopped. All answers are
+    /// out.
     Done,
     /// The client broke the protocol or its connection.
     Fault(hyper::Error),
-    /// Nothing came, or a head did not get whole, in time.
+    /// No request came, or a head was not complete in time.
     TimedOut,
     /// The client left while a handler was at work.
     ClientGone,
@@ -77,9 +78,9 @@ enum End {
     Stopped,
 }
 
-/// Serves a connection until it ends, or until its client asks for a WebSocket and it goes `back`.
-/// At its end its place in the connection limits is free. `first_head` is of a connection that
-/// nobody has read from.
+/// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes
+/// `back`. The permit is returned at the end of the connection. `first_head` is for a connection that was not
+/// read before.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
@@ -109,7 +110,7 @@ pub(super) async fn serve(
         headers_max: settings.head_headers_max,
         event_stream: settings.event_stream,
     };
-    // Who read bytes of a head has decided that it is served here.
+    // The reactor has read bytes of a head, and decided to have the head served here.
     let decided = !read.is_empty();
     let gate = Gate::new(
         stream,
@@ -129,7 +130,7 @@ pub(super) async fn serve(
         .protocol
         .serve_connection(TokioIo::new(gate.clone()), requests);
     let end = run(&mut http, &gate, &clock, &mut stopping).await;
-    // With it goes what a handler still does, and the other holder of the gate.
+    // Also drops the work of a handler, and hyper's hold of the gate.
     drop(http);
     let Some(gate) = gate.into_inner() else {
         return;
@@ -138,7 +139,7 @@ pub(super) async fn serve(
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
-                // A socket that cannot leave the runtime is broken: closing it is all there is.
+                // A socket that cannot leave the runtime is broken, and can only be closed.
                 if let Ok(stream) = stream.into_std() {
                     back(Handover {
                         stream,
@@ -186,9 +187,9 @@ async fn run(
             stopped = true;
             Pin::new(&mut *http).graceful_shutdown();
         }
-        // Not `poll_without_shutdown`: that one may be ready while the last answer is still in its
-        // buffer. So may this one, once, after a request that names some protocol in `Upgrade`:
-        // asked again it goes the way of all others.
+        // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer.
+        // `poll` may do the same, once, after a request with some protocol in `Upgrade`: a second poll then
+        // behaves as for other requests.
         let polled = match Pin::new(&mut *http).poll(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut *http).poll(cx),
             polled => polled,
@@ -218,16 +219,15 @@ async fn run(
     .await
 }
 
-/// Sends a last answer, ends our half, then reads what the client still sends, within limits:
-/// closing a socket with unread bytes resets it, and a reset can overtake the last answer
-/// (RFC 9112 §9.6).
+/// Sends a last answer, ends our half, then reads the rest of the client's bytes, within limits: closing a
+/// socket with unread bytes causes a reset, and a reset can overtake the last answer (RFC 9112 §9.6).
 async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSettings) {
     let drain = async {
         while !answer.is_empty() {
             let wrote = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, answer)).await?;
             answer = answer.get(wrote..).unwrap_or_default();
         }
-        // After a fault hyper has not done it; twice does no harm.
+        // After a fault hyper has not ended our half; ending twice does no harm.
         let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
         let mut scratch = vec![0; 4096];
         let mut left = settings.linger_bytes_max;
@@ -242,11 +242,11 @@ async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSetting
         }
         Ok::<(), io::Error>(())
     };
-    // However it ends, there is nobody left to tell.
+    // Either result ends the connection.
     let _ = timeout(Duration::from_millis(settings.linger_ms), drain).await;
 }
 
-/// The requests of one connection.
+/// The requests of a connection.
 struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
@@ -294,9 +294,9 @@ impl service::Service<Request<Incoming>> for Requests {
     }
 }
 
-/// An answer at once, or in its time.
+/// An answer now or later.
 enum Answering {
-    /// `None` once it is out.
+    /// `None` after the answer was taken.
     Ready(Option<Response<Outgoing>>),
     Later {
         later: Later,
@@ -310,7 +310,7 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            // hyper does not ask again.
+            // hyper does not poll again.
             Self::Ready(answer) => answer.take().map_or(Poll::Pending, |a| Poll::Ready(Ok(a))),
             Self::Later {
                 later,
@@ -324,7 +324,7 @@ impl Future for Answering {
     }
 }
 
-/// What turns an answer into hyper's.
+/// Converts an answer for hyper.
 struct Finish {
     server: Rc<Server>,
     asked: HeaderMap,
@@ -343,17 +343,17 @@ impl Finish {
             false => service.mark(&self.asked, headers),
         }
         if !self.body_read.has_ended() {
-            // Nobody read this body to its end, and nobody waits for it.
+            // The body was not read to its end, and will not be.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 }
 
-/// What hyper sends: a body, and the work on it.
+/// The body for hyper, and the work of the handler.
 struct Outgoing {
     body: AnswerBody,
-    /// Only held: it ends with the body.
+    /// Held so that the work ends with the body.
     _work: Option<Work>,
 }
 

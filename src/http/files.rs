@@ -1,5 +1,5 @@
-//! Files inside the binary, each with a tag: browsers ask each time, and most get a 304. The browser clients
-//! are among them: the very files of `clients/js`, with their types.
+//! Files inside the binary, each with an entity tag: browsers ask each time, and usually get a 304. The
+//! browser clients are included: the files of `clients/js`, with their types.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,14 +8,14 @@ use hyper::header::{self, HeaderName, HeaderValue};
 
 use super::site::{Answer, RequestParts, Route};
 
-/// Scripts, styles and connections of this origin and nothing else; nobody may frame a page.
+/// Scripts, styles and connections of this origin only; no page may be framed.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
 pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// One file.
+/// A file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: &'static str,
@@ -49,12 +49,12 @@ impl File {
     }
 }
 
-/// A route for each of these files.
+/// Returns a route for each of these files.
 pub(super) fn routes(files: &'static [File]) -> Vec<Route> {
     files.iter().map(route).collect()
 }
 
-/// The route of a file.
+/// Returns the route of a file.
 pub(super) fn route(file: &'static File) -> Route {
     let etag = etag(file.text);
     Route::get(file.path, move |request| answer(file, &etag, request))
@@ -81,13 +81,13 @@ fn answer(file: &File, etag: &HeaderValue, request: &RequestParts) -> Answer {
     .fold(answer, |answer, (name, value)| answer.with(name, value))
 }
 
-/// Whether `If-None-Match` holds the tag (RFC 9110 §13.1.2; the weak comparison).
+/// Returns true if `If-None-Match` contains the tag (RFC 9110 §13.1.2; the weak comparison).
 fn names(known: &str, etag: &HeaderValue) -> bool {
     let mut tags = known.split(',').map(str::trim);
     tags.any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }
 
-/// A strong tag: other bytes, another tag.
+/// Returns a strong tag, derived from the bytes.
 fn etag(text: &str) -> HeaderValue {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -95,10 +95,10 @@ fn etag(text: &str) -> HeaderValue {
     HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// The client of one gateway.
+/// The browser client of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientModule {
-    /// `/weirgate.js`, which is also a part of the others.
+    /// `/weirgate.js`, which is also a part of the other clients.
     Levels,
     /// `/trades.js`.
     Trades,
@@ -108,7 +108,7 @@ pub enum ClientModule {
     Events,
 }
 
-/// For people and compilers; no browser runs such a file.
+/// The type for declarations, which people and compilers read, but no browser runs.
 const TYPES: &str = "text/plain; charset=utf-8";
 
 const fn types(path: &'static str, text: &'static str) -> File {
@@ -119,7 +119,7 @@ const fn types(path: &'static str, text: &'static str) -> File {
     }
 }
 
-// Each with its types.
+// Each client with its types.
 static CORE: [File; 2] = [
     File::script("/weirgate.js", include_str!("../../clients/js/weirgate.js")),
     types(
@@ -161,8 +161,8 @@ static EVENT_STREAM: [File; 2] = [
     ),
 ];
 
-/// The files of a client: its module and those that the module imports, and the event stream that any
-/// client may use in place of a WebSocket.
+/// The files of a client: its module with imports, and the event stream, usable by any client in place of a
+/// WebSocket.
 fn files_of(client: ClientModule) -> impl Iterator<Item = &'static File> {
     let own = match client {
         ClientModule::Levels => None,
@@ -175,7 +175,7 @@ fn files_of(client: ClientModule) -> impl Iterator<Item = &'static File> {
     all.into_iter().flatten().flatten()
 }
 
-/// A route for each file of a client.
+/// Returns a route for each file of a client.
 pub fn client_routes(client: ClientModule) -> Vec<Route> {
     files_of(client).map(route).collect()
 }

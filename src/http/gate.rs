@@ -1,12 +1,11 @@
-//! What stands between a socket and hyper: it lets one request through at a time, head and body,
-//! after the rules that the reactor has for heads.
+//! The gate between a socket and hyper: a single request passes at a time, head and body, under the reactor's
+//! rules for heads.
 //!
-//! A head that breaks them, or that asks for a WebSocket or an event stream, does not pass: hyper sees the end of the
-//! connection there, finishes the answers before it, and the socket is ours again with every byte
-//! from that head on. A body passes as far as hyper asks for it, which is as far as its handler
-//! reads; where it ends is judged here too, so that the next head is one by our reading. What comes
-//! behind a request that is being answered is read here, within limits, to see whether the client is
-//! still there.
+//! A head that breaks these rules, or asks for a WebSocket or an event stream, does not pass: hyper sees the
+//! end of the connection and finishes the earlier answers, and then the gate gives up the socket with every
+//! byte from the start of this head on. A body passes as far as hyper asks, which is as far as the handler
+//! reads; the gate determines the end of the body too, so that the gate itself decides where the next head
+//! starts. Bytes behind a request in progress are read here, within limits, to detect the end of the client.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -22,38 +21,38 @@ use super::handover::{Ahead, ConnectionClock};
 use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
 
-/// Bytes asked of the socket at a time.
+/// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Limits of one head.
+/// Limits of a head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadLimits {
     pub(super) bytes_max: usize,
     pub(super) headers_max: usize,
-    /// A request for an event stream is not for hyper either.
+    /// Whether requests for an event stream are for the reactor too.
     pub(super) event_stream: bool,
 }
 
-/// Why the gate let nothing more through.
+/// Why the gate stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The client asks for a WebSocket, or an event stream: all bytes from the start of that head on.
+    /// The client asks for a WebSocket or an event stream: all bytes from the start of the head on.
     Upgrade(Vec<u8>),
     /// The head is refused.
     BadHead(HeadError),
 }
 
-/// What is known of a client whose request is being answered.
+/// The state of a client during the answer to its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
     There,
-    /// It has ended its half, or its connection is broken.
+    /// The client has ended its half, or its connection is broken.
     Gone,
-    /// It sent more than is read now, and an end behind that is not announced: look again.
+    /// The client sent more bytes than may be read now, which hide an unannounced end: check again later.
     Hidden,
 }
 
-/// What comes next.
+/// The next part of the stream.
 #[derive(Debug)]
 enum Next {
     /// A head.
@@ -70,20 +69,20 @@ pub(super) struct Gate {
     stream: TcpStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
-    /// What was read; before `given` hyper has it, before `passed` it may have it.
+    /// The bytes read. hyper has the bytes before `given`, and may have the bytes before `passed`.
     read: Vec<u8>,
     given: usize,
     passed: usize,
     next: Next,
-    /// How much was read behind a request that is being answered.
+    /// The count of bytes read behind a request in progress.
     ahead: Ahead,
-    /// The reactor has seen the first head and wants it served here, whatever it asks for.
+    /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
     decided: bool,
 }
 
 impl Gate {
-    /// A socket of which `read` was read already, from the start of a head on. `decided`: that
-    /// head may not ask for a WebSocket or an event stream again.
+    /// A gate for a socket with `read` read already, from the start of a head on. `decided`: the head is not
+    /// checked again for a WebSocket or an event stream.
     pub(super) fn new(
         stream: TcpStream,
         read: Vec<u8>,
@@ -105,7 +104,7 @@ impl Gate {
         }
     }
 
-    /// The socket, and why nothing more was let through; `None` where it is hyper that ended.
+    /// Returns the socket, and why the gate stopped; `None` if hyper ended the connection.
     pub(super) fn into_parts(self) -> (TcpStream, Option<Stop>) {
         match self.next {
             Next::Stopped(stop) => (self.stream, Some(stop)),
@@ -113,8 +112,8 @@ impl Gate {
         }
     }
 
-    /// Whether the client has ended its half, or its connection is broken. Takes no byte of a
-    /// body, which is its handler's to ask for.
+    /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
+    /// because only the handler asks for body bytes.
     pub(super) fn look_for_client(&mut self, cx: &mut Context<'_>) -> Client {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
@@ -132,8 +131,8 @@ impl Gate {
         }
     }
 
-    /// Reads what is behind a whole request; pending when nothing more is there, ready with the
-    /// bytes that wait where there is no room for more.
+    /// Reads the bytes behind a whole request. Pending when no more bytes are there; ready with the count of
+    /// waiting bytes when there is no room for more.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.ahead.shrink_to(self.read.len() - self.passed);
         loop {
@@ -142,7 +141,7 @@ impl Gate {
             if room == 0 {
                 return Poll::Ready(Ok(self.read.len() - self.passed));
             }
-            // What hyper has is moved out of the way once that costs less than it gives.
+            // Bytes that hyper has are removed once this saves more than it costs.
             if 2 * self.given >= self.read.len() {
                 self.read.drain(..self.given);
                 self.passed -= self.given;
@@ -156,8 +155,8 @@ impl Gate {
         }
     }
 
-    /// What the kernel knows of the end without a read (EPOLLRDHUP, EPOLLHUP). A client may end
-    /// its half behind a body that is still to be read.
+    /// Whether the kernel knows of the end before a read (EPOLLRDHUP, EPOLLHUP). A client may end its half
+    /// behind a body that is still unread.
     fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
@@ -169,7 +168,7 @@ impl Gate {
         }
     }
 
-    /// Looks at what is behind what has passed; `false` if more has to be read first.
+    /// Judges the bytes behind the passed bytes. Returns false if more bytes must be read first.
     fn judge(&mut self) -> io::Result<bool> {
         let rest = self.read.get(self.passed..).unwrap_or_default();
         if rest.is_empty() {
@@ -221,7 +220,7 @@ impl Gate {
         true
     }
 
-    /// Reads a body straight into hyper's buffer, where nothing else can come.
+    /// Reads a body directly into hyper's buffer, as far as the bytes are certain to be of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Next::Body(body) = &mut self.next else {
             return Poll::Ready(Ok(()));
@@ -247,9 +246,9 @@ impl Gate {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more to judge; 0 at the end of the client's side.
+    /// Reads more bytes to judge; 0 at the end of the client's half.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // What hyper has is not kept.
+        // Bytes that hyper has are dropped.
         self.read.drain(..self.passed);
         (self.given, self.passed) = (0, 0);
         self.ahead.shrink_to(self.read.len());
@@ -260,7 +259,7 @@ impl Gate {
         outcome
     }
 
-    /// Reads at most `bytes_max` behind what was read; 0 at the end of the client's side.
+    /// Reads at most `bytes_max` bytes behind the bytes read; 0 at the end of the client's half.
     fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         let len = self.read.len();
         self.read.resize(len + bytes_max, 0);
@@ -268,7 +267,7 @@ impl Gate {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
         let n = buf.filled().len();
         self.read.truncate(len + n);
-        // A connection that idles keeps no buffer, and no other one that it needed for once.
+        // An idle connection keeps no buffer, and no connection keeps a large buffer that was needed once.
         if self.read.is_empty() {
             self.read = Vec::new();
         } else if self.read.capacity() > 8 * READ_BYTES && self.read.len() < READ_BYTES {
@@ -278,9 +277,9 @@ impl Gate {
     }
 }
 
-/// What a good head asks for.
+/// The request of a good head.
 struct Verdict {
-    /// The reactor has to see it.
+    /// The head is for the reactor.
     leaves: bool,
     body: Option<BodyScanner>,
 }
@@ -352,7 +351,7 @@ impl AsyncWrite for Gate {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // For hyper the connection ends; for the client it goes on.
+        // For hyper the connection ends; for the client the connection continues.
         if matches!(self.next, Next::Stopped(_)) {
             return Poll::Ready(Ok(()));
         }
@@ -360,7 +359,7 @@ impl AsyncWrite for Gate {
     }
 }
 
-/// One gate with two holders: hyper reads and writes, the connection watches for the client's end.
+/// A gate with two holders: hyper reads and writes, the connection watches for the client's end.
 #[derive(Clone, Debug)]
 pub(super) struct SharedGate(Rc<RefCell<Gate>>);
 
@@ -369,12 +368,12 @@ impl SharedGate {
         Self(Rc::new(RefCell::new(gate)))
     }
 
-    /// As [`Gate::look_for_client`].
+    /// Same as [`Gate::look_for_client`].
     pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
         self.0.borrow_mut().look_for_client(cx)
     }
 
-    /// The gate, from the last of its holders.
+    /// Returns the gate if this is the last holder.
     pub(super) fn into_inner(self) -> Option<Gate> {
         Rc::into_inner(self.0).map(RefCell::into_inner)
     }

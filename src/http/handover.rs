@@ -1,5 +1,5 @@
-//! A connection on the HTTP thread: how it comes from the reactor and goes back, how long it may wait for its
-//! client, and how much its client may send ahead.
+//! A connection on the HTTP thread: the hand-over from and to the reactor, the timeouts for the client, and
+//! the limit of bytes that the client may send ahead.
 
 use std::cell::Cell;
 use std::net::TcpStream;
@@ -15,18 +15,18 @@ use crate::hub::Permit;
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// A request head may have this many bytes; 431 beyond.
+    /// Bytes that a request head may have; over the limit: 431.
     pub head_bytes_max: usize,
-    /// A request head may have this many headers; 431 beyond.
+    /// Headers that a request head may have; over the limit: 431.
     pub head_headers_max: usize,
-    /// The reactor takes requests for event streams.
+    /// Whether the reactor serves requests for event streams.
     pub event_stream: bool,
-    /// From the first byte of a head to its end, in milliseconds.
+    /// Time from the first byte of a head to the end of the head, in milliseconds.
     pub head_timeout_ms: u64,
-    /// A connection without a request may stay for this long, in milliseconds, counted from the
-    /// last byte either way.
+    /// Time that a connection may stay without a request, in milliseconds, from the last byte in either
+    /// direction.
     pub idle_timeout_ms: u64,
-    /// After our end of a connection, the client's is awaited for this long, in milliseconds.
+    /// Time to wait for the client's end after our end of a connection, in milliseconds.
     pub linger_ms: u64,
     /// Bytes that are still read from a client after our end.
     pub linger_bytes_max: usize,
@@ -46,8 +46,8 @@ impl Default for HttpSettings {
     }
 }
 
-/// A connection on its way from one side to the other: from the reactor with a plain request, or
-/// back to it with one for a WebSocket.
+/// A connection in transfer: from the reactor with a plain request, or back to the reactor with a request for
+/// a WebSocket.
 #[derive(Debug)]
 pub struct Handover {
     /// The socket, nonblocking.
@@ -56,30 +56,30 @@ pub struct Handover {
     pub read: Vec<u8>,
     /// The other end.
     pub peer: Peer,
-    /// Its place in the connection limits: dropped when the connection has ended.
+    /// The permit of the connection: dropped when the connection has ended.
     pub permit: Permit,
 }
 
-/// Takes a connection back whose client asks for a WebSocket; called on the HTTP thread, must not
+/// Returns a connection with a request for a WebSocket to the reactor; called on the HTTP thread, must not
 /// block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// When a connection has waited long enough for its client.
+/// The deadlines of a connection for its client.
 ///
-/// A head has a deadline that no dribble of bytes moves; between requests the connection may idle,
-/// counted from the last byte either way. While a handler works the client owes nothing, except
-/// bytes of a body that the handler asked for, or to take what is written.
+/// A head has a deadline that single bytes do not extend; between requests the connection may idle, counted
+/// from the last byte in either direction. While a handler works, the client has no deadline, except for
+/// bytes of a body that the handler asked for, and for reading the answer.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     in_head: Cell<bool>,
-    /// Handlers at work, or their answers on the way: 0 or 1.
+    /// Handlers at work, or their answers in progress: 0 or 1.
     working: Cell<u32>,
     awaits_body: Cell<bool>,
     awaits_room: Cell<bool>,
     since: Cell<Instant>,
     head_timeout: Duration,
     idle_timeout: Duration,
-    /// Told of the end of each head.
+    /// Set at the end of each head.
     first_head: Option<FirstHead>,
 }
 
@@ -94,8 +94,8 @@ impl FirstHead {
 }
 
 impl ConnectionClock {
-    /// Starts in a head when bytes of one are there already. So does a connection whose first
-    /// head is awaited: silence has no more time than a dribble.
+    /// Starts in a head if bytes of a head are there already, or if the first head is still awaited: a silent
+    /// client has no more time than a slow client.
     pub(super) fn start(
         in_head: bool,
         first_head: Option<FirstHead>,
@@ -114,14 +114,14 @@ impl ConnectionClock {
         }
     }
 
-    /// Bytes of a head are there.
+    /// Records the first bytes of a head.
     pub(super) fn head_begun(&self) {
         if !self.in_head.replace(true) {
             self.since.set(Instant::now());
         }
     }
 
-    /// The head is whole; what follows is written.
+    /// Records the end of the head; the answer follows.
     pub(super) fn head_ended(&self) {
         self.in_head.set(false);
         self.since.set(Instant::now());
@@ -130,12 +130,12 @@ impl ConnectionClock {
         }
     }
 
-    /// The body was read, or has to be waited for.
+    /// Records that the body was read, or that the reader must wait.
     pub(super) fn body_read(&self, must_wait: bool) {
         self.moved(&self.awaits_body, must_wait);
     }
 
-    /// Something was written, or has to wait for room.
+    /// Records that bytes were written, or that the writer must wait for room.
     pub(super) fn wrote(&self, must_wait: bool) {
         self.moved(&self.awaits_room, must_wait);
     }
@@ -148,12 +148,12 @@ impl ConnectionClock {
         }
     }
 
-    /// A handler works from here on.
+    /// Records the begin of a handler's work.
     fn work_begun(&self) {
         self.working.set(self.working.get() + 1);
     }
 
-    /// It has answered, and all of the answer is handed over.
+    /// Records the end of a handler's work: hyper has the whole answer.
     fn work_ended(&self) {
         self.working.set(self.working.get().saturating_sub(1));
         self.since.set(Instant::now());
@@ -163,7 +163,7 @@ impl ConnectionClock {
         self.working.get() > 0
     }
 
-    /// When the client has had its time; `None` while nothing is asked of it.
+    /// The deadline of the client; `None` while nothing is expected from the client.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.in_head.get() {
             return Some(self.since.get() + self.head_timeout);
@@ -173,7 +173,7 @@ impl ConnectionClock {
     }
 }
 
-/// A handler is at work while this lives.
+/// A handler is at work during the life of this value.
 #[derive(Debug)]
 pub(super) struct Work(Rc<ConnectionClock>);
 
@@ -190,20 +190,20 @@ impl Drop for Work {
     }
 }
 
-/// Bytes that one connection may read ahead.
+/// Bytes that a connection may read ahead.
 const CONNECTION_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes that all connections may read ahead.
 const ALL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Bytes behind requests that are still being answered, of all connections.
+/// Bytes behind requests in progress, over all connections.
 ///
-/// They are read because they hide whether their client is still there: a connection ends behind
-/// what was sent on it. Bounded for each connection, and for all of them together.
+/// The gate reads these bytes because the end of a connection is visible only behind all bytes sent before.
+/// Bounded for each connection, and for all connections together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReadAhead(Rc<Cell<usize>>);
 
-/// What one connection has read ahead; given back when dropped.
+/// The bytes that a connection has read ahead; returned on drop.
 #[derive(Debug)]
 pub(super) struct Ahead {
     all: ReadAhead,
@@ -211,7 +211,7 @@ pub(super) struct Ahead {
 }
 
 impl ReadAhead {
-    /// Nothing yet, for one more connection.
+    /// Makes an empty count for another connection.
     pub(super) fn connection(&self) -> Ahead {
         Ahead {
             all: self.clone(),
@@ -221,19 +221,19 @@ impl ReadAhead {
 }
 
 impl Ahead {
-    /// So many more bytes may be read.
+    /// How many more bytes may be read.
     pub(super) fn room(&self) -> usize {
         let own = CONNECTION_BYTES_MAX.saturating_sub(self.bytes);
         own.min(ALL_BYTES_MAX.saturating_sub(self.all.0.get()))
     }
 
-    /// So many more bytes were read.
+    /// Counts bytes read ahead.
     pub(super) fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.all.0.set(self.all.0.get() + bytes);
     }
 
-    /// No more than `bytes` are left.
+    /// Lowers the count to at most `bytes`.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let gone = self.bytes.saturating_sub(bytes);
         self.bytes -= gone;

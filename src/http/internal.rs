@@ -1,4 +1,4 @@
-//! What only the services behind a gateway may ask for: a token first, then a body.
+//! Routes for the services behind a gateway: the token is checked first, then the body is read.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,22 +14,22 @@ use crate::admission::Peer;
 use crate::base::{Clock, LogBudget, LogLine};
 use crate::hub::Now;
 
-/// Who may ask, and how much it may say.
+/// The access to internal routes.
 #[derive(Clone)]
 pub struct InternalAccess {
-    /// What `X-Internal-Token` has to say; `None` refuses everyone.
+    /// The required `X-Internal-Token`; `None` refuses every request.
     pub token: Option<String>,
     /// Bytes of a body.
     pub body_bytes_max: usize,
 }
 
-/// Lines about wrong tokens.
+/// Log lines about wrong tokens.
 const ATTEMPT_LINES_PER_SECOND: u32 = 1;
 
 static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
-/// `POST path`: `answer` is asked once the token is found good and the body is there.
+/// Makes the route `POST path`: `answer` is called after the token was checked and the body was read.
 pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
@@ -59,7 +59,7 @@ where
     }
 }
 
-/// Requests with a wrong token, of which a line a second is logged: guessing shows.
+/// Requests with a wrong token; a log line a second makes guessing visible.
 struct Attempts(Mutex<LogBudget>);
 
 impl Default for Attempts {
@@ -78,7 +78,7 @@ impl Attempts {
     }
 }
 
-/// Why a request was not looked at.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     NotConfigured,
@@ -112,7 +112,7 @@ impl InternalAccess {
         })
     }
 
-    /// The token, in a time that tells nothing of where it differs.
+    /// Checks the token, in a time independent of where the token differs.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();

@@ -1,7 +1,7 @@
-//! The pages that tell of the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
+//! The pages about the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
 //!
-//! `/metrics` has two texts, and a request asks for one of them (RFC 9110 §12.5.1; Prometheus, "Scrape protocol
-//! content negotiation").
+//! `/metrics` has two formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
+//! negotiation").
 
 use std::sync::Arc;
 
@@ -17,10 +17,11 @@ use crate::telemetry::{
 };
 use crate::wire::object_writer::ObjectWriter;
 
-/// Writes the members of `/stats` that a gateway's contract asks for.
+/// Writes the members of `/stats` from a gateway's contract.
 pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
 
-/// `/ready`, `/stats` and `/metrics`: what every gateway has. `stats_head` goes first in `/stats`.
+/// Returns `/ready`, `/stats` and `/metrics`, common to every gateway. `stats_head` writes the first members
+/// of `/stats`.
 pub fn status_routes(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
@@ -66,7 +67,7 @@ fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
     Answer::json(status, object.finish()).no_store()
 }
 
-/// The counters that a person looks at first; `/metrics` has all.
+/// Returns the most useful counters for a person; `/metrics` has all.
 fn stats(
     mut object: ObjectWriter,
     telemetry: &Telemetry,
@@ -152,7 +153,7 @@ fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
 const OPENMETRICS_TEXT: Name<'static> = Name::new_unchecked("openmetrics-text");
 const VERSION: Name<'static> = Name::new_unchecked("version");
 
-/// The texts that `/metrics` has.
+/// The formats of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MetricsFormat {
     /// OpenMetrics 1.0.
@@ -162,10 +163,11 @@ pub(super) enum MetricsFormat {
 }
 
 impl MetricsFormat {
-    /// The format for the values of the `Accept` headers of a request.
+    /// Returns the format for the values of the `Accept` headers of a request.
     ///
-    /// The text format only if it is named, and OpenMetrics is not named with the same or a higher quality. Everything
-    /// else is OpenMetrics: no header, `*/*` as curl sends, and types that weirgate does not have.
+    /// The text format only if the headers name it, and do not name OpenMetrics with the same or a higher
+    /// quality. Everything else is OpenMetrics: no header, `*/*` as curl sends, and types that weirgate does
+    /// not have.
     pub(super) fn accepted<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
         let (mut open_metrics, mut text, mut wildcard) = (None, None, None);
         for range in headers.flat_map(MediaTypeList::new).flatten() {
@@ -191,13 +193,13 @@ impl MetricsFormat {
     }
 }
 
-/// Whether a `text/plain` is the format 0.0.4: without a version it is.
+/// Returns true if a `text/plain` is the format 0.0.4, which is the default without a version.
 fn is_0_0_4(range: &MediaType<'_>) -> bool {
     let version = range.get_param(VERSION);
     version.is_none_or(|version| version.unquoted_str() == "0.0.4")
 }
 
-/// The quality of a range in thousandths; 1 if it has none, or one that cannot be read.
+/// Returns the quality of a range in thousandths; 1000 if absent or unreadable.
 fn quality(range: &MediaType<'_>) -> u16 {
     let value = range.get_param(names::Q);
     let value = value.and_then(|value| value.as_str().parse::<f32>().ok());

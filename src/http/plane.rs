@@ -1,4 +1,4 @@
-//! The HTTP thread: takes connections over, serves them, ends them in time.
+//! The HTTP thread: accepts handed-over connections, serves and ends them.
 
 use std::future::poll_fn;
 use std::io;
@@ -24,7 +24,7 @@ enum Job {
     Stop { within: Duration },
 }
 
-/// The way to the HTTP thread and back, for the reactor.
+/// The reactor's handle of the HTTP thread, with the way back.
 #[derive(Clone)]
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<Job>,
@@ -32,8 +32,8 @@ pub struct HttpHandle {
 }
 
 impl HttpHandle {
-    /// Hands a connection over. Never blocks; the connection limits bound how many wait. When the
-    /// thread has stopped the connection is closed.
+    /// Hands a connection over. Never blocks; the connection limits bound how many connections wait. If the
+    /// thread has stopped, the connection is closed.
     pub fn serve(&self, handover: Handover) {
         let _ = self.jobs.send(Job::Serve(handover, Arc::clone(&self.back)));
     }
@@ -47,7 +47,7 @@ pub struct HttpPlane {
 }
 
 impl HttpPlane {
-    /// Starts the thread: `site` for connections that are handed over, `admin` for its own.
+    /// Starts the thread: `site` for handed-over connections, `admin` for the admin listener.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -61,7 +61,7 @@ impl HttpPlane {
             .name("http".to_owned())
             .spawn(move || {
                 run(&runtime, site, admin, settings, queue);
-                // Work aside may take longer than the stop has time for.
+                // Work on other threads may exceed the time for the stop.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
@@ -70,7 +70,7 @@ impl HttpPlane {
         })
     }
 
-    /// The way to hand connections over; those that ask for a WebSocket later go `back`.
+    /// Makes a handle; connections with a later request for a WebSocket go `back`.
     pub fn handle(&self, back: WayBack) -> HttpHandle {
         HttpHandle {
             jobs: self.jobs.clone(),
@@ -78,8 +78,8 @@ impl HttpPlane {
         }
     }
 
-    /// Stops: idle connections end now, answers on their way have until `deadline`, counted from
-    /// now. Blocks until the thread has ended.
+    /// Stops: idle connections end now, answers in progress have until `deadline`, counted from now. Blocks
+    /// until the thread has ended.
     pub fn stop(mut self, deadline: Duration) {
         self.end(deadline);
     }
@@ -87,7 +87,7 @@ impl HttpPlane {
     fn end(&mut self, within: Duration) {
         let _ = self.jobs.send(Job::Stop { within });
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported by the panic hook; the process is ending anyway.
+            // The panic hook has reported a panic of the thread; the process is ending anyway.
             let _ = thread.join();
         }
     }
@@ -128,7 +128,7 @@ async fn serve(
     }
     let within = loop {
         let job = poll_fn(|cx| {
-            // What has ended gives its memory back.
+            // Finished tasks return their memory.
             while let Poll::Ready(Some(_)) = connections.poll_join_next(cx) {}
             queue.poll_recv(cx)
         });
@@ -145,6 +145,6 @@ async fn serve(
     queue.close();
     stop.send_replace(true);
     let all = async { while connections.join_next().await.is_some() {} };
-    // What is not done in time is dropped with the set.
+    // Unfinished tasks are dropped with the set.
     let _ = timeout(within, all).await;
 }

@@ -1,4 +1,4 @@
-//! Whether this process should get traffic, and why not. Pure: all is read from telemetry.
+//! Whether this process should get traffic, and why not. Pure: reads only telemetry.
 
 use crate::hub::Now;
 use crate::telemetry::{BusStatus, Stall, Telemetry};
@@ -6,7 +6,7 @@ use crate::telemetry::{BusStatus, Stall, Telemetry};
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// A stop was asked for (`--drain-delay-ms` and all that follows).
+    /// A stop was requested (`--drain-delay-ms` and all later phases).
     Draining,
     /// The event loop has not turned for too long.
     LoopStalled,
@@ -14,18 +14,18 @@ pub enum NotReady {
     Starting,
     /// The bus is away for too long.
     BusAway,
-    /// A subject cannot be read from the bus for too long, though the bus is there.
+    /// For too long a subject could not be read from the bus, though the bus is there.
     SubjectAway,
-    /// The bus refuses a subscription without which nothing comes.
+    /// The bus refuses a subscription without which no data comes.
     SubscriptionRefused,
-    /// The bus takes no acknowledgement, and so delivers no more.
+    /// The bus accepts no acknowledgements, and so delivers no more.
     AcksRefused,
     /// The bus holds messages and delivers none.
     FeedStalled,
 }
 
 impl NotReady {
-    /// The reason as `/ready` says it.
+    /// The reason in `/ready`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
@@ -43,8 +43,8 @@ impl NotReady {
 /// The limits of readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadyLimits {
-    /// The loop wakes at least every 500 ms; older than this many milliseconds, its last turn
-    /// says that it hangs.
+    /// The loop wakes at least every 500 ms; after this many milliseconds without a turn, the loop counts as
+    /// hanging.
     pub loop_stall_ms: u64,
     /// How many milliseconds the bus may be away (contract row `/ready`).
     pub bus_grace_ms: u64,
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(reasons(&telemetry, 30_000), []);
         assert_eq!(reasons(&telemetry, 30_001), [NotReady::SubjectAway]);
         bus.consumers()[0].set_attached();
-        // At once, not after the grace of an outage.
+        // The reason appears at once, without the grace of an outage.
         bus.set_subscription_refused(true);
         assert_eq!(reasons(&telemetry, 0), [NotReady::SubscriptionRefused]);
         bus.set_subscription_refused(false);

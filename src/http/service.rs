@@ -1,12 +1,12 @@
-//! From a request to its answer: CORS, routes. Pure but for what handlers read. The gate has looked
-//! at the head before.
+//! From a request to its answer: CORS, routes. Pure except for handlers. The gate has checked the head
+//! before.
 
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::site::{Answer, Handler, RequestParts, Site};
 
-/// Answers requests of one site.
+/// Answers the requests of a site.
 pub(super) struct Service {
     site: Site,
 }
@@ -16,7 +16,7 @@ impl Service {
         Self { site }
     }
 
-    /// What answers a request.
+    /// Finds the answer or the handler of a request.
     pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
         match self.site.cors.answer(request) {
             Some(answer) => Found::Answer(answer),
@@ -41,14 +41,14 @@ impl Service {
         }
     }
 
-    /// Adds what every answer of this process carries. `asked` is the request's headers.
+    /// Adds the headers of every answer. `asked` is the request's headers.
     pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         self.site.cors.mark(asked, answer);
         let nosniff = HeaderValue::from_static("nosniff");
         answer.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     }
 
-    /// The same for an answer of somebody else, which may have its own view.
+    /// Adds CORS headers to a service's answer, unless the service has set its own.
     pub(super) fn mark_passed_on(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             self.site.cors.mark(asked, answer);
@@ -56,7 +56,7 @@ impl Service {
     }
 }
 
-/// What answers a request.
+/// The result of [`Service::find`].
 pub(super) enum Found<'a> {
     Handler(&'a Handler),
     Answer(Answer),
@@ -244,7 +244,7 @@ mod tests {
                 .headers
                 .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
         );
-        // OPTIONS that is no preflight is a method like any other.
+        // OPTIONS without the headers of a preflight is a method like any other.
         assert_eq!(ask(site(), get("/a").method("OPTIONS")).status, 405);
     }
 }

@@ -1,5 +1,5 @@
-//! What a gateway serves over plain HTTP, as data: routes, answers, and which origins may read them
-//! from a browser (Fetch standard, CORS protocol).
+//! The plain HTTP of a gateway as data: routes, answers, and the origins that may read answers in a browser
+//! (Fetch standard, CORS protocol).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,13 +18,13 @@ use super::body::{AnswerBody, RequestBody};
 use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Where the page that asks is from, as its browser sees it (Fetch Metadata).
+/// The relation between a request and the origin of the asking page, from the browser (Fetch Metadata).
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The methods of a route that is only read. HEAD goes where GET goes and needs no mention.
+/// The methods of a read-only route. HEAD is implied by GET.
 pub static GET: [Method; 1] = [Method::GET];
 
-/// The methods of a route that takes each of them.
+/// The methods of a route for every method.
 pub static ANY_METHOD: [Method; 0] = [];
 
 /// A request without its body.
@@ -37,40 +37,39 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
-    /// The path of the target, as it was sent: not percent-decoded.
+    /// The path of the target as sent, not percent-decoded.
     pub fn path(&self) -> &str {
         self.head.uri.path()
     }
 
-    /// The first value of a header, where it is visible ASCII.
+    /// Returns the first value of a header, if visible ASCII.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
 }
 
-/// An answer on its way. Polled on the HTTP thread, so it must not block; dropped where it is when
-/// the client goes away.
+/// A future answer. Polled on the HTTP thread, so it must not block; dropped when the client leaves.
 pub type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
 
-/// What makes the answer of a route.
+/// The handler of a route.
 #[derive(Clone)]
 pub enum Handler {
-    /// At once, from what the process knows. Runs on the HTTP thread: it must not block. A body is
-    /// not read; the connection ends after the answer to a request that has one.
+    /// Answers at once, from the state of the process. Runs on the HTTP thread, and must not block. A body is
+    /// not read; the connection ends after the answer to a request with a body.
     Ready(Arc<dyn Fn(&RequestParts) -> Answer + Send + Sync>),
-    /// In its time, and perhaps in pieces, from the request with its body. What it does not read of
-    /// the body ends the connection after the answer. No clock runs for it but for a client that
-    /// does not send or take what it should.
+    /// Answers later, perhaps in pieces, from the request with its body. If the handler leaves a part of the
+    /// body unread, the connection ends after the answer. There is no timeout, except for a client that does
+    /// not send or read as expected.
     Later(Arc<dyn Fn(RequestParts, RequestBody) -> Later + Send + Sync>),
 }
 
 impl Handler {
-    /// A handler that answers at once.
+    /// Makes a handler that answers at once.
     pub fn ready(answer: impl Fn(&RequestParts) -> Answer + Send + Sync + 'static) -> Self {
         Self::Ready(Arc::new(answer))
     }
 
-    /// A handler that takes its time.
+    /// Makes a handler that answers later.
     pub fn later<F, A>(answer: F) -> Self
     where
         F: Fn(RequestParts, RequestBody) -> A + Send + Sync + 'static,
@@ -80,20 +79,20 @@ impl Handler {
     }
 }
 
-/// One path and what answers it.
+/// A path with its handler.
 #[derive(Clone)]
 pub struct Route {
-    /// The whole path, exactly; one that ends with `{path}` stands for all that start with what is
-    /// before that. Compared as it was sent, not percent-decoded.
+    /// The exact path; a path that ends with `{path}` matches every path with the prefix before `{path}`.
+    /// Compared as sent, not percent-decoded.
     pub path: &'static str,
-    /// The methods that it takes, or [`ANY_METHOD`]. Several routes may share a path.
+    /// The accepted methods, or [`ANY_METHOD`]. Several routes may share a path.
     pub methods: &'static [Method],
-    /// What answers.
+    /// The handler.
     pub answer: Handler,
 }
 
 impl Route {
-    /// A route that is only read.
+    /// Makes a read-only route.
     pub fn get(
         path: &'static str,
         answer: impl Fn(&RequestParts) -> Answer + Send + Sync + 'static,
@@ -117,21 +116,20 @@ impl Route {
     }
 }
 
-/// Everything that one gateway serves over plain HTTP.
+/// All plain HTTP of a gateway.
 #[derive(Clone, Default)]
 pub struct Site {
     /// The routes, in the order in which they are tried.
     pub routes: Vec<Route>,
-    /// The answer for unknown paths, where it is not 404 `{"detail":"Not Found"}`
-    /// (trades contract: 426).
+    /// The answer for unknown paths, if other than 404 `{"detail":"Not Found"}` (trades contract: 426).
     pub fallback: Option<Handler>,
-    /// Which origins may read answers, and change something.
+    /// The origins that may read answers, and make changes.
     pub cors: Cors,
 }
 
 impl Site {
-    /// What stays on the public port, and what an admin listener serves: the pages that tell of the
-    /// process, `/internal/*`, and `operator`, which is nowhere without one. `/health` is on both.
+    /// Splits into the sites of the public port and of the admin listener: the latter has the pages about the
+    /// process, `/internal/*`, and `operator`, which only an admin listener serves. `/health` is on both.
     pub fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
         let is_admin = |route: &Route| {
             let path = route.path;
@@ -153,26 +151,26 @@ impl Site {
     }
 }
 
-/// Which origins may read answers, and change something.
+/// The origins that may read answers, and make changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cors {
     /// Every origin: `*`.
     #[default]
     Any,
-    /// These, compared without regard to letter case.
+    /// Listed origins, compared without regard to letter case.
     Listed(Vec<String>),
 }
 
 impl Cors {
-    /// The answer to a request that no route is asked for: a preflight, and one from a page of another
-    /// origin that changes something. `None` for any other.
+    /// Answers requests that do not reach a route: a preflight, and a change from a page of another origin.
+    /// `None` for any other request.
     pub(super) fn answer(&self, request: &RequestParts) -> Option<Answer> {
         self.preflight(request)
             .or_else(|| self.refuse_change(request))
     }
 
-    /// A page needs no preflight for a form, whose answer it will not read. Browsers send `Origin` with
-    /// every method that may change something (Fetch standard, "append a request `Origin` header").
+    /// A page needs no preflight for a form whose answer stays unread. Browsers send `Origin` with every
+    /// method that may change something (Fetch standard, "append a request `Origin` header").
     fn refuse_change(&self, request: &RequestParts) -> Option<Answer> {
         let headers = &request.head.headers;
         let is_own_page = request.header(&SEC_FETCH_SITE) == Some("same-origin");
@@ -182,7 +180,7 @@ impl Cors {
         refused.then(|| Answer::detail(StatusCode::FORBIDDEN, "Origin not allowed"))
     }
 
-    /// The answer to a preflight, for any path; `None` when the request is none.
+    /// Returns the answer to a preflight, for any path; `None` for another request.
     fn preflight(&self, request: &RequestParts) -> Option<Answer> {
         let headers = &request.head.headers;
         let asks = request.head.method == Method::OPTIONS
@@ -207,11 +205,10 @@ impl Cors {
         Some(answer)
     }
 
-    /// Adds the headers that let the asking origin read the answer. `asked` is the request's
-    /// headers.
+    /// Adds the headers with which the asking origin may read the answer. `asked` is the request's headers.
     pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if *self != Self::Any {
-            // Caches must not give one origin's answer to another.
+            // Caches must not serve an answer for another origin.
             answer.append(VARY, HeaderValue::from_static("Origin"));
         }
         if let Some(origin) = self.allowed_origin(asked) {
@@ -219,8 +216,7 @@ impl Cors {
         }
     }
 
-    /// What `Access-Control-Allow-Origin` says; `None` without an `Origin` or for one that is not
-    /// listed.
+    /// The value of `Access-Control-Allow-Origin`; `None` without an `Origin` or for an unlisted origin.
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         match self {
@@ -283,7 +279,7 @@ impl Answer {
         self
     }
 
-    /// Forbids caches to keep the answer: it is true only now.
+    /// Forbids caches to keep the answer, because it is true only now.
     #[must_use]
     pub fn no_store(self) -> Self {
         self.with(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
@@ -296,18 +292,17 @@ impl Answer {
     }
 }
 
-/// An answer whose body may come in pieces.
+/// An answer with a body that may come in pieces.
 #[derive(Debug)]
 pub struct LateAnswer {
     /// The status.
     pub status: StatusCode,
-    /// The headers; the server adds `Date` and what the connection needs, and where the body's
-    /// length is not known `Transfer-Encoding`.
+    /// The headers; the server adds `Date`, headers for the connection, and `Transfer-Encoding` if the body's
+    /// length is unknown.
     pub headers: HeaderMap,
     /// The body.
     pub body: AnswerBody,
-    /// It is somebody else's: nothing is added to its headers but the leave to read it (CORS), where
-    /// it says nothing of that.
+    /// A service's answer: only CORS headers are added, and only if the service has set none.
     pub is_passed_on: bool,
 }
 

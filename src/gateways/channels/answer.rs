@@ -1,8 +1,8 @@
-//! What the gateway says by itself (contract channels: row messages). The number of the message
-//! goes before everything but its type: it is known only when the message is queued.
+//! The gateway's own messages (contract channels: row messages). The number of the message is the first
+//! member behind the type, because the number is known only when the message is queued.
 //!
-//! An answer waits until the bus has confirmed the names that it speaks of, for a second at the most, or longer
-//! on a bus that confirms late. Those of one client go out in their order.
+//! An answer waits until the bus has confirmed the names in the answer: for a second at the most, or longer
+//! on a bus that confirms late. Answers to a client go out in their order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Answer {
         self
     }
 
-    /// Where the granted names are.
+    /// Adds the positions of the granted names.
     pub(super) fn positions<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, Position)>) {
         let mut positions = ObjectWriter::new();
         for (name, position) in of {
@@ -77,7 +77,7 @@ impl Answer {
         self.body.object("positions", positions);
     }
 
-    /// Whether everything that the client missed of a name comes behind the answer.
+    /// Adds for each name whether everything that the client missed follows the answer.
     pub(super) fn recovered<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, bool)>) {
         let mut recovered = ObjectWriter::new();
         for (name, is_recovered) in of {
@@ -86,12 +86,12 @@ impl Answer {
         self.body.object("recovered", recovered);
     }
 
-    /// Bytes that it will have, about.
+    /// Returns the bytes of the finished answer, approximately.
     pub(super) fn bytes(&self) -> usize {
         self.body.bytes()
     }
 
-    /// The frame, with the time of the call.
+    /// Returns the frame, with the time of the call.
     pub(super) fn frame(mut self, core: &Core) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms));
@@ -111,13 +111,13 @@ impl Answer {
 /// most").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;
 
-/// A client with more answers waiting is not read until some have gone out.
+/// The most answers that may wait for a client. While more wait, the client is not read.
 pub(super) const ANSWERS_MAX: usize = 64;
 
-/// The same, in bytes.
+/// The most bytes of these answers.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// What stands before and behind an answer.
+/// The names that an answer waits for, and what follows the answer.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     /// Names that the answer waits for.
@@ -126,34 +126,34 @@ pub(super) struct Behind {
     pub(super) retained: BTreeSet<TopicName>,
     /// Names whose positions are in the answer; `None`: the answer has no positions.
     pub(super) granted: Option<BTreeSet<TopicName>>,
-    /// Names that the client asks to resume; `None`: the request does not speak of that.
+    /// Names that the client asks to resume; `None`: the request has no `since`.
     pub(super) resumes: Option<BTreeMap<TopicName, Resume>>,
 }
 
 /// How a name is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resume {
-    /// The client is no member before its answer: what it missed since here goes before what is newer.
+    /// The client joins with its answer: the messages missed since this position follow, then newer messages.
     Waits(Position),
-    /// The client is a member, and gets nothing of what it missed.
+    /// The client is a member, and gets no missed messages.
     Lost,
 }
 
 impl Behind {
-    /// Says how a name is resumed.
+    /// Notes how a name is resumed.
     pub(super) fn resume(&mut self, name: &TopicName, how: Resume) {
         self.resumes
             .get_or_insert_default()
             .insert(name.clone(), how);
     }
 
-    /// The client is about to be a member of the name.
+    /// Returns true if the client joins the name with this answer.
     pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
         let resume = self.resumes.as_ref().and_then(|resumes| resumes.get(name));
         matches!(resume, Some(Resume::Waits(_)))
     }
 
-    /// The names with what the client missed behind the answer.
+    /// The names with missed messages behind the answer.
     pub(super) fn waiting_resumes(&self) -> impl Iterator<Item = (&TopicName, Position)> {
         let resumes = self.resumes.iter().flatten();
         resumes.filter_map(|(name, resume)| match resume {
@@ -170,22 +170,22 @@ struct Waiting {
     due_us: u64,
 }
 
-/// The answers of one client that have not gone out.
+/// The waiting answers of a client.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Names that are resumed, and the client is no member yet.
+    /// Count of the names that the client joins with an answer.
     resuming: usize,
 }
 
 impl Answers {
-    /// Too many for more requests to be taken.
+    /// Returns true if too many answers wait to accept more requests.
     pub(super) fn are_too_many(&self) -> bool {
         self.waiting.len() > ANSWERS_MAX || self.bytes > ANSWER_BYTES_MAX
     }
 
-    /// When the first of them goes out at the latest.
+    /// The latest time at which the first answer goes out.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.waiting.front().map(|first| first.due_us)
     }
@@ -201,18 +201,18 @@ impl Answers {
         });
     }
 
-    /// The first answer waits for nothing, or has waited long enough.
+    /// Returns true if the first answer waits for nothing, or has waited long enough.
     pub(super) fn are_ready(&self, now_us: u64) -> bool {
         let first = self.waiting.front();
         first.is_some_and(|first| first.behind.unconfirmed.is_empty() || first.due_us <= now_us)
     }
 
-    /// What stands behind the first answer.
+    /// Returns the names of the first answer.
     pub(super) fn first(&mut self) -> Option<&mut Behind> {
         Some(&mut self.waiting.front_mut()?.behind)
     }
 
-    /// Takes the first answer out.
+    /// Removes the first answer.
     pub(super) fn pop(&mut self) -> Option<(Answer, Behind)> {
         let first = self.waiting.pop_front()?;
         self.bytes -= first.answer.bytes();
@@ -220,23 +220,23 @@ impl Answers {
         Some((first.answer, first.behind))
     }
 
-    /// Names that are resumed, and the client is no member yet.
+    /// Count of the names that the client joins with an answer.
     pub(super) fn resuming_count(&self) -> usize {
         self.resuming
     }
 
-    /// The same names.
+    /// The names that the client joins with an answer.
     pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         let waiting = self.waiting.iter();
         waiting.flat_map(|waiting| waiting.behind.waiting_resumes().map(|(name, _)| name))
     }
 
-    /// The client is about to be a member of the name, behind an answer that waits.
+    /// Returns true if the client joins the name with a waiting answer.
     pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
         self.resuming > 0 && self.resuming().any(|resuming| resuming == name)
     }
 
-    /// The client no longer wants the name; `false` if it was not about to be a member.
+    /// Cancels the resume of a name. Returns false if no waiting answer resumes the name.
     pub(super) fn forget_resume(&mut self, name: &TopicName) -> bool {
         let is_resuming = self.is_resuming(name);
         if is_resuming {
@@ -249,8 +249,7 @@ impl Answers {
         is_resuming
     }
 
-    /// The client is a member of a name that the first answer was to resume, and gets nothing of what
-    /// it missed.
+    /// Records that the client has joined a name of the first answer, and gets no missed messages.
     pub(super) fn lose_resume(&mut self, name: &TopicName, is_unconfirmed: bool) {
         let Some(first) = self.waiting.front_mut() else {
             return;
@@ -266,27 +265,27 @@ impl Answers {
         }
     }
 
-    /// The names whose last values go behind the answers that wait.
+    /// The names whose last values follow the waiting answers.
     pub(super) fn retained(&self) -> impl Iterator<Item = &TopicName> {
         let waiting = self.waiting.iter();
         waiting.flat_map(|waiting| &waiting.behind.retained)
     }
 
-    /// None of them waits for the name any more.
+    /// Ends the wait of all answers for the name.
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in &mut self.waiting {
             waiting.behind.unconfirmed.remove(name);
         }
     }
 
-    /// They wait for nothing: the bus is away, so nothing will be confirmed soon.
+    /// Ends all waits: while the bus is away, nothing will be confirmed soon.
     pub(super) fn settle_all(&mut self) {
         for waiting in &mut self.waiting {
             waiting.behind.unconfirmed.clear();
         }
     }
 
-    /// No answer waits.
+    /// Returns true if no answer waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -303,7 +302,7 @@ mod tests {
         }
     }
 
-    /// However a wait ends, its answer goes out, and those behind it.
+    /// However a wait ends, the answer goes out, and so do the later answers.
     #[test]
     fn answers_go_out_in_their_order() {
         let pong = || Answer::pong("1");

@@ -1,4 +1,4 @@
-//! What the bus says of itself: names that stand or were refused, losses, the bus away.
+//! Notices of the bus: confirmed and refused names, losses, the bus away.
 
 use super::ChannelsGateway;
 use super::client::Client;
@@ -6,7 +6,7 @@ use super::history::Epoch;
 use crate::hub::{ByClient, Core, SessionKey, TopicName};
 
 impl ChannelsGateway {
-    /// The bus has answered a request for a name. The answers that wait for it are those of its members.
+    /// Handles the bus's response to a request for a name. The members' answers may wait for this response.
     pub(super) fn settle(
         &mut self,
         core: &mut Core,
@@ -36,7 +36,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Every message of the name comes from here on. Names without members make room.
+    /// Begins the history of a name: every message comes from here on. Names without members make room.
     pub(super) fn begin_history(&mut self, core: &mut Core, name: &TopicName) {
         if !self.history.is_on() {
             return;
@@ -51,7 +51,8 @@ impl ChannelsGateway {
         self.history.store(&self.stats);
     }
 
-    /// Nothing of the name comes. One that was only kept for those who come back is given up.
+    /// Ends the history of a refused name. A name without members, kept only for clients that resume, is
+    /// given up.
     fn end_history(&mut self, core: &Core, name: &TopicName) {
         self.history.end(name);
         if core.member_count(name) == 0 {
@@ -67,8 +68,8 @@ impl ChannelsGateway {
         self.history.begin(name, is_pattern, epoch);
     }
 
-    /// A connection to the bus is gone. What was published since is lost to the clients that hold a
-    /// name which stood there, and each of them misses one number. Nothing that was kept is complete.
+    /// Handles the loss of a connection to the bus. Messages published meanwhile are lost to the members of
+    /// confirmed names: each such client misses a number. All histories are incomplete.
     pub(super) fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut told = 0;
         for (key, _) in clients.iter_mut() {
@@ -89,7 +90,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// A message on the topic was not relayed, and each client that holds it misses one number.
+    /// Handles a message that was not relayed: each member of the topic misses a number.
     pub(super) fn skipped(&mut self, core: &mut Core, topic: &TopicName) {
         let members: Vec<SessionKey> = core.members(topic).collect();
         members.iter().for_each(|&key| core.skip_number(key));
@@ -99,7 +100,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// The bus is away: nothing will be confirmed soon, and nobody has to wait for it.
+    /// Handles the bus going away: nothing will be confirmed soon, so no answer waits.
     pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.up = false;
         self.retained.down();

@@ -1,5 +1,5 @@
-//! One client: its role, what it may send, the answers that it has not got, and its patterns; and how many
-//! different patterns the clients of one address hold together.
+//! A client: role, rate, waiting answers and patterns; and the count of different patterns among the clients
+//! of an address.
 
 use std::collections::HashMap;
 
@@ -10,29 +10,29 @@ use super::answer::Answers;
 use crate::admission::{ClientAddr, address_group};
 use crate::hub::TopicName;
 
-/// What the gateway keeps of a client. The names that the client holds are its topics in the hub.
+/// The gateway's state of a client. The names that the client holds are its topics in the hub.
 #[derive(Debug)]
 pub struct Client {
     pub(super) role: String,
     pub(super) token_end: TokenEnd,
-    /// Patterns among its names.
+    /// The patterns among the client's names.
     pub(super) patterns: Patterns,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
-    /// The first answer resumes names, and waits for its turn.
+    /// The first answer resumes names, and is in the line of `Resumes`.
     pub(super) is_in_line: bool,
 }
 
-/// The patterns of one client.
+/// The patterns of a client.
 #[derive(Debug)]
 pub(super) struct Patterns {
-    /// What counts as the client's address.
+    /// The address group that the patterns count for.
     address: ClientAddr,
     names: Vec<TopicName>,
 }
 
 impl Patterns {
-    /// None yet, of a client of this address.
+    /// A client without patterns.
     pub(super) fn new(client: ClientAddr) -> Self {
         Self {
             address: address_group(client),
@@ -45,26 +45,26 @@ impl Patterns {
     }
 }
 
-/// Patterns by address; of each, how many clients of the address hold the pattern. Bounded: an address without
-/// patterns is forgotten.
+/// Patterns by address, each with the count of clients of the address that hold the pattern. Bounded: an
+/// address without patterns is removed.
 #[derive(Debug, Default)]
 pub(super) struct Shares(HashMap<ClientAddr, HashMap<TopicName, u32, RandomState>, RandomState>);
 
 impl Shares {
-    /// The clients of this client's address hold `max` other patterns, and so none more.
+    /// Returns true if the clients of this address hold `max` patterns, `name` not among them.
     pub(super) fn is_full(&self, client: &Patterns, name: &str, max: usize) -> bool {
         let held = self.0.get(&client.address);
         held.is_some_and(|held| held.len() >= max && !held.contains_key(name))
     }
 
-    /// The client holds a pattern from now on.
+    /// Counts a pattern that the client holds from now on.
     pub(super) fn add(&mut self, client: &mut Patterns, name: &TopicName) {
         let held = self.0.entry(client.address).or_default();
         *held.entry(name.clone()).or_default() += 1;
         client.names.push(name.clone());
     }
 
-    /// The client does not hold the name any more; nothing changes if that is no pattern of the client.
+    /// Removes a pattern. Does nothing if the client does not hold `name` as a pattern.
     pub(super) fn remove(&mut self, client: &mut Patterns, name: &TopicName) {
         if let Some(at) = client.names.iter().position(|held| held == name) {
             client.names.swap_remove(at);
@@ -72,7 +72,7 @@ impl Shares {
         }
     }
 
-    /// The client is gone.
+    /// Removes the patterns of a client that has ended.
     pub(super) fn remove_all(&mut self, client: Patterns) {
         for name in &client.names {
             self.give_back(client.address, name);
@@ -110,7 +110,7 @@ mod tests {
     fn a_pattern_counts_once_for_an_address_until_its_last_client_lets_it_go() {
         let mut shares = Shares::default();
         let [a, b] = ["a*", "b*"].map(TopicName::fixed);
-        // The clients of a /64 are one.
+        // The clients of a /64 count as the same client.
         let (mut first, mut second) = (client("2001:db8::1"), client("2001:db8::2"));
         let other = client("2001:db8:0:1::1");
         shares.add(&mut first, &a);

@@ -1,9 +1,9 @@
-//! The newest messages of each topic, for clients that come back: how the messages are numbered,
-//! which are kept, and for how long a topic without members stays subscribed on the bus.
+//! The newest messages of each topic, for clients that resume: how messages are numbered, which messages are
+//! kept, and for how long a topic without members stays subscribed on the bus.
 //!
-//! A topic is here while every message of the bus comes: from the confirmation of the bus to the
-//! first moment after which a message may be missing. Its epoch, a random number, names that time,
-//! so an offset of one epoch says nothing in another. Pure: knows no client.
+//! A topic has a history while every message of the bus comes: from the confirmation of the bus to the first
+//! moment after which a message may be missing. The epoch, a random number, names that time: an offset of one
+//! epoch means nothing in another. Pure: knows no client.
 
 mod kept;
 
@@ -17,14 +17,14 @@ use self::kept::{Kept, bytes_of};
 use super::ChannelsStats;
 use crate::hub::{Frame, FrameBytes, Publication, TopicName};
 
-/// Messages that are given up at most when one is published. A large message may need the room of
-/// more small ones: the rest is given up in the next turns.
+/// The most messages given up when a message is published. A large message may need the room of more small
+/// messages: the next turns give up the rest.
 const GIVEN_UP_PER_MESSAGE_MAX: usize = 64;
 
-/// Messages end this much later than they may, so that many end at once.
+/// Messages end this much late, so that many end together.
 const LATE_US: u64 = 100_000;
 
-/// What is kept, over all topics.
+/// Limits of the history, over all topics.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryLimits {
     /// Messages of a topic.
@@ -33,19 +33,19 @@ pub struct HistoryLimits {
     pub bytes_max: usize,
     /// Topics with a history.
     pub names_max: usize,
-    /// How long a message is kept, and how long a topic without members stays, microseconds.
+    /// How long a message is kept, and how long a topic without members stays subscribed, microseconds.
     pub keep_us: u64,
 }
 
-/// A place in the messages of a topic.
+/// A position among the messages of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) epoch: Epoch,
-    /// Of the last message; 0 before the first.
+    /// The offset of the last message; 0 before the first.
     pub(super) offset: u64,
 }
 
-/// A time in which every message of a topic comes. `None`: not one of this process.
+/// A time in which every message of a topic comes. `None`: not an epoch of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Epoch(Option<u64>);
 
@@ -54,7 +54,7 @@ impl Epoch {
         Self(Some(random))
     }
 
-    /// As a client has it.
+    /// Parses the text from a client.
     pub(super) fn parse(text: &str) -> Self {
         let number = u64::from_str_radix(text, 16).ok();
         let epoch = Self(number);
@@ -64,20 +64,20 @@ impl Epoch {
         }
     }
 
-    /// As clients get it.
+    /// Returns the text for clients.
     pub(super) fn text(self) -> String {
         format!("{:016x}", self.0.unwrap_or_default())
     }
 }
 
-/// Why a client gets nothing of what it missed.
+/// Why a client gets no missed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotRecovered {
     /// The position is of another epoch, or the topic has no history.
     Epoch,
-    /// The first of the missed messages is not kept any more.
+    /// The first missed message is no longer kept.
     Window,
-    /// The missed messages do not fit in the send queue of the client.
+    /// The missed messages do not fit in the client's send queue.
     Queue,
 }
 
@@ -86,9 +86,9 @@ struct Topic {
     name: TopicName,
     is_pattern: bool,
     position: Position,
-    /// Keys of the newest messages, in their order, without a hole.
+    /// Keys of the newest messages, in order and without a gap.
     window: VecDeque<u32>,
-    /// Without members, until this moment.
+    /// The end of the time without members.
     lingers_until: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct History {
     topics: Slab<Topic>,
     by_name: HashMap<TopicName, u32, RandomState>,
     kept: Kept,
-    /// Topics without members by the moment of their end: exact names, then patterns.
+    /// Topics without members by the end of their time: exact names, then patterns.
     lingering: [BTreeSet<(u64, u32)>; 2],
 }
 
@@ -115,14 +115,14 @@ impl History {
         self.limits.is_some()
     }
 
-    /// There is no room for another topic.
+    /// Returns true if there is no room for another topic.
     pub(super) fn is_full(&self) -> bool {
         self.limits
             .is_none_or(|limits| self.topics.len() >= limits.names_max)
     }
 
-    /// From here on every message of the topic comes. Of a topic that is here, what was kept is
-    /// forgotten. The caller has made room.
+    /// Begins an epoch: every message of the topic comes from here on. The kept messages of a topic with a
+    /// history are forgotten. The caller has made room.
     pub(super) fn begin(&mut self, name: &TopicName, is_pattern: bool, epoch: Epoch) {
         let position = Position { epoch, offset: 0 };
         if let Some(topic) = self.topic_mut(name) {
@@ -140,7 +140,8 @@ impl History {
         self.by_name.insert(name.clone(), id as u32);
     }
 
-    /// A message may be missing from here on. The messages go bit by bit ([`Self::forget`]).
+    /// Ends the history of a topic: a message may be missing from here on. [`Self::forget`] removes the
+    /// messages step by step.
     pub(super) fn end(&mut self, name: &TopicName) {
         if let Some(id) = self.by_name.remove(name) {
             self.stop_lingering(id);
@@ -148,7 +149,7 @@ impl History {
         }
     }
 
-    /// The same for all topics. Returns those without members.
+    /// Ends the history of all topics. Returns the topics without members.
     pub(super) fn end_all(&mut self) -> Vec<TopicName> {
         let topics = std::mem::take(&mut self.topics);
         self.by_name = HashMap::default();
@@ -158,13 +159,13 @@ impl History {
         empty.map(|topic| topic.name).collect()
     }
 
-    /// Where the topic is; `None`: it has no history.
+    /// The position of the topic; `None` without a history.
     pub(super) fn position(&self, name: &TopicName) -> Option<Position> {
         Some(self.topic(name)?.position)
     }
 
-    /// Gives a message its offset, and keeps it. Returns the message as its members get it; `None`:
-    /// its topic has no history.
+    /// Gives a message its offset, and keeps the message. Returns the publication for the members; `None` if
+    /// the topic has no history.
     pub(super) fn number(
         &mut self,
         publication: &Publication,
@@ -177,7 +178,7 @@ impl History {
         topic.position.offset += 1;
         let frame = numbered(&publication.frame, topic.position, alive);
         if bytes_of(&frame) > limits.bytes_max {
-            // A window without its newest message is none.
+            // A window without the newest message is useless.
             topic.window = VecDeque::new();
         } else {
             let key = self.kept.push(Arc::clone(&frame), id, now_us);
@@ -199,7 +200,7 @@ impl History {
     /// The messages behind a position, oldest first, each with its number among those of all topics.
     ///
     /// # Errors
-    /// Not all of them are kept.
+    /// Not all missed messages are kept.
     pub(super) fn missed(
         &self,
         name: &TopicName,
@@ -222,7 +223,7 @@ impl History {
         Ok(entries.map(|entry| (entry.number, &entry.frame)))
     }
 
-    /// A topic has lost its last member. Returns `false` if it is not to stay subscribed.
+    /// Handles the loss of a topic's last member. Returns false if the topic need not stay subscribed.
     pub(super) fn linger(&mut self, name: &TopicName, now_us: u64) -> bool {
         let (Some(limits), Some(&id)) = (self.limits, self.by_name.get(name)) else {
             return false;
@@ -235,14 +236,14 @@ impl History {
         true
     }
 
-    /// A topic has a member again.
+    /// Handles the first member of a topic.
     pub(super) fn hold(&mut self, name: &TopicName) {
         if let Some(&id) = self.by_name.get(name) {
             self.stop_lingering(id);
         }
     }
 
-    /// The topic that has been without members longest, among patterns only or among all.
+    /// The topic without members for the longest time, among patterns only or among all.
     pub(super) fn oldest_lingering(&self, only_patterns: bool) -> Option<TopicName> {
         let [exact, patterns] = self.lingering.each_ref().map(BTreeSet::first);
         let exact = exact.filter(|_| !only_patterns);
@@ -250,21 +251,20 @@ impl History {
         Some(self.topics[*id as usize].name.clone())
     }
 
-    /// A topic whose time without members is over.
+    /// A topic whose time without members has ended.
     pub(super) fn lapsed(&self, now_us: u64) -> Option<TopicName> {
         let first = self.lingering.iter().filter_map(BTreeSet::first);
         let (_, id) = first.filter(|(until, _)| *until <= now_us).min()?;
         Some(self.topics[*id as usize].name.clone())
     }
 
-    /// Forgets messages, oldest first, that are too old, without a topic or too many: so many at
-    /// most.
+    /// Forgets messages, oldest first, that are too old, without a topic or over a limit: at most `most`.
     pub(super) fn forget(&mut self, now_us: u64, most: usize) {
         for _ in 0..most {
             let Some((key, due_us)) = self.next_end() else {
                 return;
             };
-            // A message that could stay for a moment goes with the others.
+            // A message that could stay for a moment is forgotten together with the others.
             if due_us.saturating_sub(LATE_US) > now_us {
                 return;
             }
@@ -275,7 +275,7 @@ impl History {
         }
     }
 
-    /// When there is something to forget, or a topic without members to give up.
+    /// The next time at which a message is forgotten, or a topic without members given up.
     pub(super) fn due_us(&self) -> Option<u64> {
         let message = self.next_end().map(|(_, due_us)| due_us);
         let topics = self.lingering.iter().filter_map(BTreeSet::first);
@@ -283,12 +283,12 @@ impl History {
         message.into_iter().chain(topics).min()
     }
 
-    /// Shows how much is kept.
+    /// Updates the counts of kept messages.
     pub(super) fn store(&self, stats: &ChannelsStats) {
         stats.store_history(self.topics.len(), self.kept.len(), self.kept.bytes());
     }
 
-    /// The oldest message, and when it goes.
+    /// The oldest message, and the time of its end.
     fn next_end(&self) -> Option<(u32, u64)> {
         let limits = self.limits?;
         let (key, entry) = self.kept.oldest()?;
@@ -300,8 +300,8 @@ impl History {
         Some((key, due_us))
     }
 
-    /// The topic whose window begins with the message. The oldest message of all is the first of its
-    /// topic, or was forgotten by its topic.
+    /// The topic whose window begins with the message. The oldest message of all is the first of its topic,
+    /// unless the topic has forgotten the message.
     fn topic_of(&self, key: u32) -> Option<u32> {
         let id = self.kept.get(key)?.topic;
         let topic = self.topics.get(id as usize)?;
@@ -326,9 +326,9 @@ impl History {
     }
 }
 
-/// The frame with `"offset":n` behind its other members, and on the first of an epoch with the epoch:
-/// clients that hold the topic since before learn it there. A copy of the body, because the feed
-/// that made the frame does not know which topics have a history.
+/// Returns the frame with `"offset":n` behind its other members, and on the first of an epoch with the epoch:
+/// earlier members learn the new epoch there. Copies the body, because the feed that made the frame does not
+/// know which topics have a history.
 fn numbered(frame: &Frame, position: Position, alive: &FrameBytes) -> Arc<Frame> {
     let Position { epoch, offset } = position;
     let mut builder = Frame::text(alive)

@@ -5,19 +5,19 @@ use super::client::Client;
 use super::names::Full;
 use crate::auth::{MatchBudget, OverBudget};
 
-/// What becomes of an entry of a request.
+/// The verdict on an entry of a request.
 pub(super) enum Verdict {
     Granted,
     /// An error for this entry; the next entries are still checked.
     Refused(String),
-    /// The same, and the role may not hold the name.
+    /// An error for this entry, because the role may not hold the name.
     Denied(String),
-    /// Not this one, nor any that follows.
+    /// An error for this entry; the next entries are not checked.
     Full(String),
 }
 
 impl ChannelsGateway {
-    /// Limits, the syntax of the bus and the role, in the contract's order.
+    /// Checks limits, the syntax of the bus and the role, in the contract's order.
     pub(super) fn judge(
         &mut self,
         held: usize,
@@ -50,8 +50,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Grants the name if the limits over all clients, and those of the client's address, leave room
-    /// for it. Names without members, which stay subscribed for clients that come back, make room.
+    /// Grants the name if the limits of all clients and of the client's address leave room. Names without
+    /// members, which stay subscribed for clients that resume, make room.
     fn room(&mut self, client: &Client, name: &str) -> Verdict {
         let (limit, max) = loop {
             let Some((limit, max)) = self.names.full(name) else {
@@ -76,7 +76,8 @@ impl ChannelsGateway {
         Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
     }
 
-    /// Also for a pattern that others hold: they may let it go, and the address would keep it.
+    /// Applies to a pattern of other clients too: after they have left, the pattern would stay with this
+    /// address.
     fn full_for_address(&self, client: &Client, name: &str) -> Option<(Full, usize)> {
         let max = self.settings.all_clients.address_patterns_max?;
         let is_pattern = self.settings.acl.syntax().is_pattern(name);

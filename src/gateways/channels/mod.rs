@@ -1,13 +1,13 @@
-//! `weirgate channels` towards clients: names and patterns that they choose, within their role and
-//! their limits (contract channels).
+//! `weirgate channels` towards clients: names and patterns of the clients' choice, within role and limits
+//! (contract channels).
 //!
-//! A name is the topic of the same name: its first member has the bus (Redis or NATS) asked for it,
-//! and with its last member it is given up. A client is a member from its request on; that it is told
-//! so waits until the bus has confirmed, while the bus is there. What names and patterns look like is
-//! the bus's own ([`NameSyntax`]); everything else is the same on both.
+//! A name is the topic of the same name. The gateway asks the bus (Redis or NATS) for the name with the first
+//! member, and gives the name up with the last. A client is a member from its request on; `subscribed` waits
+//! until the bus has confirmed, while the bus is there. The syntax of names and patterns depends on the bus
+//! ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may come at any time. It decides every entry of a later request; names that
-//! a client holds stay until the client asks for them again and is refused, or lets them go.
+//! A new table of roles may come at any time. The new table decides every entry of a later request; the names
+//! of a client stay until the client unsubscribes, or asks again and is refused.
 
 mod answer;
 mod bus;
@@ -49,11 +49,11 @@ pub use self::names::{AllClientsLimits, Interest};
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
-/// A request may name twice as many channels as a client may hold, and at least so many.
+/// A request may name twice as many channels as a client may hold, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
 
-/// Steps of matching that a request has for each entry it may have, all of them together: 100,000
-/// where nobody changed the limits, less than a millisecond.
+/// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
+/// default limits, less than a millisecond.
 const STEPS_PER_ENTRY: usize = 100;
 
 /// Settings of a [`ChannelsGateway`].
@@ -65,21 +65,21 @@ pub struct ChannelsGatewaySettings {
     pub name_bytes_max: usize,
     /// Patterns that a client may hold; 0 allows none.
     pub patterns_max: usize,
-    /// What all clients may hold together.
+    /// Limits over all clients together.
     pub all_clients: AllClientsLimits,
     /// Messages that a client may send, a second.
     pub inbound_per_second: u32,
     /// Data messages that a client gets, a second; `None` for no limit.
     pub outbound_per_second: Option<u32>,
-    /// The role of who brings none.
+    /// The role of a client without a role.
     pub default_role: String,
     /// Levels of nesting that a request may have.
     pub json_depth_max: usize,
-    /// Pages that may connect.
+    /// Origins of pages that may connect.
     pub origins: Origins,
-    /// Who a token admits.
+    /// Checks tokens.
     pub authenticator: Authenticator,
-    /// What a role may subscribe to.
+    /// The names that a role may subscribe to.
     pub acl: Acl,
 }
 
@@ -89,27 +89,27 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
-    /// Of client addresses in the patterns of all clients.
+    /// The share of each client address in the patterns of all clients.
     shares: Shares,
     retained: Retained,
     history: History,
     resumes: Resumes,
-    /// How long an answer waits for the bus, microseconds.
+    /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
-    /// The bus is there.
+    /// Whether the bus is there.
     up: bool,
-    /// Clients that were told of a loss of the bus, for the log.
+    /// Clients notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
 
-/// What other threads do for the gateway.
+/// Work for other threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelsOutput {
-    /// Ask the bus.
+    /// Asks the bus.
     Interest(Interest),
-    /// Ask the bus for the last values of a name or pattern.
+    /// Asks the bus for the last values of a name or pattern.
     Retained(RetainedRequest),
-    /// Say in the log that a loss of the bus was told to so many clients.
+    /// Logs how many clients were notified of a loss of the bus.
     GapTold {
         /// At least 1.
         clients: u64,
@@ -117,10 +117,10 @@ pub enum ChannelsOutput {
 }
 
 impl ChannelsGateway {
-    /// Where clients connect.
+    /// The path of the WebSocket.
     pub const PATH: &'static str = "/ws";
 
-    /// Without clients, and without a bus as long as nobody says otherwise.
+    /// A gateway without clients, and without a bus until the first notice of the bus.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
@@ -136,29 +136,30 @@ impl ChannelsGateway {
         }
     }
 
-    /// Clients get the last value of each name behind `subscribed`, where the bus holds one. So many
-    /// bytes of values may wait for all clients. The feed has to tell the subjects of messages.
+    /// Sends clients the last value of each name behind `subscribed`, where the bus holds a value. At most
+    /// `bytes_max` bytes of values wait for all clients. Requires a feed that notifies of the subject of each
+    /// message.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained.switch_on(bytes_max);
         self
     }
 
-    /// The bus confirms so many microseconds later than its server: an answer waits longer.
+    /// Prolongs the wait of answers, for a bus that confirms `later_us` microseconds later than its server.
     #[must_use]
     pub fn with_slow_bus(mut self, later_us: u64) -> Self {
         self.bus_wait_us = BUS_WAIT_US + later_us;
         self
     }
 
-    /// Clients that come back get what they missed, within these limits.
+    /// Sends clients that resume the messages they missed, within these limits.
     #[must_use]
     pub fn with_history(mut self, limits: HistoryLimits) -> Self {
         self.history = History::new(limits);
         self
     }
 
-    /// Who comes, with a role that counts.
+    /// Returns the identity in the request's token. Refuses a bad token, and a role that is not in the table.
     fn identify(&self, core: &Core, head: &RequestHead<'_>) -> Result<Identity, Refusal> {
         let authenticator = &self.settings.authenticator;
         if !authenticator.required {
@@ -196,7 +197,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// The answer to a request, and what waits before and behind it.
+    /// Returns the answer to a request, with the names before and behind the answer.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -219,7 +220,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Each entry in its order; what the answer has to wait for.
+    /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
     fn subscribe(
         &mut self,
         core: &mut Core,
@@ -248,7 +249,7 @@ impl ChannelsGateway {
                 }
                 Verdict::Refused(error) => errors.push(error),
                 Verdict::Denied(error) => {
-                    // Held under an older table: who is told "denied" does not get it any longer.
+                    // Held under an older table: a client that gets "denied" loses the name.
                     self.let_go(core, key, client, name);
                     errors.push(error);
                 }
@@ -276,7 +277,7 @@ impl ChannelsGateway {
         Answer::unsubscribed(&gone, request_id)
     }
 
-    /// Returns `false` if the client does not hold the name.
+    /// Returns false if the client does not hold the name.
     fn let_go(
         &mut self,
         core: &mut Core,
@@ -303,7 +304,7 @@ impl ChannelsGateway {
 
 impl Gateway for ChannelsGateway {
     type Client = Client;
-    /// Another table of roles.
+    /// A new table of roles.
     type In = Acl;
     type Out = ChannelsOutput;
 
@@ -364,7 +365,7 @@ impl Gateway for ChannelsGateway {
         self.answer(core, key, client, answer, behind);
     }
 
-    /// An answer has waited long enough, or a token may have ended.
+    /// Handles the end of an answer's wait, or of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
@@ -454,7 +455,7 @@ impl Gateway for ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// The client has taken the last values that it was sent.
+    /// Handles room in the send queue: the client has taken its last values.
     fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         if let Some(address) = core.client_addr(key) {
             self.retained.room(key, address);

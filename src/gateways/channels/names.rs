@@ -1,4 +1,5 @@
-//! The names that the bus is asked for: those with a member. Who the members are, the hub knows.
+//! The names that the gateway requests from the bus: names with members, which the hub knows, and names kept
+//! for clients that resume.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,8 +9,7 @@ use super::ChannelsStats;
 use crate::auth::NameSyntax;
 use crate::hub::TopicName;
 
-/// What the bus may be asked for, for all clients together. A name that several clients hold counts
-/// once.
+/// Limits of the requests to the bus, over all clients. A name of several clients counts once.
 #[derive(Clone, Copy, Debug)]
 pub struct AllClientsLimits {
     /// Names, patterns among them.
@@ -31,44 +31,44 @@ pub(super) enum Full {
     AddressPatterns,
 }
 
-/// A change of what the bus is asked for.
+/// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
-    /// A channel, or a pattern.
+    /// The channel or pattern.
     pub name: TopicName,
-    /// Subscribe, or unsubscribe.
+    /// True to subscribe, false to unsubscribe.
     pub wanted: bool,
-    /// Counts the requests. The answer of the bus to a request for a name that was given up and
-    /// requested anew in the meantime has the number of the earlier request.
+    /// The number of the request. If a name was given up and requested anew, a late response to the earlier
+    /// request has the earlier number.
     pub number: u64,
 }
 
-/// What the bus is asked for, and the changes that it has not been asked for yet.
+/// The requested names, and the changes that the bus has not got yet.
 #[derive(Debug)]
 pub(super) struct Names {
     limits: AllClientsLimits,
     syntax: NameSyntax,
     wanted: HashMap<TopicName, Wanted, RandomState>,
     patterns: usize,
-    /// Of all names.
+    /// The bytes of all names.
     bytes: usize,
     changes: VecDeque<Interest>,
-    /// Of the newest change.
+    /// The number of the newest change.
     number: u64,
 }
 
-/// A name that the bus is asked for.
+/// A requested name.
 #[derive(Debug)]
 struct Wanted {
-    /// Of the request for it.
+    /// The number of the request.
     number: u64,
     state: State,
 }
 
-/// What the bus has said to the request for a name.
+/// The bus's response to the request for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing, or the connection on which the name stood is gone: the source asks again by itself.
+    /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
     Asked,
     Stands,
     Refused,
@@ -87,8 +87,8 @@ impl Names {
         }
     }
 
-    /// The limit that leaves no room for the name, and its value. A name that is wanted already
-    /// takes no room.
+    /// Returns the limit that leaves no room for the name, with its value. A requested name takes no more
+    /// room.
     pub(super) fn full(&self, name: &str) -> Option<(Full, usize)> {
         let limits = &self.limits;
         if self.wanted.contains_key(name) {
@@ -104,9 +104,9 @@ impl Names {
         }
     }
 
-    /// A name has its first member.
+    /// Requests a name on its first member.
     pub(super) fn want(&mut self, name: &TopicName) {
-        // It is wanted still if its last member ended a moment ago.
+        // The name is still requested if its last member ended a moment ago.
         if !self.wanted.contains_key(name) {
             self.patterns += usize::from(self.syntax.is_pattern(name.as_str()));
             self.bytes += name.as_str().len();
@@ -119,7 +119,7 @@ impl Names {
         }
     }
 
-    /// A name has no member any more.
+    /// Cancels a name that nothing needs any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
         if self.wanted.remove(name).is_some() {
             self.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
@@ -137,13 +137,13 @@ impl Names {
         });
     }
 
-    /// The next change that the bus has not been asked for.
+    /// Takes the next change for the bus.
     pub(super) fn next_change(&mut self) -> Option<Interest> {
         self.changes.pop_front()
     }
 
-    /// The bus has answered the request of this number; `true` if a member may have waited for that.
-    /// An answer to an earlier request says nothing: the bus may have been told to unsubscribe since.
+    /// Records the bus's response to the request `number`. Returns true if a member may have waited. A
+    /// response to an earlier request is ignored: an unsubscription may have followed.
     pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> bool {
         let state = match stands {
             true => State::Stands,
@@ -154,8 +154,8 @@ impl Names {
         wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.state, state) == State::Asked)
     }
 
-    /// The connection to the bus is gone, and nothing stands any more. Refused names are not answered
-    /// again on the next connection, unless the bus thinks otherwise.
+    /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
+    /// no new response on the next connection unless the bus confirms them.
     pub(super) fn lost(&mut self) {
         for wanted in self.wanted.values_mut() {
             if wanted.state == State::Stands {
@@ -164,19 +164,19 @@ impl Names {
         }
     }
 
-    /// What is published on the name comes.
+    /// Returns true if the messages of the name come.
     pub(super) fn stands(&self, name: &TopicName) -> bool {
         let wanted = self.wanted.get(name);
         wanted.is_some_and(|wanted| wanted.state == State::Stands)
     }
 
-    /// The bus has confirmed or refused the newest request for the name.
+    /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
         let wanted = self.wanted.get(name);
         wanted.is_some_and(|wanted| wanted.state != State::Asked)
     }
 
-    /// Shows the counts; `subscriptions` are clients times names.
+    /// Updates the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
         let channels = self.wanted.len() - self.patterns;
         stats.store_names(subscriptions, channels, self.patterns, self.bytes);

@@ -1,4 +1,4 @@
-//! What a client says, read once (contract channels: row messages).
+//! The parser of client messages (contract channels: row messages).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,43 +9,43 @@ use crate::wire::json::{JsonError, check_json, object_entries};
 
 const WRONG_SINCE: &str = "since must be an object of {epoch, offset} by name";
 
-/// How large a request may be.
+/// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
     /// Levels of nesting.
     pub(super) depth_max: usize,
-    /// Entries of `channels`: each may cost a look at the whole table of who may do what. As many of
-    /// `since`.
+    /// Entries of `channels`, because each may be compared with the whole table of roles. The limit of
+    /// `since` too.
     pub(super) entries_max: usize,
-    /// `since` is read; otherwise it is a member that nobody knows.
+    /// Whether `since` is read; otherwise `since` is an unknown member.
     pub(super) reads_since: bool,
 }
 
 /// The last positions of a client, by name. `None`: the request has none.
 pub(super) type Since = Option<BTreeMap<String, Position>>;
 
-/// What is asked for.
+/// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Subscribe(Vec<String>, Since),
     Unsubscribe(Vec<String>),
     Ping,
-    /// Something else: how it is called in the error.
+    /// Another action: its name for the error.
     Unknown(String),
-    /// No request: the error for a person.
+    /// Not a request: the error for a person.
     Wrong(Cow<'static, str>),
 }
 
-/// One message from a client.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) action: Action,
-    /// JSON as it came, or `null`.
+    /// The id's JSON text, or `null`.
     pub(super) id: String,
 }
 
 impl Request {
-    /// What cannot be a request, and has no id that could be read.
+    /// A message that is not a request, without a readable id.
     pub(super) fn wrong(error: &'static str) -> Self {
         Self {
             action: Action::Wrong(error.into()),
@@ -58,7 +58,7 @@ impl Request {
         let depth_max = limits.depth_max;
         match members(text.as_bytes(), depth_max) {
             Ok(members) => members.read(limits),
-            // It may be JSON all the same.
+            // The text may be JSON all the same.
             Err(JsonError::NotAnObject) if check_json(text.as_bytes(), depth_max).is_ok() => {
                 Self::wrong("Message must be a JSON object")
             }
@@ -67,7 +67,7 @@ impl Request {
     }
 }
 
-/// The members that count, each as its own text; of a repeated one the last.
+/// The known members, each as JSON text; the last of repeated members counts.
 #[derive(Default)]
 struct Members {
     action: Option<String>,
@@ -118,7 +118,7 @@ impl Members {
         Ok(Action::Subscribe(channels, since))
     }
 
-    /// All of them are texts, or none counts.
+    /// Returns the channels; an error if any is not a string.
     fn channels(&self, entries_max: usize) -> Result<Vec<String>, Cow<'static, str>> {
         let Some(channels) = &self.channels else {
             return Ok(Vec::new());
@@ -132,7 +132,7 @@ impl Members {
     }
 }
 
-/// All of them are positions, or none counts.
+/// Returns the positions; an error if any is not a position.
 fn positions(
     since: &str,
     limits: RequestLimits,
@@ -151,7 +151,7 @@ fn positions(
     Ok(positions)
 }
 
-/// Of repeated members the last counts, and other members are let be.
+/// Returns a position. The last of repeated members counts; unknown members are ignored.
 fn position(text: &str, depth_max: usize) -> Option<Position> {
     let (mut epoch, mut offset) = (None, None);
     for entry in object_entries(text.as_bytes(), depth_max).ok()? {

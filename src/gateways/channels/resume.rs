@@ -1,9 +1,9 @@
-//! How clients are answered, and how they resume: what a client missed goes behind the answer to its
-//! request, and before anything newer of the same name.
+//! Sending answers, and resuming: the missed messages of a name follow the answer to the request, before
+//! newer messages of the same name.
 //!
-//! A client that resumes a name is no member before its answer goes out. Then, in one step, the answer
-//! says whether everything is kept, the missed messages follow, and the client joins. Answers that
-//! resume take turns, so that thousands of clients that come back at once do not stop the loop.
+//! A client that resumes a name joins with its answer. In a single step the answer says whether everything is
+//! kept, the missed messages follow, and the client joins. Answers with resumes take turns, so that thousands
+//! of clients that come back at once do not block the loop.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use super::client::Client;
 use super::history::{NotRecovered, Position};
 use crate::hub::{ByClient, Core, Frame, Joined, SessionKey, TopicName};
 
-/// Missed messages that are sent in one turn, to all clients together; the last answer may go over.
+/// Missed messages sent in a turn to all clients; the last answer may exceed the limit.
 const MISSED_PER_TURN: usize = 1_024;
 
-/// What an answer counts for beside its messages.
+/// The cost of an answer beside its messages.
 const PER_ANSWER: usize = 8;
 
-/// Messages that are forgotten in one turn.
+/// Messages forgotten in a turn.
 const FORGOTTEN_PER_TURN: usize = 4_096;
 
-/// Topics without members that are given up in one turn.
+/// Topics without members given up in a turn.
 const GIVEN_UP_PER_TURN: usize = 256;
 
 /// The clients whose answers resume names.
 #[derive(Debug, Default)]
 pub(super) struct Resumes {
     line: VecDeque<SessionKey>,
-    /// Names that clients are about to join, with the count of these clients: they stay subscribed.
+    /// Names that clients are about to join, with the count of these clients. The names stay subscribed.
     awaited: HashMap<TopicName, usize, RandomState>,
 }
 
 impl Resumes {
-    /// There is an answer whose turn has come.
+    /// Returns true if an answer is in the line.
     pub(super) fn are_due(&self) -> bool {
         !self.line.is_empty()
     }
@@ -46,7 +46,7 @@ impl Resumes {
         *self.awaited.entry(name.clone()).or_default() += 1;
     }
 
-    /// A client has joined, or no longer wants to. Returns whether it was the last.
+    /// Handles a client that has joined or given up. Returns true if this was the last client for the name.
     fn expect_no_longer(&mut self, name: &TopicName) -> bool {
         let Some(count) = self.awaited.get_mut(name) else {
             return false;
@@ -60,7 +60,7 @@ impl Resumes {
     }
 }
 
-/// What goes behind an answer, in the order of the bus.
+/// The messages behind an answer, in the order of the bus.
 #[derive(Default)]
 struct Missed {
     frames: Vec<(u64, Arc<Frame>)>,
@@ -68,8 +68,8 @@ struct Missed {
 }
 
 impl ChannelsGateway {
-    /// The client holds the name from here on, or from its answer on if it resumes. Returns whether it
-    /// resumes.
+    /// Grants the name: the client is a member from here on, or from its answer on if the client resumes.
+    /// Returns true if the client resumes.
     pub(super) fn grant(
         &mut self,
         core: &mut Core,
@@ -81,7 +81,8 @@ impl ChannelsGateway {
     ) -> bool {
         let resumes = behind.is_resuming(&name) || client.answers.is_resuming(&name);
         let begins = match (resumes, since) {
-            // By an earlier request. One of the same request has taken the position.
+            // Resumed by an earlier request. (An earlier entry of the same request would have taken the
+            // position.)
             (true, Some(_)) => {
                 behind.resume(&name, Resume::Lost);
                 false
@@ -102,7 +103,7 @@ impl ChannelsGateway {
         begins
     }
 
-    /// Returns whether the client resumes.
+    /// Returns true if the client resumes.
     fn hold_or_resume(
         &mut self,
         core: &mut Core,
@@ -147,15 +148,14 @@ impl ChannelsGateway {
             self.names.want(name);
             self.history.hold(name);
         }
-        // One that found no room when the bus confirmed it.
+        // There was no room for a history when the bus confirmed the name.
         if self.names.stands(name) && self.history.position(name).is_none() {
             self.begin_history(core, name);
         }
         joined
     }
 
-    /// A name has no members: it stays subscribed for those who come back, or the bus is asked for it
-    /// no longer.
+    /// Handles a name without members: the name stays subscribed for clients that resume, or is given up.
     pub(super) fn release(&mut self, core: &Core, name: &TopicName) {
         let is_awaited = self.resumes.awaited.contains_key(name);
         if !is_awaited && !self.history.linger(name, core.now().mono_us) {
@@ -163,20 +163,20 @@ impl ChannelsGateway {
         }
     }
 
-    /// A name without members is not kept any longer.
+    /// Gives up a name without members.
     pub(super) fn give_up(&mut self, name: &TopicName) {
         self.history.end(name);
         self.names.give_up(name);
     }
 
-    /// A client no longer waits to join a name.
+    /// Handles a client that no longer waits to join a name.
     pub(super) fn forget_resume(&mut self, core: &Core, name: &TopicName) {
         if self.resumes.expect_no_longer(name) && core.member_count(name) == 0 {
             self.release(core, name);
         }
     }
 
-    /// Sends an answer, or has it wait: for its names, and behind the answers that wait already.
+    /// Sends an answer, or queues the answer behind earlier answers and until its names are confirmed.
     pub(super) fn answer(
         &mut self,
         core: &mut Core,
@@ -193,7 +193,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Sends what waits no longer, and sets the next deadline.
+    /// Sends the ready answers, and sets the next deadline.
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
         while !client.is_in_line && client.answers.are_ready(now.mono_us) {
@@ -209,12 +209,12 @@ impl ChannelsGateway {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
-        // One in line goes out when its turn comes.
+        // An answer in the line is sent in its turn.
         let due = client.answers.due_us().filter(|_| !client.is_in_line);
         core.set_deadline(key, due.into_iter().chain(end).min());
     }
 
-    /// What belongs to no client is due: answers that resume, messages and names to give up.
+    /// Does the due work of all clients: answers with resumes, messages to forget, names to give up.
     pub(super) fn take_turns(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut left = MISSED_PER_TURN;
         while left > 0
@@ -244,7 +244,7 @@ impl ChannelsGateway {
         self.history.store(&self.stats);
     }
 
-    /// Names without a history any more are joined now. The answer may have to wait for the bus again.
+    /// Joins the names that have lost their history. The answer may have to wait for the bus again.
     fn join_what_is_lost(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let Some(first) = client.answers.first() else {
             return;
@@ -260,7 +260,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Sends the first answer, with what stands behind it. Returns the count of missed messages.
+    /// Sends the first answer and what follows it. Returns the count of missed messages.
     fn send_first(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) -> usize {
         let Some((mut answer, behind)) = client.answers.pop() else {
             return 0;
@@ -299,7 +299,7 @@ impl ChannelsGateway {
         missed.frames.len()
     }
 
-    /// Adds what the client missed of a name, if all of it is kept and fits in its send queue.
+    /// Adds the missed messages of a name, if all are kept and fit in the client's send queue.
     fn collect(
         &self,
         core: &mut Core,
@@ -325,7 +325,7 @@ impl ChannelsGateway {
         Ok(())
     }
 
-    /// The client is a member of a name that it resumes. What it gets is newer than any last value.
+    /// Joins a resumed name. The client's messages are newer than any last value.
     fn join_resumed(
         &mut self,
         core: &mut Core,

@@ -1,10 +1,10 @@
-//! The last values of names: which clients wait for what the streams of the bus hold.
+//! The last values of names: which clients wait for values from the streams of the bus.
 //!
-//! A client waits from its request on, so that a message which comes live in between is known to be
-//! newer: of that subject no value follows. The bus is asked when the client has its `subscribed`, for
-//! as many names as the client has room for ([`turns`]); so values stand in send queues and nowhere
-//! else, and what is published later stands there behind them. At most one question for a name is on
-//! its way, for all clients whose turn has come. A question ends with the last client that waits.
+//! A client waits from its request on, so that a live message in between is known to be newer: no value of
+//! the same subject follows. The bus is asked after the client's `subscribed`, for as many names as the
+//! client has room for ([`turns`]); so only send queues hold values, and later publications wait behind the
+//! values. At most one question for a name is open, for all clients whose turn has come. A question ends with
+//! the last client that waits.
 
 mod turns;
 
@@ -19,43 +19,43 @@ use crate::admission::ClientAddr;
 use crate::auth::NameSyntax;
 use crate::hub::{Core, SessionKey, TopicName};
 
-/// Subjects of one pattern that are remembered to have come live while clients wait. Beyond them
-/// nobody can say which values are older, and the clients that wait get none.
+/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values
+/// cannot be told from newer, and the waiting clients get no values.
 const LIVE_MAX: usize = 10_000;
 
 /// Bytes of these subjects, over all patterns.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a subject counts for beside its bytes.
+/// The cost of a subject beside its bytes.
 const LIVE_ENTRY_BYTES: usize = 64;
 
-/// A question for the last values of a name, or its end.
+/// A question for the last values of a name, or the end of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedRequest {
     /// A name or a pattern.
     pub name: TopicName,
-    /// Comes back with the values, and with the end of the answer.
+    /// The number that the values and the end of the response carry.
     pub number: u64,
-    /// `false`: nobody waits for the answer any more.
+    /// False if no client waits for the response any more.
     pub wanted: bool,
 }
 
-/// A client that waits.
+/// A waiting client.
 #[derive(Clone, Copy, Debug)]
 struct Waiter {
     state: State,
-    /// Live messages of the name until the client asked for it.
+    /// Count of the name's live messages before the request of the client.
     since: u64,
 }
 
-/// How far a client is.
+/// The progress of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Its `subscribed` has not gone out.
+    /// The `subscribed` has not gone out.
     Unanswered,
-    /// Its turn has not come.
+    /// The client's turn has not come.
     Ready,
-    /// The bus is asked for it when the question on its way is answered.
+    /// The next question is for this client, after the response to the open question.
     Next,
     /// The bus was asked.
     Asked,
@@ -64,28 +64,28 @@ enum State {
 #[derive(Debug, Default)]
 struct Waiting {
     clients: HashMap<SessionKey, Waiter, RandomState>,
-    /// Those of them whom the next question is for.
+    /// The clients of the next question.
     next: HashSet<SessionKey, RandomState>,
     asked: Option<Asked>,
-    /// Counts the live messages.
+    /// Count of the live messages.
     count: u64,
     /// The number of the newest live message of each subject of a pattern.
     live: HashMap<Arc<str>, u64, RandomState>,
 }
 
-/// The question on its way.
+/// The open question.
 #[derive(Debug)]
 struct Asked {
     number: u64,
-    /// Whom it is for; some may wait no more.
+    /// The clients of the question; some may have stopped waiting.
     clients: Vec<SessionKey>,
 }
 
-/// Of the message that the next publication is made of.
+/// The origin of the message behind the next publication.
 #[derive(Clone, Debug)]
 struct Source {
     subject: Arc<str>,
-    /// Of the question, if the message is a last value.
+    /// The number of the question, if the message is a last value.
     number: Option<u64>,
 }
 
@@ -96,19 +96,19 @@ pub(super) struct Retained {
     waiting: HashMap<TopicName, Waiting, RandomState>,
     turns: Turns,
     requests: VecDeque<RetainedRequest>,
-    /// Of the newest question.
+    /// The number of the newest question.
     number: u64,
     source: Option<Source>,
     /// Clients times names.
     waiters: usize,
-    /// Of the subjects that have come live.
+    /// The bytes of the live subjects.
     live_bytes: usize,
-    /// Clients that get no value because too many subjects have come live.
+    /// Clients without values because there were too many live subjects.
     given_up: u64,
 }
 
 impl Retained {
-    /// Off.
+    /// A table that is switched off.
     pub(super) fn new(syntax: NameSyntax) -> Self {
         Self {
             is_on: false,
@@ -123,7 +123,7 @@ impl Retained {
         }
     }
 
-    /// From here on `bytes_max` bounds the last values that wait in the send queues of all clients.
+    /// Switches on. `bytes_max` bounds the last values in the send queues of all clients.
     pub(super) fn switch_on(&mut self, bytes_max: usize) {
         self.is_on = true;
         self.turns.limit(bytes_max);
@@ -133,7 +133,7 @@ impl Retained {
         self.is_on
     }
 
-    /// A client has asked for the name, and waits for its answer.
+    /// Notes a client that has asked for the name, and waits for its `subscribed`.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
         let waiting = self.waiting.entry(name.clone()).or_default();
         let since = waiting.count;
@@ -144,7 +144,7 @@ impl Retained {
         });
     }
 
-    /// The client has its answer.
+    /// Handles the `subscribed` of a client.
     pub(super) fn answered(&mut self, name: &TopicName, key: SessionKey) {
         let waiting = self.waiting.get_mut(name);
         if let Some(waiter) = waiting.and_then(|waiting| waiting.clients.get_mut(&key))
@@ -155,13 +155,13 @@ impl Retained {
         }
     }
 
-    /// The client does not want the name any more.
+    /// Handles a client that has left the name.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
         self.remove(name, key);
         self.turns.left(key, name);
     }
 
-    /// The client has ended; `unanswered` are the names that it has no answer for.
+    /// Handles the end of a client; `unanswered` are the names without a `subscribed`.
     pub(super) fn closed<'a>(
         &mut self,
         key: SessionKey,
@@ -175,18 +175,18 @@ impl Retained {
         }
     }
 
-    /// The clients that the hub is to tell the gateway of as soon as they have room.
+    /// Takes the clients for which the hub is to report room in the send queue.
     pub(super) fn take_rooms(&mut self) -> Vec<SessionKey> {
         self.turns.take_rooms()
     }
 
-    /// The client has taken what it was sent.
+    /// Handles a client that has taken its values.
     pub(super) fn room(&mut self, key: SessionKey, address: ClientAddr) {
         self.turns.room(key, address);
     }
 
-    /// The subject of the message that the next publication is made of; of a last value, with the number
-    /// of its question.
+    /// Notes the subject of the message behind the next publication; for a last value with the number of the
+    /// question.
     pub(super) fn source(&mut self, subject: &Arc<str>, number: Option<u64>) {
         if !self.waiting.is_empty() {
             self.source = Some(Source {
@@ -196,8 +196,8 @@ impl Retained {
         }
     }
 
-    /// A message has come live: its members get it, and what a stream held of its subject is older.
-    /// Returns whether clients wait no more.
+    /// Handles a live message, which is newer than the subject's value in a stream. Returns true if clients
+    /// stopped waiting.
     pub(super) fn came_live(&mut self, name: &TopicName) -> bool {
         let source = self.source.take();
         if self.waiting.is_empty() {
@@ -225,7 +225,7 @@ impl Retained {
         true
     }
 
-    /// The clients that get a last value of so many bytes, which has come now.
+    /// Returns the clients that get the last value that has just come, of `bytes` bytes.
     pub(super) fn take(&mut self, name: &TopicName, bytes: usize) -> Vec<SessionKey> {
         let (Some(waiting), Some(source)) = (self.waiting.get_mut(name), self.source.take()) else {
             return Vec::new();
@@ -252,14 +252,13 @@ impl Retained {
         if !self.turns.is_pattern(name)
             && let Some(number) = source.number
         {
-            // There is no other value.
+            // An exact name has only this value.
             self.ended(name, number);
         }
         takers
     }
 
-    /// A connection to the bus is gone: what came live on it is older than what will be asked for on
-    /// the next one.
+    /// Handles the loss of a connection: its live messages are older than all values of the next connection.
     pub(super) fn lost(&mut self) {
         for waiting in self.waiting.values_mut() {
             waiting.live = HashMap::default();
@@ -267,12 +266,12 @@ impl Retained {
         self.live_bytes = 0;
     }
 
-    /// The bus is there: it is asked for those who wait.
+    /// Handles the bus coming back: asks for the waiting clients.
     pub(super) fn up(&mut self) {
         self.turns.up();
     }
 
-    /// The bus is away, and answers nothing of what it was asked.
+    /// Handles the bus going away: open questions get no response.
     pub(super) fn down(&mut self) {
         self.turns.down();
         for (name, waiting) in &mut self.waiting {
@@ -289,7 +288,7 @@ impl Retained {
         }
     }
 
-    /// The question of this number has been answered, with a value before this or with none.
+    /// Handles the end of the question `number`, with or without a value before.
     pub(super) fn ended(&mut self, name: &TopicName, number: u64) {
         let Some(waiting) = self.waiting.get_mut(name) else {
             return;
@@ -307,23 +306,23 @@ impl Retained {
         self.question(name);
     }
 
-    /// When there is something to ask though nothing happens.
+    /// The next time at which a question may be due without another event.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.turns.due_us()
     }
 
-    /// The next question for the bus, or the end of one.
+    /// Takes the next question for the bus, or the end of a question.
     pub(super) fn next_request(&mut self) -> Option<RetainedRequest> {
         self.requests.pop_front()
     }
 
-    /// Shows the counts.
+    /// Updates the counts.
     pub(super) fn store(&mut self, stats: &ChannelsStats) {
         let given_up = std::mem::take(&mut self.given_up);
         stats.store_retained(self.waiters, self.turns.bytes(), given_up);
     }
 
-    /// Asks for the names of the clients whose turn it is. Every other call may bring a turn.
+    /// Asks for the names of the clients whose turn has come. To be called after every other call.
     pub(super) fn ask(&mut self, now_us: u64) {
         let mut asked = Vec::new();
         while let Some((key, names)) = self.turns.next(now_us) {
@@ -340,7 +339,7 @@ impl Retained {
         asked.iter().for_each(|name| self.question(name));
     }
 
-    /// Asks for all whose turn it is, if no question is on its way.
+    /// Asks for all clients whose turn has come, if no question is open.
     fn question(&mut self, name: &TopicName) {
         let Some(waiting) = self.waiting.get_mut(name) else {
             return;
@@ -366,7 +365,7 @@ impl Retained {
         });
     }
 
-    /// Nobody waits for the name any more.
+    /// Removes all clients that wait for the name.
     fn remove_all(&mut self, name: &TopicName) {
         let waiting = self.waiting.get(name);
         let clients = waiting.into_iter().flat_map(|w| w.clients.keys());
@@ -377,7 +376,7 @@ impl Retained {
         }
     }
 
-    /// With the last client its name is forgotten, and the question on its way.
+    /// Removes a client; the last takes the name and the open question along.
     fn remove(&mut self, name: &TopicName, key: SessionKey) {
         let Some(waiting) = self.waiting.get_mut(name) else {
             return;
@@ -397,8 +396,7 @@ impl Retained {
 }
 
 impl ChannelsGateway {
-    /// Has the bus asked for the clients whose turn it is, and asks for a notice of the room that the
-    /// others need.
+    /// Asks the bus for the clients whose turn has come, and registers for the room that other clients need.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         if self.retained.is_on() {
             self.retained.ask(core.now().mono_us);

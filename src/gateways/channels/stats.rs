@@ -1,4 +1,4 @@
-//! What the gateway counts, for the pages that show it. One writer, the gateway.
+//! Counters of the gateway, for metrics and pages. The gateway is the only writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,10 +10,10 @@ use super::names::Full;
 /// The limits over all clients, as labels.
 const LIMITS: [&str; 4] = ["channels", "wildcards", "name_bytes", "address_wildcards"];
 
-/// What became of a resume, as labels.
+/// The outcome of a resume, as labels.
 const RESUMES: [&str; 4] = ["recovered", "epoch", "window", "queue"];
 
-/// Numbers that others may read at any time.
+/// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct ChannelsStats {
     subscriptions: AtomicU64,
@@ -30,7 +30,7 @@ pub struct ChannelsStats {
     history_names: AtomicU64,
     history_messages: AtomicU64,
     history_bytes: AtomicU64,
-    /// Of tokens and rates.
+    /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,
 }
 
@@ -40,17 +40,17 @@ impl ChannelsStats {
         self.subscriptions.load(Relaxed)
     }
 
-    /// Exact names that somebody holds.
+    /// Exact names with a member.
     pub fn channels(&self) -> u64 {
         self.channels.load(Relaxed)
     }
 
-    /// Patterns that somebody holds.
+    /// Patterns with a member.
     pub fn patterns(&self) -> u64 {
         self.patterns.load(Relaxed)
     }
 
-    /// Bytes of the names and patterns that somebody holds.
+    /// Bytes of the names and patterns with a member.
     pub fn name_bytes(&self) -> u64 {
         self.name_bytes.load(Relaxed)
     }
@@ -74,7 +74,7 @@ impl ChannelsStats {
         self.name_bytes.store(name_bytes as u64, Relaxed);
     }
 
-    /// Losses of the bus that clients were told of, counted once per client.
+    /// Losses of the bus, counted once per notified client.
     pub fn gaps_told(&self) -> u64 {
         self.gaps_told.load(Relaxed)
     }
@@ -98,7 +98,7 @@ impl ChannelsStats {
         self.retained_waiting.load(Relaxed)
     }
 
-    /// Bytes of last values that may wait in send queues, those that the bus was asked for included.
+    /// Bytes of last values that may wait in send queues, including open questions.
     pub fn retained_bytes(&self) -> u64 {
         self.retained_bytes.load(Relaxed)
     }
@@ -115,13 +115,13 @@ impl ChannelsStats {
         self.retained_given_up.fetch_add(given_up, Relaxed);
     }
 
-    /// Names that clients asked to resume, by what became of it.
+    /// Names that clients asked to resume, by outcome.
     pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.resumes.iter().map(|count| count.load(Relaxed));
         RESUMES.into_iter().zip(counts)
     }
 
-    /// Names that got no history because as many as may had one.
+    /// Names without a history because of the limit on names with a history.
     pub fn without_history(&self) -> u64 {
         self.without_history.load(Relaxed)
     }
@@ -131,12 +131,12 @@ impl ChannelsStats {
         self.history_names.load(Relaxed)
     }
 
-    /// Messages that are kept.
+    /// Kept messages.
     pub fn history_messages(&self) -> u64 {
         self.history_messages.load(Relaxed)
     }
 
-    /// Bytes that the kept messages count for.
+    /// Bytes of the kept messages under the limit.
     pub fn history_bytes(&self) -> u64 {
         self.history_bytes.load(Relaxed)
     }

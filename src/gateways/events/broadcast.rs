@@ -12,29 +12,29 @@ use crate::hub::{Core, Frame, FrameBytes, Now, Publication, Retain, TopicName};
 use crate::wire::json::{JsonError, TooDeep, check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
-/// An event and whom it is for.
+/// An event and its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broadcast {
     /// The event, as a JSON string.
     pub event: String,
     /// A JSON object without white space.
     pub data: String,
-    /// As they were named: a device may be named twice.
+    /// The ids as named: a device may be named twice.
     pub device_ids: Vec<String>,
 }
 
-/// What is wrong with a body: where, and what.
+/// An error in a body: its place, and its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     place: Vec<Step>,
     what: &'static str,
 }
 
-/// One step from the body to a value in it.
+/// A step from the body to a value inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Member(&'static str),
-    /// Of a list; of the body: the byte at which it stops being JSON.
+    /// An index in a list; in the body the byte at which the text stops being JSON.
     Index(usize),
 }
 
@@ -46,10 +46,10 @@ const NO_LIST: &str = "Input should be a valid list";
 const NO_JSON: &str = "JSON decode error";
 
 impl Broadcast {
-    /// Reads a body. Other members are ignored; of a repeated one the last counts.
+    /// Reads a body. Other members are ignored; the last of repeated members counts.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Returns all errors of the body.
     pub fn parse(body: &[u8], depth_max: usize) -> Result<Self, Vec<Wrong>> {
         if let Err(error) = check_json(body, depth_max) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
@@ -80,7 +80,7 @@ impl Wrong {
         }
     }
 
-    /// `{"loc":["body",…],"msg":…}`.
+    /// Returns `{"loc":["body",…],"msg":…}`.
     pub fn json(&self) -> ObjectWriter {
         let mut place = vec![Cow::Borrowed("\"body\"")];
         place.extend(self.place.iter().map(|step| match step {
@@ -94,7 +94,7 @@ impl Wrong {
     }
 }
 
-/// `{"detail":[…]}`, the body of the 422.
+/// Returns `{"detail":[…]}`, the body of the 422.
 pub fn refusal(wrong: &[Wrong]) -> String {
     let all: Vec<_> = wrong.iter().map(|one| one.json().finish()).collect();
     let mut object = ObjectWriter::new();
@@ -102,7 +102,7 @@ pub fn refusal(wrong: &[Wrong]) -> String {
     object.finish()
 }
 
-/// Where a text stops being JSON, in bytes.
+/// The byte at which a text stops being JSON.
 fn offset(error: &JsonError) -> usize {
     match error {
         JsonError::TooDeep(TooDeep { offset, .. })
@@ -162,7 +162,7 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     }
 }
 
-/// Members of an object by name; `None` if it is no object. The text was checked.
+/// Returns members of an object by name; `None` for another JSON value. The text was checked.
 fn members<'a, const N: usize>(
     json: &'a [u8],
     names: [&str; N],
@@ -181,23 +181,23 @@ fn text_of(value: &LazyValue<'_>) -> Option<String> {
     sonic_rs::from_str(value.as_raw_str()).ok()
 }
 
-/// Devices of one [`Push`]: a broadcast to more comes in parts.
+/// The most devices of a [`Push`]: a broadcast to more devices comes in parts.
 const PUSH_DEVICES_MAX: usize = 500;
 
-/// An event for devices, from a service; or a part of it, for some of the devices.
+/// An event for devices, from a service; or a part of the event, for some of the devices.
 pub struct Push {
     frame: Arc<Frame>,
-    /// Who is named twice gets it twice.
+    /// A device that is named twice gets the event twice.
     devices: Vec<TopicName>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
-    /// Is told the total; the last part has it.
+    /// The callback for the total; the last part has the callback.
     sent: Option<Box<dyn FnOnce(u64) + Send>>,
 }
 
 impl Push {
-    /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` is told the
-    /// number of deliveries. The parts are to be handed over in their order.
+    /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` gets the number of
+    /// deliveries. The parts must be delivered in their order.
     pub fn parts(
         broadcast: Broadcast,
         alive: &FrameBytes,
@@ -226,7 +226,7 @@ impl Push {
         parts
     }
 
-    /// Queues the event for the devices, and tells the total if this is the last part.
+    /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
         let mut sent = 0;
         for topic in self.devices {

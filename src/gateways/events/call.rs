@@ -1,5 +1,5 @@
-//! What the gateway asks of services and what comes of it: which service an event or a path is for, and the paths
-//! between the gateway and its services.
+//! Requests to services and their outcome: the service of an event or a path, and the paths between the
+//! gateway and its services.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,35 +10,35 @@ use crate::wire::traceparent::Trace;
 /// A request to a service.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Chosen by the gateway, comes back with the reply.
+    /// The gateway's id of the call; the reply has the same id.
     pub id: u64,
-    /// Which service is called.
+    /// The called service.
     pub service: Service,
     /// The request body.
     pub body: Vec<u8>,
-    /// Which trace it belongs to.
+    /// The trace of the call.
     pub trace: Trace,
-    /// Reads what comes of it.
+    /// Reads the outcome.
     pub reader: Reader,
 }
 
-/// Makes frames of what comes of a call. Whoever makes the call reads, and not the loop: an answer
-/// may be large, and nobody but its client should wait for it. Pure, as all of a gateway is.
+/// Makes frames from the outcome of a call. The caller reads, not the loop: an answer may be large, and only
+/// its client should wait. Pure, as the whole gateway is.
 #[derive(Clone)]
 pub struct Reader(Arc<dyn Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync>);
 
-/// What the client of a call gets: an answer, or an error in its place.
+/// The message for the client of a call: an answer, or an error.
 pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
 
 impl Reader {
-    /// One that reads like this.
+    /// Makes a reader from this function.
     pub fn new(
         read: impl Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(read))
     }
 
-    /// What comes back to the loop of the call `id`.
+    /// Makes the reply of the call `id` for the loop.
     pub fn read(&self, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
         let failure = outcome.as_ref().err().copied();
         Reply {
@@ -55,14 +55,14 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// What came of a [`Call`].
+/// The outcome of a [`Call`].
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// Of the call.
+    /// The id of the call.
     pub id: u64,
-    /// Why there is no answer, where there is none.
+    /// Why there is no answer, if there is none.
     pub failure: Option<CallFailure>,
-    /// What the call's [`Reader`] made of it.
+    /// The frame from the call's [`Reader`].
     pub frame: ForClient,
 }
 
@@ -71,7 +71,7 @@ pub struct Reply {
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// Media type, empty if none was given.
+    /// Media type, empty if absent.
     pub content_type: String,
     /// The whole body.
     pub body: Vec<u8>,
@@ -82,20 +82,20 @@ pub struct Answer {
 pub enum CallFailure {
     /// No answer in time.
     Timeout,
-    /// Refused, cut, or nonsense.
+    /// The connection was refused or cut, or the response was malformed.
     Unreachable,
-    /// The answer is over its limit.
+    /// The answer exceeds the limit.
     TooLarge,
 }
 
-/// Where a service takes calls: `POST`, below the path of its URL.
+/// The path of calls to a service: `POST`, below the path of the service's URL.
 pub const CALL_PATH: &str = "/gateway/handle";
 
-/// Where services push events.
+/// The path at which services push events.
 pub const BROADCAST_PATH: &str = "/internal/broadcast";
 
-/// The first parts of paths that services keep for the gateway and among themselves: no client
-/// reaches them (contract events, section "Proxy").
+/// The first parts of the paths that services reserve for the gateway and for each other: no client reaches
+/// these paths (contract events, section "Proxy").
 pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
 /// A service behind the gateway.
@@ -122,8 +122,8 @@ impl Service {
         }
     }
 
-    /// Paths of clients that belong to this service (contract events, section "Proxy"): the path
-    /// as a route has it, and the start that the service's path does not have.
+    /// Paths of clients for this service (contract events, section "Proxy"): the path of the route, and the
+    /// prefix that the gateway removes for the service.
     pub const fn proxied(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Lobby => &[],
@@ -132,8 +132,8 @@ impl Service {
         }
     }
 
-    /// Where an event goes; `None` for one that nobody handles. Measurement sessions have a state
-    /// that the lobby keeps, measurement jobs have none.
+    /// The service of an event; `None` for an unknown event. The lobby keeps the state of measurement
+    /// sessions; measurement jobs have no state.
     pub(super) fn of(event: &str) -> Option<Self> {
         let (family, name) = event.split_once('.')?;
         match (family, name) {

@@ -1,7 +1,7 @@
-//! Which calls may be made now: slots for all services together, and a circuit for each.
+//! Permission for calls: slots for all services together, and a circuit breaker for each.
 //!
-//! A service that hangs would soon hold every slot, and the others would wait with it. So some
-//! slots are kept for each service: nobody takes a free one that another still has a right to.
+//! A service that hangs would soon hold every slot, and block the other services. So some slots are reserved
+//! for each service: a call does not take a free slot that another service may still claim.
 
 use std::collections::HashMap;
 
@@ -13,19 +13,19 @@ use crate::hub::SessionKey;
 
 /// Failures in a row after which a service is not called for a while.
 const FAILURES_MAX: u32 = 20;
-/// How long it is left alone; then one call probes.
+/// The pause without calls; then a probe follows.
 const OPEN_US: u64 = 1_000_000;
 
 const SERVICES: usize = Service::ALL.len();
 
-/// Whether a call may be made.
+/// The permission for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leave {
-    /// Make it under this number.
+    /// Make the call under this number.
     Go(u64),
-    /// No slot is free: its connection stands in line.
+    /// No slot is free: the connection waits in line.
     Wait,
-    /// The service is being left alone.
+    /// The service is not called at present.
     Unreachable,
 }
 
@@ -46,11 +46,11 @@ struct Line {
     waiting: FairQueue<SessionKey>,
 }
 
-/// All calls.
+/// The slots and lines of all calls.
 #[derive(Debug)]
 pub(super) struct Calls {
     calls_max: usize,
-    /// Slots that are kept for each service.
+    /// Reserved slots for each service.
     kept: usize,
     next_id: u64,
     in_flight: HashMap<u64, (SessionKey, Service), RandomState>,
@@ -58,7 +58,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// At most `calls_max` in flight, of which each service has a tenth for itself.
+    /// At most `calls_max` calls in flight; each service has a tenth reserved.
     pub(super) fn new(calls_max: usize) -> Self {
         let line = || Line {
             in_flight: 0,
@@ -75,7 +75,7 @@ impl Calls {
         }
     }
 
-    /// Asks for a call of `key` to `service`; who has to wait is remembered.
+    /// Asks for a call of `key` to `service`. If no slot is free, the connection joins the line.
     pub(super) fn ask(
         &mut self,
         now_us: u64,
@@ -95,7 +95,7 @@ impl Calls {
         leave
     }
 
-    /// A connection that waits for a call to `service` does not want it any more.
+    /// Removes a connection from the line of `service`.
     pub(super) fn leave_line(&mut self, key: SessionKey, service: Service) {
         self.lines[service as usize].waiting.remove(&key);
     }
@@ -130,7 +130,7 @@ impl Calls {
         free > owed || (free > 0 && own.in_flight < self.kept)
     }
 
-    /// A call has ended; says whose it was.
+    /// Handles the end of a call. Returns the connection of the call.
     pub(super) fn ended(
         &mut self,
         now_us: u64,
@@ -150,7 +150,7 @@ impl Calls {
                     };
                 }
             }
-            // An answer that is too large is an answer.
+            // An answer over the limit is an answer.
             Some(CallFailure::TooLarge) | None => {
                 line.failures = 0;
                 line.circuit = Circuit::Closed;
@@ -159,7 +159,7 @@ impl Calls {
         Some(key)
     }
 
-    /// The next connection in line that need not wait any more, and what its call may do.
+    /// The next connection that leaves its line, with the permission for its call.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
         for service in Service::ALL {
             if self.lines[service as usize].waiting.is_empty() {
@@ -180,12 +180,12 @@ impl Calls {
         None
     }
 
-    /// Calls of a service that have not ended.
+    /// Calls of a service in flight.
     pub(super) fn in_flight(&self, service: Service) -> usize {
         self.lines[service as usize].in_flight
     }
 
-    /// The service is being left alone, or probed.
+    /// Returns true if the service is not called at present, or probed.
     pub(super) fn is_open(&self, service: Service) -> bool {
         self.lines[service as usize].circuit != Circuit::Closed
     }

@@ -1,5 +1,6 @@
-//! One connection's strict sequence: what waits, and what is being answered. It outlives its client while something
-//! is still to be forwarded; and what waits of all connections is bounded.
+//! The strict sequence of a connection: waiting messages, and the message being answered. A connection
+//! remains after the end of its client until all messages are forwarded. The waiting messages of all
+//! connections are bounded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,30 +14,29 @@ use crate::admission::{ClientAddr, TokenBucket, address_group};
 use crate::hub::{Incoming, SessionKey, TopicName};
 use crate::wire::traceparent::Trace;
 
-/// Messages of one connection that may wait; then it is not read until there is room (contract:
-/// row "Order").
+/// Messages of a connection that may wait; at the limit the connection is not read (contract: row "Order").
 pub(super) const WAITING_MAX: usize = 64;
 
-/// Bytes of them; the last one may go over.
+/// Bytes of the waiting messages; the last message may exceed the limit.
 pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes that may be on their way to a client when its next message is looked at. Answers to one who
-/// asks faster than it reads would else pile up until the send queue's limits end it.
+/// Unsent bytes with which the next message of a client is still handled. With more, a client that asks
+/// faster than it reads would fill its send queue until the queue's limits end the connection.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
-/// They are looked at again after the flush of this turn, which is all that most clients need; then
-/// after this long, and each time twice as long.
+/// The first check of the unsent bytes follows the flush of this turn, which suffices for most clients; the
+/// second follows after this time, and each further check after twice the time.
 const REST_US_MIN: u64 = 5_000;
-/// And at most.
+/// The longest time between checks.
 const REST_US_MAX: u64 = 160_000;
 
 /// A message that waits for its turn.
 #[derive(Debug)]
 pub(super) enum Waiting {
     Text(String),
-    /// Whatever it holds, it is no message.
+    /// A binary message, always refused; the bytes are not kept.
     Binary,
-    /// Not kept.
+    /// A message over the limit; the bytes are not kept.
     TooLarge,
 }
 
@@ -53,7 +53,7 @@ impl Waiting {
         }
     }
 
-    /// Bytes that the message holds.
+    /// Bytes of the kept text.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -62,50 +62,50 @@ impl Waiting {
     }
 }
 
-/// Whether a connection's next message may be looked at.
+/// Whether the next message of a connection must wait for unsent bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     No,
-    /// Not before this time, in microseconds.
+    /// Until this time, in microseconds.
     Until(u64),
     Already,
 }
 
-/// A message whose service is to answer.
+/// A message that a service answers.
 #[derive(Debug)]
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
-    /// Bytes of its text.
+    /// Bytes of the text.
     pub(super) bytes: usize,
     pub(super) service: Service,
-    /// The call was made. Otherwise it stands in line for a slot.
+    /// The call was made. Otherwise the call waits in line for a slot.
     pub(super) is_made: bool,
 }
 
-/// What is known of one connection.
+/// The gateway's state of a connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// 22 URL-safe characters, told to services only.
+    /// 22 URL-safe characters, for services only.
     pub(super) id: String,
-    /// For services; also whose room the messages take, and whose turns its calls have.
+    /// The address for services, for the limit of waiting bytes, and for the turns of calls.
     pub(super) client: ClientAddr,
-    /// The trace that its handshake belongs to.
+    /// The trace of the handshake.
     pub(super) trace: Option<Trace>,
-    /// Whom it speaks for; also the topic of its pushes.
+    /// The device of the connection; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
-    /// The client has gone: what waits is forwarded all the same, answers are for nobody.
+    /// The client has ended: waiting messages are forwarded all the same, answers are discarded.
     pub(super) gone: bool,
-    /// The client has ended its side, and is read to its end.
+    /// The client has ended its side; the gateway reads the rest.
     pub(super) is_leaving: bool,
-    /// The client is not read: there is no room for its messages.
+    /// The client is not read, because there is no room for its messages.
     pub(super) is_paused: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    /// How long it rests until the next look; `None`: it does not rest.
+    /// The newest time between checks; `None` while the connection does not rest.
     rest_us: Option<u64>,
-    /// A look is set for later.
+    /// The next check is scheduled.
     resting: bool,
 }
 
@@ -128,8 +128,8 @@ impl Connection {
         }
     }
 
-    /// Whether the client has to read first what it has been sent; the time of the next look, if
-    /// that is not set already.
+    /// Decides whether the client must first read its unsent bytes. Returns the time of the next check,
+    /// unless a check is scheduled already.
     pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
         if self.gone || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
             self.rest_us = None;
@@ -146,7 +146,7 @@ impl Connection {
         Rest::Until(now_us + rest_us)
     }
 
-    /// The time has come.
+    /// Ends the rest at the time of the check.
     pub(super) fn end_rest(&mut self) {
         self.resting = false;
     }
@@ -160,26 +160,26 @@ impl Connection {
         let message = self.waiting.pop_front()?;
         self.waiting_bytes -= message.bytes();
         if self.waiting.is_empty() {
-            // A burst's memory does not stay with the connection.
+            // The memory of a burst does not stay with the connection.
             self.waiting = VecDeque::new();
         }
         Some(message)
     }
 
-    /// Bytes of the newest message: of those that wait, or the one that was looked at.
+    /// Bytes of the newest message: the last waiting message, or else the message being answered.
     pub(super) fn newest_bytes(&self) -> usize {
         let calling = self.calling.as_ref().map_or(0, |calling| calling.bytes);
         self.waiting.back().map_or(calling, Waiting::bytes)
     }
 
-    /// Gives up the newest of those that wait; `false`: none waits.
+    /// Drops the newest waiting message. Returns false if no message waits.
     pub(super) fn drop_newest(&mut self) -> bool {
         let newest = self.waiting.pop_back();
         self.waiting_bytes -= newest.as_ref().map_or(0, Waiting::bytes);
         newest.is_some()
     }
 
-    /// No more may wait; of a client that is leaving, so many.
+    /// Returns true if no more messages may wait. The limit of a leaving client is `leaving_max`.
     pub(super) fn is_full(&self, leaving_max: usize) -> bool {
         let messages_max = match self.is_leaving {
             true => leaving_max,
@@ -188,12 +188,12 @@ impl Connection {
         self.waiting.len() >= messages_max || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    /// How many wait to be looked at.
+    /// Count of waiting messages.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// A message was looked at, and its call stands in line for a slot.
+    /// Returns true if the call of the current message waits in line for a slot.
     pub(super) fn stands_in_line(&self) -> bool {
         self.calling
             .as_ref()
@@ -201,11 +201,11 @@ impl Connection {
     }
 }
 
-/// Connections without a client, each with a call under way or with messages that wait.
+/// Connections without a client, each with a call in flight or with waiting messages.
 #[derive(Debug)]
 pub(super) struct Orphans {
     connections: HashMap<SessionKey, Connection, RandomState>,
-    /// Messages that wait or stand in line for a slot, over all of them.
+    /// Messages of all orphans that wait or are in line for a slot.
     messages: usize,
     messages_max: usize,
 }
@@ -219,13 +219,13 @@ impl Orphans {
         }
     }
 
-    /// How many messages more may wait.
+    /// How many more messages may wait.
     pub(super) fn room(&self) -> usize {
         self.messages_max.saturating_sub(self.messages)
     }
 
-    /// A client has gone: its newest messages are dropped where too many wait, or too many bytes.
-    /// Returns the message that stood in line for a slot, if it is among these.
+    /// Handles the end of a client: drops its newest messages while there are too many waiting messages or
+    /// bytes. Returns the message in line for a slot, if dropped.
     pub(super) fn adopt(
         &mut self,
         connection: &mut Connection,
@@ -252,7 +252,7 @@ impl Orphans {
         left_line
     }
 
-    /// One of the messages does not wait any more.
+    /// Counts a message that no longer waits.
     pub(super) fn count_taken(&mut self) {
         self.messages -= 1;
     }
@@ -265,22 +265,21 @@ impl Orphans {
         self.connections.insert(key, connection);
     }
 
-    /// Nothing is kept of clients that have gone.
+    /// Returns true if no messages of ended clients are left.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.messages == 0
     }
 }
 
-/// Bytes of messages that wait or are being answered, over all connections, those of clients that
-/// have gone included.
+/// Bytes of messages that wait or are being answered, over all connections, including ended clients.
 ///
-/// A client address may have as much as is still free. So one address alone has half of all, two have
-/// a third each, and there is room for another address however much the others send.
+/// A client address may have as many bytes as are still free. So a single address gets half of all, two
+/// addresses get a third each, and there is always room for another address.
 #[derive(Debug)]
 pub(super) struct WaitingBytes {
     now: usize,
     max: usize,
-    /// Those of each address that has any.
+    /// Bytes by address, for addresses with any.
     by_address: HashMap<ClientAddr, usize, RandomState>,
     stats: Arc<EventsStats>,
 }
@@ -319,15 +318,16 @@ impl WaitingBytes {
         self.now
     }
 
-    /// Another message of this address may be taken. The last one may pass the limit.
+    /// Returns true if another message of this address may be accepted. The last message may exceed the
+    /// limit.
     pub(super) fn has_room_for(&self, client: ClientAddr) -> bool {
-        // An address never has more than all together.
+        // An address never has more than all addresses together.
         let free = self.free();
         self.now < free || self.of(client) < free
     }
 
-    /// There would be no room for another message of this address without one of `bytes` either: others
-    /// need what it has. A client that goes does not leave such a message.
+    /// Returns true if there would be no room for another message of this address even without a message of
+    /// `bytes`: other addresses need the room. An ending client does not keep such a message.
     pub(super) fn is_over_without(&self, client: ClientAddr, bytes: usize) -> bool {
         self.of(client).saturating_sub(bytes) >= self.free() + bytes
     }

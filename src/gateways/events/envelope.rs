@@ -1,5 +1,5 @@
-//! What clients get: `type, event, request_id, data, error`, all five always there; and how a service's answer
-//! becomes that.
+//! Messages to clients: `type, event, request_id, data, error`, always all five; and the conversion of a
+//! service's answer.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::hub::{Core, Frame, FrameBytes, Now};
 use crate::wire::json::{check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
-/// An error's `code`.
+/// The `code` of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     MessageTooLarge,
@@ -64,7 +64,7 @@ impl Envelope<'_> {
     }
 }
 
-/// What a frame needs of the core, for who makes one elsewhere.
+/// The parts of the core for frames that are made outside the loop.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     alive: FrameBytes,
@@ -80,7 +80,7 @@ impl From<&Core> for Origin {
     }
 }
 
-/// The answer to a message; `data` is JSON without white space.
+/// Returns the response to a message; `data` is JSON without white space.
 pub(super) fn response(origin: &Origin, message: &Message, data: &str) -> Arc<Frame> {
     answer(
         origin,
@@ -94,12 +94,12 @@ pub(super) fn response(origin: &Origin, message: &Message, data: &str) -> Arc<Fr
     )
 }
 
-/// The refusal of a message of the right shape.
+/// Returns the refusal of a message of the right shape.
 pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
     error(origin, &message.event, &message.request_id, code, why)
 }
 
-/// The refusal of something that is no message.
+/// Returns the refusal of bytes that are not a message.
 pub(super) fn gateway_error(core: &Core, code: Code, why: &str) -> Arc<Frame> {
     error(&core.into(), "\"gateway\"", "null", code, why)
 }
@@ -121,7 +121,7 @@ fn error(origin: &Origin, event: &str, request_id: &str, code: Code, why: &str) 
     )
 }
 
-/// The first message to a client that has not said who it is.
+/// The first message to a client without a known device.
 pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     answer(
         &core.into(),
@@ -135,7 +135,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     )
 }
 
-/// What a service pushes to devices; `event` and `data` are JSON text.
+/// A push of a service to devices; `event` and `data` are JSON text.
 pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc<Frame> {
     let envelope = Envelope {
         kind: "event",
@@ -156,7 +156,7 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>) -> Arc<Frame> {
         .finish()
 }
 
-/// Answers `message` with what its service says.
+/// Returns a reader that answers `message` with the service's answer.
 pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> Reader {
     Reader::new(move |answer| match outcome(answer, depth_max) {
         Ok(data) => Ok(response(&origin, &message, &data)),
@@ -167,7 +167,7 @@ pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) ->
     })
 }
 
-/// `data` of the response, or the message of the `upstream_error`.
+/// Returns `data` of the response, or the message of the `upstream_error`.
 fn outcome(outcome: Result<Answer, CallFailure>, depth_max: usize) -> Result<String, String> {
     match outcome {
         Ok(answer) if answer.status >= 400 => {
@@ -189,17 +189,18 @@ fn outcome(outcome: Result<Answer, CallFailure>, depth_max: usize) -> Result<Str
     }
 }
 
-/// What is said of a service that cannot be called.
+/// The error for a service that cannot be called.
 pub(super) const UNREACHABLE: &str = "Upstream unreachable";
 
-/// The media type without its parameters is `application/json`, in any case (RFC 9110 §8.3.1).
+/// Returns true if the media type without its parameters is `application/json`, in any case (RFC 9110
+/// §8.3.1).
 fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// The body's `detail` if it is an object with one, else the body; strings without their quotes,
-/// other JSON without white space, other text as it is.
+/// Returns the last `detail` of a JSON object, else the whole body; strings without their quotes, other JSON
+/// without white space, other text unchanged.
 fn detail(body: &[u8], depth_max: usize) -> String {
     let Ok(text) = check_json(body, depth_max) else {
         return String::from_utf8_lossy(body).into_owned();

@@ -1,14 +1,13 @@
-//! What clients send: `{event, request_id?, data?}`, each part kept as the text it has.
+//! Messages from clients: `{event, request_id?, data?}`, each part as its original text.
 
 use sonic_rs::LazyValue;
 
 use crate::wire::json::{compact, object_entries};
 
-/// A message of the right shape. Parts are JSON text, so that numbers and escapes go on as they
-/// came.
+/// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// The event's name, decoded: what decides.
+    /// The decoded name of the event, used for decisions.
     pub(super) name: String,
     /// The event, as a JSON string.
     pub(super) event: String,
@@ -19,8 +18,8 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Reads a message; `None` if it is not JSON or of another shape (contract: row
-    /// `bad_request`). Other members are ignored; of a repeated one the last counts.
+    /// Reads a message; `None` if the text is not JSON or of another shape (contract: row `bad_request`).
+    /// Other members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, depth_max: usize) -> Option<Self> {
         let (mut event, mut request_id, mut data) = (None, None, None);
         for entry in object_entries(text.as_bytes(), depth_max).ok()? {
@@ -54,7 +53,7 @@ impl Message {
         })
     }
 
-    /// `data.device_id`, if it names a device.
+    /// Returns `data.device_id`, if valid.
     pub(super) fn device_id(&self) -> Option<String> {
         // The whole message was checked: neither depth nor syntax can fail here.
         let entries = object_entries(self.data.as_bytes(), usize::MAX).ok()?;

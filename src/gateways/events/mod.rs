@@ -1,8 +1,8 @@
 //! `weirgate events` towards clients: devices, requests routed to services, pushes (contract:
 //! events).
 //!
-//! Each connection is a strict sequence: a message is looked at when the one before it has been
-//! answered. Must not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
+//! Each connection is a strict sequence: a message is handled after the answer to the message before. Must
+//! not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
 
 pub mod broadcast;
 pub mod bus;
@@ -43,15 +43,15 @@ pub use self::stats::EventsStats;
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
 pub struct EventsGatewaySettings {
-    /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of one message; larger ones are refused.
+    /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of a message; larger messages are refused.
     pub message_bytes_max: usize,
     /// Tokens of a connection's bucket; at least 1.
     pub rate_burst: u32,
-    /// Thousandths of a token that it gains a second.
+    /// Thousandths of a token that the bucket gains a second.
     pub rate_per_second_milli: u64,
     /// Calls in flight, over all services.
     pub calls_max: usize,
-    /// Messages of connections that have gone which may still wait to be forwarded.
+    /// Messages of ended connections that may still wait to be forwarded.
     pub orphans_max: usize,
     /// Bytes of messages that wait or are being answered, over all connections.
     pub waiting_bytes_max: usize,
@@ -59,9 +59,9 @@ pub struct EventsGatewaySettings {
     pub json_depth_max: usize,
 }
 
-/// What other threads tell the gateway.
+/// Input from other threads.
 pub enum Input {
-    /// What came of a call.
+    /// The outcome of a call.
     Reply(Reply),
     /// An event for devices.
     Push(Push),
@@ -76,12 +76,12 @@ pub struct EventsGateway {
     calls: Calls,
     orphans: Orphans,
     waiting_bytes: WaitingBytes,
-    /// Calls that are to be made.
+    /// Calls for the calls' thread.
     outputs: VecDeque<Call>,
 }
 
 impl EventsGateway {
-    /// Where clients connect.
+    /// The path of the WebSocket.
     pub const PATH: &'static str = "/ws";
 
     /// A gateway without clients.
@@ -97,17 +97,17 @@ impl EventsGateway {
         }
     }
 
-    /// Calls of a service that have not ended.
+    /// Calls of a service in flight.
     pub fn calls_in_flight(&self, service: Service) -> usize {
         self.calls.in_flight(service)
     }
 
-    /// The service is being left alone, or probed.
+    /// Whether the service is not called at present, or probed.
     pub fn circuit_is_open(&self, service: Service) -> bool {
         self.calls.is_open(service)
     }
 
-    /// Nothing is under way for clients that have gone.
+    /// Whether no work for ended clients is left.
     pub fn is_idle(&self) -> bool {
         self.orphans.is_empty()
     }
@@ -117,7 +117,7 @@ impl EventsGateway {
         self.waiting_bytes.now()
     }
 
-    /// Looks at what waits, then reads the client or does not, as there is room for its messages.
+    /// Handles waiting messages, then pauses or resumes the client, depending on the room for its messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         self.look_at_waiting(core, key, connection);
         if connection.gone {
@@ -133,7 +133,7 @@ impl EventsGateway {
         }
     }
 
-    /// Looks at what waits, until a message has to wait for its service, or the client has to read.
+    /// Handles waiting messages, until a message waits for a service, or the client must read first.
     fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
@@ -155,7 +155,7 @@ impl EventsGateway {
         }
     }
 
-    /// The answer to a message, unless a service has to give it.
+    /// Returns the answer to a message, unless a service gives the answer.
     fn look_at(
         &mut self,
         core: &mut Core,
@@ -213,7 +213,7 @@ impl EventsGateway {
         envelope::refusal(&core.into(), message, code, why)
     }
 
-    /// Makes the call of a connection, if it may be made now; or says why not.
+    /// Makes the call of a connection, if permitted now. Returns a refusal if the service is not called.
     fn call(
         &mut self,
         core: &mut Core,
@@ -249,7 +249,7 @@ impl EventsGateway {
         }
     }
 
-    /// A call has ended.
+    /// Handles the end of a call.
     fn take_reply(&mut self, core: &mut Core, clients: &mut ByClient<Connection>, reply: Reply) {
         let now_us = core.now().mono_us;
         let Some(key) = self.calls.ended(now_us, reply.id, reply.failure) else {
@@ -268,14 +268,14 @@ impl EventsGateway {
             });
             core.send(key, &frame);
         });
-        // Those who wait were there before this connection's next message.
+        // The waiting connections came before the next message of this connection.
         self.call_those_who_wait(core, clients);
         self.with_connection(core, clients, key, |gateway, core, connection| {
             gateway.advance(core, key, connection);
         });
     }
 
-    /// Slots that became free go to those who wait.
+    /// Gives free slots to waiting connections.
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         while let Some((key, leave)) = self.calls.next(core.now().mono_us) {
             self.with_connection(core, clients, key, |gateway, core, connection| {
@@ -290,8 +290,8 @@ impl EventsGateway {
         }
     }
 
-    /// Acts on a connection, whether its client is there or has gone. One whose client has gone is
-    /// kept while there is something left to do for it.
+    /// Acts on a connection with or without a client. A connection without a client is kept while work is
+    /// left.
     fn with_connection(
         &mut self,
         core: &mut Core,
@@ -377,8 +377,8 @@ impl Gateway for EventsGateway {
         self.waiting_bytes.has_room_for(client)
     }
 
-    /// What a client sent before it went is forwarded, and does not wait for its other messages to be
-    /// answered: nobody is there to send more.
+    /// The messages of an ended client are forwarded, and read without waiting for earlier answers: the
+    /// client cannot send more.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,
@@ -390,13 +390,13 @@ impl Gateway for EventsGateway {
         true
     }
 
-    /// A client that had to read first may have done so.
+    /// Handles the end of a rest: the client may have read its messages.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         connection.end_rest();
         self.advance(core, key, connection);
     }
 
-    /// What the client has sent is forwarded all the same.
+    /// The messages of an ended client are forwarded all the same.
     fn handle_closed(
         &mut self,
         core: &mut Core,
@@ -427,7 +427,7 @@ impl Gateway for EventsGateway {
     }
 }
 
-/// Before anything else a client has to say who it is.
+/// Handles `identify`, which must precede every other message.
 fn identify(
     core: &mut Core,
     key: SessionKey,
@@ -452,7 +452,7 @@ fn identify(
     ))
 }
 
-/// `?device_id=`: the last of several, if it names a device.
+/// Returns the device of `?device_id=`: the last of several, if valid.
 fn device_in_query(head: &RequestHead<'_>) -> Option<TopicName> {
     let query = head.query()?;
     let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "device_id");
@@ -460,7 +460,7 @@ fn device_in_query(head: &RequestHead<'_>) -> Option<TopicName> {
     is_device_id(&id).then(|| TopicName::from(id.into_owned()))
 }
 
-/// The body of a call.
+/// Returns the body of a call.
 fn request(connection: &Connection, message: &Message) -> String {
     let mut client = ObjectWriter::new();
     let device = connection.device.as_ref().map_or("", TopicName::as_str);

@@ -1,11 +1,11 @@
-//! What the gateway counts, for the pages that show it. One writer, the gateway.
+//! Counters of the gateway, for metrics and pages. The gateway is the only writer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::call::Service;
 use super::envelope::Code;
 
-/// Numbers that others may read at any time.
+/// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct EventsStats {
     errors: [AtomicU64; Code::ALL.len()],
@@ -17,25 +17,25 @@ pub struct EventsStats {
 }
 
 impl EventsStats {
-    /// Errors that clients were answered with, by code.
+    /// Error messages to clients, by code.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.errors.iter().map(|count| count.load(Relaxed));
         Code::ALL.into_iter().map(Code::word).zip(counts)
     }
 
-    /// Calls that were not made because the service is being left alone.
+    /// Calls not made because the service was not called at the time.
     pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.skipped.iter().map(|count| count.load(Relaxed));
         Service::ALL.into_iter().map(Service::label).zip(counts)
     }
 
-    /// 1 for a service that is being left alone, or probed.
+    /// 1 for a service that is not called at present, or probed.
     pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let open = self.open.iter().map(|open| open.load(Relaxed).into());
         Service::ALL.into_iter().map(Service::label).zip(open)
     }
 
-    /// Messages of clients that had gone which were not forwarded any more.
+    /// Messages of ended clients, dropped in place of being forwarded.
     pub fn messages_forgotten(&self) -> u64 {
         self.forgotten.load(Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What clients are told: success, error, pong (contract: "Objects have these orders").
+//! Messages to clients: success, error, pong (contract: "Objects have these orders").
 
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ pub(super) fn pong(core: &Core) -> Arc<Frame> {
     stamped(core, object)
 }
 
-/// `data` of an answer about symbols: those that changed under `key`, and all that are held. Of
-/// candles it begins with the interval.
+/// Returns `data` of an answer about symbols: the changed symbols under `key`, and all held symbols. For
+/// candles `data` begins with the interval.
 pub(super) fn symbols(
     content: Content,
     key: &str,
@@ -49,7 +49,7 @@ pub(super) fn symbols(
     data
 }
 
-/// The message of a running or closed candle.
+/// Returns the message of a running or closed candle.
 pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
     let frame = Frame::text(core.frame_bytes())
         .received(core.now())

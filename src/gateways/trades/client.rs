@@ -1,4 +1,4 @@
-//! One client: which symbols it holds and may hold, how long, how much it may send, and who it is for the log.
+//! A client: held symbols and their limit, the end of the token, the rate, and the user for the log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::wire::head::RequestHead;
 pub struct Client {
     pub(super) held: Held,
     pub(super) token_end: TokenEnd,
-    /// `None` where no rate is set.
+    /// `None` without a configured rate.
     pub(super) requests: Option<Box<RequestRate>>,
 }
 
@@ -27,7 +27,7 @@ impl Client {
     }
 }
 
-/// Who the log says a client was: the token's user, else what it calls itself in `?userId=`.
+/// The user of a client for the log: the token's user, else `?userId=`.
 pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
     if let Some(user) = of_token {
         return Some(shown_user(user));
@@ -37,7 +37,7 @@ pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Op
         .map(|(_, user)| shown_user(&user))
 }
 
-/// What a client subscribes to of a symbol.
+/// The content to which a client subscribes for a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Trades,
@@ -45,7 +45,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// The topic of a symbol.
+    /// The topic of this content for a symbol.
     pub(super) fn topic(self, symbol: &TopicName) -> TopicName {
         match self {
             Self::Trades => symbol.clone(),
@@ -54,21 +54,21 @@ impl Content {
     }
 }
 
-/// What one connection holds, for trades and for candles.
+/// The subscriptions of a connection, for trades and for candles.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// With trades; oldest first.
+    /// Symbols with trades, oldest first.
     symbols: Vec<TopicName>,
-    /// With candles, by interval; oldest first. Few clients have any.
+    /// Symbols with candles, by interval, oldest first. Few clients have any.
     candles: Option<Box<[Vec<TopicName>; Interval::ALL.len()]>>,
-    /// The user that a token with a limit named.
+    /// The user of a token with a limit.
     pub(super) user: Option<Arc<str>>,
     /// Symbols of the connection, or of all the user's connections together.
     pub(super) symbols_max: usize,
 }
 
 impl Held {
-    /// Nothing yet, and `symbols_max` at most.
+    /// No subscriptions yet, and at most `symbols_max`.
     pub(super) fn new(user: Option<Arc<str>>, symbols_max: usize) -> Self {
         Self {
             symbols: Vec::new(),
@@ -115,7 +115,7 @@ impl Held {
         held.any(|held| held.as_str() == symbol)
     }
 
-    /// Those of `asked` that it does not hold yet, each once, in the order asked.
+    /// The symbols of `asked` that are not held yet, each once, in the order asked.
     pub(super) fn new_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
         let mut new: Vec<TopicName> = Vec::new();
         for symbol in asked {
@@ -126,7 +126,7 @@ impl Held {
         new
     }
 
-    /// Those of `asked` that it holds, each once, in the order asked.
+    /// The symbols of `asked` that are held, each once, in the order asked.
     pub(super) fn held_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
         let mut held: Vec<TopicName> = Vec::new();
         for symbol in asked {
@@ -138,7 +138,7 @@ impl Held {
     }
 }
 
-/// Symbols by user, over all of a user's connections; users without any are not kept.
+/// Symbols by user, over all of a user's connections. Users without symbols are removed.
 #[derive(Debug, Default)]
 pub(super) struct Users(HashMap<Arc<str>, usize, RandomState>);
 
@@ -169,7 +169,7 @@ impl Users {
         }
     }
 
-    /// No user holds a symbol.
+    /// Returns true if no user holds a symbol.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -34,15 +34,15 @@ pub use self::stats::TradesStats;
 pub struct TradesGatewaySettings {
     /// `ws-gateway-` and eight hexadecimal digits, new at each start.
     pub server_id: String,
-    /// Symbols of one connection.
+    /// Symbols of a connection.
     pub symbols_max: usize,
     /// Messages that a client may send, a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,
     /// Levels of nesting that a message may have.
     pub json_depth_max: usize,
-    /// Pages that may connect.
+    /// Origins of pages that may connect.
     pub origins: Origins,
-    /// Who a token admits.
+    /// Checks tokens.
     pub authenticator: Authenticator,
     /// `None`: there are no candles, and no requests for candles.
     pub candles: Option<CandleSettings>,
@@ -54,10 +54,10 @@ pub struct TradesGateway {
     settings: TradesGatewaySettings,
     stats: Arc<TradesStats>,
     users: Users,
-    /// Symbols held, once for each client that holds them.
+    /// Count of held symbols, over all clients.
     held: u64,
     candles: Option<Candles>,
-    /// Candles to be published; empty between two calls.
+    /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
 }
 
@@ -78,7 +78,7 @@ impl TradesGateway {
         }
     }
 
-    /// Nothing is held, by no client and no user, and no candle is watched.
+    /// Returns true if no client and no user holds a symbol, and no candle is watched.
     pub fn is_idle(&self) -> bool {
         let unwatched = self.candles.as_ref().is_none_or(Candles::is_unwatched);
         self.users.is_empty() && self.held == 0 && unwatched
@@ -123,7 +123,7 @@ impl TradesGateway {
         }
     }
 
-    /// Whether the client may hold these symbols too; why not, in the words for the client.
+    /// Returns an error, in words for the client, if the client may not hold these symbols too.
     fn judge(
         &mut self,
         core: &Core,
@@ -198,7 +198,7 @@ impl TradesGateway {
         core.send(key, &success);
     }
 
-    /// A topic has no members any more.
+    /// Handles the end of a topic's last member.
     fn unwatch(&mut self, core: &Core, topic: &TopicName) {
         if let Some(candles) = &mut self.candles
             && let Some((interval, symbol)) = Interval::of_topic(topic)
@@ -207,7 +207,7 @@ impl TradesGateway {
         }
     }
 
-    /// Publishes the candles that were made.
+    /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
             core.publish(&Publication {
@@ -220,14 +220,14 @@ impl TradesGateway {
     }
 
     fn client(&self, core: &Core, identity: Identity) -> Client {
-        // Without REQUIRE_AUTH the end of a token closes nobody: what it brought counts until the
+        // Without REQUIRE_AUTH the end of a token closes no connection: the token's limit counts until the
         // client leaves.
         let token_end = match self.settings.authenticator.required {
             true => TokenEnd::of(&identity),
             false => TokenEnd::default(),
         };
         let claimed = identity.symbols_max.map(|max| max as usize);
-        // Without a limit of their own users are not told apart.
+        // Without a limit of their own, users need not be distinguished.
         let user = identity.user.filter(|_| claimed.is_some()).map(Arc::from);
         let held = Held::new(user, claimed.unwrap_or(self.settings.symbols_max));
         let per_second = self.settings.inbound_per_second;
@@ -252,12 +252,12 @@ impl Gateway for TradesGateway {
     type In = Infallible;
     type Out = Infallible;
 
-    /// Any path will do (contract trades, row "listens").
+    /// Accepts every path (contract trades, row "listens").
     fn entrance(&self, _: &str) -> Entrance<'_> {
         Entrance::Clients(&self.settings.origins)
     }
 
-    /// Not at any path: the pages have theirs.
+    /// Not every path, because pages have paths too.
     fn streams_at(&self, path: &str) -> bool {
         matches!(path, "/" | "/ws")
     }
@@ -282,7 +282,7 @@ impl Gateway for TradesGateway {
                 accepted.user = user_for_log(None, head);
                 return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
             }
-            // Without REQUIRE_AUTH a token refuses nobody.
+            // Without REQUIRE_AUTH a bad token is ignored.
             Err(_) => Identity::default(),
         };
         accepted.user = user_for_log(identity.user.as_deref(), head);
@@ -343,7 +343,7 @@ impl Gateway for TradesGateway {
         self.unsubscribe(core, key, held, content, symbols);
     }
 
-    /// A token may have ended.
+    /// Handles the possible end of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if client.token_end.has_come(core.now()) {
             let reason = CloseReason::Policy;
@@ -365,7 +365,7 @@ impl Gateway for TradesGateway {
         self.unwatch(core, topic);
     }
 
-    /// The clients that hold the symbol get the trade, then its candles what follows from the trade.
+    /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
         if let Some(candles) = &mut self.candles {

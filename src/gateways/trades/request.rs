@@ -1,4 +1,4 @@
-//! What clients ask for, read from one message.
+//! The parser of client messages.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use sonic_rs::LazyValue;
 use super::candles::Interval;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
-/// Symbols in one request.
+/// Symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
-/// Length of a symbol in UTF-16 code units, as the replaced gateway counts.
+/// Length of a symbol in UTF-16 code units, as the replaced gateway counted.
 const SYMBOL_UNITS_MAX: usize = 10;
 
-/// A request that is well-formed.
+/// A well-formed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// One to five symbols, upper-cased.
+    /// One to five symbols, in upper case.
     Subscribe(Vec<String>),
-    /// One symbol or more, upper-cased.
+    /// At least one symbol, in upper case.
     Unsubscribe(Vec<String>),
     /// As [`Self::Subscribe`], for candles.
     SubscribeCandles(Interval, Vec<String>),
@@ -27,36 +27,36 @@ pub(super) enum Request {
     Ping,
 }
 
-/// Why a message is no request, in the words that its client gets.
+/// Why a message is not a request; the text is for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadRequest {
     /// Not JSON.
     NotJson(JsonError),
-    /// No object, or `action` is no text.
+    /// Not an object, or `action` is not a string.
     NoAction,
-    /// An action that there is not.
+    /// An unknown action.
     Unknown(String),
-    /// `symbols` is not what the action takes.
+    /// Wrong `symbols` for the action.
     Symbols {
         /// The action.
         action: &'static str,
-        /// What is wrong with it.
+        /// The error in `symbols`.
         why: BadSymbols,
     },
-    /// `interval` is none that candles have; the action.
+    /// An unknown `interval`; the value is the action.
     Interval(&'static str),
 }
 
-/// What a gateway takes.
+/// The limits and features of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepts {
     /// Levels of nesting that a message may have.
     pub(super) json_depth_max: usize,
-    /// Requests for candles; otherwise there are no such actions.
+    /// Whether there are requests for candles.
     pub(super) candles: bool,
 }
 
-/// What is wrong with `symbols`.
+/// The error in `symbols`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadSymbols {
     Missing,
@@ -107,8 +107,7 @@ impl fmt::Display for BadSymbols {
 }
 
 impl Request {
-    /// Reads a message. Members that no row of the contract names are ignored; of a repeated key
-    /// the last counts.
+    /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
         let [action, symbols, interval] = members(text, accepts.json_depth_max)?;
         let action = action.and_then(|value| text_of(&value));
@@ -142,13 +141,13 @@ impl Request {
     }
 }
 
-/// The values of `action`, `symbols` and `interval`, of a text that is JSON to its end.
+/// Returns the values of `action`, `symbols` and `interval` of a text that is completely JSON.
 fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 3], BadRequest> {
     let (mut action, mut symbols, mut interval) = (None, None, None);
     let not_json = BadRequest::NotJson;
     let entries = match object_entries(text.as_bytes(), depth_max) {
         Ok(entries) => entries,
-        // Another JSON value is no request, but it is JSON.
+        // Another JSON value is not a request, but still JSON.
         Err(JsonError::NotAnObject) => {
             check_json(text.as_bytes(), depth_max).map_err(not_json)?;
             return Err(BadRequest::NoAction);
@@ -194,7 +193,7 @@ fn list_of_symbols(
     let mut count = 0;
     for (at, entry) in entries.enumerate() {
         count += 1;
-        // The rest is only counted, for the answer.
+        // The remaining symbols are only counted, for the error.
         if count > count_max {
             continue;
         }

@@ -1,17 +1,17 @@
-//! What the gateway and its candles count, for the pages that show it. One writer, the gateway.
+//! Counters of the gateway and its candles, for metrics and pages. The gateway is the only writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
 
-/// Numbers that others may read at any time.
+/// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct TradesStats {
     subscriptions: AtomicU64,
-    /// Of tokens and rates.
+    /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,
-    /// Of candles; all 0 without candles.
+    /// Counters of candles; all 0 without candles.
     pub candles: Arc<CandleStats>,
 }
 
@@ -26,14 +26,14 @@ impl TradesStats {
     }
 }
 
-/// Why a candle lacks a trade.
+/// Why a trade is not in a candle.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dropped {
-    /// The candle was closed; counted once for each interval that lacks the trade.
+    /// The candle was closed; counted once for each interval without the trade.
     Late,
     /// The timestamp is too far ahead of the clock.
     Early,
-    /// No price, or a price or timestamp that is no number.
+    /// No price, or the price or timestamp is not a number.
     Unreadable,
     /// The limit on pairs of a symbol and an interval is reached.
     PairsMax,
@@ -42,7 +42,7 @@ pub(super) enum Dropped {
 /// Labels of [`Dropped`], in its order.
 const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
 
-/// Numbers that others may read at any time.
+/// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct CandleStats {
     pairs: AtomicU64,
@@ -56,13 +56,13 @@ impl CandleStats {
         self.pairs.load(Relaxed)
     }
 
-    /// Trades that candles lack, by reason.
+    /// Trades missing in candles, by reason.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.dropped.iter().map(|count| count.load(Relaxed));
         REASONS.into_iter().zip(counts)
     }
 
-    /// Symbols in requests that were refused because of the limit on pairs.
+    /// Symbols in requests refused because of the limit on pairs.
     pub fn limited(&self) -> u64 {
         self.limited.load(Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Calls of one service: what each sends, and what came of it, in whatever coding (RFC 9110 §8.4: services
-//! code though nobody asked for it).
+//! Calls of a service: the requests, and the answers with any content coding (RFC 9110 §8.4: services may use
+//! a coding without being asked).
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use crate::http::services::{
 };
 use crate::wire::traceparent::Trace;
 
-/// A request meets the end of its connection within this time. Later it was being worked on, and
-/// asking again could do it twice.
+/// A request meets the closing of its connection within this time. After this time the service has probably
+/// begun the work, and a repeated request could do the work twice.
 const CLOSE_MEETS_REQUEST: Duration = Duration::from_secs(1);
 
-/// hyper's own limit.
+/// The limit of hyper.
 const BUFFER_BYTES_MAX: usize = 408 * 1024;
 
-/// How long things may take, and how large they may be.
+/// Limits of time and size.
 #[derive(Clone, Debug)]
 pub struct CallLimits {
-    /// For connecting, and for each silence.
+    /// For connecting, and for each silence of the service.
     pub silence: Duration,
-    /// For the whole, from the call to the end of its answer.
+    /// For the whole call, to the end of the answer.
     pub whole: Duration,
     /// Bytes of an answer's body.
     pub answer_bytes_max: usize,
 }
 
-/// What came of a call, as metrics say it, in the order of [`outcome`].
+/// The outcome of a call as a metric label, in the order of [`outcome`].
 const OUTCOMES: [&str; 5] = ["answered", "refused", "timeout", "unreachable", "too_large"];
 
 fn outcome(result: &Result<Answer, CallFailure>) -> usize {
@@ -56,7 +56,7 @@ pub(super) fn stats() -> Arc<RequestStats> {
     Arc::new(RequestStats::new(OUTCOMES))
 }
 
-/// One service.
+/// The client of a service.
 pub(super) struct Client {
     pool: Pool<Full<Bytes>>,
     /// The target of every call, the service's base path included.
@@ -74,7 +74,7 @@ impl Client {
     ) -> Self {
         let policy = Policy {
             silence: limits.silence,
-            // The gateway says how many calls there are at once.
+            // The gateway bounds the calls at once.
             connections_max: Semaphore::MAX_PERMITS,
             buffer_bytes_max: BUFFER_BYTES_MAX,
             goes_again,
@@ -90,7 +90,7 @@ impl Client {
     /// Makes a call.
     ///
     /// # Errors
-    /// There is no answer, or it is too large.
+    /// There is no answer, or the answer is too large.
     pub(super) async fn call(&self, call: Call) -> Result<Answer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
@@ -116,7 +116,7 @@ impl Client {
             .header(header::HOST, self.pool.service().upstream().authority())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "*/*")
-            // Without it any coding would do (RFC 9110 §12.5.3).
+            // Without this header any coding would be acceptable (RFC 9110 §12.5.3).
             .header(header::ACCEPT_ENCODING, "identity")
             .header(
                 header::USER_AGENT,
@@ -159,8 +159,8 @@ impl Client {
     }
 }
 
-/// A call goes again where its service cannot have taken it: none of it was written, or the service
-/// reset the connection, which it had ended before it read all of the call.
+/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the
+/// service reset the connection, closed before the service read the whole call.
 fn goes_again(ended: &Ended) -> bool {
     (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
 }
@@ -172,14 +172,14 @@ fn why(failure: &Failure) -> CallFailure {
     }
 }
 
-/// How much larger a body without its coding commonly is.
+/// The common ratio between a body without its coding and the coded body.
 const COMMON_RATIO: usize = 10;
 
-/// A body without its coding, which may have `bytes_max` bytes. A coding that is not known, or that
-/// the body does not have, leaves it as it came: what it means is the gateway's to say.
+/// Decodes a body to at most `bytes_max` bytes. A body with an unknown or wrong coding stays as it came; the
+/// gateway decides what the body means.
 ///
 /// # Errors
-/// It is too large.
+/// The body is too large.
 pub(super) async fn decoded(
     headers: &HeaderMap,
     body: Vec<u8>,
@@ -207,7 +207,7 @@ fn without(coding: &str, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Cal
     }
 }
 
-/// All of it, or one byte more than there may be.
+/// Reads everything, or a byte more than permitted.
 fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     from.take(bytes_max as u64 + 1).read_to_end(&mut plain)?;

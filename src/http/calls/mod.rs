@@ -1,8 +1,8 @@
 //! Calls of services for the loop: a `POST` each, on a thread of their own.
 //!
-//! The loop hands a call over and goes on; the answer comes back over a channel. Follows no
-//! redirect, keeps no cookie, asks for no coding. How many calls there are at once is the gateway's
-//! to say; what an answer means too. Called by `run`.
+//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps
+//! no cookie, asks for no coding. The gateway bounds the calls at once, and interprets the answers. Called by
+//! `run`.
 
 mod client;
 
@@ -23,10 +23,10 @@ use crate::telemetry::{GatewayMetric, names};
 
 pub use self::client::CallLimits;
 
-/// Takes what came of a call; called on the calls' thread, must not block.
+/// Takes the reply of a call; called on the calls' thread, must not block.
 pub type Replied = Box<dyn Fn(Reply) + Send>;
 
-/// The way to the calls' thread.
+/// The handle of the calls' thread.
 #[derive(Debug)]
 pub struct Calls {
     queue: mpsc::UnboundedSender<Call>,
@@ -65,13 +65,13 @@ impl Calls {
         Ok(Self { queue, stats })
     }
 
-    /// Makes a call. Never blocks; the gateway bounds how many there are.
+    /// Makes a call. Never blocks; the gateway bounds the count of calls.
     pub fn make(&self, call: Call) {
         // The thread ends only with the process.
         let _ = self.queue.send(call);
     }
 
-    /// What `/metrics` shows of the calls.
+    /// The metrics of the calls.
     pub fn metrics(&self) -> Vec<GatewayMetric> {
         let names = RequestMetrics {
             outcomes: &names::UPSTREAM_CALLS,
@@ -102,7 +102,7 @@ async fn serve(
     }
 }
 
-/// A large answer is read aside, so that other calls go on.
+/// Reads an answer; a large answer on another thread, so that other calls continue.
 async fn read(reader: Reader, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
     let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
     let again = reader.clone();

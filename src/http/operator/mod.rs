@@ -1,8 +1,8 @@
-//! The operator's page, on the admin address alone: the state of the bus, rates, clients by queue,
-//! the busiest clients and topics, the connections that ended last, and how near the limits are.
+//! The operator's page, on the admin address only: the state of the bus, rates, clients by queue, the busiest
+//! clients and topics, the last ended connections, and the distance to the limits.
 //!
-//! Plain files inside the binary, and one JSON for what `/metrics` must not say: client addresses,
-//! users, names of topics. The page reads `/metrics` for all other numbers.
+//! Plain files inside the binary, and a JSON document with the data that must not be in `/metrics`: client
+//! addresses, users, names of topics. The page reads `/metrics` for all other numbers.
 
 mod state;
 
@@ -21,10 +21,10 @@ use crate::telemetry::Telemetry;
 
 pub use state::{ShownLimit, client};
 
-/// Where the page is.
+/// The path of the page.
 const PATH: &str = "/operator/";
 
-/// The page's files: those of the public page are used again.
+/// The files of the page; some are shared with the public page.
 static FILES: [File; 10] = [
     File::html("/operator/", include_str!("index.html")),
     File::css("/operator/page.css", include_str!("../page/page.css")),
@@ -38,21 +38,21 @@ static FILES: [File; 10] = [
     File::script("/operator/values.js", include_str!("../page/values.js")),
 ];
 
-/// What the page is made for.
+/// Settings of the page.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorSettings {
     /// When the process counts as ready.
     pub ready: ReadyLimits,
     /// Limits beside their metrics.
     pub limits: Vec<ShownLimit>,
-    /// The admin address is reached from this machine alone, so nobody needs a name for it but
-    /// `localhost`.
+    /// Whether the admin address is reachable only from this machine; then `localhost` is the only name for
+    /// the address.
     pub is_loopback: bool,
-    /// The page may show messages of a topic.
+    /// Whether the page may show messages of a topic.
     pub has_tail: bool,
 }
 
-/// The routes of the page; for the admin address alone.
+/// The routes of the page, for the admin address only.
 pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
     let OperatorSettings {
@@ -91,7 +91,7 @@ fn tail_route(telemetry: Arc<Telemetry>, clock: Clock, is_loopback: bool, has_ta
     )
 }
 
-/// What only a page of this process may read.
+/// Makes a route for pages of this process only.
 fn own_page_only(
     path: &'static str,
     is_loopback: bool,
@@ -105,10 +105,10 @@ fn own_page_only(
     })
 }
 
-/// A page of another origin asks. Its browser would let it read the answer, because the other pages
-/// of this process may be read by any origin; client addresses may not. Where a page will not read
-/// the answer its browser sends no `Origin`, but `Sec-Fetch-Site`: the request alone begins a tail. A
-/// page that has its own name resolved to this machine (DNS rebinding) sends its name in `Host`.
+/// Returns true for a request of a page of another origin. The browser would give such a page the answer,
+/// because any origin may read the other pages of this process; client addresses must stay private. If the
+/// page will not read the answer, the browser sends `Sec-Fetch-Site` in place of `Origin`: the request alone
+/// begins a tail. A page with its own name resolved to this machine (DNS rebinding) sends the name in `Host`.
 fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
     let host = request.header(&header::HOST).unwrap_or_default();
     let site = request.header(&SEC_FETCH_SITE).unwrap_or("none");
@@ -117,7 +117,7 @@ fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
         || is_loopback && !is_this_machine(host)
 }
 
-/// An IP address or `localhost`, with or without a port.
+/// Returns true for an IP address or `localhost`, with or without a port.
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

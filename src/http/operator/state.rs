@@ -1,6 +1,5 @@
-//! `/operator/state`: the JSON of what a survey found, of the bus, and of the limits.
-//! `/operator/tail?topic=NAME&after=NUMBER`: the newest messages of one topic; asking keeps them coming for
-//! some seconds.
+//! `/operator/state`: a survey, the bus and the limits as JSON. `/operator/tail?topic=NAME&after=NUMBER`: the
+//! newest messages of a topic; each request prolongs the tail for some seconds.
 
 use std::sync::Arc;
 
@@ -14,28 +13,28 @@ use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLine, TailLook, TopicLook};
 use crate::telemetry::{BusStatus, EndedAt, Surveyed, Telemetry, TooManyTails};
 use crate::wire::object_writer::ObjectWriter;
 
-/// A limit, and the metric that comes near to it.
+/// A limit, and the metric to compare.
 #[derive(Clone, Debug)]
 pub struct ShownLimit {
-    /// The flag, as it is typed.
+    /// The flag on the command line.
     pub name: String,
-    /// What is limited.
+    /// The limited quantity.
     pub about: &'static str,
-    /// The numbers are bytes.
+    /// Whether the numbers are bytes.
     pub is_bytes: bool,
-    /// The limit; `None`: there is none, or `most_metric` says it.
+    /// The limit; `None` if there is none, or if `most_metric` has the limit.
     pub most: Option<u64>,
-    /// The metric that is compared.
+    /// The metric to compare.
     pub now_metric: &'static str,
-    /// Only samples with this label are.
+    /// Only samples with this label are compared.
     pub label: Option<(&'static str, &'static str)>,
-    /// The largest sample is compared, or else the sum of all.
+    /// Compares the largest sample, in place of the sum of all.
     pub of_one: bool,
-    /// The metric that says which limit is in force.
+    /// The metric with the limit in force.
     pub most_metric: Option<&'static str>,
 }
 
-/// The whole JSON. Asks the loop for the next survey.
+/// Returns the whole JSON document. Asks the loop for the next survey.
 pub(super) fn state(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
@@ -130,7 +129,7 @@ fn written(survey: &Survey, age_us: u64) -> ObjectWriter {
     object
 }
 
-/// One client, without its peer: the client's address is the one that limits count by.
+/// Writes a client without its peer: limits count by the client's address.
 pub fn client(look: &ClientLook) -> ObjectWriter {
     let mut object = ObjectWriter::new();
     object.string("client", &look.client.to_string());
@@ -182,7 +181,7 @@ fn end(end: &EndedAt) -> ObjectWriter {
     object
 }
 
-/// The limits as a JSON list: they stay the same while the process lives.
+/// The limits as a JSON list, which stays the same for the life of the process.
 pub(super) fn limits(limits: &[ShownLimit]) -> String {
     list(limits.iter().map(|limit| {
         let mut object = ObjectWriter::new();
@@ -202,7 +201,7 @@ pub(super) fn limits(limits: &[ShownLimit]) -> String {
     }))
 }
 
-/// The longest name that a topic may have: a channel's.
+/// The longest name of a topic: the limit for channels.
 const TOPIC_BYTES_MAX: usize = 8 * 1024;
 
 /// Answers with the messages behind the number `after`.

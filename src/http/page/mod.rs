@@ -1,7 +1,7 @@
-//! The page at `/` and the files that it is made of: inside the binary, nothing from elsewhere.
+//! The page at `/` and its files: inside the binary, nothing from other hosts.
 //!
-//! The page uses `/weirgate.js`, which is the client that users get ([`ClientModule::Levels`]). Called
-//! by `run`, for the gateways that have a page.
+//! The page uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]). Called by `run`,
+//! for the gateways with a page.
 
 use super::files::{self, ClientModule, File};
 use super::site::Route;
@@ -18,7 +18,7 @@ static FILES: [File; 9] = [
     File::script("/page/slow.js", include_str!("slow.js")),
 ];
 
-/// A route for each file, the client's included.
+/// Returns a route for each file, the client included.
 pub fn routes() -> Vec<Route> {
     let mut routes = files::routes(&FILES);
     routes.extend(files::client_routes(ClientModule::Levels));

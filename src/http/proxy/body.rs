@@ -1,5 +1,5 @@
-//! Bodies on their way through the proxy: piece by piece, each asked for when there is room. A small
-//! one of a request is read whole before.
+//! Bodies in the proxy: passed on piece by piece, each requested when there is room. A small request body is
+//! read completely first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,11 +17,11 @@ use super::shares::Share;
 use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease};
 
-/// A body that announces no more than this is whole before it takes a connection to its service: a
-/// client that is slow with so little holds none.
+/// A body with an announced length up to this limit is read completely before the request gets a connection
+/// to its service, so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// A request's body on its way to the service.
+/// A request body for the service.
 #[derive(Debug)]
 pub(super) struct ToService {
     kind: Kind,
@@ -30,16 +30,16 @@ pub(super) struct ToService {
 
 #[derive(Debug)]
 enum Kind {
-    /// No body, or nothing of it left.
+    /// No body, or nothing left.
     Nothing,
-    /// All of a small one.
+    /// A whole small body.
     Whole(Bytes),
-    /// What is passed on piece by piece.
+    /// A body in pieces.
     Pieces(RequestBody),
 }
 
 impl ToService {
-    /// The body of a request, once that may take a connection to its service.
+    /// Makes the body of a request, once the request may use a connection to its service.
     ///
     /// # Errors
     /// A small body broke off.
@@ -58,14 +58,14 @@ impl ToService {
         Ok(Self { kind, stats })
     }
 
-    /// Nobody knows the length of the body.
+    /// Returns true if the length of the body is unknown.
     pub(super) fn is_in_chunks(&self) -> bool {
         self.size_hint().exact().is_none()
     }
 }
 
 impl Again for ToService {
-    /// Only where there is nothing to send.
+    /// Only a missing body can be sent again.
     fn again(&self) -> Option<Self> {
         matches!(self.kind, Kind::Nothing).then(|| Self {
             kind: Kind::Nothing,
@@ -114,27 +114,27 @@ impl Body for ToService {
     }
 }
 
-/// What a request holds until its answer is out: a connection to its service, and a part of its
-/// address's share of them.
+/// The resources of a request until the end of its answer: a connection to the service, and a part of the
+/// address's share of connections.
 pub(super) struct Held {
     pub(super) lease: Lease<ToService>,
     pub(super) share: Option<Share>,
 }
 
-/// An answer's body on its way to the client. Once it has ended, its connection is kept; dropped
-/// before, that ends too, and the service sees that nobody listens.
+/// The body of an answer for the client. At the end of the body, the connection is kept for reuse. If this is
+/// dropped earlier, the connection ends too, and the service sees the end of the client.
 pub(super) struct ToClient {
     incoming: Incoming,
     ended: bool,
-    /// Does not say beforehand that there is nothing in it.
+    /// Does not announce an empty body.
     hides_end: bool,
     lease: Option<Lease<ToService>>,
-    /// Only held: what counts for the client's address.
+    /// Held for the client's address.
     _share: Option<Share>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
-    /// Since when nothing is there to pass on.
+    /// The time since which there is nothing to pass on.
     waits_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -161,14 +161,14 @@ impl ToClient {
         }
     }
 
-    /// The same for an answer whose head has a length that its body has not: a 304 (RFC 9110
-    /// §8.6). hyper takes that length out of the head where it knows that there is no body.
+    /// Adapts to an answer whose head has a length without a body: a 304 (RFC 9110 §8.6). hyper removes the
+    /// length from the head if the body is known to be empty.
     pub(super) fn hiding_end(mut self) -> Self {
         self.hides_end = true;
         self
     }
 
-    /// Ready once the service has been silent for too long while it was its turn.
+    /// Ready after the service was silent for too long while the service had to send.
     fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let heard = self.lease.as_ref().map(|lease| lease.activity().last());
@@ -205,7 +205,7 @@ impl Body for ToClient {
         };
         match &frame {
             Some(Ok(frame)) => self.exchange.count_answer_bytes(data_bytes(frame)),
-            // The service's connection ends with a body that breaks off.
+            // If the request body breaks off, the connection to the service ends, and so does the answer.
             Some(Err(_)) if self.upload.is_broken() => self.exchange.refuse(Outcome::BadRequest),
             Some(Err(error)) => self.exchange.fail(Outcome::Cut, error.as_ref()),
             None => {}
@@ -231,7 +231,7 @@ impl Drop for ToClient {
             return;
         }
         self.exchange.is_whole();
-        // A connection that still takes a body is of no use to others.
+        // A connection that still sends a request body cannot be reused.
         if let Some(lease) = self.lease.take()
             && self.upload.has_ended()
         {

@@ -1,5 +1,5 @@
-//! One request from its arrival to its end: counted once, for the pages that show it, and told of in the log
-//! where it failed, a few lines a second. Never logs a path, a query, a header or a body.
+//! A request from arrival to end: counted once, for metrics and pages. Failures are logged, a few lines a
+//! second. Never logs a path, a query, a header or a body.
 
 use std::error::Error;
 use std::iter;
@@ -17,20 +17,20 @@ use crate::http::services::{
 };
 use crate::telemetry::{GatewayMetric, names};
 
-/// Lines of one kind and one service within a second; what is over is counted and said later.
+/// Log lines of a kind and a service within a second; more lines are counted and reported later.
 const LINES_PER_SECOND: u32 = 5;
 
-/// What is told of one service's requests.
+/// The log and the counters of a service's requests.
 #[derive(Debug)]
 pub(super) struct Watch {
     service: &'static str,
-    /// Host and port, as the log says them.
+    /// Host and port, for the log.
     upstream: String,
     stats: Arc<ServiceStats>,
     clock: Clock,
-    /// Of the service.
+    /// Lines about failures of the service.
     failures: Mutex<LogBudget>,
-    /// Of clients; their flood leaves room for the service's.
+    /// Lines about clients, counted separately so that many refusals do not suppress failures.
     refusals: Mutex<LogBudget>,
 }
 
@@ -55,8 +55,7 @@ impl Watch {
     }
 }
 
-/// One request. It is counted when this is dropped: as one whose client left, unless something
-/// else was said of it.
+/// A request, counted on drop: as `ClientGone`, unless another outcome was recorded.
 #[derive(Debug)]
 pub(super) struct Exchange {
     watch: Arc<Watch>,
@@ -78,18 +77,18 @@ impl Exchange {
         }
     }
 
-    /// The head of the service's answer is there.
+    /// Records the head of the service's answer.
     pub(super) fn has_head(&mut self, status: StatusCode) {
         self.status = status;
         self.watch.stats.requests.observe(self.begun.elapsed());
     }
 
-    /// Bytes of the answer's body are on their way to the client.
+    /// Counts bytes of the answer's body for the client.
     pub(super) fn count_answer_bytes(&self, bytes: usize) {
         self.watch.stats.count_answer_bytes(bytes);
     }
 
-    /// All of the service's answer is there.
+    /// Records the end of the service's answer.
     pub(super) fn is_whole(&mut self) {
         let is_good = self.status.as_u16() < 400;
         let outcome = if is_good {
@@ -100,7 +99,7 @@ impl Exchange {
         self.outcome.get_or_insert(outcome);
     }
 
-    /// The client asked for what is not passed on.
+    /// Records and logs a request that is not passed on.
     pub(super) fn refuse(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
         let Some(LogLine { suppressed }) = self.watch.line(&self.watch.refusals) else {
@@ -115,7 +114,7 @@ impl Exchange {
         );
     }
 
-    /// The service failed.
+    /// Records and logs a failure of the service.
     pub(super) fn fail(&mut self, outcome: Outcome, cause: &(dyn Error + 'static)) {
         self.outcome = Some(outcome);
         let Some(LogLine { suppressed }) = self.watch.line(&self.watch.failures) else {
@@ -140,35 +139,35 @@ impl Drop for Exchange {
     }
 }
 
-/// An error and what it comes from; libraries say little in the first.
+/// Returns an error with its causes, because libraries say little in the outermost error.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let all = iter::successors(Some(error), |&error| error.source());
     let texts: Vec<String> = all.map(ToString::to_string).collect();
     texts.join(": ")
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The service's answer, with a status below 400, was passed on whole.
     Answered,
-    /// The same with 400 or above.
+    /// The same with a status of 400 or above.
     Refused,
-    /// 502: the service refused, broke off, or spoke no HTTP.
+    /// 502: the service refused, broke off, or did not speak HTTP.
     Unreachable,
     /// 504: the service was silent for too long.
     Timeout,
-    /// 504: none of the service's connections got free in time.
+    /// 504: no connection to the service became free in time.
     NoConnection,
-    /// The service broke off, or fell silent, once the answer's head was out.
+    /// The service broke off or fell silent after the answer's head.
     Cut,
     /// The client left before the answer was whole.
     ClientGone,
-    /// 400: the path was a trick.
+    /// 400: the path is a trick.
     BadPath,
-    /// 404: the path is the service's own.
+    /// 404: the path is reserved for services.
     InnerPath,
-    /// 400, or 501: the rest of the request was not to be passed on.
+    /// 400 or 501: another part of the request cannot be passed on.
     BadRequest,
     /// 502: the head of the service's answer has too many bytes or header lines.
     AnswerHeadTooLarge,
@@ -218,10 +217,10 @@ impl From<FailureReason> for Outcome {
     }
 }
 
-/// The requests for one service.
+/// The requests for a service.
 #[derive(Debug)]
 pub(super) struct ServiceStats {
-    /// The durations are those to the answer's head.
+    /// The durations end at the answer's head.
     pub(super) requests: Arc<RequestStats>,
     waits: AtomicU64,
     address_waits: AtomicU64,
@@ -264,7 +263,7 @@ impl ServiceStats {
     }
 }
 
-/// What `/metrics` shows of the requests for `services`.
+/// The metrics of the requests for `services`.
 pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> {
     let requests = RequestMetrics {
         outcomes: &names::PROXY_REQUESTS,

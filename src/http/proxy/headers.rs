@@ -1,4 +1,4 @@
-//! What a proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"). Pure.
+//! The changes of a proxy to headers (RFC 9110 §7.6, contract events, section "Proxy"). Pure.
 
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -8,7 +8,7 @@ use hyper::header::{
 use crate::admission::ClientAddr;
 use crate::wire::traceparent;
 
-/// What concerns one connection only, besides what `Connection` names.
+/// The headers of a single connection, besides the names in `Connection`.
 static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
@@ -20,21 +20,22 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// What is known of a request besides its headers.
+/// Facts about a request outside its headers.
 #[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: ClientAddr,
-    /// It is a proxy whose word on the client's scheme and host counts.
+    /// Whether the other end is a trusted proxy: then the proxy's headers on the client's scheme and host
+    /// count.
     pub(super) peer_is_trusted: bool,
-    /// The host of the target, where it has one: then `Host` says nothing (RFC 9112 §3.2.2).
+    /// The host of the target, if present: then `Host` is ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
 
-/// Makes the headers of a client's request those of the request to the service. `random` makes a
-/// trace where the request belongs to none.
+/// Converts the headers of a client's request for the service. `random` makes a trace if the request has
+/// none.
 pub(super) fn to_service(
     headers: &mut HeaderMap,
     forwarded: Forwarded<'_>,
@@ -44,7 +45,7 @@ pub(super) fn to_service(
     one_length(headers);
     remove_hop_by_hop(headers);
     remove_disguised(headers);
-    // The gateway asks for the body itself.
+    // The gateway asks for the body.
     headers.remove(EXPECT);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -52,7 +53,7 @@ pub(super) fn to_service(
     }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
     match forwarded.peer {
-        // A trusted proxy without an address: its last entry is the last that has one.
+        // A trusted proxy without an address: the last entry of the list is already the last with an address.
         ClientAddr::Unix if forwarded.peer_is_trusted => {}
         peer => append_forwarded_for(headers, peer),
     }
@@ -69,14 +70,14 @@ pub(super) fn to_service(
     trace(headers, random);
 }
 
-/// Makes the headers of a service's answer those of the answer to the client.
+/// Converts the headers of a service's answer for the client.
 pub(super) fn to_client(headers: &mut HeaderMap) {
     one_length(headers);
     remove_hop_by_hop(headers);
 }
 
-/// The body has another coding than `chunked`. Such a coding has its name in a header that concerns
-/// one connection, so it cannot be passed on.
+/// Returns true if the body has another coding than `chunked`. The name of such a coding is in a header of a
+/// single connection, so the body cannot be passed on.
 pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(TRANSFER_ENCODING).iter();
     codings
@@ -84,8 +85,8 @@ pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
         .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Says the body's length once, or not at all where it is in chunks: whoever reads the head next
-/// may choose otherwise (RFC 9112 §6.3).
+/// Leaves a single length, or none if the body is in chunks: the next reader of the head may choose otherwise
+/// (RFC 9112 §6.3).
 fn one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.remove(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING)
@@ -94,8 +95,8 @@ fn one_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes trailers those that may be passed on: nothing that says how to read the message, or that
-/// a head could not have brought.
+/// Removes trailers that must not be passed on: headers on how to read the message, and headers that would be
+/// removed from a head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_disguised(trailers);
@@ -112,15 +113,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // Nobody may take these from us: the body's length, and whose the request is.
+        // A client's `Connection` cannot remove the length of the body, nor the host of the request.
         if *name != CONTENT_LENGTH && *name != HOST {
             headers.remove(name);
         }
     }
 }
 
-/// Takes out what would make the request somebody else's: `X-Internal-Token`, by which services
-/// know each other, and every name with `_`. CGI and WSGI services take `X_Forwarded_For` for
+/// Removes headers with which a client could pose as another sender: `X-Internal-Token`, by which services
+/// recognize each other, and every name with `_`. CGI and WSGI services read `X_Forwarded_For` as
 /// `X-Forwarded-For`; nginx drops such names too.
 fn remove_disguised(headers: &mut HeaderMap) {
     let is_disguised = |name: &HeaderName| name.as_str().contains('_');
@@ -152,13 +153,13 @@ fn append_forwarded_for(headers: &mut HeaderMap, peer: ClientAddr) {
         }
     }
     list.extend_from_slice(peer.to_string().as_bytes());
-    // Parts of good values and an address make a good value.
+    // Parts of valid values and an address make a valid value.
     if let Ok(value) = HeaderValue::from_bytes(&list) {
         headers.insert(name, value);
     }
 }
 
-/// Passes the trace on; begins one where there is none, or none that can be read.
+/// Passes the trace on; begins a trace if there is none, or an unreadable one.
 fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
     let name = HeaderName::from_static("traceparent");
     let given = headers.get(&name).and_then(|value| value.to_str().ok());

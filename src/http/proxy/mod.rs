@@ -1,9 +1,9 @@
-//! A reverse proxy: paths of clients that belong to services behind the gateway.
+//! A reverse proxy: paths of clients for services behind the gateway.
 //!
-//! Bodies stream both ways, but for a request's small one, which is whole before it takes a connection
-//! to its service; a side that does not read stops the other. No cookie
-//! is kept, no redirect followed, nothing decoded. What may pass, and how it is changed, is in pure
-//! parts: `path`, `headers`. Called by `run`, runs on the HTTP thread.
+//! Bodies stream both ways, except a small request body, which is read completely before the request gets a
+//! connection to its service. A side that does not read stops the other side. No cookie is kept, no redirect
+//! followed, nothing decoded. The rules for paths and headers are in pure parts: `path`, `headers`. Called by
+//! `run`, runs on the HTTP thread.
 
 mod body;
 mod exchange;
@@ -33,30 +33,30 @@ use crate::telemetry::GatewayMetric;
 
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 
-/// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
+/// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// A service, and the paths that are passed on to it.
+/// A service with its proxied paths.
 pub struct Proxied {
-    /// Where the service is.
+    /// The service.
     pub service: Service,
-    /// What of it clients may reach.
+    /// The paths that clients may reach.
     pub paths: Vec<ProxiedPath>,
 }
 
-/// Where the proxy leads, and how long it waits.
+/// Settings of a [`Proxy`].
 pub struct ProxySettings {
     /// The services.
     pub services: Vec<Proxied>,
-    /// The first parts of paths that services keep for the gateway and among themselves: 404.
+    /// The first parts of the paths that services reserve for the gateway and for each other: 404.
     pub inner_paths: &'static [&'static str],
-    /// A service may be silent for so long, in milliseconds, while it is its turn.
+    /// The longest silence of a service, in milliseconds, while the service has to send.
     pub silence_timeout_ms: u64,
-    /// Connections to one service at once; requests beyond wait for one, as long as for an answer.
+    /// Connections to a service at once. Further requests wait, as long as for an answer.
     pub service_connections_max: usize,
-    /// Those of them that the clients of one address hold at once; requests beyond wait.
+    /// Connections to a service that the clients of an address may hold at once. Further requests wait.
     pub address_connections_max: Option<usize>,
-    /// Whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
+    /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
     /// For the limit of log lines.
     pub clock: Clock,
@@ -76,7 +76,7 @@ struct Behind {
     stats: Arc<ServiceStats>,
 }
 
-/// What all requests share.
+/// The state of all requests.
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
@@ -84,7 +84,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy without a connection.
+    /// A proxy without connections.
     pub fn new(settings: ProxySettings) -> Self {
         let silence = Duration::from_millis(settings.silence_timeout_ms);
         let policy = Policy {
@@ -135,7 +135,7 @@ impl Proxy {
         paths.map(route).collect()
     }
 
-    /// What `/metrics` shows of the requests.
+    /// The metrics of the requests.
     pub fn metrics(&self) -> Vec<GatewayMetric> {
         let services = self.services.iter();
         let named = services.map(|(behind, _)| {
@@ -146,13 +146,13 @@ impl Proxy {
     }
 }
 
-/// A request that was not sent goes again. One that was sent goes again only where that does no
-/// harm, and where the service had ended the connection before it took the request.
+/// Whether to repeat a request. An unsent request is repeated. A sent request is repeated only if idempotent,
+/// and if the service had closed the connection before taking the request.
 fn goes_again(ended: &Ended) -> bool {
     ended.is_unsent || (ended.is_idempotent && ended.is_reset && !ended.heard)
 }
 
-/// A request that is not passed on.
+/// A refused request.
 struct Refusal {
     status: StatusCode,
     detail: &'static str,
@@ -200,7 +200,7 @@ impl Shared {
         failed(failure.reason).into()
     }
 
-    /// The service's answer as the client gets it.
+    /// Converts the service's answer for the client.
     fn passed_on(
         &self,
         answer: Response<Incoming>,
@@ -222,9 +222,8 @@ impl Shared {
         }
     }
 
-    /// Sends a request once there is a connection for it, and waits for the head of an answer that
-    /// can be passed on: it changes no protocol, which nobody asked for, and its body is one that
-    /// others can read.
+    /// Sends a request once there is a connection, and waits for the head of an acceptable answer: without a
+    /// change of protocol, which was not requested, and with a body that other programs can read.
     async fn send(
         &self,
         behind: &Behind,
@@ -243,14 +242,14 @@ impl Shared {
         Ok((answer, Held { lease, share }))
     }
 
-    /// The address that a request counts for.
+    /// The address for which a request counts.
     fn client(&self, parts: &RequestParts) -> ClientAddr {
         let lines = parts.head.headers.get_all("x-forwarded-for").iter();
         let lines = lines.filter_map(|line| line.to_str().ok());
         self.trusted_proxies.client(&parts.peer, lines)
     }
 
-    /// A place in the share of the client's address, and one among all connections to the service.
+    /// Waits for a place in the share of the client's address, and for a connection to the service.
     async fn place(
         &self,
         behind: &Behind,
@@ -265,7 +264,7 @@ impl Shared {
         places.map_err(|_| Failure::no_connection())
     }
 
-    /// The head of the request as the service gets it.
+    /// Makes the request head for the service.
     fn head(
         &self,
         path: ProxiedPath,
@@ -289,7 +288,7 @@ impl Shared {
         if headers::has_other_coding(&parts.head.headers) {
             return Err(not_implemented("Transfer-Encoding other than chunked"));
         }
-        // It asks for a tunnel, and hyper would make one.
+        // CONNECT asks for a tunnel, and hyper would make one.
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
@@ -310,19 +309,19 @@ impl Shared {
     }
 }
 
-/// The request with its body, which the head has to announce.
+/// Joins a request head and its body, and announces the body in the head.
 fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
     let is_in_chunks = body.is_in_chunks();
     let mut request = head.map(|()| body);
     if is_in_chunks {
-        // hyper would send a GET or a HEAD without such a body.
+        // Without this header hyper would send a GET or a HEAD without such a body.
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
     request
 }
 
-/// What a client gets where its service failed.
+/// The answer to a client whose service failed.
 fn failed(reason: FailureReason) -> Answer {
     let (status, detail) = match reason {
         FailureReason::Timeout | FailureReason::NoConnection => {
@@ -334,12 +333,12 @@ fn failed(reason: FailureReason) -> Answer {
     Answer::detail(status, detail)
 }
 
-/// A number that nobody can tell beforehand: each state has keys of its own.
+/// An unpredictable number: each `RandomState` has its own keys.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The target of a request in its origin form (RFC 9112 §3.2.1), with nothing changed.
+/// The target of a request in origin form (RFC 9112 §3.2.1), unchanged.
 fn uri(base_path: &str, target: &str, query: Option<&str>) -> Option<Uri> {
     let mut text = format!("{base_path}{target}");
     if let Some(query) = query {

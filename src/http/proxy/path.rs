@@ -1,27 +1,27 @@
-//! To which path of its service a proxied path leads, and which paths are not passed on. Pure.
+//! The path at the service for a proxied path, and the refused paths. Pure.
 //!
-//! A path is passed on as it was sent, so what it means is the service's to say: it may decode
-//! once more than others, take `\` for `/`, merge slashes, take what follows two of them for a host,
-//! or cut at `;`, or at a `?` or `#` that it decodes. A path is refused when any of these readings leaves the paths that are proxied.
+//! A path is passed on as sent, so the service decides what the path means: the service may decode once more
+//! than others, read `\` as `/`, merge slashes, read the text after two slashes as a host, or cut at `;`, or
+//! at a `?` or `#` after decoding. A path is refused if any of these readings leaves the proxied paths.
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
 
 use super::exchange::Outcome;
 
-/// Paths that are passed on to a service.
+/// Paths passed on to a service.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxiedPath {
-    /// The path as a route has it.
+    /// The path of the route.
     pub path: &'static str,
-    /// The start that the service's path does not have.
+    /// The prefix that the gateway removes for the service.
     pub cut: &'static str,
 }
 
-/// The first parts of paths that services keep for the gateway and among themselves.
+/// The first parts of the paths that services reserve for the gateway and for each other.
 pub type InnerPaths = &'static [&'static str];
 
-/// How often a path is decoded before it counts as a trick. Nobody encodes more often in earnest.
+/// How often a path is decoded before it counts as a trick. No honest client encodes more often.
 const DECODINGS_MAX: usize = 4;
 
 /// Why a path is not passed on.
@@ -29,7 +29,7 @@ const DECODINGS_MAX: usize = 4;
 pub enum PathRefusal {
     /// Dot segments, control characters, or encoded too often.
     Trick,
-    /// A path that no client may reach.
+    /// A reserved path.
     Inner,
 }
 
@@ -57,16 +57,16 @@ impl PathRefusal {
 }
 
 impl ProxiedPath {
-    /// The service's path for a `path` that is one of these, as it was sent.
+    /// Returns the service's path for a `path` of this route, not decoded.
     ///
     /// # Errors
-    /// In some reading it leaves these paths, or is one of the `inner` ones.
+    /// In some reading the path leaves the proxied paths, or is an `inner` path.
     pub fn target(self, path: &str, inner: InnerPaths) -> Result<&str, PathRefusal> {
         let target = path.strip_prefix(self.cut).unwrap_or(path);
         let mut reading = target.as_bytes().to_vec();
         let mut is_inner = false;
         for _ in 0..DECODINGS_MAX {
-            // Tricks come first: `/../gateway/` is one.
+            // Tricks come first: `/../gateway/` is a trick.
             if segments(&reading).any(|segment| matches!(segment, b"." | b".."))
                 || reading.iter().any(u8::is_ascii_control)
             {
@@ -91,10 +91,10 @@ impl ProxiedPath {
     }
 }
 
-/// The segments that services may take for the first one of a path. Behind two slashes that is the
-/// one behind a host too: `//x/gateway` names the host `x` (RFC 3986 §4.2), and `new URL` in
-/// JavaScript, `urlsplit` in Python and `parse_url` in PHP read it so. Some of them end the host at
-/// `\`, others at `/` alone: every segment before that `/` counts.
+/// Returns the segments that a service may read as the first of a path. Behind two slashes, the segment
+/// behind a host counts too: `//x/gateway` names the host `x` (RFC 3986 §4.2) for `new URL` in JavaScript,
+/// `urlsplit` in Python and `parse_url` in PHP. Some of these end the host at `\`, others only at `/`: every
+/// segment before the `/` counts.
 fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().take_while(|byte| b"/\\".contains(byte)).count();
     let behind = &path[slashes..];
@@ -114,15 +114,14 @@ fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     segments(host).filter(named).chain(first)
 }
 
-/// What stands between slashes of either kind, without spaces around it, and without what begins at
-/// `;` (parameters), or at a `?` or `#` that came out of a decoding: a reader of the decoded path takes
-/// the rest for a query or a fragment.
+/// Returns the parts between slashes of either kind, without surrounding spaces, and cut at `;` (parameters),
+/// or at a `?` or `#` from a decoding: a reader of the decoded path takes the rest for a query or a fragment.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| matches!(byte, b'/' | b'\\'))
         .map(|segment| {
             let end = segment.iter().position(|byte| b";?#".contains(byte));
             let segment = &segment[..end.unwrap_or(segment.len())];
-            // Services trim what they decoded, and to many of them U+00A0 is a space.
+            // Services trim decoded text, and many count U+00A0 as a space.
             std::str::from_utf8(segment)
                 .map_or_else(|_| segment.trim_ascii(), |text| text.trim().as_bytes())
         })
@@ -321,8 +320,8 @@ mod tests {
         );
     }
 
-    /// A service that decodes first, or once more than others, ends the path at the character that
-    /// came out (`new URL`, `urlsplit`).
+    /// A service that decodes first, or once more than others, ends the path at the decoded character (`new
+    /// URL`, `urlsplit`).
     #[test]
     fn an_encoded_question_mark_or_hash_ends_a_segment() {
         for path in [
@@ -351,7 +350,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a service that decodes, normalises and merges in every order we know.
+        /// Tested against a service that decodes, normalises and merges in every known order.
         #[test]
         fn what_passes_reaches_nothing_inner(
             pieces in prop::collection::vec(
@@ -388,7 +387,7 @@ mod tests {
             rest in prop::sample::select(vec!["", "/handle", "%2fhandle", ";x/handle"]),
         ) {
             let path = format!("/v1/simulation{}", [start, host, between, inner, rest].concat());
-            // Only what begins with a slash is proxied at all.
+            // Only a path that begins with a slash is proxied at all.
             if path.starts_with("/v1/simulation/") && let Ok((_, there)) = target(&path) {
                 for reading in readings(there) {
                     for decodings in 0..4 {
@@ -415,8 +414,8 @@ mod tests {
         }
     }
 
-    /// What services may take for the path of a target: the target as it is, and, decoded up to
-    /// three times, its path by the WHATWG URL standard (`new URL(target, base).pathname`).
+    /// Returns the readings of a target by services: the target itself, and, decoded up to three times, its
+    /// path by the WHATWG URL standard (`new URL(target, base).pathname`).
     fn readings(target: &str) -> Vec<String> {
         let base = url::Url::parse("http://localhost").unwrap();
         let mut readings = vec![target.to_owned()];
@@ -429,7 +428,7 @@ mod tests {
         readings
     }
 
-    /// A careless service: decodes, then resolves dots, then looks at the first part.
+    /// Simulates a careless service: decodes, then resolves dots, then checks the first part.
     fn reaches_inner(path: &str, decodings: usize, cuts_parameters: bool) -> bool {
         let mut path = path.as_bytes().to_vec();
         for _ in 0..decodings {

@@ -1,5 +1,5 @@
-//! How many connections to one service the clients of one address may hold at once. Bounded: an
-//! address that holds none and waits for none is forgotten.
+//! The limit on the connections to a service for the clients of an address. Bounded: an address without
+//! connections and waiting requests is removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,20 @@ use crate::admission::{ClientAddr, address_group};
 type Places = Arc<Semaphore>;
 type ByAddress = Arc<Mutex<HashMap<ClientAddr, Places>>>;
 
-/// The shares of all addresses in the connections to one service.
+/// The shares of all addresses in the connections to a service.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// For each; `None` for no limit.
+    /// The limit for each address; `None` for no limit.
     connections_max: Option<usize>,
     by_address: ByAddress,
 }
 
-/// A request that counts for its client's address, given back when dropped.
+/// A request that counts for its client's address, until dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     address: ClientAddr,
     places: Places,
-    /// `None` while it waits.
+    /// `None` while the request waits.
     held: Option<OwnedSemaphorePermit>,
     by_address: ByAddress,
 }
@@ -37,8 +37,8 @@ impl Shares {
         }
     }
 
-    /// A place of the address, once one is free; `None` where nothing is limited. `waits` is
-    /// called if the address holds as many as it may.
+    /// Waits for a place of the address; returns `None` without a limit. Calls `waits` if the address has
+    /// reached its limit.
     pub(super) async fn place(&self, client: ClientAddr, waits: impl FnOnce()) -> Option<Share> {
         let connections_max = self.connections_max?;
         let mut share = self.share(client, connections_max);
@@ -47,7 +47,7 @@ impl Shares {
             Ok(held) => Some(held),
             Err(_) => {
                 waits();
-                // Nobody closes the semaphore.
+                // The semaphore is never closed.
                 Arc::clone(places).acquire_owned().await.ok()
             }
         };
@@ -71,7 +71,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         drop(self.held.take());
         let mut by_address = lock(&self.by_address);
-        // The map's and this one.
+        // The references of the map and of this share.
         if Arc::strong_count(&self.places) == 2 {
             by_address.remove(&self.address);
         }
@@ -98,7 +98,7 @@ mod tests {
         text.parse::<std::net::IpAddr>().unwrap().into()
     }
 
-    /// A place that is there at once, or nothing.
+    /// Returns a place if free at once.
     fn at_once(shares: &Shares, address: &str, waits: impl FnOnce()) -> Option<Share> {
         let mut place = pin!(shares.place(ip(address), waits));
         let mut cx = Context::from_waker(Waker::noop());
@@ -114,7 +114,7 @@ mod tests {
         let waits = Cell::new(0);
         let count = || waits.set(waits.get() + 1);
         let first = at_once(&shares, "2001:db8::1", count).unwrap();
-        // The clients of one /64 are one.
+        // The clients of a /64 count as the same client.
         let second = at_once(&shares, "2001:db8::2", count).unwrap();
         assert_eq!(waits.get(), 0);
         assert!(at_once(&shares, "2001:db8::3", count).is_none());

@@ -1,5 +1,5 @@
-//! A connection to a service: how it is made, when it was last heard of, and the one that asks before a start
-//! whether the service answers.
+//! A connection to a service: connecting, the time of the last byte, and the check of a service before a
+//! start.
 
 use std::error::Error;
 use std::future::Future;
@@ -23,12 +23,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::Service;
 
-/// Bytes both ways.
+/// A stream of bytes in both directions.
 pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
-/// When bytes last went either way, and whether any came since the request.
+/// The time of the last byte in either direction, and whether any byte came since the request.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Activity(Arc<Inner>);
 
@@ -51,7 +51,7 @@ impl Activity {
         }))
     }
 
-    /// A request begins.
+    /// Records the begin of a request.
     pub(super) fn ask(&self) {
         self.touch();
         let now_us = self.0.last_us.load(Relaxed);
@@ -59,22 +59,22 @@ impl Activity {
         self.0.heard.store(false, Relaxed);
     }
 
-    /// Any byte came since the request began.
+    /// Returns true if any byte came since the request began.
     pub(super) fn heard(&self) -> bool {
         self.0.heard.load(Relaxed)
     }
 
-    /// Since the request began.
+    /// The time since the request began.
     pub(super) fn asked_for(&self) -> Duration {
         self.at(&self.0.asked_us).elapsed()
     }
 
-    /// When bytes last went either way.
+    /// The time of the last byte in either direction.
     pub(in crate::http) fn last(&self) -> Instant {
         self.at(&self.0.last_us)
     }
 
-    /// Since bytes last went either way.
+    /// The time since the last byte in either direction.
     pub(super) fn silent_for(&self) -> Duration {
         self.last().elapsed()
     }
@@ -88,8 +88,8 @@ impl Activity {
         self.0.last_us.store(now_us, Relaxed);
     }
 
-    /// What `future` gives; `None` if no byte goes either way for `silence`. A silence that is
-    /// `excused` does not count.
+    /// Returns the output of `future`; `None` if no byte moves in either direction for `silence`. An
+    /// `excused` silence does not count.
     pub(in crate::http) async fn unless_silent<F: Future>(
         &self,
         silence: Duration,
@@ -108,11 +108,11 @@ impl Activity {
     }
 }
 
-/// A service that had ended the connection before a request came to it resets it then, which is a
-/// round trip later. One that took the request and ends without an answer does not.
+/// If a service had closed the connection before a request came, its reset follows after a round trip. A
+/// service that took the request and closes without an answer sends no reset.
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
 
-/// The service reset the connection: it ended it before it had read all of the request.
+/// Returns true if the service reset the connection, closed before the whole request was read.
 pub(super) fn is_reset(error: &hyper::Error) -> bool {
     const KINDS: [ErrorKind; 3] = [
         ErrorKind::ConnectionReset,
@@ -123,11 +123,11 @@ pub(super) fn is_reset(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause: &io::Error| KINDS.contains(&cause.kind()))
 }
 
-/// Bytes that are noted.
+/// A stream that records its activity.
 struct Noted {
     stream: TcpStream,
     activity: Activity,
-    /// The end came in place of an answer: whether a reset follows.
+    /// The timer for a reset, after the connection ended without an answer.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -179,7 +179,7 @@ impl AsyncWrite for Noted {
 /// Connects to a service, TLS included.
 ///
 /// # Errors
-/// Its name is unknown, it refuses, or it is not who it should be.
+/// The name is unknown, the connection is refused, or the certificate is not the service's.
 pub(super) async fn connect(
     service: &Service,
     activity: &Activity,
@@ -204,12 +204,11 @@ pub(super) async fn connect(
 }
 
 impl Service {
-    /// Sends `GET` for the base path, and returns the status of the response and the milliseconds
-    /// until it came: any status is an answer. Blocks for as long as the service lets the caller
-    /// wait.
+    /// Sends `GET` for the base path, and returns the status and the milliseconds until the response: any
+    /// status counts. Blocks for as long as the service takes.
     ///
     /// # Errors
-    /// The name is unknown, nobody listens, TLS fails, or what answers does not speak HTTP.
+    /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
     pub fn ask(&self) -> io::Result<(StatusCode, u128)> {
         let begin = time::Instant::now();
         let mut builder = runtime::Builder::new_current_thread();
@@ -222,7 +221,7 @@ impl Service {
         let stream = connect(self, &Activity::start()).await?;
         let handshake = hyper::client::conn::http1::handshake(stream).await;
         let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-        // How the connection ends shows in the response.
+        // The response shows how the connection ends.
         spawn_local(async { drop(connection.await) });
         let request = Request::get(format!("{}/", self.upstream.base_path()))
             .header(header::HOST, self.upstream.authority())

@@ -1,8 +1,7 @@
-//! The services behind a gateway: where each one is, which do not answer, and the connections to them.
+//! The services behind a gateway: their addresses, their availability, and the connections to them.
 //!
-//! Knows no contract: names, URLs and paths are handed in. `calls` and `proxy` each keep a `Pool`
-//! of their own for a service, because they run on threads of their own and have limits of their
-//! own.
+//! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
+//! for a service, because they run on separate threads and have separate limits.
 
 mod link;
 mod pool;
@@ -28,13 +27,13 @@ pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, p
 pub struct Service {
     name: &'static str,
     upstream: Upstream,
-    /// Only where the service is at `https://`.
+    /// Present if the service is at `https://`.
     tls: Option<TlsConnector>,
-    /// The same for all clones.
+    /// Shared by all clones.
     answering: Arc<Answering>,
 }
 
-/// Its name, and where it is.
+/// The name and the address.
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the service {} at {}", self.name, self.upstream)
@@ -42,7 +41,7 @@ impl fmt::Display for Service {
 }
 
 impl Service {
-    /// A service that metrics and logs call `name`. `tls` is used where it is at `https://`.
+    /// A service named `name` in metrics and logs. `tls` is used for `https://`.
     pub fn new(name: &'static str, upstream: Upstream, tls: Option<Arc<ClientConfig>>) -> Self {
         let tls = tls.filter(|_| upstream.wants_tls());
         Self {
@@ -58,43 +57,43 @@ impl Service {
         self.name
     }
 
-    /// Where the service is.
+    /// The address of the service.
     pub(super) fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 }
 
-/// A service behind the gateway, by its base URL.
+/// The base URL of a service behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     tls: bool,
-    /// Name or address, an IPv6 one without brackets.
+    /// A name or address; an IPv6 address has no brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// What `Host` says: the port only where it is not the scheme's own.
+    /// The value of `Host`: the port only if not the scheme's default.
     authority: HeaderValue,
-    /// The path that every request begins with; without a slash at its end.
+    /// The prefix of every request path, without a slash at the end.
     base_path: String,
 }
 
 impl Upstream {
-    /// What `Host` says: the port only where it is not the scheme's own.
+    /// The value of `Host`: the port only if not the scheme's default.
     pub(in crate::http) fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
-    /// The path that every request begins with; without a slash at its end.
+    /// The prefix of every request path, without a slash at the end.
     pub(in crate::http) fn base_path(&self) -> &str {
         &self.base_path
     }
 
-    /// It is at `https://`.
+    /// Whether the service is at `https://`.
     pub fn wants_tls(&self) -> bool {
         self.tls
     }
 
-    /// Reads `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for
-    /// anything else: another scheme, a user, a query, a fragment.
+    /// Parses `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for another
+    /// scheme, a user, a query or a fragment.
     pub fn parse(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
         let tls = match url.scheme() {
@@ -129,10 +128,10 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// Lines a second about one service whose answers come and go.
+/// Log lines a second about a service that comes and goes.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Whether one service answers: what its calls and its proxied requests have seen last.
+/// Whether a service answers, by the latest call or proxied request.
 #[derive(Debug)]
 pub(super) struct Answering {
     service: &'static str,
@@ -148,7 +147,7 @@ struct State {
 }
 
 impl Answering {
-    /// A service that was not asked yet counts as one that answers.
+    /// A service without any request yet counts as answering.
     pub(super) fn new(service: &'static str) -> Self {
         Self {
             service,
@@ -160,7 +159,7 @@ impl Answering {
         }
     }
 
-    /// The head of an answer came, whatever it says.
+    /// Records the head of an answer, with any status.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let Some(since_us) = state.away_since_us.take() else {
@@ -177,7 +176,7 @@ impl Answering {
         }
     }
 
-    /// A request got no answer.
+    /// Records a request without an answer.
     pub(super) fn failed(&self, cause: &dyn Display) {
         let mut state = self.state();
         if state.away_since_us.is_some() {
@@ -206,19 +205,19 @@ impl Answering {
     }
 }
 
-/// The services of a gateway, for the pages that name those without an answer.
+/// The services of a gateway, for the pages that name services without an answer.
 #[derive(Clone, Debug)]
 pub struct ServicesAway(Vec<Arc<Answering>>);
 
 impl ServicesAway {
-    /// Looks at these services from here on.
+    /// Observes these services from here on.
     pub fn of(services: &[Service]) -> Self {
         let states = services.iter().map(|service| &service.answering);
         Self(states.map(Arc::clone).collect())
     }
 
-    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services that did not answer when they
-    /// were asked last, and for how long. A service that nobody asks is not looked at.
+    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services without an answer to the latest request,
+    /// and for how long. Unused services are not checked.
     pub fn write(&self, object: &mut ObjectWriter) {
         let mut away = ObjectWriter::new();
         for service in &self.0 {
@@ -229,7 +228,7 @@ impl ServicesAway {
         object.object("services_away", away);
     }
 
-    /// What `/metrics` shows of them.
+    /// The metric of services without an answer.
     pub fn metric(&self) -> GatewayMetric {
         let services = self.clone();
         let each = move || {

@@ -1,4 +1,4 @@
-//! One service's connections: bounded, kept for a while, each with one request at a time.
+//! The connections to a service: bounded, kept for a while, each with one request at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,39 +15,39 @@ use super::Service;
 use super::link::{self, Activity};
 use crate::http::body::BoxError;
 
-/// A connection that was not used for this long is not used again. Less than the 5 s after which
-/// common servers end theirs, so that few requests meet that end.
+/// A connection unused for this long is not reused. Less than the 5 s after which common servers close idle
+/// connections, so that few requests meet the closing.
 const KEPT_FOR: Duration = Duration::from_secs(4);
 
 /// Header lines in the head of an answer.
 const ANSWER_HEADERS_MAX: usize = 100;
 
-/// What the user of a pool decides.
+/// The decisions of the owner of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Policy {
     /// For connecting, and for each silence of the service.
     pub(in crate::http) silence: Duration,
-    /// Connections at once; requests beyond wait for one.
+    /// Connections at once; further requests wait.
     pub(in crate::http) connections_max: usize,
-    /// An answer's head may have this many bytes, and hyper reads this many of a body at a time.
+    /// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
     pub(in crate::http) buffer_bytes_max: usize,
-    /// Whether a request whose connection ended without an answer is sent again, on the next
-    /// connection. Asked only for a request that can be had again; a new connection is the last.
+    /// Whether to repeat a request whose connection ended without an answer, on the next connection. Called
+    /// only if the request can be copied; a new connection is the last attempt.
     pub(in crate::http) goes_again: fn(&Ended) -> bool,
 }
 
-/// How a connection ended on a request.
+/// How a connection ended during a request.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Ended {
     /// No byte of the request was written.
     pub(in crate::http) is_unsent: bool,
-    /// The service reset the connection: it had ended it before it read all of the request.
+    /// The service reset the connection, closed before the whole request was read.
     pub(in crate::http) is_reset: bool,
     /// Bytes came from the service since the request began.
     pub(in crate::http) heard: bool,
-    /// Since the request began.
+    /// The time since the request began.
     pub(in crate::http) after: Duration,
-    /// Sending the request twice does no harm (RFC 9110 §9.2.2).
+    /// Whether repeating the request does no harm (RFC 9110 §9.2.2).
     pub(in crate::http) is_idempotent: bool,
 }
 
@@ -55,7 +55,7 @@ pub(in crate::http) struct Ended {
 pub(in crate::http) trait Again:
     Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
 {
-    /// The same body from its start; `None` where that is gone once it was sent.
+    /// Returns the same body from its start; `None` if a sent body cannot be repeated.
     fn again(&self) -> Option<Self>;
 }
 
@@ -65,17 +65,17 @@ impl Again for Full<Bytes> {
     }
 }
 
-/// The connections to one service.
+/// The connections to a service.
 pub(in crate::http) struct Pool<B> {
     service: Service,
     policy: Policy,
     places: Arc<Semaphore>,
     kept: Kept<B>,
-    /// Is told of each request that has to wait for a connection.
+    /// Called for each request that must wait for a connection.
     waits: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The connections without a request. The one used last is the first to be used again.
+/// The idle connections. The most recently used is the first to be reused.
 type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
 
 struct Connection<B> {
@@ -83,29 +83,30 @@ struct Connection<B> {
     activity: Activity,
 }
 
-/// A connection in use. It ends when this is dropped; [`Lease::keep`] gives it back instead.
+/// A connection in use. Dropping this ends the connection; [`Lease::keep`] returns the connection to the
+/// pool.
 pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
-    /// Only held: its place among those of the service.
+    /// Held for the count of connections to the service.
     place: Place,
 }
 
-/// A place among the connections to a service, given back when dropped.
+/// A place among the connections to a service, returned on drop.
 pub(in crate::http) struct Place {
-    /// Nobody closes the semaphore, so a permit is always there.
+    /// The semaphore is never closed, so a permit is always there.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Lease<B> {
-    /// Gives the connection back for the next request.
+    /// Returns the connection to the pool.
     pub(in crate::http) fn keep(self) {
         if !self.connection.sender.is_closed() {
             lock(&self.kept).push(self.connection);
         }
     }
 
-    /// When bytes went either way.
+    /// The activity of the connection.
     pub(in crate::http) fn activity(&self) -> &Activity {
         &self.connection.activity
     }
@@ -114,18 +115,18 @@ impl<B> Lease<B> {
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum FailureReason {
-    /// The service refused, broke off, or spoke no HTTP.
+    /// The service refused, broke off, or did not speak HTTP.
     Unreachable,
-    /// The head of the answer has more header lines than [`ANSWER_HEADERS_MAX`], or more bytes
-    /// than its [`Policy`] allows.
+    /// The answer's head has more header lines than [`ANSWER_HEADERS_MAX`], or more bytes than the [`Policy`]
+    /// permits.
     HeadTooLarge,
     /// The service was silent for too long.
     Timeout,
-    /// None of the service's connections got free in time.
+    /// No connection to the service became free in time.
     NoConnection,
 }
 
-/// A request that has no answer.
+/// A request without an answer, with the cause.
 #[derive(Debug)]
 pub(in crate::http) struct Failure {
     pub(in crate::http) reason: FailureReason,
@@ -138,13 +139,13 @@ impl Failure {
         Self { reason, cause }
     }
 
-    /// None of the service's connections got free in time.
+    /// A failure because no connection to the service became free in time.
     pub(in crate::http) fn no_connection() -> Self {
         let cause = "all connections to the service are in use";
         Self::new(FailureReason::NoConnection, cause)
     }
 
-    /// Nothing came from the service.
+    /// Returns true if no answer came from the service.
     fn is_silence(&self) -> bool {
         matches!(
             self.reason,
@@ -157,15 +158,15 @@ impl Failure {
     }
 }
 
-/// What became of a request on one connection.
+/// The failure of a request on a connection.
 enum Fault<B> {
-    /// The service had ended the connection; the request may be sent again.
+    /// The service had closed the connection; the request may be repeated.
     Stale(Box<Request<B>>),
     Failed(Failure),
 }
 
 impl<B: Again> Pool<B> {
-    /// No connection yet. `waits` is called for each request that has to wait for one.
+    /// A pool without connections. `waits` is called for each request that must wait for a connection.
     pub(in crate::http) fn new(
         service: Service,
         policy: Policy,
@@ -184,7 +185,7 @@ impl<B: Again> Pool<B> {
         &self.service
     }
 
-    /// A place among the connections to the service, once one is free.
+    /// Waits for a place among the connections to the service.
     pub(in crate::http) async fn place(&self) -> Place {
         let free = Arc::clone(&self.places).try_acquire_owned();
         let permit = match free {
@@ -197,8 +198,8 @@ impl<B: Again> Pool<B> {
         Place { _permit: permit }
     }
 
-    /// Sends a request, on a kept connection where there is one; waits for the answer's head. A
-    /// silence that is `excused` does not count.
+    /// Sends a request, preferably on a kept connection, and waits for the answer's head. An `excused`
+    /// silence does not count.
     ///
     /// # Errors
     /// There is no answer.
@@ -268,7 +269,7 @@ impl<B: Again> Pool<B> {
         });
         let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
         let (sender, connection) = connected.await.map_err(late)??;
-        // Its faults are those of its requests. It ends with its sender.
+        // Faults of the connection appear in its requests. The connection ends with its sender.
         spawn_local(async { drop(connection.await) });
         Ok(Connection { sender, activity })
     }
@@ -284,7 +285,8 @@ impl<B: Again> Pool<B> {
         let is_idempotent = request.method().is_idempotent();
         let copy = again(&request);
         let send = async {
-            // Not ready is closed: it had its answer, and took its request to the end.
+            // A connection that is not ready is closed: the service sent its answer and read the whole
+            // earlier request.
             if let Err(error) = sender.ready().await {
                 return Err((Some(request), error));
             }
@@ -318,7 +320,7 @@ impl<B: Again> Pool<B> {
     }
 }
 
-/// The request once more, where its body can be had again.
+/// Returns a copy of the request, if the body can be repeated.
 fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
     let mut again = Request::new(request.body().again()?);
     *again.method_mut() = request.method().clone();

@@ -1,4 +1,4 @@
-//! What is counted of requests to services, for the pages that show it. One writer for each.
+//! Counters of requests to services, for metrics and pages. Each has a single writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::telemetry::names::MetricName;
 use crate::telemetry::{Durations, GatewayMetric};
 
-/// Something of each service, with the service's name.
+/// A value for each service, with the service's name.
 pub(in crate::http) type ByService<T> = Vec<(&'static str, Arc<T>)>;
 
-/// The requests to one service.
+/// The requests to a service.
 #[derive(Debug)]
 pub(in crate::http) struct RequestStats {
     begun: AtomicU64,
@@ -19,7 +19,7 @@ pub(in crate::http) struct RequestStats {
 }
 
 impl RequestStats {
-    /// No request yet. A request ends with one of these `outcomes`, as metrics call them.
+    /// Counters without a request. A request ends with one of these `outcomes`, as named in metrics.
     pub(in crate::http) fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
         let zero = |outcome| (outcome, AtomicU64::new(0));
         Self {
@@ -33,7 +33,7 @@ impl RequestStats {
         self.begun.fetch_add(1, Relaxed);
     }
 
-    /// A request ended with the outcome at this index.
+    /// Counts the end of a request, with the outcome at this index.
     pub(in crate::http) fn end(&self, outcome: usize) {
         if let Some((_, count)) = self.ended.get(outcome) {
             count.fetch_add(1, Relaxed);
@@ -52,7 +52,7 @@ impl RequestStats {
         counted.collect()
     }
 
-    /// Requests that have not ended.
+    /// Requests in flight.
     pub(in crate::http) fn in_flight(&self) -> u64 {
         let ended = self.ended.iter().map(|(_, count)| count.load(Relaxed));
         let ended: u64 = ended.sum();
@@ -60,18 +60,18 @@ impl RequestStats {
     }
 }
 
-/// The names under which [`RequestStats`] are shown.
+/// The metric names of [`RequestStats`].
 pub(in crate::http) struct RequestMetrics {
     /// Requests that have ended, by outcome.
     pub(in crate::http) outcomes: &'static MetricName,
-    /// How long they took.
+    /// The durations of requests.
     pub(in crate::http) durations: &'static MetricName,
-    /// Requests that have not ended.
+    /// Requests in flight.
     pub(in crate::http) in_flight: &'static MetricName,
 }
 
 impl RequestMetrics {
-    /// What `/metrics` shows of `services`.
+    /// The metrics of `services`.
     pub(in crate::http) fn of(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
         let durations = services.iter();
         let durations = durations.map(|(name, stats)| (*name, Arc::clone(&stats.durations)));

@@ -1,5 +1,5 @@
-//! The messages of all topics in the order of their publication: each is added as the newest, and
-//! removed from any place, in the same few steps.
+//! The messages of all topics in the order of publication. Adding the newest and removing any message take
+//! constant time.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use slab::Slab;
 
 use crate::hub::Frame;
 
-/// Bytes that a message costs beside its own: the frame, its place here and in its topic.
+/// The cost of a message beside its own bytes: the frame, the entry here and the key in the topic.
 const BESIDE_BYTES: usize = 256;
 
-/// Entries for which room stays when no message is kept.
+/// Entries whose memory stays allocated when no message is kept.
 const ROOM_KEPT: usize = 1_024;
 
 /// No entry.
@@ -19,16 +19,16 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
-    /// Index of its topic. The topic may have forgotten the message since.
+    /// Index of the topic. The topic may have forgotten the message since.
     pub(super) topic: u32,
     pub(super) at_us: u64,
-    /// Counts the messages of all topics.
+    /// The number among the messages of all topics.
     pub(super) number: u64,
     older: u32,
     newer: u32,
 }
 
-/// A list through a slab.
+/// A linked list in a slab.
 #[derive(Debug)]
 pub(super) struct Kept {
     entries: Slab<Entry>,
@@ -50,13 +50,13 @@ impl Default for Kept {
     }
 }
 
-/// Bytes that a frame counts for.
+/// The bytes of a frame under the limit.
 pub(super) fn bytes_of(frame: &Frame) -> usize {
     frame.queue_bytes() + BESIDE_BYTES
 }
 
 impl Kept {
-    /// Adds the newest message. Returns the key that removes it.
+    /// Adds the newest message. Returns the key for `remove`.
     pub(super) fn push(&mut self, frame: Arc<Frame>, topic: u32, at_us: u64) -> u32 {
         self.bytes += bytes_of(&frame);
         self.number += 1;
@@ -77,7 +77,7 @@ impl Kept {
         key
     }
 
-    /// Removes a message that is there.
+    /// Removes a message.
     pub(super) fn remove(&mut self, key: u32) {
         let Some(entry) = self.entries.try_remove(key as usize) else {
             debug_assert!(false, "removed twice");

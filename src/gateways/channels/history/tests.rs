@@ -31,7 +31,7 @@ fn text(frame: &Frame) -> String {
 #[derive(Clone, Debug)]
 enum Step {
     Publish(usize, usize),
-    /// A position that somebody remembers: how far back, and of which of the past epochs.
+    /// A remembered position: how far back, and in which past epoch.
     Resume(usize, u64, usize),
     Begin(usize),
     End(usize),
@@ -54,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Every message that a topic has had in each of its epochs, kept for ever.
+/// Every message of a topic in each of its epochs, kept for ever.
 #[derive(Default)]
 struct Model {
     epochs: Vec<(Epoch, Vec<String>)>,
@@ -123,7 +123,7 @@ impl Run {
         messages.push(text);
     }
 
-    /// A resume that succeeds has exactly what was published since, each once and in order.
+    /// A successful resume has exactly the messages published since, each once and in order.
     fn resume(&mut self, at: usize, back: u64, old: usize) {
         let model = &self.models[at];
         let Some((epoch, messages)) = model.epochs.iter().rev().nth(old) else {
@@ -177,7 +177,7 @@ impl Run {
             assert!(numbers.clone().is_sorted());
             oldest_first.extend(numbers.take(1));
         }
-        // Nothing is forgotten by its topic alone and kept for ever.
+        // No message is forgotten by its topic alone and kept for ever.
         let due = kept.oldest().map(|(_, oldest)| oldest.number);
         assert!(oldest_first.iter().all(|number| Some(*number) >= due));
         assert_eq!(due.is_none(), kept.len() == 0 && kept.bytes() == 0);
@@ -196,7 +196,7 @@ proptest! {
     }
 }
 
-/// The property above says nothing if nothing is ever recovered.
+/// The property above means nothing if no resume ever succeeds.
 #[test]
 fn what_was_just_published_is_recovered() {
     let mut run = Run {
@@ -215,7 +215,7 @@ fn what_was_just_published_is_recovered() {
     assert_eq!(run.recovered, 2);
 }
 
-/// A message that needs the room of many does not have them all given up in one call.
+/// A message that needs the room of many does not remove all of them in a call.
 #[test]
 fn a_large_message_makes_room_bit_by_bit() {
     let limits = HistoryLimits {

@@ -10,7 +10,7 @@ fn client(slot: u32) -> SessionKey {
     }
 }
 
-/// On, with the bus there.
+/// A table that is switched on, with the bus there.
 fn retained() -> Retained {
     let mut retained = Retained::new(NameSyntax::Nats);
     retained.switch_on(1 << 30);
@@ -18,7 +18,7 @@ fn retained() -> Retained {
     retained
 }
 
-/// The next question, as soon as all clients have taken what they were sent.
+/// The next question, after all clients have taken their values.
 fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in retained.take_rooms() {
         retained.room(key, ClientAddr::Unix);

@@ -1,11 +1,11 @@
-//! Whose last values the bus is asked for, and of how many names at a time.
+//! The turns of clients for last values, and for how many names at a time the bus is asked.
 //!
-//! A client has a share of bytes. Names are asked for until the share is used up; values have sizes
-//! that nobody knows before, so a name counts for the largest value that the client has got. When all
-//! of these questions have ended and the client has taken the values, the next names are asked for.
-//! All clients have a limit together. Beyond it clients wait in a line, and their addresses take turns. A
-//! client that takes a byte now and then keeps nobody waiting for ever: after a time it counts no more,
-//! and what waits for it is bounded by the memory of all frames alone.
+//! A client has a share of bytes. The gateway asks for names until the share is used up; the size of a value
+//! is unknown in advance, so a name counts for the largest value that the client has got. When all of these
+//! questions have ended and the client has taken the values, the next names follow. There is a limit for all
+//! clients together. Over this limit clients wait in a line, and their addresses take turns. A client that
+//! takes a byte now and then keeps no client waiting for ever: after a time its share ends, and only the
+//! memory of all frames bounds its values.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,46 +15,46 @@ use crate::admission::{ClientAddr, FairQueue};
 use crate::auth::NameSyntax;
 use crate::hub::{SessionKey, TopicName};
 
-/// Bytes of last values that may wait for one client: as many as a pattern may have. One value may be
+/// Bytes of last values that may wait for a client: as many as a pattern may have. A single value may be
 /// larger.
 pub(super) const CLIENT_BYTES_MAX: usize = 512 * 1024;
 
-/// What the value of an exact name counts for before it has come, at least.
+/// The least size assumed for the value of an exact name before the value has come.
 const VALUE_BYTES: usize = 32 * 1024;
 
-/// A client that has not taken its values for so long counts no more in the limit of all.
+/// After this time a client that has not taken its values no longer counts in the limit of all clients.
 const SHARE_US: u64 = 60_000_000;
 
-/// What a client waits for.
+/// The names and bytes that a client waits for.
 #[derive(Debug, Default)]
 struct Turn {
     /// Names that the bus is to be asked for.
     ready: BTreeSet<TopicName>,
-    /// Names whose questions have not ended.
+    /// Names with open questions.
     asked: BTreeSet<TopicName>,
-    /// What the client counts for in the bytes of all clients, and since when; `None`: nothing.
+    /// The client's part of the bytes of all clients, and its begin.
     share: Option<(usize, u64)>,
-    /// Bytes that it was sent, and may not have taken.
+    /// Bytes sent to the client, perhaps not taken yet.
     sent: usize,
-    /// Of the values that have come.
+    /// The size of the largest value so far.
     largest: usize,
-    /// Its room is awaited, it stands in the line, or some of its questions have not ended.
+    /// The client waits for room or in the line, or has open questions.
     is_busy: bool,
 }
 
-/// The clients that wait for last values, without those whose `subscribed` has not gone out.
+/// The clients that wait for last values and have their `subscribed`.
 #[derive(Debug)]
 pub(super) struct Turns {
     syntax: NameSyntax,
     is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
-    /// Clients that have room.
+    /// Clients with room.
     line: FairQueue<SessionKey>,
-    /// Clients whose room the hub is to tell.
+    /// Clients for which the hub is to report room.
     rooms: Vec<SessionKey>,
-    /// The clients that have a share, oldest first.
+    /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
-    /// Of all shares.
+    /// The bytes of all shares.
     bytes: usize,
     bytes_max: usize,
 }
@@ -81,17 +81,17 @@ impl Turns {
         self.syntax.is_pattern(name.as_str())
     }
 
-    /// Bytes of values that may wait for all clients, those of questions on their way included.
+    /// Bytes of values that may wait for all clients, including open questions.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The clients whose room the hub is to tell from here on.
+    /// Takes the clients for which the hub is to report room.
     pub(super) fn take_rooms(&mut self) -> Vec<SessionKey> {
         std::mem::take(&mut self.rooms)
     }
 
-    /// The bus is to be asked for this name of the client.
+    /// Adds a name to ask for.
     pub(super) fn ready(&mut self, key: SessionKey, name: TopicName) {
         let turn = self.clients.entry(key).or_default();
         turn.ready.insert(name);
@@ -101,7 +101,7 @@ impl Turns {
         }
     }
 
-    /// The client does not wait for the name any more.
+    /// Handles a client that no longer waits for the name.
     pub(super) fn left(&mut self, key: SessionKey, name: &TopicName) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
@@ -114,7 +114,7 @@ impl Turns {
         }
     }
 
-    /// Every question of the client has ended.
+    /// Handles the end of the client's last open question.
     fn answered(&mut self, key: SessionKey) {
         if let Some(turn) = self.clients.get_mut(&key) {
             if let Some((share, _)) = &mut turn.share {
@@ -125,7 +125,7 @@ impl Turns {
         }
     }
 
-    /// The client has taken what it was sent.
+    /// Handles a client that has taken its values.
     pub(super) fn room(&mut self, key: SessionKey, address: ClientAddr) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
@@ -143,7 +143,7 @@ impl Turns {
         }
     }
 
-    /// The next client that has a share, and the names of its next questions.
+    /// Gives a share to the next client in the line. Returns the client and the names of its next questions.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Vec<TopicName>)> {
         self.end_old_shares(now_us);
         while self.is_up && self.has_share() {
@@ -156,7 +156,7 @@ impl Turns {
         None
     }
 
-    /// When the oldest share ends though its client has not taken its values, if somebody waits for that.
+    /// The end of the oldest share, if a client waits in the line.
     pub(super) fn due_us(&self) -> Option<u64> {
         let (since_us, _) = self.shares.first().filter(|_| !self.line.is_empty())?;
         Some(since_us + SHARE_US)
@@ -174,7 +174,7 @@ impl Turns {
         }
     }
 
-    /// There is a share for one more client.
+    /// Returns true if there is a share for another client.
     fn has_share(&self) -> bool {
         self.bytes == 0 || self.bytes + CLIENT_BYTES_MAX <= self.bytes_max
     }
@@ -206,14 +206,14 @@ impl Turns {
         names
     }
 
-    /// A value of the name has come for the client. Returns whether the client has room for it.
+    /// Counts a value for the client. Returns true if the client has room for the value.
     pub(super) fn takes(&mut self, key: SessionKey, name: &TopicName, bytes: usize) -> bool {
         let is_pattern = self.is_pattern(name);
         let Some(turn) = self.clients.get_mut(&key) else {
             return false;
         };
         turn.largest = turn.largest.max(bytes);
-        // The values of a pattern come together, and were given the whole share.
+        // The values of a pattern come together, and have the whole share.
         if !is_pattern && turn.sent > 0 && turn.sent + bytes > CLIENT_BYTES_MAX {
             return false;
         }
@@ -226,7 +226,7 @@ impl Turns {
         true
     }
 
-    /// The name is asked for again.
+    /// Queues the name for another question.
     pub(super) fn again(&mut self, key: SessionKey, name: &TopicName) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
@@ -237,7 +237,7 @@ impl Turns {
         }
     }
 
-    /// The client has ended. Returns the names that it waited for.
+    /// Removes a client that has ended. Returns the client's names.
     pub(super) fn remove(&mut self, key: SessionKey) -> BTreeSet<TopicName> {
         let Some(mut turn) = self.clients.remove(&key) else {
             return BTreeSet::new();
@@ -251,7 +251,7 @@ impl Turns {
         turn.ready
     }
 
-    /// The bus is there.
+    /// Handles the bus coming back.
     pub(super) fn up(&mut self) {
         self.is_up = true;
         for (key, turn) in &mut self.clients {
@@ -262,7 +262,7 @@ impl Turns {
         }
     }
 
-    /// The bus is away: nothing is asked.
+    /// Handles the bus going away: no question is asked.
     pub(super) fn down(&mut self) {
         self.is_up = false;
     }

@@ -1,4 +1,4 @@
-//! What is published, delivered and answered, and when.
+//! Publishing, delivering and answering pushes, and the times for each.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,52 +9,52 @@ use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, Outcome, To
 use crate::base::LogBudget;
 use crate::hub::Now;
 
-/// How often an instance says that it is there.
+/// The interval at which an instance announces that the instance is there.
 const HERE_US: u64 = 1_000_000;
 
-/// The same until the bus has brought that back for the first time.
+/// The interval until an announcement comes back from the bus for the first time.
 const FIRST_HERE_US: u64 = 100_000;
 
-/// A push waits for a late instance for one of so many parts of the time that it may wait: long enough
-/// for an instance that answers again, short enough that an instance that never answers does not
-/// hold up every push.
+/// A push waits for a late instance for the time that a push may wait, divided by this number: long enough
+/// for an instance that answers again, short enough that an instance without answers does not hold up every
+/// push.
 const LATE_SHARE: u64 = 10;
 
-/// Lines about what comes from the bus, a second.
+/// Log lines about messages from the bus, a second.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Whether the bus carries what is published.
+/// Whether the bus carries published messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     /// There is no connection.
     Away,
-    /// There is one, and nothing that was published on it has come back, or not for long.
+    /// There is a connection, but no published message has come back yet, or none recently.
     Unproven,
-    /// What this instance publishes comes back.
+    /// The messages of this instance come back.
     Up { since_us: u64, echo_us: u64 },
 }
 
-/// Whose fault it is that a push waits no longer.
+/// The cause of the end of a push's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
     Nobody,
-    /// Of the instances that have not answered.
+    /// The instances that have not answered.
     Late,
 }
 
-/// A push of this instance that waits for others.
+/// A push of this instance that waits for other instances.
 #[derive(Debug)]
 struct Waiting {
-    /// When late instances are no longer waited for.
+    /// The end of the wait for late instances.
     late_until_us: u64,
     until_us: u64,
     sent: u64,
     answered: Vec<InstanceId>,
-    /// Those that were there when it was published.
+    /// The other instances at the time of the publication.
     expected: Vec<InstanceId>,
-    /// Those of them that it waits for.
+    /// The expected instances that the push still waits for.
     awaited: Vec<InstanceId>,
-    /// Nobody knows yet who is there.
+    /// The other instances are not known yet.
     waits_for_all: bool,
 }
 
@@ -66,16 +66,17 @@ pub struct Exchange {
     stats: Arc<BusStats>,
     link: Link,
     instances: Instances,
-    /// By number, which is the order of their ends too.
+    /// By number; the pushes also end in this order.
     waiting: BTreeMap<u64, Waiting>,
-    /// Pushes from this number on wait for late instances too.
+    /// Pushes from this number on still wait for late instances.
     waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
     actions: VecDeque<Action>,
-    /// This instance has said that it stops: whatever it said after that would bring it back.
+    /// The stop of this instance is announced. Another message would make the other instances count this
+    /// instance again.
     is_leaving: bool,
-    /// The bus has carried that.
+    /// The announcement came back from the bus, so the other instances have got the announcement.
     has_left: bool,
     lines: LogBudget,
 }
@@ -106,12 +107,12 @@ impl Exchange {
         &self.me
     }
 
-    /// What is to be done next.
+    /// The next action for the caller.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is due, on the monotonic clock; `None`: not by itself.
+    /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock, if any.
     pub fn deadline_us(&self) -> Option<u64> {
         let here = (self.link != Link::Away).then_some(self.next_here_us);
         let first = self.waiting.values().next().map(|one| one.until_us);
@@ -119,8 +120,7 @@ impl Exchange {
         here.into_iter().chain(first).chain(late).min()
     }
 
-    /// There is a connection to the bus on which this instance may publish and is subscribed; or
-    /// there is none any more.
+    /// Records whether there is a connection to the bus on which this instance is subscribed and may publish.
     pub fn set_connected(&mut self, now: Now, is_connected: bool) {
         if !is_connected {
             self.lose(Link::Away);
@@ -130,8 +130,8 @@ impl Exchange {
         }
     }
 
-    /// A push that this instance has taken from a service and delivers to its own devices itself.
-    /// Returns its number; [`Action::Tell`] follows, at once if the bus is away.
+    /// Publishes a push from a service to this instance; the caller delivers the push to the devices of this
+    /// instance. Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
     pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -159,29 +159,29 @@ impl Exchange {
         number
     }
 
-    /// The push `number`, or a part of it, could not be published.
+    /// Ends the push `number`, because the push or a part of the push could not be published.
     pub fn unsent(&mut self, number: u64) {
         self.end(number, Blame::Nobody);
     }
 
-    /// The push `number` of `origin` was delivered to the devices of this instance.
+    /// Reports that the push `number` of `origin` was delivered to the devices of this instance.
     pub fn delivered(&mut self, origin: InstanceId, number: u64, sent: u64) {
         if self.link != Link::Away {
             self.publish(To::Instance(origin), Message::Answer { number, sent });
         }
     }
 
-    /// The push `number` of `origin` could not be read.
+    /// Reports that the push `number` of `origin` could not be read.
     pub fn unreadable(&mut self, now: Now, origin: &InstanceId) {
         self.ignore(now, Ignored::Bad, Some(origin));
     }
 
-    /// A message that came from the bus.
+    /// Handles a message from the bus.
     pub fn handle_message(&mut self, now: Now, bytes: &[u8]) {
         let Ok((from, message)) = Message::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
-        // The reader of Redis hands out the beginning of a longer message.
+        // For a longer message, the reader of Redis returns only the beginning.
         if bytes.len() > MESSAGE_BYTES_MAX {
             return self.ignore(now, Ignored::TooLarge, Some(&from));
         }
@@ -207,7 +207,7 @@ impl Exchange {
         }
     }
 
-    /// Says that this instance is there, and ends what has waited for long enough.
+    /// Announces this instance, and ends the waits that are over.
     pub fn handle_timeout(&mut self, now: Now) {
         let now_us = now.mono_us;
         while let Some((number, first)) = self.first_for_late()
@@ -233,7 +233,7 @@ impl Exchange {
         }
     }
 
-    /// This instance stops: the others need not wait for it any more.
+    /// Announces the stop of this instance: the other instances need not wait any more.
     pub fn leave(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, Message::Gone);
@@ -241,16 +241,16 @@ impl Exchange {
         }
     }
 
-    /// The other instances have been told, after [`Self::leave`].
+    /// Returns true after [`Self::leave`], once the bus has carried the announcement.
     pub fn has_left(&self) -> bool {
         self.has_left
     }
 
-    /// What this instance has published: the bus carries it.
+    /// Handles a message of this instance: the bus carries messages.
     fn handle_echo(&mut self, now: Now) {
         let echo_us = now.mono_us;
         match &mut self.link {
-            // Of a connection that is gone.
+            // A message of a lost connection.
             Link::Away => {}
             Link::Up { echo_us: last, .. } => *last = echo_us,
             Link::Unproven => {
@@ -266,7 +266,7 @@ impl Exchange {
         }
     }
 
-    /// Nobody waits for an instance that has said that it stops: it has no devices.
+    /// Ends the waits for an instance that has announced its stop, because the instance has no devices left.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
         if self.instances.gone(from) {
             self.count_others(now, from, "another instance has stopped");
@@ -318,7 +318,7 @@ impl Exchange {
         }
     }
 
-    /// An instance has come or gone.
+    /// Counts the instances after one has come or gone, and logs the change.
     fn count_others(&mut self, now: Now, id: &InstanceId, what: &str) {
         self.stats.store_others(self.instances.count());
         if let Some(line) = self.lines.line(now) {
@@ -327,7 +327,7 @@ impl Exchange {
         }
     }
 
-    /// What is published does not come back: no push waits for others.
+    /// Ends all waits, because published messages do not come back.
     fn lose(&mut self, link: Link) {
         self.link = link;
         self.stats.store_up(false);
@@ -382,7 +382,7 @@ impl Exchange {
         waiting.next().map(|(&number, one)| (number, one))
     }
 
-    /// The push has waited for late instances for long enough.
+    /// Ends the wait of a push for late instances.
     fn end_for_late(&mut self, number: u64) {
         self.waits_for_late = number + 1;
         if let Some(waiting) = self.waiting.get_mut(&number) {
@@ -400,7 +400,7 @@ impl Exchange {
         }
     }
 
-    /// Those that have not answered by now are missing.
+    /// Ends the wait of a push. Instances without an answer are missing.
     fn end(&mut self, number: u64, blame: Blame) {
         let Some(waiting) = self.waiting.remove(&number) else {
             return;
@@ -423,7 +423,7 @@ impl Exchange {
         );
     }
 
-    /// A push that only this instance delivers.
+    /// Reports a push that only this instance delivers.
     fn tell_away(&mut self, number: u64) {
         let missing = self.instances.there().cloned().collect();
         self.tell(
@@ -445,7 +445,7 @@ impl Exchange {
         self.actions.push_back(Action::Tell { number, outcome });
     }
 
-    /// Something came that has no effect.
+    /// Counts and logs a message without effect.
     fn ignore(&mut self, now: Now, why: Ignored, from: Option<&InstanceId>) {
         self.stats.count_ignored(why);
         if let Some(line) = self.lines.line(now) {

@@ -1,4 +1,4 @@
-//! The other instances: which are there, and how far the pushes of each have come.
+//! The other instances: the present ones, and the progress of each instance's pushes.
 
 use std::collections::HashMap;
 
@@ -7,26 +7,26 @@ use foldhash::quality::RandomState;
 use super::message::Part;
 use super::{Ignored, InstanceId};
 
-/// An instance that says nothing for this long is no longer there.
+/// After this time without a message an instance counts as absent.
 pub(super) const SILENCE_US: u64 = 3_000_000;
 
-/// How long the numbers of an instance that is no longer there are remembered: until then a push
-/// that comes again is known.
+/// How long the push numbers of an absent instance are remembered, to recognize repeated pushes.
 const REMEMBERED_US: u64 = 60_000_000;
 
-/// One other instance.
+/// Another instance.
 #[derive(Debug)]
 struct Instance {
     heard_us: u64,
     is_there: bool,
-    /// It let a push wait in vain, and has answered none since: pushes wait for it for a short time.
+    /// The instance let a push wait in vain, and has not answered since: pushes wait for the instance only
+    /// briefly.
     is_late: bool,
-    /// Number and part of the newest part of a push that came from it.
+    /// Number and part of the instance's newest part of a push.
     last: Option<(u64, u32)>,
     partial: Option<Partial>,
 }
 
-/// A push of which more parts are to come.
+/// A push with parts still to come.
 #[derive(Debug)]
 struct Partial {
     number: u64,
@@ -37,7 +37,7 @@ struct Partial {
 }
 
 impl Partial {
-    /// Of which `first` is the first part; `None`: `first` is another part.
+    /// Begins the push of the part `first`; `None` if `first` is not part 0.
     fn begin(first: &Part<'_>) -> Option<Self> {
         (first.part == 0).then_some(Self {
             number: first.number,
@@ -59,14 +59,14 @@ impl Partial {
 pub(super) struct Instances {
     known: HashMap<InstanceId, Instance, RandomState>,
     max: usize,
-    /// Bytes of one push.
+    /// Bytes of a push.
     push_bytes_max: usize,
-    /// Bytes of all pushes of which more parts are to come.
+    /// Bytes of all pushes with parts still to come.
     partial_bytes: usize,
 }
 
 impl Instances {
-    /// `max` others, with pushes of up to so many bytes.
+    /// At most `max` other instances, with pushes of up to `push_bytes_max` bytes.
     pub(super) fn new(max: usize, push_bytes_max: usize) -> Self {
         Self {
             known: HashMap::default(),
@@ -76,8 +76,8 @@ impl Instances {
         }
     }
 
-    /// Something came from this instance. `None`: it is one too many. `Some(true)`: it was not there
-    /// before.
+    /// Records a message from this instance. Returns `Some(true)` if the instance was absent before; `None`
+    /// if there are too many instances.
     pub(super) fn heard(&mut self, now_us: u64, id: &InstanceId) -> Option<bool> {
         if let Some(instance) = self.known.get_mut(id) {
             instance.heard_us = now_us;
@@ -99,7 +99,7 @@ impl Instances {
         Some(true)
     }
 
-    /// Makes room: the instance that has been away for the longest goes.
+    /// Makes room: removes the instance that has been absent for the longest time.
     fn forget_one(&mut self) -> bool {
         let away = self.known.iter().filter(|(_, one)| !one.is_there);
         let oldest = away.min_by_key(|(_, one)| one.heard_us);
@@ -107,7 +107,7 @@ impl Instances {
         oldest.is_some_and(|id| self.known.remove(&id).is_some())
     }
 
-    /// The instance has stopped. Returns whether it was there.
+    /// Records the stop of an instance. Returns true if the instance was present.
     pub(super) fn gone(&mut self, id: &InstanceId) -> bool {
         let Some(instance) = self.known.get_mut(id) else {
             return false;
@@ -116,18 +116,18 @@ impl Instances {
         std::mem::replace(&mut instance.is_there, false)
     }
 
-    /// Those that are there.
+    /// The present instances.
     pub(super) fn there(&self) -> impl Iterator<Item = &InstanceId> {
         let there = self.known.iter().filter(|(_, one)| one.is_there);
         there.map(|(id, _)| id)
     }
 
-    /// How many are there.
+    /// The count of present instances.
     pub(super) fn count(&self) -> usize {
         self.there().count()
     }
 
-    /// Whether the instance has let a push wait in vain, and has answered none since.
+    /// Whether the instance has let a push wait in vain, and has not answered since.
     pub(super) fn is_late(&self, id: &InstanceId) -> bool {
         self.known.get(id).is_some_and(|instance| instance.is_late)
     }
@@ -139,7 +139,7 @@ impl Instances {
         }
     }
 
-    /// Nobody could be heard until now.
+    /// Restarts the time of silence of all present instances, because no message could come until now.
     pub(super) fn begin_anew(&mut self, now_us: u64) {
         for instance in self.known.values_mut().filter(|one| one.is_there) {
             instance.heard_us = now_us;
@@ -147,7 +147,7 @@ impl Instances {
         }
     }
 
-    /// Returns those that have become silent. Those that are away for long are forgotten.
+    /// Returns the instances that have become silent. Forgets instances that are absent for long.
     pub(super) fn silent(&mut self, now_us: u64) -> Vec<InstanceId> {
         let for_us = |one: &Instance| now_us.saturating_sub(one.heard_us);
         self.known
@@ -163,8 +163,7 @@ impl Instances {
         silent
     }
 
-    /// Drops the parts of a push before the push `number` whose last part has not come. Returns
-    /// whether there were any.
+    /// Drops an incomplete push with a number below `number`. Returns true if there was such a push.
     pub(super) fn abandon_before(&mut self, id: &InstanceId, number: u64) -> bool {
         let Some(instance) = self.known.get_mut(id) else {
             return false;
@@ -177,11 +176,11 @@ impl Instances {
         is_left
     }
 
-    /// A part of a push. Returns the whole body, once the last part has come and the body is as long
-    /// as its parts say.
+    /// Takes a part of a push. Returns the whole body after the last part, if the body has the announced
+    /// length.
     ///
     /// # Errors
-    /// The part has no effect, and why.
+    /// Returns why the part has no effect.
     pub(super) fn take_part(
         &mut self,
         id: &InstanceId,
@@ -206,7 +205,7 @@ impl Instances {
         if total > part.body_bytes {
             return Err(Ignored::Bad);
         }
-        // Of pushes that come in parts, two as large as one may be have room.
+        // The pushes in parts may together have twice the bytes of a push.
         if part.parts > 1 && self.partial_bytes + total > 2 * self.push_bytes_max {
             return Err(Ignored::TooLarge);
         }
@@ -224,7 +223,7 @@ impl Instances {
     }
 }
 
-/// Returns how many bytes they had.
+/// Returns the dropped bytes.
 fn drop_partial(instance: &mut Instance) -> usize {
     let partial = instance.partial.take();
     partial.map_or(0, |partial| partial.body.len())

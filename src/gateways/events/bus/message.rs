@@ -1,4 +1,4 @@
-//! The form of what instances publish: a line of words, and behind the line a part of a push's body.
+//! The form of published messages: a line of words, and behind the line a part of a push's body.
 //!
 //! | line | meaning |
 //! | --- | --- |
@@ -16,21 +16,21 @@ const FORM: &str = "weirgate-events/1";
 /// The longest line.
 pub const LINE_BYTES_MAX: usize = 256;
 
-/// The longest part of a push that an instance may be set to send.
+/// The longest part of a push for which an instance may be configured.
 pub const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest message that is read, whatever the part size of this instance is.
+/// The longest message that is read, for any part size of this instance.
 pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The longest id.
 const ID_BYTES_MAX: usize = 64;
 
-/// What one instance says to others.
+/// A message of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
     /// The instance is there.
     Here {
-        /// The others should say that they are there.
+        /// The other instances should announce themselves.
         is_new: bool,
     },
     /// The instance has stopped.
@@ -44,22 +44,22 @@ pub(super) enum Message<'a> {
 /// A part of the body of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<'a> {
-    /// Of the push; counted by the instance that has taken it.
+    /// The number of the push, counted by the instance that took the push.
     pub(super) number: u64,
     /// From 0.
     pub(super) part: u32,
     pub(super) parts: u32,
-    /// Of all parts together.
+    /// Bytes of all parts.
     pub(super) body_bytes: usize,
     pub(super) bytes: &'a [u8],
 }
 
-/// Why bytes from the bus are no message.
+/// The bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
 impl<'a> Message<'a> {
-    /// The bytes to publish.
+    /// Returns the bytes to publish.
     pub(super) fn bytes(&self, from: &InstanceId) -> Vec<u8> {
         let (words, body): (String, &[u8]) = match *self {
             Self::Here { is_new: false } => ("here".to_owned(), b""),
@@ -82,7 +82,7 @@ impl<'a> Message<'a> {
     /// Reads the sender's id and the message.
     ///
     /// # Errors
-    /// The bytes are no message of this version.
+    /// The bytes are not a message of this version.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<(InstanceId, Self), Unreadable> {
         let head = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
         let end = head.iter().position(|&byte| byte == b'\n');
@@ -119,7 +119,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An id becomes a part of a subject, so it has no dots and no wildcards.
+/// Parses an id. An id becomes part of a subject, so dots and wildcards are not permitted.
 fn id(word: &str) -> Result<InstanceId, Unreadable> {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let fits = (1..=ID_BYTES_MAX).contains(&word.len());

@@ -1,18 +1,18 @@
-//! Pushes between instances: a push that one instance takes reaches the devices of all.
+//! Pushes between instances: a push to one instance reaches the devices of all instances.
 //!
-//! Every instance has a random id and says once a second that it is there. A push is published once,
-//! with the id of its instance and a number; the others deliver it to their own devices and answer
-//! with their counts. Nothing is stored, and nothing is published again.
+//! Every instance has a random id and announces this id once a second. A push is published once, with the id
+//! of its instance and a number; the other instances deliver the push to their own devices and answer with
+//! their counts. Nothing is stored, and nothing is published again.
 //!
-//! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. Called by
-//! the thread between HTTP, the loop and the bus (`kinds/events/bus`).
+//! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. Called by the
+//! thread between HTTP, the loop and the bus (`kinds/events/bus`).
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the types of the seam, and counts |
-//! | `exchange` | what is published, delivered and answered, and when |
-//! | `instances` | who is there, duplicates, pushes in parts |
-//! | `message` | the form of what is published |
+//! | `mod` | the types of the interface, and counters |
+//! | `exchange` | publishing, delivering and answering, with all deadlines |
+//! | `instances` | present instances, duplicates, pushes in parts |
+//! | `message` | the form of the messages |
 
 mod exchange;
 mod instances;
@@ -46,79 +46,79 @@ impl From<&str> for InstanceId {
 pub struct ExchangeSettings {
     /// How long a push waits for the answers of other instances, microseconds.
     pub wait_us: u64,
-    /// Bytes of one message on the bus; a larger push is published in parts.
+    /// Bytes of a message on the bus; a larger push is published in parts.
     pub message_bytes_max: usize,
-    /// Bytes of one push of another instance.
+    /// Bytes of a push of another instance.
     pub push_bytes_max: usize,
     /// Instances, this one included.
     pub instances_max: usize,
 }
 
-/// What the thread around an [`Exchange`] has to do, in this order.
+/// Work for the thread around an [`Exchange`], in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Publish these bytes; `number` is that of a push, for [`Exchange::unsent`].
+    /// Publish these bytes.
     Publish {
-        /// The instances that should read it.
+        /// The instances that should read the message.
         to: To,
         /// The whole message.
         bytes: Vec<u8>,
-        /// Of which push it is, if it is of one.
+        /// The number of the push, if the bytes are of a push; for [`Exchange::unsent`].
         number: Option<u64>,
     },
     /// Deliver the push with this body to the devices of this instance, and report with
     /// [`Exchange::delivered`].
     Deliver {
-        /// The instance that has taken the push.
+        /// The instance that took the push.
         origin: InstanceId,
-        /// Counted by that instance.
+        /// The number of the push, counted by the origin.
         number: u64,
-        /// As a service has sent it.
+        /// The body from the service.
         body: Vec<u8>,
     },
-    /// Tell the service what became of its push in the other instances.
+    /// Report the outcome of a push in the other instances to the service.
     Tell {
-        /// Of the push, from [`Exchange::push`].
+        /// The number from [`Exchange::push`].
         number: u64,
-        /// What became of it.
+        /// The outcome in the other instances.
         outcome: Outcome,
     },
 }
 
-/// Who should read a message.
+/// The readers of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
     /// Every instance, this one too.
     All,
-    /// One instance.
+    /// A single instance.
     Instance(InstanceId),
 }
 
-/// What became of a push in the other instances.
+/// The outcome of a push in the other instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The bus was there for the whole time.
+    /// Whether the bus was there for the whole time.
     pub is_up: bool,
     /// Deliveries in the instances that have answered.
     pub sent: u64,
-    /// How many have answered.
+    /// Count of the instances that have answered.
     pub answered: usize,
-    /// Those that have not, in the order of their ids.
+    /// The instances without an answer, in the order of their ids.
     pub missing: Vec<InstanceId>,
 }
 
-/// Why something that came from the bus had no effect.
+/// Why a message from the bus had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ignored {
-    /// It is no message of instances, or its push cannot be read.
+    /// Not a message of an instance, or a push that cannot be read.
     Bad,
     /// A message with the same number, or a later one, came before.
     Duplicate,
-    /// It is a part of a push of which other bytes are missing.
+    /// A part of a push with earlier bytes missing.
     Incomplete,
-    /// The message or its push is larger than this instance takes.
+    /// The message or its push is larger than this instance accepts.
     TooLarge,
-    /// Its sender is one instance too many.
+    /// The message of an instance over the limit of instances.
     Instances,
 }
 
@@ -142,8 +142,8 @@ impl Ignored {
     }
 }
 
-/// What an instance counts of the bus between instances; others may read it at any time. One writer, the thread
-/// of the exchange.
+/// Counters of the bus between instances; any thread may read them. The thread of the exchange is the only
+/// writer.
 #[derive(Debug, Default)]
 pub struct BusStats {
     is_up: AtomicBool,
@@ -158,12 +158,12 @@ pub struct BusStats {
 }
 
 impl BusStats {
-    /// What this instance publishes comes back from the bus.
+    /// Whether the messages of this instance come back from the bus.
     pub fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
     }
 
-    /// Instances that are there, this one included.
+    /// Present instances, this one included.
     pub fn instances(&self) -> u64 {
         1 + self.others.load(Relaxed)
     }
@@ -173,7 +173,7 @@ impl BusStats {
         self.waiting.load(Relaxed)
     }
 
-    /// Pushes that were published for other instances.
+    /// Pushes published for other instances.
     pub fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
     }
@@ -183,17 +183,17 @@ impl BusStats {
         self.received.load(Relaxed)
     }
 
-    /// Pushes that were answered without another instance, or while the bus was away.
+    /// Pushes answered without another instance, or while the bus was away.
     pub fn incomplete(&self) -> u64 {
         self.incomplete.load(Relaxed)
     }
 
-    /// Pushes that were refused because too many waited.
+    /// Pushes refused because too many waited.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    /// A push was refused because too many waited.
+    /// Counts a push refused because too many waited.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
@@ -203,12 +203,12 @@ impl BusStats {
         self.lost.load(Relaxed)
     }
 
-    /// Messages of the bus were lost: so many, or an unknown number, which counts as one.
+    /// Counts lost messages of the bus; an unknown number counts as 1.
     pub fn count_lost(&self, messages: Option<u64>) {
         self.lost.fetch_add(messages.unwrap_or(1), Relaxed);
     }
 
-    /// What came from the bus and had no effect, by reason.
+    /// Messages from the bus without effect, by reason.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.ignored.iter().map(|count| count.load(Relaxed));
         Ignored::ALL.into_iter().map(Ignored::word).zip(counts)

@@ -1,15 +1,15 @@
 //! Candles: the trades of each symbol, gathered by interval. An extension of the contract.
 //!
-//! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with
-//! trades are kept, watched or not, so that the first watcher of a symbol gets a whole candle. A
-//! watcher is a member of the topic of a symbol and an interval; only watched pairs make messages
-//! and have deadlines. A symbol without candles takes no room, however many watch: clients choose
-//! the names that they watch, and the bus alone decides which symbols have candles.
+//! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with trades are
+//! kept, watched or not, so that the first watcher of a symbol gets a whole candle. A watcher is a member of
+//! the topic of a symbol and an interval; only watched pairs make messages and have deadlines. A symbol
+//! without candles takes no room, however many clients watch: clients choose the names to watch, and the bus
+//! alone decides which symbols have candles.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | all symbols, who is watched, what is due |
-//! | `series` | the open candles of a symbol and an interval; which trade is late, and what is read of one |
+//! | `mod` | all symbols, watches, deadlines |
+//! | `series` | the open candles of a symbol and an interval; late trades, and reading a trade |
 
 mod series;
 #[cfg(test)]
@@ -27,31 +27,31 @@ use crate::hub::{ConflationKey, Now, TopicName};
 
 pub use super::stats::CandleStats;
 
-/// Between two messages about a running candle: four a second.
+/// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
 
 /// Deadlines are rounded up to a multiple of this, so that many pairs share a wake-up.
 const GRID_US: u64 = 10_000;
 
-/// A trade may be so far ahead of the clock; the candles that it opens are few.
+/// The most that a trade may be ahead of the clock; such trades open only few candles.
 const EARLY_MS_MAX: i64 = 10_000;
 
-/// Between two looks for symbols that nobody needs, while there is no room for a new one.
+/// The time between two searches for unneeded symbols, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
-/// Pairs that are looked at in one turn: at the end of a minute all are due.
+/// Pairs handled in a turn: at the end of a minute all are due.
 const DUE_PAIRS_MAX: usize = 256;
 
 /// Settings of candles.
 #[derive(Clone, Debug)]
 pub struct CandleSettings {
-    /// How long after its end a candle takes trades; then it is closed.
+    /// How long after its end a candle accepts trades; then the candle is closed.
     pub grace_ms: u32,
     /// Pairs of a symbol and an interval, of symbols with candles.
     pub pairs_max: usize,
 }
 
-/// How long a candle takes.
+/// The duration of a candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Interval {
     Second,
@@ -84,17 +84,18 @@ impl Interval {
         }
     }
 
-    /// The begin of the interval that a moment is in.
+    /// The begin of the interval with this time.
     const fn start_of(self, at_ms: i64) -> i64 {
         at_ms - at_ms.rem_euclid(self.ms())
     }
 
-    /// The topic of a symbol's candles. No symbol of a client has this name: those are upper case.
+    /// The topic of a symbol's candles. No client can hold a symbol of this name, because symbols are upper
+    /// case.
     pub(super) fn topic(self, symbol: &str) -> TopicName {
         TopicName::from(format!("candle:{}:{symbol}", self.label()))
     }
 
-    /// The interval and the symbol of a topic, if it is one of candles.
+    /// The interval and the symbol of a topic of candles; `None` for another topic.
     pub(super) fn of_topic(topic: &TopicName) -> Option<(Self, &str)> {
         let (label, symbol) = topic.as_str().strip_prefix("candle:")?.split_once(':')?;
         Some((Self::named(label)?, symbol))
@@ -105,8 +106,8 @@ impl Interval {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
     pub(super) topic: TopicName,
-    /// A newer running candle takes the place of one that waits; a closed candle takes none and
-    /// gives up none.
+    /// A newer running candle replaces a waiting running candle; a closed candle replaces nothing and is
+    /// never replaced.
     pub(super) key: Option<ConflationKey>,
     pub(super) message: String,
 }
@@ -119,7 +120,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The same as long as the symbol is kept, and so as long as the topic has members.
+    /// The key, which stays the same as long as the symbol is kept, and so as long as the topic has members.
     fn conflation_key(self) -> ConflationKey {
         let intervals = Interval::ALL.len() as u64;
         ConflationKey(u64::from(self.slot) * intervals + self.interval as u64)
@@ -143,11 +144,11 @@ impl Symbol {
     }
 }
 
-/// What is kept of a pair while its topic has members.
+/// The state of a pair while its topic has members.
 #[derive(Debug)]
 struct Watch {
     topic: TopicName,
-    /// When the running candle was sent last.
+    /// When the running candle was last sent.
     sent_us: Option<u64>,
     /// The running candle has changed since.
     is_changed: bool,
@@ -163,9 +164,9 @@ pub(super) struct Candles {
     stats: Arc<CandleStats>,
     slots: HashMap<Arc<str>, u32, RandomState>,
     symbols: Slab<Symbol>,
-    /// Slots of the symbols with candles: only these take room.
+    /// Slots of the symbols with candles: only these symbols take room.
     with_candles: HashSet<u32, RandomState>,
-    /// When a watched pair is looked at next. An entry may be early, and never late.
+    /// The next time to handle a watched pair. An entry may be early, but is never late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
 }
@@ -188,7 +189,7 @@ impl Candles {
         }
     }
 
-    /// A trade, in the message that clients get.
+    /// Takes a trade, as the message for clients.
     pub(super) fn take(&mut self, now: Now, symbol: &str, message: &[u8], out: &mut Vec<Update>) {
         let Some(trade) = Trade::read(message, self.json_depth_max, now.unix_ms) else {
             return self.stats.count_dropped(Dropped::Unreadable);
@@ -196,7 +197,7 @@ impl Candles {
         if trade.at_ms > now.unix_ms + EARLY_MS_MAX {
             return self.stats.count_dropped(Dropped::Early);
         }
-        // Also keeps what follows away from the ends of its numbers.
+        // This check also keeps the numbers below far from overflow.
         let oldest_ms = self.horizon_ms(now) - Interval::FiveMinutes.ms();
         if trade.at_ms < oldest_ms {
             return Interval::ALL
@@ -216,8 +217,8 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// Makes room for one of these symbols, so that trades of it get candles; `false` if the limit is
-    /// reached. Symbols with candles have their room.
+    /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols
+    /// with candles have their room already.
     pub(super) fn make_room<'a>(
         &mut self,
         now: Now,
@@ -237,12 +238,12 @@ impl Candles {
         has_room(self)
     }
 
-    /// A request for so many symbols was refused for want of room.
+    /// Counts the symbols of a request refused for lack of room.
     pub(super) fn count_limited(&self, symbols: usize) {
         self.stats.count_limited(symbols);
     }
 
-    /// A topic has members from now on.
+    /// Handles the first member of a topic.
     pub(super) fn watch(&mut self, now: Now, interval: Interval, symbol: &str) {
         let slot = self.slot(symbol);
         let pair = Pair { slot, interval };
@@ -250,7 +251,7 @@ impl Candles {
         if watch.is_some() {
             return;
         }
-        // What ended while nobody watched is nobody's.
+        // Candles that ended without a watcher are not sent.
         self.close(now, pair, &mut Vec::new());
         self.symbols[slot as usize].watches[interval as usize] = Some(Box::new(Watch {
             topic: interval.topic(symbol),
@@ -262,7 +263,7 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// A topic has no members any more.
+    /// Handles the end of a topic's last member.
     pub(super) fn unwatch(&mut self, now: Now, interval: Interval, symbol: &str) {
         let Some(&slot) = self.slots.get(symbol) else {
             return;
@@ -274,19 +275,19 @@ impl Candles {
         self.forget_ended(now, slot);
     }
 
-    /// The running candle, for a new member of the topic.
+    /// Returns the running candle, for a new member of the topic.
     pub(super) fn running(&self, interval: Interval, symbol: &str) -> Option<Update> {
         let slot = *self.slots.get(symbol)?;
         self.update(Pair { slot, interval })
     }
 
-    /// When [`Self::handle_timeout`] is due, on the monotonic clock.
+    /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock.
     pub(super) fn poll_timeout(&self) -> Option<u64> {
         self.due.first().map(|(due_us, _)| *due_us)
     }
 
-    /// Closes candles whose time is over, and shows running ones that have changed. What is left of
-    /// them is due at once.
+    /// Closes candles after their grace time, and sends changed running candles. Pairs over the limit of a
+    /// turn are due at once.
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Update>) {
         for _ in 0..DUE_PAIRS_MAX {
             let due = self.due.first().copied();
@@ -303,7 +304,7 @@ impl Candles {
         }
     }
 
-    /// Nobody watches, and nothing is due.
+    /// Returns true if there is no watcher and no deadline.
     pub(super) fn is_unwatched(&self) -> bool {
         let mut watches = self.symbols.iter().flat_map(|(_, symbol)| &symbol.watches);
         self.due.is_empty() && watches.all(Option::is_none)
@@ -346,7 +347,7 @@ impl Candles {
         }
     }
 
-    /// Closes candles whose grace time is over; each is sent if somebody watches.
+    /// Closes candles after their grace time; sends each candle to the watchers.
     fn close(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot as usize];
@@ -355,7 +356,7 @@ impl Candles {
             let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
                 continue;
             };
-            // What has changed of it goes out now.
+            // The closed candle has its last change.
             watch.is_changed &= !series.is_empty();
             out.push(Update {
                 topic: watch.topic.clone(),
@@ -365,7 +366,7 @@ impl Candles {
         }
     }
 
-    /// Shows the running candle if it has changed and its time has come.
+    /// Sends the running candle if changed and due.
     fn show(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let Some(watch) = self.watch_of(pair) else {
             return;
@@ -390,7 +391,7 @@ impl Candles {
         })
     }
 
-    /// Makes sure that a watched pair is looked at when something of it is due.
+    /// Sets the deadline of a watched pair.
     fn arm(&mut self, now: Now, pair: Pair) {
         let grace_ms = i64::from(self.settings.grace_ms);
         let symbol = &mut self.symbols[pair.slot as usize];
@@ -416,7 +417,7 @@ impl Candles {
         self.due.insert((due_us, pair));
     }
 
-    /// Forgets candles that ended unwatched, and symbols without any.
+    /// Forgets candles that ended unwatched, and symbols without candles.
     fn sweep(&mut self, now: Now) {
         let slots: Vec<u32> = self.with_candles.iter().copied().collect();
         for slot in slots {
@@ -424,7 +425,7 @@ impl Candles {
         }
     }
 
-    /// Forgets candles of unwatched pairs that have ended.
+    /// Forgets the ended candles of unwatched pairs.
     fn forget_ended(&mut self, now: Now, slot: u32) {
         for interval in Interval::ALL {
             if self.symbols[slot as usize].watches[interval as usize].is_none() {

@@ -1,5 +1,4 @@
-//! The candles of one symbol and one interval that are not closed: what a candle takes of a trade, one candle and
-//! its message, and which trade is late.
+//! The open candles of a symbol and an interval: reading trades, candles and their messages, late trades.
 
 use std::str::FromStr;
 
@@ -10,18 +9,18 @@ use super::Interval;
 use crate::wire::json::object_entries;
 use crate::wire::object_writer::ObjectWriter;
 
-/// A trade of a candle that is closed.
+/// The error for a trade of a closed candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late;
 
-/// The newest candle, and those before it whose grace time is not over.
+/// The newest candle, and earlier candles in their grace time.
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
-    /// Oldest first. Few: an interval takes at least a second, and both the grace time and the
-    /// time by which a trade may be early are bounded.
+    /// Oldest first. Few: an interval lasts at least a second, and the grace time and the earliness of trades
+    /// are bounded.
     candles: Vec<Candle>,
-    /// End of the newest closed candle: a clock that is set back does not open it again.
+    /// End of the newest closed candle, so that a clock set back does not open the candle again.
     closed_until_ms: i64,
 }
 
@@ -34,15 +33,15 @@ impl Series {
         }
     }
 
-    /// Closes the next candle that ended at `horizon_ms` or before; the oldest comes first.
+    /// Closes and returns the oldest candle if its end is at most `horizon_ms`.
     pub(super) fn close(&mut self, horizon_ms: i64) -> Option<Candle> {
         let end_ms = self.next_end_ms().filter(|end_ms| *end_ms <= horizon_ms)?;
         self.closed_until_ms = end_ms;
         Some(self.candles.remove(0))
     }
 
-    /// Adds a trade to its candle, unless that ended at `horizon_ms` or before; whether that is the
-    /// newest one.
+    /// Adds a trade to its candle. Returns true if this is the newest candle; an error if the candle ended at
+    /// `horizon_ms` or before, or is closed.
     pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<bool, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
         let is_over = start_ms + self.interval.ms() <= horizon_ms;
@@ -53,7 +52,7 @@ impl Series {
         match self.candles.get_mut(place) {
             Some(candle) if candle.start_ms == start_ms => candle.add(trade),
             _ => {
-                // Mostly there is one, and a list would grow to four at once.
+                // Usually there is a single candle, and a list would grow to four at once.
                 self.candles.reserve_exact(1);
                 self.candles.insert(place, Candle::new(start_ms, trade));
             }
@@ -61,12 +60,12 @@ impl Series {
         Ok(place + 1 == self.candles.len())
     }
 
-    /// The running candle: the newest one.
+    /// The running candle: the newest.
     pub(super) fn running(&self) -> Option<&Candle> {
         self.candles.last()
     }
 
-    /// When the oldest candle's interval ends, Unix milliseconds.
+    /// The end of the oldest candle's interval, Unix milliseconds.
     pub(super) fn next_end_ms(&self) -> Option<i64> {
         let oldest = self.candles.first()?;
         Some(oldest.start_ms + self.interval.ms())
@@ -77,7 +76,7 @@ impl Series {
     }
 }
 
-/// The trades of a symbol whose timestamps are in one interval.
+/// The trades of a symbol with timestamps in the same interval.
 #[derive(Clone, Debug)]
 pub(super) struct Candle {
     /// Begin of the interval, Unix milliseconds.
@@ -88,13 +87,13 @@ pub(super) struct Candle {
     close: Decimal,
     volume: Decimal,
     trades: u64,
-    /// Timestamps of the trades that gave `open` and `close`.
+    /// Timestamps of the trades for `open` and `close`.
     first_ms: i64,
     last_ms: i64,
 }
 
 impl Candle {
-    /// The candle of a first trade.
+    /// Makes the candle of a first trade.
     pub(super) fn new(start_ms: i64, trade: &Trade) -> Self {
         let price = trade.price;
         Self {
@@ -110,8 +109,8 @@ impl Candle {
         }
     }
 
-    /// Adds a trade, in any order. Of trades with the same timestamp, the one that came first gives
-    /// `open` and the one that came last gives `close`.
+    /// Adds a trade, in any order. Among trades with the same timestamp, the first to come gives `open` and
+    /// the last to come gives `close`.
     pub(super) fn add(&mut self, trade: &Trade) {
         if trade.at_ms < self.first_ms {
             (self.first_ms, self.open) = (trade.at_ms, trade.price);
@@ -125,7 +124,7 @@ impl Candle {
         self.trades += 1;
     }
 
-    /// `{"type":"candle","data":{…}}`.
+    /// Returns `{"type":"candle","data":{…}}`.
     pub(super) fn message(&self, symbol: &str, interval: Interval, closed: bool) -> String {
         let mut data = ObjectWriter::new();
         data.string("symbol", symbol);
@@ -150,19 +149,19 @@ impl Candle {
     }
 }
 
-/// One trade.
+/// A trade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trade {
     /// The trade's own timestamp, Unix milliseconds.
     pub(super) at_ms: i64,
     pub(super) price: Decimal,
-    /// 0 if the trade has none, or none that is a number.
+    /// 0 if the volume is absent or not a number.
     pub(super) volume: Decimal,
 }
 
 impl Trade {
-    /// Reads the message of a trade as clients get it. A trade without a timestamp happened now.
-    /// `None`: no price, or a price or timestamp that is no number.
+    /// Reads the message of a trade as sent to clients. A trade without a timestamp happened now. `None`
+    /// without a price, or if the price or timestamp is not a number.
     pub(super) fn read(message: &[u8], depth_max: usize, now_ms: i64) -> Option<Self> {
         let (mut at, mut price, mut volume) = (None, None, None);
         for entry in object_entries(data_of(message)?, depth_max).ok()? {
@@ -186,8 +185,8 @@ impl Trade {
     }
 }
 
-/// `data` of the message, whose form is always the same: reading the whole message as JSON too would
-/// cost as much again.
+/// Returns `data` of the message, which always has the same form: parsing the whole message as JSON too would
+/// double the cost.
 fn data_of(message: &[u8]) -> Option<&[u8]> {
     let rest = message.strip_prefix(br#"{"type":"trade","data":"#)?;
     let behind = br#","timestamp":"#;
@@ -197,7 +196,7 @@ fn data_of(message: &[u8]) -> Option<&[u8]> {
     Some(&rest[..end])
 }
 
-/// A number, or a text that is one. `None` also for a number that a decimal cannot hold.
+/// Parses a number, or a number in a string. `None` also for a number that a decimal cannot hold.
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
     let unquoted: Option<String> = raw
@@ -205,7 +204,7 @@ fn number(value: &LazyValue<'_>) -> Option<Decimal> {
         .then(|| sonic_rs::from_str(raw).ok())
         .flatten();
     let text = unquoted.as_deref().unwrap_or(raw);
-    // The library takes more than JSON has, as underscores.
+    // The library accepts more than JSON does, for example underscores.
     let is_plain = |text: &str| {
         text.bytes()
             .all(|b| b.is_ascii_digit() || b"+-.".contains(&b))

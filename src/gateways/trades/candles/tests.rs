@@ -127,7 +127,7 @@ fn topics_of_candles_are_those_of_no_symbol_that_a_client_can_hold() {
     }
 }
 
-/// Publishes of one pair from a bus that never rests: deadlines stay few.
+/// Publishes trades of a pair from a bus that never rests: deadlines stay few.
 #[test]
 fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
     let settings = CandleSettings {
@@ -154,7 +154,7 @@ fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
     let (now, _) = publish(&mut candles, 1);
     candles.watch(now, Interval::Second, "A");
     let (now, updates) = publish(&mut candles, 10_000);
-    // 40 of the running candle and 10 closes.
+    // 40 messages of the running candle and 10 closes.
     assert_eq!(updates, 50);
     assert!(candles.poll_timeout().expect("a deadline") <= now.mono_us + 250_000 + GRID_US);
     candles.unwatch(now, Interval::Second, "A");
