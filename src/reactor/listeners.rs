@@ -22,7 +22,7 @@ const RETRY_MAX_US: u64 = 500_000;
 /// Settings of the listening sockets and of accepted sockets.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// Where to listen.
+    /// The addresses to listen on.
     pub addrs: Vec<ListenAddr>,
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
