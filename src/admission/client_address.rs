@@ -1,4 +1,4 @@
-//! The client's address of a connection, also behind proxies.
+//! The address of a connection's client, also behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

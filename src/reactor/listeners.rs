@@ -1,7 +1,7 @@
-//! The listening sockets of the loop: accepts connections, and stops accepting.
+//! The listening sockets of the loop: start and end of accepting.
 //!
-//! A process without free descriptors waits and logs that once a second, instead of spinning on a socket that
-//! stays readable.
+//! A process without free descriptors waits, and logs the shortage once a second, instead of spinning on a
+//! socket that stays readable.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -173,7 +173,7 @@ impl FrameReader {
     }
 
     /// Discards `input`, which came behind our own close frame. Returns whether the client's close frame has
-    /// come (§5.5.1), or never can be found because of an error.
+    /// come (§5.5.1), or can never be found because of an error.
     pub fn skip(&mut self, mut input: &[u8]) -> bool {
         (self.buffer, self.window) = (Vec::new(), None);
         // The text is not checked any more, so any end is valid.

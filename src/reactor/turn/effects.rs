@@ -87,7 +87,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.sockets.paces.set(key, bytes_per_second, now_us);
     }
 
-    /// Lets paced clients whose tick has come write in this turn.
+    /// Lets the hub write in this turn to the paced clients whose tick has come.
     pub(super) fn write_to_paced(&mut self, now: Now) {
         for key in self.sockets.paces.take_due(now.mono_us) {
             self.hub.handle_writable(now, key);

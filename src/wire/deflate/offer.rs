@@ -68,8 +68,8 @@ pub struct Agreed {
 }
 
 impl Agreed {
-    /// Returns log2 of the window that the client's messages may refer to, earlier messages included: 9 to
-    /// 15. `None`: a message may not refer to earlier messages.
+    /// Returns log2 of the window, 9 to 15, that the client's messages may refer to, earlier messages
+    /// included. `None`: a message may not refer to earlier messages.
     pub fn client_window_bits(self) -> Option<u8> {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => None,

@@ -1,9 +1,9 @@
-//! The earlier text of clients that their messages may refer to.
+//! Earlier text of clients, for the references of later messages.
 //!
 //! A client that keeps its window from message to message (context takeover, RFC 7692 §7.1.1.2) refers to the
 //! text of its earlier compressed messages only (§7.2.2), not to uncompressed messages. The gateway keeps
-//! that text as far back as the window reaches, as the dictionary of the next inflate. A client without
-//! compressed messages costs nothing.
+//! that text as far back as the window reaches, as the dictionary of the next inflate. Nothing is kept of a
+//! client without compressed messages.
 //!
 //! Most clients send a few short requests. Their text is deflated once some has gathered, and takes some
 //! hundred bytes. The text of a client that sends more stays as it is, because every message would inflate it
