@@ -1,7 +1,7 @@
-//! One message to many clients: what a delivery costs in the core. The sockets take everything
-//! without a system call, so the difference to a run with real ones is the kernel's part.
+//! A message to many clients: the cost of a delivery in the core. The sockets take all bytes without a system
+//! call, so the difference to a run with real sockets is the kernel's part.
 //!
-//! Before the times, each case says how many allocations a turn makes once its vectors are warm.
+//! Before the times, each case prints the allocations of a turn with warm vectors.
 
 mod everybody;
 mod open;
@@ -20,14 +20,14 @@ use weirgate::hub::{
     Write,
 };
 
-/// Two atomic additions per allocation: nothing beside a turn of a thousand deliveries.
+/// Two atomic additions per allocation: little beside a turn of a thousand deliveries.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CLIENTS: u64 = 1_000;
 const DEFLATE: &str = "permessage-deflate; client_max_window_bits";
 
-/// What a turn publishes.
+/// The messages that a turn publishes.
 #[derive(Clone)]
 struct Messages {
     body: Vec<u8>,
@@ -37,7 +37,7 @@ struct Messages {
 }
 
 impl Messages {
-    /// One keyed message of JSON a turn, without a lead.
+    /// A keyed message of JSON a turn, without a lead.
     fn keyed(bytes: usize) -> Self {
         let bucket = |n: usize| {
             let premium = n.wrapping_mul(2_654_435_761) % 100_000;
@@ -75,7 +75,7 @@ impl Messages {
     }
 }
 
-/// A hub with open clients and the clock that its turns move on.
+/// A hub with open clients and the clock of its turns.
 struct Room {
     hub: Hub<Everybody>,
     now: Now,
@@ -105,13 +105,13 @@ impl Room {
         }
     }
 
-    /// The turn of a process that got its messages from the bus.
+    /// Runs a turn with messages of the bus.
     fn turn(&mut self) {
         self.publish();
         while self.hub.flush(self.now, &mut TakesAll) {}
     }
 
-    /// Says what a warm turn allocates; the frames themselves are two each.
+    /// Prints the allocations of a warm turn; each frame accounts for two.
     fn tell_allocations(&mut self, name: &str) {
         (0..20).for_each(|_| self.turn());
         let region = Region::new(ALLOCATOR);
@@ -142,8 +142,8 @@ fn case(c: &mut Criterion, name: &str, clients: u64, extensions: Option<&str>, m
     room.hub.check_invariants();
 }
 
-/// What does a delivery cost, from the payload to the write, and does the size of the message or
-/// the number of clients matter? It should not: nothing is copied per client.
+/// The cost of a delivery, from the payload to the write. Should depend neither on the size of the message
+/// nor on the number of clients: nothing is copied per client.
 fn plain(c: &mut Criterion) {
     case(c, "plain/2k", CLIENTS, None, Messages::keyed(2 * 1024));
     case(c, "plain/8k", CLIENTS, None, Messages::keyed(8 * 1024));
@@ -156,8 +156,8 @@ fn plain(c: &mut Criterion) {
     );
 }
 
-/// What does the number before each message cost per delivery? Header and lead are rendered for
-/// each client, and the write has one more slice. Frames without a key on both sides.
+/// The cost per delivery of the number before each message. Header and lead are rendered for each client, and
+/// the write has another slice. Frames without a key in both cases.
 fn numbered(c: &mut Criterion) {
     for (name, lead) in [
         ("lead/none_2k", Lead::None),
@@ -172,9 +172,8 @@ fn numbered(c: &mut Criterion) {
     }
 }
 
-/// What do clients with compression cost? `8k` deflates one new frame each turn for all
-/// of them; `small` is under the size from which frames are deflated, and shows what
-/// asking costs.
+/// The cost of clients with compression. `8k` deflates a new frame each turn for all of them; `small` is
+/// below the size from which frames are deflated, and shows the cost of the check.
 fn deflated(c: &mut Criterion) {
     case(
         c,
@@ -193,7 +192,7 @@ fn deflated(c: &mut Criterion) {
     shared_deflated(c);
 }
 
-/// What does a delivery of a frame cost that was deflated already?
+/// The cost of a delivery of a frame that is deflated already.
 fn shared_deflated(c: &mut Criterion) {
     let mut room = Room::new(CLIENTS, Some(DEFLATE), Messages::keyed(8 * 1024));
     let publication = room
@@ -211,9 +210,8 @@ fn shared_deflated(c: &mut Criterion) {
     assert!(publication.frame.deflated().is_some());
 }
 
-/// What does a delivery cost when a turn carries sixteen small messages for each client? They
-/// leave in one write; but a queue of more than two entries takes memory for them, and gives it
-/// back when it is empty.
+/// The cost of a delivery in a turn with sixteen small messages for each client. The messages go out in one
+/// write; but a queue of more than two entries allocates memory, and frees the memory when empty.
 fn burst(c: &mut Criterion) {
     let messages = Messages {
         per_turn: 16,
@@ -228,7 +226,7 @@ fn burst(c: &mut Criterion) {
     case(c, "burst/16x200_seq", CLIENTS, None, numbered);
 }
 
-/// Which half of a delivery is what: putting it in the queue, or writing it out?
+/// The cost of both halves of a delivery: queueing and writing.
 fn halves(c: &mut Criterion) {
     let mut room = Room::new(CLIENTS, None, Messages::keyed(8 * 1024));
     let mut group = c.benchmark_group("broadcast");
@@ -252,7 +250,7 @@ fn halves(c: &mut Criterion) {
     group.finish();
 }
 
-/// Takes a few bytes from those who do not read, and all from the others.
+/// Takes a few bytes from slow clients, and all bytes from the others.
 struct TakesLittle<'a> {
     from: &'a [SessionKey],
 }
@@ -271,14 +269,14 @@ impl Transmit for TakesLittle<'_> {
     }
 }
 
-/// Do ten clients that do not read slow the other 990 down? Each of their queues holds the frame
-/// that was begun and the newest one, which every turn replaces.
+/// The delay of 990 clients by ten clients that do not read. Each of their queues holds the frame already
+/// begun and the newest frame, which every turn replaces.
 fn blocked(c: &mut Criterion) {
     let mut room = Room::new(CLIENTS - 10, None, Messages::keyed(2 * 1024));
     let slow: Vec<SessionKey> = (0..10).map(|_| open(&mut room.hub, None)).collect();
     room.publish();
     room.hub.flush(room.now, &mut TakesLittle { from: &slow });
-    // Until the oldest waiting frame is over a second old, or their queues are over the soft limit.
+    // Until the oldest waiting frame is over a second old, or the queues are over the soft limit.
     (0..2_000).for_each(|_| room.turn());
     room.tell_allocations("blocked/10_of_1000_2k");
     let before = room.hub.stats().clone();
@@ -293,7 +291,7 @@ fn blocked(c: &mut Criterion) {
     room.hub.check_invariants();
 }
 
-/// Header and body stand in one allocation, the frame around them in another.
+/// Header and body share an allocation; the frame around them is another.
 fn frame_allocations(_: &mut Criterion) {
     let alive = FrameBytes::default();
     for bytes in [200, 2 * 1024, 8 * 1024] {

@@ -1,9 +1,9 @@
-//! One message to many clients whose memory no cache holds: what a delivery costs in a process
-//! that does something else between two messages, as the kernel does with each write.
+//! A message to many clients outside all caches: the cost of a delivery in a process that does other work
+//! between two messages, as the kernel does with each write.
 //!
-//! `in_order`: clients that came one after the other. `churned`: most of them have gone and others
-//! came in random order, so that neither the members of the topic nor the blocks of the heap stand
-//! in the order of the slots. The reported time is that of one delivery, publish and flush.
+//! `in_order`: the clients came one after the other. `churned`: most of the first clients have left and
+//! others came in random order, so that neither the members of the topic nor the blocks of the heap are in
+//! the order of the slots. The reported time is for one delivery, publish and flush.
 
 mod everybody;
 mod open;
@@ -19,17 +19,17 @@ use weirgate::hub::{ConflationKey, Frame, Hub, Now, Publication, Retain, Session
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
-/// Parts of the clients that go, and whose places are taken again.
+/// Rounds in which clients leave, and others take their slots.
 const CHURNS: usize = 16;
-/// Of how many clients one goes in each part.
+/// The fraction of clients that leave in each round: one in so many.
 const CHURN_ONE_OF: usize = 8;
 
-/// More than a cache holds.
+/// More than the size of a cache.
 const EVICT_BYTES: usize = 64 << 20;
 
 const BODY: [u8; 2048] = [b'x'; 2048];
 
-/// Everything else that a machine has in its caches.
+/// All other content of a machine's caches.
 struct Others {
     bytes: Vec<u8>,
 }
@@ -41,7 +41,7 @@ impl Others {
         }
     }
 
-    /// Leaves nothing of the hub in the caches.
+    /// Evicts the hub from the caches.
     fn evict(&mut self) {
         for byte in self.bytes.iter_mut().step_by(64) {
             *byte = byte.wrapping_add(1);
@@ -68,7 +68,7 @@ impl Room {
         }
     }
 
-    /// Clients go in random order, as many others take their slots.
+    /// Lets clients leave in random order; as many new clients take their slots.
     fn churn(&mut self) {
         let mut random = SplitMix64::new(7);
         for _ in 0..CHURNS {
@@ -100,7 +100,7 @@ impl Room {
         self.hub.handle_publication(self.now, &publication);
     }
 
-    /// A message to everybody; the time of both parts.
+    /// Sends a message to every client; returns the time of both parts.
     fn turn(&mut self) -> [Duration; 2] {
         self.now = self.now.plus_us(1_000);
         let begin = Instant::now();
@@ -111,7 +111,7 @@ impl Room {
     }
 }
 
-/// What does a delivery cost when its client has to be fetched from memory?
+/// The cost of a delivery if its client has to be fetched from memory.
 fn cold(c: &mut Criterion) {
     let mut others = Others::new();
     let mut group = c.benchmark_group("cold");

@@ -1,4 +1,4 @@
-//! What is done once per message or once per connection, whatever the number of clients.
+//! Work done once per message or once per connection, whatever the number of clients.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -28,8 +28,8 @@ fn json(bytes: usize) -> Vec<u8> {
     out
 }
 
-/// What does it cost to make the frame that all clients share? One copy of the body behind its
-/// header; freeing it is part of the time.
+/// The cost of the frame that all clients share: a copy of the body behind its header. The time includes
+/// freeing the frame.
 fn frame(c: &mut Criterion) {
     let alive = FrameBytes::default();
     let mut group = c.benchmark_group("encode/frame");
@@ -49,7 +49,7 @@ fn frame(c: &mut Criterion) {
     group.finish();
 }
 
-/// What does the first client that asked for compression cost? The others share what it got.
+/// The cost of the first client with compression. The others share its encoding.
 fn deflated(c: &mut Criterion) {
     let alive = FrameBytes::default();
     let mut deflater = Deflater::new(DEFLATE_LEVEL);
@@ -76,7 +76,7 @@ fn deflated(c: &mut Criterion) {
     group.finish();
 }
 
-/// A browser's upgrade request, as it comes through a proxy.
+/// A browser's upgrade request, as a proxy passes it on.
 const REQUEST: &[u8] = b"GET /ws?symbol=ES HTTP/1.1\r\nHost: levels.example.com\r\n\
     Connection: Upgrade\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
@@ -86,8 +86,8 @@ const REQUEST: &[u8] = b"GET /ws?symbol=ES HTTP/1.1\r\nHost: levels.example.com\
     Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
     X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
 
-/// What does a handshake cost apart from system calls: finding the end of the head, parsing it,
-/// negotiating, and writing the 101? Decides how a reconnect storm goes.
+/// The cost of a handshake apart from system calls: finding the end of the head, parsing, negotiating, and
+/// writing the 101. Decides the speed of a reconnect storm.
 fn handshake(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode/handshake");
     group.throughput(Throughput::Elements(1));

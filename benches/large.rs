@@ -1,4 +1,4 @@
-//! What large payloads cost whoever works on them. Where that is the loop, all clients wait.
+//! The cost of large payloads. Work in the loop delays all clients.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,8 +14,7 @@ const MIB: usize = 1024 * 1024;
 /// The default of `--deflate-level`, and the largest.
 const DEFLATE_LEVELS: [u32; 2] = [4, 9];
 
-/// A JSON object of about `bytes` bytes: repeated names, numbers that differ, and a space here and
-/// there.
+/// A JSON object of about `bytes` bytes: repeated names, varied numbers, and some spaces.
 fn json(bytes: usize) -> Vec<u8> {
     let mut out = br#"{"event": "x", "targets": {"device_ids": ["d"]}, "data": {"n": [0"#.to_vec();
     let mut state = 1_u64;
@@ -44,7 +43,7 @@ fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| next()).collect()
 }
 
-/// How long does the first client with permessage-deflate hold the loop?
+/// The time for which the first client with permessage-deflate blocks the loop.
 fn deflated(c: &mut Criterion) {
     let mut group = c.benchmark_group("large/deflated");
     for level in DEFLATE_LEVELS {
@@ -59,8 +58,8 @@ fn deflated(c: &mut Criterion) {
     group.finish();
 }
 
-/// From the body of a broadcast to its frame, away from the loop; an answer of a service takes about
-/// as long.
+/// From the body of a broadcast to its frame, outside of the loop; a response of a service takes about as
+/// long.
 fn broadcast(c: &mut Criterion) {
     let alive = FrameBytes::default();
     let mut group = c.benchmark_group("large/broadcast");

@@ -1,8 +1,8 @@
-//! What a number of its own costs a client: a delivery with `Lead::Seq` beside one with
-//! `Lead::None`, over real sockets of the loopback interface, turn and turn about.
+//! The cost of a number for each client: a delivery with `Lead::Seq` against a delivery with `Lead::None`,
+//! over real sockets of the loopback interface, in turns.
 //!
-//! A turn is a publication to all clients and its flush. What the clients got is read off between
-//! the turns and not timed. Ends with status 1 where the median of the pairs is over 1.10.
+//! A turn is a publication to all clients and its flush. The clients' input is read between the turns and not
+//! timed. Exits with status 1 if the median of the pairs is over 1.10.
 
 mod everybody;
 mod open;
@@ -22,10 +22,10 @@ const PAIRS: usize = 2_000;
 const WARM_UP: usize = 100;
 const BODY_BYTES: usize = 2 * 1024;
 const RATIO_MAX: f64 = 1.10;
-/// As the reactor has it.
+/// As in the reactor.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 
-/// Writes as the reactor does: one slice as it is, several small ones joined.
+/// Writes like the reactor: a single slice unchanged, several small slices joined.
 #[derive(Default)]
 struct Loopback {
     streams: HashMap<SessionKey, TcpStream>,
@@ -113,7 +113,7 @@ impl Room {
         begin.elapsed()
     }
 
-    /// Reads off what the clients got; each must have got something.
+    /// Reads the input of all clients; each must have got some bytes.
     fn drain(&mut self) {
         let mut scratch = vec![0; 64 * 1024];
         for peer in &mut self.peers {
@@ -144,13 +144,13 @@ fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> T {
     values[values.len() / 2]
 }
 
-/// The median of the pairs' ratios.
+/// Returns the median of the pairs' ratios.
 fn compare(name: &str, extensions: Option<&str>) -> io::Result<f64> {
     let mut none = Room::new(Lead::None, extensions)?;
     let mut seq = Room::new(Lead::Seq("{\"seq\":"), extensions)?;
     let mut pairs = Vec::with_capacity(PAIRS);
     for pair in 0..WARM_UP + PAIRS {
-        // Who goes first changes, so that neither always finds the caches of the other.
+        // The order alternates, so that neither room always runs with the caches of the other.
         let (first, second) = match pair % 2 {
             0 => (&mut none, &mut seq),
             _ => (&mut seq, &mut none),

@@ -15,14 +15,14 @@ const NOW: Now = Now {
     unix_ms: 1_715_693_832_250,
 };
 
-/// Ten full levels with predictions, written as a publisher writes them: without white space.
+/// Ten full levels with predictions, in a publisher's form: without white space.
 fn ten_levels() -> Vec<u8> {
     let case = include_str!("../tests/vectors/levels/public/p28_ten_levels.json");
     let case: serde_json::Value = serde_json::from_str(case).expect("a case");
     case["steps"][0]["message"].to_string().into_bytes()
 }
 
-/// A flow snapshot of about so many bytes.
+/// A flow snapshot of about `bytes` bytes.
 fn flow(bytes: usize) -> Vec<u8> {
     let bucket = r#"{"strike":6920,"premium":-15250.75,"volume":1200,"side":"CALL"}"#;
     let buckets = vec![bucket; bytes / (bucket.len() + 1)].join(",");
@@ -63,7 +63,7 @@ fn normalise(c: &mut Criterion) {
     group.finish();
 }
 
-/// Levels and flow, each under a path of its own too.
+/// Levels and flow, each also under its own path.
 fn endpoints() -> LevelsFeedSettings {
     let endpoint = |path: &'static str, keys: &[&str]| Endpoint {
         topic: TopicName::fixed(path),
@@ -88,7 +88,7 @@ fn merge(c: &mut Criterion) {
         ("flow_8k", &market, flow(8 * 1024)),
         ("flow_2k", &market, flow(2 * 1024)),
     ];
-    // With endpoints, each message has a topic of its own beside the whole.
+    // With endpoints, each message has a topic besides the whole document.
     let feeds = [
         ("", LevelsFeedSettings::default(), 1),
         ("_endpoint", endpoints(), 2),

@@ -1,5 +1,5 @@
-//! Messages per second through the Redis source, from the socket to the loop's channel. The server
-//! is a thread that writes the same bytes over and over, so that the source is what is measured.
+//! Messages per second through the Redis source, from the socket to the loop's channel. The server is a
+//! thread that writes the same bytes over and over, so the source is the slower part.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,10 +19,10 @@ const MESSAGES: usize = 10_000;
 const PAYLOAD_BYTES: usize = 200;
 const PATTERN: &str = "channel:trade:*";
 const CHANNEL: &str = "channel:trade:AAPL";
-/// As with `--bus-queue-messages-max` by default.
+/// The default of `--bus-queue-messages-max`.
 const ROOM: usize = 1_024;
 
-/// A server for one client. Each word on the channel makes it send all messages once.
+/// A server for one client. Sends all messages once for each word on the channel.
 fn serve(listener: &TcpListener, go: &Receiver<()>) {
     let (mut stream, _) = listener.accept().expect("a client");
     answer(&mut stream, "SETNAME", b"+PONG\r\n+OK\r\n");
@@ -56,7 +56,7 @@ fn start() -> (Sender<()>, Receiver<BusEvent>) {
     let (go, gone) = bounded(1);
     thread::spawn(move || serve(&listener, &gone));
     let mut settings = RedisSettings::new(Endpoint::new("127.0.0.1", port));
-    // This server answers no pings.
+    // This server responds to no pings.
     settings.times.ping_interval_ms = 3_600_000;
     let status = Arc::new(BusStatus::new(&[], 1));
     let (source, interest) = RedisSource::new(settings, status).expect("a source");

@@ -1,6 +1,6 @@
-//! Joining, leaving, dropping and publishing to one member, against the number of subscriptions
-//! in all. The time per operation must not grow with it, apart from what cold memory costs; each
-//! case names its size, so that a line that is not flat shows.
+//! Joining, leaving, dropping and publishing to one member, against the total number of subscriptions. The
+//! time per operation must not grow with the total, apart from the cost of cold memory; each case names its
+//! size, so that growth is visible.
 
 mod open;
 
@@ -17,17 +17,17 @@ use weirgate::hub::{
 };
 use weirgate::wire::head::RequestHead;
 
-/// Subscriptions in all.
+/// Total subscriptions.
 const SIZES: [usize; 3] = [100, 10_000, 100_000];
 /// Operations between two looks at the clock.
 const BATCH: usize = 10;
 
-/// Joins and leaves as told, by the topic's number.
+/// Joins and leaves on request, by the topic's number.
 struct Joins {
     names: Vec<TopicName>,
 }
 
-/// What a client would ask for.
+/// A client's request.
 enum Ask {
     Join(SessionKey, usize),
     Leave(SessionKey, usize),
@@ -54,15 +54,15 @@ impl Gateway for Joins {
     }
 }
 
-/// Sessions that hold `own` topics each: session `n` those from `n * own` on, modulo the topics.
+/// Sessions with `own` topics each: session `n` has the topics from `n * own` on, modulo the topics.
 struct Population {
     hub: Hub<Joins>,
     keys: Vec<SessionKey>,
     own: usize,
-    /// Where the next batch begins.
+    /// The start of the next batch.
     at: usize,
-    /// How far batches walk over the population. 0: always the same sessions, which the caches
-    /// then hold, so that what is left of a growth is the core's own.
+    /// The step of batches over the population. 0: always the same sessions, which the caches then hold, so
+    /// that any growth left is the core's own.
     stride: usize,
 }
 
@@ -103,7 +103,7 @@ impl Population {
         self.hub.handle_input(NOW, ask);
     }
 
-    /// The sessions of the next batch, each once, far from each other.
+    /// Returns the sessions of the next batch, each once, far from each other.
     fn next_batch(&mut self) -> Vec<usize> {
         let sessions = self.keys.len();
         let step = (sessions / BATCH).max(1);
@@ -112,9 +112,9 @@ impl Population {
         batch.collect()
     }
 
-    /// Joins a topic that another session holds, then leaves it; the time of both parts.
+    /// Joins a topic that another session holds, then leaves the topic; returns the time of both parts.
     fn join_and_leave(&mut self, batch: &[usize]) -> [Duration; 2] {
-        // The first topic of the next session but one: this one does not hold it.
+        // The first topic of the next session but one, which this session does not hold.
         let asked: Vec<_> = batch
             .iter()
             .map(|&session| (self.keys[session], self.wrapped((session + 2) * self.own)))
@@ -132,7 +132,7 @@ impl Population {
         times
     }
 
-    /// The same on the session's own topic: it leaves and comes back.
+    /// Leaves the session's own topic and joins again; returns the time of both parts.
     fn leave_and_join(&mut self, batch: &[usize]) -> [Duration; 2] {
         let begin = Instant::now();
         for &session in batch {
@@ -149,7 +149,7 @@ impl Population {
         times
     }
 
-    /// Peers go, with all their topics; then others take their places, which is not timed.
+    /// Ends sessions with all their topics; then new clients take their slots, which is not timed.
     fn drop_and_enter(&mut self, batch: &[usize]) -> Duration {
         let begin = Instant::now();
         for &session in batch {
@@ -163,7 +163,7 @@ impl Population {
         time
     }
 
-    /// One message to each session's first topic, and one write each.
+    /// Publishes a message to each session's first topic, with a write for each.
     fn publish(&mut self, batch: &[usize]) -> Duration {
         let publication = |&session: &usize| Publication {
             topic: self.hub.gateway().names[self.wrapped(session * self.own)].clone(),
@@ -187,7 +187,7 @@ impl Population {
     }
 }
 
-/// The mean time of `operation`, which does one thing for each session of a batch.
+/// Measures the mean time of `operation`, which does a single action for each session of a batch.
 fn timed(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: BenchmarkId,
@@ -208,9 +208,8 @@ fn timed(
     population.hub.check_invariants();
 }
 
-/// Many topics with one member each, ten to a session: does any operation feel the others?
-/// `topics` walks over all sessions and pays for cold memory, `topics_warm` always takes the same
-/// ten.
+/// Many topics with one member each, ten to a session: no operation should depend on the others. `topics`
+/// walks over all sessions and pays for cold memory, `topics_warm` always takes the same ten.
 fn many_topics(c: &mut Criterion) {
     for (name, stride) in [("topics", 7_919), ("topics_warm", 0)] {
         let mut group = c.benchmark_group(name);
@@ -233,7 +232,7 @@ fn many_topics(c: &mut Criterion) {
     }
 }
 
-/// One topic with all members: is leaving it a search through them?
+/// A single topic with all members: leaving must not search the members.
 fn one_topic(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_topic");
     for size in SIZES {
@@ -251,8 +250,8 @@ fn one_topic(c: &mut Criterion) {
     group.finish();
 }
 
-/// A session with many topics of its own: join and leave look through its list, so here the time
-/// may grow. It says how many topics of one session are too many.
+/// A session with many topics: join and leave search its list, so here the time may grow. Shows how many
+/// topics of a session are too many.
 fn own_topics(c: &mut Criterion) {
     let mut group = c.benchmark_group("own_topics");
     for own in [10, 100, 1_000, 10_000] {

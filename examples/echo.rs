@@ -1,5 +1,5 @@
-//! An echo server on the same sessions, send queues and compression as the gateways: what the
-//! conformance and abuse suites are run against.
+//! An echo server on the same sessions, send queues and compression as the gateways: the server of the
+//! conformance and abuse suites.
 //!
 //!     cargo run --release --example echo -- --listen 127.0.0.1:9001
 
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut common = CommonSettings::default();
     common.reactor.listen.addrs = vec![addr.into()];
     common.limits.message_bytes_max = message_bytes_max;
-    // One echo of the largest message may wait behind another.
+    // An echo of the largest message may wait behind another.
     let hard_bytes = &mut common.limits.send_queue.hard_bytes;
     *hard_bytes = message_bytes_max.max(*hard_bytes);
     Parts::new("echo", common, NoFeed::default(), Echo).run(Clock::start(), |listening| {

@@ -1,5 +1,5 @@
-//! A fifth gateway, from outside of the library: a counter that ticks, for those who send `subscribe`
-//! on `/ws`. Flags, `--check`, `/metrics`, limits and a graceful stop come with the parts.
+//! A fifth gateway, from outside of the library: a ticking counter for clients that send `subscribe` on
+//! `/ws`. Flags, `--check`, `/metrics`, limits and a graceful stop come with the parts.
 //!
 //!     cargo run --example ticker -- --tick-interval-ms 1000 --port 8090
 
@@ -61,7 +61,7 @@ fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         })
 }
 
-/// The bus, on a thread of its own: a message now and then, until the loop is gone.
+/// The bus, on its own thread: a message now and then, until the loop has ended.
 struct Ticks(Duration, Arc<BusStatus>);
 
 impl Source for Ticks {
@@ -85,7 +85,7 @@ impl Source for Ticks {
     }
 }
 
-/// A frame for each message: encoded once, kept for new clients, replaced where a client is slow.
+/// Makes a frame for each message: encoded once, kept for new clients, replaced if a client is slow.
 struct TickFeed(FeedStats, FrameBytes);
 
 impl Feed for TickFeed {
@@ -117,7 +117,7 @@ impl Feed for TickFeed {
     }
 }
 
-/// The client side: who may connect, and what `subscribe` does.
+/// The client side: decides who may connect, and handles `subscribe`.
 struct Ticker(Origins);
 
 impl Gateway for Ticker {

@@ -1,7 +1,7 @@
-//! How much of the server one address may have: connections at once, and new ones a second.
+//! Limits for each client address: connections at once, and new connections a second.
 //!
-//! An IPv6 client has a whole /64, so that is what counts for one. State is bounded: an address
-//! without a connection whose rate has recovered is forgotten.
+//! An IPv6 client has a whole /64, so all addresses of a /64 share the limits. State is bounded: an address
+//! without a connection is forgotten when its rate has recovered.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,20 +12,20 @@ use ipnet::Ipv6Net;
 
 use super::{ClientAddr, TokenBucket};
 
-/// The network that one IPv6 client has (RFC 6177 §1: a /64 at least).
+/// The network of an IPv6 client (RFC 6177 §1: a /64 at least).
 const V6_PREFIX_BITS: u8 = 64;
 
-/// Addresses that may be known before the first look at which can be forgotten.
+/// Number of known addresses at which the first sweep removes idle addresses.
 const SWEEP_ADDRESSES_MIN: usize = 1024;
 
-/// What one address may have; nothing is limited by default.
+/// The limits of an address; nothing is limited by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressLimits {
-    /// Connections at once.
+    /// The number of connections at once.
     pub connections_max: Option<usize>,
     /// New connections a second in the long run.
     pub connections_per_second: Option<u32>,
-    /// New connections at once after a quiet time, where their rate is limited.
+    /// New connections at once after a quiet time, if the rate is limited.
     pub burst: u32,
 }
 
@@ -39,19 +39,19 @@ impl Default for AddressLimits {
     }
 }
 
-/// Why a connection has no place.
+/// The reason why a connection gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressRefusal {
-    /// The address has as many connections as it may.
+    /// The address has reached its limit of connections.
     TooMany,
-    /// It opens them faster than it may.
+    /// The address opens connections faster than its rate allows.
     TooFast,
 }
 
-/// A place among the connections of one address, given back when dropped.
+/// A place among the connections of an address, free again when dropped.
 #[derive(Debug)]
 pub struct AddressPlace {
-    /// Held for its count alone.
+    /// Only the reference count matters.
     _place: Arc<()>,
 }
 
@@ -62,7 +62,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// `places` itself is one holder.
+    /// `places` itself counts as a reference.
     fn connections(&self) -> usize {
         Arc::strong_count(&self.places) - 1
     }
@@ -73,17 +73,17 @@ impl Entry {
     }
 }
 
-/// The addresses that have connections, or had some lately.
+/// The addresses with connections, or with recent connections.
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
     entries: HashMap<ClientAddr, Entry, RandomState>,
-    /// Twice what was left by the last look: so a look costs each newcomer O(1).
+    /// Twice the number of addresses that the last sweep left, so that sweeps cost O(1) for each new address.
     sweep_at: usize,
 }
 
 impl Addresses {
-    /// Nobody is known.
+    /// Starts without known addresses.
     pub fn new(limits: AddressLimits) -> Self {
         Self {
             limits,
@@ -92,11 +92,11 @@ impl Addresses {
         }
     }
 
-    /// A place for one more connection of `client`; `None` where nothing is limited. It may be given
-    /// back on any thread.
+    /// Reserves a place for a new connection of `client`; returns `None` if nothing is limited. The place may
+    /// be dropped on any thread.
     ///
     /// # Errors
-    /// The address has no more to come; nothing was counted for it.
+    /// The address is over a limit; the refused connection is not counted.
     pub fn admit(
         &mut self,
         client: ClientAddr,
@@ -137,14 +137,14 @@ impl Addresses {
         }))
     }
 
-    /// Addresses that are known now.
+    /// The number of known addresses.
     pub fn known(&self) -> usize {
         self.entries.len()
     }
 }
 
-/// What counts as one address where addresses are limited: IPv4 whole, IPv6 by its first 64 bits,
-/// and all that came over unix sockets without an address.
+/// Returns the address under which `client` is counted: an IPv4 address whole, an IPv6 address by its first
+/// 64 bits. All clients of unix sockets without an address count as the same address.
 pub fn address_group(client: ClientAddr) -> ClientAddr {
     match client {
         ClientAddr::Ip(IpAddr::V6(v6)) => {
@@ -239,7 +239,7 @@ mod tests {
         let mut all = addresses(Some(1), Some((1, 2)));
         let stays = all.admit(ip("192.0.2.1"), 0).unwrap();
         for n in 0..100_000_u64 {
-            // A thousand a second, each of an address of its own, and gone at once.
+            // A thousand connections a second, each from a new address, and ended at once.
             let one = IpAddr::from((u128::from(n) + 1_000_000).wrapping_shl(64).to_be_bytes());
             assert!(all.admit(one.into(), n * 1_000).is_ok(), "{n}");
         }

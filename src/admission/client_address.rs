@@ -1,4 +1,4 @@
-//! Whose connection it is: the address of the client, also behind proxies.
+//! The address of a connection's client, also behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,17 +8,17 @@ use ipnet::IpNet;
 
 use super::{ClientAddr, Peer};
 
-/// Where a proxy may be.
+/// A network of trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// One address, or all that share its first bits (CIDR): `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
-    /// Bits beyond the prefix are zero.
+    /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits behind the
+    /// prefix are zero.
     Ip(IpNet),
-    /// At the other end of a unix socket: `unix`.
+    /// The peers on unix sockets: `unix`.
     Unix,
 }
 
-/// A text that names no network.
+/// The error for a text that is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no IP address, no network such as 10.0.0.0/8, and not unix")]
 pub struct NoNetwork;
@@ -53,20 +53,20 @@ impl fmt::Display for Network {
     }
 }
 
-/// The proxies whose word on a client's address counts.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// No proxy is trusted: the client is the peer of the connection.
     #[default]
     None,
-    /// Everybody's: for a port that only the proxy can reach.
+    /// Every peer is trusted: for a port that only the proxy can reach.
     Any,
     /// Proxies in these networks are trusted.
     Networks(Vec<Network>),
 }
 
 impl TrustedProxies {
-    /// The word of this peer counts.
+    /// Whether `peer` is a trusted proxy.
     pub fn trusts(&self, peer: ClientAddr) -> bool {
         match self {
             Self::None => false,
@@ -79,10 +79,10 @@ impl TrustedProxies {
         }
     }
 
-    /// The client's address: the peer's, or behind trusted proxies the right-most one of
-    /// `X-Forwarded-For` that is none of theirs. What stands left of that one the client may have
-    /// written itself. An entry that is no address ends the search. With [`Self::Any`] it is the
-    /// right-most entry (contract events, row "The call").
+    /// Returns the client's address: the peer's address, or behind trusted proxies the right-most address of
+    /// `X-Forwarded-For` outside the trusted networks. The client may have forged the entries further left.
+    /// An entry without an address ends the search. With [`Self::Any`] the client is the right-most entry
+    /// (contract events, row "The call").
     pub fn client<'a>(
         &self,
         peer: &Peer,
@@ -98,8 +98,8 @@ impl TrustedProxies {
                 Some(before) => client = before.into(),
                 None => break,
             }
-            // Where everybody is trusted nobody else is known to be a proxy: the last one's word
-            // is all that counts, and what stands left of it may be anybody's.
+            // If every peer is trusted, only the last proxy is known to be a proxy: its entry counts, and
+            // anyone may have written the entries further left.
             if *self == Self::Any {
                 break;
             }
@@ -108,7 +108,7 @@ impl TrustedProxies {
     }
 }
 
-/// An entry of `X-Forwarded-For`; some proxies add the port.
+/// Parses an entry of `X-Forwarded-For`; some proxies add the port.
 fn address(entry: &str) -> Option<IpAddr> {
     if let Ok(ip) = entry.parse() {
         return Some(ip);
@@ -194,7 +194,7 @@ mod tests {
         let trusted = proxies("10.0.0.0/8");
         for (lines, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
-            // Left of it the client may write what it likes.
+            // The client may write anything left of the proxy's entry.
             (&["203.0.113.1, 198.51.100.7"], "198.51.100.7"),
             (&["198.51.100.7, 10.0.0.2,10.0.0.3"], "198.51.100.7"),
             (&["203.0.113.1", "198.51.100.7"], "198.51.100.7"),

@@ -1,7 +1,7 @@
 //! A queue in which every client address has the same share, however many entries an address has.
 //!
-//! The addresses with entries take turns; the entries of one address are first in, first out. So an
-//! entry waits for at most one entry of each other address, beside the earlier ones of its own.
+//! The addresses with entries take turns; the entries of an address are first in, first out. So an entry
+//! waits for at most one entry of each other address, besides the earlier entries of its own address.
 
 use std::collections::{HashMap, hash_map};
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::{ClientAddr, address_group};
 
-/// Room for entries that an empty queue keeps: a storm is over, its memory is given back.
+/// Capacity up to which an empty queue keeps its memory; after a storm the memory is freed.
 const ROOM_KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -21,13 +21,13 @@ struct Node<T> {
     after: usize,
 }
 
-/// Values in any number of rings. A ring is known by the place of its first value, whose `before` is the
-/// last value.
+/// Values in any number of rings. The index of the first value identifies a ring; `before` of the first value
+/// is the index of the last value.
 #[derive(Debug)]
 struct Rings<T>(Slab<Node<T>>);
 
 impl<T> Rings<T> {
-    /// Puts a value behind all others of a ring, or in a new ring. Returns the place of the value.
+    /// Appends a value to a ring, or starts a new ring. Returns the index of the value.
     fn push(&mut self, first: Option<usize>, value: T) -> usize {
         let at = self.0.vacant_key();
         let after = first.unwrap_or(at);
@@ -42,7 +42,7 @@ impl<T> Rings<T> {
         at
     }
 
-    /// Takes a value out. Returns the value, and the place behind it if the ring has others.
+    /// Removes a value. Returns the value, and the index of the next value if the ring has others.
     fn remove(&mut self, at: usize) -> (T, Option<usize>) {
         let node = self.0.remove(at);
         if node.after == at {
@@ -58,14 +58,14 @@ impl<T> Rings<T> {
 #[derive(Debug)]
 struct Line {
     client: ClientAddr,
-    /// The place of the first entry; a line without one is taken out at once.
+    /// The index of the first entry; an empty line is removed at once.
     head: Option<usize>,
 }
 
 /// First in, first out for each client address; the addresses take turns.
 ///
-/// An address is what the [limits by address](super::Addresses) take for one. An entry stands in the
-/// queue once. Once the queue has had its size, a push and a pop allocate nothing.
+/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most
+/// once. Once the queue has had its size, a push and a pop allocate nothing.
 ///
 /// ```
 /// use weirgate::admission::FairQueue;
@@ -81,10 +81,10 @@ struct Line {
 /// ```
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    /// Each with the place of its line.
+    /// Each entry with the index of its line.
     entries: Rings<(T, usize)>,
     places: HashMap<T, usize, RandomState>,
-    /// One ring, in the order of the turns.
+    /// A single ring, in the order of the turns.
     lines: Rings<Line>,
     line_places: HashMap<ClientAddr, usize, RandomState>,
     /// The line whose turn is next.
@@ -104,7 +104,7 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T: Copy + Eq + Hash> FairQueue<T> {
-    /// Puts an entry behind the others of its address. An entry that is in the queue stays where it is.
+    /// Appends an entry to the line of its address. An entry that is in the queue already keeps its position.
     pub fn push(&mut self, client: ClientAddr, entry: T) {
         let hash_map::Entry::Vacant(place) = self.places.entry(entry) else {
             return;
@@ -121,13 +121,13 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         place.insert(at);
     }
 
-    /// Takes the first entry of the address whose turn has come.
+    /// Removes and returns the first entry of the address whose turn is next.
     pub fn pop(&mut self) -> Option<T> {
         self.pop_of(|_| true)
     }
 
-    /// The same, for addresses that `may` have a turn: the others keep their entries, and are asked for
-    /// again behind all others.
+    /// Like [`pop`](Self::pop), but skips the addresses that `may` refuses: they keep their entries, and
+    /// their turn comes behind all others.
     pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
         let (first, lines) = (self.turn?, &self.lines.0);
         let mut line = &lines[first];
@@ -143,8 +143,8 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         Some(entry)
     }
 
-    /// Takes an entry out, wherever it stands; the others keep their order. The cost does not depend on
-    /// how many these are. Returns whether the entry was in the queue.
+    /// Removes an entry at any position; the others keep their order. The cost does not depend on the number
+    /// of entries. Returns whether the entry was in the queue.
     pub fn remove(&mut self, entry: &T) -> bool {
         let Some(at) = self.places.remove(entry) else {
             return false;
@@ -166,12 +166,12 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         true
     }
 
-    /// Entries of all addresses.
+    /// The number of entries of all addresses.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// No address has an entry.
+    /// Whether no address has an entry.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list that is searched.
+        /// Compares the queue with a list that is searched.
         #[test]
         fn addresses_take_turns(steps in prop::collection::vec((0..8_u8, 0..300_usize), 0..300)) {
             let mut queue = FairQueue::default();

@@ -1,7 +1,7 @@
-//! How much of the server one client may use: limits by address, whose address a connection has
-//! behind proxies, a queue with a share for each address, and the token bucket of all rates.
+//! Limits for clients: limits by address, the client's address behind proxies, a queue with a share for each
+//! address, and the token bucket of all rates.
 //!
-//! Pure: time is handed in. The hub asks for limits by address and for outbound rates, the gateways
+//! Pure: the caller passes the time. The hub asks for limits by address and for outbound rates, the gateways
 //! for the rates of their clients; the loop reads costly clients in the order of the queue.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]

@@ -1,9 +1,9 @@
-//! The two ends of the question whose connection it is: the socket's other end, and the client.
+//! The peer of a connection, and the address of its client.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// The other end of a connection.
+/// The far end of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
@@ -12,17 +12,17 @@ pub enum Peer {
     Unix(Option<Credentials>),
 }
 
-/// Which program of this machine it is, as the kernel noted when it connected (`SO_PEERCRED`).
+/// The connecting program on this machine, as the kernel recorded at the connect (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// The process, 0 if it is in another namespace.
+    /// The process id, 0 for a process of another namespace.
     pub pid: u32,
-    /// Its user.
+    /// The user id of the process.
     pub uid: u32,
 }
 
 impl Peer {
-    /// The client, if no proxy says anything else.
+    /// Returns the client's address for a connection without a trusted proxy.
     pub fn client(&self) -> ClientAddr {
         match self {
             Self::Tcp(addr) => addr.ip().into(),
@@ -47,13 +47,13 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Whose connection it is, as far as that is known.
+/// The address of a client, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddr {
-    /// A client of this address. An IPv4 address in the form of IPv6 is an IPv4 address here.
+    /// An IP address. An IPv4 address mapped into IPv6 is an IPv4 address here.
     Ip(IpAddr),
-    /// A program that has connected to a unix socket, or a client whose address no trusted proxy
-    /// told there.
+    /// A program on the other end of a unix socket, or a client behind a unix socket for which no trusted
+    /// proxy gave an address.
     Unix,
 }
 

@@ -1,12 +1,13 @@
-//! A token bucket on a clock that is handed in.
+//! A token bucket; the caller passes the time.
 
 /// Billionths in a token.
 const TOKEN: u64 = 1_000_000_000;
 
-/// Full at the start, holds `burst` tokens at the most and gains `per_second` of them a second.
+/// A bucket that is full at the start, holds at most `burst` tokens and gains `per_second` tokens a second.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
-    /// In billionths of a token, so that a microsecond's share of a thousandth is a whole number.
+    /// In billionths of a token: a thousandth of a token a second is a whole number of billionths per
+    /// microsecond.
     nano_tokens: u64,
     capacity: u64,
     per_second_milli: u64,
@@ -36,7 +37,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes one token if there is one.
+    /// Takes a token; returns false if there is none.
     pub fn take(&mut self, now_us: u64) -> bool {
         self.fill(now_us);
         let Some(left) = self.nano_tokens.checked_sub(TOKEN) else {
@@ -46,13 +47,13 @@ impl TokenBucket {
         true
     }
 
-    /// So many tokens could be taken.
+    /// Whether the bucket holds `tokens` tokens.
     pub fn holds(&mut self, tokens: usize, now_us: u64) -> bool {
         self.fill(now_us);
         self.nano_tokens / TOKEN >= tokens as u64
     }
 
-    /// Nothing was taken that did not come back since.
+    /// Whether all tokens that were taken have come back.
     pub fn is_full(&mut self, now_us: u64) -> bool {
         self.fill(now_us);
         self.nano_tokens == self.capacity

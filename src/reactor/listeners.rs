@@ -1,7 +1,7 @@
-//! All that the loop listens on: accepting, and not accepting.
+//! The listening sockets of the loop: start and end of accepting.
 //!
-//! A process without descriptors waits and says so once a second, instead of spinning on a socket that
-//! stays readable.
+//! A process without free descriptors waits, and logs the shortage once a second, instead of spinning on a
+//! socket that stays readable.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,27 +15,27 @@ use crate::base::LogBudget;
 use crate::hub::Now;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
-/// First wait after a failed accept, doubling to the last.
+/// The wait after a failed accept: doubles from the minimum to the maximum.
 const RETRY_MIN_US: u64 = 10_000;
 const RETRY_MAX_US: u64 = 500_000;
 
-/// Settings of the listening sockets and of those they accept.
+/// Settings of the listening sockets and of accepted sockets.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// Where to listen.
+    /// The addresses to listen on.
     pub addrs: Vec<ListenAddr>,
-    /// The backlog, the sharing of ports, the rights of unix sockets, what accepted sockets have.
+    /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
 }
 
 /// A listening socket, its edge and its back-off.
 #[derive(Debug)]
 struct Listener {
-    /// `None` once it is closed.
+    /// `None` after the close.
     inner: Option<Inner>,
-    /// Connections may wait: the edge came and `accept` did not say "would block" since.
+    /// Connections may wait: an edge came, and `accept` has not returned "would block" since.
     ready: bool,
-    /// After a failure: not before this.
+    /// After a failure: no accept before this time.
     retry_at_us: u64,
     retry_us: u64,
     errors: u64,
@@ -45,7 +45,7 @@ struct Listener {
 #[derive(Debug)]
 enum Inner {
     Tcp(TcpListener),
-    /// The file goes before the socket: who comes later finds nothing there, and no socket that
+    /// The file is dropped before the socket, so a later client finds no file, rather than a socket that
     /// refuses.
     Unix {
         _file: SocketFile,
@@ -76,9 +76,9 @@ impl Inner {
     }
 }
 
-/// From here on a connection is a stream socket, whatever its family: reading, writing, half-closing
-/// and looking ahead are the same system calls, so neither the loop nor the HTTP side tells them
-/// apart. What only TCP has is asked of the [`Peer`], or inherited from the listening socket.
+/// Converts a unix stream for the rest of the loop: reading, writing, half-closing and peeking are the same
+/// system calls for both families, so the loop and the HTTP side do not distinguish them. Facts that only TCP
+/// has come from the [`Peer`], or from the listening socket.
 fn as_any_stream(stream: UnixStream) -> TcpStream {
     TcpStream::from_std(OwnedFd::from(stream).into())
 }
@@ -87,7 +87,7 @@ fn as_any_stream(stream: UnixStream) -> TcpStream {
 fn credentials(stream: &UnixStream) -> Option<Credentials> {
     let given = rustix::net::sockopt::socket_peercred(stream).ok()?;
     Some(Credentials {
-        // 0 for a process that is not seen from here.
+        // 0 for a process that is not visible from here.
         pid: given.pid.as_raw_pid().try_into().unwrap_or(0),
         uid: given.uid.as_raw(),
     })
@@ -118,33 +118,33 @@ impl Listener {
         })
     }
 
-    /// It is open, on a TCP port.
+    /// Whether the listener is open, on a TCP port.
     fn is_tcp(&self) -> bool {
         matches!(self.inner, Some(Inner::Tcp(_)))
     }
 
-    /// Connections may wait.
+    /// Whether connections may wait.
     fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Accepts no more: who connects from here on is refused by the system.
+    /// Stops accepting: the kernel refuses further clients.
     fn close(&mut self) {
         self.inner = None;
         self.ready = false;
     }
 
-    /// The poll said that connections wait.
+    /// Records that the poll reported waiting connections.
     fn set_ready(&mut self) {
         self.ready = true;
     }
 
-    /// When to come back for connections that wait with no new edge; `None`: at the next edge.
+    /// The time of the next accept without a new edge; `None`: only after an edge.
     fn due_us(&self) -> Option<u64> {
         self.ready.then_some(self.retry_at_us)
     }
 
-    /// Takes the next connection, if one waits and accepting is not backed off.
+    /// Accepts the next connection, unless none waits or accepting is backed off.
     fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
         let inner = self.inner.take()?;
         let accepted = self.accept_from(&inner, now);
@@ -170,7 +170,7 @@ impl Listener {
     fn failed(&mut self, now: Now, error: &io::Error) {
         match error.kind() {
             io::ErrorKind::WouldBlock => self.ready = false,
-            // The peer went before it was accepted: the next one, then.
+            // The peer has left before the accept; the loop tries the next connection.
             io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted => {}
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// One connection accepted from a listener on `addr`, and the client's end of it.
+    /// Accepts a connection on `addr`; returns both ends.
     fn accepted(
         addr: &str,
         notsent_lowat_bytes: u32,
@@ -243,31 +243,31 @@ mod tests {
     }
 }
 
-/// The listening sockets, each of which has its turn.
+/// The listening sockets, which accept in turn.
 #[derive(Debug)]
 pub(super) struct Listeners {
     all: Vec<Listener>,
-    /// Where they listen: with the ports that were taken.
+    /// The bound addresses, with the ports that the system chose.
     addrs: Vec<ListenAddr>,
-    /// The token of the first; those of the others are below it.
+    /// The token of the first listener; the tokens of the others are below.
     first_token: usize,
-    /// Which accepts next.
+    /// Index of the listener that accepts next.
     next: usize,
-    /// Others may listen on the same TCP ports.
+    /// Other processes may listen on the same TCP ports.
     reuse_port: bool,
 }
 
-/// An address that cannot be listened on.
+/// The error for an address that cannot be listened on.
 #[derive(Debug)]
 pub struct ListenError {
-    /// What was asked for.
+    /// The address of the setting.
     pub addr: ListenAddr,
-    /// What the system said.
+    /// The error of the system.
     pub error: io::Error,
 }
 
 impl Listeners {
-    /// Listens on every address. The first has the token `first`, the others those below it.
+    /// Listens on every address. The first listener has the token `first`, the others the tokens below.
     pub(super) fn bind(
         settings: &ListenSettings,
         registry: &Registry,
@@ -298,19 +298,19 @@ impl Listeners {
         &self.addrs
     }
 
-    /// The poll said of this token that connections wait; `false`: the token is none of theirs.
+    /// Records that the poll reported waiting connections; returns false if `token` is not a listener's.
     pub(super) fn set_ready(&mut self, token: Token) -> bool {
         let at = self.first_token.checked_sub(token.0);
         let listener = at.and_then(|at| self.all.get_mut(at));
         listener.map(Listener::set_ready).is_some()
     }
 
-    /// When to come back for connections that wait with no new edge; `None`: at the next edge.
+    /// The time of the next accept without a new edge; `None`: only after an edge.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.all.iter().filter_map(Listener::due_us).min()
     }
 
-    /// Takes the next connection, each listener in turn.
+    /// Accepts the next connection, each listener in turn.
     pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
         for _ in 0..self.all.len() {
             let at = self.next;
@@ -323,23 +323,23 @@ impl Listeners {
         None
     }
 
-    /// Accepts no more: who connects from here on is refused by the system.
+    /// Stops accepting: the kernel refuses further clients.
     pub(super) fn close(&mut self) {
         self.all.iter_mut().for_each(Listener::close);
     }
 
-    /// Other processes may take the clients of an open TCP port.
+    /// Whether other processes can take the new clients of an open TCP port.
     pub(super) fn can_give_way(&self) -> bool {
         self.reuse_port && self.all.iter().any(Listener::is_tcp)
     }
 
-    /// Connections may wait without an edge that was seen.
+    /// Makes every listener try an accept without a new edge.
     pub(super) fn look_again(&mut self) {
         self.all.iter_mut().for_each(Listener::set_ready);
     }
 
-    /// Leaves the TCP ports to the others, where no connection waits: the kernel resets those that
-    /// do.
+    /// Closes the TCP listeners without a waiting connection, so that other processes get the new clients. At
+    /// a close the kernel resets waiting connections.
     pub(super) fn give_way(&mut self) {
         let idle = self.all.iter_mut();
         idle.filter(|one| one.is_tcp() && !one.is_ready())

@@ -1,8 +1,8 @@
 //! The loop: every system call of the socket side is here.
 //!
-//! One turn: socket events, what the bus channel held at entry (in parts), due deadlines, one
-//! flush, effects. Each step has a budget, and what is left over waits in a list of its own, since
-//! no second edge comes. The loop serves any gateway and any feed: it knows only their traits.
+//! One turn: socket events, the messages that the bus channel held at entry (in parts), due deadlines, one
+//! flush, effects. Each step has a budget. The rest waits in a list of the step, since no second edge comes.
+//! The loop serves any gateway and any feed: only their traits are known here.
 
 mod listeners;
 mod pace;

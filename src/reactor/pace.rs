@@ -1,20 +1,21 @@
-//! Clients that are written to no faster than so many bytes a second, as a slow line would take
-//! them: what the demo shows ([`Effect::Pace`](crate::hub::Effect::Pace)). Nobody else is in here.
+//! Clients with a limit of bytes a second, as on a slow line: for the demo
+//! ([`Effect::Pace`](crate::hub::Effect::Pace)). Other clients have no entry here.
 
 use std::collections::HashMap;
 use std::io::IoSlice;
 
 use crate::hub::SessionKey;
 
-/// Paced clients that wait are written to this often.
+/// The interval at which the loop writes to waiting paced clients.
 const TICK_US: u64 = 50_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Paces {
     by_slot: HashMap<u32, Pace>,
-    /// Those that waited when their pace was taken away.
+    /// Clients that waited when their pace was removed.
     unpaced: Vec<SessionKey>,
-    /// Some wait, and are written to at this moment, microseconds of the monotonic clock.
+    /// The time of the next writes to waiting clients, microseconds of the monotonic clock; `None`: no client
+    /// waits.
     tick_at_us: Option<u64>,
 }
 
@@ -22,15 +23,15 @@ pub(super) struct Paces {
 struct Pace {
     key: SessionKey,
     bytes_per_second: u32,
-    /// Bytes that it may have, times 1,000,000.
+    /// Bytes that the client may get, times 1,000,000.
     credit: u64,
     credited_us: u64,
     waits: bool,
 }
 
 impl Pace {
-    /// Bytes that it may have now: at most those of two ticks, or a client that was idle would get
-    /// a burst.
+    /// Returns the bytes that the client may get now: at most the bytes of two ticks, so that a client gets
+    /// no burst after a rest.
     fn room(&mut self, now_us: u64) -> usize {
         let rate = u64::from(self.bytes_per_second);
         let elapsed_us = now_us.saturating_sub(self.credited_us).min(2 * TICK_US);
@@ -42,7 +43,7 @@ impl Pace {
 }
 
 impl Paces {
-    /// Sets the pace of a client, or takes it away.
+    /// Sets the pace of a client, or removes the pace.
     pub(super) fn set(&mut self, key: SessionKey, bytes_per_second: Option<u32>, now_us: u64) {
         let before = self.by_slot.remove(&key.slot);
         let waits = before.is_some_and(|pace| pace.waits);
@@ -56,18 +57,18 @@ impl Paces {
             };
             self.by_slot.insert(key.slot, pace);
         } else if waits {
-            // What waited for its pace goes at once.
+            // A client that waited for its pace gets the next bytes at once.
             self.unpaced.push(key);
             self.tick_at_us = Some(now_us);
         }
     }
 
-    /// The socket of this slot has gone.
+    /// Removes the pace of this slot; the socket is closed.
     pub(super) fn forget(&mut self, slot: u32) {
         self.by_slot.remove(&slot);
     }
 
-    /// Bytes that the client may have now; `None`: it has no pace.
+    /// Returns the bytes that the client may get now; `None` for a client without a pace.
     #[inline]
     pub(super) fn room(&mut self, key: SessionKey, now_us: impl FnOnce() -> u64) -> Option<usize> {
         if self.by_slot.is_empty() {
@@ -77,7 +78,7 @@ impl Paces {
         (pace.key == key).then(|| pace.room(now_us()))
     }
 
-    /// A paced client has taken so many bytes; `waits`: it would have taken more.
+    /// Records that a paced client took `bytes`; `waits`: the client has more to get.
     pub(super) fn took(&mut self, key: SessionKey, bytes: usize, waits: bool) {
         if let Some(pace) = self.by_slot.get_mut(&key.slot) {
             pace.credit = pace.credit.saturating_sub(bytes as u64 * 1_000_000);
@@ -89,12 +90,12 @@ impl Paces {
         }
     }
 
-    /// When those that wait are to be written to.
+    /// The time of the next writes to waiting clients.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.tick_at_us
     }
 
-    /// Those that wait, if their moment has come.
+    /// Returns the waiting clients, if their tick has come.
     pub(super) fn take_due(&mut self, now_us: u64) -> Vec<SessionKey> {
         if self.tick_at_us.is_none_or(|at| now_us < at) {
             return Vec::new();
@@ -109,7 +110,7 @@ impl Paces {
     }
 }
 
-/// The first `bytes` of these slices.
+/// Returns the first `bytes` of the slices.
 pub(super) fn cut<'a>(slices: &'a [IoSlice<'a>], mut bytes: usize) -> Vec<IoSlice<'a>> {
     let mut cut = Vec::new();
     for slice in slices {

@@ -1,5 +1,5 @@
-//! What the loop tells of itself: its own numbers, and those of the hub and the feed, copied at the
-//! end of each turn to where others may read them. Also the log lines of the feed.
+//! The numbers of the loop: copies its own numbers and those of the hub and the feed for other threads at the
+//! end of each turn. Also logs the lines of the feed.
 
 use tracing::warn;
 
@@ -7,14 +7,14 @@ use crate::base::SpinCounts;
 use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
-/// The largest send queue is told for the last window and the one before: a scraper that comes
-/// every 15 s misses none.
+/// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
+/// misses no peak.
 const PEAK_WINDOW_US: u64 = 10_000_000;
 
-/// When a page was copying the numbers at the end of a turn, the next turn comes after this time.
+/// If a page was reading the numbers at the end of a turn, the next turn comes after this time.
 const RETRY_US: u64 = 1_000;
 
-/// What only the loop's listener and channels know.
+/// Numbers of the loop's listeners and channels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shell {
     pub(super) accept_errors: u64,
@@ -24,12 +24,11 @@ pub(super) struct Shell {
     pub(super) bus_queue_bytes_max: usize,
 }
 
-/// What the loop counts of its turns and messages.
+/// Counters of the loop's turns and messages.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     times: LoopTimes,
-    /// When each message of this turn that goes to clients arrived, microseconds of the monotonic
-    /// clock.
+    /// Arrival times of this turn's messages that go to clients, microseconds of the monotonic clock.
     received_us: Vec<u64>,
     peak_window_ends_us: u64,
     peak_before: u64,
@@ -38,14 +37,14 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// The feed took a message that arrived at `received_us`; its frame goes to clients.
+    /// Records a message that arrived at `received_us`; its frame goes to clients.
     pub(super) fn taken(&mut self, received_us: u64, taken_us: u64) {
         self.stage(Stage::BusToFeed, received_us, taken_us);
         self.received_us.push(received_us);
     }
 
-    /// A flush ended; `first_write_us` is the end of its first write. All messages of the turn are
-    /// with every client that took bytes.
+    /// Records the end of a flush; `first_write_us` is the end of the first write. All messages of the turn
+    /// are with every client that took bytes.
     pub(super) fn flushed(&mut self, first_write_us: Option<u64>, ended_us: u64) {
         let mut received = std::mem::take(&mut self.received_us);
         for received_us in received.drain(..) {
@@ -54,27 +53,27 @@ impl Report {
                 self.stage(Stage::LastWrite, received_us, ended_us);
             }
         }
-        // Its room serves the next turn.
+        // Keeps the capacity for the next turn.
         self.received_us = received;
     }
 
-    /// A message was in a stage from one moment to the other.
+    /// Records how long a message was in a stage.
     pub(super) fn stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
         let us = to_us.saturating_sub(from_us);
         self.times.observe_stage_us(stage, us);
     }
 
-    /// A budget of this turn was used up.
+    /// Counts a used-up budget of this turn.
     pub(super) fn spent(&mut self, budget: Budget) {
         self.times.count_spent(budget);
     }
 
-    /// What spinning cost and saved so far.
+    /// Records the cost and the savings of spinning so far.
     pub(super) fn spun(&mut self, counts: SpinCounts) {
         self.times.spin = counts;
     }
 
-    /// Ends the turn that began at `began`: copies its numbers; nothing waits.
+    /// Ends the turn that began at `began`: copies its numbers without waiting.
     pub(super) fn turn_ended<G: Gateway>(
         &mut self,
         event_loop: &EventLoop,
@@ -102,7 +101,7 @@ impl Report {
         self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
     }
 
-    /// When the next turn has to come, where the last one could not be told.
+    /// The time by which the next turn has to come, if the last turn could not copy its numbers.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.retry_at_us
     }
@@ -142,10 +141,10 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
     }
 }
 
-/// The name by which operators filter the lines of feeds in `RUST_LOG`.
+/// The target by which operators filter the lines of feeds in `RUST_LOG`.
 const FEED_TARGET: &str = "weirgate::feeds::bad_log";
 
-/// Logs what the feed has to say since its last event.
+/// Logs the lines of the feed since its last event.
 pub(super) fn log_lines(feed: &mut impl Feed) {
     while let Some(line) = feed.next_line() {
         log_line(line);

@@ -1,4 +1,4 @@
-//! What the loop is told at the start, and what it is connected to.
+//! Settings of the loop, and its connections to other threads.
 
 use std::sync::Arc;
 
@@ -10,50 +10,50 @@ use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
 use crate::telemetry::Telemetry;
 
-/// What one turn may do before it looks at the other things again.
+/// Limits of a turn, so that each kind of work comes to its turn.
 #[derive(Clone, Debug)]
 pub struct TurnBudgets {
-    /// Connections accepted, and as many that come back from HTTP.
+    /// Connections accepted, and as many connections returned from HTTP.
     pub accepts_max: usize,
     /// Bytes read from one socket.
     pub read_bytes_max: usize,
-    /// Bytes of publications queued per client in a turn; a flush follows.
+    /// Bytes of publications queued for a client in a turn; a flush follows.
     pub publication_bytes_max: usize,
 }
 
-/// Everything that the loop is told at the start.
+/// All settings of the loop.
 #[derive(Clone, Debug)]
 pub struct ReactorSettings {
-    /// The listening socket.
+    /// The listening sockets.
     pub listen: ListenSettings,
-    /// Per turn.
+    /// Limits of each turn.
     pub budgets: TurnBudgets,
     /// The phases of a stop.
     pub drain: DrainPlan,
-    /// From the last phase of a stop to its end, whoever is left.
+    /// From the last phase of a stop to its end, even if clients are left.
     pub stop_timeout_us: u64,
-    /// How long after the last work the loop polls without sleeping; 0: not at all.
+    /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
 }
 
-/// What the loop is connected to.
+/// The channels and handles that connect the loop with other threads.
 pub struct Seams<G: Gateway, F: Feed> {
-    /// From the source thread.
+    /// Events of the source thread.
     pub bus: Receiver<F::Event>,
-    /// Room that the events from there hold until the loop takes them.
+    /// Bytes that queued bus events hold until the loop takes the events.
     pub bus_bytes: TakenBytes,
-    /// Payload bytes of an event: the event gives back as much room, and counts for as much in the
-    /// budget of a turn, whatever comes of it.
+    /// Returns the payload bytes of an event: the room that the event gives back, and its least cost in the
+    /// budget of a turn, even if the event has no result.
     pub event_bytes: fn(&F::Event) -> usize,
-    /// What other threads tell the gateway.
+    /// Input of other threads for the gateway.
     pub inputs: Receiver<G::In>,
-    /// Hands other threads what they do for the gateway; must not block.
+    /// Passes work of the gateway to other threads; must not block.
     pub output: Box<dyn FnMut(G::Out)>,
-    /// Takes over sockets that speak plain HTTP.
+    /// Takes over sockets of plain HTTP requests.
     pub http: HttpHandle,
-    /// Those of them whose client asks for a WebSocket after all.
+    /// Connections back from HTTP: their client asks for a WebSocket.
     pub returned: Receiver<Handover>,
-    /// What others may see of the loop.
+    /// Numbers of the loop for other threads.
     pub telemetry: Arc<Telemetry>,
 }
 
@@ -64,12 +64,13 @@ impl<G: Gateway, F: Feed> Seams<G, F> {
     }
 }
 
-/// How connections come back from the HTTP side. The connection limits bound how many wait.
+/// Returns both ends of the channel by which HTTP returns connections. The connection limits bound its
+/// length.
 pub fn way_back(wake: &Wake) -> (WayBack, Receiver<Handover>) {
     let (returns, returned) = unbounded();
     let wake = wake.clone();
     let back = move |handover| {
-        // After the loop's end nobody takes it: the connection is closed.
+        // After the end of the loop nothing receives: the connection is closed.
         let _ = returns.send(handover);
         wake.wake();
     };

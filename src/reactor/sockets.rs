@@ -16,27 +16,27 @@ use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
 
-/// Several small slices are cheaper copied into one buffer than handed over as a vector: `writev`
-/// costs 7–13 % at these sizes. Larger ones are copied where several clients get the same.
+/// Up to this size several slices are copied into one buffer: `writev` costs 7–13 % more at these sizes.
+/// Larger slices are copied if several clients get the same slices.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Socket {
     generation: u32,
     stream: TcpStream,
-    /// It stands in a list of those to be read: once, however many edges came.
+    /// The socket is in a list of readable sockets: once, however many edges came.
     readable: bool,
     cost: Cost,
     unread: Unread,
-    /// The poll told that the peer's side has ended, perhaps behind bytes that are not read.
+    /// The poll has reported the end of the peer's side, perhaps behind unread bytes.
     end: Option<End>,
-    /// The poll tells when the kernel takes bytes again. Only sockets that were full once ask for
-    /// that: it would be told of each socket at its start.
+    /// The poll reports when the kernel takes bytes again. Only sockets that were full once request the
+    /// report: otherwise every socket would cause a report at its start.
     asks_for_room: bool,
 }
 
-/// What reading a socket may cost. Those that cost little are read first, and the answers to them go
-/// out first, so that nobody waits for the messages of hundreds that cost much.
+/// The cost of reading a socket. Cheap sockets are read first, and their responses go out first, so no client
+/// waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// A request head, or a client whose last message cost little.
@@ -51,8 +51,8 @@ impl Cost {
     pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
 }
 
-/// Sockets that may hold more than was read, by what they cost. Where a message may cost much,
-/// client addresses take turns: hundreds of clients of one address delay another address by one.
+/// Sockets that may hold unread bytes, by cost. Where a message may cost much, client addresses take turns:
+/// hundreds of clients of an address delay another address by one read.
 #[derive(Debug, Default)]
 struct Readable {
     little: VecDeque<SessionKey>,
@@ -83,13 +83,13 @@ impl Readable {
 pub(super) struct Sockets {
     registry: Registry,
     slots: Vec<Option<Socket>>,
-    /// Sockets that may hold more than was read.
+    /// Sockets that may hold unread bytes.
     readable: Readable,
     pub(super) paces: Paces,
     joined: Joined,
     clock: Clock,
     first_write_us: Option<u64>,
-    /// A flush stops at this moment, microseconds of the monotonic clock.
+    /// The end of a flush, microseconds of the monotonic clock.
     flush_until_us: u64,
 }
 
@@ -107,18 +107,18 @@ impl Sockets {
         }
     }
 
-    /// When the first write since the last call had ended, microseconds of the monotonic clock.
+    /// Returns the end of the first write since the last call, microseconds of the monotonic clock.
     pub(super) fn take_first_write_us(&mut self) -> Option<u64> {
         self.first_write_us.take()
     }
 
-    /// The next flush stops after `us` microseconds.
+    /// Ends the next flush after `us` microseconds.
     pub(super) fn allow_flush_us(&mut self, us: u64) {
         self.flush_until_us = self.clock.mono_us() + us;
     }
 
-    /// Takes a socket into the table and into the poll. If the socket holds bytes already, an edge
-    /// comes for these.
+    /// Adds a socket to the table and to the poll. If the socket holds bytes already, an edge reports these
+    /// bytes.
     pub(super) fn insert(&mut self, key: SessionKey, mut stream: TcpStream) -> io::Result<()> {
         self.registry.register(&mut stream, token(key), READABLE)?;
         let slot = key.slot as usize;
@@ -137,7 +137,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Notes what is known of a socket's input. `address` is asked for if the socket may cost much.
+    /// Records how much may be unread. `address` is called only if the socket may cost much.
     pub(super) fn note_unread(
         &mut self,
         key: SessionKey,
@@ -150,32 +150,32 @@ impl Sockets {
         }
     }
 
-    /// Notes what the poll tells of the peer's end.
+    /// Records how the peer's side has ended, if the poll reports an end.
     pub(super) fn note_end(&mut self, key: SessionKey, event: &Event) {
         if let Some(socket) = self.socket(key) {
             socket.end = socket.end.max(End::of(event));
         }
     }
 
-    /// How the peer's side has ended, if the poll told of that.
+    /// Returns how the peer's side has ended, if the poll reported an end.
     pub(super) fn end(&mut self, key: SessionKey) -> Option<End> {
         self.socket(key)?.end
     }
 
-    /// No event told yet of what is to be read.
+    /// Whether the read is a first try, before any event of the poll.
     pub(super) fn is_hoped(&mut self, key: SessionKey) -> bool {
         self.socket(key)
             .is_some_and(|socket| socket.unread == Unread::Hoped)
     }
 
-    /// The socket may hold more than was read of it.
+    /// Whether the socket may hold unread bytes.
     pub(super) fn has_unread(&mut self, key: SessionKey) -> bool {
         self.socket(key)
             .is_some_and(|socket| socket.unread != Unread::Nothing)
     }
 
-    /// Puts a socket that may hold more than was read in the list of those to be read, unless it
-    /// stands in one. `address` is asked for if the socket may cost much.
+    /// Puts a socket that may hold unread bytes in the list of its cost, unless the socket is in a list
+    /// already. `address` is called only if the socket may cost much.
     pub(super) fn read_on(&mut self, key: SessionKey, address: impl FnOnce() -> ClientAddr) {
         if let Some(socket) = self.socket(key)
             && socket.unread != Unread::Nothing
@@ -189,19 +189,19 @@ impl Sockets {
         }
     }
 
-    /// Says what the last read of a socket cost.
+    /// Sets the cost of a socket, by its last read.
     pub(super) fn set_cost(&mut self, key: SessionKey, cost: Cost) {
         if let Some(socket) = self.socket(key) {
             socket.cost = cost;
         }
     }
 
-    /// Sockets in a list.
+    /// The number of sockets in a list.
     pub(super) fn readable(&self, cost: Cost) -> usize {
         self.readable.len(cost)
     }
 
-    /// Takes the next socket off a list.
+    /// Removes and returns the next socket of a list.
     pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
         let key = self.readable.pop(cost)?;
         if let Some(socket) = self.socket(key) {
@@ -219,7 +219,7 @@ impl Sockets {
         self.socket(key).map(|socket| &mut socket.stream)
     }
 
-    /// Reads once, and notes whether more may follow ([`has_unread`](Self::has_unread)).
+    /// Reads once, and records whether unread bytes may follow ([`has_unread`](Self::has_unread)).
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
         let socket = self.socket(key).ok_or_else(gone)?;
@@ -235,31 +235,31 @@ impl Sockets {
         read
     }
 
-    /// An error waits for the socket, such as a reset behind the end of the peer's side.
+    /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.
     pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
         let stream = self.stream(key);
         stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
     }
 
-    /// The sending side is done. An error means that the peer went first.
+    /// Ends the sending side. An error means that the peer has left already.
     pub(super) fn half_close(&mut self, key: SessionKey) {
         if let Some(stream) = self.stream(key) {
             let _ = stream.shutdown(Shutdown::Write);
         }
     }
 
-    /// Ends a socket; `reset` drops what the kernel still holds.
+    /// Closes a socket; `reset` drops the bytes that the kernel still holds.
     pub(super) fn close(&mut self, key: SessionKey, reset: bool) {
         let Some(stream) = self.take(key) else {
             return;
         };
         if reset {
-            // Without it the kernel would keep a queue for a client that does not read.
+            // Otherwise the kernel would keep the bytes for a client that does not read.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// Takes a socket out of the table and out of the poll.
+    /// Removes a socket from the table and from the poll.
     pub(super) fn hand_over(&mut self, key: SessionKey) -> Option<TcpStream> {
         let mut stream = self.take(key)?;
         self.registry.deregister(&mut stream).ok()?;
@@ -315,8 +315,8 @@ impl Sockets {
         outcome
     }
 
-    /// The poll told that the socket takes bytes again. A unix socket stops asking: the loop would
-    /// be woken for every message that its client reads.
+    /// Handles a report of the poll that the socket takes bytes again. A unix socket ends its request for
+    /// reports: every message that its client reads would wake the loop.
     pub(super) fn has_room(&mut self, key: SessionKey) {
         let Some(socket) = self
             .slots
@@ -332,7 +332,7 @@ impl Sockets {
         }
     }
 
-    /// From here on the poll tells when the socket takes bytes again; at once, if it does already.
+    /// Requests a report of the poll when the socket takes bytes again: at once, if there is room now.
     fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
         let Some(socket) = self
             .slots
@@ -352,8 +352,8 @@ impl Sockets {
     }
 }
 
-/// The kernel tells of room in a unix socket with each read at its other end, in TCP only where a
-/// write was refused before (unix(7), `SOCK_NOSPACE`).
+/// The kernel reports room in a unix socket with each read at the other end, in TCP only if a write was
+/// refused before (unix(7), `SOCK_NOSPACE`).
 fn is_unix(stream: &TcpStream) -> bool {
     let addr = SockRef::from(stream).local_addr();
     addr.is_ok_and(|addr| addr.is_unix())
@@ -367,7 +367,7 @@ fn bytes(slices: &[IoSlice<'_>]) -> usize {
     slices.iter().map(|slice| slice.len()).sum()
 }
 
-/// Slices of several writes, in one buffer while the writes of a batch are equal.
+/// Joins the slices of a write in a buffer, which serves the next writes of a batch while they are equal.
 #[derive(Debug, Default)]
 struct Joined {
     bytes: Vec<u8>,
@@ -376,9 +376,9 @@ struct Joined {
 }
 
 impl Joined {
-    /// The slices of the write at `index` in one: from the write before where these are the same
-    /// bytes in memory, which the frames of a burst are for all its clients. `None`: to copy them
-    /// costs more than to send them as they are.
+    /// Returns the slices of the write at `index` as one slice. Reuses the joined bytes of the write before
+    /// if its slices are the same memory, as for all clients that get a burst. `None`: copying costs more
+    /// than sending the slices.
     fn join(&mut self, batch: &[Write<'_>], index: usize) -> Option<&[u8]> {
         let slices = batch[index].slices;
         if slices.len() < 2 {
@@ -401,8 +401,8 @@ impl Joined {
     }
 }
 
-/// The same memory. The slices of a batch are borrowed for as long as the batch, so that the same
-/// memory holds the same bytes.
+/// Whether the slices are the same memory. The slices are borrowed as long as the batch, so the same memory
+/// holds the same bytes.
 fn is_same(one: &[IoSlice<'_>], other: &[IoSlice<'_>]) -> bool {
     let same = |(a, b): (&IoSlice<'_>, &IoSlice<'_>)| std::ptr::eq::<[u8]>(&**a, &**b);
     one.len() == other.len() && one.iter().zip(other).all(same)

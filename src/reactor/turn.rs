@@ -1,8 +1,8 @@
 //! The turn of the loop.
 //!
-//! A turn answers what costs little first: clients that send little, the bus, and one flush. Then come
-//! the clients whose messages cost much, and what is due by the clock, so that a client is judged
-//! after it was written to. A flush follows on each of them where there is something to send.
+//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with
+//! costly messages, and last the deadlines, so that a client is judged after the writes to it. A flush
+//! follows on each step with something to send.
 
 mod effects;
 mod interrupts;
@@ -32,34 +32,34 @@ use crate::telemetry::{Budget, Stage};
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// The first listener's; the others' are below it.
+/// The token of the first listener; the tokens of the others are below.
 const LISTENERS: Token = Token(usize::MAX - 2);
 
 /// One read buffer for all sockets.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// The loop turns at least this often, so that its age tells whether it hangs.
+/// The loop turns at least this often, so that the age of the last turn reveals a hang.
 const IDLE_TURN_US: u64 = 500_000;
 
-/// Time of one flush; the clients that are left have their writes in the next turn.
+/// Time of one flush; the other clients get their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
 
-/// Inputs of the gateway in one turn; more wait for the next.
+/// Inputs of the gateway in one turn; the rest waits for the next turn.
 const INPUTS_MAX: usize = 64;
 
-/// Before the end of a stop, time to refuse connections that were still accepted when the port was
-/// left to other processes.
+/// Time before the end of a stop for refusing connections that were accepted before the port was left to
+/// other processes.
 const REFUSE_US: u64 = 500_000;
 
-/// Of a session that has ended; nothing is read from its socket.
+/// The address of a session that has ended; its socket is not read.
 const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
 
-/// Looks at the channels, a few nanoseconds each, between two polls while the loop spins.
+/// Looks at the channels between two polls while the loop spins; a look costs a few nanoseconds.
 const LOOKS_PER_POLL: u32 = 16;
 
-/// Lines about ended connections; more are counted and said with the next.
+/// Log lines about ended connections; the next line has the number of suppressed lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Why a loop could not be made.
+/// The error of [`Reactor::bind`].
 #[derive(Debug)]
 pub enum BindError {
     /// An address cannot be listened on.
@@ -80,7 +80,7 @@ impl From<io::Error> for BindError {
     }
 }
 
-/// The loop with everything it owns.
+/// The event loop and its state.
 pub struct Reactor<G: Gateway, F: Feed> {
     poll: Poll,
     wake: Wake,
@@ -95,23 +95,23 @@ pub struct Reactor<G: Gateway, F: Feed> {
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     report: Report,
-    /// Which of those that cost much is read first.
+    /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
     first_reads: FirstReads,
     freeze: Freeze,
     spin: Spin,
     end_lines: LogBudget,
     ends: Ends,
-    /// A stop ends at this moment at the latest.
+    /// The latest time at which a stop ends.
     stop_at_us: Option<u64>,
-    /// It does not end before this moment while connections are open.
+    /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
     stop_now: bool,
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Binds the listeners and makes the poll. `seams` is asked for with the handle that wakes the
-    /// loop, which the other threads need.
+    /// Binds the listeners and creates the poll. `seams` is called with the handle that wakes the loop, which
+    /// the other threads need.
     ///
     /// # Errors
     /// An address cannot be bound, or the system refuses a descriptor.
@@ -154,15 +154,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         })
     }
 
-    /// Where the loop listens, in the order of the settings.
+    /// Returns the addresses of the listeners, in the order of the settings.
     pub fn local_addrs(&self) -> &[ListenAddr] {
         self.listeners.local_addrs()
     }
 
-    /// Turns until a stop is complete.
+    /// Runs turns until a stop is complete.
     ///
     /// # Errors
-    /// The poll failed: nothing can be served any more.
+    /// The poll failed: no client can be served any more.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.is_stopped() {
@@ -175,14 +175,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         Ok(())
     }
 
-    /// Waits until there is something to do: without sleeping while the loop spins.
+    /// Waits for work: without sleeping while the loop spins.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mut timeout = self.timeout();
         if !timeout.is_zero() {
             if self.spin(events, timeout)? {
                 return Ok(());
             }
-            // What another thread puts in a channel after this look wakes the loop.
+            // A message that another thread puts in a channel after the next look wakes the loop.
             self.wake.awake();
             timeout = self.timeout();
         }
@@ -191,8 +191,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         Ok(())
     }
 
-    /// Polls without sleeping for some time after the last work, while nothing is due. Returns
-    /// whether there is something to do.
+    /// Polls without sleeping for some time after the last work, until the next deadline. Returns whether
+    /// there is work.
     fn spin(&mut self, events: &mut Events, timeout: Duration) -> io::Result<bool> {
         let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
         let due_us = self.clock.now().mono_us.saturating_add(timeout_us);
@@ -214,7 +214,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.stop_now || late || self.hub.is_drained() && !refuses
     }
 
-    /// How long nothing is due. Rounded up by the poll, so a turn never comes too early.
+    /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
     fn timeout(&self) -> Duration {
         let waits = self.clients_wait()
             || self.freeze.is_catching_up()
@@ -257,28 +257,28 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.tell(now);
     }
 
-    /// Notes what is known of the input of a client's socket.
+    /// Records how much of a client's input may be unread.
     fn note_unread(&mut self, key: SessionKey, unread: Unread) {
         let core = self.hub.core();
         let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
         self.sockets.note_unread(key, unread, address);
     }
 
-    /// A client's socket may hold more than was read of it.
+    /// Puts a client's socket that may hold unread bytes in the list of readable sockets.
     fn read_on(&mut self, key: SessionKey) {
         let core = self.hub.core();
         let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
         self.sockets.read_on(key, address);
     }
 
-    /// Tells the hub of the end of a peer's side that may stand behind bytes which are not read.
+    /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
     fn look_for_end(&mut self, now: Now, key: SessionKey) {
         if let Some(end) = self.sockets.end(key) {
             self.hub.handle_end_seen(now, key, end == End::Failed);
         }
     }
 
-    /// Some clients have more to read, to send or to close than this turn took.
+    /// Whether a client has more to read, to send or to close than this turn took.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
         let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
@@ -286,8 +286,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
-    /// Does what is due by the clock. After a time in which the process stood still that comes when
-    /// all that happened meanwhile was looked at.
+    /// Handles due deadlines. After a freeze of the process this waits until all input of the meantime was
+    /// read.
     fn judge(&mut self, poll_was_empty: bool) {
         let now = self.clock.now();
         self.freeze.look(now.mono_us);
@@ -297,7 +297,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Ends a turn that began at `began` with what others may know of it.
+    /// Ends a turn that began at `began`: publishes the numbers of the loop.
     fn tell(&mut self, began: Now) {
         let shell = Shell {
             accept_errors: self.listeners.errors(),
@@ -307,7 +307,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_bytes_max: self.seams.bus_bytes.max(),
         };
         if !self.hub.is_flushing() {
-            // Messages that no client took.
+            // Messages of this turn that no client took.
             self.report.flushed(None, began.mono_us);
         }
         let turn = [began, self.clock.now()];
@@ -336,7 +336,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// The first signal drains; the second ends at once.
+    /// Starts to drain at the first signal; ends at once at the second.
     fn stop(&mut self, now: Now) {
         for _ in 0..self.signals.pending().0 {
             if self.stop_at_us.is_some() {
@@ -348,7 +348,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             tracing::info!(clients = self.hub.stats().open, "stopping");
             let phases = plan.delay_us + plan.spread_us;
             let timeout_us = self.settings.stop_timeout_us;
-            // The whole process has to be gone by then, not only the last client.
+            // The deadline is for the end of the process, not of the last client.
             let last_turn_us = timeout_us - timeout_us / 20;
             self.stop_at_us = Some(now.mono_us + phases + last_turn_us);
             self.seams.telemetry.event_loop.set_draining();
@@ -356,7 +356,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Takes what other threads tell the gateway, which may be publications too.
+    /// Handles input of other threads for the gateway, publications included.
     fn take_inputs(&mut self, now: Now) {
         for _ in 0..self.seams.inputs.len().min(INPUTS_MAX) {
             if !self.hub.takes_publications() {
@@ -370,9 +370,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Takes what the channel holds, up to a part that every client's queue takes easily; the
-    /// rest has its turn after this part is flushed. An event counts for its payload at least: a
-    /// message that is refused costs time too.
+    /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after
+    /// a flush. An event counts at least its payload: a refused message costs time too.
     fn take_bus(&mut self) {
         let budget = self.settings.budgets.publication_bytes_max;
         let mut bytes = 0;
@@ -390,8 +389,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// From one event of the bus to the send queues; the bytes that each of its topics' members
-    /// got.
+    /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got.
     fn take_event(&mut self, event: F::Event) -> usize {
         let now = self.clock.now();
         if let Some(notice) = self.feed.notice(&event) {
@@ -435,7 +433,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 }
 
-/// Fills `events`; a signal that interrupts the poll leaves them empty.
+/// Fills `events`; leaves them empty if a signal interrupts the poll.
 fn poll(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
     match poll.poll(events, Some(timeout)) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),

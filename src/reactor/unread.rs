@@ -1,20 +1,20 @@
-//! What the poll tells of a socket's input: what may be unread, and whether the peer has ended.
+//! Reports of the poll about a socket's input: possibly unread bytes, and the end of the peer's side.
 
 use mio::Interest;
 use mio::event::Event;
 
-/// What a socket may hold that was not read. A new edge comes for all that arrives later, also
-/// between the last poll and a read.
+/// The possibly unread input of a socket. A new edge comes for all later bytes, also for bytes between the
+/// last poll and a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unread {
-    /// Nothing: it was read empty.
+    /// None: the socket was read empty.
     Nothing,
-    /// No event told of bytes yet: a first read just after the accept.
+    /// No event reported bytes yet: a first read just after the accept.
     Hoped,
-    /// Bytes, perhaps: a read that fills less than its buffer empties it.
+    /// Possibly bytes: a read that fills less than its buffer empties the socket.
     Bytes,
-    /// Also what a short read does not reach: the peer's end, an error, bytes behind urgent data.
-    /// Only a read that would block, or an end, tells that nothing is left.
+    /// Also input behind a short read: the peer's end, an error, bytes behind urgent data. Only a read that
+    /// would block, or an end, shows that nothing is left.
     End,
 }
 
@@ -30,17 +30,17 @@ impl Unread {
     }
 }
 
-/// How a peer's side has ended.
+/// The kind of a peer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// In order: the peer may still read.
+    /// An orderly end: the peer may still read.
     Closed,
-    /// By an error.
+    /// An error.
     Failed,
 }
 
 impl End {
-    /// EPOLLRDHUP and EPOLLHUP, EPOLLERR: edges that come also where nobody reads.
+    /// Reads EPOLLRDHUP, EPOLLHUP and EPOLLERR: these edges come also for a socket that is not being read.
     pub(super) fn of(event: &Event) -> Option<Self> {
         if event.is_error() {
             Some(Self::Failed)
@@ -50,7 +50,7 @@ impl End {
     }
 }
 
-/// Urgent data cuts a read short though more bytes follow, so the poll has to tell of it.
+/// Urgent data cuts a read short though more bytes follow, so the poll has to report urgent data.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -1,16 +1,16 @@
-//! What a source says of its bus, for `/health`, `/ready` and metrics: atomics, written by the
-//! source's threads, read by anyone.
+//! The state of a source's bus, for `/health`, `/ready` and metrics: atomics, written by the source's
+//! threads, readable from any thread.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::base::SpinCounts;
 
-/// The state of one bus connection.
+/// The state of a bus connection.
 #[derive(Debug)]
 pub struct BusStatus {
     connected: AtomicBool,
     subscribed: AtomicBool,
-    /// Unix milliseconds of the moment at which the bus went away; 0 while the subscriptions stand.
+    /// The time at which the bus went away, Unix milliseconds; 0 while the subscriptions are active.
     away_since_unix_ms: AtomicI64,
     reconnects: AtomicU64,
     refused: AtomicU64,
@@ -22,36 +22,35 @@ pub struct BusStatus {
     consumers: Vec<ConsumerStatus>,
 }
 
-/// The state of one consumer (one subscription).
+/// The state of a consumer (one subscription).
 #[derive(Debug)]
 pub struct ConsumerStatus {
     name: String,
     subject: String,
-    /// Messages that the server holds for it; -1 while unknown.
+    /// Messages that the server holds for the consumer; -1 while unknown.
     lag: AtomicI64,
-    /// The server does not answer about it.
+    /// The server does not respond to requests about the consumer.
     silent: AtomicBool,
     /// 0: not stalled.
     stall: AtomicU8,
-    /// Unix milliseconds since which it cannot be read from, while the connection is well; 0: it
-    /// can.
+    /// The start of the present time without reads although the connection works, Unix milliseconds; 0: none.
     away_since_unix_ms: AtomicI64,
-    /// It was read from before.
+    /// The consumer has been read from at least once.
     has_stood: AtomicBool,
     setups_failed: AtomicU64,
 }
 
-/// Why nothing comes from a consumer for which the bus holds messages.
+/// The reason why no messages come from a consumer although the bus holds some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stall {
-    /// The server waits for acknowledgements, and takes none from this user.
+    /// The server waits for acknowledgements, but refuses those of this user.
     AcksRefused,
     /// The server delivers nothing.
     NothingDelivered,
 }
 
 impl BusStatus {
-    /// A bus that was not reached yet; `consumers` are (name, subject) pairs.
+    /// Creates the state of a bus that was not reached yet; `consumers` are (name, subject) pairs.
     pub fn new(consumers: &[(&str, &str)], now_unix_ms: i64) -> Self {
         let consumer = |&(name, subject): &(&str, &str)| ConsumerStatus {
             name: name.to_owned(),
@@ -78,53 +77,53 @@ impl BusStatus {
         }
     }
 
-    /// The bus answers.
+    /// Whether the bus responds.
     pub fn connected(&self) -> bool {
         self.connected.load(Relaxed)
     }
 
-    /// The bus answers and every subscription stands.
+    /// Whether the bus responds and every subscription is active.
     pub fn subscribed(&self) -> bool {
         self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
     }
 
-    /// Since when the bus is away, Unix milliseconds; `None` while its subscriptions stand. A bus
-    /// that answers without them delivers nothing, so it counts as away.
+    /// Returns the time at which the bus went away, Unix milliseconds; `None` while the subscriptions are
+    /// active. A bus that responds without the subscriptions delivers nothing, so it counts as away.
     pub fn away_since_unix_ms(&self) -> Option<i64> {
         Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
     }
 
-    /// How often a connection was made again after the first.
+    /// Returns the number of connections after the first.
     pub fn reconnects(&self) -> u64 {
         self.reconnects.load(Relaxed)
     }
 
-    /// How many subscriptions the bus has refused.
+    /// Returns the number of subscriptions that the bus has refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    /// How many searches for the last good message of a subject ended at their limit.
+    /// Returns the number of searches for the last good message of a subject that ended at their limit.
     pub fn look_backs_limited(&self) -> u64 {
         self.look_backs_limited.load(Relaxed)
     }
 
-    /// Source: a search for the last good message of a subject ended at its limit.
+    /// Source: counts a search for the last good message of a subject that ended at its limit.
     pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
-    /// How many patterns had more last values than were sent.
+    /// Returns the number of patterns with more last values than the limit.
     pub fn retained_limited(&self) -> u64 {
         self.retained_limited.load(Relaxed)
     }
 
-    /// Source: a pattern has more last values than are sent.
+    /// Source: counts a pattern with more last values than the limit.
     pub fn count_retained_limited(&self) {
         self.retained_limited.fetch_add(1, Relaxed);
     }
 
-    /// What polling without sleeping cost and saved the source.
+    /// Returns the cost and the savings of the source's polling without sleep.
     pub fn spin(&self) -> SpinCounts {
         SpinCounts {
             spun_us: self.spun_us.load(Relaxed),
@@ -132,59 +131,59 @@ impl BusStatus {
         }
     }
 
-    /// Source: what polling without sleeping cost and saved so far.
+    /// Source: sets the cost and the savings of polling without sleep so far.
     pub fn set_spin(&self, counts: SpinCounts) {
         self.spun_us.store(counts.spun_us, Relaxed);
         self.spins_found.store(counts.found, Relaxed);
     }
 
-    /// Whether the bus refuses a subscription without which nothing comes.
+    /// Whether the bus refuses a subscription that the gateway cannot do without.
     pub fn is_subscription_refused(&self) -> bool {
         self.subscription_refused.load(Relaxed)
     }
 
-    /// Source: whether the bus refuses a subscription without which nothing comes.
+    /// Source: sets whether the bus refuses a subscription that the gateway cannot do without.
     pub fn set_subscription_refused(&self, refused: bool) {
         self.subscription_refused.store(refused, Relaxed);
     }
 
-    /// The consumers, in the order in which they were given.
+    /// Returns the consumers, in the order of [`Self::new`].
     pub fn consumers(&self) -> &[ConsumerStatus] {
         &self.consumers
     }
 
-    /// The consumers whose lag is known, with it.
+    /// Returns the consumers with a known lag, and the lag.
     pub fn lags(&self) -> impl Iterator<Item = (&str, u64)> {
         let known = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
         self.consumers.iter().filter_map(known)
     }
 
-    /// The consumers, and whether the server is silent about each (1) or answers (0).
+    /// Returns the consumers, and whether the server is silent about each (1) or responds (0).
     pub fn silences(&self) -> impl Iterator<Item = (&str, u64)> {
         let silence = |c: &ConsumerStatus| u64::from(c.is_silent());
         self.consumers.iter().map(move |c| (c.name(), silence(c)))
     }
 
-    /// The consumers, and whether each is stalled (1) or not (0).
+    /// Returns the consumers, and whether each is stalled (1) or not (0).
     pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
         let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
         self.consumers.iter().map(move |c| (c.name(), stall(c)))
     }
 
-    /// The consumers, and whether each cannot be read from (1) or can (0), while the connection is
-    /// well.
+    /// Returns the consumers, and whether each cannot be read from (1) or can (0), while the connection
+    /// works.
     pub fn aways(&self) -> impl Iterator<Item = (&str, u64)> {
         let away = |c: &ConsumerStatus| u64::from(c.is_away());
         self.consumers.iter().map(move |c| (c.name(), away(c)))
     }
 
-    /// The consumers, and how often each could not be set up.
+    /// Returns the consumers, and the number of failed set-ups of each.
     pub fn setups_failed(&self) -> impl Iterator<Item = (&str, u64)> {
         let failed = |c: &ConsumerStatus| c.setups_failed.load(Relaxed);
         self.consumers.iter().map(move |c| (c.name(), failed(c)))
     }
 
-    /// Whether any consumer cannot be read from for more than `grace_ms`, or never could be.
+    /// Whether any consumer has not been readable for more than `grace_ms`, or never was.
     pub fn has_away(&self, now_unix_ms: i64, grace_ms: i64) -> bool {
         self.consumers.iter().any(|consumer| {
             let away_ms = |since| now_unix_ms.saturating_sub(since);
@@ -194,12 +193,12 @@ impl BusStatus {
         })
     }
 
-    /// Whether any consumer is stalled for that reason.
+    /// Whether any consumer is stalled for the reason `stall`.
     pub fn has_stall(&self, stall: Stall) -> bool {
         self.consumers.iter().any(|c| c.stall() == Some(stall))
     }
 
-    /// Source: the bus answers; `subscribed` once every subscription stands.
+    /// Source: the bus responds; `subscribed` once every subscription is active.
     pub fn set_up(&self, subscribed: bool) {
         self.connected.store(true, Relaxed);
         self.subscribed.store(subscribed, Relaxed);
@@ -208,7 +207,7 @@ impl BusStatus {
         }
     }
 
-    /// Source: the bus is away. The moment of the first call since it was there counts.
+    /// Source: the bus is away. The time of the first call since the bus was subscribed counts.
     pub fn set_down(&self, now_unix_ms: i64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
@@ -217,39 +216,39 @@ impl BusStatus {
             .compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
     }
 
-    /// Source: a connection was made again.
+    /// Source: counts a connection after the first.
     pub fn count_reconnect(&self) {
         self.reconnects.fetch_add(1, Relaxed);
     }
 
-    /// Source: the bus refused a subscription.
+    /// Source: counts a subscription that the bus refused.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 }
 
 impl ConsumerStatus {
-    /// The consumer's name, as `/health` shows it.
+    /// Returns the consumer's name, as shown in `/health`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The subject that it filters.
+    /// Returns the filter subject of the consumer.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Messages that the server holds for it, if known.
+    /// Returns the messages that the server holds for the consumer, if known.
     pub fn lag(&self) -> Option<u64> {
         u64::try_from(self.lag.load(Relaxed)).ok()
     }
 
-    /// Whether the server does not answer about it, though the connection is well.
+    /// Whether the server does not respond about the consumer, though the connection works.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Relaxed)
     }
 
-    /// Why nothing comes, where the bus holds messages and none was handed over for a while.
+    /// Returns the reason if the bus holds messages and has delivered none for a while.
     pub fn stall(&self) -> Option<Stall> {
         match self.stall.load(Relaxed) {
             1 => Some(Stall::AcksRefused),
@@ -258,35 +257,36 @@ impl ConsumerStatus {
         }
     }
 
-    /// Since when it cannot be read from while the connection is well, Unix milliseconds.
+    /// Returns the time since which the consumer cannot be read from while the connection works, Unix
+    /// milliseconds.
     pub fn away_since_unix_ms(&self) -> Option<i64> {
         Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
     }
 
-    /// Whether it cannot be read from while the connection is well.
+    /// Whether the consumer cannot be read from while the connection works.
     pub fn is_away(&self) -> bool {
         self.away_since_unix_ms().is_some()
     }
 
-    /// Source: it could not be set up. The moment of the first call since it stood counts.
+    /// Source: the consumer could not be set up. The time of the first call since the last attach counts.
     pub fn set_away(&self, now_unix_ms: i64) {
         self.setups_failed.fetch_add(1, Relaxed);
         let since = &self.away_since_unix_ms;
         let _ = since.compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
     }
 
-    /// Source: it is read from.
+    /// Source: the consumer is read from.
     pub fn set_attached(&self) {
         self.has_stood.store(true, Relaxed);
         self.away_since_unix_ms.store(0, Relaxed);
     }
 
-    /// Source: whether the server is silent about it.
+    /// Source: sets whether the server is silent about the consumer.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Relaxed);
     }
 
-    /// Source: whether and why it is stalled.
+    /// Source: sets the reason for a stall, or `None`.
     pub fn set_stall(&self, stall: Option<Stall>) {
         let value = match stall {
             None => 0,
@@ -296,7 +296,7 @@ impl ConsumerStatus {
         self.stall.store(value, Relaxed);
     }
 
-    /// Source: what the server said last, or that it is not known.
+    /// Source: sets the newest lag, or `None` if unknown.
     pub fn set_lag(&self, lag: Option<u64>) {
         let value = lag.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
         self.lag.store(value, Relaxed);

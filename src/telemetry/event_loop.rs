@@ -1,16 +1,15 @@
-//! What the event loop tells of itself.
+//! The numbers of the event loop.
 //!
-//! The loop counts in plain numbers. At the end of every turn the loop copies all of them, about
-//! 1.5 KiB, into a [`Slot`]. The copy costs less than an atomic store for each number would, so the
-//! loop does not ask whether anybody reads. A page therefore never waits for a turn: the page shows
-//! the end of the last turn, and answers at once while the loop hangs. All numbers of a page belong
-//! to the same turn.
+//! The loop counts in plain numbers. At the end of every turn the loop copies all of them, about 1.5 KiB,
+//! into a [`Slot`]. The copy costs less than an atomic store for each number, so the loop copies in every
+//! turn, read or not. A page therefore never waits for a turn: the page shows the end of the last turn, and
+//! responds at once while the loop hangs. All numbers of a page belong to the same turn.
 //!
-//! A page holds the slot for the microsecond that its own copy takes. If a turn ends in that
-//! microsecond, the loop goes on without its copy, and turns again a millisecond later to make it.
+//! A page holds the slot for the microsecond of its own copy. If a turn ends in that microsecond, the loop
+//! goes on without the copy, and turns again a millisecond later to copy.
 //!
-//! Readiness and the watchdog must not depend on that copy. What they read is atomic: when the last
-//! turn ended, draining, caught up.
+//! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
+//! turn, draining, caught up.
 
 use std::iter::zip;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -20,18 +19,18 @@ use super::samples::DurationCounts;
 use crate::base::SpinCounts;
 use crate::hub::{CloseReason, FeedStats, HubStats, Now, SendError};
 
-/// A value that one thread writes and any thread reads.
+/// A value with a single writing thread and any reading thread.
 #[derive(Debug, Default)]
 pub struct Slot<T>(Mutex<T>);
 
 impl<T> Slot<T> {
-    /// Holds `value` until the first write.
+    /// Creates a slot; readers get `value` until the first write.
     pub fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
 
-    /// Lets `fill` change the value. Never waits: returns `false`, and changes nothing, while
-    /// a reader holds the value.
+    /// Changes the value with `fill`. Never waits: returns false, and changes nothing, while a reader holds
+    /// the value.
     pub fn try_write(&self, fill: impl FnOnce(&mut T)) -> bool {
         match self.0.try_lock() {
             Ok(mut value) => fill(&mut value),
@@ -41,13 +40,13 @@ impl<T> Slot<T> {
         true
     }
 
-    /// Reads the value in place. It cannot be written meanwhile, so `read` should be short.
+    /// Reads the value in place. No write is possible meanwhile, so `read` should be short.
     pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A stage on the way of one bus message.
+/// A stage on the way of a bus message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the message's arrival until the feed takes it.
@@ -56,9 +55,9 @@ pub enum Stage {
     Feed,
     /// From the feed's end until the frame is in every send queue.
     Queue,
-    /// From the message's arrival until the first client was written to.
+    /// From the message's arrival until the first write to a client.
     FirstWrite,
-    /// From the message's arrival until every client that takes bytes was written to.
+    /// From the message's arrival until the writes to all clients that take bytes.
     LastWrite,
 }
 
@@ -68,10 +67,10 @@ impl Stage {
         ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
 }
 
-/// What one turn of the loop may use up; the rest has the next turn.
+/// A budget of a turn of the loop; the rest waits for the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
-    /// Connections accepted, or given back by HTTP.
+    /// Connections accepted, or returned from HTTP.
     Accepts,
     /// Time for reading clients and accepting.
     Reads,
@@ -97,7 +96,7 @@ impl Budget {
     ];
 }
 
-/// How long turns and messages take. Counts only grow.
+/// Durations of turns and messages. Counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
     /// Turns, each without its wait for events.
@@ -109,28 +108,28 @@ pub struct LoopTimes {
 }
 
 impl LoopTimes {
-    /// Records how long one bus message took in a stage: once per message, not per client.
+    /// Records the time of a bus message in a stage: once per message, not per client.
     pub fn observe_stage_us(&mut self, stage: Stage, us: u64) {
         self.stages[stage as usize].observe_us(us);
     }
 
-    /// Counts a budget that was used up.
+    /// Counts a used-up budget.
     pub fn count_spent(&mut self, budget: Budget) {
         self.spent[budget as usize] += 1;
     }
 
-    /// How often each budget was used up.
+    /// Returns how often each budget was used up.
     pub fn spent(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(Budget::LABELS, self.spent)
     }
 
-    /// The stages with their labels.
+    /// Returns the stages with their labels.
     pub fn stages(&self) -> impl Iterator<Item = (&'static str, DurationCounts)> {
         zip(Stage::LABELS, self.stages)
     }
 }
 
-/// What the loop knows besides its hub, its feed and its times. Counters only grow.
+/// Numbers of the loop besides its hub, its feed and its times. Counters only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShellStats {
     /// Gauge: connections handed to the HTTP thread and not ended yet.
@@ -145,43 +144,43 @@ pub struct ShellStats {
     pub deadlines: u64,
     /// Gauge: messages between the bus and the loop.
     pub bus_queue_messages: u64,
-    /// Room for them.
+    /// Limit of these messages.
     pub bus_queue_messages_max: u64,
     /// Gauge: bytes of these messages.
     pub bus_queue_bytes: u64,
-    /// Room for them.
+    /// Limit of these bytes.
     pub bus_queue_bytes_max: u64,
     /// Gauge: bytes of all frames alive, each counted once.
     pub frame_bytes_alive: u64,
-    /// Bytes that all frames may have.
+    /// Limit of the bytes of all frames.
     pub frame_bytes_max: u64,
-    /// Gauge: bytes kept for compressed messages of clients to refer to.
+    /// Gauge: bytes of earlier text that clients' compressed messages may refer to.
     pub inflate_window_bytes: u64,
-    /// Gauge: bytes that these may become.
+    /// Gauge: the granted size of that text.
     pub inflate_window_bytes_granted: u64,
-    /// Bytes that these may become at most.
+    /// Limit of the granted size.
     pub inflate_window_bytes_max: u64,
-    /// Clients that got no window.
+    /// Clients without a window because of the limit.
     pub inflate_windows_refused: u64,
 }
 
-/// The loop's numbers at the end of one turn.
+/// The loop's numbers at the end of a turn.
 #[derive(Clone, Debug, Default)]
 pub struct LoopNumbers {
-    /// What the hub counts; its `send_queue_peak_bytes` is that of the last 10 to 20 seconds.
+    /// The numbers of the hub; `send_queue_peak_bytes` is for the last 10 to 20 seconds.
     pub hub: HubStats,
-    /// What the feed counts.
+    /// The numbers of the feed.
     pub feed: FeedStats,
-    /// What the loop knows besides.
+    /// Other numbers of the loop.
     pub shell: ShellStats,
-    /// How long things take.
+    /// Durations.
     pub times: LoopTimes,
-    /// When the turn ended, Unix milliseconds.
+    /// End of the turn, Unix milliseconds.
     pub turn_ended_unix_ms: i64,
 }
 
 impl LoopNumbers {
-    /// Connections by phase.
+    /// Returns the connections by phase.
     pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let HubStats {
             heads,
@@ -199,7 +198,7 @@ impl LoopNumbers {
         .into_iter()
     }
 
-    /// Request heads by what they led to.
+    /// Returns the request heads by outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let HubStats {
             opened,
@@ -210,12 +209,12 @@ impl LoopNumbers {
         [("opened", opened), ("http", to_http), ("refused", refused)].into_iter()
     }
 
-    /// Ends of connections by reason.
+    /// Returns the ended connections by reason.
     pub fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(CloseReason::ALL.map(CloseReason::label), self.hub.closes)
     }
 
-    /// Encodings made for clients with compression, by kind.
+    /// Returns the encodings for clients with compression, by kind.
     pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let HubStats {
             encodings_chained: chained,
@@ -226,13 +225,13 @@ impl LoopNumbers {
         [("chained", chained), ("alone", alone), ("stored", stored)].into_iter()
     }
 
-    /// Writes that failed for good, by kind.
+    /// Returns the failed writes, by kind.
     pub fn send_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(SendError::LABELS, self.hub.send_errors)
     }
 }
 
-/// What the loop tells of itself.
+/// The state of the event loop for other threads.
 #[derive(Debug)]
 pub struct EventLoop {
     numbers: Slot<LoopNumbers>,
@@ -242,8 +241,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// All at 0 but what `feed` holds. The age of the last turn counts from `now` until the first
-    /// turn.
+    /// Starts with all numbers at 0 except those of `feed`. The age of the last turn counts from `now` until
+    /// the first turn.
     pub fn new(feed: FeedStats, now: Now) -> Self {
         let numbers = LoopNumbers {
             feed,
@@ -258,9 +257,8 @@ impl EventLoop {
         }
     }
 
-    /// Ends a turn: call it last in every turn, at least every 500 ms. `fill` changes the numbers to
-    /// those of this turn. Never waits: returns `false`, and does not call `fill`, while a page
-    /// reads the numbers.
+    /// Ends a turn: call it last in every turn, at least every 500 ms. `fill` sets the numbers of this turn.
+    /// Never waits: returns false, and does not call `fill`, while a page reads the numbers.
     #[must_use]
     pub fn turn_ended(&self, now: Now, fill: impl FnOnce(&mut LoopNumbers)) -> bool {
         self.last_turn_mono_us.store(now.mono_us, Relaxed);
@@ -270,45 +268,44 @@ impl EventLoop {
         })
     }
 
-    /// A copy of the numbers of the last turn.
+    /// Returns a copy of the numbers of the last turn.
     pub fn numbers(&self) -> LoopNumbers {
         self.read(LoopNumbers::clone)
     }
 
-    /// Reads some numbers of the last turn in place, for a page that shows few of them.
+    /// Reads some numbers of the last turn in place, for a page that shows few numbers.
     pub fn read<R>(&self, read: impl FnOnce(&LoopNumbers) -> R) -> R {
         self.numbers.read(read)
     }
 
-    /// Open WebSockets at the end of the last turn.
+    /// Returns the number of open WebSockets at the end of the last turn.
     pub fn clients(&self) -> u64 {
         self.read(|numbers| numbers.hub.open)
     }
 
-    /// How long ago the last turn ended, in milliseconds.
+    /// Returns the time since the end of the last turn, in milliseconds.
     pub fn last_turn_age_ms(&self, now: Now) -> u64 {
         now.mono_us
             .saturating_sub(self.last_turn_mono_us.load(Relaxed))
             / 1_000
     }
 
-    /// Says that the process drains: from the first stop signal on.
+    /// Records that the process drains: from the first stop signal on.
     pub fn set_draining(&self) {
         self.draining.store(true, Relaxed);
     }
 
-    /// The process drains.
+    /// Whether the process drains.
     pub fn draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    /// Says that the backlog at start is in the cache (or that there is none to wait for). It
-    /// stays so.
+    /// Records, for good, that the backlog at start is in the cache, or that no backlog is waited for.
     pub fn set_caught_up(&self) {
         self.caught_up.store(true, Relaxed);
     }
 
-    /// The backlog at start is in the cache.
+    /// Whether the backlog at start is in the cache.
     pub fn caught_up(&self) -> bool {
         self.caught_up.load(Relaxed)
     }

@@ -1,5 +1,5 @@
-//! The way of a log line to standard output: over a bounded queue and a thread of its own, so that
-//! nobody who logs waits for whoever reads. A pipe that is not read would hold up the event loop.
+//! Log lines to standard output, over a bounded queue and a thread of its own, so that no logging thread
+//! waits for the reader. Otherwise an unread pipe would block the event loop.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,21 +12,21 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait for standard output; more are left out, counted, and told of.
+/// Lines that may wait for standard output; further lines are left out, counted, and reported.
 const WAITING_LINES_MAX: usize = 4096;
-/// How long the end of the process waits for them.
+/// Longest wait for these lines at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The queue of this process, once there is one.
+/// The queue of this process, once started.
 static QUEUE: OnceLock<LogLines> = OnceLock::new();
 
 enum Job {
     Line(Vec<u8>),
-    /// Everything before it is written once this is dropped.
+    /// Dropped when all lines before are written.
     Flush(Sender<()>),
 }
 
-/// Takes lines and never waits.
+/// Accepts lines without waiting.
 #[derive(Clone)]
 pub(super) struct LogLines {
     jobs: Sender<Job>,
@@ -34,7 +34,7 @@ pub(super) struct LogLines {
 }
 
 impl LogLines {
-    /// The queue of this process; the first call starts its thread.
+    /// Returns the queue of this process; the first call starts its thread.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -48,7 +48,7 @@ impl LogLines {
             .name("log".to_owned())
             .spawn(move || {
                 let mut told = 0;
-                // Ends when the process does.
+                // Ends with the process.
                 for job in queue {
                     write_out(job, &left_out, &mut told, &mut io::stdout());
                 }
@@ -62,7 +62,7 @@ impl LogLines {
         (Self { jobs, left_out }, queue)
     }
 
-    /// The same queue, for lines of JSON.
+    /// Returns the same queue, for lines of JSON.
     pub(super) fn json(self) -> JsonLines {
         JsonLines(self)
     }
@@ -74,7 +74,8 @@ impl LogLines {
     }
 }
 
-/// A reader that has gone away is no failure. `told` is how many of the lines left out were told of.
+/// Writes a line. A closed standard output is no failure. `told`: the number of left-out lines already
+/// reported.
 fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
     match job {
         Job::Line(line) => {
@@ -93,8 +94,8 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
     }
 }
 
-/// Writes a text that is no log line to standard output, in its order among them; it is there when
-/// this returns, if somebody reads.
+/// Writes a text that is not a log line to standard output, in order with the lines. Returns when the text is
+/// written, if standard output is read.
 pub(super) fn say(text: &str) {
     let text = format!("{text}\n");
     match QUEUE.get() {
@@ -108,13 +109,13 @@ pub(super) fn say(text: &str) {
     }
 }
 
-/// Lines that were left out so far.
+/// Returns the number of lines left out so far.
 pub(super) fn left_out() -> u64 {
     let lines = QUEUE.get();
     lines.map_or(0, |lines| lines.left_out.load(Ordering::Relaxed))
 }
 
-/// Waits until the lines so far are written, or for a moment only where nobody reads them.
+/// Waits until the lines so far are written, but only a moment if standard output is not read.
 pub(super) fn flush() {
     let Some(lines) = QUEUE.get() else {
         return;
@@ -137,7 +138,7 @@ impl MakeWriter<'_> for LogLines {
     }
 }
 
-/// The formatter writes each line at once.
+/// The formatter writes each line in a single call.
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.put(line);
@@ -149,8 +150,8 @@ impl Write for LogLines {
     }
 }
 
-/// Takes lines of JSON, in which characters that steer a terminal or end a line somewhere are
-/// escaped. The formatter escapes what JSON asks for, which is U+0000 to U+001F alone.
+/// Accepts lines of JSON and escapes characters that control a terminal or end a line somewhere. The
+/// formatter escapes only U+0000 to U+001F, as JSON requires.
 #[derive(Clone)]
 pub(super) struct JsonLines(LogLines);
 
@@ -162,7 +163,7 @@ impl MakeWriter<'_> for JsonLines {
     }
 }
 
-/// The formatter writes each line at once.
+/// The formatter writes each line in a single call.
 impl Write for JsonLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.put(&escaped(line));
@@ -174,8 +175,8 @@ impl Write for JsonLines {
     }
 }
 
-/// Such characters stand in JSON within texts only, where any character may be written as its UTF-16
-/// units (RFC 8259 §7). Mostly there is none, and the line is passed on as it is.
+/// Escapes such characters as UTF-16 units (RFC 8259 §7): in JSON they occur only within strings. Most lines
+/// have none and stay unchanged.
 fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
     let text = match str::from_utf8(line) {
         Ok(text) if text.contains(steers) => text,
@@ -185,7 +186,7 @@ fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
     for c in text.chars() {
         if steers(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // A String takes everything.
+                // Writing to a `String` cannot fail.
                 let _ = write!(out, "\\u{unit:04x}");
             }
         } else {
@@ -195,8 +196,9 @@ fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out.into_bytes())
 }
 
-/// DEL and the C1 controls, the separators of lines and paragraphs, and what is not seen but changes
-/// how the text around it is shown (Unicode's Bidi_Control, zero width, tags).
+/// Whether a character may control the display: DEL and the C1 controls, the separators of lines and
+/// paragraphs, and invisible characters that change the display of the text around (Unicode's Bidi_Control,
+/// zero width, tags).
 pub(super) fn steers(c: char) -> bool {
     matches!(
         c,
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(told, 7);
     }
 
-    /// What a client sends may stand in a line: it must not steer a terminal or break a line.
+    /// A line may contain text of a client, which must not control a terminal or break a line.
     #[test]
     fn a_json_line_holds_no_character_that_steers() {
         let (lines, queue) = LogLines::new();

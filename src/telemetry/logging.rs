@@ -10,16 +10,16 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::log_lines::{self, LogLines};
 use super::terminal::TerminalLines;
 
-/// The format of this process, once it is known.
+/// The format of this process, once known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Puts another filter in force; there is one for each format.
+/// Replaces the filter; the type hides the formatter.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
-/// The filter of this process, once there is one: what replaces it, and its directives.
+/// The filter of this process, once set up: the function that replaces the filter, and the directives.
 static FILTER: OnceLock<(SetFilter, Mutex<String>)> = OnceLock::new();
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// One line of text, for people; short and coloured if standard output is a terminal.
@@ -29,27 +29,27 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging could not be set up.
+/// The reason why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// Settings: the filter is no list of directives.
+    /// Settings: the filter is not a list of directives.
     #[error("log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Us: the thread that writes could not be started.
+    /// Us: the writing thread could not be started.
     #[error("cannot start the log: {0}")]
     Thread(#[from] io::Error),
-    /// Us: it was set up before.
+    /// Us: logging was set up before.
     #[error("logging is set up already")]
     Again,
-    /// Us: there is no log whose filter could be replaced.
+    /// Us: there is no log with a filter to replace.
     #[error("logging is not set up")]
     NotSetUp,
 }
 
-/// Sends log lines to standard output: those that `directives` let through, which are what
-/// `RUST_LOG` holds everywhere (`info,weirgate::http=debug`).
+/// Sends log lines to standard output, filtered by `directives` in the syntax of `RUST_LOG`
+/// (`info,weirgate::http=debug`).
 ///
-/// Nobody who logs waits: lines go over a queue, and what does not fit is left out and told of.
+/// No logging thread waits: lines wait in a queue; when the queue is full, lines are left out and reported.
 ///
 /// # Errors
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
@@ -73,7 +73,7 @@ pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// Makes this the log of the process; returns what replaces its filter.
+/// Installs the log of the process; returns the function that replaces its filter.
 fn put_in_force<N, E, W>(
     formatter: SubscriberBuilder<N, E, EnvFilter, W>,
 ) -> Result<SetFilter, LoggingError>
@@ -88,10 +88,10 @@ where
     Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
-/// Lets other lines through from now on: those that `directives` let through.
+/// Replaces the filter by `directives`.
 ///
 /// # Errors
-/// `directives` cannot be read, and the filter stays; or logging was not set up.
+/// `directives` cannot be read, and the filter stays unchanged; or logging was not set up.
 pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
     let next = filter(directives)?;
     let (set, in_force) = FILTER.get().ok_or(LoggingError::NotSetUp)?;
@@ -101,7 +101,7 @@ pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// Returns `true` if the filter was made from exactly these directives.
+/// Returns true if the filter was made from exactly these directives.
 pub fn is_in_force(directives: &str) -> bool {
     FILTER.get().is_some_and(|(_, in_force)| {
         let in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ pub fn is_in_force(directives: &str) -> bool {
     })
 }
 
-/// A panic ends the process at once, and the lines before it say why.
+/// A panic ends the process at once; the lines before may show the reason.
 fn flush_before_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -118,26 +118,26 @@ fn flush_before_panics() {
     }));
 }
 
-/// Tells people something at the start. Where lines are JSON it is such lines too.
+/// Writes a text for people at the start; as JSON lines if the format is JSON.
 pub fn say(text: &str) {
     if FORMAT.get() != Some(&LogFormat::Json) {
         return log_lines::say(text);
     }
     for line in text.lines().map(str::trim) {
-        // Not the rules above and below a block.
+        // Leaves out the rules above and below a block.
         if line.contains(char::is_alphanumeric) {
             tracing::info!("{line}");
         }
     }
 }
 
-/// Waits until the lines so far are written; not for long where nobody reads them.
+/// Waits until the lines so far are written, but not for long if standard output is not read.
 pub fn flush() {
     log_lines::flush();
 }
 
-/// Whether [`init`] takes these directives, and they can be meant: a bare word that is no level
-/// would be read as somebody's module, and switch everything off.
+/// Whether [`init`] accepts these directives and they make sense: a bare word other than a level would be
+/// read as the name of a foreign module, and switch all lines off.
 pub fn is_filter(directives: &str) -> bool {
     let meant = |directive: &str| {
         let is_level = directive.parse::<LevelFilter>().is_ok();
@@ -147,8 +147,8 @@ pub fn is_filter(directives: &str) -> bool {
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
-    // The library counts white space before a directive in one place and not in the other: the target
-    // would be another one, or end within a character, which is a panic.
+    // The library finds the parts of a directive in the trimmed text, but cuts the untrimmed text: the target
+    // would be wrong, or end within a character and panic.
     let directives: Vec<&str> = directives.split(',').map(str::trim).collect();
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(level("weirgate::http=debug"), Some(LevelFilter::DEBUG));
     }
 
-    /// The library looks for the parts of a directive behind its white space, and cuts them before.
+    /// The library finds the parts of a directive in the trimmed text, but cuts the untrimmed text.
     #[test]
     fn white_space_around_directives_does_not_count() {
         for (spaced, plain) in [

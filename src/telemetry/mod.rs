@@ -1,8 +1,8 @@
 //! Metric names, histograms, log set-up.
 //!
-//! Owns what the process tells of itself. Decides nothing, and nothing here makes a writer wait: the
-//! loop copies its numbers once a turn ([`EventLoop`]), other threads store plain atomics; whoever
-//! asks for `/metrics` pays for the text.
+//! Owns the published numbers of the process. Decides nothing, and never blocks a writer: the loop copies its
+//! numbers once a turn ([`EventLoop`]), other threads store plain atomics, and the reader of `/metrics` pays
+//! for the text.
 
 mod bus_status;
 mod event_loop;
@@ -38,27 +38,27 @@ use samples::{ByLabel, Samples, Writer};
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The program that runs, for `weirgate_build_info` and `/stats`.
+/// The running program, for `weirgate_build_info` and `/stats`.
 #[derive(Clone, Debug)]
 pub struct Build {
     /// The program's version.
     pub version: &'static str,
-    /// The commit that it was built from, or `unknown`.
+    /// The commit of the build, or `unknown`.
     pub commit: &'static str,
-    /// The gateway that was started: the subcommand.
+    /// The gateway of this process: the subcommand.
     pub gateway: &'static str,
     /// Cargo features built in, with commas.
     pub features: String,
 }
 
-/// Everything that the process tells of itself, shared by its threads.
+/// All published numbers of the process, shared by its threads.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// What the event loop tells.
+    /// The numbers of the event loop.
     pub event_loop: EventLoop,
-    /// What the operator's page shows of clients and topics.
+    /// The surveys of clients and topics on the operator's page.
     pub surveys: Surveys,
-    /// The newest messages of topics that somebody looks at on the operator's page.
+    /// The newest messages of topics that are watched on the operator's page.
     pub tails: Tails,
     build: Build,
     bus: Option<Arc<BusStatus>>,
@@ -66,7 +66,7 @@ pub struct Telemetry {
     started: Now,
 }
 
-/// A metric that only some gateways have, and where its values come from when somebody asks.
+/// A metric that only some gateways have, and the function that reads its values.
 pub enum GatewayMetric {
     /// One number.
     Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
@@ -78,17 +78,17 @@ pub enum GatewayMetric {
     Durations(&'static MetricName, LabelledDurations),
 }
 
-/// Label values with their numbers, when somebody asks.
+/// Reads label values with their numbers.
 pub type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
-/// Pairs of label values with their numbers, when somebody asks.
+/// Reads pairs of label values with their numbers.
 pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + Send + Sync>;
 
 /// Label values with their distributions.
 pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
 impl GatewayMetric {
-    /// A number that is read from `of` when somebody asks.
+    /// A number that `read` returns from `of` for each page.
     pub fn number<T: Send + Sync + 'static>(
         name: &'static MetricName,
         of: &Arc<T>,
@@ -98,12 +98,12 @@ impl GatewayMetric {
         Self::Number(name, Box::new(move || read(&of)))
     }
 
-    /// A number that stays as it is, such as a limit.
+    /// A constant number, such as a limit.
     pub fn fixed(name: &'static MetricName, number: usize) -> Self {
         Self::Number(name, Box::new(move || number as u64))
     }
 
-    /// A number for each value of the metric's label, read from `of` when somebody asks.
+    /// A number for each value of the metric's label, which `read` returns from `of` for each page.
     pub fn by_label<T: Send + Sync + 'static>(
         name: &'static MetricName,
         of: &Arc<T>,
@@ -143,7 +143,7 @@ impl fmt::Debug for GatewayMetric {
 }
 
 impl Telemetry {
-    /// All at 0. `feed` says which subjects there are; `bus` is absent where a gateway has none.
+    /// Starts with all numbers at 0. `feed` names the subjects; `bus` is `None` for a gateway without a bus.
     pub fn new(build: Build, feed: FeedStats, bus: Option<Arc<BusStatus>>, now: Now) -> Arc<Self> {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
@@ -156,7 +156,7 @@ impl Telemetry {
         })
     }
 
-    /// Adds what the gateway counts itself; once, before anyone asks.
+    /// Adds the gateway's own metrics: once, before the first page.
     pub fn add_gateway(&self, metrics: Vec<GatewayMetric>) {
         let is_free = |metric: &GatewayMetric| metric.name().write.is_none();
         debug_assert!(metrics.iter().all(is_free), "the table has a value");
@@ -164,28 +164,28 @@ impl Telemetry {
         debug_assert!(added.is_ok(), "a process has one gateway");
     }
 
-    /// What the gateway counts itself of a metric that the table has no value for.
+    /// Returns the gateway's own values of a metric without a value in the table.
     fn gateway_metric(&self, name: &MetricName) -> Option<&GatewayMetric> {
         let mut metrics = self.gateway.get()?.iter();
         metrics.find(|metric| metric.name().name == name.name)
     }
 
-    /// The program that runs.
+    /// Returns the running program.
     pub fn build(&self) -> &Build {
         &self.build
     }
 
-    /// The bus, where the gateway has one.
+    /// Returns the state of the bus, if the gateway has a bus.
     pub fn bus(&self) -> Option<&BusStatus> {
         self.bus.as_deref()
     }
 
-    /// Whole seconds since the start.
+    /// Returns the whole seconds since the start.
     pub fn uptime_seconds(&self, now: Now) -> u64 {
         now.mono_us.saturating_sub(self.started.mono_us) / 1_000_000
     }
 
-    /// All metrics as OpenMetrics text.
+    /// Returns all metrics as OpenMetrics text.
     pub fn open_metrics(self: &Arc<Self>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self)));
@@ -195,7 +195,7 @@ impl Telemetry {
         out
     }
 
-    /// The same metrics in the text format 0.0.4 of Prometheus.
+    /// Returns the same metrics in the text format 0.0.4 of Prometheus.
     pub fn prometheus_text(self: &Arc<Self>) -> String {
         prometheus_text::from_open_metrics(&self.open_metrics())
     }
@@ -216,21 +216,21 @@ impl Collector for Telemetry {
     }
 }
 
-/// Everything that the process tells of itself, but for its gateway, at one moment.
+/// All numbers of the process, except the gateway's, at one moment.
 struct Reading<'a> {
     /// The loop's numbers at the end of its last turn.
     turn: LoopNumbers,
-    /// What is true in this moment, also while the loop hangs.
+    /// Values of this moment, even while the loop hangs.
     event_loop: &'a EventLoop,
-    /// The bus, where the gateway has one.
+    /// The bus, if the gateway has a bus.
     bus: Option<&'a BusStatus>,
-    /// Surveys of clients and topics.
+    /// Surveys made so far.
     surveys: u64,
     tail_topics: u64,
     tail_messages: u64,
-    /// Log lines that were not written.
+    /// Log lines that were left out.
     log_lines_left_out: u64,
-    /// What the kernel says.
+    /// Numbers of the kernel.
     process: ProcessStats,
     build: &'a Build,
 }
@@ -250,13 +250,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// A number of each subject of the feed.
+    /// Returns a number of each subject of the feed.
     fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
         let each = self.turn.feed.subjects.iter();
         ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
     }
 
-    /// Polling without sleeping, of each thread that can.
+    /// Returns the polling without sleep of each thread that may spin.
     fn spins(&self) -> impl Iterator<Item = (&'static str, SpinCounts)> {
         let source = self.bus.map(|bus| ("source", bus.spin()));
         [("loop", self.turn.times.spin)].into_iter().chain(source)

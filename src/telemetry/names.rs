@@ -1,10 +1,10 @@
-//! Every metric in one place: its name, kind, labels and help text, and where its value stands. Names
-//! follow SemVer: a dashboard depends on them.
+//! Every metric in one place: name, kind, labels, help text, and the source of its value. Names follow
+//! SemVer, because dashboards depend on them.
 //!
-//! A new number of the event loop is a field of what counts it, and a row here.
+//! A new number of the event loop needs a field in the counting struct, and a row here.
 //!
-//! Prometheus naming rules hold: base units (seconds, bytes), `_total` on counters only, labels
-//! with few and known values (never a client, symbol or channel).
+//! Prometheus naming rules hold: base units (seconds, bytes), `_total` on counters only, labels with few and
+//! known values (never a client, symbol or channel).
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use prometheus_client::registry::Unit;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use super::{BusStatus, Reading};
 
-/// What a metric counts.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows while the process lives.
@@ -27,27 +27,26 @@ pub enum Kind {
     Info,
 }
 
-/// One metric as it is written out.
+/// A metric as written to pages.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricName {
-    /// The full name, as a query uses it (histograms: without `_bucket`, `_sum`, `_count`).
+    /// The full name, as in queries (histograms: without `_bucket`, `_sum`, `_count`).
     pub name: &'static str,
     /// Counter, gauge or histogram: the `# TYPE` line.
     pub kind: Kind,
-    /// Label names, in the order in which they are written.
+    /// Label names, in the order of writing.
     pub labels: &'static [&'static str],
     /// One sentence for people.
     pub help: &'static str,
-    /// Writes the metric; `None`: a gateway has it ([`super::GatewayMetric`]).
+    /// Writes the metric; `None`: the values come from a gateway ([`super::GatewayMetric`]).
     pub(super) write: Option<Write>,
 }
 
-/// Writes one metric from what is known at one moment.
+/// Writes a metric with the values of a reading.
 pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
-    /// The family's name without its unit and its kind's suffix, and the unit: the encoder puts
-    /// both back.
+    /// Returns the family's name without its unit and its kind's suffix, and the unit: the encoder adds both.
     pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
         let family = match self.kind {
             Kind::Counter => self.name.strip_suffix("_total"),
@@ -64,7 +63,7 @@ impl MetricName {
         }
     }
 
-    /// The kind in the encoder's terms.
+    /// Returns the kind in the encoder's terms.
     pub(super) fn metric_type(&self) -> MetricType {
         match self.kind {
             Kind::Counter => MetricType::Counter,
@@ -75,7 +74,7 @@ impl MetricName {
     }
 }
 
-/// `$at` is the name by which the values of the rows call the [`Reading`].
+/// `$at` is the name of the [`Reading`] in the values of the rows.
 macro_rules! metric_names {
     (|$at:ident| $($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
         $(=> $value:expr)?;)*) => {
@@ -90,7 +89,7 @@ macro_rules! metric_names {
             };
         )*
 
-        /// All metrics, in the order in which they are written.
+        /// All metrics, in the order of writing.
         pub const ALL: &[MetricName] = &[$($id),*];
     };
     (@write $at:ident) => {

@@ -1,5 +1,5 @@
-//! What the operator's page shows of the loop: surveys of clients and topics, and the newest messages of
-//! topics. The loop makes them only while somebody asks, and never waits for who reads.
+//! Data of the loop for the operator's page: surveys of clients and topics, and the newest messages of
+//! topics. The loop provides the data only on request, and never waits for a reader.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use super::Slot;
 use crate::hub::{Ended, Survey, TAILS_MAX, TailLook};
 
-/// How long a tail outlives the last question for it.
+/// Time that a tail outlives its last request.
 const KEPT_US: u64 = 10_000_000;
 
-/// A topic that somebody looks at.
+/// A watched topic.
 #[derive(Clone, Debug)]
 struct Wanted {
     topic: String,
@@ -18,11 +18,11 @@ struct Wanted {
     until_us: u64,
 }
 
-/// [`TAILS_MAX`] other topics are looked at.
+/// The error if [`TAILS_MAX`] other topics are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTails;
 
-/// The topics that are looked at, and their newest messages.
+/// The watched topics, and their newest messages.
 #[derive(Debug, Default)]
 pub struct Tails {
     asked: AtomicBool,
@@ -33,11 +33,11 @@ pub struct Tails {
 }
 
 impl Tails {
-    /// Asks for the messages of a topic, and returns those that there are; `None` before the loop has
-    /// begun to keep any.
+    /// Requests the messages of a topic, and returns the messages so far; `None` before the loop has kept
+    /// any.
     ///
     /// # Errors
-    /// Too many other topics are looked at.
+    /// Too many other topics are watched.
     pub fn ask(&self, topic: &str, now_us: u64) -> Result<Option<TailLook>, TooManyTails> {
         {
             let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,23 +60,23 @@ impl Tails {
             .read(|looks| looks.iter().find(of_topic).cloned()))
     }
 
-    /// Topics with a tail.
+    /// Returns the number of topics with a tail.
     pub fn topics(&self) -> u64 {
         self.topics.load(Relaxed)
     }
 
-    /// Messages copied so far.
+    /// Returns the number of messages copied so far.
     pub fn messages(&self) -> u64 {
         self.messages.load(Relaxed)
     }
 
-    /// Loop: somebody has asked since the last look at what is wanted.
+    /// Loop: whether a request came since the last look at the watched topics.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)
     }
 
-    /// Loop: calls `each` with every topic that is wanted, and until when. Nothing happens while
-    /// somebody asks; the next turn looks again.
+    /// Loop: calls `each` with every watched topic and the end of the watch. Does nothing while a request is
+    /// being recorded; the next turn tries again.
     pub fn take_asked(&self, mut each: impl FnMut(&str, u64)) {
         self.asked.store(false, Relaxed);
         let wanted = match self.wanted.try_lock() {
@@ -89,7 +89,8 @@ impl Tails {
         }
     }
 
-    /// Loop: what was kept. Returns `false`, and changes nothing, while somebody reads.
+    /// Loop: publishes the kept messages. Returns false, and changes nothing, while a reader holds the
+    /// messages.
     pub fn put(&self, looks: Vec<TailLook>, messages: u64) -> bool {
         self.topics.store(looks.len() as u64, Relaxed);
         self.messages.store(messages, Relaxed);
@@ -97,16 +98,16 @@ impl Tails {
     }
 }
 
-/// A connection that has ended, as the operator's page shows it.
+/// A connection that has ended, for the operator's page.
 #[derive(Clone, Debug)]
 pub struct EndedAt {
-    /// When, Unix milliseconds.
+    /// The time of the end, Unix milliseconds.
     pub at_unix_ms: i64,
-    /// What the log line says of it.
+    /// The data of the log line.
     pub ended: Ended,
 }
 
-/// A survey, and the connections that had ended last at its end.
+/// A survey, and the newest ended connections at its end.
 #[derive(Clone, Debug)]
 pub struct Surveyed {
     /// Clients and topics.
@@ -115,7 +116,7 @@ pub struct Surveyed {
     pub ends: Vec<EndedAt>,
 }
 
-/// The newest survey, and whether another one is wanted.
+/// The newest survey, and whether another survey is requested.
 #[derive(Debug, Default)]
 pub struct Surveys {
     asked: AtomicBool,
@@ -124,18 +125,18 @@ pub struct Surveys {
 }
 
 impl Surveys {
-    /// Asks for a survey, and returns the newest that there is; `None` before the first.
+    /// Requests a survey, and returns the newest survey; `None` before the first.
     pub fn ask(&self) -> Option<Arc<Surveyed>> {
         self.asked.store(true, Relaxed);
         self.newest.read(Option::clone)
     }
 
-    /// Surveys made so far.
+    /// Returns the number of surveys made so far.
     pub fn made(&self) -> u64 {
         self.made.load(Relaxed)
     }
 
-    /// Loop: somebody has asked since the last survey began.
+    /// Loop: whether a request came since the last survey began.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)
     }
@@ -145,8 +146,8 @@ impl Surveys {
         self.asked.store(false, Relaxed);
     }
 
-    /// Loop: a survey is there. It is left out if somebody reads in this moment: the next one comes
-    /// within a second.
+    /// Loop: publishes a survey. The survey is dropped while a reader holds the last survey: the next survey
+    /// comes within a second.
     pub fn put(&self, surveyed: Surveyed) {
         self.made.fetch_add(1, Relaxed);
         let surveyed = Arc::new(surveyed);

@@ -1,9 +1,9 @@
-//! What the kernel says of this process, read from `/proc` when metrics are asked for. Where
-//! there is no `/proc` the values are absent.
+//! The kernel's numbers of this process, read from `/proc` for each page. Without `/proc` the values are
+//! absent.
 
 use std::fs;
 
-/// What the kernel says of this process now.
+/// The kernel's present numbers of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProcessStats {
     /// User and system CPU time, seconds.
@@ -43,15 +43,15 @@ impl ProcessStats {
     }
 }
 
-/// Linux 6.2 and later tell the number as the directory's size; to list tens of thousands of
-/// entries would take milliseconds.
+/// Returns the number of open descriptors. Linux 6.2 and later report the number as the directory's size;
+/// listing tens of thousands of entries would take milliseconds.
 fn open_fds() -> Option<u64> {
     let told = fs::metadata("/proc/self/fd").ok()?.len();
     if told > 0 {
         return Some(told);
     }
     let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
-    // The listing itself holds one.
+    // The listing itself holds a descriptor.
     Some(entries.saturating_sub(1))
 }
 
@@ -59,7 +59,7 @@ fn text(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// The number that follows `key` at the start of a line.
+/// Returns the number behind `key` at the start of a line.
 fn number_after(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()

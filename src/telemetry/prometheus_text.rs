@@ -1,4 +1,4 @@
-//! The text format 0.0.4 of Prometheus, for readers that do not know OpenMetrics. Made from the OpenMetrics text: the
+//! The text format 0.0.4 of Prometheus, for readers without OpenMetrics. Made from the OpenMetrics text: the
 //! samples are the same, the lines about a family differ.
 
 /// The content type of this format.
@@ -14,7 +14,7 @@ pub(super) fn from_open_metrics(text: &str) -> String {
     let mut help = None;
     for line in text.lines() {
         if let Some(words) = line.strip_prefix("# HELP ") {
-            // Needs the type, which is on the next line.
+            // Waits for the type on the next line.
             help = words.split_once(' ').map(|(_, words)| words);
         } else if let Some((name, kind)) = family_type(line) {
             let (suffix, kind) = match kind {

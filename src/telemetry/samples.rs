@@ -1,5 +1,5 @@
-//! From the values of a metric to its samples in the text. The encoder's own histogram and families
-//! lock, so none of them is used: values are plain numbers here.
+//! Samples in the text, from the values of a metric. The encoder's own histogram and families lock, so the
+//! values are plain numbers here.
 
 use std::fmt;
 use std::iter::zip;
@@ -11,13 +11,13 @@ use prometheus_client::encoding::{
 
 use super::names::{Kind, MetricName};
 
-/// Upper bounds of the buckets of a duration, microseconds; one more bucket has none.
+/// Upper bounds of the buckets of a duration, microseconds; the last bucket has no bound.
 const DURATION_BOUNDS_US: [u64; 17] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
 
-/// How many buckets a distribution of durations has.
+/// Buckets of a distribution of durations.
 const BUCKETS: usize = DURATION_BOUNDS_US.len() + 1;
 
 fn bucket(us: u64) -> usize {
@@ -38,13 +38,13 @@ impl DurationCounts {
         self.sum_us = self.sum_us.wrapping_add(us);
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }
 
-/// A distribution of durations that other threads read while it is written.
+/// A distribution of durations for reading by other threads while being written.
 #[derive(Debug, Default)]
 pub struct Durations {
     buckets: [AtomicU64; BUCKETS],
@@ -58,7 +58,7 @@ impl Durations {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
-    /// What it holds now.
+    /// Returns the present counts.
     pub fn counts(&self) -> DurationCounts {
         DurationCounts {
             buckets: self.buckets.each_ref().map(|count| count.load(Relaxed)),
@@ -67,9 +67,9 @@ impl Durations {
     }
 }
 
-/// What a metric has to show.
+/// The values of a metric.
 pub(super) trait Samples: Sized {
-    /// Not even its name and help are written.
+    /// Whether not even name and help are written.
     fn is_absent(&self) -> bool {
         false
     }
@@ -117,14 +117,14 @@ impl Samples for DurationCounts {
     }
 }
 
-/// Name and help alone where the value is not known.
+/// Writes only name and help if the value is unknown.
 impl<S: Samples> Samples for Option<S> {
     fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
         self.map_or(Ok(()), |samples| samples.encode(metric, encoder))
     }
 }
 
-/// Nothing at all where there is no such thing.
+/// Writes nothing at all for `None`.
 pub(super) struct IfAny<S>(pub(super) Option<S>);
 
 impl<S: Samples> Samples for IfAny<S> {

@@ -1,7 +1,7 @@
-//! Log lines for people: where standard output is a terminal, a line is short, aligned and coloured.
+//! Log lines for people: on a terminal, a line is short, aligned and coloured.
 //!
-//! Level, time of day, message, fields. What a field adds nothing by is left out; a pipe, a file and a
-//! container without a terminal get the whole line in the format of `tracing_subscriber`.
+//! Level, time of day, message, fields. Fields that add nothing are left out; a pipe, a file and a container
+//! without a terminal get the whole line in the format of `tracing_subscriber`.
 
 use std::fmt::{self, Debug, Display};
 use std::io::{self, IsTerminal};
@@ -30,8 +30,8 @@ pub(super) struct TerminalLines {
 }
 
 impl TerminalLines {
-    /// For standard output; `None` if that is no terminal. Colours unless `NO_COLOR` is set and not
-    /// empty (<https://no-color.org>), or the terminal has none.
+    /// Formats for standard output; `None` if standard output is not a terminal. Colours unless `NO_COLOR` is
+    /// set and not empty (<https://no-color.org>), or the terminal has no colours.
     pub(super) fn for_stdout() -> Option<Self> {
         let stdout = io::stdout();
         let has_colour = AutoStream::choice(&stdout) != ColorChoice::Never;
@@ -44,7 +44,7 @@ impl TerminalLines {
             self.in_colour(colour(level), &format!("{level:<5}")),
             self.in_colour(DIM, &time.to_string())
         );
-        // Who follows these levels looks for a place in the source.
+        // A reader of these levels is looking for a position in the source.
         if level > Level::INFO {
             line += &format!(" {}", self.in_colour(DIM, target));
         }
@@ -99,7 +99,7 @@ where
     }
 }
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
@@ -115,7 +115,8 @@ impl Fields {
             .map(|other| other.1.as_str())
     }
 
-    /// Nothing was left out; no text; the other end of the socket is the client.
+    /// Whether a field adds anything: not a count of 0 left-out lines, not an empty text, and not a peer with
+    /// the client's address.
     fn says_more(&self, (name, value): &(&str, String)) -> bool {
         match *name {
             "lines_left_out" => value != "0",
@@ -156,7 +157,7 @@ impl Visit for Fields {
     }
 }
 
-/// Without characters that steer a terminal or break the line: what a client sends may be in it.
+/// Escapes characters that control a terminal or break the line: text of a client may be included.
 fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -174,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// What `log` writes in a terminal.
+    /// Returns the lines that `log` writes in a terminal.
     fn lines(has_colour: bool, log: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct Written(Arc<Mutex<Vec<u8>>>);
@@ -199,7 +200,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Without the time of day, which is checked for its form.
+    /// Removes the time of day, after a check of its form.
     fn timeless(line: &str) -> String {
         let (level, rest) = line.split_at(6);
         let (time, rest) = rest.split_at(12);

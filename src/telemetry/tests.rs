@@ -157,7 +157,7 @@ fn every_family_has_help_and_every_sample_its_labels() {
 fn both_texts_have_the_same_samples() {
     let samples = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        // These are read anew for each text.
+        // Read anew for each text.
         let lines = lines.filter(|line| !line.starts_with("process_"));
         lines.map(str::to_owned).collect()
     };
@@ -168,7 +168,7 @@ fn both_texts_have_the_same_samples() {
     let expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
     assert_eq!(named, expected, "each family has the name of its samples");
     assert_eq!(text.matches("# HELP ").count(), names::ALL.len());
-    // Help is escaped in one of the two only.
+    // Only one of the two formats escapes help.
     assert!(
         names::ALL
             .iter()

@@ -1,28 +1,28 @@
-//! Where a request's body ends (RFC 9112 §6, §7.1): by its length, or by its chunks.
+//! The end of a request's body (RFC 9112 §6, §7.1): by its length, or by its chunks.
 //!
-//! Strict like the head's rules: what two readers could end at different places is refused. Looks
+//! Strict like the rules of the head: a body that two readers could end at different places is refused. Looks
 //! at framing only, keeps no byte of the body.
 
 use super::head::RequestHead;
 use super::upgrade::is_token_byte;
 
-/// Digits of a chunk's size: more say nothing that fits a `u64`.
+/// Digits of a chunk's size: a number of more digits does not fit a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;
 
-/// Bytes of a body's chunk extensions, and of its trailer section, each in all: nobody reads the
-/// ones, and few send the others.
+/// Bytes of all chunk extensions of a body, and of its trailer section: extensions are ignored, and few
+/// clients send trailers.
 const ANNEX_BYTES_MAX: u32 = 8 * 1024;
 
-/// Why a body has no clear end. The client's fault, always.
+/// The reason why a body has no clear end: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// No hexadecimal number, or one with too many digits.
+    /// Not a hexadecimal number, or too many digits.
     #[error("chunk size is no number")]
     ChunkSize,
     /// A line does not end with CR LF, or a chunk not where its size says.
     #[error("chunk or its line has no clear end")]
     LineEnd,
-    /// A line of the trailer section is no field line.
+    /// A line of the trailer section is not a field line.
     #[error("trailer line is malformed")]
     Trailer,
     /// Extensions or trailers over the limit.
@@ -47,7 +47,7 @@ enum State {
         size: u64,
         digits: u32,
     },
-    /// White space behind the size, which some senders pad with.
+    /// White space behind the size: padding of some senders.
     SizeSpace {
         size: u64,
     },
@@ -71,12 +71,12 @@ enum State {
     TrailerLf,
     /// The LF of the empty line that ends the body.
     LastLf,
-    /// All of it is there.
+    /// The whole body has come.
     End,
 }
 
 impl BodyScanner {
-    /// The body that a good `head` announces; `None` without one.
+    /// Starts at the body that a good `head` announces; `None` without a body.
     pub fn announced(head: &RequestHead<'_>) -> Option<Self> {
         let state = match head.content_length() {
             _ if !head.announces_body() => return None,
@@ -95,7 +95,7 @@ impl BodyScanner {
         matches!(self.state, State::End | State::Length(0))
     }
 
-    /// So many of the next bytes belong to the body whatever they are.
+    /// Returns how many of the next bytes belong to the body, whatever they are.
     pub fn certain(&self) -> u64 {
         match self.state {
             State::Length(left) | State::Data(left) => left,
@@ -103,7 +103,7 @@ impl BodyScanner {
         }
     }
 
-    /// So many of the [certain](Self::certain) bytes came.
+    /// Skips `bytes` of the [certain](Self::certain) bytes.
     pub fn pass(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.certain(), "bytes that may be framing");
         self.state = match self.state {
@@ -114,10 +114,10 @@ impl BodyScanner {
         };
     }
 
-    /// How many of `bytes`, which come next, belong to the body.
+    /// Returns how many of `bytes`, which come next, belong to the body.
     ///
     /// # Errors
-    /// Chunks that have no clear end; nothing behind them can be trusted.
+    /// The chunks have no clear end; nothing behind them can be trusted.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_end() {
@@ -137,7 +137,7 @@ impl BodyScanner {
         Ok(taken)
     }
 
-    /// The state behind one byte of framing.
+    /// Returns the state behind a byte of framing.
     fn framing(&mut self, byte: u8) -> Result<State, BodyError> {
         Ok(match (self.state, byte) {
             (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {

@@ -1,11 +1,11 @@
 //! permessage-deflate (RFC 7692).
 //!
-//! No connection keeps a compressor or an inflater: one [`Deflater`] and one [`Inflater`] serve a
-//! whole reactor, and a deflated frame serves every client whose window holds what the frame refers
-//! to. A client whose window stays from message to message (context takeover) may get a message that
-//! refers to the message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says to
-//! whom. In the other direction, of a client whose messages may refer to earlier ones the text is
-//! kept that they can refer to ([`InflateWindow`]).
+//! No connection keeps a compressor or an inflater: a [`Deflater`] and an [`Inflater`] serve a whole reactor,
+//! and a deflated frame serves every client whose window holds the text that the frame refers to. A client
+//! that keeps its window from message to message (context takeover) may get a message that refers to the
+//! message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says which clients may. In the
+//! other direction the reactor keeps the earlier text of each client whose messages may refer to earlier text
+//! ([`InflateWindow`]).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -16,11 +16,11 @@ pub use offer::{Agreed, DeflateParams, negotiate};
 use windows::Packer;
 pub use windows::{InflateWindow, InflateWindows};
 
-/// log2 of the window of shared deflated frames: 32 KiB, what clients have unless they ask for less.
+/// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
 pub const WINDOW_BITS: u8 = 15;
-/// log2 of the window of the frames for clients that asked for a smaller one: 4 KiB.
+/// log2 of the window of the frames for clients that requested a smaller window: 4 KiB.
 pub const SMALL_WINDOW_BITS: u8 = 12;
-/// Bytes of earlier messages that a message can refer to: what the largest window holds.
+/// Bytes of earlier messages that a message can refer to: the size of the largest window.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << WINDOW_BITS;
 
 /// Deflates whole messages, one after the other.
@@ -30,12 +30,12 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// `level`: 1 (fast) to 9 (small). With [`WINDOW_BITS`]; takes about 380 KB.
+    /// Creates a deflater with [`WINDOW_BITS`]; takes about 380 KB. `level`: 1 (fast) to 9 (small).
     pub fn new(level: u32) -> Self {
         Self::with_window(level, WINDOW_BITS)
     }
 
-    /// The same with a window of so many bits, 9 to 15.
+    /// Creates a deflater with a window of `window_bits` bits, 9 to 15.
     pub fn with_window(level: u32, window_bits: u8) -> Self {
         let level = Compression::new(level.clamp(1, 9));
         Self {
@@ -43,17 +43,17 @@ impl Deflater {
         }
     }
 
-    /// Deflates one message to whole blocks, ended by an empty stored block whose last four bytes
-    /// are cut off (§7.2.1). `None` when that does not make it smaller. The vector has no spare
-    /// capacity: it stays in queues.
+    /// Deflates a message to whole blocks and an empty stored block without its last four bytes (§7.2.1).
+    /// Returns `None` if the result is not smaller. The vector has no spare capacity, because it waits in
+    /// queues.
     pub fn deflate(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();
         self.blocks(body)
     }
 
-    /// The same for a client whose last message was `before`: the blocks refer to that message as
-    /// the newest part of the client's window, up to [`DICTIONARY_BYTES_MAX`] back. No other client
-    /// can inflate them.
+    /// Deflates a message for a client whose last message was `before`: the blocks refer to `before` as the
+    /// newest part of the client's window, up to [`DICTIONARY_BYTES_MAX`] back. Only such clients can inflate
+    /// the blocks.
     pub fn deflate_after(&mut self, before: &[u8], body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();
         let from = before.len().saturating_sub(DICTIONARY_BYTES_MAX);
@@ -61,8 +61,8 @@ impl Deflater {
         self.blocks(body)
     }
 
-    /// Goes to the end of the body, also where nothing is gained: a reset does not take back all of
-    /// a stream that was left in its middle (zlib-rs 0.6.8), and the streams after it may panic.
+    /// Deflates to the end of the body, even if nothing is gained: a reset does not clear all state of an
+    /// unfinished stream (zlib-rs 0.6.8), and later streams may panic.
     fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
         loop {
@@ -70,7 +70,7 @@ impl Deflater {
             self.state
                 .compress_vec(body.get(taken..)?, &mut out, FlushCompress::Sync)
                 .ok()?;
-            // Room left over means that all input was taken and flushed.
+            // Room left over means: all input is deflated and flushed.
             if out.len() < out.capacity() {
                 break;
             }
@@ -90,27 +90,27 @@ impl Deflater {
 
 /// More than the header and tail of the blocks of a small message.
 const SPARE_BYTES: usize = 64;
-/// What a sender cuts off and a receiver appends (§7.2.1, §7.2.2).
+/// The bytes that a sender cuts off and a receiver appends (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// An empty, final stored block: only a message that was whole ends the stream here.
+/// An empty, final stored block: ends the stream only behind a whole message.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// Why a message could not be inflated.
+/// The reason why a message could not be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InflateError {
-    /// More bytes than allowed would come out.
+    /// The inflated message would be over the limit.
     #[error("the message is too big when inflated")]
     TooBig,
-    /// No DEFLATE data (RFC 1951), or not whole.
+    /// Not DEFLATE data (RFC 1951), or incomplete.
     #[error("the compressed data is damaged")]
     Corrupt,
 }
 
-/// Inflates whole messages, one after the other, each on its own or after those of its client.
+/// Inflates whole messages, one after the other, each alone or behind the earlier text of its client.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,
-    /// What the windows of all clients are handled with.
+    /// Packs and unpacks the windows of all clients.
     packer: Packer,
 }
 
@@ -121,7 +121,8 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// With the largest window, 32 KiB, so that any client's data inflates. Takes about 50 KB.
+    /// Creates an inflater with the largest window, 32 KiB, which inflates any client's data. Takes about 50
+    /// KB.
     pub fn new() -> Self {
         Self {
             state: Decompress::new(false),
@@ -129,9 +130,9 @@ impl Inflater {
         }
     }
 
-    /// Appends the message to `out`; the bound is kept while inflating, so that `out` never grows
-    /// by more than `bytes_max` and one byte. Appends the cut-off tail (§7.2.2) itself. What an
-    /// error leaves in `out` has no meaning.
+    /// Appends the inflated message to `out`, and applies the cut-off tail (§7.2.2). The limit holds while
+    /// inflating: `out` never grows by more than `bytes_max` and one byte. After an error the bytes appended
+    /// to `out` have no meaning.
     pub fn inflate(
         &mut self,
         compressed: &[u8],
@@ -141,8 +142,8 @@ impl Inflater {
         self.inflate_with(&[], compressed, out, bytes_max)
     }
 
-    /// The same for the next message of a client: it may refer to what is in the client's window,
-    /// and becomes the newest part of that window.
+    /// Inflates the next message of a client: it may refer to the text in the client's window, and becomes
+    /// the newest part of the window.
     pub fn inflate_after(
         &mut self,
         window: &mut InflateWindow,
@@ -162,7 +163,7 @@ impl Inflater {
         inflated
     }
 
-    /// `before`: the text before the message, up to [`DICTIONARY_BYTES_MAX`].
+    /// `before`: the text before the message, at most [`DICTIONARY_BYTES_MAX`].
     fn inflate_with(
         &mut self,
         before: &[u8],
@@ -196,7 +197,7 @@ impl Inflater {
         }
     }
 
-    /// Inflates `input`; `Some(rest)` when the stream ended before `rest`.
+    /// Inflates `input`; returns `Some(rest)` if the stream ended before `rest`.
     fn feed<'a>(
         &mut self,
         mut input: &'a [u8],
@@ -232,11 +233,11 @@ impl Inflater {
     }
 }
 
-/// Appends `bytes` as stored blocks (RFC 1951 §3.2.4), none of them final: one for up to 65,535
-/// bytes, each five bytes longer than what it holds.
+/// Appends `bytes` as stored blocks (RFC 1951 §3.2.4), none of them final. A block holds up to 65,535 bytes
+/// and is five bytes longer than its content.
 ///
-/// Blocks end at a byte, so a per-connection lead can stand before shared deflated blocks, which
-/// refer to nothing before themselves.
+/// Blocks end at a byte, so a stored lead of a connection can precede shared deflated blocks, which refer to
+/// nothing before themselves.
 pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
     for block in bytes.chunks(usize::from(u16::MAX)) {
         stored_header(out, block.len() as u16);
@@ -244,9 +245,9 @@ pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Appends `body` as a whole message that is not compressed: stored blocks, and what is left of the
-/// empty block that ends a message (§7.2.1). Some clients that agreed on compression cannot take a
-/// message without it (libwebsockets up to 4.3.2 spins).
+/// Appends `body` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
+/// message (§7.2.1). Some clients that agreed on compression cannot read a message without that end
+/// (libwebsockets up to 4.3.2 spins).
 pub fn stored_message(out: &mut Vec<u8>, body: &[u8]) {
     stored_block(out, body);
     out.push(0);

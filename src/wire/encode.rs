@@ -21,8 +21,8 @@ pub const OPCODE_PONG: u8 = 0xa;
 /// Longest payload of a control frame (§5.5).
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
-/// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`; returns
-/// its length: 2, 4 or 10 bytes, the shortest form that holds the length (§5.2).
+/// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`. Returns the
+/// header's length: 2, 4 or 10 bytes, the shortest form for the length (§5.2).
 pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) -> usize {
     out[0] = first_byte;
     if payload_len < 126 {
@@ -39,7 +39,7 @@ pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64
     }
 }
 
-/// Bytes that [`header`] writes for a payload of this length.
+/// Returns the number of bytes that [`header`] writes for a payload of this length.
 pub const fn header_bytes(payload_len: u64) -> usize {
     match payload_len {
         0..126 => 2,

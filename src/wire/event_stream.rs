@@ -1,5 +1,5 @@
-//! Server-Sent Events (WHATWG HTML §9.2, "Server-sent events"): whether a request asks for an event
-//! stream, the messages in its query, the answer, and the lines of an event.
+//! Server-Sent Events (WHATWG HTML §9.2, "Server-sent events"): the request for an event stream, the messages
+//! in its query, the response, and the lines of an event.
 
 use percent_encoding::percent_decode_str;
 
@@ -8,16 +8,15 @@ use super::head::{RequestHead, list_items};
 /// The media type of an event stream.
 const MEDIA_TYPE: &str = "text/event-stream";
 
-/// A comment without text: it ends nothing, means nothing, and keeps proxies from closing a quiet
-/// connection.
+/// A comment without text: has no effect on the client, and keeps proxies from closing a quiet connection.
 pub const COMMENT: &[u8] = b":\n\n";
 
-/// A message of the query is not UTF-8.
+/// The error for a message in the query that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotUtf8;
 
 impl<'a> RequestHead<'a> {
-    /// Whether the client wants an event stream: a `GET` that accepts one, without an upgrade.
+    /// Whether the client requests an event stream: a `GET` that accepts the media type, without an upgrade.
     pub fn asks_event_stream(&self) -> bool {
         let is_it = |item: &str| {
             let range = item.split(';').next().unwrap_or_default();
@@ -30,8 +29,8 @@ impl<'a> RequestHead<'a> {
             && !self.asks_upgrade()
     }
 
-    /// The values of the parameter `send` in the query, in their order: decoded as those of a form,
-    /// with `+` for a space.
+    /// Returns the values of the parameter `send` in the query, in their order, decoded like a form: `+` is a
+    /// space.
     pub fn sent_in_query(&self) -> impl Iterator<Item = Result<String, NotUtf8>> + 'a {
         let parameters = self.query().unwrap_or_default().split('&');
         parameters
@@ -44,9 +43,9 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Appends the answer that an event stream follows, to the end of the connection. `origin` is that
-/// of the page that asks, which may connect. `retry_ms`: an `EventSource` that has lost the stream
-/// comes back after this time.
+/// Appends the response head of an event stream, which lasts to the end of the connection. `origin`: the
+/// origin of the requesting page, which may connect. `retry_ms`: the time after which an `EventSource`
+/// connects again when the stream is lost.
 pub fn answer(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
     // `X-Accel-Buffering`: nginx passes each event on at once.
     out.extend_from_slice(
@@ -60,11 +59,11 @@ pub fn answer(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
     out.extend_from_slice(format!("\r\nretry: {retry_ms}\n\n").as_bytes());
 }
 
-/// What stands before the first line of an event's data.
+/// The field name before the first line of an event's data.
 pub const DATA: &[u8] = b"data: ";
 
-/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each
-/// line of the text has a `data` field; the client reads every end of a line as LF.
+/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each line of
+/// the text gets a `data` field; the client reads every end of a line as LF.
 pub fn end_data(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     let mut rest = text;

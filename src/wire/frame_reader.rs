@@ -1,9 +1,8 @@
 //! Client bytes to whole, bounded, inflated frames (RFC 6455 §5, RFC 7692 §6).
 //!
-//! Stands before the WebSocket state machine on every connection. What it hands out is unmasked,
-//! has no reserved bits, is not over the message limit, and comes in one piece; so nothing behind
-//! it keeps a buffer for half a frame. Memory grows with bytes that arrived, never with a length
-//! that was announced, and none is kept between messages.
+//! Precedes the WebSocket state machine on every connection. The frames returned are unmasked, without
+//! reserved bits, within the message limit and whole, so no later stage buffers partial frames. Memory grows
+//! with arrived bytes, never with an announced length, and no memory is kept between messages.
 
 use super::deflate::{InflateError, InflateWindow};
 use super::encode::{
@@ -17,7 +16,7 @@ mod scratch;
 use scratch::append_unmasked;
 pub use scratch::{FrameScratch, WholeFrame};
 
-/// Largest limit for messages, in bytes; a larger one is lowered to it.
+/// Largest limit for messages, in bytes; larger limits are lowered.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// Header of a masked frame: two bytes, a 64-bit length, four bytes of mask (§5.2).
@@ -25,13 +24,13 @@ const HEAD_BYTES_MAX: usize = 14;
 const RSV2_AND_RSV3: u8 = 0x30;
 const MASKED: u8 = 0x80;
 
-/// Why a connection is read no further. Its fault is always the client's.
+/// The reason why a connection is read no further: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A message over the limit, on the wire or inflated.
     #[error("the message is too big")]
     TooBig,
-    /// Not RFC 6455, or not what was negotiated.
+    /// A violation of RFC 6455 or of the negotiated extensions.
     #[error("{0}")]
     Protocol(&'static str),
     /// Text that is not UTF-8 (§8.1).
@@ -43,7 +42,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The code to close with (§7.4.1; contract: row closing).
+    /// Returns the close code (§7.4.1; contract: row closing).
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooBig => 1009,
@@ -68,14 +67,14 @@ impl From<BadUtf8> for FrameError {
     }
 }
 
-/// A fragmented message whose end has not come.
+/// A fragmented message without its last fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OpenMessage {
     text: bool,
     deflated: bool,
 }
 
-/// The header of the frame that is being read.
+/// The header of the current frame.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     first_byte: u8,
@@ -99,16 +98,16 @@ impl Head {
     }
 }
 
-/// Reads one connection's frames. 88 bytes, and no heap between messages but what the client's next
-/// compressed messages may refer to.
+/// Reads the frames of a connection. Takes 88 bytes, and between messages no heap except the text that the
+/// client's next compressed messages may refer to.
 #[derive(Debug)]
 pub struct FrameReader {
-    /// Room for a header, then what arrived of a deflated message, then of the frame being read.
+    /// Room for a header, then the arrived bytes of a deflated message, then of the current frame.
     buffer: Vec<u8>,
     message_bytes_max: u32,
-    /// Payload bytes of the open message's frames before the one being read.
+    /// Payload bytes of the open message in the frames before the current frame.
     message_bytes: u32,
-    /// Payload bytes that arrived of the frame being read.
+    /// Arrived payload bytes of the current frame.
     received: u32,
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
@@ -116,7 +115,7 @@ pub struct FrameReader {
     utf8: Utf8Check,
     deflate: bool,
     ended: bool,
-    /// Of a client whose compressed messages may refer to earlier ones.
+    /// The window of a client whose compressed messages may refer to earlier messages.
     window: Option<InflateWindow>,
 }
 
@@ -139,7 +138,7 @@ impl FrameReader {
         }
     }
 
-    /// Compressed messages may refer to earlier ones (RFC 7692 §7.1.1.2), as far back as this window
+    /// Lets compressed messages refer to earlier messages (RFC 7692 §7.1.1.2), as far back as this window
     /// reaches.
     #[must_use]
     pub fn with_window(mut self, window: Option<InflateWindow>) -> Self {
@@ -147,12 +146,11 @@ impl FrameReader {
         self
     }
 
-    /// Takes bytes off the front of `input` up to the end of one frame, and hands it out. `None`:
-    /// all of `input` was taken and more is needed.
+    /// Reads from the front of `input` to the end of a frame, and returns the frame. Returns `None` if all of
+    /// `input` was read and the frame is incomplete.
     ///
-    /// Frames of a message that is not compressed come one by one, fragments as they are; a
-    /// compressed message comes as one frame. After an error, and after a close frame (§5.5.1),
-    /// the rest is taken and nothing handed out any more.
+    /// Frames of an uncompressed message come one by one, fragments unchanged; a compressed message comes as
+    /// one frame. After an error, and after a close frame (§5.5.1), all input is discarded.
     pub fn read<'s>(
         &mut self,
         input: &mut &[u8],
@@ -174,11 +172,11 @@ impl FrameReader {
         }
     }
 
-    /// Takes `input`, which came behind our own close frame, and keeps none of it. Returns whether the
-    /// client's close frame has come (§5.5.1); after an error it could not be found any more.
+    /// Discards `input`, which came behind our own close frame. Returns whether the client's close frame has
+    /// come (§5.5.1), or can never be found because of an error.
     pub fn skip(&mut self, mut input: &[u8]) -> bool {
         (self.buffer, self.window) = (Vec::new(), None);
-        // Of a text that is not looked at, no end is wrong.
+        // The text is not checked any more, so any end is valid.
         self.utf8 = Utf8Check::default();
         while !self.ended {
             let head = match self.take_head(&mut input) {
@@ -206,13 +204,13 @@ impl FrameReader {
         self.message_bytes_max as usize
     }
 
-    /// Whether no frame and no fragmented message is open, so that the WebSocket state behind
-    /// this reader may be replaced by a fresh one.
+    /// Whether no frame and no fragmented message is open, so that a fresh WebSocket state may replace the
+    /// state behind this reader.
     pub fn between_messages(&self) -> bool {
         self.message.is_none() && self.head_len == 0
     }
 
-    /// Whether a frame was finished in `scratch`.
+    /// Returns whether a frame was finished in `scratch`.
     fn advance(
         &mut self,
         input: &mut &[u8],
@@ -247,7 +245,7 @@ impl FrameReader {
         }
     }
 
-    /// The header, once all of it is there. Checks it on the way, before any payload is kept.
+    /// Returns the header, once complete. Checks the header on the way, before any payload is kept.
     fn take_head(&mut self, input: &mut &[u8]) -> Result<Option<Head>, FrameError> {
         loop {
             let have = usize::from(self.head_len);
@@ -271,7 +269,7 @@ impl FrameReader {
         }
     }
 
-    /// Two bytes tell how long the header is.
+    /// Returns the length of the header, known from its second byte on.
     fn head_bytes_needed(&self) -> usize {
         match self.head[1] & !MASKED {
             _ if self.head_len < 2 => 2,
@@ -307,7 +305,7 @@ impl FrameReader {
         }
     }
 
-    /// What the first two bytes say (§5.2, §5.4, §5.5; RFC 7692 §6).
+    /// Checks the first two bytes (§5.2, §5.4, §5.5; RFC 7692 §6).
     fn check_first_bytes(&self) -> Result<(), FrameError> {
         let [first, second, ..] = self.head;
         let opcode = first & 0x0f;
@@ -336,7 +334,7 @@ impl FrameReader {
         Err(FrameError::Protocol(refusal))
     }
 
-    /// The announced length, with what the message has already. Longer forms than needed pass.
+    /// Checks the announced length, together with the earlier fragments. Longer forms than needed pass.
     fn check_length(&self) -> Result<(), FrameError> {
         let head = self.decode_head();
         if head.is_control() {
@@ -347,7 +345,7 @@ impl FrameReader {
         }
         let mut bytes_max = u64::from(self.message_bytes_max);
         if head.deflated {
-            // Deflate may lengthen what it cannot shorten by some bytes a block.
+            // Deflate may lengthen incompressible data by some bytes a block.
             bytes_max += bytes_max / 64 + 64;
         }
         if u64::from(self.message_bytes) + head.payload_len > bytes_max {
@@ -367,7 +365,7 @@ impl FrameReader {
         }
         let spare = self.buffer.capacity() - self.buffer.len();
         if part.len() > spare && !head.deflated {
-            // Doubling, but never past the end of the frame.
+            // Doubles, but never past the end of the frame.
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
             self.buffer
                 .reserve_exact(self.buffer.len().max(part.len()).min(most));
@@ -381,7 +379,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Checks a payload that came at once.
+    /// Checks a payload that arrived at once.
     fn check_text(&mut self, head: &Head, payload: &[u8]) -> Result<(), FrameError> {
         if head.text {
             self.utf8.feed(payload)?;
@@ -389,15 +387,15 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Moves the frame whose payload is now whole in the buffer to `scratch`. `false`: it is a
-    /// fragment of a deflated message that goes on.
+    /// Moves the complete frame from the buffer to `scratch`. Returns false for a fragment of a deflated
+    /// message that continues.
     fn complete(&mut self, head: &Head, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
         if head.is_control() {
             let start = self.buffer.len() - head.payload_len as usize;
             scratch.begin();
             scratch.frame.extend_from_slice(&self.buffer[start..]);
             self.buffer.truncate(start);
-            // What is left belongs to a deflated message; of others, it is the header's room.
+            // The rest belongs to a deflated message; otherwise only the room for a header is left.
             if start <= HEADER_BYTES_MAX {
                 self.buffer = Vec::new();
             }
@@ -425,8 +423,8 @@ impl FrameReader {
         Ok(true)
     }
 
-    /// The first byte of the frame handed out: no reserved bits, and a deflated message's opcode
-    /// in place of its last fragment's.
+    /// Returns the first byte of the returned frame: without reserved bits, and for a deflated message with
+    /// the opcode of the message in place of the last fragment's.
     fn first_byte(&self, head: &Head) -> u8 {
         if !head.deflated {
             return head.first_byte;

@@ -1,24 +1,23 @@
-//! The request head (RFC 9112 §2, §3, §5): where it ends, and what it says.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts, its rules.
 //!
-//! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space
-//! before a colon, folded lines, unclear body lengths are refused. The HTTP side
-//! holds the heads that it parses to the same rules.
+//! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space before a
+//! colon, folded lines, unclear body lengths are refused. The HTTP side applies the same rules to the heads
+//! of plain requests.
 
 use std::net::Ipv6Addr;
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
-/// Finds the end of a head that arrives in pieces, looking at each byte once.
+/// Finds the end of a head that arrives in pieces; looks at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScanner {
     scanned: u32,
 }
 
 impl HeadScanner {
-    /// Where the head ends, after its empty line. `buf` is all that arrived so far, from the
-    /// first byte on.
+    /// Returns the end of the head, behind its empty line. `buf` is all input so far, from the first byte on.
     pub fn end(&mut self, buf: &[u8]) -> Option<usize> {
-        // The last three bytes may be the beginning of the end.
+        // The last three bytes may be the start of the empty line.
         let from = (self.scanned as usize).saturating_sub(3).min(buf.len());
         let found = buf[from..].windows(4).position(|w| w == b"\r\n\r\n");
         self.scanned = u32::try_from(buf.len()).unwrap_or(u32::MAX);
@@ -26,7 +25,7 @@ impl HeadScanner {
     }
 }
 
-/// Why a head is refused. The client's fault, always.
+/// The reason why a head is refused: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.reason())]
 pub enum HeadError {
@@ -34,9 +33,9 @@ pub enum HeadError {
     Syntax(&'static str),
     /// An HTTP version that is neither 1.0 nor 1.1.
     Version,
-    /// A request target that makes no URL with its host (§3.2).
+    /// A request target that forms no URL with its host (§3.2).
     Target,
-    /// No `Host`, more than one, or one that names no host (§3.2).
+    /// No `Host`, several, or a malformed value (§3.2).
     Host(&'static str),
     /// The length of the body is unclear (§6).
     Body(&'static str),
@@ -49,7 +48,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// For bytes that reached the limit for heads without an end.
+    /// Returns the error for `received` bytes that reached the limit for heads without an end.
     pub fn too_large(received: &[u8]) -> Self {
         if received.contains(&b'\n') {
             Self::TooLarge
@@ -58,7 +57,7 @@ impl HeadError {
         }
     }
 
-    /// The status to answer with.
+    /// Returns the status of the response.
     pub fn status(self) -> u16 {
         match self {
             Self::Syntax(_) | Self::Target | Self::Host(_) | Self::Body(_) => 400,
@@ -68,7 +67,7 @@ impl HeadError {
         }
     }
 
-    /// What is wrong, for the client to read.
+    /// Returns the reason, for the client to read.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Syntax(what) | Self::Host(what) | Self::Body(what) => what,
@@ -81,7 +80,7 @@ impl HeadError {
     }
 }
 
-/// A request head; everything in it is a slice of the bytes it was parsed from.
+/// A request head; all parts are slices of the parsed bytes.
 #[derive(Clone, Debug)]
 pub struct RequestHead<'a> {
     method: &'a str,
@@ -92,10 +91,10 @@ pub struct RequestHead<'a> {
     headers: Vec<Header<'a>>,
 }
 
-/// Parses `head`, which ends where [`HeadScanner::end`] said, with at most `headers_max` lines.
+/// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
 pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadError> {
     let lines = check_line_ends(head)?;
-    // Never more room than there are lines: each connection in its handshake pays for it.
+    // No more room than lines: every connection in its handshake pays for the room.
     let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
     let mut request = Request::new(&mut headers);
     let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;
@@ -123,10 +122,10 @@ pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadErr
     Ok(head)
 }
 
-/// Lines end with CR LF: who takes a bare LF for an end sees other headers than who does not.
-/// Returns how many lines there are.
+/// Checks that all lines end with CR LF: otherwise two readers could see different headers. Returns the
+/// number of lines.
 fn check_line_ends(head: &[u8]) -> Result<usize, HeadError> {
-    // Two counts without a branch, of which the compiler makes steps of many bytes.
+    // Two counts without a branch, so that the compiler vectorises the loops.
     let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
     let whole = pairs
         .filter(|&(a, b)| (*a == b'\r') & (*b == b'\n'))
@@ -150,7 +149,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the request line is one of HTTP, but of a version we do not know.
+/// Whether the request line is HTTP of an unknown version.
 fn names_http_version(head: &[u8]) -> bool {
     let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);
     let mut parts = line.unwrap_or_default().split(|&b| b == b' ').skip(2);
@@ -161,7 +160,7 @@ fn names_http_version(head: &[u8]) -> bool {
             .is_some_and(|v| matches!(v, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit()))
 }
 
-/// Path and query of a target in origin or absolute form (§3.2.1, §3.2.2), and of `OPTIONS *`.
+/// Returns path and query of a target in origin or absolute form (§3.2.1, §3.2.2), or of `OPTIONS *`.
 fn path_and_query<'a>(method: &str, target: &'a str) -> Option<(&'a str, Option<&'a str>)> {
     if target == "*" {
         return (method == "OPTIONS").then_some((target, None));
@@ -183,7 +182,7 @@ fn path_and_query<'a>(method: &str, target: &'a str) -> Option<(&'a str, Option<
         }
         local
     };
-    // A fragment is never sent; what sends one means the path before it.
+    // A fragment is never sent; a client that sends a fragment means the path before it.
     let local = local.split('#').next().unwrap_or_default();
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -227,7 +226,7 @@ fn is_registered_name(name: &[u8]) -> bool {
     !name.is_empty()
 }
 
-/// Digits only, without a sign, that fit.
+/// Parses digits only, without a sign; `None` for numbers over 64 bits.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -246,12 +245,12 @@ impl<'a> RequestHead<'a> {
         self.target
     }
 
-    /// The target's path, not decoded; `/` when an absolute target has none.
+    /// The target's path, not decoded; `/` if an absolute target has no path.
     pub fn path(&self) -> &'a str {
         self.path
     }
 
-    /// The target's query without its `?`, not decoded. Never to be logged: tokens stand in it.
+    /// The target's query without its `?`, not decoded. Never to be logged: queries contain tokens.
     pub fn query(&self) -> Option<&'a str> {
         self.query
     }
@@ -261,13 +260,13 @@ impl<'a> RequestHead<'a> {
         self.minor_version
     }
 
-    /// The first header of this name, in any letter case. A value that is not UTF-8 reads as
-    /// U+FFFD, so that it neither counts as missing nor equals anything.
+    /// Returns the first header of this name, in any letter case. A value outside UTF-8 reads as U+FFFD, so
+    /// that it neither counts as missing nor equals a real value.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.header_values(name).next()
     }
 
-    /// All headers of this name in their order, as [`Self::header`] reads them.
+    /// Returns all headers of this name in their order; values as in [`Self::header`].
     pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a str> + 'h {
         self.raw_values(name)
             .map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
@@ -291,14 +290,14 @@ impl<'a> RequestHead<'a> {
         })
     }
 
-    /// Whether a body follows. Its bytes are for whoever reads it, never another head.
+    /// Whether a body follows. The body's bytes are never another head.
     pub fn announces_body(&self) -> bool {
         self.header("transfer-encoding").is_some() || self.content_length().unwrap_or(0) > 0
     }
 
-    /// The length of the body in bytes, where the head says it.
+    /// Returns the length of the body in bytes, if the head has a length.
     pub fn content_length(&self) -> Option<u64> {
-        // Equal lengths were checked for every head, so the first tells.
+        // All lengths of a head are equal (checked at the parse), so the first is enough.
         self.raw_values("content-length").next().and_then(decimal)
     }
 
@@ -319,7 +318,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// One reading of the body's length only (§6.1, §6.3): two would let a request hide in it.
+    /// Allows only a single reading of the body's length (§6.1, §6.3): with two, a request could hide in the
+    /// body.
     fn check_body_length(&self) -> Result<(), HeadError> {
         let mut length = None;
         for value in self.raw_values("content-length") {
@@ -339,7 +339,7 @@ impl<'a> RequestHead<'a> {
         if self.minor_version == 0 {
             return Err(HeadError::Body("Transfer-Encoding in HTTP/1.0"));
         }
-        // hyper cannot read such a coding, and so takes the body for one without chunks.
+        // hyper cannot read such a coding, and so assumes a body without chunks.
         if !coding.is_ascii() {
             return Err(HeadError::Body("Transfer-Encoding is not ASCII"));
         }
@@ -353,7 +353,7 @@ impl<'a> RequestHead<'a> {
                 "Transfer-Encoding does not end with chunked",
             ));
         }
-        // A sender must not say it twice (§6.1): a reader may decode twice.
+        // A sender must not repeat `chunked` (§6.1): a reader may decode twice.
         if items.any(is_chunked) {
             return Err(HeadError::Body("Transfer-Encoding says chunked twice"));
         }
@@ -361,7 +361,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Items of a comma-separated value, without white space around them; empty ones are skipped.
+/// Returns the items of a comma-separated value, without surrounding white space; empty items are skipped.
 pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')

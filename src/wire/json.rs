@@ -1,59 +1,58 @@
-//! The guard before anything that parses JSON from outside.
+//! The checks before any parser of JSON from outside.
 //!
-//! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack:
-//! [`check_depth`] comes first, always. sonic-rs's lazy paths also skip over `\u` escapes unread
-//! and, at the end of an iterated object, let trailing bytes through; [`check_json`] and
-//! [`object_entries`] do not (contract: row JSON).
+//! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack: [`check_depth`]
+//! comes first, always. sonic-rs's lazy paths also skip `\u` escapes unread, and accept trailing bytes at the
+//! end of an iterated object; [`check_json`] and [`object_entries`] refuse both (contract: row JSON).
 
 use std::borrow::Cow;
 
 use sonic_rs::{LazyValue, ObjectJsonIter};
 
-/// A text nests arrays and objects deeper than the limit.
+/// The error for arrays and objects nested deeper than the limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("JSON nests deeper than {depth_max} levels at byte {offset}")]
 pub struct TooDeep {
-    /// Where the first bracket over the limit stands, in bytes.
+    /// Offset of the first bracket over the limit, in bytes.
     pub offset: usize,
     /// The limit.
     pub depth_max: usize,
 }
 
-/// Why a text is not the JSON that was asked for.
+/// The reason why a text is not the expected JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Deeper than the limit.
+    /// Nested deeper than the limit.
     #[error(transparent)]
     TooDeep(#[from] TooDeep),
-    /// No JSON text (RFC 8259 §2).
+    /// Not a JSON text (RFC 8259 §2).
     #[error("not JSON at byte {offset}: {what}")]
     Syntax {
-        /// Where, in bytes.
+        /// Offset of the error, in bytes.
         offset: usize,
-        /// What is wrong there.
+        /// The error in words.
         what: String,
     },
     /// Not UTF-8 (RFC 8259 §8.1).
     #[error("not JSON at byte {offset}: not UTF-8")]
     NotUtf8 {
-        /// Where the first ill-formed byte stands.
+        /// Offset of the first ill-formed byte.
         offset: usize,
     },
     /// A `\u` escape without four hexadecimal digits, or of half a surrogate pair (RFC 8259 §7,
     /// §8.2).
     #[error("not JSON at byte {offset}: a broken \\u escape")]
     BrokenEscape {
-        /// Where the escape begins, in bytes.
+        /// Offset of the escape, in bytes.
         offset: usize,
     },
-    /// JSON may be, but no object.
+    /// Possibly JSON, but not an object.
     #[error("not a JSON object: it does not begin with {{")]
     NotAnObject,
 }
 
 impl From<sonic_rs::Error> for JsonError {
     fn from(error: sonic_rs::Error) -> Self {
-        // What follows the position is an excerpt of the text, which has no place in a log line.
+        // Behind the position comes an excerpt of the text, which must not reach a log line.
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or_default();
         Self::Syntax {
@@ -63,10 +62,10 @@ impl From<sonic_rs::Error> for JsonError {
     }
 }
 
-/// Refuses a text that nests deeper than `depth_max` levels. Looks at brackets outside strings
-/// only; whether the text is JSON is for the parser to say.
+/// Refuses a text nested deeper than `depth_max` levels. Looks only at brackets outside strings; the parser
+/// checks the rest.
 pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
-    // Most texts have fewer brackets than levels are allowed: counting them is vectorised.
+    // Most texts have fewer brackets than `depth_max`: the count is vectorised.
     if count_openings(text) <= depth_max {
         return Ok(());
     }
@@ -92,8 +91,8 @@ pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
     Ok(())
 }
 
-/// How many `[` and `{` there are, which differ in one bit. Counted in bytes, so that many lanes
-/// fit a vector; a part is short enough not to overflow one.
+/// Counts `[` and `{`, which differ in one bit. The counters are bytes, so that many lanes fit a vector; a
+/// part is too short to overflow a byte.
 fn count_openings(text: &[u8]) -> usize {
     text.chunks(192)
         .map(|part| {
@@ -103,7 +102,7 @@ fn count_openings(text: &[u8]) -> usize {
         .sum()
 }
 
-/// The offset after the closing quote of a string whose text begins at `offset`.
+/// Returns the offset behind the closing quote of a string whose text begins at `offset`.
 fn after_string(text: &[u8], mut offset: usize) -> usize {
     loop {
         match text.get(offset) {
@@ -114,11 +113,11 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
     }
 }
 
-/// Whether the whole text is one JSON value: UTF-8, no byte-order mark, at most `depth_max`
-/// levels deep, no lone surrogate escapes, nothing after it but white space. Returns it as text.
+/// Checks that the whole text is one JSON value: UTF-8, no byte-order mark, at most `depth_max` levels deep,
+/// no lone surrogate escapes, only white space behind the value. Returns the text as `str`.
 ///
 /// # Errors
-/// What is wrong, and at which byte.
+/// The kind of the error and its offset in bytes.
 pub fn check_json(text: &[u8], depth_max: usize) -> Result<&str, JsonError> {
     let checked = check_utf8(text)?;
     check_depth(text, depth_max)?;
@@ -127,19 +126,19 @@ pub fn check_json(text: &[u8], depth_max: usize) -> Result<&str, JsonError> {
     Ok(checked)
 }
 
-/// sonic-rs makes a `str` of a skipped value before it has looked at the bytes (it panics then in
-/// debug builds), so it is only ever given text that was checked.
+/// Converts to `str`. sonic-rs makes a `str` of a skipped value before checking the bytes (and panics then in
+/// debug builds), so every text for sonic-rs is checked first.
 fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
     std::str::from_utf8(text).map_err(|error| JsonError::NotUtf8 {
         offset: error.valid_up_to(),
     })
 }
 
-/// Every `\u` has four hexadecimal digits, and surrogates come in pairs. Comes before the parser,
-/// which skips over the four bytes unread, a quote among them too. In JSON a backslash stands only
-/// in strings; whether other escapes are right is for the parser to say.
+/// Checks that every `\u` has four hexadecimal digits, and surrogates come in pairs. Runs before the parser,
+/// which skips the four bytes unread, even a quote. JSON has backslashes only in strings; the parser checks
+/// the other escapes.
 fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
-    // Most texts have none at all, which `contains` sees many bytes at a time.
+    // Most texts have no backslash, and `contains` looks at many bytes at a time.
     if !text.contains(&b'\\') {
         return Ok(());
     }
@@ -167,7 +166,7 @@ fn next_backslash(text: &[u8], from: usize) -> Option<usize> {
     rest.iter().position(|&b| b == b'\\').map(|at| from + at)
 }
 
-/// The UTF-16 code unit that a `\uXXXX` at `offset` stands for.
+/// Returns the UTF-16 code unit of the `\uXXXX` at `offset`.
 fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
     let digits = text.get(offset..offset + 6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, &digit| {
@@ -175,8 +174,8 @@ fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
     })
 }
 
-/// A JSON text without the white space between its tokens; numbers, escapes, order and repeated
-/// keys stay as they are. For text that was checked: of any other it makes some text.
+/// Returns a JSON text without the white space between its tokens; numbers, escapes, order and repeated keys
+/// stay unchanged. Only for checked text: other texts give an undefined text.
 pub fn compact(json: &str) -> String {
     let bytes = json.as_bytes();
     let mut out = String::with_capacity(json.len());
@@ -197,9 +196,9 @@ pub fn compact(json: &str) -> String {
     out
 }
 
-/// The entries of an object in their order, repeated keys and all, each value as its own text.
-/// Checks as [`check_json`] does: depth and encoding at once; syntax errors come at the entry where they are, and bytes
-/// after the object's end as a last error. Nothing may be acted on before the iterator ended.
+/// Returns the entries of an object in their order, repeated keys included, each value as its own text.
+/// Checks like [`check_json`]: depth and encoding at once, syntax errors at their entry, and bytes behind the
+/// object as a last error. Callers must not act on an entry before the iterator has ended.
 pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>, JsonError> {
     check_depth(text, depth_max)?;
     let start = skip_space(text, 0);
@@ -215,7 +214,7 @@ pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>
     })
 }
 
-/// See [`object_entries`].
+/// The entries of a JSON object; see [`object_entries`].
 pub struct ObjectEntries<'a> {
     text: &'a [u8],
     entries: ObjectJsonIter<'a>,
@@ -225,7 +224,7 @@ pub struct ObjectEntries<'a> {
 }
 
 impl<'a> ObjectEntries<'a> {
-    /// What stands between the last value and the text's end: one brace, and white space.
+    /// Checks the text behind the last value: one brace, and white space.
     fn check_end(&self) -> Result<(), JsonError> {
         let brace = skip_space(self.text, self.seen);
         let end = skip_space(self.text, brace + 1);
@@ -248,7 +247,7 @@ impl<'a> Iterator for ObjectEntries<'a> {
         }
         match self.entries.next() {
             Some(Ok((key, value))) => {
-                // Values are slices of the text, which tells how far the parser has come.
+                // Values are slices of the text, so the end of a value is the position of the parser.
                 let raw = value.as_raw_str();
                 let offset = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
                 self.seen = offset.wrapping_add(raw.len());

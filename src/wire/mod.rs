@@ -4,17 +4,17 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | [`head`] | the request head: where it ends, and what it says |
-//! | [`body`] | where a request's body ends |
-//! | [`upgrade`] | what a WebSocket upgrade asks for (RFC 6455 §4.2.1) |
-//! | [`event_stream`] | Server-Sent Events: the request for a stream, its answer, its events |
+//! | [`head`] | the request head: its end, and its parts |
+//! | [`body`] | the end of a request's body |
+//! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1) |
+//! | [`event_stream`] | Server-Sent Events: the request for a stream, the response, the events |
 //! | [`response`] | the 101 and refusals |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
-//! | [`json`] | the guard before anything that parses JSON |
-//! | [`traceparent`] | which trace a request belongs to |
-//! | [`object_writer`] | JSON objects with their keys in a stated order, dates |
+//! | [`json`] | the checks before any JSON parser |
+//! | [`traceparent`] | the trace of a request |
+//! | [`object_writer`] | JSON objects with their keys in the order of writing, dates |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

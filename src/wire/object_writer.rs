@@ -1,8 +1,8 @@
-//! JSON objects whose keys stand in the order in which they are written, and dates, as the contracts want.
+//! JSON objects with their keys in the order of writing, and dates, as the contracts require.
 
 use chrono::{DateTime, SecondsFormat};
 
-/// Writes one object.
+/// Writes a JSON object.
 #[derive(Debug)]
 pub struct ObjectWriter {
     text: String,
@@ -17,7 +17,7 @@ impl Default for ObjectWriter {
 }
 
 impl ObjectWriter {
-    /// An object without members.
+    /// Starts an object without members.
     pub fn new() -> Self {
         Self::default()
     }
@@ -31,22 +31,22 @@ impl ObjectWriter {
         &mut self.text
     }
 
-    /// Text, escaped.
+    /// Writes a text, escaped.
     pub fn string(&mut self, key: &str, value: &str) {
         self.key(key).push_str(&quoted(value));
     }
 
-    /// `true` or `false`.
+    /// Writes `true` or `false`.
     pub fn boolean(&mut self, key: &str, value: bool) {
         self.key(key).push_str(if value { "true" } else { "false" });
     }
 
-    /// A whole number.
+    /// Writes a whole number.
     pub fn number(&mut self, key: &str, value: impl Into<i128>) {
         self.key(key).push_str(&value.into().to_string());
     }
 
-    /// A number, or `null` where there is none.
+    /// Writes a number, or `null` for `None`.
     pub fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
         match value {
             Some(value) => self.number(key, value),
@@ -54,43 +54,43 @@ impl ObjectWriter {
         }
     }
 
-    /// A list of texts.
+    /// Writes a list of texts.
     pub fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
         let values: Vec<String> = values.map(quoted).collect();
         let list = format!("[{}]", values.join(","));
         self.key(key).push_str(&list);
     }
 
-    /// A value that is JSON text already.
+    /// Writes a value that is JSON text already.
     pub fn raw(&mut self, key: &str, json: &str) {
         self.key(key).push_str(json);
     }
 
-    /// An object in the object.
+    /// Writes an object as a member.
     pub fn object(&mut self, key: &str, inner: Self) {
         self.key(key).push_str(&inner.finish());
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// The object's text.
+    /// Ends the object and returns its text.
     pub fn finish(mut self) -> String {
         self.text.push('}');
         self.text
     }
 }
 
-/// A JSON string.
+/// Returns `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
-    // A string always has a JSON form; the empty string stands in for an error that cannot come.
+    // A string always serialises; the empty string covers an impossible error.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }
 
-/// ISO-8601 in UTC, to the millisecond: `2026-01-09T10:30:00.000Z`. What lies beyond all dates is
-/// shown as 1970.
+/// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
+/// becomes 1970.
 pub fn iso_utc(unix_ms: i64) -> String {
     let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
     date.to_rfc3339_opts(SecondsFormat::Millis, true)

@@ -1,18 +1,18 @@
-//! Answers to a request head, as bytes: the 101 (RFC 6455 §4.2.2) and refusals.
+//! Responses to a request head, as bytes: the 101 (RFC 6455 §4.2.2) and refusals.
 
 use super::deflate::Agreed;
 use super::upgrade::is_token;
 
-/// Appends the answer that makes the connection a WebSocket. `accept` is
-/// [`Upgrade::accept_key`](super::upgrade::Upgrade::accept_key); `protocol`, one of the offered
-/// ones, is left out when it is not a token.
+/// Appends the response that makes the connection a WebSocket. `accept` is
+/// [`Upgrade::accept_key`](super::upgrade::Upgrade::accept_key). `protocol`, an offered subprotocol, is left
+/// out if not a token.
 pub fn switching_protocols(
     out: &mut Vec<u8>,
     accept: &str,
     extensions: Option<&Agreed>,
     protocol: Option<&str>,
 ) {
-    // For all but the extensions and the protocol.
+    // Enough for all but the extensions and the protocol.
     out.reserve(144);
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
@@ -29,10 +29,9 @@ pub fn switching_protocols(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an answer that refuses the request and ends the connection, with the body
-/// `{"detail":"…"}`.
+/// Appends a response that refuses the request and ends the connection, with the body `{"detail":"…"}`.
 pub fn refusal(out: &mut Vec<u8>, status: u16, extra_headers: &[(&str, &str)], json_detail: &str) {
-    // A string always serialises; an empty one stands in for what cannot happen.
+    // A string always serialises; the empty string covers an impossible error.
     let detail = sonic_rs::to_string(json_detail).unwrap_or_else(|_| "\"\"".to_owned());
     let body = format!("{{\"detail\":{detail}}}");
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
@@ -46,7 +45,7 @@ pub fn refusal(out: &mut Vec<u8>, status: u16, extra_headers: &[(&str, &str)], j
     out.extend_from_slice(body.as_bytes());
 }
 
-/// Control characters become spaces: a value can end neither its line nor the head.
+/// Writes a header. Control characters become spaces: a value can end neither its line nor the head.
 fn header(out: &mut Vec<u8>, name: &str, value: &str) {
     let visible = |b: u8| if b.is_ascii_control() { b' ' } else { b };
     out.extend(name.bytes().map(visible));
@@ -55,7 +54,7 @@ fn header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The reason phrase (RFC 9110 §15); for others, one that fits any error.
+/// Returns the reason phrase (RFC 9110 §15); for other statuses, a phrase that fits any error.
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

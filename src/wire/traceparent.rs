@@ -1,29 +1,29 @@
-//! `traceparent` and `tracestate`, by which services tell what belongs together (W3C Trace Context,
-//! version 00).
+//! `traceparent` and `tracestate`: headers by which services connect the requests of a trace (W3C Trace
+//! Context, version 00).
 
-/// Characters of a state; a longer one is not passed on. What the specification asks for at least
-/// (§3.3.1.5), and each call repeats it.
+/// Characters of a state; a longer state is not passed on. The least that the specification requires
+/// (§3.3.1.5); each call repeats the state.
 const STATE_CHARS_MAX: usize = 512;
 
-/// What tells of a trace, as the headers say it.
+/// The trace of a request, as in its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// `traceparent`.
     pub parent: String,
-    /// `tracestate`; empty where there is none.
+    /// `tracestate`; empty if the request has none.
     pub state: String,
 }
 
 impl Trace {
-    /// The client's. `states` are its `tracestate` lines, in their order; they mean nothing without
-    /// a good parent.
+    /// Returns the client's trace. `states` are the `tracestate` lines in their order; without a good parent
+    /// they have no meaning.
     pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
         let parent = given(parent)?;
         let state = state(states);
         Some(Self { parent, state })
     }
 
-    /// One that begins here.
+    /// Begins a new trace.
     pub fn made(random: impl FnMut() -> u64) -> Self {
         Self {
             parent: made(random),
@@ -32,7 +32,7 @@ impl Trace {
     }
 }
 
-/// One list of several lines (RFC 9110 §5.3); empty when it is too long or has what no state has.
+/// Joins several lines to a list (RFC 9110 §5.3); empty if the list is too long or has forbidden characters.
 fn state<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let lines = lines.map(str::trim).filter(|line| !line.is_empty());
     let state = lines.collect::<Vec<_>>().join(",");
@@ -43,7 +43,7 @@ fn state<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     state
 }
 
-/// The client's, if it is one of version 00; a later version is read as that.
+/// Returns the client's `traceparent` as version 00, if well-formed; a later version is read as version 00.
 pub fn given(value: &str) -> Option<String> {
     let [version, trace, parent, flags] = parts(value)?;
     let good = is_hex(version, 2)
@@ -54,8 +54,8 @@ pub fn given(value: &str) -> Option<String> {
     good.then(|| format!("00-{trace}-{parent}-{flags}"))
 }
 
-/// One that begins a trace. It asks to be sampled: a service that leaves that to its caller would
-/// keep nothing otherwise.
+/// Begins a new trace. The sampled flag is set: a service that leaves sampling to its caller would record
+/// nothing otherwise.
 pub fn made(mut random: impl FnMut() -> u64) -> String {
     // No part may be all zeros.
     let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
@@ -66,7 +66,7 @@ pub fn made(mut random: impl FnMut() -> u64) -> String {
 fn parts(value: &str) -> Option<[&str; 4]> {
     let mut parts = value.trim().split('-');
     let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
-    // Only later versions may have more.
+    // Only later versions may have more parts.
     (four[0] != "00" || parts.next().is_none()).then_some(four)
 }
 

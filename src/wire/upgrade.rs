@@ -1,30 +1,30 @@
-//! What a WebSocket upgrade asks for (RFC 6455 §4.2.1; contract: row upgrade).
+//! The request for a WebSocket upgrade (RFC 6455 §4.2.1; contract: row upgrade).
 
 use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, Agreed};
 use super::head::{RequestHead, list_items};
 
-/// Why an upgrade is refused. The client's fault, always.
+/// The reason why an upgrade is refused: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.reason())]
 pub enum UpgradeError {
     /// The method is not GET.
     Method,
-    /// HTTP/1.0 knows no upgrade (RFC 9110 §7.8).
+    /// HTTP/1.0 has no upgrade (RFC 9110 §7.8).
     HttpVersion,
-    /// `Upgrade` or `Connection` does not ask for it.
+    /// `Upgrade` or `Connection` does not request a WebSocket.
     NotAsked,
     /// `Sec-WebSocket-Version` is not 13, or missing.
     Version,
     /// `Sec-WebSocket-Key` is missing, repeated, or not the base64 of 16 bytes.
     Key,
-    /// A body is announced, whose bytes would be taken for frames.
+    /// The head announces a body; its bytes would be taken for frames.
     Body,
 }
 
 impl UpgradeError {
-    /// The status to answer with.
+    /// Returns the status of the response.
     pub fn status(self) -> u16 {
         match self {
             Self::Method => 405,
@@ -33,7 +33,7 @@ impl UpgradeError {
         }
     }
 
-    /// What is wrong, for the client to read.
+    /// Returns the reason, for the client to read.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Method => "a WebSocket upgrade is a GET",
@@ -45,7 +45,7 @@ impl UpgradeError {
         }
     }
 
-    /// Headers that belong to the answer.
+    /// Returns the additional headers of the response.
     pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Method => &[("Allow", "GET")],
@@ -64,12 +64,12 @@ pub struct Upgrade<'h> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Whether the client wants a WebSocket, well-formed or not; otherwise this is plain HTTP.
+    /// Whether the client requests a WebSocket, well-formed or not; otherwise the request is plain HTTP.
     pub fn asks_upgrade(&self) -> bool {
         self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
     }
 
-    /// What the upgrade asks for, if nothing is wrong with it.
+    /// Returns the upgrade, if the request is well-formed.
     pub fn upgrade(&self) -> Result<Upgrade<'_>, UpgradeError> {
         if !self.asks_upgrade() {
             return Err(UpgradeError::NotAsked);
@@ -96,7 +96,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// 16 bytes in base64 are 22 characters and two of padding.
+/// 16 bytes in base64: 22 characters, and two of padding.
 fn is_key(key: &[u8]) -> bool {
     let digit = |&b: &u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
     matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(digit))
@@ -107,29 +107,29 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-/// One byte of a token.
+/// Whether the byte may be in a token.
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl<'h> Upgrade<'h> {
-    /// The value of `Sec-WebSocket-Accept` (§4.2.2).
+    /// Returns the value of `Sec-WebSocket-Accept` (§4.2.2).
     pub fn accept_key(&self) -> String {
         derive_accept_key(self.key.as_bytes())
     }
 
-    /// The `Sec-WebSocket-Extensions` lines.
+    /// Returns the `Sec-WebSocket-Extensions` lines.
     pub fn extension_offers(&self) -> impl Iterator<Item = &'h str> {
         self.head.header_values("sec-websocket-extensions")
     }
 
-    /// The answer to the offers of permessage-deflate, if one can be met.
+    /// Returns the response to the offers of permessage-deflate, if an offer is acceptable.
     pub fn negotiate_deflate(&self) -> Option<Agreed> {
         deflate::negotiate(self.extension_offers())
     }
 
-    /// The offered subprotocols in the client's order, over all lines. What is not a token
-    /// (§4.1) is left out: it could not be echoed.
+    /// Returns the offered subprotocols in the client's order, over all lines. Names other than tokens (§4.1)
+    /// are left out, because the response could not repeat them.
     pub fn protocols(&self) -> impl Iterator<Item = &'h str> {
         self.head
             .header_values("sec-websocket-protocol")
@@ -137,7 +137,7 @@ impl<'h> Upgrade<'h> {
             .filter(|name| is_token(name))
     }
 
-    /// The page that asks, if a browser sent it (§10.2).
+    /// Returns the origin of the requesting page, if the client is a browser (§10.2).
     pub fn origin(&self) -> Option<&'h str> {
         self.head.header("origin")
     }

@@ -1,6 +1,6 @@
-//! UTF-8 that arrives in pieces: ill-formed text is refused at the byte, not at the frame's end.
+//! A UTF-8 check for text in pieces: refuses ill-formed text at the byte, not at the frame's end.
 
-/// Text so far was not UTF-8.
+/// The error for text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadUtf8;
 
@@ -29,7 +29,7 @@ impl Utf8Check {
         self.keep_tail(piece)
     }
 
-    /// The text ends here: no character may be open.
+    /// Ends the text: no character may be open.
     pub(super) fn end(&mut self) -> Result<(), BadUtf8> {
         if std::mem::take(&mut self.tail_len) == 0 {
             Ok(())
@@ -45,7 +45,7 @@ impl Utf8Check {
         if error.error_len().is_some() {
             return Err(BadUtf8);
         }
-        // An error without a length is an unexpected end: a prefix of one character.
+        // An error without a length is an unexpected end: the prefix of a character.
         let tail = &piece[error.valid_up_to()..];
         self.tail[..tail.len()].copy_from_slice(tail);
         self.tail_len = tail.len() as u8;

@@ -1,15 +1,15 @@
-//! What the hub asks of the shell.
+//! Effects: the hub's requests to the loop.
 
 use super::Reactor;
 use crate::http::Handover;
 use crate::hub::{Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
 use crate::telemetry::Budget;
 
-/// Sockets closed in one turn, and other effects; the rest has the next turn.
+/// Effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// What the hub asks for: some of it, and the rest in the next turns. The kernel takes 10 us to
+    /// Carries out some of the hub's effects; the rest follows in the next turns. The kernel takes 10 us to
     /// close a socket, and thousands of clients can leave at once.
     pub(super) fn effects(&mut self) {
         for _ in 0..EFFECTS_MAX {
@@ -44,7 +44,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// One line per ended connection, and a bounded number of lines.
+    /// Logs an ended connection, within the limit of lines.
     fn log_end(&mut self, ended: &Ended) {
         let Some(line) = self.end_lines.line(self.clock.now()) else {
             return;
@@ -87,7 +87,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.sockets.paces.set(key, bytes_per_second, now_us);
     }
 
-    /// Has those that waited for their pace written to in this turn.
+    /// Lets the hub write in this turn to the paced clients whose tick has come.
     pub(super) fn write_to_paced(&mut self, now: Now) {
         for key in self.sockets.paces.take_due(now.mono_us) {
             self.hub.handle_writable(now, key);

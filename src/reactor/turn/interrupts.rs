@@ -1,8 +1,8 @@
-//! What comes over the whole process: signals to stop, and a time in which the process stood still.
+//! Events of the whole process: stop signals, and freezes.
 //!
-//! A process stands still if a signal stops it, its container is paused, it moves to another machine, or
-//! the machine is busy for long. Meanwhile deadlines pass, and what clients did in time lies in the kernel.
-//! So after such a time nothing is judged by the clock until a poll says that nothing is left.
+//! A process freezes if a signal stops it, its container is paused, it moves to another machine, or the
+//! machine is busy for long. Meanwhile deadlines pass, and timely input of clients waits in the kernel. So
+//! after a freeze no deadline is judged until a poll finds no more events.
 
 use std::io;
 
@@ -10,13 +10,14 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; this much more is a freeze.
+/// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; a longer gap by this much is a
+/// freeze.
 const LATE_US: u64 = 1_000_000;
 
-/// Clients that never stop sending hold up the clock for so long.
+/// The longest delay of deadlines by clients that never stop sending.
 const CATCH_UP_US_MAX: u64 = 1_000_000;
 
-/// When the loop looked at the clock last, and whether it catches up with a freeze.
+/// The time of the loop's last look at the clock, and whether the loop catches up after a freeze.
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
     looked_us: Option<u64>,
@@ -26,12 +27,12 @@ pub(super) struct Freeze {
 #[derive(Debug)]
 struct CatchUp {
     until_us: u64,
-    /// A poll has come since.
+    /// A poll has come since the freeze.
     polled: bool,
 }
 
 impl Freeze {
-    /// The loop looks at the clock: at the beginning of a turn, and before it judges.
+    /// Records a look at the clock: at the beginning of a turn, and before deadlines are judged.
     pub(super) fn look(&mut self, now_us: u64) {
         let before = self.looked_us.replace(now_us).unwrap_or(now_us);
         if now_us.saturating_sub(before) > super::IDLE_TURN_US + LATE_US {
@@ -42,13 +43,13 @@ impl Freeze {
         }
     }
 
-    /// Events are to be taken, without a wait, until there are none.
+    /// Whether the loop has to take events without waiting, until there are none.
     pub(super) fn is_catching_up(&self) -> bool {
         self.catch_up.is_some()
     }
 
-    /// Whether deadlines may be judged at the end of a turn. `is_quiet`: its poll had no events, and
-    /// no client waits.
+    /// Whether deadlines may be judged at the end of a turn. `is_quiet`: the poll of the turn had no events,
+    /// and no client waits.
     pub(super) fn may_judge(&mut self, now_us: u64, is_quiet: bool) -> bool {
         let Some(catch_up) = &mut self.catch_up else {
             return true;
@@ -62,7 +63,7 @@ impl Freeze {
     }
 }
 
-/// What the process was asked to do since the last look.
+/// The number of stop requests since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StopRequests(pub(super) u32);
 
@@ -77,7 +78,7 @@ impl StopSignals {
         Ok(Self { inner })
     }
 
-    /// How many stop signals came.
+    /// Returns the number of stop signals since the last call.
     pub(super) fn pending(&mut self) -> StopRequests {
         StopRequests(self.inner.pending().count() as u32)
     }
@@ -103,7 +104,7 @@ mod tests {
         let mut freeze = Freeze::default();
         freeze.look(SECOND);
         freeze.look(5 * SECOND);
-        // The wait for events may have been interrupted: that it brought none says nothing.
+        // A signal may have interrupted the wait for events, so an empty result proves nothing.
         assert!(!freeze.may_judge(5 * SECOND, true));
         assert!(freeze.is_catching_up());
         assert!(!freeze.may_judge(5 * SECOND + 1, false));

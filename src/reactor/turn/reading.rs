@@ -1,11 +1,10 @@
 //! Accepting and reading, within the budgets of a turn.
 //!
-//! What a message will cost is not known before it is inflated and looked at, so a client is taken for
-//! what its last messages were. Clients that cost little are read before the first flush of a turn.
-//! Behind that flush come, one after the other, a client that has sent nothing yet, a client that
-//! cost much, a client that had its share of an earlier turn, and a client for whose message there is
-//! room again. Within each of these kinds client addresses take turns. Both parts have their own
-//! budget.
+//! The cost of a message is unknown before the inflate, so a client's last messages predict the cost of the
+//! next. Cheap clients are read before the first flush of a turn. Behind that flush come in turns: a client
+//! that has sent nothing yet, a costly client, a client that used its share of an earlier turn, and a client
+//! whose message has room again. Within each of these kinds client addresses take turns. Both parts have
+//! their own budget.
 
 use std::io;
 
@@ -15,13 +14,13 @@ use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::hub::{Feed, Gateway, Now, PhaseKind, SessionKey};
 use crate::telemetry::Budget;
 
-/// Time of one turn for accepting and reading clients that cost little, and as much for the others.
+/// Time of one turn for accepting and reading cheap clients, and as much for the others.
 const READ_US_MAX: u64 = 2_000;
 
-/// Bytes of one read, inflated, above which a client costs much.
+/// Bytes of one read, inflated, above which a client is costly.
 const LITTLE_BYTES_MAX: usize = 16 * 1024;
 
-/// Who is read behind the flush.
+/// The kinds of clients that are read behind the flush.
 const COSTLY: [Costly; 4] = [
     Costly::Share,
     Costly::Room,
@@ -31,26 +30,26 @@ const COSTLY: [Costly; 4] = [
 
 #[derive(Clone, Copy, Debug)]
 enum Costly {
-    /// A client that had its share of an earlier turn, and more was read.
+    /// A client that used its share of an earlier turn, with more input read already.
     Share,
-    /// A client for whose message the gateway had no room.
+    /// A client whose message found no room in the gateway.
     Room,
     Socket(Cost),
 }
 
-/// Whether accepted sockets are read in the turn of their accept. Under load and beside a proxy on the
-/// same machine the request is there already, and reading it saves a wake-up. A request from afar comes
-/// later, and the read would be one too many.
+/// Decides whether accepted sockets are read in the turn of their accept. Under load and beside a proxy on
+/// the same machine the request has arrived already, and reading at once saves a wake-up. A request from afar
+/// arrives later, and the first read would be wasted.
 #[derive(Debug, Default)]
 pub(super) struct FirstReads {
-    /// The last try found bytes: all are tried.
+    /// The last try found bytes: every socket is tried.
     pays: bool,
     /// Otherwise: accepts until the next try.
     left_out: u32,
 }
 
 impl FirstReads {
-    /// Accepts without a try behind one, while tries do not pay.
+    /// Accepts without a try between two tries, while tries find nothing.
     const LEFT_OUT: u32 = 63;
 
     fn is_next_tried(&mut self) -> bool {
@@ -62,15 +61,14 @@ impl FirstReads {
         is_tried
     }
 
-    /// A socket was tried; `came`: it held bytes.
+    /// Records a try; `came`: the socket held bytes.
     fn tried(&mut self, came: bool) {
         self.pays = came;
     }
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Accepts, and reads the clients that cost little. Accepting has half of the time while such
-    /// clients wait.
+    /// Accepts, and reads the cheap clients. While such clients wait, accepting gets half of the time.
     pub(super) fn accept_and_read(&mut self, now: Now) {
         self.hub.renew_reading();
         let began_us = self.clock.mono_us();
@@ -91,7 +89,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Reads the others, each at most once, beginning with another kind in each turn.
+    /// Reads the other kinds, each client at most once, beginning with another kind in each turn.
     pub(super) fn read_costly(&mut self) {
         let mut left = COSTLY.map(|kind| match kind {
             Costly::Share => self.hub.waiting_shares(),
@@ -125,7 +123,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// A budget of reading is used up.
+    /// Whether a budget of reading is used up; counts the used-up budget.
     fn is_spent(&mut self, until_us: u64) -> bool {
         let budget = if self.hub.has_read_enough() {
             Budget::Messages
@@ -139,13 +137,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     fn accept(&mut self, now: Now, until_us: u64) {
-        // Of a port that other processes listen on too, new clients are theirs from the stop on.
+        // If other processes listen on the port too, new clients belong to these processes from the stop on.
         let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
         if gives_way {
-            // What waits here is accepted once more, also where the stop has nobody to close.
+            // Connections that wait here are accepted once more, even if the stop has no client to close.
             self.listeners.look_again();
         } else if self.hub.takes_no_more() {
-            // Balancers and clients go elsewhere at once.
+            // Load balancers and clients connect elsewhere at once.
             self.listeners.close();
             return;
         }
@@ -179,7 +177,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Takes connections back from HTTP, as if they had just come with the bytes read there.
+    /// Takes connections back from HTTP, like new connections with the bytes that HTTP has read.
     fn take_returned(&mut self, now: Now, until_us: u64) {
         for taken in 0..self.settings.budgets.accepts_max {
             if taken > 0 && self.clock.mono_us() >= until_us {
@@ -204,7 +202,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Reads a socket; one that may hold more is read on in a later turn.
+    /// Reads a socket; puts the socket back in a list if more may be unread.
     fn read_key(&mut self, now: Now, key: SessionKey) {
         let is_hoped = self.sockets.is_hoped(key);
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
@@ -223,11 +221,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if more {
             self.read_on(key);
         }
-        // It may have ended before it was paused.
+        // The peer may have ended before the socket was paused.
         self.look_for_end(now, key);
     }
 
-    /// Returns how many bytes came, and whether the budget is used up and the socket may hold more.
+    /// Returns how many bytes came, and whether the budget is used up with possibly unread bytes left.
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
@@ -243,7 +241,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 Ok(_) => {
                     self.hub.handle_ended(now, key, false);
-                    // A client that may still read stays open: an error tells that it has gone.
+                    // A client that may still read stays open: an error shows that the client has left.
                     let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
                     if stays && self.sockets.has_failed(key) {
                         self.hub.handle_ended(now, key, true);
@@ -273,7 +271,7 @@ mod tests {
             assert!(reads.is_next_tried());
             reads.tried(true);
         }
-        // Requests come late now.
+        // From here on requests arrive late.
         assert!(reads.is_next_tried());
         reads.tried(false);
         while !reads.is_next_tried() {}
@@ -285,10 +283,10 @@ mod tests {
             is_tried
         });
         assert_eq!(tried.count(), 10, "one of 64");
-        // Many accepts before the first of them is read.
+        // Many accepts before the first read.
         let tried = (0..640).filter(|_| reads.is_next_tried());
         assert_eq!(tried.count(), 10, "one of 64");
-        // And early again.
+        // From here on requests arrive early again.
         while !reads.is_next_tried() {}
         reads.tried(true);
         assert!(reads.is_next_tried());

@@ -1,5 +1,5 @@
-//! What the operator's page shows: a survey of clients and topics while somebody asks for one, the newest
-//! messages of topics that somebody looks at, and the connections that ended last.
+//! The data of the operator's page: a survey of clients and topics on request, the newest messages of watched
+//! topics, and the connections that ended last.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use super::Reactor;
 use crate::hub::{CloseReason, Ended, Feed, Gateway, Now};
 use crate::telemetry::{EndedAt, Surveyed};
 
-/// Ends that are kept: so many that clients decided, and as many others. Clients that come and go
-/// would push everything else out.
+/// Ends that are kept: this many ends by clients, and as many others. In a shared list, clients that come and
+/// go would displace all other ends.
 const ENDS_MAX: usize = 25;
 
-/// From the beginning of a survey to the next.
+/// From the beginning of a survey to the beginning of the next.
 const SURVEY_EVERY_US: u64 = 1_000_000;
 
 /// The connections that ended last.
@@ -20,7 +20,7 @@ const SURVEY_EVERY_US: u64 = 1_000_000;
 pub(super) struct Ends {
     by_clients: VecDeque<EndedAt>,
     others: VecDeque<EndedAt>,
-    /// When the last survey began, microseconds of the monotonic clock.
+    /// The beginning of the last survey, microseconds of the monotonic clock.
     surveyed_us: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl Ends {
         list.push_back(EndedAt { at_unix_ms, ended });
     }
 
-    /// Both lists in one, the newest first.
+    /// Returns both lists as one, the newest end first.
     fn newest_first(&self) -> Vec<EndedAt> {
         let both = self.by_clients.iter().chain(&self.others);
         let mut ends: Vec<EndedAt> = both.cloned().collect();
@@ -45,7 +45,7 @@ impl Ends {
         ends
     }
 
-    /// Whether a survey may begin now.
+    /// Whether a survey may begin now; if so, records its beginning.
     fn begins(&mut self, now_us: u64) -> bool {
         let rests = |last: u64| now_us < last + SURVEY_EVERY_US;
         let begins = !self.surveyed_us.is_some_and(rests);
@@ -57,7 +57,7 @@ impl Ends {
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Looks at some clients, if a survey is under way or somebody has asked for one.
+    /// Surveys some clients, if a survey is under way or requested.
     pub(super) fn survey(&mut self) {
         let surveys = &self.seams.telemetry.surveys;
         let is_surveying = self.hub.is_surveying();
@@ -77,7 +77,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Takes what is wanted, and hands over what was kept. Costs nothing while nobody looks.
+    /// Passes requests for topics to the hub, and its messages to the page. Costs nothing without requests.
     pub(super) fn tails(&mut self) {
         if !self.seams.telemetry.tails.is_asked() && !self.hub.has_tails() {
             return;

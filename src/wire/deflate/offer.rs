@@ -1,19 +1,19 @@
-//! What an offer of permessage-deflate and the answer to it come to (RFC 7692 §5.1, §7.1).
+//! The negotiation of permessage-deflate: offers and the response (RFC 7692 §5.1, §7.1).
 
 use super::{SMALL_WINDOW_BITS, WINDOW_BITS};
 
-/// How messages to a client are deflated, as it was agreed on.
+/// The agreed parameters for deflating messages to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateParams {
-    /// As offered; 0: not in the offer.
+    /// The offered value; 0: not in the offer.
     server_max_window_bits: u8,
     takeover: Takeover,
 }
 
-/// Whether a message may refer to what this client got before it.
+/// Whether a message may refer to earlier messages to the same client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Takeover {
-    /// The offer allows it, and nobody uses it.
+    /// The offer allows references, but none are used.
     #[default]
     Unused,
     /// Messages refer to earlier ones.
@@ -41,14 +41,13 @@ impl DeflateParams {
         self
     }
 
-    /// A message may refer to the message that this client got before it.
+    /// Whether a message may refer to the message before it to this client.
     pub fn takes_over(self) -> bool {
         self.takeover == Takeover::Used
     }
 
-    /// With which of our two windows a body of `body_bytes` may be deflated for the client: no match
-    /// reaches back further than the body is long. `None`: with neither, the body can only be
-    /// stored.
+    /// Returns the window of our two with which a body of `body_bytes` may be deflated for the client: no
+    /// match reaches back further than the body is long. `None`: the body can only be stored.
     pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
         let bits = self.server_window_bits();
         if bits >= WINDOW_BITS || body_bytes <= 1 << bits {
@@ -58,42 +57,42 @@ impl DeflateParams {
     }
 }
 
-/// What a client and this server agree on.
+/// The parameters that a client and this server agree on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
     /// Messages to the client.
     pub to_client: DeflateParams,
-    /// As offered; 0: not in the offer, or without a value.
+    /// The offered value; 0: not in the offer, or without a value.
     client_max_window_bits: u8,
     client_no_context_takeover: bool,
 }
 
 impl Agreed {
-    /// log2 of the window that the messages of the client may refer to, earlier ones included: 9 to
-    /// 15. `None`: each refers to nothing but itself.
+    /// Returns log2 of the window, 9 to 15, that the client's messages may refer to, earlier messages
+    /// included. `None`: a message may not refer to earlier messages.
     pub fn client_window_bits(self) -> Option<u8> {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => None,
             0 => Some(WINDOW_BITS),
-            // zlib makes 9 of 8.
+            // zlib uses 9 for 8.
             bits => Some(bits.max(9)),
         }
     }
 
-    /// The messages of the client must not refer to earlier ones.
+    /// Forbids the client's messages to refer to earlier messages.
     #[must_use]
     pub fn without_client_takeover(mut self) -> Self {
         self.client_no_context_takeover = true;
         self
     }
 
-    /// Appends the value of the `Sec-WebSocket-Extensions` header that says so.
+    /// Appends the value of the `Sec-WebSocket-Extensions` header.
     ///
-    /// Says nothing that the client has not asked about, as long as the client may take over: an
-    /// unasked parameter is allowed (§7.1.1), but Netty refuses the handshake, Jetty takes the
-    /// client's parameter for the server's, and Tornado and Mojolicious do not see it. Nor is an
-    /// offered `client_max_window_bits` without a value answered: Netty offers it also where it
-    /// knows no window but the largest.
+    /// Contains no parameter that the client has not offered, as long as the client may take over: an
+    /// unoffered parameter is allowed (§7.1.1), but Netty refuses the handshake, Jetty takes the client's
+    /// parameter for the server's, and Tornado and Mojolicious ignore it. An offered `client_max_window_bits`
+    /// without a value gets no response either: Netty offers the parameter even where only the largest window
+    /// is supported.
     pub fn write_header_value(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate");
         if self.to_client.takeover == Takeover::Refused {
@@ -115,8 +114,8 @@ impl Agreed {
         }
     }
 
-    /// The value that the client has offered for its own window, if it makes the window smaller: a
-    /// client may forget the value where the answer has none (Boost.Beast). 0: not in the answer.
+    /// Returns the value that the client offered for its own window, if smaller than the default: a client
+    /// may forget the value if the response omits it (Boost.Beast). 0: not in the response.
     fn told_client_bits(self) -> u8 {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => 0,
@@ -126,8 +125,8 @@ impl Agreed {
     }
 }
 
-/// Accepts the first offer of permessage-deflate that can be met, over all
-/// `Sec-WebSocket-Extensions` lines (§5.1). `None`: no extension is used.
+/// Accepts the first acceptable offer of permessage-deflate, over all `Sec-WebSocket-Extensions` lines
+/// (§5.1). `None`: no extension is used.
 ///
 /// An offer is declined for an unknown or repeated parameter, a bad value, or
 /// `server_max_window_bits=8`, which raw zlib streams cannot keep.
@@ -203,7 +202,7 @@ fn accept_offer(offer: &str) -> Option<Agreed> {
     Some(agreed)
 }
 
-/// The value within quotes, or as it stands; `None` when a quote is not closed.
+/// Returns the value without its quotes; `None` if a quote is not closed.
 fn unquote(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(inner) => inner.strip_suffix('"'),

@@ -41,7 +41,7 @@ fn text_that_shrinks_by_a_quarter_is_worth_it() {
     }
 }
 
-/// Text that deflates well, and whose repeats lie near and far.
+/// Text that deflates well, with near and far repeats.
 fn sample(bytes: usize) -> Vec<u8> {
     let mut text = Vec::new();
     let mut n = 1_u64;
@@ -247,7 +247,7 @@ fn examples_of_rfc_7692_inflate() {
     ] {
         assert_eq!(inflate(compressed, 5), Ok(text.into()), "{compressed:x?}");
     }
-    // As §7.2.3.4, by a sender that leaves the empty block out.
+    // As §7.2.3.4, from a sender that omits the empty block.
     assert_eq!(
         inflate(&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5),
         Ok("Hello".into())

@@ -1,29 +1,30 @@
-//! What the messages of clients may refer to: the text that each client has sent.
+//! Earlier text of clients, for the references of later messages.
 //!
-//! A client whose window stays from message to message (context takeover, RFC 7692 §7.1.1.2) refers
-//! to the text of its earlier compressed messages, and to nothing else (§7.2.2): not to messages that
-//! were not compressed. So that text is kept, as far back as the window reaches, and is the
-//! dictionary of the next inflate. Of a client that sent no compressed message nothing is kept.
+//! A client that keeps its window from message to message (context takeover, RFC 7692 §7.1.1.2) refers to the
+//! text of its earlier compressed messages only (§7.2.2), not to uncompressed messages. The gateway keeps
+//! that text as far back as the window reaches, as the dictionary of the next inflate. Nothing is kept of a
+//! client without compressed messages.
 //!
-//! Most clients send a few short requests. Their text is deflated once some has gathered, so that it
-//! takes some hundred bytes; the text of a client that sends more is kept as it is, because with
-//! each message it would have to be inflated again.
+//! Most clients send a few short requests. Their text is deflated once some has gathered, and takes some
+//! hundred bytes. The text of a client that sends more stays as it is, because every message would inflate it
+//! again.
 //!
-//! A client that may take over can fill its window at any time, so each counts with its whole window
-//! from its handshake on: what is kept never passes the limit of all, and no client has to go.
+//! A client that may take over can fill its window at any time, so each client counts with its whole window
+//! from the handshake on: the kept text never exceeds the limit for all clients, and no client has to be
+//! closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Deflater, InflateError, Inflater};
 
-/// Text of one client that is kept deflated at most; more is kept as it is.
+/// The most text of a client that is kept deflated; more text stays as it is.
 const PACKED_TEXT_MAX: usize = 8 * 1024;
 
-/// Text of one client that gathers before all of its text is deflated.
+/// The text of a client that gathers before all of its text is deflated.
 const LOOSE_TEXT_MAX: usize = 512;
 
-/// log2 of the window that holds [`PACKED_TEXT_MAX`].
+/// log2 of the window for [`PACKED_TEXT_MAX`].
 const PACKING_WINDOW_BITS: u8 = 13;
 const PACKING_LEVEL: u32 = 4;
 
@@ -40,7 +41,7 @@ struct Totals {
 }
 
 impl InflateWindows {
-    /// `bytes_max`: of all windows together, each counted whole.
+    /// `bytes_max`: limit of all windows together, each counted whole.
     pub fn new(bytes_max: u64) -> Self {
         Self(Arc::new(Totals {
             bytes_max,
@@ -48,8 +49,8 @@ impl InflateWindows {
         }))
     }
 
-    /// A window of `1 << bits` bytes for a new client, `bits` 9 to 15. `None`: the limit leaves no
-    /// room, which is counted.
+    /// Grants a window of `1 << bits` bytes to a new client, `bits` 9 to 15. Returns `None` if the limit
+    /// leaves no room, and counts the refusal.
     pub fn grant(&self, bits: u8) -> Option<InflateWindow> {
         let granted = self.granted_bytes() + (1 << bits);
         if granted > self.0.bytes_max {
@@ -64,27 +65,27 @@ impl InflateWindows {
         })
     }
 
-    /// Bytes that the windows of all clients may come to.
+    /// Bytes of all granted windows, each counted whole.
     pub fn granted_bytes(&self) -> u64 {
         self.0.granted.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are kept now.
+    /// Bytes of text that are kept now.
     pub fn kept_bytes(&self) -> u64 {
         self.0.kept.load(Ordering::Relaxed)
     }
 
-    /// Clients that got no window.
+    /// The number of clients without a window because of the limit.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
 }
 
-/// What the messages of one client may refer to. When dropped, its room is free again.
+/// The earlier text that a client's messages may refer to. Its room is free again when dropped.
 #[derive(Debug)]
 pub struct InflateWindow {
     totals: Arc<Totals>,
-    /// From the first compressed message on.
+    /// Present from the first compressed message on.
     sent: Option<Box<Sent>>,
     bits: u8,
 }
@@ -94,25 +95,25 @@ pub struct InflateWindow {
 struct Sent {
     /// The older part, deflated; empty if there is none.
     packed: Vec<u8>,
-    /// Bytes of that part as text.
+    /// Bytes of the older part as text.
     packed_text: usize,
-    /// The newer part as it is.
+    /// The newer part, not deflated.
     loose: Vec<u8>,
-    /// There is no packed part any more.
+    /// All text is in `loose`, for good.
     stays_loose: bool,
 }
 
-/// What deflates and inflates the text of all clients.
+/// Deflates and inflates the kept text of all clients.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
-    /// The text of the client whose message is read; at most [`PACKED_TEXT_MAX`] is kept.
+    /// The text of the client whose message is being read; at most [`PACKED_TEXT_MAX`] is kept.
     text: Vec<u8>,
-    /// Made by the first client with so much text. Takes about 300 KB.
+    /// Created for the first client with enough text. Takes about 300 KB.
     deflater: Option<Deflater>,
 }
 
 impl Packer {
-    /// `text`, deflated, if that takes half as much.
+    /// Returns `text` deflated, if the result is at most half as long.
     fn pack(&mut self) -> Option<Vec<u8>> {
         let deflater = self
             .deflater
@@ -131,7 +132,7 @@ impl InflateWindow {
         self.sent.as_ref().map_or(0, |sent| sent.bytes()) as u64
     }
 
-    /// The text in the window.
+    /// Returns the text in the window.
     pub(super) fn text<'a>(
         &'a self,
         inflater: &mut Inflater,
@@ -149,7 +150,7 @@ impl InflateWindow {
         Ok(&packer.text)
     }
 
-    /// Puts the text of a message behind what [`Self::text`] has just returned.
+    /// Appends the text of a message to the text that [`Self::text`] has just returned.
     pub(super) fn append(&mut self, message: &[u8], packer: &mut Packer) {
         if message.is_empty() {
             return;
@@ -157,7 +158,7 @@ impl InflateWindow {
         let (bytes_max, before) = (self.bytes_max(), self.kept_bytes());
         let sent = self.sent.get_or_insert_default();
         sent.append(message, bytes_max, packer);
-        // One thread has all windows.
+        // A single thread has all windows.
         let kept = self.totals.kept.load(Ordering::Relaxed) - before + self.kept_bytes();
         self.totals.kept.store(kept, Ordering::Relaxed);
     }
@@ -205,7 +206,7 @@ impl Sent {
         }
     }
 
-    /// From here on the text, `before` and behind it `message`, is kept as it is.
+    /// Stores `before` and `message` undeflated, and all later text too.
     fn stay_loose(&mut self, before: &[u8], message: &[u8], bytes_max: usize) {
         let mut loose = Vec::with_capacity((before.len() + message.len()).min(bytes_max));
         loose.extend_from_slice(before);
@@ -222,7 +223,7 @@ impl Sent {
         let bytes = self.loose.len() + message.len();
         self.loose.drain(..bytes.saturating_sub(bytes_max));
         if bytes > self.loose.capacity() && self.loose.capacity() < bytes_max {
-            // By an eighth, but never past the window.
+            // Grows by an eighth, but never past the window.
             let capacity = (bytes + bytes / 8).min(bytes_max);
             self.loose.reserve_exact(capacity - self.loose.len());
         }
@@ -236,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// What the gateway holds of a client.
+    /// The gateway's state for a client.
     struct Held {
         inflater: Inflater,
         window: InflateWindow,
@@ -342,7 +343,7 @@ mod tests {
             (12, 3_900, true),
             (12, 4_200, false),
         ] {
-            // The client takes no notice of the window that was agreed on.
+            // The client ignores the agreed window.
             let (mut client, mut held) = (DeflateSender::new(15), Held::of(&windows, bits));
             let first: Vec<u8> = (0..100).map(|_| text(&mut random, 8)[1]).collect();
             let noise: Vec<u8> = (0..distance - 100).map(|n| (n * n % 251) as u8).collect();

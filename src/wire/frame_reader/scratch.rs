@@ -1,12 +1,12 @@
-//! The frame handed out last, and what makes it: one for all connections of a reactor.
+//! The frame returned last, and the inflater: shared by all connections of a reactor.
 
 use super::super::deflate::Inflater;
 use super::super::encode::{self, FIN, HEADER_BYTES_MAX};
 
-/// A buffer over this is given back after its frame.
+/// A larger buffer is freed after its frame.
 pub(super) const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
-/// One frame as a server would send it: unmasked, shortest header, no reserved bits.
+/// A frame as a server would send it: unmasked, shortest header, no reserved bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeFrame<'a> {
     bytes: &'a [u8],
@@ -35,7 +35,7 @@ impl<'a> WholeFrame<'a> {
     }
 }
 
-/// What all readers of a reactor share: the inflater, and the frame handed out last.
+/// The shared state of all readers of a reactor: the inflater, and the frame returned last.
 #[derive(Debug, Default)]
 pub struct FrameScratch {
     pub(super) inflater: Inflater,
@@ -45,21 +45,21 @@ pub struct FrameScratch {
 }
 
 impl FrameScratch {
-    /// Takes about 50 KB, and the frame handed out last until [`rest`](Self::rest); of that, 64 KiB are
-    /// kept for the next.
+    /// Takes about 50 KB, and the frame returned last until [`rest`](Self::rest); up to 64 KiB of the frame's
+    /// memory are kept for the next frame.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The frame handed out last was looked at. A large frame's memory is given back now: the next
-    /// frame may be hours away.
+    /// Ends the use of the frame returned last, and frees the memory of a large frame: the next frame may be
+    /// hours away.
     pub fn rest(&mut self) {
         if self.frame.capacity() > SCRATCH_BYTES_KEPT {
             self.frame = Vec::new();
         }
     }
 
-    /// Empties the frame, down to the room for its header.
+    /// Empties the frame, except for the room for its header.
     pub(super) fn begin(&mut self) {
         self.rest();
         self.frame.clear();
@@ -83,7 +83,7 @@ impl FrameScratch {
     }
 }
 
-/// Appends `part`, whose first byte is number `offset` of its payload, unmasked (§5.3).
+/// Appends `part` unmasked (§5.3); its first byte is at `offset` of the payload.
 pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
     mask.rotate_left((offset % 4) as usize);
     let start = out.len();

@@ -34,12 +34,12 @@ fn announced(first_byte: u8, payload: &[u8], len: u64, masked: u8) -> Vec<u8> {
     out
 }
 
-/// What a server would send for the same: the frames that the reader is to hand out.
+/// The same frame from a server: the expected frame of the reader.
 fn plain(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     announced(first_byte, payload, payload.len() as u64, 0)
 }
 
-/// Deflated by stored blocks: longer than the body, whatever it is.
+/// Deflated by stored blocks: always longer than the body.
 fn stored(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     stored_block(&mut out, body);
@@ -352,7 +352,7 @@ fn compressed_messages_keep_the_limit() {
         read_in(&mut reader, &[&frame(0xc2, &over)]).1,
         Some(FrameError::TooBig)
     );
-    // Collected, and never ended.
+    // Collected fragments without an end.
     let mut reader = FrameReader::new(1000, true);
     let flood = [frame(0x42, b"x"), frame(0x00, &[0; 100]).repeat(20)].concat();
     assert_eq!(read_in(&mut reader, &[&flood]).1, Some(FrameError::TooBig));
@@ -417,7 +417,7 @@ fn text_is_utf_8_at_once() {
     // The next message starts afresh.
     let next = [frame(0x81, b"ok"), frame(0x82, b"\xe2"), frame(0x81, b"ok")].concat();
     assert_eq!(read(false, &next).0.len(), 3);
-    // Within a frame: the rest of it has not arrived.
+    // Within a frame: the rest of the frame has not arrived.
     let mut reader = FrameReader::new(LIMIT, false);
     let frame = frame(0x81, b"long \xf4\x90 and more");
     assert_eq!(

@@ -1,9 +1,9 @@
-//! Messages that are made of few bytes of an input: larger than an input, and of every kind that a
-//! compressor treats in a way of its own.
+//! Messages made from a few bytes of an input: larger than an input, and of every kind that a compressor
+//! handles differently.
 
 use weirgate::base::SplitMix64;
 
-/// What a message is made of.
+/// The content of a message.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Kind {
     /// Characters of two to four bytes: nothing repeats.
@@ -53,7 +53,7 @@ fn append(out: &mut Vec<u8>, kind: Kind, random: &mut SplitMix64) {
     }
 }
 
-/// So many bytes of a kind.
+/// Returns `bytes` bytes of a kind.
 pub(crate) fn body(kind: Kind, bytes: usize, seed: u8) -> Vec<u8> {
     let mut random = SplitMix64::new(u64::from(seed));
     let mut body = Vec::with_capacity(bytes);
@@ -64,7 +64,7 @@ pub(crate) fn body(kind: Kind, bytes: usize, seed: u8) -> Vec<u8> {
     body
 }
 
-/// A size around one of the edges, or any small one.
+/// Returns a size around an edge, or any small size.
 pub(crate) fn size(edges: &[usize], [edge, low, high]: [u8; 3]) -> usize {
     let distance = usize::from(u16::from_le_bytes([low, high]));
     match edges.get(usize::from(edge)) {

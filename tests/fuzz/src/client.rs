@@ -14,7 +14,7 @@ pub(crate) const NOW: Now = Now {
     unix_ms: 1_700_000_000_123,
 };
 
-/// What was written to each client.
+/// The bytes written to each client.
 #[derive(Default)]
 struct Written(BTreeMap<SessionKey, Vec<u8>>);
 
@@ -36,7 +36,7 @@ impl Transmit for Written {
 pub(crate) struct Bench<G: Gateway> {
     hub: Hub<G>,
     written: Written,
-    /// What the gateway asks other threads for.
+    /// The gateway's requests to other threads.
     pub(crate) outputs: Vec<G::Out>,
 }
 
@@ -54,8 +54,8 @@ impl<G: Gateway> Bench<G> {
         }
     }
 
-    /// A client connects, sends these messages and leaves. Returns the texts that the client got in
-    /// answer to each message, the texts of the connection itself first.
+    /// Connects a client, sends these messages and ends the client. Returns the texts that the client got for
+    /// each message, the texts of the connection first.
     pub(crate) fn talk(&mut self, target: &str, messages: &[&str]) -> Vec<Vec<String>> {
         self.outputs.clear();
         let key = self
@@ -124,7 +124,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The text messages in what a server wrote, behind its 101.
+/// Returns the text messages in the bytes of a server, behind its 101.
 fn texts(mut bytes: &[u8]) -> Vec<String> {
     if bytes.starts_with(b"HTTP/1.1 ") {
         let end = bytes

@@ -1,5 +1,5 @@
-//! Messages to clients through one compressor, one after the other, against the zlib of Python: every
-//! text comes out again, whatever the level and the window, and also after messages that do not get
+//! Messages to clients, one after the other through the same compressor, against the zlib of Python: every
+//! text inflates to the original, whatever the level and the window, and also after messages that do not get
 //! smaller.
 
 use weirgate::wire::deflate::Deflater;
@@ -10,14 +10,14 @@ use super::{choices, oracle, outcome};
 /// Messages of one input.
 const MESSAGES_MAX: usize = 32;
 
-/// Sizes around which a compressor changes what it does: its buffers of symbols and of output, its
-/// windows, stored blocks.
+/// Sizes around which a compressor changes its behaviour: buffers of symbols and of output, windows, stored
+/// blocks.
 const EDGES: [usize; 10] = [
     0, 258, 4_096, 8_192, 16_384, 32_768, 49_152, 65_535, 98_304, 131_072,
 ];
 
-/// Level and window, then five bytes for each message: what it is made of and after what it comes, a
-/// seed, its size.
+/// Level and window, then five bytes for each message: its kind, whether it refers to the message before, a
+/// seed, the size.
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([level, bits], messages) = choices(data);
     let (level, bits) = (1 + u32::from(level) % 9, 9 + bits % 7);

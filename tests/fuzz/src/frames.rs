@@ -1,5 +1,5 @@
-//! Frames of clients: weirgate's reader, with permessage-deflate, against tungstenite, which knows
-//! no compression: for tungstenite the messages are inflated by the zlib of Python.
+//! Frames of clients: weirgate's reader, with permessage-deflate, against tungstenite. tungstenite has no
+//! compression, so the zlib of Python inflates its messages.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
 
@@ -10,23 +10,23 @@ use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
 
 use super::{choices, oracle, outcome};
 
-/// A message may have so many bytes.
+/// Most bytes of a message.
 const LIMIT: usize = 4_000;
 
-/// What a reader makes of a stream: whole messages and control frames, and whether it refused.
+/// The result of reading a stream: whole messages and control frames, and the refusal.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     messages: Vec<(u8, Vec<u8>)>,
     refused: Option<String>,
 }
 
-/// What was agreed on.
+/// The agreed compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Deflate {
     No,
-    /// Each message stands alone.
+    /// No message refers to earlier messages.
     Alone,
-    /// A message may refer to those before it.
+    /// A message may refer to earlier messages.
     After,
 }
 
@@ -131,7 +131,7 @@ fn by_tungstenite(stream: &[u8]) -> Outcome {
     Outcome { messages, refused }
 }
 
-/// A frame at the start of `stream` as it is: its first byte, whether it is masked, payload, bytes.
+/// A frame at the start of `stream`: its first byte, whether it is masked, its payload, its length.
 struct Frame {
     first: u8,
     masked: bool,
@@ -165,8 +165,8 @@ fn frame(stream: &[u8]) -> Option<Frame> {
     })
 }
 
-/// The stream with its compressed messages inflated. `false`: one of them cannot be, and the stream
-/// ends before the message.
+/// The stream with its compressed messages inflated. Returns false if a message cannot be inflated; the
+/// stream then ends before that message.
 fn inflated(mut stream: &[u8], deflate: Deflate) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let mut window = Vec::new();
@@ -202,7 +202,7 @@ fn inflated(mut stream: &[u8], deflate: Deflate) -> (Vec<u8>, bool) {
             continue;
         }
         if compressed.is_some() && opcode < 8 {
-            // A new message within one that is open: for tungstenite none is.
+            // A new message within an open message; for tungstenite no message is open.
             return (out, false);
         }
         if opcode < 8 {
@@ -214,8 +214,8 @@ fn inflated(mut stream: &[u8], deflate: Deflate) -> (Vec<u8>, bool) {
             return (out, true);
         }
     }
-    // What is no whole frame says what it says by its first bytes, unless it continues a message
-    // that tungstenite knows nothing of.
+    // An incomplete frame counts by its first bytes, unless the frame continues a message that was removed
+    // for tungstenite.
     if compressed.is_none() || stream.first().is_some_and(|first| first & 0x0f >= 8) {
         let is_compressed = stream.first().is_some_and(|first| first & 0x70 == 0x40);
         if !is_compressed {
@@ -238,8 +238,8 @@ fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// A whole message (RFC 7692 §7.2.2) after the text in the window; `None` where it is damaged or over
-/// the limit.
+/// Inflates a whole message (RFC 7692 §7.2.2) behind the text in the window; `None` if the message is damaged
+/// or over the limit.
 fn inflate(window: &[u8], compressed: &[u8]) -> Option<Vec<u8>> {
     match oracle::python(&[b"inflated", window, compressed]).as_mut_slice() {
         [_, text] if text.len() <= LIMIT => Some(std::mem::take(text)),
@@ -265,7 +265,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         _ => inflated(stream, deflate),
     };
     let theirs = by_tungstenite(&plain);
-    // The payload of a close frame is judged by the state machine behind our reader.
+    // The state machine behind our reader checks the payload of a close frame.
     let is_close = |(opcode, _): &&(u8, Vec<u8>)| *opcode == 8;
     let before = |read: &Outcome| {
         read.messages

@@ -1,5 +1,5 @@
-//! The HTTP thread with its gate over a real socket: hyper sees the requests that weirgate's rules
-//! see, and a connection that asks for a WebSocket comes back with every byte from its head on.
+//! The HTTP thread with its gate over a real socket: hyper sees the same requests as weirgate's rules, and a
+//! connection with a WebSocket request comes back with every byte from the head on.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -19,10 +19,10 @@ use super::{choices, outcome};
 /// More than any input has.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Longer than an answer takes on a busy machine.
+/// Longer than a response takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How soon it is seen that a connection came back.
+/// The interval of checks for a connection that came back.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 struct Plane {
@@ -67,10 +67,10 @@ impl Plane {
         }
     }
 
-    /// Sends a stream, of which `read` bytes were read before the hand-over, in two pieces. The client
-    /// ends its half once `requests` of them were seen, if they are known: earlier, a request that is
-    /// being answered would be given up. Returns what came back on the socket, and from which byte on
-    /// the connection itself came back.
+    /// Sends a stream in two pieces, behind `read` bytes that were read before the hand-over. The client ends
+    /// its half when the handler has seen `requests` requests, if the number is known: earlier, hyper would
+    /// give up a request in progress. Returns the text that came back on the socket, and the offset from
+    /// which the connection came back.
     fn send(
         &self,
         stream: &[u8],
@@ -92,7 +92,7 @@ impl Plane {
             permit: Permit::new(&Arc::default()),
         });
         let (one, other) = rest.split_at(cut.min(rest.len()));
-        // A connection may end before all of it is sent.
+        // A connection may end before the whole stream is sent.
         let _ = client.write_all(one).and_then(|()| client.write_all(other));
         let (mut answers, mut buffer, begun) = (Vec::new(), [0; 4096], Instant::now());
         let returned = loop {
@@ -122,7 +122,7 @@ impl Plane {
     }
 }
 
-/// From which byte of the stream on a connection comes back; all of the rest is there.
+/// Returns the offset in the stream from which a connection comes back; the whole rest is there.
 fn place_of(handover: Handover, client: &TcpStream, stream: &[u8]) -> usize {
     let _ = client.shutdown(Shutdown::Write);
     let (mut bytes, mut socket) = (handover.read, handover.stream);
@@ -152,7 +152,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
             ours.truncate(at);
             theirs.truncate(at);
         }
-        // A body that did not end was begun all the same.
+        // A body without its end was begun nevertheless.
         let is_begun =
             matches!(end, End::Stream | End::Body) && theirs.last().is_some_and(Seen::is_broken);
         if is_begun {

@@ -1,22 +1,22 @@
-//! Who may subscribe to what: containment of patterns against a matcher that tries every name.
+//! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
 use weirgate::auth::{Acl, Glob, MatchBudget, is_pattern};
 use weirgate::wire::object_writer::ObjectWriter;
 
 use super::outcome;
 
-/// Patterns have at most so many bytes, and a table has at most so many patterns: all names that
-/// tell patterns of this size apart can be tried.
+/// Most bytes of a pattern, and most patterns of a table: few enough to try all names that distinguish such
+/// patterns.
 const PATTERN_BYTES_MAX: usize = 6;
 const TABLE_MAX: usize = 3;
 
-/// The longest run of one byte that is tried for a `*`.
+/// The longest run of a byte for a `*`.
 const RUN_MAX: usize = 8;
 
-/// Names that are tried.
+/// The most names to try.
 const NAMES_MAX: usize = 3_000;
 
-/// Redis's own reading (`stringmatchlen` in its `util.c`), but that `*` matches the empty name too.
+/// Redis's own reading (`stringmatchlen` in its `util.c`), except that `*` matches the empty name too.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {
         return name.is_empty();
@@ -43,7 +43,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Whether the class that begins here has the byte, and what follows it.
+/// Whether the class at the start contains the byte, and the rest behind the class.
 fn class(mut rest: &[u8], byte: u8) -> (bool, &[u8]) {
     let negated = rest.first() == Some(&b'^');
     if negated {
@@ -68,7 +68,7 @@ fn class(mut rest: &[u8], byte: u8) -> (bool, &[u8]) {
     (found != negated, rest)
 }
 
-/// Bytes that the patterns tell apart: each of their own, its neighbours, and one of no pattern.
+/// Bytes that distinguish the patterns: their own bytes, the neighbours, and a byte of no pattern.
 fn alphabet(patterns: &[&str]) -> Vec<u8> {
     let mut bytes: Vec<u8> = patterns
         .iter()
@@ -142,7 +142,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let Ok(granted) = acl.grants("role", asked, &mut MatchBudget::new(usize::MAX)) else {
         return outcome("more steps than a pattern may take");
     };
-    // A name or pattern of the table, or one that is asked for, as everything reads it.
+    // A name or pattern of the table or of the request, as all code reads names and patterns.
     let fits = |pattern: &str, name: &[u8]| match is_pattern(pattern) {
         true => matches(pattern.as_bytes(), name),
         false => pattern.as_bytes() == name,
@@ -166,7 +166,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     outcome((granted, asked.len(), table.len(), witness.map(Vec::len)))
 }
 
-/// Names that the pattern matches, with up to two bytes, or a run of one, for each `*`.
+/// Names that the pattern matches, with up to two bytes, or a run of a byte, for each `*`.
 fn instances(pattern: &[u8], alphabet: &[u8]) -> Vec<Vec<u8>> {
     let mut fillings: Vec<Vec<u8>> = vec![Vec::new()];
     fillings.extend(alphabet.iter().map(|&byte| vec![byte]));
@@ -203,8 +203,8 @@ fn instances(pattern: &[u8], alphabet: &[u8]) -> Vec<Vec<u8>> {
     names
 }
 
-/// Whether only a name longer than those that were tried may tell why a pattern is refused: a name
-/// with a run as long as the table's patterns together is long enough for a single `*`.
+/// Whether only a name longer than the tried names could explain a refusal: for a single `*`, a run as long
+/// as the table's patterns together is long enough.
 fn needs_longer(table: &[&str], asked: &str) -> bool {
     let stars = asked.bytes().filter(|&byte| byte == b'*').count();
     let bytes: usize = table.iter().map(|pattern| pattern.len()).sum();

@@ -1,4 +1,4 @@
-//! Request heads and bodies: where a request ends and what it says, by weirgate and by hyper.
+//! Request heads and bodies: the end and the content of a request, by weirgate and by hyper.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -18,20 +18,20 @@ use weirgate::wire::head::{self, HeadScanner};
 
 use super::{choices, outcome};
 
-/// As the gateways have it where nobody changed it.
+/// The defaults of the gateways.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 
-/// A request as one of the two readers sees it.
+/// A request as seen by a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     method: String,
     path: String,
     query: Option<String>,
     minor_version: u8,
-    /// By name, in lower case; of one name in their order.
+    /// By name, in lower case; headers of the same name in their order.
     headers: Vec<(String, Vec<u8>)>,
-    /// `None` where it did not end well.
+    /// `None` if the body did not end well.
     body: Option<Vec<u8>>,
 }
 
@@ -53,27 +53,27 @@ impl Seen {
         found.map(|(_, value)| value.as_slice())
     }
 
-    /// Its body did not end well.
+    /// Whether the body did not end well.
     pub(crate) fn is_broken(&self) -> bool {
         self.body.is_none()
     }
 
-    /// Its target has characters that no URI has (RFC 3986 §2): hyper refuses some of them, and
-    /// weirgate leaves them to hyper and, of an upgrade, to the gateway.
+    /// Whether the target has characters outside of URIs (RFC 3986 §2): hyper refuses some of them, and
+    /// weirgate leaves them to hyper and, for an upgrade, to the gateway.
     fn is_no_uri(&self) -> bool {
         let query = self.query.as_deref().unwrap_or_default();
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b);
         !self.path.bytes().chain(query.bytes()).all(good)
     }
 
-    /// A CORS preflight is answered before any handler.
+    /// Whether the request is a CORS preflight, which gets its response before any handler.
     pub(crate) fn is_preflight(&self) -> bool {
         self.method == "OPTIONS"
             && self.header("origin").is_some()
             && self.header("access-control-request-method").is_some()
     }
 
-    /// hyper may end the connection behind it.
+    /// Whether hyper may end the connection behind the request.
     pub(crate) fn may_close(&self) -> bool {
         self.minor_version == 0 || self.method == "CONNECT" || {
             let lines = self.headers.iter().filter(|(name, _)| name == "connection");
@@ -90,26 +90,26 @@ fn by_name<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(Strin
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()))
         .collect();
     headers.sort_by(|one, other| one.0.cmp(&other.0));
-    // Equal lengths are allowed (RFC 9112 §6.3); hyper keeps one of them.
+    // Equal lengths are allowed (RFC 9112 §6.3); hyper keeps one.
     headers.dedup_by(|one, other| one.0 == "content-length" && other.0 == "content-length");
     headers
 }
 
-/// What ends weirgate's reading of a stream.
+/// The end of weirgate's reading of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     /// The stream, between requests or within one.
     Stream,
-    /// A head that is refused with this status.
+    /// A head refused with this status.
     Refused(u16),
-    /// A WebSocket is asked for, from this byte on.
+    /// A request for a WebSocket, from this byte on.
     Upgrade(usize),
     /// A body without a clear end.
     Body,
 }
 
-/// The requests of a stream by weirgate's rules, where each stands, and what ends the reading.
-/// `decided`: the first head may ask for a WebSocket and is plain HTTP all the same.
+/// Returns the requests of a stream by weirgate's rules, their positions, and the end of the reading.
+/// `decided`: the first head may request a WebSocket and is plain HTTP nevertheless.
 pub(crate) fn split(stream: &[u8], mut decided: bool) -> (Vec<(Seen, Range<usize>)>, End) {
     let (mut requests, mut at) = (Vec::new(), 0);
     loop {
@@ -180,7 +180,7 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A client's bytes, in pieces; nothing is done with what is written.
+/// A client's bytes, in pieces; writes are discarded.
 struct Memory<'a> {
     input: &'a [u8],
     piece: usize,
@@ -218,7 +218,7 @@ impl hyper::rt::Write for Memory<'_> {
     }
 }
 
-/// The requests that hyper sees in a stream, and whether it refused something.
+/// Returns the requests that hyper sees in a stream, and whether hyper refused any.
 fn by_hyper(stream: &[u8], piece: usize) -> (Vec<Seen>, bool) {
     let seen = RefCell::new(Vec::new());
     let service = service::service_fn(|request: hyper::Request<Incoming>| {
@@ -250,7 +250,7 @@ fn by_hyper(stream: &[u8], piece: usize) -> (Vec<Seen>, bool) {
     (seen.take(), ended.is_err())
 }
 
-/// Checks that hyper sees the same requests in the bytes that weirgate passes on to it.
+/// Checks that hyper sees the same requests in the bytes from weirgate.
 pub(crate) fn compare(ours: &[Seen], theirs: &[Seen], refused: bool) {
     for (one, other) in ours.iter().zip(theirs) {
         assert_eq!(one, other, "two readers of one request");
@@ -273,7 +273,7 @@ pub(crate) fn compare(ours: &[Seen], theirs: &[Seen], refused: bool) {
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([piece], stream) = choices(data);
     let (requests, end) = split(stream, false);
-    // The end is the same, in whatever pieces the bytes come.
+    // The end is the same for any pieces.
     if let Some((_, first)) = requests.first() {
         let mut scanner = HeadScanner::default();
         let found = (1..=first.end).find_map(|n| scanner.end(&stream[..n]));
@@ -306,7 +306,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     outcome((shapes, end, reason(&stream[passed..])))
 }
 
-/// Why the head after the last request is refused.
+/// Returns the reason for refusing the head after the last request.
 fn reason(rest: &[u8]) -> &'static str {
     let end = HeadScanner::default().end(rest).unwrap_or(0);
     match head::parse(&rest[..end], HEADERS_MAX) {

@@ -1,5 +1,5 @@
-//! What weirgate is fuzzed with. A target takes any bytes, feeds them to weirgate, and panics where
-//! an independent reader of the same bytes sees something else.
+//! The fuzz targets. A target takes any bytes, feeds them to weirgate, and panics if an independent reader of
+//! the same bytes sees a difference.
 //!
 //! Two programs call the targets: `tests/fuzz` of this crate on a stable compiler, over the corpus
 //! in `fuzz/corpus` and then over mutations of the corpus; and `cargo fuzz run NAME` (`fuzz/` beside
@@ -24,13 +24,13 @@ mod tokens;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Something to fuzz.
+/// A part of weirgate to fuzz.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Name of the target: of the folder in `fuzz/corpus` too.
+    /// Name of the target and of its folder in `fuzz/corpus`.
     pub name: &'static str,
-    /// Feeds the bytes. Returns a number that stands for what happened: an input with a new number
-    /// went a way that no input before it went, and is worth mutating. Panics at a difference.
+    /// Feeds the bytes. Returns a number for the path taken: an input with a new number took a new path, and
+    /// is worth mutating. Panics at a difference.
     pub run: fn(&[u8]) -> u64,
 }
 
@@ -69,14 +69,14 @@ pub fn run(name: &str, data: &[u8]) -> u64 {
     (target.run)(data)
 }
 
-/// A number for what happened.
+/// Returns a number for an outcome.
 fn outcome(what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     hasher.finish()
 }
 
-/// The first bytes of an input choose how the rest is fed.
+/// Splits off the first bytes of an input, which choose how the rest is fed.
 fn choices<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {
     match data.split_first_chunk() {
         Some((choices, rest)) => (*choices, rest),

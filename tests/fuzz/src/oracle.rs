@@ -1,5 +1,5 @@
-//! The independent readers that are programs of their own, in `oracles`: one process for each, which
-//! answers as long as the thread lives.
+//! The independent readers that are programs, in `oracles`: a process for each, which responds as long as the
+//! thread lives.
 
 use std::cell::RefCell;
 use std::io::{BufReader, Read, Write};
@@ -32,7 +32,7 @@ impl Program {
         }
     }
 
-    /// Parts go as a count and then each with its length before it; so does the answer.
+    /// A request is a count and then the parts, each behind its length; so is the response.
     fn ask(&mut self, parts: &[&[u8]]) -> std::io::Result<Vec<Vec<u8>>> {
         let mut question = (parts.len() as u32).to_be_bytes().to_vec();
         for part in parts {
@@ -79,17 +79,17 @@ fn ask(
     })
 }
 
-/// What Python says.
+/// Returns the response of Python.
 pub(crate) fn python(parts: &[&[u8]]) -> Vec<Vec<u8>> {
     PYTHON.with(|slot| ask(slot, || Program::start("python3", "oracle.py"), parts))
 }
 
-/// What Node says.
+/// Returns the response of Node.
 pub(crate) fn node(parts: &[&[u8]]) -> Vec<Vec<u8>> {
     NODE.with(|slot| ask(slot, || Program::start("node", "oracle.mjs"), parts))
 }
 
-/// Lets Python compare what weirgate made of an input with what Python makes of it.
+/// Lets Python compare weirgate's result for an input with its own.
 ///
 /// # Panics
 /// Python sees a difference.

@@ -1,8 +1,8 @@
-//! Paths that the proxy passes on: no reader may take a path for one that no client reaches.
+//! Paths that the proxy forwards: no reader may read a path as a path closed to clients.
 //!
-//! Five readers: the WHATWG URL of the `url` crate and of Node, `urlsplit` and `posixpath.normpath`
-//! of Python, `path.posix.normalize` of Node. Each reads the path as it is passed on and decoded up
-//! to three times; what comes out is decoded again, and resolved by a careless service.
+//! Five readers: the WHATWG URL of the `url` crate and of Node, `urlsplit` and `posixpath.normpath` of
+//! Python, `path.posix.normalize` of Node. Each reads the forwarded path, also decoded up to three times; the
+//! result is decoded again, and resolved by a careless service.
 
 use percent_encoding::percent_decode;
 use weirgate::gateways::events::{INNER_PATHS, Service};
@@ -10,10 +10,10 @@ use weirgate::http::proxy::ProxiedPath;
 
 use super::{oracle, outcome};
 
-/// More often nobody decodes.
+/// No real service decodes more often.
 const DECODINGS: usize = 3;
 
-/// The paths of the contract, with what is before the part that a client chooses.
+/// The paths of the contract, with the prefix before the part that a client chooses.
 fn proxied() -> Vec<(&'static str, ProxiedPath)> {
     let all = Service::ALL
         .into_iter()
@@ -23,8 +23,8 @@ fn proxied() -> Vec<(&'static str, ProxiedPath)> {
         .collect()
 }
 
-/// The first parts of the path as a careless service sees them: decoded, in small letters, slashes
-/// of both kinds, dots resolved.
+/// The first parts of the path for a careless service: decoded, in small letters, slashes of both kinds, dots
+/// resolved.
 fn resolved(path: &[u8], cuts_parameters: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(path)
         .to_lowercase()
@@ -44,7 +44,7 @@ fn resolved(path: &[u8], cuts_parameters: bool) -> Vec<String> {
     parts
 }
 
-/// A path and what comes of decoding the path again and again.
+/// Returns a path and the results of repeated decoding.
 fn decodings(path: &[u8]) -> Vec<Vec<u8>> {
     let next = |path: &Vec<u8>| Some(percent_decode(path).collect());
     std::iter::successors(Some(path.to_vec()), next)
@@ -78,7 +78,7 @@ fn check(prefix: &str, target: &str, reader: &str, reading: &[u8]) {
 }
 
 pub(crate) fn run(data: &[u8]) -> u64 {
-    // A target is ASCII and has neither space nor control characters: others are refused before.
+    // A target is ASCII and has neither space nor control characters: others are refused earlier.
     let text: String = data
         .iter()
         .filter(|b| b.is_ascii_graphic())

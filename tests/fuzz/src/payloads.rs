@@ -1,4 +1,4 @@
-//! Bus messages and what clients get of them, against the contracts in Python.
+//! Bus messages and their form for clients, against the contracts in Python.
 
 use std::cell::RefCell;
 
@@ -68,7 +68,7 @@ fn message(subject: &str, pattern: Option<&str>, payload: &[u8]) -> BusEvent {
     })
 }
 
-/// The one publication of a message, if there is one: topic and body.
+/// Returns the publication of a message, if any: topic and body.
 fn published(feed: &mut impl Feed<Event = BusEvent>, event: BusEvent) -> Option<Publication> {
     let mut out = Vec::new();
     feed.event(NOW, event, &mut out);
@@ -124,7 +124,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     let body = publication
         .as_ref()
         .map_or(&b""[..], |publication| publication.frame.body());
-    // The number of the message goes before the body.
+    // The number of the message precedes the body.
     let whole = [&b"{\"type\":\"data\",\"seq\":1"[..], body].concat();
     let whole = if publication.is_some() {
         whole

@@ -1,4 +1,4 @@
-//! What Redis sends: weirgate's reader against the parser of the `redis` crate.
+//! Replies of Redis: weirgate's reader against the parser of the `redis` crate.
 
 use weirgate::sources::redis::resp::{Malformed, ReadLimits, Reader, Value};
 
@@ -25,7 +25,7 @@ fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), Malformed>) {
     (values, Ok(()))
 }
 
-/// Whether the other parser read the same.
+/// Whether the other parser read the same value.
 fn is_same(ours: &Value, theirs: &redis::Value) -> bool {
     use redis::Value as Their;
     match (ours, theirs) {
@@ -50,10 +50,10 @@ fn is_same(ours: &Value, theirs: &redis::Value) -> bool {
     }
 }
 
-/// Values and kinds that the other parser does not take.
+/// Whether the other parser does not accept the value.
 fn is_ours_alone(value: &Value) -> bool {
     match value {
-        // Its statuses are UTF-8.
+        // The other parser's statuses are UTF-8.
         Value::Status(text) | Value::Error(text) => text.contains('\u{fffd}'),
         Value::Array(items) => items.iter().any(is_ours_alone),
         _ => false,
@@ -67,7 +67,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     assert_eq!((&values, &ended), (&whole.0, &whole.1), "pieces matter");
     let mut at = 0;
     for value in &values {
-        // The end of each value is found by reading one byte more each time.
+        // The end of each value: found by reading a byte more each time.
         let end = (at + 1..=bytes.len())
             .find(|&end| !read(&bytes[at..end], usize::MAX).0.is_empty())
             .expect("the value ends somewhere");

@@ -1,4 +1,4 @@
-//! What clients and services ask of each gateway, through a hub, against the contracts in Python.
+//! Requests of clients and services to each gateway, through a hub, against the contracts in Python.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use weirgate::wire::object_writer::ObjectWriter;
 use super::client::Bench;
 use super::{choices, oracle, outcome};
 
-/// Nesting that is allowed; the oracle has the same.
+/// Allowed nesting, as in the oracle.
 pub(crate) const DEPTH_MAX: usize = 32;
 
 /// Messages of one client.
 const MESSAGES_MAX: usize = 6;
 
 fn channels_gateway() -> Bench<ChannelsGateway> {
-    // Redis is away: subscriptions are answered at once.
+    // Redis is away: subscriptions get their response at once.
     let settings = ChannelsGatewaySettings {
         channels_max: 5,
         name_bytes_max: 40,
@@ -80,13 +80,13 @@ thread_local! {
     static TRADES: RefCell<Bench<TradesGateway>> = RefCell::new(trades_gateway());
 }
 
-/// Messages of one client, with a NUL between two; a text frame is UTF-8.
+/// Messages of a client, with a NUL between two; a text frame is UTF-8.
 fn messages(data: &[u8]) -> Option<Vec<&str>> {
     let text = std::str::from_utf8(data).ok()?;
     Some(text.split('\0').take(MESSAGES_MAX).collect())
 }
 
-/// Asks Python about messages and their answers.
+/// Asks Python to compare messages and responses.
 fn compare(contract: &str, messages: &[&str], answers: &[Vec<String>]) -> u64 {
     let joined: Vec<String> = answers.iter().map(|texts| texts.join("\n")).collect();
     let mut parts = vec![contract.as_bytes()];
@@ -95,7 +95,7 @@ fn compare(contract: &str, messages: &[&str], answers: &[Vec<String>]) -> u64 {
     }
     oracle::python_agrees(&parts);
     let shape = |answer: &String| -> String {
-        // Without what the client chose.
+        // Without the part that the client chose.
         let start: String = answer
             .chars()
             .filter(|c| !c.is_ascii_digit())
@@ -132,8 +132,8 @@ pub(crate) fn events(data: &[u8]) -> u64 {
     let Some(mut messages) = messages(data) else {
         return 0;
     };
-    // A call is never answered here, so nothing behind it would be either: a gateway of its own for
-    // each input, and what the services get stands for the answer.
+    // A call never gets a response here, and would block all later calls: so each input has its own gateway,
+    // and the requests to the services count as the responses.
     let mut bench = events_gateway();
     let is_named = named & 1 == 1;
     let answers = bench.talk(if is_named { "/ws?device_id=d" } else { "/ws" }, &messages);

@@ -1,5 +1,5 @@
-//! A client whose compressed messages refer to its earlier ones: weirgate's reader, which keeps what
-//! such a message may refer to, against the zlib of Python, which is given that text with each message.
+//! A client whose compressed messages refer to its earlier messages: weirgate's reader, which keeps the
+//! earlier text, against the zlib of Python, which gets that text with each message.
 
 use weirgate::wire::deflate::InflateWindows;
 use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
@@ -8,25 +8,25 @@ use weirgate_test_support::DeflateSender;
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};
 
-/// A message may have so many bytes.
+/// Most bytes of a message.
 const LIMIT: usize = 100_000;
 
 /// Messages of one input.
 const MESSAGES_MAX: usize = 48;
 
-/// Sizes around which weirgate keeps the text in another way, and the windows.
+/// Sizes around which weirgate changes how the text is kept, and the windows.
 const EDGES: [usize; 8] = [0, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768];
 
-/// How a message comes.
+/// The form of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Way {
     Whole,
-    /// In fragments, with a ping between them.
+    /// In fragments, with a ping between.
     Fragments,
-    /// Its last block is final: a new stream begins behind it, which may refer to its text.
+    /// With a final last block: a new stream begins behind, which may refer to the text.
     FinalBlock,
     Plain,
-    /// With a byte that is not as the client sent it.
+    /// With a changed byte.
     Damaged,
 }
 
@@ -59,17 +59,17 @@ fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// One client on both sides, and what its messages may refer to.
+/// A client on both sides, and the text that its messages may refer to.
 struct Connection {
     client: DeflateSender,
     own_bits: u8,
     reader: FrameReader,
     sent: Vec<u8>,
-    /// What refers to a damaged text is damaged too.
+    /// A message that refers to a damaged text is damaged too.
     is_damaged: bool,
 }
 
-/// What a reader makes of a message: its text, or why it is refused.
+/// The result of reading a message: its text, or the reason for a refusal.
 type Read = Result<Vec<u8>, String>;
 
 impl Connection {
@@ -83,7 +83,7 @@ impl Connection {
         }
     }
 
-    /// Sends a text. Returns the stream, and the text that is to come out.
+    /// Sends a text. Returns the stream, and the expected text.
     fn send(
         &mut self,
         text: Vec<u8>,
@@ -125,7 +125,7 @@ impl Connection {
         (stream, read)
     }
 
-    /// What weirgate reads of the stream of one message.
+    /// Returns weirgate's reading of the stream of a message.
     fn read(&mut self, stream: &[u8], piece: usize, scratch: &mut FrameScratch) -> Read {
         let mut text = Err("nothing came".to_owned());
         for mut part in stream.chunks(piece) {
@@ -142,13 +142,12 @@ impl Connection {
     }
 }
 
-/// The window that was agreed on and the client's own, how the bytes are cut, then five bytes for
-/// each message: how it comes and what it is made of, a seed, its size. After a message that is
-/// refused another client goes on, with the same inflater.
+/// The agreed window, the client's own window and the size of the pieces, then five bytes for each message:
+/// form and content, seed, size. After a refused message another client goes on, with the same inflater.
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([bits, own, piece], messages) = choices(data);
     let bits = 9 + bits % 7;
-    // Mostly no larger than agreed on.
+    // Mostly within the agreed window.
     let own_bits = match own & 0x80 {
         0 => 9 + own % (bits - 8),
         _ => 15,
@@ -168,7 +167,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         assert!(windows.kept_bytes() <= 1 << bits);
         happened.push((way, kind, size, read.as_ref().err().cloned()));
         if read.is_err() {
-            // The first has gone before there is room for the next.
+            // The first client has left before there is room for the next.
             drop(connection);
             assert_eq!((windows.kept_bytes(), windows.granted_bytes()), (0, 0));
             connection = Connection::new(&windows, bits, own_bits);

@@ -1,5 +1,5 @@
-//! Command lines and environments: what is accepted is shown as a value that is accepted again and
-//! means the same, and no password is shown. Numbers with a fraction are rounded as Python rounds.
+//! Command lines and environments: an accepted value is shown as a value that is accepted again with the same
+//! meaning, and no password is shown. Numbers with a fraction are rounded as in Python.
 
 use weirgate::kinds::GATEWAYS;
 use weirgate::settings::typed::{Env, collect};
@@ -7,7 +7,7 @@ use weirgate::settings::{Checked, Kind, Setting, Value};
 
 use super::{choices, oracle, outcome};
 
-/// Never in a text that is shown.
+/// Never in a displayed text.
 const PASSWORD: &str = "s3cret";
 
 pub(crate) fn run(data: &[u8]) -> u64 {
@@ -35,7 +35,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     );
     let mut warnings = env.unknown_names(&rows);
     for line in &lines {
-        // Any value of any row, whatever the flag of the line says.
+        // Any value for any row, whatever the flag of the line.
         rows.iter().for_each(|row| check_value(row, line.1));
     }
     let typed = collect(rows.iter().copied(), flag, &env, &mut warnings);
@@ -68,7 +68,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     }
 }
 
-/// A value is read, shown and read again: the same.
+/// Checks that a value stays the same when read, shown and read again.
 fn check_value(row: &Setting, text: &str) {
     let Some(value) = row.kind.parse(text) else {
         assert!(!row.kind.allowed().is_empty());
@@ -87,7 +87,7 @@ fn check_value(row: &Setting, text: &str) {
             milli.to_string().as_bytes(),
         ]);
     }
-    // What shows itself as words or without its secret cannot be read again.
+    // A value shown as words or without its secret cannot be read again.
     let reads_again = match &value {
         Value::Secret(_) | Value::Urls(_) => false,
         Value::Origins(origins) => !origins.is_empty(),
@@ -108,7 +108,7 @@ fn check_value(row: &Setting, text: &str) {
     }
 }
 
-/// A password in a URL is hidden; elsewhere it is no password.
+/// Checks that a password in a URL is hidden; elsewhere the text is not a password.
 fn hides_password(shown: &str, lines: &[(&str, &str)]) {
     let is_typed_plainly = lines.iter().any(|(name, value)| {
         let hidden = value.matches(&format!("://u:{PASSWORD}@")).count();

@@ -1,5 +1,5 @@
-//! Tokens: as they come, and with any header and claims under a good signature, against Python's own
-//! HMAC and JSON.
+//! Tokens: unchanged, and with any header and claims under a good signature, against Python's own HMAC and
+//! JSON.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use weirgate::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
 
 use super::{choices, oracle, outcome};
 
-/// Of the oracle too.
+/// The same as in the oracle.
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const NOW_MS: i64 = 1_700_000_000_500;
 

@@ -1,4 +1,4 @@
-//! Messages as clients cut and compress them: any pieces, windows that are kept, another reader.
+//! Messages cut and compressed by clients: any pieces, kept windows, another reader.
 
 use proptest::prelude::*;
 use tungstenite::Message;
@@ -72,7 +72,7 @@ proptest! {
         prop_assert_eq!(reader.buffer.capacity(), 0);
     }
 
-    /// From any place in a stream of messages, cut anywhere.
+    /// From any position in a stream of messages, cut anywhere.
     #[test]
     fn skipping_ends_with_the_close_frame(
         messages in messages(),
@@ -108,8 +108,8 @@ proptest! {
     }
 }
 
-/// Blocks with fixed codes (RFC 1951 §3.2.6): literals, or a match of four bytes that reaches back by
-/// `distance`, 1 to 4.
+/// Blocks with fixed codes (RFC 1951 §3.2.6): literals, or a match of four bytes at the distance `distance`,
+/// 1 to 4.
 fn fixed_block(literals: &[u8], distance: Option<u8>) -> Vec<u8> {
     let mut bits = vec![false, true, false];
     for &byte in literals {
@@ -175,7 +175,7 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
             );
         }
     }
-    // Nothing before it, or nothing that a compressor may refer to.
+    // Without earlier text, or without text that a compressor may refer to.
     for stream in [
         vec![&again],
         vec![&uncompressed, &again],
@@ -188,13 +188,13 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
             Some(FrameError::BadDeflate)
         );
     }
-    // A client that was told to refer to nothing.
+    // A client that may not refer to earlier messages.
     let stream = [abcd, again].concat();
     assert_eq!(read(true, &stream).1, Some(FrameError::BadDeflate));
     assert_eq!(windows.granted_bytes(), 0, "what has gone holds nothing");
 }
 
-/// The reader's frames, one by one; what is written is kept.
+/// The reader's frames, one by one; written bytes are kept.
 struct Pipe<'a> {
     input: &'a [u8],
     written: Vec<u8>,
