@@ -31,7 +31,7 @@ pub(super) enum Kind {
     After,
 }
 
-/// An encoding, and the frame before the encoded frame in the client's window.
+/// An encoding, and the earlier frame to which the encoding refers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     kind: Kind,
@@ -56,7 +56,7 @@ impl Key {
     }
 }
 
-/// The parameters and the window of a client that can inflate.
+/// The compression parameters and the window of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
@@ -182,9 +182,9 @@ impl Compressor {
         self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
     }
 
-    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if there is
-    /// none: the last frame is too far back, `frame` has as many encodings as allowed, or nothing is
-    /// saved. For a window, false never becomes true, because a planned write relies on the result.
+    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last
+    /// frame is too far back, `frame` has all its encodings, or nothing is saved. False never becomes
+    /// true for a window: a planned write relies on the result.
     fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if frame.encoded(key).is_some() {
             return true;
@@ -206,7 +206,7 @@ impl Compressor {
         made.is_some()
     }
 
-    /// Makes the encoding without reference; returns false if the payload is not worth compressing.
+    /// Makes the encoding without reference; returns false if nothing is saved.
     fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         let made = frame.encoded_with(key, |body| {
             if !self.is_worth_it(body.len()) {

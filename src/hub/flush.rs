@@ -47,7 +47,7 @@ pub(super) struct Scratch {
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// Turns so far: the start of the next flush follows from the number.
+    /// Turns so far, for the start of the next flush.
     turn: usize,
     /// Bytes of publications without a conflation key that may still wait for some client's write.
     published_bytes: usize,
@@ -232,8 +232,7 @@ impl Core {
         }
     }
 
-    /// Removes a slot that is free now from all lists, so that no flush reaches the next session of the
-    /// slot by mistake.
+    /// Removes a free slot from all lists, so that no flush reaches the slot's next session.
     pub(super) fn unlist(&mut self, slot: u32) {
         for list in &mut self.clients.dirty {
             list.remove(slot);
@@ -288,7 +287,7 @@ impl Core {
     }
 
     /// Handles the consequences of a write, except in the common case of an open session with an empty
-    /// queue; also the consequences of reading a session that closes.
+    /// queue; also after reading a session that closes.
     pub(super) fn after_write(&mut self, key: SessionKey, control_out: bool) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {

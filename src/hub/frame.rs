@@ -66,7 +66,7 @@ pub enum Content {
 pub enum Lead {
     /// Nothing: all clients get the same bytes.
     None,
-    /// This text, then the queue entry's number in decimal.
+    /// A text, then the queue entry's number in decimal.
     Seq(&'static str),
 }
 

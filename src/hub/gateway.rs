@@ -13,8 +13,7 @@ use crate::wire::head::RequestHead;
 pub enum Admission<C> {
     /// The upgrade is accepted.
     Accept(Accepted, C),
-    /// The upgrade is accepted, then the client is closed at once with this code: browsers cannot see
-    /// an HTTP status.
+    /// The upgrade is accepted, then closed at once with this code: browsers cannot see an HTTP status.
     AcceptThenClose(Accepted, CloseCode),
 }
 
@@ -93,9 +92,9 @@ pub trait Gateway {
         head.asks_upgrade().then_some(Speaks::WEBSOCKET)
     }
 
-    /// The kind of the path for a client's request; `path` is as the client sent the path. By default
-    /// clients at every path, for pages of any origin. Not called for requests for which
-    /// [`speaks`](Self::speaks) returns `None`: such requests go to the HTTP side.
+    /// The kind of a request's path, which is as the client sent it. By default clients at every path,
+    /// for pages of any origin. Not called for requests for which [`speaks`](Self::speaks) returns
+    /// `None`: such requests go to the HTTP side.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::Clients(Origins::any())

@@ -164,7 +164,7 @@ impl Core {
         };
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole interval, so that ten thousand clients
-        // that connected in the same second do not all get a ping in the same millisecond.
+        // of the same second do not all get a ping in the same millisecond.
         let jitter = random % (ping_us / 2).max(1);
         let opening = Opening {
             greeted,

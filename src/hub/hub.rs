@@ -1,9 +1,8 @@
 //! The core with its gateway: all inputs, and the few outputs.
 //!
-//! Methods are of four kinds, and their names say which. *Inputs* report events (`handle_*`);
-//! *commands* are requests of the process (`drain`, `flush`); *outputs* are taken after inputs
-//! (`poll_*`); the rest are getters. After any input, call `flush`, then take effects and outputs until
-//! there are none.
+//! Methods are of four kinds, named accordingly. *Inputs* report events (`handle_*`); *commands* are
+//! requests of the process (`drain`, `flush`); *outputs* are taken after inputs (`poll_*`); the rest
+//! are getters. After any input, call `flush`, then take effects and outputs until there are none.
 
 use std::collections::VecDeque;
 
@@ -268,9 +267,9 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// Whether the shell may take another publication. While a flush is under way, publications wait
-    /// for the clients that the flush has yet to reach. The limit of three quarters of the soft limit
-    /// leaves a quarter for the next publication, so that a client that keeps up stays below its soft
-    /// limit. Queues of frames with a conflation key only conflate, so these frames do not count.
+    /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
+    /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
+    /// with a conflation key only conflate, so these frames do not count.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes

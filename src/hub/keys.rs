@@ -19,7 +19,7 @@ impl SessionKey {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// Returns the key from the number of [`Self::to_bits`].
+    /// Reverses [`Self::to_bits`].
     pub const fn from_bits(bits: u64) -> Self {
         Self {
             slot: bits as u32,

@@ -104,8 +104,8 @@ pub struct Limits {
     pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
-    /// Memory of the windows for compressed messages of all clients, each window counted whole; above
-    /// the limit a new client gets `client_no_context_takeover` in the response.
+    /// Memory of the windows for clients' compressed messages, each counted whole; above the limit a
+    /// new client gets `client_no_context_takeover` in the response.
     pub inflate_windows_bytes_max: u64,
     /// Smaller payloads go out in stored blocks.
     pub deflate_min_bytes: usize,

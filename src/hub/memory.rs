@@ -4,8 +4,8 @@
 //! Holders are not counted at each delivery, but by a walk over the queues, which begins only while all
 //! frames alive are over their limit. A frame's own reference count shows whether the queues of blocked
 //! clients hold all references. Frames held by another thread, the feed or a topic are not freed by any
-//! drop, and have limits of their own: these frames count towards the beginning of a walk, and drop
-//! nobody.
+//! drop, and have limits of their own: these frames count towards the beginning of a walk, and drop no
+//! client.
 //!
 //! A walk continues from flush to flush and looks at a bounded number of frames in each. Then one call
 //! makes an exact choice among the clients with the largest shares (the bytes of each frame divided by
@@ -179,7 +179,7 @@ impl Core {
         self.memory.walk.is_some() || self.is_walk_due()
     }
 
-    /// The time of the next walk, while frames are over the limit and no walk is under way.
+    /// The time of the next walk, while a walk is wanted.
     pub(super) fn walk_deadline(&self) -> Option<u64> {
         let waits = self.memory.walk.is_none() && self.is_over_frame_limit();
         waits.then_some(self.memory.rest_until)

@@ -55,7 +55,7 @@ impl Weigh for Entry {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Entry>() == 16);
 
-/// How far the first data frame of a queue has been sent. The rest has to go out in the same encoding.
+/// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
     /// The encoding; `None` if the client can get only one.

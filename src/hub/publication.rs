@@ -38,7 +38,7 @@ impl From<String> for TopicName {
 pub enum Retain {
     /// The retained frame does not change.
     Keep,
-    /// This frame is the first frame that a new client gets.
+    /// The publication's frame is the first frame for a new client.
     Set,
     /// New clients get nothing until the next frame.
     Clear,
@@ -170,13 +170,12 @@ pub enum FeedLine {
     LeftOut(u64),
 }
 
-/// Turns bus events into publications. There is one feed per process; a feed is pure: no clock, no
-/// socket, no thread.
+/// Turns bus events into publications. A process has one feed. Pure: no clock, no socket, no thread.
 pub trait Feed: Send {
     /// An event of the bus thread.
     type Event: Send;
 
-    /// Handles an event and appends the resulting publications to `out`.
+    /// Appends the publications of an event to `out`.
     fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);
 
     /// Returns the notice of an event for the gateway, which gets the notice before the publications of

@@ -153,8 +153,8 @@ impl<G: Gateway> Hub<G> {
         session.is_some_and(|session| session.pauses() != Pauses::default())
     }
 
-    /// Whether the gateway wants the unread data of a client that has ended, and nothing but the share
-    /// of a turn is missing for the reading.
+    /// Whether the gateway wants the unread data of a client that has ended, and the client only waits
+    /// for its next share of a turn.
     fn reads_to_the_end(&mut self, key: SessionKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
             return false;

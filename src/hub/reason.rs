@@ -41,7 +41,7 @@ pub enum CloseReason {
     ConnectionsPerIp,
     /// The address opens connections faster than allowed.
     ConnectionRatePerIp,
-    /// This process is stopping: 1012 (or the code of the gateway or of `--stop-code`).
+    /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
     ShuttingDown,
 }
 

@@ -42,12 +42,12 @@ pub enum Effect {
     Resume(SessionKey),
 }
 
-/// The right of a connection to exist under the connection limits, given back when dropped.
+/// A connection's permit under the connection limits, given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     /// Held for the reference count alone.
     _place: Arc<()>,
-    /// The place among the connections of the address, once the address is known.
+    /// The permit of the address, once known.
     _of_address: Option<AddressPlace>,
 }
 

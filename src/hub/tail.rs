@@ -28,7 +28,7 @@ const LOOK_EVERY_US: u64 = 200_000;
 /// A message for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailLine {
-    /// The number of the message among the messages of the topic since the tail began, from 1.
+    /// The number of the message in the tail, from 1.
     pub number: u64,
     /// The time of the publication, Unix milliseconds.
     pub at_unix_ms: i64,
@@ -206,7 +206,7 @@ impl<G: Gateway> Hub<G> {
         self.core.tails.look(now)
     }
 
-    /// Makes the next look due at once, because nobody took the last look.
+    /// Makes the next look due at once, because the last look was lost.
     pub fn look_was_lost(&mut self) {
         self.core.tails.is_changed = true;
     }

@@ -29,7 +29,7 @@ use super::Frame;
 const REACH: usize = 8;
 
 /// Encodings of a frame that refer to frames older than the previous frame. Each costs a compression,
-/// so this is the limit of the cost of clients that are out of step, on purpose or not.
+/// so the limit bounds the cost of clients that are out of step, on purpose or not.
 pub(super) const OLDER_MAX: usize = 4;
 
 /// Bytes of frames that are kept only for later frames to refer to; at least one frame.

@@ -72,8 +72,8 @@ pub trait Protocol: fmt::Debug + Send {
 pub enum Step {
     /// A whole message.
     Message(Message),
-    /// The client asked for a sign of life, which is in the control part: one request at a time, so
-    /// that the limit of the control part holds for each.
+    /// The client asked for a sign of life, which is in the control part: one at a time, so that the
+    /// limit of the control part holds for each.
     Ping,
     /// The client responded to [`Protocol::keep_alive`].
     Pong,

@@ -24,7 +24,7 @@ pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Answers with a 101.
+/// Responds with a 101.
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;

@@ -199,8 +199,8 @@ impl SendQueue {
         self.begun.is_none() && !self.has_numbered() && matches!(self.encoding, Encoding::Plain)
     }
 
-    /// Whether a frame had a number. Frames of most gateways have no number, so there are no leads to
-    /// look for.
+    /// Whether a frame had a number. Frames of most gateways have none, so there are no leads to look
+    /// for.
     #[inline]
     fn has_numbered(&self) -> bool {
         self.next_seq != FIRST_SEQ

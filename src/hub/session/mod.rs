@@ -332,8 +332,8 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the list of the flush and makes the encodings (by `deflate`) and leads of the next write;
-    /// the leads are appended to `leads`. Returns false if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the leads
+    /// to `leads`. Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
@@ -379,7 +379,7 @@ impl Session {
         self.queue.gather(bytes_max, leads, out);
     }
 
-    /// Handles a write of `offered` bytes, of which the kernel took `taken`.
+    /// Handles a write: the kernel took `taken` bytes of `offered`.
     #[inline]
     pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
         let wrote = self.queue.wrote(now, taken);
@@ -435,7 +435,7 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            // The hub does not check whether a ping was sent.
+            // Also without a ping.
             Some(Step::Pong) => open.ping = Ping::Idle,
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             _ => {}
@@ -466,7 +466,7 @@ impl Session {
         self.cold.reading.take_held()
     }
 
-    // ---- the client's place in the limits
+    // ---- the client's permits and limits
 
     pub(super) fn set_path(&mut self, path: &str) {
         self.cold.record.set_path(path);

@@ -108,7 +108,7 @@ impl LastWords {
     }
 }
 
-/// The state of the ping; only one ping is under way at a time.
+/// The state of the ping, at most one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ping {
     /// No ping is under way.
