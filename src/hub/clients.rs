@@ -27,7 +27,6 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Adds a session; returns the slot.
     pub(super) fn insert(&mut self, session: Session) -> u32 {
         let slot = self.sessions.insert(session) as u32;
         self.room.added(&self.sessions);
@@ -50,7 +49,6 @@ impl Clients {
         (session.generation() == key.generation).then_some(session)
     }
 
-    /// Counts a message from a client.
     pub(super) fn count_message(&mut self, key: SessionKey) {
         self.stats.received_messages += 1;
         if let Some(session) = self.session_mut(key) {

@@ -225,8 +225,8 @@ impl Core {
         session.is_some_and(|session| session.fits(now, frames, bytes, soft_bytes))
     }
 
-    /// Puts the same frame in the queue of every member, and keeps the frame for new clients if the
-    /// publication says so.
+    /// Puts the frame in the queue of every member, and keeps the frame for new clients if so
+    /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
         self.tail(publication);

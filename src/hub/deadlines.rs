@@ -67,7 +67,7 @@ impl Timers {
         self.at_us[timer as usize] <= now_us
     }
 
-    /// Stops a timer that is due; returns false if the timer is not due.
+    /// Stops the timer if due; returns whether the timer was due.
     pub(super) fn take_due(&mut self, timer: Timer, now_us: u64) -> bool {
         let due = self.is_due(timer, now_us);
         if due {
@@ -77,8 +77,7 @@ impl Timers {
     }
 
     /// Moves a timer that is due a whole number of `interval_us` later, to the first such moment after
-    /// now: timers that a long turn delayed do not stay together. Returns false if the timer is not
-    /// due.
+    /// now: timers that a long turn delayed do not stay together. Returns whether the timer was due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;
@@ -132,7 +131,6 @@ impl Deadlines {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Removes and returns an entry that is due.
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<(u64, SessionKey)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now_us {

@@ -42,7 +42,6 @@ pub(super) struct Key {
 impl Key {
     pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
 
-    /// Returns the key for a client with this window.
     pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
         let after = match kind {
             Kind::After => window,
@@ -206,7 +205,8 @@ impl Compressor {
         made.is_some()
     }
 
-    /// Makes the encoding without reference; returns false if nothing is saved.
+    /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
+    /// is saved.
     fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         let made = frame.encoded_with(key, |body| {
             if !self.is_worth_it(body.len()) {

@@ -86,7 +86,6 @@ impl Round {
         self.next = self.waiting.slot_at(start);
     }
 
-    /// Removes and returns the next client.
     #[inline]
     fn take(&mut self) -> Option<u32> {
         let behind = self.waiting.take_from(self.next);
@@ -103,7 +102,7 @@ impl Scratch {
     }
 
     /// Counts a publication in send queues. A frame with a conflation key does not count: a waiting
-    /// client gets the newest frame, and to hold the newest frame back would make the frame old.
+    /// client gets the newest frame, and waiting would make the newest frame old.
     pub(super) fn published(&mut self, frame: &Arc<Frame>) {
         let address = Arc::as_ptr(frame).addr();
         if frame.key().is_none() && self.counted != address {

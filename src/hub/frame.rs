@@ -206,7 +206,7 @@ impl Frame {
         self.deflated.get(Key::ALONE)
     }
 
-    /// The encoding of [`Self::deflated`], made by `deflate` at the first call (raw DEFLATE of the
+    /// The encoding of [`Self::deflated()`], made by `deflate` at the first call (raw DEFLATE of the
     /// body, with the trailing empty block removed, RFC 7692 §7.2.1; `None` if compression saves
     /// nothing).
     pub fn deflated_with(

@@ -44,7 +44,6 @@ impl<T: Weigh> Queue<T> {
         inline + self.rest.as_ref().map_or(0, |r| r.entries.len())
     }
 
-    /// The weight of all entries.
     pub(super) fn weight(&self) -> usize {
         let inline: usize = self.head.iter().flatten().map(T::weight).sum();
         inline + self.rest.as_ref().map_or(0, |r| r.weight)

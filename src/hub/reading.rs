@@ -45,8 +45,8 @@ impl<G: Gateway> Hub<G> {
         self.core.message_bytes = 0;
     }
 
-    /// Gives another share to a client that had its share of an earlier turn: the addresses take turns,
-    /// and within an address the client that has waited longest goes first.
+    /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
+    /// the client of an address that has waited longest goes first.
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
         if let Some(key) = self.core.next_turn.pop() {
@@ -127,8 +127,8 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inside
 
-    /// Handles the end of the peer's side; returns false if the client may still read, or if the last
-    /// control bytes are on their way.
+    /// Handles the end of the peer's side; returns false if the client may still read or gets its last
+    /// control bytes.
     fn end(&mut self, key: SessionKey, failed: bool) -> bool {
         let now = self.core.now;
         let Some(session) = self.core.clients.session_mut(key) else {

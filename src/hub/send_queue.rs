@@ -218,7 +218,7 @@ impl SendQueue {
         self.data.is_empty() || self.is_conflating() && self.data.weight() == 0
     }
 
-    /// Counts a frame that is not sent, so that a gap in the numbers always means a loss.
+    /// Counts a frame that is not sent: a gap in the numbers always means a loss.
     pub(super) fn shed(&mut self, frame: &Frame) {
         self.number(frame);
     }
@@ -264,7 +264,7 @@ impl SendQueue {
         self.bytes - self.data.weight()
     }
 
-    /// Bytes that count for the limits, without the first frame that counts.
+    /// The same bytes without the first frame that counts.
     fn bytes_behind(&self) -> usize {
         let first = self.data.iter().find(|entry| !entry.is_replayed());
         self.counted_bytes() - first.map_or(0, |entry| entry.frame.queue_bytes())
@@ -274,8 +274,8 @@ impl SendQueue {
         self.over_soft_since = None;
     }
 
-    /// Removes the keyed frames with one of these keys, except frames that were begun and replayed
-    /// frames. Returns the number of frames and bytes.
+    /// Removes the frames with one of these keys, except begun and replayed frames. Returns frames and
+    /// bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
         self.retain(|entry| entry.is_replayed() || !entry.frame.key().is_some_and(&gone))
     }

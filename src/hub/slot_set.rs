@@ -6,7 +6,7 @@
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// One bit for each slot, and a summary with one bit for each word, set if the word is not 0.
+/// A bit for each slot, and in the summary a bit for each word other than 0.
 #[derive(Debug, Default)]
 pub(super) struct SlotSet {
     words: Vec<u64>,
@@ -29,7 +29,6 @@ impl SlotSet {
         self.words.get(at).is_some_and(|word| word & bit != 0)
     }
 
-    /// Adds a slot, if missing.
     #[inline]
     pub(super) fn insert(&mut self, slot: u32) {
         let (at, bit) = place(slot as usize);
@@ -45,7 +44,6 @@ impl SlotSet {
         *word |= bit;
     }
 
-    /// Removes a slot, if present.
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) {
         let (at, bit) = place(slot as usize);
@@ -97,7 +95,6 @@ impl SlotSet {
         }
     }
 
-    /// Makes room for the word at this index.
     #[cold]
     fn grow(&mut self, at: usize) {
         self.words.resize(at + 1, 0);

@@ -49,7 +49,7 @@ impl<R: Ord, T: Ord> Largest<R, T> {
         self.0.push(Reverse((rank, make())));
     }
 
-    /// Returns the values, the largest first.
+    /// The largest first.
     fn into_sorted(self) -> impl Iterator<Item = (R, T)> {
         let sorted = self.0.into_sorted_vec();
         sorted.into_iter().map(|Reverse(ranked)| ranked)

@@ -28,7 +28,7 @@ const LOOK_EVERY_US: u64 = 200_000;
 /// A message for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailLine {
-    /// The number of the message in the tail, from 1.
+    /// The number of the message since the tail began, from 1.
     pub number: u64,
     /// The time of the publication, Unix milliseconds.
     pub at_unix_ms: i64,
@@ -67,7 +67,6 @@ struct Tail {
     rate: TokenBucket,
 }
 
-/// The requested tails.
 #[derive(Debug, Default)]
 pub(super) struct Tails {
     tails: Vec<Tail>,

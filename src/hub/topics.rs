@@ -12,14 +12,13 @@ use slab::Slab;
 
 use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, TopicName, room};
 
-/// The number of members from which the order of their sessions in memory matters.
+/// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
 
 /// Conflation keys remembered for a topic. A pattern may have any number of keys: waiting frames of the
 /// other keys are sent to a client that leaves, like frames without a key.
 const KEYS_MAX: usize = 64;
 
-/// The slot of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TopicKey(u32);
 
@@ -70,7 +69,6 @@ struct Counts {
     bytes: u64,
 }
 
-/// A topic in a survey.
 pub(super) struct Looked<'a> {
     name: &'a TopicName,
     pub(super) members: u64,

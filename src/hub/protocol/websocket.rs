@@ -92,7 +92,6 @@ pub(in crate::hub) fn room_for(payload_bytes: usize) -> Vec<u8> {
     bytes
 }
 
-/// Returns a copy of the payload behind [`HEADER_ROOM`].
 pub(in crate::hub) fn behind_room(payload: &[u8]) -> Vec<u8> {
     let mut bytes = room_for(payload.len());
     bytes.extend_from_slice(payload);

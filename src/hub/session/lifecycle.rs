@@ -16,7 +16,7 @@ pub(in crate::hub) enum HeadRead {
     Nothing,
     /// The whole head; the bytes behind the head are left in the input.
     Whole(Vec<u8>),
-    /// The head is over the limit.
+    /// Over the limit.
     TooLarge(HeadError),
 }
 
@@ -68,7 +68,6 @@ pub(in crate::hub) enum PeerEnd {
 }
 
 impl Session {
-    /// Collects the request head.
     pub(in crate::hub) fn read_head(&mut self, input: &mut &[u8], bytes_max: usize) -> HeadRead {
         let Phase::Head(Head { read, scanner }) = &mut self.cold.phase else {
             return HeadRead::Nothing;
@@ -99,7 +98,6 @@ impl Session {
         self.queue.control(now)
     }
 
-    /// Sets the user, for the log.
     pub(in crate::hub) fn set_user(&mut self, user: Box<str>) {
         self.cold.record.user = Some(user);
     }
@@ -114,8 +112,8 @@ impl Session {
         self.cold.record.code = Some(status);
     }
 
-    /// Opens the session after the response to the request is queued: the client gets messages from
-    /// here on.
+    /// Opens the session, with the response to the request queued: the client gets messages from here
+    /// on.
     pub(in crate::hub) fn open(&mut self, now: Now, opening: Opening) -> Moved {
         let greeted = opening.greeted;
         self.queue.set_encoding(greeted.encoding);

@@ -165,7 +165,6 @@ impl Session {
         !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
     }
 
-    /// The reasons why the session is not read.
     pub(super) fn pauses(&self) -> Pauses {
         self.cold.reading.pauses()
     }
@@ -314,19 +313,17 @@ impl Session {
         Some(usize::from(self.queue.encoding() != Encoding::Plain))
     }
 
-    /// Whether the session is in a list of the next flush, or of the flush under way.
+    /// Whether the session is in a list of a flush.
     pub(super) fn is_listed(&self) -> bool {
         self.sending == Sending::Listed
     }
 
-    /// Forgets the client's window.
     pub(super) fn forget_window(&mut self) {
         self.queue.forget_window();
     }
 
     // ---- what a flush touches
 
-    /// Whether something waits for the kernel.
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
@@ -403,7 +400,6 @@ impl Session {
 
     // ---- input
 
-    /// Counts bytes from the client.
     pub(super) fn count_read(&mut self, bytes: usize) {
         self.cold.record.bytes_in += bytes as u64;
     }
@@ -461,7 +457,6 @@ impl Session {
         paused_us.is_some()
     }
 
-    /// Takes the input read before a pause.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         self.cold.reading.take_held()
     }

@@ -37,7 +37,7 @@ pub(super) struct Head {
 pub(super) struct Open {
     pub(super) protocol: Spoken,
     pub(super) ping: Ping,
-    /// A close waits for data to go out: for all data, or for as much as the kernel takes at once.
+    /// A close waits for data to go out: all data, or as much as the kernel takes at once.
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
     pub(super) peer_ended: bool,

@@ -63,7 +63,6 @@ impl Record {
         self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
     }
 
-    /// The state of the connection at the end.
     pub(super) fn ended(
         &mut self,
         now: Now,
