@@ -182,8 +182,8 @@ impl Compressor {
     }
 
     /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last
-    /// frame is too far back, `frame` has all its encodings, or nothing is saved. False never becomes
-    /// true for a window: a planned write relies on the result.
+    /// frame is too far back or gone, `frame` has all its encodings, or nothing is saved. False never
+    /// becomes true for a window: a planned write relies on the result.
     fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if frame.encoded(key).is_some() {
             return true;
